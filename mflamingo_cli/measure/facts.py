@@ -1,0 +1,109 @@
+"""The nouns of measurement: what was heard by signal analysis, each None or empty when it cannot be told.
+
+Times are seconds from the start of the file, tempi are quarter-note beats per minute, levels are LUFS, LU and dBTP (ITU-R BS.1770).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Mode = Literal["major", "minor"]
+
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+TONICS: dict[Mode, tuple[str, ...]] = {  # the spelling with fewer accidentals; six sharps or flats as DJ software writes them
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+
+
+def pitch_class(note: str) -> int:
+    """Semitones above C of a spelled note: "Bb" -> 10."""
+    return (_LETTERS[note[0]] + note.count("#") - note[1:].count("b")) % 12
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A labelled span: a chord in Harte's notation ("A:min", "N" for none) or a section letter ("A", "B")."""
+
+    start: float
+    end: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """Beats per minute with the other octaves it may be felt at; beats and downbeats are (n,) float64 seconds."""
+
+    bpm: float | None = None
+    alternatives: tuple[float, ...] = ()
+    beats: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    downbeats: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A major or minor key and the notations musicians, DJs and tags use for it."""
+
+    tonic: str
+    mode: Mode
+
+    @classmethod
+    def of(cls, pitch: int, mode: Mode) -> Key:
+        """The key on a pitch class 0..11 in its usual spelling."""
+        return cls(TONICS[mode][pitch % 12], mode)
+
+    @property
+    def pitch(self) -> int:
+        """Pitch class of the tonic, 0 = C."""
+        return pitch_class(self.tonic)
+
+    @property
+    def name(self) -> str:
+        """As spoken: "A minor"."""
+        return f"{self.tonic} {self.mode}"
+
+    @property
+    def _fifths(self) -> int:
+        """Steps up the circle of fifths from C major or A minor, 0..11."""
+        major = self.pitch if self.mode == "major" else self.pitch + 3
+        return major * 7 % 12
+
+    @property
+    def camelot(self) -> str:
+        """Camelot wheel: "8A" is A minor, "8B" is C major."""
+        return f"{(self._fifths + 7) % 12 + 1}{'B' if self.mode == 'major' else 'A'}"
+
+    @property
+    def openkey(self) -> str:
+        """Open Key notation: "1m" is A minor, "1d" is C major."""
+        return f"{self._fifths + 1}{'d' if self.mode == 'major' else 'm'}"
+
+    @property
+    def id3(self) -> str:
+        """Value of the ID3v2 TKEY frame, at most three characters: "Am", "Bbm", "F#"."""
+        return self.tonic + ("m" if self.mode == "minor" else "")
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """ITU-R BS.1770 integrated loudness, EBU Tech 3342 range, and true peak of all channels."""
+
+    integrated_lufs: float | None = None
+    range_lu: float | None = None
+    true_peak_dbtp: float | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything measured about one song; `None` and empty mean that it cannot be told."""
+
+    tempo: Tempo = field(default_factory=Tempo)
+    key: Key | None = None
+    meter: str | None = None
+    chords: tuple[Segment, ...] = ()
+    sections: tuple[Segment, ...] = ()
+    loudness: Loudness = field(default_factory=Loudness)
