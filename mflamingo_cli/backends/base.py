@@ -1,0 +1,127 @@
+"""What a back end is: encode a song once, then answer any number of prompts about it.
+
+Counts of tokens are counts of language-model positions; times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.core.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """How text is produced; the only place of these defaults. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user turn, with the turns before it as (question, answer) pairs; `system=None` is the checkpoint's own."""
+
+    text: str
+    system: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A song as the language model will hear it: `n_tokens` audio positions; the payload belongs to the back end that made it."""
+
+    n_tokens: int
+    payload: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens read (text and audio) and written for one prompt."""
+
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of streamed text; the last one of a prompt carries `finish` and `usage` (and may carry no text)."""
+
+    text: str
+    finish: Literal["stop", "length"] | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """All chunks of one prompt joined."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What is loaded and why it runs the way it does.
+
+    `abilities` are the tasks the model's card claims (None: a full checkpoint, all of them);
+    `grounded` says that measured facts make its captions truer and belong in the prompt by default.
+    """
+
+    model: str
+    revision: str | None
+    backend: Literal["gguf", "torch"]
+    device: str
+    dtype: str  # "F16", "Q8_0", "fp32" …: the record's `quantization`
+    reason: str  # why this device and dtype
+    context_length: int
+    geometry: Geometry
+    abilities: frozenset[str] | None = None
+    grounded: bool = False
+
+
+class Backend(Protocol):
+    """The contract both back ends keep; use as a context manager, memory returns on exit."""
+
+    info: BackendInfo
+
+    def encode(self, audio: Audio) -> Encoded:
+        """Hear a song once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
+        ...
+
+    def generate(
+        self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions
+    ) -> Iterator[tuple[int, Chunk]]:
+        """Answer prompts together on one shared audio prefix; the int is the index of the prompt a chunk belongs to."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def complete(
+    backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions
+) -> list[Completion]:
+    """Run `generate` to its end and join the chunks of each prompt."""
+    texts: list[list[str]] = [[] for _ in prompts]
+    ends: list[Chunk | None] = [None] * len(prompts)
+    for index, chunk in backend.generate(encoded, prompts, options):
+        texts[index].append(chunk.text)
+        if chunk.finish:
+            ends[index] = chunk
+    completions = []
+    for parts, end in zip(texts, ends, strict=True):
+        assert end is not None and end.finish and end.usage, "generate() must finish every prompt"
+        completions.append(Completion("".join(parts), end.finish, end.usage))
+    return completions

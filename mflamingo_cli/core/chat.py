@@ -1,0 +1,165 @@
+"""Turns of a conversation -> prompt text -> token ids and loss mask, by the checkpoint's own chat template.
+
+Special tokens are written and looked up by name; ids differ between checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypedDict
+
+from mflamingo_cli.core.geometry import AudioTokens
+from mflamingo_cli.errors import ModelError, UsageError
+
+END_OF_TURN = "<|im_end|>"
+
+# Only for checkpoints that carry none (a GGUF made without it): Qwen2's turn markers, audio in front of the text.
+FALLBACK_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'audio' %}<sound>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+Encode = Callable[[str], list[int]]  # text with special tokens -> ids, nothing added
+
+
+class Message(TypedDict):
+    """One turn, as chat templates expect it."""
+
+    role: str
+    content: str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A prompt split where the audio goes; `after` is None when there is no audio."""
+
+    before: str
+    after: str | None
+
+
+def user_message(text: str, audio: bool) -> Message:
+    """A user turn; the audio part stands first, as every checkpoint was trained."""
+    return {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}] if audio else text}
+
+
+def conversation(text: str, *, system: str | None = None, history: Sequence[tuple[str, str]] = (), audio: bool) -> list[Message]:
+    """Turns of a prompt with its history; the audio belongs to the first user turn."""
+    messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
+    questions = [question for question, _ in history] + [text]
+    for index, question in enumerate(questions):
+        messages.append(user_message(question, audio and index == 0))
+        if index < len(history):
+            messages.append({"role": "assistant", "content": history[index][1]})
+    return messages
+
+
+class ChatTemplate:
+    """A checkpoint's Jinja template together with its audio tokens."""
+
+    def __init__(self, source: str | None, tokens: AudioTokens) -> None:
+        self._template = _compile(source or FALLBACK_TEMPLATE)
+        self.tokens = tokens
+
+    def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """Render turns to text in which one placeholder stands for all audio.
+
+        Raises UsageError when a turn itself contains the placeholder, ModelError when the template has no place for audio.
+        """
+        _refuse_placeholder(messages, self.tokens.audio)
+        n_audio = sum(isinstance(message["content"], list) for message in messages)
+        rendered = self._render(messages, add_generation_prompt)
+        if rendered.count(self.tokens.audio) != n_audio:  # a template of a text model: it knows strings only
+            flat = [_flatten(message, self.tokens.audio) for message in messages]
+            rendered = self._render(flat, add_generation_prompt)
+        if rendered.count(self.tokens.audio) != n_audio:
+            raise ModelError(f"the checkpoint's chat template has no place for {self.tokens.audio}")
+        return rendered
+
+    def prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
+        """Render for generation and split at the audio, with the markers that stand around it in this checkpoint."""
+        before, found, after = self.text(messages).partition(self.tokens.audio)
+        if not found:
+            return RenderedPrompt(before, None)
+        return RenderedPrompt(before + (self.tokens.bos or ""), (self.tokens.eos or "") + after)
+
+    def expand(self, text: str, n_audio_tokens: int) -> str:
+        """Replace the placeholder of a rendered text as the checkpoint's processor does."""
+        audio = (self.tokens.bos or "") + self.tokens.audio * n_audio_tokens + (self.tokens.eos or "")
+        return text.replace(self.tokens.audio, audio)
+
+    def training_ids(self, messages: Sequence[Message], n_audio_tokens: int, encode: Encode) -> tuple[list[int], list[bool]]:
+        """Ids of a whole conversation and a mask that is True on assistant text and its end token, and nowhere else.
+
+        Each assistant turn is encoded by itself, as it is at inference: there the model continues after the
+        generation prompt, and no token may span that border.
+        """
+        ids: list[int] = []
+        mask: list[bool] = []
+        for text, is_answer in self._pieces(messages):
+            piece = encode(self.expand(text, n_audio_tokens))
+            ids += piece
+            mask += [is_answer] * len(piece)
+        return ids, mask
+
+    def _pieces(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
+        whole = self.text(messages, add_generation_prompt=False)
+        pieces: list[tuple[str, bool]] = []
+        done = 0
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            head = self.text(messages[:index], add_generation_prompt=True)
+            answer = f"{message['content']}{END_OF_TURN}"
+            if not whole.startswith(head + answer):
+                raise ModelError(f"the chat template does not write assistant turns as text followed by {END_OF_TURN}")
+            pieces += [(whole[done : len(head)], False), (answer, True)]
+            done = len(head) + len(answer)
+        return [*pieces, (whole[done:], False)]
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            rendered: str = self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            raise ModelError(f"the checkpoint's chat template failed: {error}") from error
+        return rendered
+
+
+def _flatten(message: Message, placeholder: str) -> Message:
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    return {"role": message["role"], "content": placeholder + "".join(part.get("text", "") for part in content)}
+
+
+def _refuse_placeholder(messages: Sequence[Message], placeholder: str) -> None:
+    for message in messages:
+        content = message["content"]
+        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        if any(placeholder in text for text in texts):
+            raise UsageError(f"the prompt must not contain {placeholder}: it stands for the audio, which is added by itself")
+
+
+@lru_cache(maxsize=4)
+def _compile(source: str) -> Any:
+    """Compile in Jinja's sandbox: a template comes with a download and may be anything."""
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import TemplateRuntimeError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise TemplateRuntimeError(message)
+
+    # transformers' settings, which every published template is written for
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = raise_exception
+    try:
+        return environment.from_string(source)
+    except TemplateSyntaxError as error:
+        raise ModelError(f"the checkpoint's chat template is not valid Jinja: {error}") from error
