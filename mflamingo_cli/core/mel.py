@@ -1,0 +1,131 @@
+"""Log-mel features: one encoder window of mono audio in, what the audio encoder reads out.
+
+Samples are mono float32 at `MelConfig.sample_rate`; frames are `hop_length` samples apart. The numbers equal those of transformers'
+`WhisperFeatureExtractor` (openai/whisper, arXiv 2212.04356, sec. 2.2), whatever sizes a checkpoint names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+MAX_HZ = 8_000.0  # upper edge of the highest band (WhisperFeatureExtractor; it does not follow the sample rate)
+POWER_FLOOR = 1e-10  # of a mel band, before the logarithm (Whisper)
+DYNAMIC_RANGE = 8.0  # decades below the loudest band of the window that are kept (Whisper)
+LINEAR_HZ = 1_000.0  # Slaney's mel scale (Auditory Toolbox, 1998): linear below, logarithmic above
+LINEAR_STEP_HZ = 200.0 / 3.0  # one mel below LINEAR_HZ
+LOG_STEP = math.log(6.4) / 27.0  # one mel above LINEAR_HZ
+BLOCK_BYTES = 1 << 19  # of float64 frames transformed at once: they stay in a core's L2 cache
+BANDS_PER_PRODUCT = 16  # neighbouring filters share most of their bins; one small product each replaces a mostly empty large one
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """Sizes of the features, as `processor_config.json` names them (`feature_size` is `n_mels`, `chunk_length` is `window_s`)."""
+
+    n_fft: int = 400
+    hop_length: int = 160
+    n_mels: int = 128
+    sample_rate: int = 16_000
+    window_s: int = 30
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a full window."""
+        return self.window_s * self.sample_rate
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a full window; one fewer than frame centres that fit, as in Whisper."""
+        return (self.window_samples - self.n_fft % 2) // self.hop_length
+
+
+class LogMel:
+    """The log-mel spectrogram of one window at a time; build once per configuration, safe to share between threads."""
+
+    def __init__(self, config: MelConfig) -> None:
+        self.config = config
+        self._taper = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(config.n_fft) / config.n_fft)  # Hann, periodic
+        self._products = _banded(mel_filters(config))
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Transform one window, zero-padding a short one: (n <= window_samples,) float32 -> (n_mels, n_frames) float32."""
+        config = self.config
+        assert samples.ndim == 1, f"mono samples, not {samples.shape}"
+        assert samples.size <= config.window_samples, f"one window of {config.window_samples} samples, not {samples.size}"
+        frames = self._frames(samples)
+        mel = np.empty((config.n_mels, config.n_frames), np.float32)
+        mel[:, len(frames) :] = 0.0
+        step = max(1, BLOCK_BYTES // (8 * config.n_fft))
+        for at in range(0, len(frames), step):
+            columns = slice(at, min(at + step, len(frames)))
+            spectrum = np.fft.rfft(frames[columns] * self._taper)
+            power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32).T  # (bins, frames)
+            for bands, bins, weights in self._products:
+                np.matmul(weights, power[bins], out=mel[bands, columns])
+        np.maximum(mel, POWER_FLOOR, out=mel)
+        np.log10(mel, out=mel)
+        np.maximum(mel, mel.max(initial=-np.inf) - DYNAMIC_RANGE, out=mel)
+        mel += 4.0
+        mel /= 4.0
+        return mel
+
+    def _frames(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Overlapping frames around every hop of the mirrored window, less those that hear only padding: a view (frames, n_fft)."""
+        config = self.config
+        half = config.n_fft // 2
+        if samples.size + half < config.window_samples:  # the mirror of the far edge is all zero, as is everything before it
+            count = min(config.n_frames, -(-(samples.size + half) // config.hop_length))
+            padded = np.zeros(half + max(samples.size, half + 1) + config.n_fft + config.hop_length, np.float32)
+            padded[half : half + samples.size] = samples
+            padded[:half] = padded[half + 1 : 2 * half + 1][::-1]
+        else:
+            count = config.n_frames
+            padded = np.pad(np.pad(samples, (0, config.window_samples - samples.size)), half, mode="reflect")
+        return sliding_window_view(padded, config.n_fft)[:: config.hop_length][:count]
+
+
+def mel_filters(config: MelConfig) -> NDArray[np.float64]:
+    """Triangles of equal area on Slaney's mel scale: (n_fft // 2 + 1, n_mels)."""
+    bins_hz = np.linspace(0.0, config.sample_rate // 2, config.n_fft // 2 + 1)[:, None]
+    edges_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(MAX_HZ), config.n_mels + 2))
+    lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising = (bins_hz - lower) / (centre - lower)
+    falling = (upper - bins_hz) / (upper - centre)
+    return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (upper - lower))
+
+
+def valid_frames(n_samples: int, hop_length: int) -> int:
+    """Frames of a window that the processor's attention mask marks as heard, for `n_samples` of a window that is whole hops long."""
+    return -(-n_samples // hop_length)
+
+
+def n_audio_tokens(n_frames: int) -> int:
+    """Tokens that the encoder makes of valid frames: a convolution of stride 2, then a mean of pairs; none of fewer than 3."""
+    halved = (n_frames - 1) // 2 + 1
+    return (halved - 2) // 2 + 1
+
+
+def _banded(filters: NDArray[np.float64]) -> list[tuple[slice, slice, NDArray[np.float32]]]:
+    """Split (bins, n_mels) into groups of bands, each with only the bins it hears: (bands, bins, weights (bands, bins))."""
+    products = []
+    for first in range(0, filters.shape[1], BANDS_PER_PRODUCT):
+        bands = slice(first, min(first + BANDS_PER_PRODUCT, filters.shape[1]))
+        heard = np.flatnonzero(filters[:, bands].any(axis=1))
+        bins = slice(int(heard[0]), int(heard[-1]) + 1) if heard.size else slice(0, 1)
+        products.append((bands, bins, np.ascontiguousarray(filters[bins, bands].T, dtype=np.float32)))
+    return products
+
+
+def _hz_to_mel(hz: float) -> float:
+    linear = min(hz, LINEAR_HZ) / LINEAR_STEP_HZ
+    return linear + math.log(max(hz, LINEAR_HZ) / LINEAR_HZ) / LOG_STEP
+
+
+def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    knee = LINEAR_HZ / LINEAR_STEP_HZ
+    return np.minimum(mel, knee) * LINEAR_STEP_HZ * np.exp(LOG_STEP * np.maximum(mel - knee, 0.0))
