@@ -1,0 +1,180 @@
+"""Weights of a checkpoint directory: which file holds what, and blocks of rows as float32.
+
+Only headers are kept; offsets and sizes are bytes. Format: https://github.com/huggingface/safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from quant.layout import IGNORED_SUFFIXES, QuantError, canonical, some
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_HEADER = 100_000_000  # the limit of the safetensors library
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+
+def _from_f32(data: bytes) -> Floats:
+    import numpy as np
+
+    return np.frombuffer(data, "<f4")
+
+
+def _from_f16(data: bytes) -> Floats:
+    import numpy as np
+
+    return np.frombuffer(data, "<f2").astype(np.float32)
+
+
+def _from_bf16(data: bytes) -> Floats:
+    """BF16 is the upper half of a float32."""
+    import numpy as np
+
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+# Stored types -> bytes per weight and how to read them
+DTYPES: Mapping[str, tuple[int, Callable[[bytes], Floats]]] = {
+    "F32": (4, _from_f32),
+    "F16": (2, _from_f16),
+    "BF16": (2, _from_bf16),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file; `offset` counts from the start of the file."""
+
+    name: str  # as the tables of `layout` name it
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+
+class Checkpoint:
+    """The weights of a directory; use as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.entries: dict[str, Entry] = {}
+        for entry in _entries(directory):
+            if entry.name in self.entries:
+                raise QuantError(f"{entry.file}: {entry.name} is there twice, under an old and a new name")
+            self.entries[entry.name] = entry
+        self._files: dict[Path, BinaryIO] = {}
+
+    def blocks(self, name: str, n_weights: int) -> Iterator[tuple[int, Floats]]:
+        """Read a tensor in blocks of whole rows of about `n_weights`: (first row, (rows, row) float32), the last dimension as row."""
+        entry = self.entries[name]
+        row = entry.shape[-1]
+        step = max(1, n_weights // row)
+        for first in range(0, prod(entry.shape[:-1]), step):
+            yield first, self.rows(name, first, step)
+
+    def rows(self, name: str, first: int, count: int) -> Floats:
+        """Read at most `count` rows: (rows, row) float32."""
+        entry = self.entries[name]
+        size, convert = DTYPES[entry.dtype]
+        row = entry.shape[-1]
+        count = min(count, prod(entry.shape[:-1]) - first)
+        file = self._open(entry.file)
+        file.seek(entry.offset + first * row * size)
+        data = file.read(count * row * size)
+        if len(data) != count * row * size:
+            raise QuantError(f"{entry.file}: changed while it was read")
+        return convert(data).reshape(count, row)
+
+    def _open(self, path: Path) -> BinaryIO:
+        if path not in self._files:
+            self._files[path] = path.open("rb")
+        return self._files[path]
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _entries(directory: Path) -> Iterator[Entry]:
+    """All tensors in the order of their files, so that reading is sequential."""
+    if (directory / SINGLE).is_file():  # like transformers: the one file wins over shards, which are then a second copy
+        yield from _read_header(directory / SINGLE)
+        return
+    if not (directory / INDEX).is_file():
+        raise QuantError(f"{directory}: no weights found; expected {SINGLE} or {INDEX}")
+    index = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise QuantError(f"{directory / INDEX}: holds no weight_map")
+    for shard in sorted(set(index.values())):
+        path = directory / shard
+        if not path.is_file():
+            raise QuantError(f"{directory}: shard {shard} is missing; download the checkpoint again")
+        found = {entry.name: entry for entry in _read_header(path)}
+        listed = {canonical(name) for name, home in index.items() if home == shard and not name.endswith(IGNORED_SUFFIXES)}
+        if listed - found.keys():
+            raise QuantError(f"{path}: lacks {some(listed - found.keys())}, which the index says it holds")
+        yield from (entry for name, entry in found.items() if name in listed)
+
+
+def _read_header(path: Path) -> list[Entry]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER
+        if length > min(size - 8, MAX_HEADER):
+            raise QuantError(f"{path}: not a safetensors file, or cut short; download it again")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise QuantError(f"{path}: not a safetensors file ({error})") from error
+    entries = [
+        _entry(path, name, fields, 8 + length, size)
+        for name, fields in header.items()
+        if name != "__metadata__" and not name.endswith(IGNORED_SUFFIXES)
+    ]
+    return sorted(entries, key=lambda entry: entry.offset)
+
+
+def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_size: int) -> Entry:
+    dtype, shape, (first, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
+    if dtype not in DTYPES:
+        raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be converted")
+    if start + end > file_size:
+        raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
+    if prod(shape) * DTYPES[dtype][0] != end - first:
+        raise QuantError(f"{path}: {name} holds {end - first} bytes, not the ones of shape {list(shape)} in {dtype}")
+    return Entry(canonical(name), path, dtype, shape or (1,), start + first, end - first)
+
+
+def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    """Read one JSON object; a missing file is an error or, where not required, empty."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise QuantError(f"{path.parent}: not a checkpoint directory, {path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise QuantError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise QuantError(f"{path}: expected a JSON object")
+    return value
+

@@ -1,0 +1,223 @@
+"""Tables of the two GGUF files: tensor names and shapes, keys, projector names.
+
+`backends/ggml.py` reads the audio part by the same tables. Shapes are in the order of the checkpoint (rows first), as named sizes.
+The text part is llama.cpp's `qwen2`; the audio part has the names that llama.cpp's `clip` loader expects of a Music Flamingo encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Part = Literal["text", "audio"]
+PARTS: tuple[Part, ...] = ("text", "audio")
+ARCHITECTURES: Mapping[Part, str] = {"text": "qwen2", "audio": "clip"}
+AUDIO_PREFIX = "mmproj-"  # of the audio part's file name
+
+# What a weight is, as far as its storage type depends on it; see `types.py`
+Role = Literal["vector", "kernel", "positions", "matrix", "attn_v", "ffn_down", "embedding", "output"]
+
+
+class QuantError(Exception):
+    """A checkpoint or GGUF file that cannot be used; the message is one sentence that says what to do next."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor, or one per layer where the names hold `{}`: its name in a checkpoint and in GGUF, its shape, its role."""
+
+    hf: str
+    gguf: str
+    shape: tuple[str | int, ...]
+    role: Role = "vector"
+    gguf_shape: tuple[str | int, ...] | None = None  # where it differs
+
+
+_AUDIO = "audio_tower."
+_AUDIO_LAYER = "audio_tower.layers.{}."
+_TEXT = "language_model.model."
+_TEXT_LAYER = "language_model.model.layers.{}."
+
+TENSORS: Mapping[Part, tuple[Rule, ...]] = {
+    "audio": (
+        Rule(_AUDIO + "conv1.weight", "a.conv1d.1.weight", ("d_audio", "n_mels", 3), "kernel"),
+        Rule(_AUDIO + "conv1.bias", "a.conv1d.1.bias", ("d_audio",), gguf_shape=("d_audio", 1)),  # added to (time, channels)
+        Rule(_AUDIO + "conv2.weight", "a.conv1d.2.weight", ("d_audio", "d_audio", 3), "kernel"),
+        Rule(_AUDIO + "conv2.bias", "a.conv1d.2.bias", ("d_audio",), gguf_shape=("d_audio", 1)),
+        Rule(_AUDIO + "embed_positions.weight", "a.position_embd.weight", ("n_positions", "d_audio"), "positions"),
+        Rule(_AUDIO_LAYER + "self_attn_layer_norm.weight", "a.blk.{}.ln1.weight", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "self_attn_layer_norm.bias", "a.blk.{}.ln1.bias", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "self_attn.q_proj.weight", "a.blk.{}.attn_q.weight", ("d_audio", "d_audio"), "matrix"),
+        Rule(_AUDIO_LAYER + "self_attn.q_proj.bias", "a.blk.{}.attn_q.bias", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "self_attn.k_proj.weight", "a.blk.{}.attn_k.weight", ("d_audio", "d_audio"), "matrix"),  # has no bias
+        Rule(_AUDIO_LAYER + "self_attn.v_proj.weight", "a.blk.{}.attn_v.weight", ("d_audio", "d_audio"), "attn_v"),
+        Rule(_AUDIO_LAYER + "self_attn.v_proj.bias", "a.blk.{}.attn_v.bias", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "self_attn.out_proj.weight", "a.blk.{}.attn_out.weight", ("d_audio", "d_audio"), "matrix"),
+        Rule(_AUDIO_LAYER + "self_attn.out_proj.bias", "a.blk.{}.attn_out.bias", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "final_layer_norm.weight", "a.blk.{}.ln2.weight", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "final_layer_norm.bias", "a.blk.{}.ln2.bias", ("d_audio",)),
+        Rule(_AUDIO_LAYER + "fc1.weight", "a.blk.{}.ffn_up.weight", ("ffn_audio", "d_audio"), "matrix"),
+        Rule(_AUDIO_LAYER + "fc1.bias", "a.blk.{}.ffn_up.bias", ("ffn_audio",)),
+        Rule(_AUDIO_LAYER + "fc2.weight", "a.blk.{}.ffn_down.weight", ("d_audio", "ffn_audio"), "ffn_down"),
+        Rule(_AUDIO_LAYER + "fc2.bias", "a.blk.{}.ffn_down.bias", ("d_audio",)),
+        Rule(_AUDIO + "layer_norm.weight", "a.post_ln.weight", ("d_audio",)),
+        Rule(_AUDIO + "layer_norm.bias", "a.post_ln.bias", ("d_audio",)),
+        Rule("multi_modal_projector.linear_1.weight", "mm.a.mlp.1.weight", ("d_text", "d_audio"), "matrix"),
+        Rule("multi_modal_projector.linear_1.bias", "mm.a.mlp.1.bias", ("d_text",)),
+        Rule("multi_modal_projector.linear_2.weight", "mm.a.mlp.2.weight", ("d_text", "d_text"), "matrix"),
+        Rule("multi_modal_projector.linear_2.bias", "mm.a.mlp.2.bias", ("d_text",)),
+    ),
+    "text": (
+        Rule(_TEXT + "embed_tokens.weight", "token_embd.weight", ("n_vocab", "d_text"), "embedding"),
+        Rule(_TEXT_LAYER + "input_layernorm.weight", "blk.{}.attn_norm.weight", ("d_text",)),
+        Rule(_TEXT_LAYER + "self_attn.q_proj.weight", "blk.{}.attn_q.weight", ("d_text", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "self_attn.q_proj.bias", "blk.{}.attn_q.bias", ("d_text",)),
+        Rule(_TEXT_LAYER + "self_attn.k_proj.weight", "blk.{}.attn_k.weight", ("d_kv", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "self_attn.k_proj.bias", "blk.{}.attn_k.bias", ("d_kv",)),
+        Rule(_TEXT_LAYER + "self_attn.v_proj.weight", "blk.{}.attn_v.weight", ("d_kv", "d_text"), "attn_v"),
+        Rule(_TEXT_LAYER + "self_attn.v_proj.bias", "blk.{}.attn_v.bias", ("d_kv",)),
+        Rule(_TEXT_LAYER + "self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", ("d_text",)),
+        Rule(_TEXT_LAYER + "mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", ("ffn_text", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "mlp.up_proj.weight", "blk.{}.ffn_up.weight", ("ffn_text", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "mlp.down_proj.weight", "blk.{}.ffn_down.weight", ("d_text", "ffn_text"), "ffn_down"),
+        Rule(_TEXT + "norm.weight", "output_norm.weight", ("d_text",)),
+        Rule("language_model.lm_head.weight", "output.weight", ("n_vocab", "d_text"), "output"),  # absent when tied to the embedding
+    ),
+}
+
+# Names in memory of transformers 5 -> names on the hub, which the tables above use; the first prefix that fits counts
+CANONICAL_PREFIXES: tuple[tuple[str, str], ...] = (
+    ("model.language_model.", "language_model.model."),
+    ("model.audio_tower.", "audio_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("lm_head.", "language_model.lm_head."),
+)
+# Tables that some conversions store beside the weights; both runtimes compute them
+IGNORED_SUFFIXES = ("pos_emb.freqs", "pos_emb.inv_freq", "pos_emb.position_angles", "rotary_emb.inv_freq")
+
+# Projector names. llama.cpp knows the first and hears as the preview checkpoint does; it refuses the others, as it must:
+# it has no RoTE and no other front end, and would answer wrongly without a word.
+PROJECTOR_STOCK = "musicflamingo"
+PROJECTOR_ROTE = "musicflamingo_rote"  # 2601, think and the embedded model
+PROJECTOR_OTHER_MEL = "musicflamingo_mel"  # no RoTE, but not Whisper's front end
+STOCK_MEL = {"n_fft": 400, "hop_length": 160, "sample_rate": 16_000, "window_s": 30}  # fixed in llama.cpp's clip loader
+
+# Sizes and other numbers of a model -> GGUF keys
+TEXT_KEYS: Mapping[str, str] = {
+    "n_context": "qwen2.context_length",
+    "d_text": "qwen2.embedding_length",
+    "n_text_layers": "qwen2.block_count",
+    "ffn_text": "qwen2.feed_forward_length",
+    "n_heads": "qwen2.attention.head_count",
+    "n_kv_heads": "qwen2.attention.head_count_kv",
+    "rope_theta": "qwen2.rope.freq_base",
+    "rms_eps": "qwen2.attention.layer_norm_rms_epsilon",
+}
+AUDIO_KEYS: Mapping[str, str] = {
+    "d_audio": "clip.audio.embedding_length",
+    "n_audio_layers": "clip.audio.block_count",
+    "ffn_audio": "clip.audio.feed_forward_length",
+    "n_audio_heads": "clip.audio.attention.head_count",
+    "d_text": "clip.audio.projection_dim",
+    "n_mels": "clip.audio.num_mel_bins",
+    "n_positions": "clip.audio.max_pos_emb",
+    "layer_norm_eps": "clip.audio.attention.layer_norm_epsilon",
+}
+KEY_PROJECTOR = "clip.projector_type"
+# Ours, in the audio part: with them nothing needs the checkpoint's directory
+KEY_ARCHITECTURE = "mflamingo.architecture"  # transformers' model_type
+KEY_MAX_AUDIO = "mflamingo.max_audio_s"
+KEY_NAME = "mflamingo.name"
+KEY_REVISION = "mflamingo.revision"
+KEY_ABILITIES = "mflamingo.abilities"  # absent: all
+KEY_GROUNDED = "mflamingo.grounded"
+MEL_KEYS: Mapping[str, str] = {name: f"mflamingo.mel.{name}" for name in ("n_fft", "hop_length", "n_mels", "sample_rate", "window_s")}
+ROTE_KEYS: Mapping[str, str] = {name: f"mflamingo.rote.{name}" for name in ("theta", "dim", "n_positions", "frame_step_s")}
+TOKEN_KEYS: Mapping[str, str] = {name: f"mflamingo.tokens.{name}" for name in ("audio", "bos", "eos")}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that a model of given sizes must have."""
+
+    part: Part
+    hf: str
+    gguf: str
+    shape: tuple[int, ...]  # in the checkpoint, rows first
+    gguf_shape: tuple[int, ...]  # in GGUF, rows first too (files store the reverse)
+    role: Role
+    layer: int | None
+
+
+def canonical(name: str) -> str:
+    """Translate a tensor's name to the one the tables use (the hub's)."""
+    for prefix, replacement in CANONICAL_PREFIXES:
+        if name.startswith(prefix):
+            return replacement + name[len(prefix) :]
+    return name
+
+
+def tensors(part: Part, sizes: Mapping[str, int], *, tied: bool = False) -> Iterator[Tensor]:
+    """All tensors of a part in the order of its GGUF file; `tied` models have no output matrix.
+
+    `sizes` holds what the shapes name, and `n_text_layers`, `n_audio_layers`.
+    """
+    rules = [rule for rule in TENSORS[part] if not (tied and rule.role == "output")]
+    for rule in rules:
+        if "{}" not in rule.hf:
+            yield _tensor(part, rule, sizes, None)
+    for layer in range(sizes[f"n_{part}_layers"]):
+        for rule in rules:
+            if "{}" in rule.hf:
+                yield _tensor(part, rule, sizes, layer)
+
+
+def _tensor(part: Part, rule: Rule, sizes: Mapping[str, int], layer: int | None) -> Tensor:
+    shape = _numbers(rule.shape, sizes)
+    gguf_shape = _numbers(rule.gguf_shape, sizes) if rule.gguf_shape else shape
+    return Tensor(part, rule.hf.format(layer), rule.gguf.format(layer), shape, gguf_shape, rule.role, layer)
+
+
+def _numbers(shape: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else sizes[size] for size in shape)
+
+
+def projector(has_rote: bool, mel: Mapping[str, int]) -> str:
+    """Name of the projector: llama.cpp's own only where llama.cpp would hear the same."""
+    if has_rote:
+        return PROJECTOR_ROTE
+    return PROJECTOR_STOCK if all(mel[name] == value for name, value in STOCK_MEL.items()) else PROJECTOR_OTHER_MEL
+
+
+def file_name(part: Part, name: str, type_name: str) -> str:
+    """Name of a part's file: each part carries its own type."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    return f"{AUDIO_PREFIX if part == 'audio' else ''}{stem}-{type_name}.gguf"
+
+
+def audio_file(text_file: Path) -> Path:
+    """Find the audio part that belongs to a text part: the same name in front of the type, in the same directory.
+
+    Raises QuantError when there is none, or several of which none has the text part's type.
+    """
+    exact = text_file.with_name(AUDIO_PREFIX + text_file.name)
+    if exact.is_file():
+        return exact
+    stem, _, _ = text_file.stem.rpartition("-")
+    pattern = re.compile(rf"{AUDIO_PREFIX}{re.escape(stem or text_file.stem)}(-[^-]+)?\.gguf", re.IGNORECASE)
+    found = sorted(path for path in text_file.parent.glob(f"{AUDIO_PREFIX}*.gguf") if pattern.fullmatch(path.name))
+    if not found:
+        raise QuantError(f"{text_file}: no audio part beside it; expected {exact.name}")
+    if len(found) > 1:
+        raise QuantError(f"{text_file}: several audio parts beside it ({', '.join(path.name for path in found)}); keep one, or name one {exact.name}")
+    return found[0]
+
+
+def some(names: Collection[str], limit: int = 5) -> str:
+    """Name a few, count the rest."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(sorted(names)[:limit]) + rest

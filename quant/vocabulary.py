@@ -1,0 +1,143 @@
+"""A checkpoint's tokenizer as GGUF keys: tokens, types, merges, special ids, chat template.
+
+llama.cpp re-implements tokenizers by name; what it would do otherwise than the checkpoint is refused here, not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quant.checkpoint import read_json
+from quant.layout import QuantError
+from quant.writer import Ints, Value
+
+# Splitting patterns of tokenizer.json -> llama.cpp's names (`tokenizer.ggml.pre`)
+PRE_TOKENIZERS: Mapping[str, str] = {
+    # Qwen2: words, single digits, punctuation, line ends, white space
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+}
+# enum llama_token_type
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+SPECIAL_TOKENS: Mapping[str, str] = {  # of tokenizer_config.json and config.json -> GGUF key
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by id, without padding."""
+
+    tokens: Sequence[str]
+    types: Sequence[int]
+    merges: Sequence[str]
+    pre: str
+    special_ids: Mapping[str, int]
+    chat_template: str | None
+
+    def keys(self, n_rows: int) -> dict[str, Value]:
+        """GGUF keys for an embedding of `n_rows`, which may have more rows than there are tokens."""
+        if len(self.tokens) > n_rows:
+            raise QuantError(f"the tokenizer has {len(self.tokens)} tokens but the embedding only {n_rows} rows; they do not belong together")
+        padding = range(len(self.tokens), n_rows)
+        keys: dict[str, Value] = {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": self.pre,
+            "tokenizer.ggml.tokens": [*self.tokens, *(f"[PAD{index}]" for index in padding)],
+            "tokenizer.ggml.token_type": Ints([*self.types, *(UNUSED for _ in padding)]),
+            "tokenizer.ggml.merges": self.merges,
+            "tokenizer.ggml.add_bos_token": False,
+        }
+        keys |= {SPECIAL_TOKENS[name]: index for name, index in self.special_ids.items()}
+        if self.chat_template is not None:
+            keys[TEMPLATE_KEY] = self.chat_template
+        return keys
+
+
+def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
+    """Read tokenizer.json and its companions. Raises QuantError where there is none or llama.cpp has none like it."""
+    if not (directory / "tokenizer.json").is_file():
+        raise QuantError(f"{directory}: no tokenizer.json; save the tokenizer into the checkpoint's directory first")
+    source = read_json(directory / "tokenizer.json")
+    settings = read_json(directory / "tokenizer_config.json", required=False)
+    model = source.get("model") or {}
+    if model.get("type") != "BPE" or not model.get("merges") or model.get("ignore_merges"):
+        raise QuantError(f"{directory / 'tokenizer.json'}: not a byte-level BPE tokenizer with merges, as Qwen2's is")
+    tokens, types = _tokens(directory, model["vocab"], source.get("added_tokens") or [])
+    return Vocabulary(
+        tokens=tokens,
+        types=types,
+        merges=[_merge(merge) for merge in model["merges"]],
+        pre=_pre_tokenizer(directory, source.get("pre_tokenizer") or {}),
+        special_ids=_special_ids({token: index for index, token in enumerate(tokens)}, settings, config),
+        chat_template=chat_template(directory, settings),
+    )
+
+
+def chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
+    """Find the chat template: its own file, or a field of tokenizer_config.json or chat_template.json."""
+    path = directory / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    found = settings.get("chat_template") or read_json(directory / "chat_template.json", required=False).get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def _tokens(directory: Path, vocab: Mapping[str, int], added: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:
+    types = {index: (token, NORMAL) for token, index in vocab.items()}
+    for entry in added:
+        types[entry["id"]] = (entry["content"], CONTROL if entry.get("special") or _looks_special(entry["content"]) else USER_DEFINED)
+    n_tokens = max(types) + 1
+    if len(types) != n_tokens:  # holes in the ids: as unused as the padding
+        types |= {index: (f"[PAD{index}]", UNUSED) for index in range(n_tokens) if index not in types}
+    ordered = [types[index] for index in range(n_tokens)]
+    if len({token for token, _ in ordered}) != n_tokens:
+        raise QuantError(f"{directory / 'tokenizer.json'}: two ids share a token")
+    return [token for token, _ in ordered], [kind for _, kind in ordered]
+
+
+def _looks_special(token: str) -> bool:
+    """Qwen2 declares tokens such as <|fim_prefix|> as ordinary ones; llama.cpp's own files call them control tokens."""
+    return token.startswith("<|") and token.endswith("|>")
+
+
+def _merge(merge: str | Sequence[str]) -> str:
+    """Two halves, written as one string in old files and as a pair in new ones."""
+    return merge if isinstance(merge, str) else " ".join(merge)
+
+
+def _pre_tokenizer(directory: Path, source: Mapping[str, Any]) -> str:
+    steps = source.get("pretokenizers") or [source]
+    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
+    last = steps[-1]
+    plain = last.get("type") == "ByteLevel" and not last.get("add_prefix_space") and not last.get("use_regex", True)
+    if len(steps) != 2 or not plain or len(patterns) != 1 or patterns[0] not in PRE_TOKENIZERS:
+        raise QuantError(f"{directory / 'tokenizer.json'}: its pre-tokenizer is not Qwen2's; llama.cpp would split text otherwise")
+    return PRE_TOKENIZERS[patterns[0]]
+
+
+def _special_ids(ids: Mapping[str, int], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
+    """By name in tokenizer_config.json, else by id in the model's configuration."""
+    found: dict[str, int] = {}
+    text = config.get("text_config") or {}
+    for name in SPECIAL_TOKENS:
+        token = settings.get(f"{name}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        index = ids.get(token) if isinstance(token, str) else _first(text.get(f"{name}_token_id", config.get(f"{name}_token_id")))
+        if index is not None:
+            found[name] = index
+    return found
+
+
+def _first(value: Any) -> int | None:
+    """An id, or the first of several."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value if isinstance(value, int) else None
