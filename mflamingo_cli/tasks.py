@@ -272,7 +272,6 @@ class Task:
     prompt: str
     parse: Callable[[str], Any]
     example: str
-    max_new_tokens: int = 64
 
 
 CAPTION_STYLES: Final[dict[str, str]] = {
@@ -293,11 +292,11 @@ TASKS: Final[dict[str, Task]] = {
         Task("key", "What's the key of this song?", parse_key, "D major"),  # documented, with the form of its answer
         Task("meter", "What is the time signature of this song?", parse_meter, "4/4"),
         Task("chords", "What is the main chord progression of this song?", parse_chords, "C - G - Am - F"),
-        Task("instruments", "What instruments stand out the most?", parse_list, "piano, guitar, bass, drums", 128),  # documented
+        Task("instruments", "What instruments stand out the most?", parse_list, "piano, guitar, bass, drums"),  # documented
         Task("genre", "What is the genre of this song?", parse_genres, "synth pop, disco"),
         Task("mood", "What is the mood of this song?", parse_list, "calm, warm"),
-        Task("vocals", "Does this song have vocals? If so, describe the voice.", parse_vocals, "Yes, a warm female voice.", 128),
-        Task("caption", CAPTION_STYLES["full"], parse_text, "A slow piano ballad in D minor at 72 BPM.", 1024),
+        Task("vocals", "Does this song have vocals? If so, describe the voice.", parse_vocals, "Yes, a warm female voice."),
+        Task("caption", CAPTION_STYLES["full"], parse_text, "A slow piano ballad in D minor at 72 BPM."),
     )
 }
 ANALYZE: Final[tuple[Task, ...]] = tuple(task for task in TASKS.values() if task.name != "chords")
@@ -307,7 +306,7 @@ ANALYZE: Final[tuple[Task, ...]] = tuple(task for task in TASKS.values() if task
 def caption_task(style: str) -> Task:
     """The caption task with the words of one of `CAPTION_STYLES`."""
     caption = TASKS["caption"]
-    return Task(caption.name, CAPTION_STYLES[style], caption.parse, caption.example, caption.max_new_tokens)
+    return Task(caption.name, CAPTION_STYLES[style], caption.parse, caption.example)
 
 
 # --- grounding ----------------------------------------------------------------------------------------------------------
