@@ -78,26 +78,24 @@ class Checkpoint:
             self.entries[entry.name] = entry
         self._files: dict[Path, BinaryIO] = {}
 
-    def blocks(self, name: str, n_weights: int) -> Iterator[tuple[int, Floats]]:
-        """Read a tensor in blocks of whole rows of about `n_weights`: (first row, (rows, row) float32), the last dimension as row."""
+    def blocks(self, name: str, n_weights: int) -> Iterator[Floats]:
+        """Read a tensor in blocks of whole rows, about `n_weights` each: (rows, row) float32; the last dimension is the row."""
         entry = self.entries[name]
-        row = entry.shape[-1]
-        step = max(1, n_weights // row)
-        for first in range(0, prod(entry.shape[:-1]), step):
-            yield first, self.rows(name, first, step)
+        row, total = entry.shape[-1], prod(entry.shape)
+        step = max(1, n_weights // row) * row
+        for first in range(0, total, step):
+            yield self.weights(name, first, min(step, total - first)).reshape(-1, row)
 
-    def rows(self, name: str, first: int, count: int) -> Floats:
-        """Read at most `count` rows: (rows, row) float32."""
+    def weights(self, name: str, first: int, count: int) -> Floats:
+        """Read weights by their place in the flattened tensor: (count,) float32."""
         entry = self.entries[name]
         size, convert = DTYPES[entry.dtype]
-        row = entry.shape[-1]
-        count = min(count, prod(entry.shape[:-1]) - first)
         file = self._open(entry.file)
-        file.seek(entry.offset + first * row * size)
-        data = file.read(count * row * size)
-        if len(data) != count * row * size:
+        file.seek(entry.offset + first * size)
+        data = file.read(count * size)
+        if len(data) != count * size:
             raise QuantError(f"{entry.file}: changed while it was read")
-        return convert(data).reshape(count, row)
+        return convert(data)
 
     def _open(self, path: Path) -> BinaryIO:
         if path not in self._files:
@@ -177,4 +175,3 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise QuantError(f"{path}: expected a JSON object")
     return value
-

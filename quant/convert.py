@@ -94,7 +94,7 @@ def plan(src: Path, out: Path, type: str, audio_type: str | None = None) -> Plan
     """Read everything but the weights, and check that source and target fit together."""
     mixes: dict[Part, Mix] = {
         "text": types.mix(type),
-        "audio": types.mix(audio_type or types.audio_type(type.upper()), "audio"),
+        "audio": types.mix(audio_type or layout.audio_type(type.upper()), "audio"),
     }
     source = model.read(src)
     vocab = vocabulary.read(src, read_json(src / "config.json"))
@@ -153,7 +153,7 @@ def _copy(plan: Plan, n_threads: int) -> Iterator[Progress]:
             data = future.result()
         except QuantError as error:
             raise QuantError(f"{plan.checkpoint.directory}: {slot.tensor.hf}: {error}") from error
-        writer.write(offset, memoryview(data))
+        writer.write(offset, data)
         done += data.nbytes
         return Progress(slot.tensor.gguf, done, total)
 
@@ -161,7 +161,7 @@ def _copy(plan: Plan, n_threads: int) -> Iterator[Progress]:
         for hf in plan.checkpoint.entries:
             writer, slot = slots[hf]
             offset = slot.offset
-            for _, rows in plan.checkpoint.blocks(hf, BLOCK_WEIGHTS):
+            for rows in plan.checkpoint.blocks(hf, BLOCK_WEIGHTS):
                 pending.append((writer, slot, offset, pool.submit(_encode, rows, slot)))
                 offset += slot.storage.n_bytes(rows.size)
                 if len(pending) > n_threads:

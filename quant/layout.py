@@ -17,6 +17,10 @@ PARTS: tuple[Part, ...] = ("text", "audio")
 ARCHITECTURES: Mapping[Part, str] = {"text": "qwen2", "audio": "clip"}
 AUDIO_PREFIX = "mmproj-"  # of the audio part's file name
 
+# The encoder is a tenth of the weights and everything the model hears passes it: never below Q8_0 unless asked for by name
+DEFAULT_AUDIO_TYPE = "Q8_0"
+AUDIO_TYPES_KEPT = frozenset({"F32", "F16", "BF16", "Q8_0"})
+
 # What a weight is, as far as its storage type depends on it; see `types.py`
 Role = Literal["vector", "kernel", "positions", "matrix", "attn_v", "ffn_down", "embedding", "output"]
 
@@ -199,22 +203,29 @@ def file_name(part: Part, name: str, type_name: str) -> str:
     return f"{AUDIO_PREFIX if part == 'audio' else ''}{stem}-{type_name}.gguf"
 
 
+def audio_type(text_type: str) -> str:
+    """Type of the audio part when none is asked for."""
+    return text_type if text_type in AUDIO_TYPES_KEPT else DEFAULT_AUDIO_TYPE
+
+
 def audio_file(text_file: Path) -> Path:
     """Find the audio part that belongs to a text part: the same name in front of the type, in the same directory.
 
-    Raises QuantError when there is none, or several of which none has the text part's type.
+    Among several the text part's own type is preferred, then the type that `convert` gives by default.
+    Raises QuantError when there is none, or no telling which.
     """
-    exact = text_file.with_name(AUDIO_PREFIX + text_file.name)
-    if exact.is_file():
-        return exact
-    stem, _, _ = text_file.stem.rpartition("-")
+    stem, _, type_name = text_file.stem.rpartition("-")
     pattern = re.compile(rf"{AUDIO_PREFIX}{re.escape(stem or text_file.stem)}(-[^-]+)?\.gguf", re.IGNORECASE)
     found = sorted(path for path in text_file.parent.glob(f"{AUDIO_PREFIX}*.gguf") if pattern.fullmatch(path.name))
-    if not found:
-        raise QuantError(f"{text_file}: no audio part beside it; expected {exact.name}")
-    if len(found) > 1:
-        raise QuantError(f"{text_file}: several audio parts beside it ({', '.join(path.name for path in found)}); keep one, or name one {exact.name}")
-    return found[0]
+    for preferred in (AUDIO_PREFIX + text_file.name, file_name("audio", stem, audio_type(type_name.upper()))):
+        if text_file.with_name(preferred) in found:
+            return text_file.with_name(preferred)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise QuantError(f"{text_file}: several audio parts beside it ({names}); keep one")
+    raise QuantError(f"{text_file}: no audio part beside it; expected {AUDIO_PREFIX}{text_file.name}")
 
 
 def some(names: Collection[str], limit: int = 5) -> str:

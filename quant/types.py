@@ -93,14 +93,6 @@ TYPES: Mapping[str, Mix] = {
         Mix("Q4_K_M", 15, Q4_K, Q6_K, Q6_K),
     )
 }
-# The encoder is a tenth of the weights and everything the model hears passes it: never below Q8_0 unless asked for by name
-DEFAULT_AUDIO_TYPE = "Q8_0"
-AUDIO_TYPES_KEPT = frozenset({"F32", "F16", "BF16", "Q8_0"})
-
-
-def audio_type(text_type: str) -> str:
-    """Type of the audio part when none is asked for."""
-    return text_type if text_type in AUDIO_TYPES_KEPT else DEFAULT_AUDIO_TYPE
 
 
 def uses_more_bits(layer: int, n_layers: int) -> bool:

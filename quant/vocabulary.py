@@ -43,7 +43,7 @@ class Vocabulary:
     def keys(self, n_rows: int) -> dict[str, Value]:
         """GGUF keys for an embedding of `n_rows`, which may have more rows than there are tokens."""
         if len(self.tokens) > n_rows:
-            raise QuantError(f"the tokenizer has {len(self.tokens)} tokens but the embedding only {n_rows} rows; they do not belong together")
+            raise QuantError(f"the tokenizer has {len(self.tokens)} tokens, the embedding only {n_rows} rows; they do not belong together")
         padding = range(len(self.tokens), n_rows)
         keys: dict[str, Value] = {
             "tokenizer.ggml.model": "gpt2",

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from quant.layout import Tensor
 from quant.types import Storage
+
+if TYPE_CHECKING:
+    from quant.types import Bytes
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -58,11 +61,11 @@ class GgufWriter:
         self._file.truncate(self.n_bytes)  # padding reads as zeros, and a full disk shows where it can
         return self
 
-    def write(self, offset: int, data: memoryview) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         """Put bytes of a tensor at an offset from the start of the file."""
         assert self._file is not None
         self._file.seek(offset)
-        self._file.write(data)
+        self._file.write(data.data)
 
     def close(self) -> None:
         """Close the file, still under its temporary name."""
@@ -92,10 +95,7 @@ def _arrange(keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]
         offset = _aligned(offset + n_bytes)
     head += b"".join(infos)
     start = _aligned(len(head))
-    slots = {
-        tensor.hf: Slot(tensor, storage, start + at, n_bytes)
-        for (tensor, storage), (at, n_bytes) in zip(tensors, sizes, strict=True)
-    }
+    slots = {tensor.hf: Slot(tensor, storage, start + at, n_bytes) for (tensor, storage), (at, n_bytes) in zip(tensors, sizes, strict=True)}
     return head, slots, start + offset
 
 

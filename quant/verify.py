@@ -1,0 +1,150 @@
+"""Reads a GGUF pair back: names, shapes, types, and each tensor's error against the checkpoint it came from.
+
+Errors are relative: root mean square of the difference over root mean square of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf, sqrt
+from pathlib import Path
+from typing import Any
+
+from quant import layout, reader, types
+from quant.checkpoint import Checkpoint
+from quant.layout import AUDIO_PREFIX, PARTS, Part, QuantError
+from quant.reader import GgufFile
+
+BLOCK_WEIGHTS = 1 << 22
+
+# Largest error to expect by type, about twice that of normally distributed weights (measured: Q8_0 .0055, Q6_K .018,
+# Q5_K .038, Q4_K .074, Q5_0 .045, Q5_1 .041): above it something else than rounding happened
+MAX_ERROR: Mapping[str, float] = {
+    "F32": 0.0,
+    "F16": 1e-3,
+    "BF16": 4e-3,
+    "Q8_0": 0.012,
+    "Q6_K": 0.04,
+    "Q5_K": 0.08,
+    "Q5_1": 0.09,
+    "Q5_0": 0.1,
+    "Q4_K": 0.15,
+}
+
+TEXT_SIZES = ("d_text", "n_text_layers", "ffn_text", "n_heads", "n_kv_heads")
+AUDIO_SIZES = ("d_audio", "n_audio_layers", "ffn_audio", "n_mels")
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor as it is stored; `problem` is a sentence, or None when all is well."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]  # rows first
+    type: str
+    n_bytes: int | None
+    error: float | None = None  # against the checkpoint, where one was given
+    problem: str | None = None
+
+
+def verify(path: Path, against: Path | None = None) -> list[TensorReport]:
+    """Check every GGUF pair in a directory, or the pair of one text file, against its own keys and, if given, a checkpoint.
+
+    Raises QuantError when there is no pair or a file cannot be read at all; what is wrong with single tensors is in the reports.
+    """
+    return list(verifying(path, against))
+
+
+def verifying(path: Path, against: Path | None = None) -> Iterator[TensorReport]:
+    """Yield the reports of `verify` one by one, as they are made."""
+    checkpoint = Checkpoint(against) if against else None
+    for text_file in _text_files(path):
+        files: dict[Part, GgufFile] = {"text": reader.read(text_file), "audio": reader.read(layout.audio_file(text_file))}
+        sizes = _sizes(files)
+        tied = "output.weight" not in files["text"].tensors
+        for part in PARTS:
+            yield from _check_part(files[part], list(layout.tensors(part, sizes, tied=tied)), checkpoint)
+
+
+def _text_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.glob("*.gguf") if not file.name.startswith(AUDIO_PREFIX))
+        if not found:
+            raise QuantError(f"{path}: no GGUF files found; `mflamingo models convert` makes them")
+        return found
+    if not path.is_file():
+        raise QuantError(f"{path}: no such file or directory")
+    return [path]
+
+
+def _sizes(files: Mapping[Part, GgufFile]) -> dict[str, int]:
+    """Sizes as the files' own keys say; rows of vocabulary and positions are only in the tensors."""
+    sizes = {name: int(_key(files["text"], layout.TEXT_KEYS[name])) for name in TEXT_SIZES}
+    sizes |= {name: int(_key(files["audio"], layout.AUDIO_KEYS[name])) for name in AUDIO_SIZES}
+    if int(_key(files["audio"], layout.AUDIO_KEYS["d_text"])) != sizes["d_text"]:
+        raise QuantError(f"{files['audio'].path}: made for another language model than {files['text'].path.name}")
+    sizes["d_kv"] = sizes["d_text"] // sizes["n_heads"] * sizes["n_kv_heads"]
+    sizes["n_vocab"] = len(_key(files["text"], "tokenizer.ggml.tokens"))
+    positions = files["audio"].tensors.get("a.position_embd.weight")
+    sizes["n_positions"] = positions.shape[0] if positions else 0
+    return sizes
+
+
+def _key(file: GgufFile, key: str) -> Any:
+    if key not in file.keys:
+        raise QuantError(f"{file.path}: lacks the key {key}; not a part of a Music Flamingo pair")
+    return file.keys[key]
+
+
+def _check_part(file: GgufFile, wanted: list[layout.Tensor], checkpoint: Checkpoint | None) -> Iterator[TensorReport]:
+    for tensor in wanted:
+        if tensor.gguf in file.tensors:
+            yield _check_tensor(file, tensor, checkpoint)
+        else:
+            yield TensorReport(file.path, tensor.gguf, tensor.gguf_shape, "-", None, problem="is missing")
+    for name in file.tensors.keys() - {tensor.gguf for tensor in wanted}:
+        stored = file.tensors[name]
+        yield TensorReport(file.path, name, stored.shape, stored.type_name, stored.n_bytes, problem="is not part of this architecture")
+
+
+def _check_tensor(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> TensorReport:
+    stored = file.tensors[tensor.gguf]
+    error, problem = None, None
+    if _squeezed(stored.shape) != _squeezed(tensor.gguf_shape):  # (d, 1) and (d,) are the same in a file
+        problem = f"has shape {list(stored.shape)}, the file's keys say {list(tensor.gguf_shape)}"
+    elif stored.storage is not None:
+        error, problem = _compare(file, tensor, checkpoint)
+    return TensorReport(file.path, tensor.gguf, stored.shape, stored.type_name, stored.n_bytes, error, problem)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> tuple[float | None, str | None]:
+    """Decode a tensor block by block -> (relative error, problem)."""
+    import numpy as np
+
+    storage = file.tensors[tensor.gguf].storage
+    assert storage is not None
+    if checkpoint is not None:
+        entry = checkpoint.entries.get(tensor.hf)
+        if entry is None or entry.shape != tensor.shape:
+            return None, f"has no counterpart of shape {list(tensor.shape)} in {checkpoint.directory}"
+    difference = reference = 0.0
+    row = tensor.gguf_shape[-1]
+    for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // row)):
+        values = types.decode(np.frombuffer(data, np.uint8), storage)
+        if not np.isfinite(values).all():
+            return inf, "holds NaN or infinite weights"
+        if checkpoint is not None:
+            source = checkpoint.weights(tensor.hf, first * row, values.size)
+            difference += float(np.square(values - source, dtype=np.float64).sum())
+            reference += float(np.square(source, dtype=np.float64).sum())
+    if checkpoint is None:
+        return None, None
+    error = sqrt(difference / reference) if reference else (inf if difference else 0.0)
+    limit = MAX_ERROR[storage.name]
+    return error, f"differs from the checkpoint by {error:.2g}, more than the {limit:.2g} of {storage.name}" if error > limit else None
