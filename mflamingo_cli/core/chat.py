@@ -5,7 +5,7 @@ Special tokens are written and looked up by name; ids differ between checkpoints
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypedDict
@@ -36,10 +36,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A prompt split where the audio goes; `after` is None when there is no audio."""
+    """A prompt split where the audio goes; without audio `before` is empty."""
 
     before: str
-    after: str | None
+    after: str
 
 
 def user_message(text: str, audio: bool) -> Message:
@@ -80,11 +80,12 @@ class ChatTemplate:
             raise ModelError(f"the checkpoint's chat template has no place for {self.tokens.audio}")
         return rendered
 
-    def prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
+    def render_prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
         """Render for generation and split at the audio, with the markers that stand around it in this checkpoint."""
-        before, found, after = self.text(messages).partition(self.tokens.audio)
+        text = self.text(messages)
+        before, found, after = text.partition(self.tokens.audio)
         if not found:
-            return RenderedPrompt(before, None)
+            return RenderedPrompt("", text)
         return RenderedPrompt(before + (self.tokens.bos or ""), (self.tokens.eos or "") + after)
 
     def expand(self, text: str, n_audio_tokens: int) -> str:
@@ -129,6 +130,16 @@ class ChatTemplate:
         except TemplateError as error:
             raise ModelError(f"the checkpoint's chat template failed: {error}") from error
         return rendered
+
+
+def group_by_prefix(prompts: Sequence[RenderedPrompt], at_most: int = 16) -> Iterator[list[int]]:
+    """Indices of prompts that can share one prefill, at most so many at once: that bounds the KV cache."""
+    groups: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(prompt.before, []).append(index)
+    for group in groups.values():
+        for start in range(0, len(group), at_most):
+            yield group[start : start + at_most]
 
 
 def _flatten(message: Message, placeholder: str) -> Message:

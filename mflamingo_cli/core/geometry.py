@@ -61,7 +61,6 @@ class TextSizes:
     n_heads: int
     n_kv_heads: int
     d_ffn: int
-    vocab_size: int
     context_length: int
 
 
@@ -113,7 +112,6 @@ class Geometry:
                 n_heads=text["num_attention_heads"],
                 n_kv_heads=text["num_key_value_heads"],
                 d_ffn=text["intermediate_size"],
-                vocab_size=text["vocab_size"],
                 context_length=text.get("max_position_embeddings", 32768),
             ),
             rote=_rote_from_config(config) if has_rote else None,

@@ -1,0 +1,135 @@
+"""Opening a model by name: which files it has, which back end runs them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from mflamingo_cli.backends.base import Backend
+from mflamingo_cli.errors import ModelError, UsageError
+
+DEFAULT_MODEL = "mini"
+AUDIO_PREFIX = "mmproj-"
+BACKENDS = ("auto", "gguf", "torch")
+DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
+KV_TYPE_CHOICES = ("f16", "q8_0", "f32")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies: a checkpoint directory, GGUF pairs (text, audio), or both."""
+
+    name: str
+    directory: Path | None = None
+    pairs: tuple[tuple[Path, Path], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How to open a model; "auto" chooses and `Backend.info.reason` says why."""
+
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_type: str = "f16"
+    threads: int | None = None
+
+
+def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None) -> Backend:
+    """Open a model named "mini", a checkpoint directory, a GGUF file, or a downloaded hub id.
+
+    Raises ModelError (exit code 69) when it cannot be found or run here, UsageError for choices that do not exist.
+    """
+    options = options or OpenOptions()
+    _check(options)
+    found = find_model(model)
+    return _open_torch(found, options) if _choose(found, options.backend) == "torch" else _open_gguf(found, options)
+
+
+def find_model(name: str) -> ModelFiles:
+    """Locate a model's files without opening them. Raises ModelError that says where was looked and what to do."""
+    path = embedded_directory() if name == DEFAULT_MODEL else Path(name)
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelFiles(name, pairs=(_pair(path),))
+    if not path.is_dir():
+        path = hub_snapshot(name)
+    checkpoint = path / "hf" if (path / "hf" / "config.json").exists() else path
+    pairs = tuple(_pair(text) for text in sorted(path.glob("*.gguf")) if not text.name.startswith(AUDIO_PREFIX))
+    directory = checkpoint if (checkpoint / "config.json").exists() else None
+    if directory is None and not pairs:
+        raise ModelError(f"{path}: holds neither a checkpoint (config.json) nor a GGUF pair")
+    return ModelFiles(name, directory, pairs)
+
+
+def embedded_directory() -> Path:
+    """Where the embedded models lie inside the installed package."""
+    return Path(str(files("mflamingo_cli") / "mini"))
+
+
+def hub_cache() -> Path:
+    """The Hugging Face cache, by the same environment variables that its own library reads."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+
+
+def hub_snapshot(name: str) -> Path:
+    """Directory of a hub id that was downloaded before; never asks the network. Raises ModelError when there is none."""
+    repository = hub_cache() / f"models--{name.replace('/', '--')}"
+    reference = repository / "refs" / "main"
+    if "/" in name and reference.is_file():
+        snapshot = repository / "snapshots" / reference.read_text(encoding="utf-8").strip()
+        if snapshot.is_dir():
+            return snapshot
+    cure = f"download it with `hf download {name}`" if name.count("/") == 1 and not name.startswith((".", "/")) else f"the embedded one is {DEFAULT_MODEL}"
+    raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")
+
+
+def _pair(text: Path) -> tuple[Path, Path]:
+    """The audio part beside a text GGUF: the one of the same name, else the only one."""
+    same = text.with_name(AUDIO_PREFIX + text.name)
+    candidates = [same] if same.is_file() else sorted(text.parent.glob(f"{AUDIO_PREFIX}*.gguf"))
+    if len(candidates) != 1:
+        raise ModelError(f"{text}: expected one audio part named {same.name} beside it, found {len(candidates)}")
+    return text, candidates[0]
+
+
+def _check(options: OpenOptions) -> None:
+    for name, value, choices in (
+        ("--backend", options.backend, BACKENDS), ("--dtype", options.dtype, DTYPE_CHOICES), ("--kv-type", options.kv_type, KV_TYPE_CHOICES),
+    ):  # fmt: skip
+        if value not in choices:
+            raise UsageError(f"{name} {value}: choose one of {', '.join(choices)}")
+    family, _, number = options.device.partition(":")
+    if family not in ("auto", "cpu", "cuda", "mps") or (number and not (family == "cuda" and number.isdigit())):
+        raise UsageError(f"--device {options.device}: choose auto, cpu, cuda, cuda:N or mps")
+
+
+def _choose(found: ModelFiles, wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "gguf" if found.pairs else "torch"
+
+
+def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
+    if found.directory is None:
+        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF; use --backend gguf")
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise ModelError(
+            f"{found.name}: the torch back end is not installed; pip install 'mflamingo-cli[torch]', "
+            "or convert the checkpoint once where it is: mflamingo models convert"
+        )
+    from mflamingo_cli.backends.pytorch import TorchBackend, TorchOptions
+
+    return TorchBackend(found.directory, TorchOptions(options.device, options.dtype, options.threads))
+
+
+def _open_gguf(found: ModelFiles, options: OpenOptions) -> Backend:
+    if len(found.pairs) != 1:
+        problem = "has no GGUF files; make them with `mflamingo models convert`" if not found.pairs else "holds several GGUF pairs; name one .gguf file"
+        raise ModelError(f"{found.name}: {problem}")
+    from mflamingo_cli.backends.gguf import GgufBackend, GgufOptions
+
+    return GgufBackend(*found.pairs[0], GgufOptions(options.device, options.kv_type, options.threads))

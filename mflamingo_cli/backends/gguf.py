@@ -1,0 +1,310 @@
+"""The GGUF back end: our ggml encoder in front of llama.cpp's language model.
+
+A song is encoded to embeddings once; prompts then share its prefix in the KV cache and are decoded together, one token each per step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mflamingo_cli.backends import ggml
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.backends.cores import physical_cores
+from mflamingo_cli.backends.generation import Sampler, TextStream
+from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.core.chat import ChatTemplate, conversation, group_by_prefix
+from mflamingo_cli.core.features import checked_windows
+from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
+from mflamingo_cli.core.mel import LogMel, MelConfig
+from mflamingo_cli.errors import MFlamingoError, ModelError
+from quant import layout
+
+Floats = npt.NDArray[np.float32]
+
+KV_TYPES = {"f16": 1, "q8_0": 8, "f32": 0}  # enum ggml_type
+FILE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16"}  # enum llama_ftype
+BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
+CONTEXT_STEP = 256  # llama.cpp pads contexts to this
+
+
+@dataclass(frozen=True)
+class GgufOptions:
+    """How a GGUF pair is run. `kv_type` is one of KV_TYPES; `threads=None` takes the physical cores."""
+
+    device: str = "auto"
+    kv_type: str = "f16"
+    threads: int | None = None
+
+
+class GgufBackend:
+    """`Backend` on a pair of GGUF files: text model and audio part."""
+
+    def __init__(self, text: Path, audio: Path, options: GgufOptions | None = None) -> None:
+        options = options or GgufOptions()
+        threads = options.threads or physical_cores()
+        text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
+        geometry = geometry_of(audio_keys, text_keys)
+        self._mel = LogMel(geometry.mel)
+        self._encoder = ggml.Encoder(audio, geometry, options.device, threads)
+        try:
+            self._language = LanguageModel(text, self._encoder.device, threads, options.kv_type)
+        except MFlamingoError:
+            self._encoder.close()
+            raise
+        self._chat = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens)
+        self.info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
+
+    def encode(self, audio: Audio) -> Encoded:
+        """Embed every window of a song; raises AudioError(code="too_long") beyond the model's limit."""
+        parts = []
+        for index, window in enumerate(checked_windows(audio, self.info.geometry)):
+            parts.append(self._encoder.window(self._mel(window.samples), window.n_frames, index))
+        embeddings = np.concatenate(parts)
+        return Encoded(len(embeddings), embeddings)
+
+    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
+        """Answer prompts together; those with the same text in front of the audio share one prefix in the KV cache."""
+        audio = encoded is not None
+        rendered = [
+            self._chat.render_prompt(conversation(prompt.text, system=prompt.system, history=prompt.history, audio=audio)) for prompt in prompts
+        ]
+        embeddings = encoded.payload if encoded is not None else np.empty((0, self.info.geometry.text.d_model), np.float32)
+        for group in group_by_prefix(rendered):
+            before = self._language.tokenize(rendered[group[0]].before)
+            after = [self._language.tokenize(rendered[index].after) for index in group]
+            for index, chunk in self._language.generate(before, embeddings, after, options, self.info.context_length):
+                yield group[index], chunk
+
+    def close(self) -> None:
+        """Free the models."""
+        self._language.close()
+        self._encoder.close()
+
+    def __enter__(self) -> GgufBackend:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def geometry_of(audio: Mapping[str, Any], text: Mapping[str, Any]) -> Geometry:
+    """Geometry from the keys of a pair; one made by llama.cpp's own converter lacks ours and is the preview's.
+
+    Raises ModelError when the files are not a Music Flamingo pair.
+    """
+    if audio.get(layout.KEY_PROJECTOR) not in (layout.PROJECTOR_STOCK, layout.PROJECTOR_ROTE, layout.PROJECTOR_OTHER_MEL):
+        raise ModelError(f"the audio part's projector is {audio.get(layout.KEY_PROJECTOR)!r}, not a Music Flamingo one")
+    if text.get("general.architecture") != layout.ARCHITECTURES["text"]:
+        raise ModelError(f"the text part's architecture is {text.get('general.architecture')!r}, expected {layout.ARCHITECTURES['text']!r}")
+    sizes = _named(audio, layout.AUDIO_KEYS) | _named(text, layout.TEXT_KEYS)
+    architecture = audio.get(layout.KEY_ARCHITECTURE, "audioflamingo3")
+    rote = _named(audio, layout.ROTE_KEYS)
+    return Geometry(
+        architecture=architecture,
+        mel=MelConfig(**_named(audio, layout.MEL_KEYS)),
+        max_audio_s=float(audio.get(layout.KEY_MAX_AUDIO, MAX_AUDIO_S[architecture])),
+        encoder=EncoderSizes(
+            d_model=sizes["d_audio"], n_layers=sizes["n_audio_layers"], n_heads=sizes["n_audio_heads"], d_ffn=sizes["ffn_audio"],
+            n_positions=sizes.get("n_positions", 1500),
+        ),
+        text=TextSizes(
+            d_model=sizes["d_text"], n_layers=sizes["n_text_layers"], n_heads=sizes["n_heads"], n_kv_heads=sizes["n_kv_heads"],
+            d_ffn=sizes["ffn_text"], context_length=sizes["n_context"],
+        ),
+        rote=Rote(**rote) if rote else None,
+        tokens=AudioTokens(**_named(audio, layout.TOKEN_KEYS)),
+    )  # fmt: skip
+
+
+def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
+    return {name: keys[key] for name, key in table.items() if key in keys}
+
+
+def _info(
+    text: Path, geometry: Geometry, text_keys: Mapping[str, Any], audio_keys: Mapping[str, Any], device: str, options: GgufOptions, threads: int
+) -> BackendInfo:
+    abilities = audio_keys.get(layout.KEY_ABILITIES)
+    return BackendInfo(
+        model=audio_keys.get(layout.KEY_NAME, text.stem),
+        revision=audio_keys.get(layout.KEY_REVISION),
+        backend="gguf",
+        device=device,
+        dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
+        reason=f"{device} with {threads} threads (physical cores), KV cache {options.kv_type}",
+        context_length=geometry.text.context_length,
+        geometry=geometry,
+        abilities=None if abilities is None else frozenset(abilities),
+        grounded=bool(audio_keys.get(layout.KEY_GROUNDED, False)),
+    )
+
+
+class LanguageModel:
+    """A `qwen2` GGUF in libllama: tokens or embeddings in, logits out."""
+
+    def __init__(self, path: Path, device: ggml.Device, threads: int, kv_type: str) -> None:
+        import llama_cpp
+
+        self._llama = llama_cpp
+        self._kv_type, self._threads = kv_type, threads
+        llama_cpp.llama_log_set(ggml.as_log_callback(llama_cpp.llama_log_callback), None)
+        llama_cpp.llama_backend_init()
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = -1 if device.is_gpu else 0
+        parameters.split_mode, parameters.main_gpu = llama_cpp.LLAMA_SPLIT_MODE_NONE, device.gpu_index
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not self._model:
+            raise ModelError(f"{path}: llama.cpp cannot load it ({ggml.last_error()})")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._end_ids = frozenset(token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of text in which special tokens are recognised by name; nothing is added."""
+        data = text.encode("utf-8")
+        buffer = (self._llama.llama_token * (len(data) + 1))()
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, True)
+        assert count >= 0, "a token covers at least one byte"
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token; special tokens have none."""
+        buffer = ctypes.create_string_buffer(256)
+        count = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        assert count >= 0, "no token is longer than the buffer"
+        return buffer.raw[:count]
+
+    def generate(
+        self, before: list[int], embeddings: Floats, after: list[list[int]], options: GenerateOptions, limit: int
+    ) -> Iterator[tuple[int, Chunk]]:
+        """Stream answers to several continuations of one prefix: tokens, then (n, d) embeddings, then each one's tokens."""
+        prefix = len(before) + len(embeddings)
+        needed = prefix + sum(len(tokens) + options.max_new_tokens for tokens in after)
+        if prefix + max(map(len, after)) + 1 > limit:
+            raise ModelError(f"the prompt needs {prefix + max(map(len, after))} tokens, the model holds {limit}; use --start/--end", code="too_long")
+        context = Context(self, needed, len(after))
+        try:
+            context.read(before, embeddings)
+            context.share(len(after))
+            streams = [TextStream(options, self._end_ids, prefix + len(tokens)) for tokens in after]
+            samplers = [Sampler(options, before + tokens) for tokens in after]
+            logits = context.continue_each(after)
+            room = limit - prefix
+            yield from self._decode(context, logits, samplers, streams, [room - len(tokens) for tokens in after])
+        finally:
+            context.close()
+
+    def _decode(
+        self, context: Context, logits: list[Floats], samplers: list[Sampler], streams: list[TextStream], room: list[int]
+    ) -> Iterator[tuple[int, Chunk]]:
+        running = list(range(len(streams)))
+        while running:
+            tokens = [samplers[index].pick(row) for index, row in zip(running, logits, strict=True)]
+            for index, token in zip(running, tokens, strict=True):
+                room[index] -= 1
+                chunk = streams[index].add(token, self.piece(token), last=room[index] <= 0)
+                if chunk.text or chunk.finish:
+                    yield index, chunk
+            going = [(index, token) for index, token in zip(running, tokens, strict=True) if streams[index].finish is None]
+            running = [index for index, _ in going]
+            if running:
+                logits = context.step(going)
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._model:
+            self._llama.llama_model_free(self._model)
+            self._model = None
+
+
+class Context:
+    """A KV cache for one call: as long as needed, one sequence per prompt, the prefix in all of them."""
+
+    def __init__(self, model: LanguageModel, n_tokens: int, n_sequences: int) -> None:
+        self._llama, self._model = model._llama, model
+        parameters = self._llama.llama_context_default_params()
+        parameters.n_ctx = -(-n_tokens // CONTEXT_STEP) * CONTEXT_STEP
+        parameters.n_batch = parameters.n_ubatch = BATCH
+        parameters.n_seq_max = n_sequences
+        parameters.kv_unified = True
+        parameters.n_threads = parameters.n_threads_batch = model._threads
+        parameters.type_k = parameters.type_v = KV_TYPES[model._kv_type]
+        exact = model._kv_type == "f32"  # plain attention: flash attention computes in half precision
+        parameters.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+        self._context = self._llama.llama_init_from_model(model._model, parameters)
+        if not self._context:
+            raise ModelError(f"no memory for a context of {parameters.n_ctx} tokens ({ggml.last_error()}); try --kv-type q8_0", code="oom")
+        self._memory = self._llama.llama_get_memory(self._context)
+        self._length = [0] * n_sequences
+
+    def read(self, tokens: list[int], embeddings: Floats) -> None:
+        """Put the common prefix into sequence 0."""
+        for start in range(0, len(tokens), BATCH):
+            self._submit([(0, token) for token in tokens[start : start + BATCH]], [])
+        for start in range(0, len(embeddings), BATCH):
+            self._submit_embeddings(embeddings[start : start + BATCH])
+
+    def share(self, n_sequences: int) -> None:
+        """Let every sequence see what sequence 0 holds, without copying it."""
+        for sequence in range(1, n_sequences):
+            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+            self._length[sequence] = self._length[0]
+
+    def continue_each(self, tokens: list[list[int]]) -> list[Floats]:
+        """Append each sequence's tokens and return the logits after its last one."""
+        results: dict[int, Floats] = {}
+        entries = [(sequence, token) for sequence, own in enumerate(tokens) for token in own]
+        ends = np.cumsum([len(own) for own in tokens]) - 1
+        for start in range(0, len(entries), BATCH):
+            part = entries[start : start + BATCH]
+            wanted = [int(end) - start for end in ends if start <= end < start + len(part)]
+            for row, logits in zip(wanted, self._submit(part, wanted), strict=True):
+                results[part[row][0]] = logits
+        return [results[sequence] for sequence in range(len(tokens))]
+
+    def step(self, entries: list[tuple[int, int]]) -> list[Floats]:
+        """Append one token to each named sequence; logits in the same order."""
+        return self._submit(entries, list(range(len(entries))))
+
+    def _submit(self, entries: list[tuple[int, int]], wanted: list[int]) -> list[Floats]:
+        tokens = np.array([token for _, token in entries], np.int32)
+        self._decode(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), None, [sequence for sequence, _ in entries], wanted)
+        return [self._logits(row) for row in wanted]
+
+    def _submit_embeddings(self, embeddings: Floats) -> None:
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [0] * len(rows), [])
+
+    def _decode(self, tokens: Any, embeddings: Any, sequences: list[int], wanted: list[int]) -> None:
+        n = len(sequences)
+        positions, outputs = np.empty(n, np.int32), np.zeros(n, np.int8)
+        outputs[wanted] = 1
+        ids = np.array(sequences, np.int32)
+        for row, sequence in enumerate(sequences):
+            positions[row] = self._length[sequence]
+            self._length[sequence] += 1
+        one = np.ones(n, np.int32)
+        int_pointer = ctypes.POINTER(ctypes.c_int32)
+        rows = (int_pointer * n)(*[ctypes.cast(ids.ctypes.data + 4 * row, int_pointer) for row in range(n)])
+        batch = self._llama.llama_batch(
+            n, tokens, embeddings, positions.ctypes.data_as(int_pointer), one.ctypes.data_as(int_pointer), rows,
+            outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )  # fmt: skip
+        status = self._llama.llama_decode(self._context, batch)
+        if status != 0:
+            raise ModelError(f"llama.cpp stopped with status {status} ({ggml.last_error()})", code="failed")
+
+    def _logits(self, row: int) -> Floats:
+        pointer = self._llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, (self._model.n_vocab,)).copy()
+
+    def close(self) -> None:
+        """Free the cache."""
+        self._llama.llama_free(self._context)

@@ -1,0 +1,110 @@
+"""Music Flamingo itself: transformers' classes built, loaded and saved, with float32 time tables that no dtype change can spoil.
+
+This is the only definition of the network; the GGUF back end is converted from what is saved here, training changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+)
+from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding, apply_rotary_time_emb
+from transformers.utils import logging as transformers_logging
+
+from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, read_json
+from mflamingo_cli.errors import ModelError
+
+Model = MusicFlamingoForConditionalGeneration | AudioFlamingo3ForConditionalGeneration
+
+CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, config)
+    "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
+    "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
+}
+
+
+class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
+    """RoTE whose tables stay float32 when the model around it is cast: angles reach 3e4 rad, bfloat16 would make noise of them."""
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        kept = {name: buffer for name, buffer in self.named_buffers(recurse=False) if not buffer.is_meta}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+
+def build(config: Mapping[str, Any]) -> Model:
+    """A model of the geometry in `config` (the content of a config.json) with random weights, float32."""
+    model_class, config_class = _classes(config)
+    return _protect(model_class(config_class(**config)))
+
+
+def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Model:
+    """Load a checkpoint directory for inference. Raises ModelError that names a missing file or the tensors that do not fit."""
+    model_class, _ = _classes(read_json(directory / "config.json"))
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = model_class.from_pretrained(directory, dtype=dtype, output_loading_info=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[kind]}
+    if wrong:
+        kind, names = next(iter(wrong.items()))
+        raise ModelError(f"{directory}: {kind.replace('_keys', '')} tensors: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+    return _protect(model).to(device).eval()
+
+
+def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write weights and configs of a checkpoint directory under the hub's tensor names; tokenizer and processor files are the caller's."""
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+    model.config.dtype = dtype
+    model.save_pretrained(directory, state_dict=state)
+
+
+def encode_windows(model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, first_index: int) -> list[torch.Tensor]:
+    """Embed consecutive windows of one song.
+
+    Parameters
+    ----------
+    mels : (windows, n_mels, frames) in the model's dtype
+    n_frames : (windows,) valid frames of each
+    first_index : place of the first window in its song
+
+    Returns
+    -------
+    One (n_audio_tokens, d_text) tensor per window.
+    """
+    core = model.model
+    mask = torch.arange(mels.shape[-1], device=mels.device) < n_frames.to(mels.device)[:, None]
+    hidden = core.audio_tower(mels, input_features_mask=mask, return_dict=True).last_hidden_state  # (windows, tokens, d_audio)
+    if geometry.rote is not None:
+        n_tokens, step = hidden.shape[1], geometry.rote.frame_step_s * ENCODER_STRIDE
+        windows = torch.arange(first_index, first_index + len(mels), device=mels.device)[:, None]
+        timestamps = windows * n_tokens * step + torch.arange(n_tokens, device=mels.device, dtype=torch.float32) * step
+        hidden = apply_rotary_time_emb(hidden, *core.pos_emb(timestamps, seq_len=n_tokens))
+    _, lengths = core.audio_tower._get_feat_extract_output_lengths(n_frames)
+    projected = core.multi_modal_projector(hidden)
+    return [row[: int(length)] for row, length in zip(projected, lengths, strict=True)]
+
+
+def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:
+    model_type = config.get("model_type", "")
+    if model_type not in CLASSES:
+        raise ModelError(f"model_type {model_type!r} is not Music Flamingo; expected one of {', '.join(sorted(CLASSES))}")
+    return CLASSES[model_type]
+
+
+def _protect(model: Any) -> Model:
+    rotary = getattr(model.model, "pos_emb", None)
+    if rotary is not None:
+        rotary.__class__ = Float32RotaryEmbedding
+    return model  # type: ignore[no-any-return]
