@@ -1,0 +1,88 @@
+"""Reading a pair back."""
+
+from __future__ import annotations
+
+import shutil
+from math import isinf
+from pathlib import Path
+
+import pytest
+
+import quant
+from quant import reader
+from quant.layout import QuantError
+
+
+@pytest.fixture
+def pair(music: Path, tmp_path: Path) -> tuple[Path, Path]:
+    return quant.convert(music, tmp_path, "Q8_0")
+
+
+def overwrite(path: Path, tensor: str, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(reader.read(path).tensors[tensor].offset)
+        file.write(data)
+
+
+def problems(reports: list[quant.TensorReport]) -> dict[str, str]:
+    return {report.name: report.problem for report in reports if report.problem}
+
+
+@pytest.mark.parametrize("type_name", quant.TYPES)
+def test_what_was_converted_verifies(type_name: str, k_quant: Path, tmp_path: Path) -> None:
+    text, audio = quant.convert(k_quant, tmp_path, type_name)
+    reports = quant.verify(tmp_path, against=k_quant)
+    assert problems(reports) == {}
+    assert len(reports) == sum(len(reader.read(path).tensors) for path in (text, audio))
+    errors = {report.type: report.error for report in reports if report.error}
+    assert errors.keys() == {report.type for report in reports} - {"F32"}  # stored exactly
+
+
+def test_a_changed_weight_is_found(pair: tuple[Path, Path], music: Path, tmp_path: Path) -> None:
+    overwrite(pair[1], "mm.a.mlp.1.bias", bytes(4))
+    assert "differs from the checkpoint" in problems(quant.verify(tmp_path, against=music))["mm.a.mlp.1.bias"]
+    assert problems(quant.verify(tmp_path)) == {}  # the file by itself is sound
+
+
+def test_nan_is_found_without_the_checkpoint(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    overwrite(pair[0], "blk.0.attn_norm.weight", b"\xff\xff\xff\x7f")
+    (report,) = [report for report in quant.verify(tmp_path) if report.problem]
+    assert (report.name, report.problem) == ("blk.0.attn_norm.weight", "holds NaN or infinite weights")
+    assert report.error is not None
+    assert isinf(report.error)
+
+
+def test_the_wrong_checkpoint_is_noticed(preview: Path, tmp_path: Path, music: Path) -> None:
+    quant.convert(music, tmp_path, "Q8_0")
+    assert len(problems(quant.verify(tmp_path, against=preview))) > 10
+
+
+def test_a_pair_of_two_models_is_refused(pair: tuple[Path, Path], k_quant: Path, tmp_path: Path) -> None:
+    _, other = quant.convert(k_quant, tmp_path / "other", "Q8_0")
+    shutil.copy(other, pair[1])
+    with pytest.raises(QuantError, match="made for another language model"):
+        quant.verify(tmp_path)
+
+
+def test_renamed_tensors_are_missing_and_extra(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    data = pair[1].read_bytes()
+    pair[1].write_bytes(data.replace(b"mm.a.mlp.2.bias", b"mm.a.mlp.3.bias"))
+    assert problems(quant.verify(tmp_path)) == {"mm.a.mlp.2.bias": "is missing", "mm.a.mlp.3.bias": "is not part of this architecture"}
+
+
+@pytest.mark.parametrize("kept", [2, 100, 5000, -100])
+def test_cut_files_are_refused(pair: tuple[Path, Path], kept: int) -> None:
+    pair[0].write_bytes(pair[0].read_bytes()[:kept])
+    with pytest.raises(QuantError, match=r"cut short|not a GGUF file"):
+        quant.verify(pair[0])
+
+
+def test_directories_without_a_pair_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuantError, match="no GGUF files"):
+        quant.verify(tmp_path)
+    with pytest.raises(QuantError, match="no such file"):
+        quant.verify(tmp_path / "nothing.gguf")
+
+
+def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
+    assert next(quant.verifying(pair[0])).file == pair[0]
