@@ -32,11 +32,14 @@ _PLAIN = _DASHES | _QUOTES | _MUSIC
 _KEPT_CONTROLS = "\n\t"
 
 
+def scrub(text: str) -> str:
+    """Text without control, direction or surrogate characters: nothing in it can steer a terminal."""
+    return "".join(c for c in text if c in _KEPT_CONTROLS or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
 def tidy(text: str) -> str:
-    """Free text made safe to store: composed, without control, direction or surrogate characters, trimmed."""
-    composed = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    kept = (c for c in composed if c in _KEPT_CONTROLS or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-    return "".join(kept).strip()
+    """Free text made safe to store: composed, scrubbed, trimmed."""
+    return scrub(unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))).strip()
 
 
 def plain(text: str) -> str:
@@ -259,6 +262,50 @@ def split_thinking(text: str) -> Thought:
     else:
         return Thought(thinking, None, True)
     return Thought(thinking, _TAG.sub("", answer).strip() or None, False)
+
+
+_SPLIT_TAG = re.compile(r"<\s{0,2}/?\s{0,2}[a-z]{0,6}\s{0,2}$", re.IGNORECASE)
+
+
+class ThoughtStream:
+    """Tells reasoning from answer while a reply arrives: `feed` gives (is_answer, text) pieces, `end` what was held back."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"  # start, think, between, answer, done
+
+    def feed(self, text: str) -> list[tuple[bool, str]]:
+        """Take the next piece; a tag cut in two is held until it is whole."""
+        text, self._held = self._held + text, ""
+        out: list[tuple[bool, str]] = []
+        while match := _TAG.search(text):
+            self._add(out, text[: match.start()])
+            self._turn(match[2].lower(), bool(match[1]))
+            text = text[match.end() :]
+        cut = _SPLIT_TAG.search(text)
+        keep = cut.start() if cut else len(text)
+        if self._state == "between":  # "Hence, the final answer is:" is the answer only if no <answer> follows
+            keep = 0
+        self._add(out, text[:keep])
+        self._held = text[keep:]
+        return [piece for piece in out if piece[1]]
+
+    def end(self) -> list[tuple[bool, str]]:
+        """What is left when the reply has ended."""
+        held, self._held = self._held, ""
+        return [(self._state != "think", held)] if held and self._state != "done" else []
+
+    def _turn(self, tag: str, closing: bool) -> None:
+        if tag == "think":
+            self._state = "between" if closing else "think"
+        else:
+            self._state = "done" if closing else "answer"
+
+    def _add(self, out: list[tuple[bool, str]], text: str) -> None:
+        if self._state == "start" and text.strip():
+            self._state = "answer"
+        if self._state in ("think", "answer"):
+            out.append((self._state == "answer", text))
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------

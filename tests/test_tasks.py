@@ -14,6 +14,7 @@ from mflamingo_cli.tasks import (
     MAX_ITEMS,
     TASKS,
     THINK_SUFFIX,
+    ThoughtStream,
     Vocals,
     caption_task,
     fact_phrases,
@@ -196,6 +197,24 @@ def test_vocals_have_three_states(text, vocals):
 )
 def test_thinking_is_split_leniently(text, parts):
     assert split_thinking(text) == parts
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("<think>slow</think> Hence: <answer>ballad</answer> bye", "slow", "ballad"),
+        ("<think>a < b</think> c", "a < b", "c"),
+        ("plain <b> text", "", "plain <b> text"),
+        ("<think>never", "never", ""),
+        ("<answer>x", "", "x"),
+    ],
+)
+def test_a_stream_is_split_as_the_whole_is(text, thinking, answer, size):
+    stream = ThoughtStream()
+    pieces = [piece for at in range(0, len(text), size) for piece in stream.feed(text[at : at + size])] + stream.end()
+    assert "".join(t for is_answer, t in pieces if not is_answer).strip() == thinking
+    assert "".join(t for is_answer, t in pieces if is_answer).strip() == answer
 
 
 def test_think_prompt_ends_with_the_documented_suffix():

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.geometry import Geometry
+if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
+    from mflamingo_cli.core.audio import Audio
+    from mflamingo_cli.core.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,331 @@
+"""Song -> Analysis: decoded once, measured once, encoded once, asked several questions at the same time. The file to read first.
+
+Times are seconds from the start of the file; `*_s` of the timing block are seconds of wall time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
+
+import numpy as np
+
+from mflamingo_cli import measure, schema, tasks
+from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.core import audio as core_audio
+from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.measure import check
+from mflamingo_cli.schema import Analysis, Command, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
+
+if TYPE_CHECKING:
+    from mflamingo_cli.core.audio import Audio
+    from mflamingo_cli.measure import Facts
+    from mflamingo_cli.tasks import Task
+
+T = TypeVar("T")
+NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
+Path = str | os.PathLike[str] | BinaryIO
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every song: a command with its questions, the part to hear, and how to generate."""
+
+    command: Command
+    tasks: tuple[Task, ...]
+    start_s: float = 0.0
+    end_s: float | None = None
+    options: GenerateOptions = field(default_factory=GenerateOptions)
+    keep_raw: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the work has begun."""
+
+    name: str  # "decode", "measure", "encode", "generate"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of one task as it is generated."""
+
+    task: str
+    text: str
+
+
+def analyze_request(**settings: Any) -> Request:
+    """Everything that can be known of a song."""
+    return Request("analyze", tasks.ANALYZE, **settings)
+
+
+def caption_request(style: str = "full", **settings: Any) -> Request:
+    """One caption in one of `tasks.CAPTION_STYLES`."""
+    return Request("caption", (tasks.caption_task(style),), **settings)
+
+
+def ask_request(question: str, **settings: Any) -> Request:
+    """One free question."""
+    return Request("ask", (tasks.Task("ask", question, tasks.parse_text, "Yes."),), **settings)
+
+
+def think_request(question: str, **settings: Any) -> Request:
+    """One free question, answered after reasoning."""
+    return Request("think", (tasks.Task("think", tasks.think_prompt(question), tasks.split_thinking, "<think>a</think> b"),), **settings)
+
+
+def run(path: Path, backend: Backend, request: Request) -> Iterator[Step | Piece | Analysis]:
+    """Do all the work on one song; the last thing yielded is its Analysis. Raises MFlamingoError."""
+    asked = _within_abilities(request, backend.info)
+    yield Step("decode")
+    meter = measure.LoudnessMeter()
+    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=(meter,)))
+    facts, measure_s = None, None
+    if request.command == "analyze" or backend.info.grounded:
+        yield Step("measure")
+        facts, measure_s = _timed(lambda: measure.measure(audio, meter))
+    completions: list[Completion] = []
+    encode_s = generate_s = None
+    heard = _excerpt(audio, backend.info.geometry.max_audio_s)
+    if asked:
+        yield Step("encode")
+        encoded, encode_s = _timed(lambda: backend.encode(heard))
+        yield Step("generate")
+        began = time.perf_counter()
+        completions = yield from _answer(backend, encoded, asked, _prompts(asked, backend.info, facts, audio), request.options)
+        generate_s = time.perf_counter() - began
+    record = _conclude(request, audio, heard, facts, backend.info, dict(zip((task.name for task in asked), completions, strict=True)))
+    timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in (decode_s, measure_s, encode_s, generate_s)))
+    yield replace(record, timing=timing)
+
+
+def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
+    """The record of an input that gave no result."""
+    name, encoded = schema.path_fields(path)
+    info = schema.ErrorInfo(error.code, tasks.tidy(str(error)), error.retryable)
+    status: Literal["skipped", "error"] = "skipped" if error.code in NOTHING_TO_HEAR else "error"
+    return Analysis(command=command, status=status, path=name, path_b64=encoded, error=info)
+
+
+# --- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+def _within_abilities(request: Request, info: BackendInfo) -> tuple[Task, ...]:
+    """The questions that this model can answer: `analyze` goes on without the others, `caption` cannot."""
+    if info.abilities is None or request.command in ("ask", "think"):
+        return request.tasks
+    asked = tuple(task for task in request.tasks if task.name in info.abilities)
+    if request.command == "caption" and not asked:
+        raise ModelError(f"{info.model} writes no captions; choose a model that does with --model", code="no_ability")
+    return asked
+
+
+def _excerpt(audio: Audio, max_s: float) -> Audio:
+    """What the model hears of a song longer than it can hear: the beginning."""
+    limit = int(max_s * audio.rate_hz)
+    return audio if audio.samples.shape[0] <= limit else replace(audio, samples=audio.samples[:limit])
+
+
+def _prompts(asked: Sequence[Task], info: BackendInfo, facts: Facts | None, audio: Audio) -> list[Prompt]:
+    """Questions as prompts. Captions and free answers may know what was measured; claims to compare with it must not."""
+    known = tasks.ground(facts, audio.duration_s) if info.grounded else ""
+    free = ("caption", "ask", "think")
+    return [Prompt(tasks.grounded_prompt(task.prompt, known if task.name in free else "")) for task in asked]
+
+
+def _answer(
+    backend: Backend, encoded: Encoded, asked: Sequence[Task], prompts: Sequence[Prompt], options: GenerateOptions
+) -> Iterator[Any]:
+    """Stream all answers as they come; returns the completions."""
+    texts: list[list[str]] = [[] for _ in prompts]
+    ends: dict[int, Any] = {}
+    for index, chunk in backend.generate(encoded, prompts, options):
+        texts[index].append(chunk.text)
+        if chunk.text:
+            yield Piece(asked[index].name, chunk.text)
+        if chunk.finish:
+            ends[index] = chunk
+    assert len(ends) == len(prompts), "generate() must finish every prompt"
+    return [Completion("".join(parts), ends[i].finish, ends[i].usage) for i, parts in enumerate(texts)]
+
+
+# --- the record ----------------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    request: Request, audio: Audio, heard: Audio, facts: Facts | None, info: BackendInfo, answers: dict[str, Completion]
+) -> Analysis:
+    """Put facts and answers together."""
+    texts = {name: completion.text for name, completion in answers.items()}
+    parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
+    warnings = _limits(request, audio, heard, info, answers, parsed)
+    result = None
+    if request.command in ("analyze", "caption"):
+        result, disagreements = _result(facts, parsed)
+        warnings += disagreements
+    thought = parsed.get("think") or tasks.Thought(None, None, False)
+    used = [completion.usage for completion in answers.values()]
+    name, encoded = schema.path_fields(audio.source.path)
+    return Analysis(
+        command=request.command,
+        status="ok",
+        path=name,
+        path_b64=encoded,
+        audio_id=_audio_id(audio.samples),
+        audio=_audio_info(audio, heard, info),
+        result=result,
+        thinking=thought.thinking and tasks.tidy(thought.thinking),
+        text=tasks.tidy(thought.answer) if thought.answer else parsed.get("ask"),
+        raw=texts if request.keep_raw else None,
+        model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
+        usage=schema.UsageInfo(sum(u.tokens_in for u in used), sum(u.tokens_out for u in used)),
+        warnings=tuple(warnings),
+    )
+
+
+def _audio_id(samples: np.ndarray) -> str:
+    """A name of the sound itself: the 16 kHz mono samples as 16-bit integers, so that tags and copies do not change it."""
+    integers = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype("<i2")
+    return "sha256:" + hashlib.sha256(integers.tobytes()).hexdigest()
+
+
+def _audio_info(audio: Audio, heard: Audio, info: BackendInfo) -> schema.AudioInfo:
+    source = audio.source
+    return schema.AudioInfo(
+        duration=round(source.duration_s, 3),
+        sample_rate=source.sample_rate,
+        channels=source.channels,
+        codec=source.codec,
+        start=round(audio.start_s, 3),
+        end=round(audio.end_s, 3),
+        windows=len(core_audio.split_windows(heard.samples, info.geometry.mel.window_s)),
+        truncated=heard is not audio,
+    )
+
+
+def _limits(
+    request: Request, audio: Audio, heard: Audio, info: BackendInfo, answers: dict[str, Completion], parsed: dict[str, Any]
+) -> list[str]:
+    """What was not heard, not finished, not understood, or asked beyond what the model was trained for."""
+    warnings = []
+    if heard is not audio and answers:
+        lengths = f"the first {heard.duration_s:.0f} s of {audio.duration_s:.0f} s"
+        warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
+    if request.command in ("ask", "think") and info.abilities is not None and request.command not in info.abilities:
+        warnings.append(f"{info.model} was not trained for free questions; its answer may mean nothing")
+    for name, completion in answers.items():
+        if completion.finish == "length":
+            warnings.append(f"{name}: the answer was cut at {completion.usage.tokens_out} tokens; raise --max-tokens")
+        elif completion.text.strip() and parsed[name] in (None, ()) and name in _READ:
+            warnings.append(f"{name}: the answer was not understood; see it with -v")
+    return warnings
+
+
+_READ = ("tempo", "key", "meter")  # answers that must be a number or a name; an empty list is an answer
+
+
+def _result(facts: Facts | None, parsed: dict[str, Any]) -> tuple[Result, list[str]]:
+    """Facts with claims beside them, and a sentence for each disagreement."""
+    facts = facts or measure.Facts()
+    warnings: list[str] = []
+    result = Result(
+        tempo=_tempo(facts.tempo, parsed.get("tempo"), warnings),
+        key=_key(facts.key, parsed.get("key"), warnings),
+        meter=_meter(facts.meter, parsed.get("meter"), warnings),
+        chords=tuple(_span(segment) for segment in facts.chords),
+        sections=tuple(_span(segment) for segment in facts.sections),
+        loudness=LoudnessInfo(
+            _rounded(facts.loudness.integrated_lufs, 2), _rounded(facts.loudness.range_lu, 2), _rounded(facts.loudness.true_peak_dbtp, 2)
+        ),
+        instruments=parsed.get("instruments", ()),
+        genre=parsed.get("genre", ()),
+        mood=parsed.get("mood", ()),
+        vocals=VocalsInfo(*parsed.get("vocals", (None, None))),
+        caption=parsed.get("caption"),
+    )
+    return result, warnings
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)
+
+
+def _span(segment: measure.Segment) -> Span:
+    return Span(round(float(segment.start), 3), round(float(segment.end), 3), segment.label)
+
+
+def _tempo(fact: measure.Tempo, claim: float | None, warnings: list[str]) -> TempoInfo:
+    if fact.bpm is None:
+        return TempoInfo(bpm=claim, source="model" if claim else None, claimed=claim)
+    agrees = None
+    if claim is not None:
+        agreement = check.check_tempo(fact.bpm, claim)
+        agrees = agreement.agrees
+        if not agrees:
+            relation = f", {agreement.relation} of it" if agreement.relation else ""
+            warnings.append(f"tempo: measured {fact.bpm:.1f} BPM, the model says {claim:.1f}{relation}")
+    alternatives = tuple(round(float(bpm), 2) for bpm in fact.alternatives)
+    return TempoInfo(_rounded(fact.bpm, 2), alternatives, "measured", claim, agrees)
+
+
+def _key(fact: measure.Key | None, claim: str | None, warnings: list[str]) -> KeyInfo:
+    claimed = check.parse_key(claim) if claim else None
+    if fact is None:
+        return _key_info(claimed, "model", claim, None) if claimed else KeyInfo(claimed=claim)
+    if claimed is None:
+        return _key_info(fact, "measured", claim, None)
+    agreement = check.check_key(fact, claimed)
+    if not agreement.agrees:
+        relation = f", its {agreement.relation} key" if agreement.relation else ""
+        warnings.append(f"key: measured {fact.name}, the model says {claim}{relation}")
+    return _key_info(fact, "measured", claim, agreement.agrees)
+
+
+def _key_info(key: measure.Key, source: schema.Origin, claim: str | None, agrees: bool | None) -> KeyInfo:
+    return KeyInfo(key.tonic, key.mode, key.name, key.camelot, key.openkey, key.id3, source, claim, agrees)
+
+
+def _meter(fact: str | None, claim: str | None, warnings: list[str]) -> MeterInfo:
+    if fact is None:
+        return MeterInfo(claim, "model" if claim else None, None)
+    if claim and claim != fact:
+        warnings.append(f"meter: measured {fact}, the model says {claim}")
+    return MeterInfo(fact, "measured", claim == fact if claim else None)
+
+
+# --- the Python API --------------------------------------------------------------------------------------------------------
+
+
+def _last(events: Iterator[Step | Piece | Analysis]) -> Analysis:
+    *_, record = events
+    assert isinstance(record, Analysis)
+    return record
+
+
+def analyze(path: Path, backend: Backend, **settings: Any) -> Analysis:
+    """Everything that can be known of a song. Settings are the fields of `Request`: start_s, end_s, options, keep_raw."""
+    return _last(run(path, backend, analyze_request(**settings)))
+
+
+def caption(path: Path, backend: Backend, style: str = "full", **settings: Any) -> Analysis:
+    """Describe a song in words, in one of `tasks.CAPTION_STYLES`."""
+    return _last(run(path, backend, caption_request(style, **settings)))
+
+
+def ask(path: Path, backend: Backend, question: str, **settings: Any) -> Analysis:
+    """Answer a free question about a song."""
+    return _last(run(path, backend, ask_request(question, **settings)))
+
+
+def think(path: Path, backend: Backend, question: str, **settings: Any) -> Analysis:
+    """Answer a free question about a song after reasoning; the reasoning is in `thinking`."""
+    return _last(run(path, backend, think_request(question, **settings)))

@@ -1,0 +1,311 @@
+"""Analysis -> text for people and programs: `WRITERS`, one per format.
+
+Nothing that came from a file name or a model reaches the terminal unescaped. Times are shown as m:ss.
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from io import StringIO
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Span, TempoInfo, VocalsInfo
+from mflamingo_cli.tasks import short_chord
+
+MAX_WIDTH = 100  # columns: longer lines are hard to read
+SHOWN_CHORDS = 6  # of the chords that sound longest
+CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+class Writer(Protocol):
+    """Writes records one by one, each as soon as it is there."""
+
+    def write(self, record: Analysis) -> None:
+        """Write one record."""
+        ...
+
+
+def safe(text: str) -> str:
+    """Text on one line with what could steer a terminal made visible: escapes, newlines, direction marks, broken bytes."""
+    return "".join(_visible(c) if unicodedata.category(c) in CONTROL else c for c in text)
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii") if code < 0xD800 or code > 0xDFFF else f"\\u{code:04x}"
+
+
+def clock(seconds: float) -> str:
+    """213.4 -> 3:33, 3723 -> 1:02:03."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
+
+
+def number(value: float, digits: int = 1) -> str:
+    """87.50 -> 87.5, 120.0 -> 120."""
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+
+
+# --- the lines of a table: name, value, where it comes from -----------------------------------------------------------
+
+Line = tuple[str, str, str]
+
+
+def _claim(source: str | None, claimed: str | None, agrees: bool | None) -> str:
+    """`measured`, and what the model says of it; nothing where nothing is known."""
+    if source != "measured" or not claimed:
+        return source or ""
+    return f"measured, model {'agrees' if agrees else 'says ' + claimed}"
+
+
+def _tempo(tempo: TempoInfo) -> Line:
+    if tempo.bpm is None:
+        return "tempo", "unknown", ""
+    others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
+    claimed = None if tempo.claimed is None else number(tempo.claimed)
+    return "tempo", f"{number(tempo.bpm)} BPM{others}", _claim(tempo.source, claimed, tempo.agrees)
+
+
+def _key(key: KeyInfo) -> Line:
+    if key.name is None:
+        return "key", "unknown", ""
+    return "key", f"{key.name} · Camelot {key.camelot} · Open Key {key.openkey}", _claim(key.source, key.claimed, key.agrees)
+
+
+def _loudness(result: Result) -> Line | None:
+    level = result.loudness
+    parts = [(level.integrated_lufs, "{} LUFS"), (level.range_lu, "LRA {} LU"), (level.true_peak_dbtp, "peak {} dBTP")]
+    known = [words.format(number(value)) for value, words in parts if value is not None]
+    return ("loudness", " · ".join(known), "measured") if known else None
+
+
+def _chords(chords: tuple[Span, ...]) -> Line | None:
+    """The chords that sound longest with their share of the time, and how many changes there are."""
+    heard: Counter[str] = Counter()
+    for span in chords:
+        heard[short_chord(span.label) or "none"] += round((span.end - span.start) * 1000)
+    total = heard.total()
+    named = [(name, share) for name, share in heard.most_common(SHOWN_CHORDS + 1) if name != "none"][:SHOWN_CHORDS]
+    if not named or not total:
+        return None
+    return (
+        "chords",
+        " · ".join(f"{name} {100 * share / total:.0f} %" for name, share in named) + f" · {len(chords) - 1} changes",
+        "measured",
+    )
+
+
+def _sections(sections: tuple[Span, ...]) -> Line | None:
+    return ("sections", " · ".join(f"{span.label} {clock(span.start)}" for span in sections), "measured") if sections else None
+
+
+def _vocals(vocals: VocalsInfo) -> Line | None:
+    if vocals.present is None:
+        return None
+    return "vocals", (vocals.description or "yes") if vocals.present else "none", "model"
+
+
+def _model_list(name: str, items: tuple[str, ...]) -> Line | None:
+    return (name, ", ".join(items), "model") if items else None
+
+
+def lines(result: Result) -> list[Line]:
+    """What is known of a song, in the order of the record; tempo and key also when they are not known."""
+    meter = result.meter
+    found: list[Line | None] = [
+        _tempo(result.tempo),
+        _key(result.key),
+        ("meter", meter.value, meter.source or "") if meter.value else None,
+        _chords(result.chords),
+        _sections(result.sections),
+        _loudness(result),
+        _model_list("instruments", result.instruments),
+        _model_list("genre", result.genre),
+        _model_list("mood", result.mood),
+        _vocals(result.vocals),
+    ]
+    return [line for line in found if line is not None]
+
+
+def _about(audio: AudioInfo) -> str:
+    part = "" if audio.start == 0 and audio.end >= audio.duration - 0.01 else f" · {clock(audio.start)} to {clock(audio.end)}"
+    channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
+    return f"{clock(audio.duration)}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}"
+
+
+def _took(record: Analysis) -> str:
+    steps = {} if record.timing is None else vars(record.timing)
+    parts = [f"{name.removesuffix('_s')} {seconds:.1f} s" for name, seconds in steps.items() if seconds is not None]
+    model = record.model
+    named = [f"{model.id} {model.quantization}"] if model else []
+    return safe(" · ".join(named + parts))
+
+
+# --- writers ---------------------------------------------------------------------------------------------------------------
+
+
+class TableWriter:
+    """A panel per song, at most `MAX_WIDTH` columns wide; colours only where the console has them."""
+
+    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+        self._console = console(stream, color)
+
+    def write(self, record: Analysis) -> None:
+        """Print one record."""
+        body, took, style = Group(*_body(record)), Text(_took(record), style="dim"), "cyan"
+        if record.error is not None:
+            body, took, style = Group(Text(safe(record.error.message))), Text(""), "yellow" if record.status == "skipped" else "red"
+        panel = Panel(body, border_style=style, width=min(self._console.width, MAX_WIDTH), title_align="left", subtitle_align="right")
+        panel.title, panel.subtitle = Text(safe(record.path), style="bold"), took if took.plain else None
+        self._console.print(panel)
+
+
+def _body(record: Analysis) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if record.audio:
+        parts.append(Text(_about(record.audio), style="dim"))
+    if record.result and record.command == "analyze":
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        grid.add_column(style="cyan", no_wrap=True)
+        grid.add_column(ratio=1)
+        grid.add_column(style="dim", justify="right")
+        for name, value, source in lines(record.result):
+            grid.add_row(Text(name), Text(safe(value)), Text(safe(source)))
+        parts += [Text(""), grid]
+    for text, style in ((record.thinking, "dim"), (record.result and record.result.caption, ""), (record.text, "")):
+        if text:
+            parts += [Text(""), Text("\n".join(safe(line) for line in text.expandtabs().split("\n")), style=style)]
+    if record.warnings:
+        parts += [Text(""), *(Text("! " + safe(warning), style="yellow") for warning in record.warnings)]
+    return parts
+
+
+class TextWriter:
+    """Plain words: the answer alone, or `name: value` lines for analyze; several songs get a headline each."""
+
+    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+        self._stream = stream
+        self._many = many
+        self._count = 0
+
+    def headline(self, path: str) -> None:
+        """`==> path <==` as head and tail write it, before each of several songs."""
+        if self._many:
+            self._stream.write(f"{chr(10) if self._count else ''}==> {safe(path)} <==\n")
+        self._count += 1
+
+    def write(self, record: Analysis) -> None:
+        """Print one record; an input that failed has no text, its error is on stderr."""
+        if record.error is not None:
+            return
+        self.headline(record.path)
+        if record.command == "analyze" and record.result:
+            for name, value, _ in lines(record.result):
+                self._stream.write(f"{name}: {safe(value)}\n")
+            if record.result.caption:
+                self._stream.write(f"caption: {safe(' '.join(record.result.caption.split()))}\n")
+        else:
+            self._stream.write((answer(record) or "") + "\n")
+
+
+def answer(record: Analysis) -> str | None:
+    """The free text a command was asked for."""
+    return record.result.caption if record.result else record.text
+
+
+class JsonWriter:
+    """JSON Lines: one record per input, failures too."""
+
+    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+        self._stream = stream
+
+    def write(self, record: Analysis) -> None:
+        """Print one line and flush it."""
+        self._stream.write(record.to_json() + "\n")
+        self._stream.flush()
+
+
+COLUMNS: dict[str, Callable[[Analysis, Result], Any]] = {
+    "path": lambda record, _: record.path,
+    "status": lambda record, _: record.status,
+    "duration": lambda record, _: record.audio and record.audio.duration,
+    "bpm": lambda _, result: result.tempo.bpm,
+    "key": lambda _, result: result.key.name,
+    "camelot": lambda _, result: result.key.camelot,
+    "meter": lambda _, result: result.meter.value,
+    "integrated_lufs": lambda _, result: result.loudness.integrated_lufs,
+    "true_peak_dbtp": lambda _, result: result.loudness.true_peak_dbtp,
+    "instruments": lambda _, result: "; ".join(result.instruments),
+    "genre": lambda _, result: "; ".join(result.genre),
+    "mood": lambda _, result: "; ".join(result.mood),
+    "vocals": lambda _, result: result.vocals.present,
+    "caption": lambda _, result: result.caption,
+    "text": lambda record, _: record.text,
+    "error": lambda record, _: record.error and record.error.message,
+}
+
+
+class CsvWriter:
+    """One row per input under a header (RFC 4180); unknown cells are empty."""
+
+    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+        self._stream = stream
+        self._row(list(COLUMNS))
+
+    def _row(self, cells: list[Any]) -> None:
+        buffer = StringIO(newline="")
+        csv.writer(buffer, lineterminator="\n").writerow(cells)
+        self._stream.write(buffer.getvalue())
+        self._stream.flush()
+
+    def write(self, record: Analysis) -> None:
+        """Print one row."""
+        self._row([column(record, record.result or Result()) for column in COLUMNS.values()])
+
+
+class LabelWriter:
+    """Audacity labels of chords and sections: `start<TAB>end<TAB>text`, seconds; one song per file is the sensible use."""
+
+    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+        self._stream = stream
+
+    def write(self, record: Analysis) -> None:
+        """Print the spans of one record."""
+        if record.result is not None:
+            spans = [*record.result.sections, *record.result.chords]
+            self._stream.writelines(f"{span.start:.3f}\t{span.end:.3f}\t{safe(span.label)}\n" for span in spans)
+            self._stream.flush()
+
+
+# name -> writer of (stream, whether colours may be used, whether there are several songs)
+WRITERS: dict[str, Callable[[TextIO, bool, bool], Writer]] = {
+    "table": TableWriter,
+    "text": TextWriter,
+    "json": JsonWriter,
+    "csv": CsvWriter,
+    "labels": LabelWriter,
+}
+
+
+def console(stream: TextIO, color: bool) -> Console:
+    """A rich console that writes no escape sequence unless `color`, reads no markup, and never animates."""
+    return Console(
+        file=stream,
+        force_terminal=color,
+        color_system="auto" if color else None,
+        force_interactive=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

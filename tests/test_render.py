@@ -1,0 +1,132 @@
+"""Laws of the writers: every format writes every record, fits the screen, and shows hostile text harmlessly."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+
+import pytest
+
+from mflamingo_cli import render
+from mflamingo_cli.render import WRITERS, clock, number, safe
+from mflamingo_cli.schema import Analysis, LoudnessInfo, MeterInfo, Result, TimingInfo, VocalsInfo
+from tests.test_schema import FAILED, FULL
+
+HOSTILE = "a[red]b[/red]\x1b[31m\x07\r\n\u202e\udce9 ♥.wav"
+RICH = dataclasses.replace(
+    FULL,
+    result=dataclasses.replace(
+        FULL.result,
+        meter=MeterInfo("4/4", "model", None),
+        loudness=LoudnessInfo(-9.8, 6.1, -0.3),
+        instruments=("piano", "strings"),
+        vocals=VocalsInfo(True, "a warm female voice"),
+    ),
+)
+RECORDS = {
+    "full": RICH,
+    "failed": FAILED,
+    "skipped": dataclasses.replace(FAILED, status="skipped"),
+    "empty": Analysis(command="analyze", status="ok", path="x", result=Result(), timing=TimingInfo()),
+    "answer": Analysis(command="think", status="ok", path="x", thinking="slow\nso", text="A ballad."),
+    "hostile": Analysis(
+        command="analyze",
+        status="ok",
+        path=HOSTILE,
+        result=Result(caption=HOSTILE, instruments=(HOSTILE,), vocals=VocalsInfo(True, HOSTILE)),
+        warnings=(HOSTILE,),
+    ),
+}
+
+
+def written(name: str, *records: Analysis, color: bool = False, many: bool = False) -> str:
+    stream = io.StringIO()
+    writer = WRITERS[name](stream, color, many)
+    for record in records:
+        writer.write(record)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_no_format_lets_control_characters_through(name, record):
+    text = written(name, record).replace("\n", "").replace("\t", "")
+    if name != "csv":  # csv is data: it quotes, it does not escape
+        assert not re.search(r"[\x00-\x1f\x7f\u202e]", text)
+    assert "\x1b[31m" not in text or name == "csv"
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_a_table_fits_80_columns_and_has_no_escapes_in_a_pipe(record, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = written("table", record)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "\x1b" not in text
+
+
+def test_colour_is_there_when_it_is_wanted(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[" in written("table", FULL, color=True)
+
+
+def test_a_table_says_what_is_measured_and_what_the_model_claims():
+    text = " ".join(written("table", RICH).split())
+    for words in (
+        "87.5 BPM (or 175)",
+        "A minor",
+        "8A",
+        "model agrees",
+        "-9.8 LUFS",
+        "Am 100 %",
+        "intro" if RICH.result.sections else "",
+        "mini Q8_0",
+    ):
+        assert words in text
+
+
+def test_markup_in_a_name_is_shown_not_obeyed():
+    assert "a[red]b[/red]\\x1b[31m" in written("table", RECORDS["hostile"]).replace("\n", "")
+
+
+def test_text_is_the_answer_alone():
+    assert written("text", RECORDS["answer"]) == "A ballad.\n"
+    assert written("text", FAILED) == ""
+
+
+def test_several_answers_get_a_headline_each():
+    one = RECORDS["answer"]
+    assert written("text", one, one, many=True) == "==> x <==\nA ballad.\n\n==> x <==\nA ballad.\n"
+
+
+def test_json_has_one_line_per_input():
+    rows = written("json", *RECORDS.values()).splitlines()
+    assert [json.loads(row)["status"] for row in rows] == [record.status for record in RECORDS.values()]
+
+
+def test_csv_has_one_row_per_input_and_no_word_none():
+    rows = list(csv.reader(io.StringIO(written("csv", *RECORDS.values()))))
+    assert len(rows) == 1 + len(RECORDS)
+    assert {len(row) for row in rows} == {len(render.COLUMNS)}
+    assert not any(cell in ("None", "nan") for row in rows for cell in row)
+
+
+def test_labels_are_what_audacity_reads():
+    assert written("labels", FULL) == "0.000\t2.100\tA:min\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.99, "0:59"), (213.4, "3:33"), (3723, "1:02:03")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(87.5, "87.5"), (120.0, "120"), (-9.81, "-9.8"), (0.04, "0")])
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_safe_shows_bytes_that_are_not_utf8():
+    assert safe("caf\udce9\n♥") == "caf\\xe9\\n♥"
