@@ -1,0 +1,252 @@
+"""Songs as the model and the measurements hear them: a file or stdin, decoded once, to mono float32 at 16 kHz.
+
+Times are seconds from the start of the file; samples lie in -1 … 1 (lossy codecs and float files may exceed it a little).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
+from mflamingo_cli.core.mel import MelConfig, n_audio_tokens, valid_frames
+from mflamingo_cli.errors import AudioError, UsageError
+
+SAMPLE_RATE = MelConfig.sample_rate
+MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
+SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any music
+GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
+TRUSTED_S = 24 * 3600  # a longer length in a header is not believed before the sound has come
+
+
+@dataclass(frozen=True)
+class Source:
+    """The whole file that a sound came from; `path` is "-" for stdin and streams."""
+
+    path: str
+    duration_s: float
+    sample_rate: int
+    channels: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Mono sound (n,) float32 that begins `start_s` into its file; `warnings` say what is not as it should be."""
+
+    samples: NDArray[np.float32]
+    source: Source
+    start_s: float = 0.0
+    rate_hz: int = SAMPLE_RATE
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Length of what is here, which may be a part of the file."""
+        return len(self.samples) / self.rate_hz
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends in the file."""
+        return self.start_s + self.duration_s
+
+
+class Listener(Protocol):
+    """Hears every block of the asked part at the file's own rate and with all channels while it is decoded, once."""
+
+    def open(self, rate_hz: int, channels: int) -> None:
+        """Begin."""
+        ...
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Hear (n, channels) samples; the block may be kept but not written to."""
+        ...
+
+
+def load(
+    path: str | os.PathLike[str] | BinaryIO, *, start_s: float = 0.0, end_s: float | None = None, listeners: Sequence[Listener] = ()
+) -> Audio:
+    """Decode a file, `-` (stdin) or an open binary stream, or the part of it between two times.
+
+    A damaged file gives what could be decoded and a warning. Raises AudioError with code `not_found`, `not_audio`, `decode_failed`,
+    `too_short`, `silent` or `not_finite`.
+    """
+    if not 0.0 <= start_s < (np.inf if end_s is None else end_s):
+        raise UsageError(f"a part must start at 0 or later and end after its start, not run from {start_s} s to {end_s} s")
+    shown = _shown(path)
+    try:
+        with _on_disk(path) as (local, name), open_decoder(local, shown) as decoder:
+            return _hear(decoder, name, shown, start_s, end_s, listeners)
+    except OSError as error:
+        raise _system_error(error, shown) from error
+
+
+def split_windows(samples: NDArray[np.float32], window_s: int = MelConfig.window_s) -> list[NDArray[np.float32]]:
+    """Cut mono 16 kHz sound into encoder windows, the last one short: (n,) -> views (<= window_s * 16000,).
+
+    A last window too short for one audio token (20 ms) is left out: the encoder would make nothing of it.
+    """
+    size = window_s * SAMPLE_RATE
+    windows = [samples[at : at + size] for at in range(0, len(samples), size)]
+    if windows and n_audio_tokens(valid_frames(len(windows[-1]), MelConfig.hop_length)) == 0:
+        windows.pop()
+    return windows
+
+
+def _hear(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
+    """Drain a decoder between two times into mono 16 kHz, judging what comes."""
+    rate = decoder.rate_hz
+    start = round(start_s * rate)
+    end = None if end_s is None else round(end_s * rate)
+    if decoder.frames is not None and start >= decoder.frames > 0:
+        ends_s = decoder.frames / rate
+        raise AudioError(f"{shown}: the asked part starts at {start_s:g} s, but the file ends at {ends_s:.1f} s", code="too_short")
+    expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
+    mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
+    for listener in listeners:
+        listener.open(rate, decoder.channels)
+    damage: Damaged | None = None
+    try:
+        for block in _until(decoder.blocks(start), None if end is None else end - start):
+            mixer.add(block)
+            for listener in listeners:
+                listener.add(block)
+    except Damaged as error:
+        damage = error
+    samples = mixer.finish()
+    _check(mixer, damage, shown)
+    heard = start + mixer.frames
+    to_the_end = damage is not None or end is None or heard < end
+    duration_s = heard / rate if to_the_end else max(heard / rate, decoder.frames / rate if decoder.frames else decoder.guess_s)
+    warnings = (_damage_report(damage, heard, decoder),) if damage else ()
+    return Audio(samples, Source(name, duration_s, rate, decoder.channels, decoder.codec), start / rate, warnings=warnings)
+
+
+def _damage_report(damage: Damaged, heard: int, decoder: Decoder) -> str:
+    if decoder.frames is not None and heard < decoder.frames - decoder.rate_hz // 2:
+        of = f" of {decoder.frames / decoder.rate_hz:.1f} s"
+        return f"only the first {heard / decoder.rate_hz:.1f} s{of} could be decoded ({damage}): the file is cut or damaged"
+    return f"the file is cut or damaged ({damage}); {heard / decoder.rate_hz:.1f} s of it were decoded"
+
+
+def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
+    """Refuse what cannot be analysed."""
+    seconds = mixer.frames / mixer.rate_hz
+    if damage is not None and seconds < MIN_S:
+        raise AudioError(f"{shown}: cannot be decoded ({damage}): the file is cut or damaged; get it again from its source") from damage
+    if seconds < MIN_S:
+        raise AudioError(f"{shown}: {seconds:.2f} s of sound are too short to analyse; at least {MIN_S} s are needed", code="too_short")
+    if not mixer.audible and mixer.native_peak > SILENT_PEAK:
+        raise AudioError(f"{shown}: its channels cancel each other out in mono; invert one of them", code="silent")
+    if not mixer.audible:
+        raise AudioError(f"{shown}: is silent all the way; there is nothing to analyse", code="silent")
+
+
+class _Mixer:
+    """Native blocks in, one mono 16 kHz signal out; holds no more than that signal and one block."""
+
+    def __init__(self, rate_hz: int, channels: int, expected_frames: int, shown: str, start_s: float) -> None:
+        self.rate_hz, self.frames, self.native_peak, self.audible = rate_hz, 0, 0.0, False
+        self._shown, self._start_s = shown, start_s
+        self._weights = np.full(channels, 1.0 / channels, np.float32)
+        self._resampler = None if rate_hz == SAMPLE_RATE else soxr.ResampleStream(rate_hz, SAMPLE_RATE, 1, dtype="float32")
+        expected = min(expected_frames, TRUSTED_S * rate_hz) * SAMPLE_RATE // rate_hz
+        self._samples = np.empty(expected + 1, np.float32)  # pages are taken only when written
+        self._size = 0
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Mix and resample (n, channels)."""
+        mono = block[:, 0] if block.shape[1] == 1 else block @ self._weights
+        if not np.isfinite(mono).all():
+            at = self._start_s + (self.frames + int(np.argmin(np.isfinite(mono)))) / self.rate_hz
+            raise AudioError(f"{self._shown}: holds a sample that is not a number at {at:.2f} s; export the file again", code="not_finite")
+        self.frames += len(block)
+        if not self.audible:
+            self.audible = _peak(mono) > SILENT_PEAK
+            self.native_peak = max(self.native_peak, _peak(block))
+        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(np.ascontiguousarray(mono)))
+
+    def finish(self) -> NDArray[np.float32]:
+        """Flush the resampler and hand over the signal."""
+        if self._resampler is not None:
+            self._keep(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        self._samples.resize(self._size, refcheck=False)
+        return self._samples
+
+    def _keep(self, part: NDArray[np.float32]) -> None:
+        if self._size + len(part) > len(self._samples):
+            self._samples.resize(self._size + len(part) + GROW_SAMPLES, refcheck=False)  # in place where the system can
+        self._samples[self._size : self._size + len(part)] = part
+        self._size += len(part)
+
+
+def _until(blocks: Generator[NDArray[np.float32], None, None], frames: int | None) -> Iterator[NDArray[np.float32]]:
+    """Pass on `frames` frames and close the source."""
+    left = frames
+    with contextlib.closing(blocks):
+        for block in blocks:
+            if left is not None:
+                block = block[:left]
+                left -= len(block)
+            yield block
+            if left == 0:
+                return
+
+
+def _peak(samples: NDArray[np.float32]) -> float:
+    return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+
+
+@contextlib.contextmanager
+def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, str]]:
+    """Give a regular file for whatever was named, spooling streams into a temporary one: (file, name for the record)."""
+    if isinstance(path, str | os.PathLike) and os.fspath(path) != "-":
+        name = os.fspath(path)
+        mode = os.stat(name).st_mode
+        if stat.S_ISREG(mode):
+            yield Path(name), name
+            return
+        if not stat.S_ISFIFO(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a device"
+            raise AudioError(f"{_shown(path)}: is {what}, not an audio file", code="not_audio")
+        stream: BinaryIO = open(name, "rb")  # noqa: SIM115 - closed below
+    else:
+        name = "-"
+        stream = sys.stdin.buffer if isinstance(path, str | os.PathLike) else path
+        if stream is sys.stdin.buffer and stream.isatty():
+            raise AudioError("standard input is a terminal; pipe a file into it: `mflamingo analyze - < song.flac`", code="not_found")
+    with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
+        local = Path(folder) / "stream"
+        with local.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        if name != "-":
+            stream.close()
+        yield local, name
+
+
+def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:
+    """A name that can be printed: control characters and broken bytes escaped."""
+    if not isinstance(path, str | os.PathLike):
+        return "the stream"
+    name = os.fspath(path)
+    if name == "-":
+        return "standard input"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(name))
+
+
+def _system_error(error: OSError, shown: str) -> AudioError:
+    if isinstance(error, FileNotFoundError):
+        return AudioError(f"{shown}: there is no such file", code="not_found")
+    return AudioError(f"{shown}: cannot be read: {error.strerror or error}", code="not_found")
