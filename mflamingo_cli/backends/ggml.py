@@ -32,7 +32,7 @@ LLAMA_CPP_PYTHON = ((0, 3, 36), (0, 4, 0))  # tested from, not yet released: str
 GGML_TYPE_F32, GGML_TYPE_F16 = 0, 1
 DEVICE_CPU, DEVICE_GPU = 0, 1  # enum ggml_backend_dev_type
 GRAPH_SIZE = 8192  # nodes; 32 layers need about 1000
-GGUF_STRING = 8  # enum gguf_type
+GGUF_FLOAT, GGUF_STRING = 6, 8  # enum gguf_type
 GGUF_SCALARS = {
     0: ctypes.c_uint8, 1: ctypes.c_int8, 2: ctypes.c_uint16, 3: ctypes.c_int16, 4: ctypes.c_uint32, 5: ctypes.c_int32,
     6: ctypes.c_float, 7: ctypes.c_bool, 10: ctypes.c_uint64, 11: ctypes.c_int64, 12: ctypes.c_double,
@@ -272,8 +272,8 @@ def _value(ggml: Library, gguf: int, index: int) -> Any:
     if kind == GGUF_STRING:
         return ggml.gguf_get_val_str(gguf, index).decode("utf-8")
     if kind in GGUF_SCALARS:
-        address = ggml.gguf_get_val_data(gguf, index)
-        return ctypes.cast(address, POINTER(GGUF_SCALARS[kind])).contents.value
+        value = ctypes.cast(ggml.gguf_get_val_data(gguf, index), POINTER(GGUF_SCALARS[kind])).contents.value
+        return float(str(np.float32(value))) if kind == GGUF_FLOAT else value  # the number that was written: 0.01, not 0.00999…
     count = ggml.gguf_get_arr_n(gguf, index)
     if ggml.gguf_get_arr_type(gguf, index) == GGUF_STRING and count <= LONGEST_ARRAY:
         return [ggml.gguf_get_arr_str(gguf, index, item).decode("utf-8") for item in range(count)]

@@ -20,7 +20,7 @@ from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOpt
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import ChatTemplate, conversation, group_by_prefix
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, conversation, group_by_prefix
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
 from mflamingo_cli.core.mel import LogMel, MelConfig
@@ -164,7 +164,13 @@ class LanguageModel:
             raise ModelError(f"{path}: llama.cpp cannot load it ({ggml.last_error()})")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._end_ids = frozenset(token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        self._end_ids = self._ends()
+
+    def _ends(self) -> frozenset[int]:
+        """Ids that end an answer; llama.cpp's own list also holds [PAD], which transformers does not stop at."""
+        named = [self.tokenize(name) for name in END_TOKENS]
+        ids = {ids[0] for ids in named if len(ids) == 1} | {self._llama.llama_vocab_eos(self._vocab)}
+        return frozenset(ids - {-1})
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of text in which special tokens are recognised by name; nothing is added."""

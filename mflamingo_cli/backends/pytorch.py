@@ -17,7 +17,7 @@ from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOpt
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import END_OF_TURN, ChatTemplate, RenderedPrompt, conversation, group_by_prefix
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, RenderedPrompt, conversation, group_by_prefix
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
@@ -26,7 +26,6 @@ from mflamingo_cli.errors import ModelError
 
 WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-END_TOKENS = (END_OF_TURN, "<|endoftext|>")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AudioFlamingo3Config,
@@ -54,7 +55,7 @@ def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | t
     transformers_logging.disable_progress_bar()
     try:
         model, report = model_class.from_pretrained(directory, dtype=dtype, output_loading_info=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})") from error
     wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[kind]}
     if wrong:
