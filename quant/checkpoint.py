@@ -43,7 +43,8 @@ def _from_bf16(data: bytes) -> Floats:
     """BF16 is the upper half of a float32."""
     import numpy as np
 
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    bits: npt.NDArray[np.uint32] = np.left_shift(np.frombuffer(data, "<u2"), 16, dtype=np.uint32)
+    return bits.view(np.float32)
 
 
 # Stored types -> bytes per weight and how to read them
@@ -152,14 +153,19 @@ def _read_header(path: Path) -> list[Entry]:
 
 
 def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_size: int) -> Entry:
-    dtype, shape, (first, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
+    try:
+        dtype, shape, (first, end) = str(fields["dtype"]), tuple(map(int, fields["shape"])), fields["data_offsets"]
+        n_weights = prod(shape)
+        n_bytes = int(end) - int(first)
+    except (KeyError, TypeError, ValueError) as error:
+        raise QuantError(f"{path}: the entry of {name} is damaged; download it again") from error
     if dtype not in DTYPES:
         raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be converted")
     if start + end > file_size:
         raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
-    if prod(shape) * DTYPES[dtype][0] != end - first:
-        raise QuantError(f"{path}: {name} holds {end - first} bytes, not the ones of shape {list(shape)} in {dtype}")
-    return Entry(canonical(name), path, dtype, shape or (1,), start + first, end - first)
+    if n_weights * DTYPES[dtype][0] != n_bytes:
+        raise QuantError(f"{path}: {name} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
+    return Entry(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:

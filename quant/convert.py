@@ -57,15 +57,18 @@ class Plan:
     def run(self, n_threads: int | None = None) -> Iterator[Progress]:
         """Write both files; they get their names together at the end, or not at all."""
         self._make_room()
-        with ExitStack() as stack:
-            stack.enter_context(self.checkpoint)
-            for writer in self.writers.values():
-                stack.enter_context(writer)
-            yield from _copy(self, n_threads or min(MAX_THREADS, os.cpu_count() or 1))
-            for writer in self.writers.values():
-                writer.close()
-            for writer in self.writers.values():
-                writer.commit()
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self.checkpoint)
+                for writer in self.writers.values():
+                    stack.enter_context(writer)
+                yield from _copy(self, n_threads or min(MAX_THREADS, os.cpu_count() or 1))
+                for writer in self.writers.values():
+                    writer.close()
+                for writer in self.writers.values():
+                    writer.commit()
+        except OSError as error:
+            raise QuantError(f"{error.filename or self.paths[0].parent}: {error.strerror}") from error
 
     def _make_room(self) -> None:
         out = self.paths[0].parent
@@ -139,9 +142,9 @@ def check_tensors(checkpoint: Checkpoint, tensors: list[layout.Tensor]) -> None:
             raise QuantError(f"{checkpoint.directory}: {tensor.hf} has shape {list(shape)}, but config.json says {list(tensor.shape)}")
 
 
-def _copy(plan: Plan, n_threads: int) -> Iterator[Progress]:
+def _copy(made: Plan, n_threads: int) -> Iterator[Progress]:
     """Read in file order, encode in threads (ggml and NumPy release the interpreter), write in order."""
-    slots = {hf: (writer, slot) for writer in plan.writers.values() for hf, slot in writer.slots.items()}
+    slots = {hf: (writer, slot) for writer in made.writers.values() for hf, slot in writer.slots.items()}
     total = sum(slot.n_bytes for _, slot in slots.values())
     pending: deque[tuple[GgufWriter, Slot, int, Future[Bytes]]] = deque()
     done = 0
@@ -152,16 +155,16 @@ def _copy(plan: Plan, n_threads: int) -> Iterator[Progress]:
         try:
             data = future.result()
         except QuantError as error:
-            raise QuantError(f"{plan.checkpoint.directory}: {slot.tensor.hf}: {error}") from error
+            raise QuantError(f"{made.checkpoint.directory}: {slot.tensor.hf}: {error}") from error
         writer.write(offset, data)
         done += data.nbytes
         return Progress(slot.tensor.gguf, done, total)
 
     with ThreadPoolExecutor(n_threads) as pool:
-        for hf in plan.checkpoint.entries:
+        for hf in made.checkpoint.entries:
             writer, slot = slots[hf]
             offset = slot.offset
-            for rows in plan.checkpoint.blocks(hf, BLOCK_WEIGHTS):
+            for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
                 pending.append((writer, slot, offset, pool.submit(_encode, rows, slot)))
                 offset += slot.storage.n_bytes(rows.size)
                 if len(pending) > n_threads:

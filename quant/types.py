@@ -146,7 +146,8 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None) -> 
     library = ggml()
     written = library.ggml_quantize_chunk(storage.number, source, target, 0, n_rows, row, weights)
     assert written == out.nbytes
-    if not np.isfinite(rows).all():
+    # a sum is not finite when any of its terms is not: the quick question first
+    if not np.isfinite(rows.sum()) and not np.isfinite(rows).all():
         raise QuantError("it holds NaN or infinite weights")
     if not library.ggml_validate_row_data(storage.number, target, out.nbytes):
         raise QuantError(f"its weights do not fit {storage.name}; choose BF16 or F32")

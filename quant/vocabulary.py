@@ -65,6 +65,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
         raise QuantError(f"{directory}: no tokenizer.json; save the tokenizer into the checkpoint's directory first")
     source = read_json(directory / "tokenizer.json")
     settings = read_json(directory / "tokenizer_config.json", required=False)
+    generation = read_json(directory / "generation_config.json", required=False)
     model = source.get("model") or {}
     if model.get("type") != "BPE" or not model.get("merges") or model.get("ignore_merges"):
         raise QuantError(f"{directory / 'tokenizer.json'}: not a byte-level BPE tokenizer with merges, as Qwen2's is")
@@ -74,7 +75,9 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
         types=types,
         merges=[_merge(merge) for merge in model["merges"]],
         pre=_pre_tokenizer(directory, source.get("pre_tokenizer") or {}),
-        special_ids=_special_ids({token: index for index, token in enumerate(tokens)}, settings, config),
+        special_ids=_special_ids(
+            {token: index for index, token in enumerate(tokens)}, settings, [config.get("text_config") or {}, config, generation]
+        ),
         chat_template=chat_template(directory, settings),
     )
 
@@ -123,14 +126,14 @@ def _pre_tokenizer(directory: Path, source: Mapping[str, Any]) -> str:
     return PRE_TOKENIZERS[patterns[0]]
 
 
-def _special_ids(ids: Mapping[str, int], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
-    """By name in tokenizer_config.json, else by id in the model's configuration."""
+def _special_ids(ids: Mapping[str, int], settings: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """By name in tokenizer_config.json, else by id in the first configuration that has one."""
     found: dict[str, int] = {}
-    text = config.get("text_config") or {}
     for name in SPECIAL_TOKENS:
         token = settings.get(f"{name}_token")
         token = token.get("content") if isinstance(token, dict) else token
-        index = ids.get(token) if isinstance(token, str) else _first(text.get(f"{name}_token_id", config.get(f"{name}_token_id")))
+        candidates = [ids.get(token) if isinstance(token, str) else None, *(_first(config.get(f"{name}_token_id")) for config in configs)]
+        index = next((index for index in candidates if index is not None), None)
         if index is not None:
             found[name] = index
     return found

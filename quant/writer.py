@@ -58,7 +58,7 @@ class GgufWriter:
     def __enter__(self) -> GgufWriter:
         self._file = self._part.open("wb")
         self._file.write(self._head)
-        self._file.truncate(self.n_bytes)  # padding reads as zeros, and a full disk shows where it can
+        self._file.truncate(self.n_bytes)  # padding reads as zeros
         return self
 
     def write(self, offset: int, data: Bytes) -> None:

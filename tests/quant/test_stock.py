@@ -5,17 +5,23 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import c_void_p
+from ctypes import POINTER, byref, c_float, c_void_p
 from pathlib import Path
 
 import gguf
 import llama_cpp
+import numpy as np
 import pytest
+import torch
 from llama_cpp import mtmd_cpp
 from tokenizers import Tokenizer
+from transformers import AudioFlamingo3ForConditionalGeneration, WhisperFeatureExtractor
 
 import quant
 from quant import reader
+
+WINDOW = 30 * 16_000  # samples
+STOCK_TOLERANCE = 2e-3  # relative RMS; measured 5e-4: llama.cpp attends in F16 and computes its own log-mel
 
 TRICKY = [
     "", " ", "a", "  two  spaces\n\n\nlines\r\n\ttabs\t\t ", "12345 3.14159 1e-9", "don't I'LL we'Re they'd 'tis", "Hello,world!!! ...?",
@@ -66,17 +72,56 @@ def test_rows_without_a_token_are_unused_tokens(music: Path, tmp_path: Path) -> 
     assert set(types[n_tokens:]) == {gguf.TokenType.UNUSED}
 
 
-@pytest.mark.parametrize(("kind", "opens"), [("preview", True), ("music", False)])
-def test_mtmd_opens_the_preview_and_refuses_rote(kind: str, opens: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    text, audio = quant.convert(request.getfixturevalue(kind), tmp_path, "F16")
+@contextmanager
+def audio_context(audio: Path, model: c_void_p) -> Iterator[c_void_p | None]:
+    """llama.cpp's own reader of audio parts, or None where it refuses."""
     params = mtmd_cpp.mtmd_context_params_default()
-    params.use_gpu, params.warmup = False, True  # the warm-up runs the whole encoder once
-    with text_model(text) as model:
-        context = mtmd_cpp.mtmd_init_from_file(str(audio).encode(), model, params)
-        assert bool(context) == opens
+    params.use_gpu, params.warmup, params.n_threads = False, False, 1
+    context = mtmd_cpp.mtmd_init_from_file(str(audio).encode(), model, params)
+    try:
+        yield context
+    finally:
         if context:
-            assert mtmd_cpp.mtmd_support_audio(context)
             mtmd_cpp.mtmd_free(context)
+
+
+def hear(context: c_void_p, samples: np.ndarray, d_text: int) -> np.ndarray:
+    """Embeddings that llama.cpp makes of the first window: (n,) float32 -> (tokens, d_text) float32."""
+    marker = mtmd_cpp.mtmd_default_marker()
+    text = mtmd_cpp.mtmd_input_text(marker, len(marker), False, True)
+    bitmaps = (mtmd_cpp.mtmd_bitmap_p_ctypes * 1)(
+        mtmd_cpp.mtmd_bitmap_init_from_audio(samples.size, samples.ctypes.data_as(POINTER(c_float)))
+    )
+    chunks = mtmd_cpp.mtmd_input_chunks_init()
+    assert mtmd_cpp.mtmd_tokenize(context, chunks, byref(text), bitmaps, 1) == 0
+    chunk = mtmd_cpp.mtmd_input_chunks_get(chunks, 1)  # 0 is the marker in front
+    assert mtmd_cpp.mtmd_encode_chunk(context, chunk) == 0
+    n_tokens = mtmd_cpp.mtmd_input_chunk_get_n_tokens(chunk)
+    heard = np.ctypeslib.as_array(mtmd_cpp.mtmd_get_output_embd(context), shape=(n_tokens, d_text)).copy()
+    mtmd_cpp.mtmd_input_chunks_free(chunks)
+    mtmd_cpp.mtmd_bitmap_free(bitmaps[0])
+    return heard
+
+
+def test_mtmd_refuses_what_it_would_hear_wrongly(music: Path, tmp_path: Path) -> None:
+    text, audio = quant.convert(music, tmp_path, "F16")
+    with text_model(text) as model, audio_context(audio, model) as context:
+        assert not context
+
+
+def test_mtmd_opens_the_preview_and_hears_like_transformers(preview: Path, tmp_path: Path) -> None:
+    text, audio = quant.convert(preview, tmp_path, "F32")
+    samples = np.random.default_rng(0).standard_normal(WINDOW).astype(np.float32) * np.float32(0.1)
+    features = WhisperFeatureExtractor(feature_size=128)(samples, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
+    torch_model = AudioFlamingo3ForConditionalGeneration.from_pretrained(preview).eval()
+    with torch.no_grad():
+        expected = torch_model.get_audio_features(features.input_features, features.attention_mask).pooler_output.numpy()
+    with text_model(text) as model, audio_context(audio, model) as context:
+        assert context
+        assert mtmd_cpp.mtmd_support_audio(context)
+        heard = hear(context, samples, expected.shape[-1])
+    expected = expected.reshape(heard.shape)
+    assert np.sqrt(np.square(heard - expected).mean() / np.square(expected).mean()) < STOCK_TOLERANCE
 
 
 def test_gguf_py_reads_keys_and_tensors_as_we_do(music: Path, tmp_path: Path) -> None:
