@@ -99,7 +99,7 @@ def hear(context: c_void_p, samples: np.ndarray, d_text: int) -> np.ndarray:
     n_tokens = mtmd_cpp.mtmd_input_chunk_get_n_tokens(chunk)
     heard = np.ctypeslib.as_array(mtmd_cpp.mtmd_get_output_embd(context), shape=(n_tokens, d_text)).copy()
     mtmd_cpp.mtmd_input_chunks_free(chunks)
-    mtmd_cpp.mtmd_bitmap_free(bitmaps[0])
+    mtmd_cpp.mtmd_bitmap_free(bitmap)
     return heard
 
 
