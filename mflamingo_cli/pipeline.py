@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
 from mflamingo_cli import measure, schema, tasks
-from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Completion, Encoded, GenerateOptions, Prompt
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import MFlamingoError, ModelError
 from mflamingo_cli.measure import check
@@ -47,7 +47,7 @@ class Request:
 class Step:
     """A step of the work has begun."""
 
-    name: str  # "decode", "measure", "encode", "generate"
+    name: str  # "decoding", "measuring", "listening", "writing"
 
 
 @dataclass(frozen=True)
@@ -78,29 +78,51 @@ def think_request(question: str, **settings: Any) -> Request:
     return Request("think", (tasks.Task("think", tasks.think_prompt(question), tasks.split_thinking, "<think>a</think> b"),), **settings)
 
 
-def run(path: Path, backend: Backend, request: Request) -> Iterator[Step | Piece | Analysis]:
-    """Do all the work on one song; the last thing yielded is its Analysis. Raises MFlamingoError."""
-    asked = _within_abilities(request, backend.info)
-    yield Step("decode")
+@dataclass(frozen=True)
+class Heard:
+    """A song decoded and, where facts are wanted, measured; with the seconds both took."""
+
+    audio: Audio
+    facts: Facts | None
+    decode_s: float
+    measure_s: float | None
+
+
+def hear(path: Path, request: Request, info: BackendInfo) -> Heard:
+    """Decode and measure one song; safe to call from several threads."""
+    return _finish(_hear(path, request, info))
+
+
+def _hear(path: Path, request: Request, info: BackendInfo) -> Generator[Step, None, Heard]:
+    yield Step("decoding")
     meter = measure.LoudnessMeter()
     audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=(meter,)))
-    facts, measure_s = None, None
-    if request.command == "analyze" or backend.info.grounded:
-        yield Step("measure")
-        facts, measure_s = _timed(lambda: measure.measure(audio, meter))
+    if request.command != "analyze" and not info.grounded:
+        return Heard(audio, None, decode_s, None)
+    yield Step("measuring")
+    facts, measure_s = _timed(lambda: measure.measure(audio, meter))
+    return Heard(audio, facts, decode_s, measure_s)
+
+
+def run(path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None) -> Iterator[Step | Piece | Analysis]:
+    """Do all the work on one song, or what is left after `ahead`; the last thing yielded is its Analysis. Raises MFlamingoError."""
+    info = backend.info
+    asked = _within_abilities(request, info)
+    heard = ahead() if ahead else (yield from _hear(path, request, info))
+    excerpt = _excerpt(heard.audio, info.geometry.max_audio_s)
     completions: list[Completion] = []
     encode_s = generate_s = None
-    heard = _excerpt(audio, backend.info.geometry.max_audio_s)
     if asked:
-        yield Step("encode")
-        encoded, encode_s = _timed(lambda: backend.encode(heard))
-        yield Step("generate")
+        yield Step("listening")
+        encoded, encode_s = _timed(lambda: backend.encode(excerpt))
+        yield Step("writing")
         began = time.perf_counter()
-        completions = yield from _answer(backend, encoded, asked, _prompts(asked, backend.info, facts, audio), request.options)
+        completions = yield from _answer(backend, encoded, asked, _prompts(asked, info, heard), request.options)
         generate_s = time.perf_counter() - began
-    record = _conclude(request, audio, heard, facts, backend.info, dict(zip((task.name for task in asked), completions, strict=True)))
-    timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in (decode_s, measure_s, encode_s, generate_s)))
-    yield replace(record, timing=timing)
+    answers = dict(zip((task.name for task in asked), completions, strict=True))
+    times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
+    timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
+    yield replace(_conclude(request, heard, excerpt, info, answers), timing=timing)
 
 
 def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
@@ -135,44 +157,47 @@ def _excerpt(audio: Audio, max_s: float) -> Audio:
     return audio if audio.samples.shape[0] <= limit else replace(audio, samples=audio.samples[:limit])
 
 
-def _prompts(asked: Sequence[Task], info: BackendInfo, facts: Facts | None, audio: Audio) -> list[Prompt]:
+def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard) -> list[Prompt]:
     """Questions as prompts. Captions and free answers may know what was measured; claims to compare with it must not."""
-    known = tasks.ground(facts, audio.duration_s) if info.grounded else ""
+    known = tasks.ground(heard.facts, heard.audio.duration_s) if info.grounded else ""
     free = ("caption", "ask", "think")
     return [Prompt(tasks.grounded_prompt(task.prompt, known if task.name in free else "")) for task in asked]
 
 
 def _answer(
     backend: Backend, encoded: Encoded, asked: Sequence[Task], prompts: Sequence[Prompt], options: GenerateOptions
-) -> Iterator[Any]:
+) -> Generator[Piece, None, list[Completion]]:
     """Stream all answers as they come; returns the completions."""
     texts: list[list[str]] = [[] for _ in prompts]
-    ends: dict[int, Any] = {}
+    ends: dict[int, Chunk] = {}
     for index, chunk in backend.generate(encoded, prompts, options):
         texts[index].append(chunk.text)
         if chunk.text:
             yield Piece(asked[index].name, chunk.text)
         if chunk.finish:
             ends[index] = chunk
-    assert len(ends) == len(prompts), "generate() must finish every prompt"
-    return [Completion("".join(parts), ends[i].finish, ends[i].usage) for i, parts in enumerate(texts)]
+    return [_completion("".join(parts), ends.get(index)) for index, parts in enumerate(texts)]
+
+
+def _completion(text: str, end: Chunk | None) -> Completion:
+    assert end is not None and end.finish and end.usage, "generate() must finish every prompt"  # noqa: PT018
+    return Completion(text, end.finish, end.usage)
 
 
 # --- the record ----------------------------------------------------------------------------------------------------------
 
 
-def _conclude(
-    request: Request, audio: Audio, heard: Audio, facts: Facts | None, info: BackendInfo, answers: dict[str, Completion]
-) -> Analysis:
+def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
     """Put facts and answers together."""
+    audio = heard.audio
     texts = {name: completion.text for name, completion in answers.items()}
     parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
-    warnings = _limits(request, audio, heard, info, answers, parsed)
+    warnings = _limits(request, audio, excerpt, info, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
-        result, disagreements = _result(facts, parsed)
+        result, disagreements = _result(heard.facts, parsed)
         warnings += disagreements
-    thought = parsed.get("think") or tasks.Thought(None, None, False)
+    thought = parsed.get("think") or tasks.Thought(None, parsed.get("ask"), False)
     used = [completion.usage for completion in answers.values()]
     name, encoded = schema.path_fields(audio.source.path)
     return Analysis(
@@ -181,10 +206,10 @@ def _conclude(
         path=name,
         path_b64=encoded,
         audio_id=_audio_id(audio.samples),
-        audio=_audio_info(audio, heard, info),
+        audio=_audio_info(audio, excerpt, info),
         result=result,
-        thinking=thought.thinking and tasks.tidy(thought.thinking),
-        text=tasks.tidy(thought.answer) if thought.answer else parsed.get("ask"),
+        thinking=tasks.tidy(thought.thinking or "") or None,
+        text=tasks.tidy(thought.answer or "") or None,
         raw=texts if request.keep_raw else None,
         model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
         usage=schema.UsageInfo(sum(u.tokens_in for u in used), sum(u.tokens_out for u in used)),
@@ -198,7 +223,7 @@ def _audio_id(samples: np.ndarray) -> str:
     return "sha256:" + hashlib.sha256(integers.tobytes()).hexdigest()
 
 
-def _audio_info(audio: Audio, heard: Audio, info: BackendInfo) -> schema.AudioInfo:
+def _audio_info(audio: Audio, excerpt: Audio, info: BackendInfo) -> schema.AudioInfo:
     source = audio.source
     return schema.AudioInfo(
         duration=round(source.duration_s, 3),
@@ -207,18 +232,18 @@ def _audio_info(audio: Audio, heard: Audio, info: BackendInfo) -> schema.AudioIn
         codec=source.codec,
         start=round(audio.start_s, 3),
         end=round(audio.end_s, 3),
-        windows=len(core_audio.split_windows(heard.samples, info.geometry.mel.window_s)),
-        truncated=heard is not audio,
+        windows=len(core_audio.split_windows(excerpt.samples, info.geometry.mel.window_s)),
+        truncated=excerpt is not audio,
     )
 
 
 def _limits(
-    request: Request, audio: Audio, heard: Audio, info: BackendInfo, answers: dict[str, Completion], parsed: dict[str, Any]
+    request: Request, audio: Audio, excerpt: Audio, info: BackendInfo, answers: dict[str, Completion], parsed: dict[str, Any]
 ) -> list[str]:
     """What was not heard, not finished, not understood, or asked beyond what the model was trained for."""
     warnings = []
-    if heard is not audio and answers:
-        lengths = f"the first {heard.duration_s:.0f} s of {audio.duration_s:.0f} s"
+    if excerpt is not audio and answers:
+        lengths = f"the first {excerpt.duration_s:.0f} s of {audio.duration_s:.0f} s"
         warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
     if request.command in ("ask", "think") and info.abilities is not None and request.command not in info.abilities:
         warnings.append(f"{info.model} was not trained for free questions; its answer may mean nothing")
@@ -303,6 +328,15 @@ def _meter(fact: str | None, claim: str | None, warnings: list[str]) -> MeterInf
 
 
 # --- the Python API --------------------------------------------------------------------------------------------------------
+
+
+def _finish(steps: Generator[Step, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def _last(events: Iterator[Step | Piece | Analysis]) -> Analysis:

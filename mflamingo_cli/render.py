@@ -54,7 +54,9 @@ def clock(seconds: float) -> str:
 
 def number(value: float, digits: int = 1) -> str:
     """87.50 -> 87.5, 120.0 -> 120."""
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+    text = f"{value:.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
 
 
 # --- the lines of a table: name, value, where it comes from -----------------------------------------------------------
@@ -298,13 +300,13 @@ WRITERS: dict[str, Callable[[TextIO, bool, bool], Writer]] = {
 }
 
 
-def console(stream: TextIO, color: bool) -> Console:
-    """A rich console that writes no escape sequence unless `color`, reads no markup, and never animates."""
+def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
+    """A rich console that writes no escape sequence unless `color` or `animate`, and reads no markup."""
     return Console(
         file=stream,
-        force_terminal=color,
+        force_terminal=color or animate,
         color_system="auto" if color else None,
-        force_interactive=False,
+        force_interactive=animate,
         highlight=False,
         markup=False,
         emoji=False,

@@ -1,0 +1,120 @@
+"""`mflamingo doctor`: what is installed and what works, to read or to paste into an issue."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+DEFAULT_ROAD = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
+EXTRAS = {"torch": ("torch", "transformers", "tokenizers", "safetensors"), "tags": ("mutagen",), "ray": ("ray",)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `ok` is None where it does not matter for the default road."""
+
+    name: str
+    value: str
+    ok: bool | None = None
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show versions, libraries, devices and models. Exit code 69 when the embedded model cannot run here."""
+    findings = [finding for probe in (_system, _packages, _tools, _models) for finding in probe()]
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _print(findings)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(69)
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from mflamingo_cli.commands.terminal import wants_color
+    from mflamingo_cli.render import console, safe
+
+    marks = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        mark, style = marks[finding.ok]
+        table.add_row(finding.name, Text(mark, style=style), Text(safe(finding.value), overflow="fold"))
+    console(sys.stdout, wants_color("auto", sys.stdout)).print(table)
+
+
+def _system() -> list[Finding]:
+    from mflamingo_cli import __version__
+
+    return [
+        Finding("mflamingo", __version__),
+        Finding("python", f"{platform.python_version()} ({sys.executable})"),
+        Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} logical cores"),
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Finding]:
+    found = [Finding(name, version or "not installed", version is not None) for name in DEFAULT_ROAD for version in [_version(name)]]
+    for extra, names in EXTRAS.items():
+        versions = {name: _version(name) for name in names}
+        text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        found.append(Finding(f"[{extra}]", text or f"not installed: pip install 'mflamingo-cli[{extra}]'"))
+    return found
+
+
+def _attempt(name: str, probe: Callable[[], str]) -> Finding:
+    """A probe of a library that may be broken in any way: the reason is the finding."""
+    try:
+        return Finding(name, probe(), True)
+    except Exception as error:
+        return Finding(name, f"{type(error).__name__}: {error}", False)
+
+
+def _tools() -> list[Finding]:
+    ffmpeg = shutil.which("ffmpeg")
+    return [
+        _attempt("libsndfile", _sndfile),
+        Finding("ffmpeg", ffmpeg or "not found: m4a, aac, wma and video cannot be read (wav, flac, ogg, opus and mp3 can)"),
+    ]
+
+
+def _sndfile() -> str:
+    import soundfile
+
+    return str(soundfile.__libsndfile_version__)
+
+
+def _models() -> list[Finding]:
+    from mflamingo_cli.backends import DEFAULT_MODEL, hub_cache
+    from mflamingo_cli.commands.models import PUBLISHED, _listed
+
+    found = [_attempt(f"model {DEFAULT_MODEL}", _open_embedded)]
+    here = [model.name for model in PUBLISHED if _listed(model.name, "", "")["state"] == "downloaded"]
+    return [*found, Finding("downloaded", ", ".join(here) or "none"), Finding("hub cache", str(hub_cache()))]
+
+
+def _open_embedded() -> str:
+    """Opens the embedded model for real, as `analyze` does."""
+    from mflamingo_cli.backends import open_backend
+    from mflamingo_cli.commands.terminal import only_results
+
+    with only_results(), open_backend() as backend:
+        info = backend.info
+        return f"{info.backend} on {info.device}, {info.dtype} ({info.reason})"

@@ -1,0 +1,71 @@
+"""What the user named -> the list of songs: files, folders, playlists, lists of paths, stdin. Paths are bytes kept as text (PEP 383)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mflamingo_cli.errors import AudioError, UsageError
+
+STDIN = "-"
+PLAYLISTS = (".m3u", ".m3u8")
+_SUFFIXES = """
+    3gp aac ac3 aif aifc aiff alac amr ape au caf flac m4a m4b m4v mka mkv mov mp2 mp3 mp4
+    oga ogg opus rf64 snd tta w64 wav wave webm wma wv
+"""
+AUDIO_SUFFIXES = frozenset("." + name for name in _SUFFIXES.split())  # what a folder is searched for; a file that is named is always tried
+
+
+def collect(paths: Sequence[str], files_from: str | None = None, null: bool = False) -> list[str]:
+    """All songs in the order they were named, folders sorted. Raises AudioError(code="not_found") when there is none."""
+    if not paths and files_from is None:
+        raise UsageError("name a file, a folder, a playlist, or - for stdin")
+    if files_from == STDIN and STDIN in paths:
+        raise UsageError("stdin cannot be both the list of files and a song")
+    named = list(paths) + (list(_listed(files_from, null)) if files_from is not None else [])
+    songs = [song for path in named for song in _expand(path)]
+    if not songs:
+        where = ", ".join(repr(path) for path in named[:3]) or f"--files-from {files_from}"
+        raise AudioError(f"no audio files in {where}", code="not_found")
+    return songs
+
+
+def _listed(source: str, null: bool) -> Iterator[str]:
+    try:
+        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+    except OSError as error:
+        raise AudioError(f"{source}: {error.strerror or error}", code="not_found") from error
+    lines = content.split(b"\0") if null else content.splitlines()
+    yield from (os.fsdecode(line) for line in lines if line)
+
+
+def _expand(path: str) -> Iterable[str]:
+    if path == STDIN:
+        return [path]
+    if os.path.isdir(path):
+        return _walk(path)
+    if path.lower().endswith(PLAYLISTS) and os.path.isfile(path):
+        return _playlist(Path(path))
+    return [path]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Audio files below a folder, sorted, hidden ones left out, links to folders not followed."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
+                yield os.path.join(where, name)
+
+
+def _playlist(path: Path) -> Iterator[str]:
+    """Entries of a playlist, relative to it; addresses of the network are refused, playlists in playlists are not followed."""
+    for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+        entry = os.fsdecode(line.strip())
+        if not entry or entry.startswith("#"):
+            continue
+        if "://" in entry:
+            raise UsageError(f"{path}: {entry} is not a local file")
+        yield os.path.join(path.parent, entry)

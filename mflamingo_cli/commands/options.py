@@ -1,0 +1,157 @@
+"""Options shared by the commands: their names, help and defaults, once. Choices come from the tables they choose from.
+
+Times are given as seconds or as [h:]m:ss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import typer
+
+from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, OpenOptions
+from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.render import WRITERS
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+INPUT, MODEL, WORDS, OUTPUT = "Input", "Model", "Words", "Output"
+
+if TYPE_CHECKING:
+    Format: TypeAlias = str
+    BackendName: TypeAlias = str
+    Dtype: TypeAlias = str
+    KvType: TypeAlias = str
+    ColorMode: TypeAlias = str
+    ProgressMode: TypeAlias = str
+else:  # a table's names as the choices of an option
+    Format = Literal[tuple(WRITERS)]
+    BackendName = Literal[BACKENDS]
+    Dtype = Literal[DTYPE_CHOICES]
+    KvType = Literal[KV_TYPE_CHOICES]
+    ColorMode = Literal["auto", "always", "never"]
+    ProgressMode = Literal["auto", "bar", "plain", "none"]
+
+
+def parse_time(text: str) -> float:
+    """`83.5`, `1:23.5` or `1:02:03` in seconds."""
+    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?)", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
+    hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+@dataclass(frozen=True)
+class SongOptions:
+    """What every command that hears songs can be told."""
+
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH", help="Audio or video files, folders, .m3u playlists, or - for audio bytes on stdin.", show_default=False
+        ),
+    ] = None
+    files_from: Annotated[
+        str | None,
+        typer.Option("--files-from", metavar="FILE", help="Read paths from FILE (- is stdin), one per line.", rich_help_panel=INPUT),
+    ] = None
+    null: Annotated[bool, typer.Option("--null", "-0", help="Paths in --files-from end with a null byte.", rich_help_panel=INPUT)] = False
+    start: Annotated[
+        float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Begin here: 83.5 or 1:23.5.", rich_help_panel=INPUT)
+    ] = None
+    end: Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop here.", rich_help_panel=INPUT)] = None
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|DIR|FILE",
+            envvar="MFLAMINGO_MODEL",
+            help="The embedded model, a checkpoint directory, a .gguf file, or a downloaded hub id.",
+            rich_help_panel=MODEL,
+        ),
+    ] = DEFAULT_MODEL
+    backend: Annotated[
+        BackendName, typer.Option("--backend", envvar="MFLAMINGO_BACKEND", help="What runs the model.", rich_help_panel=MODEL)
+    ] = OpenOptions.backend
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", "-d", metavar="auto|cpu|cuda[:N]|mps", envvar="MFLAMINGO_DEVICE", help="Where it runs.", rich_help_panel=MODEL
+        ),
+    ] = OpenOptions.device
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Number format of the torch back end.", rich_help_panel=MODEL)] = OpenOptions.dtype
+    kv_type: Annotated[KvType, typer.Option("--kv-type", help="Number format of the gguf back end's memory.", rich_help_panel=MODEL)] = (
+        OpenOptions.kv_type
+    )
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; all physical cores if not given.", rich_help_panel=MODEL)
+    ] = OpenOptions.threads
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network, whatever a library tries.", rich_help_panel=MODEL)] = (
+        False
+    )
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.", rich_help_panel=WORDS)] = (
+        GenerateOptions.max_new_tokens
+    )
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest word.", rich_help_panel=WORDS)] = (
+        GenerateOptions.temperature
+    )
+    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this much probability.", rich_help_panel=WORDS)] = (
+        GenerateOptions.top_p
+    )
+    seed: Annotated[int, typer.Option("--seed", help="Of the sampling.", rich_help_panel=WORDS)] = GenerateOptions.seed
+    format: Annotated[
+        Format | None, typer.Option("--format", "-f", help="How results are written; table or text if not given.", rich_help_panel=OUTPUT)
+    ] = None
+    json: Annotated[
+        bool, typer.Option("--json", help="JSON Lines, one record per input, failures too: --format json.", rich_help_panel=OUTPUT)
+    ] = False
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to FILE.", rich_help_panel=OUTPUT)] = (
+        None
+    )
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Songs to decode and measure at the same time.", rich_help_panel=OUTPUT)
+    ] = 1
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=OUTPUT)] = False
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Say what is done and why; keep the model's own words.", rich_help_panel=OUTPUT),
+    ] = 0
+    color: Annotated[ColorMode, typer.Option("--color", help="Colours in results and messages.", rich_help_panel=OUTPUT)] = "auto"
+    progress: Annotated[ProgressMode, typer.Option("--progress", help="How progress is shown on stderr.", rich_help_panel=OUTPUT)] = "auto"
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="List what would be heard, and stop.", rich_help_panel=OUTPUT)] = False
+
+    @property
+    def generate(self) -> GenerateOptions:
+        """How text is produced."""
+        return GenerateOptions(max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+
+    @property
+    def open(self) -> OpenOptions:
+        """How the model is opened."""
+        return OpenOptions(self.backend, self.device, self.dtype, self.kv_type, self.threads)
+
+
+def song_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Let `function(options: SongOptions, ...)` be a Typer command: its own parameters first, then those of SongOptions."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    hints = inspect.get_annotations(SongOptions, eval_str=True)
+    shared = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in dataclasses.fields(SongOptions)
+    ]
+
+    def command(**values: Any) -> None:
+        options = SongOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        function(options, **values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

@@ -1,0 +1,127 @@
+"""Streams: results on stdout and nothing else, words and progress on stderr, colours where they are wanted.
+
+Times are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from mflamingo_cli import render
+from mflamingo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+PLAIN_EVERY_S = 10.0  # between two lines of plain progress: a log stays readable
+
+
+def wants_color(mode: str, stream: TextIO) -> bool:
+    """`--color`, else NO_COLOR, else FORCE_COLOR or CLICOLOR_FORCE, else whether it is a terminal (no-color.org, bixense.com/clicolors)."""
+    if mode != "auto":
+        return mode == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    forced = os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE")
+    return bool(forced and forced != "0") or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+@contextlib.contextmanager
+def only_results() -> Iterator[TextIO]:
+    """A stream to stdout, while descriptor 1 itself goes to stderr: what C libraries print cannot mix with results."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is closed or is not a file
+        yield sys.stdout
+        return
+    os.dup2(2, 1)
+    with os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", buffering=1) as stream:
+        try:
+            yield stream
+            stream.flush()
+        except BrokenPipeError:  # the reader has gone: what is left in buffers must go somewhere quiet
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), kept)
+            raise
+        finally:
+            os.dup2(kept, 1)
+
+
+@contextlib.contextmanager
+def to_file(path: str) -> Iterator[TextIO]:
+    """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part."""
+    target = Path(path)
+    part = target.with_name(target.name + ".part")
+    try:
+        stream = part.open("w", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    with stream:
+        yield stream
+    part.replace(target)
+
+
+class Voice:
+    """Everything said on stderr: messages, warnings, and progress as a spinner or as rare plain lines."""
+
+    def __init__(self, color: str = "auto", progress: str = "auto", quiet: bool = False, verbose: int = 0) -> None:
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._console = render.console(sys.stderr, wants_color(color, sys.stderr), animate=terminal or progress == "bar")
+        self._mode = ("bar" if terminal else "plain") if progress == "auto" else progress
+        if quiet and progress == "auto":
+            self._mode = "none"
+        self.quiet, self.verbose = quiet, verbose
+        self._status: Status | None = None
+        self._last_line = time.monotonic()
+
+    def say(self, text: str, style: str = "") -> None:
+        """One message; hostile characters are shown, not obeyed."""
+        self._console.print(render.safe(text), style=style, soft_wrap=True)
+
+    def error(self, text: str) -> None:
+        """A failure, also with --quiet."""
+        self.say(f"mflamingo: {text}", "red")
+
+    def warn(self, text: str) -> None:
+        """Something that deserves care, not with --quiet."""
+        if not self.quiet:
+            self.say(f"mflamingo: {text}", "yellow")
+
+    def detail(self, text: str) -> None:
+        """Only with --verbose."""
+        if self.verbose:
+            self.say(text, "dim")
+
+    def say_lines(self, text: str) -> None:
+        """A longer text, dim, line by line."""
+        for line in text.split("\n"):
+            self.say(line, "dim")
+
+    def aside(self, text: str) -> None:
+        """Part of a reasoning trace, dim, as it streams."""
+        self._console.print(text, style="dim", end="", soft_wrap=True)
+
+    def working(self, text: str) -> None:
+        """What is being done now."""
+        text = render.safe(text)
+        if self._mode == "bar":
+            if self._status is None:
+                self._status = self._console.status(text)
+                self._status.start()
+            self._status.update(text)
+        elif self._mode == "plain" and time.monotonic() - self._last_line >= PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(text, soft_wrap=True)
+
+    def idle(self) -> None:
+        """Take the spinner away before results are printed."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
