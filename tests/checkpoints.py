@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AudioFlamingo3Config, AudioFlamingo3ForConditionalGeneration, MusicFlamingoConfig, MusicFlamingoForConditionalGeneration
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+)
 
 # Qwen2's pre-tokenizer: words, single digits, punctuation, white space
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SYSTEM = {
     "musicflamingo": "You hear music & talk about it -- regardlenss of its name.",
     "audioflamingo3": "You are a helpful assistant.",
@@ -35,7 +38,11 @@ SPECIALS = {
     "musicflamingo": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>", "[BOS]", "[PAD]", "<|sound_bos|>", "<|sound_eos|>"],
     "audioflamingo3": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[PAD]", "<sound>"],
 }
-CORPUS = ["a minor key at 120 BPM, the chords are C, G, Am and F; bright pianos and warm strings.", "What is the tempo of this song?", "naïve café 音楽 ♯♭ 🎵"]
+CORPUS = [
+    "a minor key at 120 BPM, the chords are C, G, Am and F; bright pianos and warm strings.",
+    "What is the tempo of this song?",
+    "naïve café 音楽 ♯♭ 🎵",
+]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ SIZES = {
 }
 
 
-def write(directory: Path, kind: str = "musicflamingo", size: Size | str = "small", *, seed: int = 0, max_audio_len: int | None = None) -> Path:
+def write(
+    directory: Path, kind: str = "musicflamingo", size: Size | str = "small", *, seed: int = 0, max_audio_len: int | None = None
+) -> Path:
     """Write a checkpoint directory of class `kind` ("musicflamingo": 2601, think, mini; "audioflamingo3": preview) and return it."""
     size = SIZES[size] if isinstance(size, str) else size
     directory.mkdir(parents=True, exist_ok=True)
@@ -137,7 +146,11 @@ def _write_json(directory: Path, kind: str, size: Size, max_audio_len: int | Non
     if music:
         processor |= {"audio_bos_token": "<|sound_bos|>", "audio_eos_token": "<|sound_eos|>"}
     (directory / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
-    generation = {"max_new_tokens": 2048, "eos_token_id": _special_id(directory, "<|im_end|>"), "pad_token_id": _special_id(directory, "[PAD]")}
+    generation = {
+        "max_new_tokens": 2048,
+        "eos_token_id": _special_id(directory, "<|im_end|>"),
+        "pad_token_id": _special_id(directory, "[PAD]"),
+    }
     (directory / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from mflamingo_cli.backends.base import Backend
+from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
 
 DEFAULT_MODEL = "mini"
@@ -25,17 +25,6 @@ class ModelFiles:
     name: str
     directory: Path | None = None
     pairs: tuple[tuple[Path, Path], ...] = field(default=())
-
-
-@dataclass(frozen=True)
-class OpenOptions:
-    """How to open a model; "auto" chooses and `Backend.info.reason` says why."""
-
-    backend: str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    kv_type: str = "f16"
-    threads: int | None = None
 
 
 def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None) -> Backend:
@@ -83,7 +72,8 @@ def hub_snapshot(name: str) -> Path:
         snapshot = repository / "snapshots" / reference.read_text(encoding="utf-8").strip()
         if snapshot.is_dir():
             return snapshot
-    cure = f"download it with `hf download {name}`" if name.count("/") == 1 and not name.startswith((".", "/")) else f"the embedded one is {DEFAULT_MODEL}"
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/"))
+    cure = f"download it with `hf download {name}`" if is_hub_id else f"the embedded one is {DEFAULT_MODEL}"
     raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")
 
 
@@ -98,12 +88,15 @@ def _pair(text: Path) -> tuple[Path, Path]:
 
 def _check(options: OpenOptions) -> None:
     for name, value, choices in (
-        ("--backend", options.backend, BACKENDS), ("--dtype", options.dtype, DTYPE_CHOICES), ("--kv-type", options.kv_type, KV_TYPE_CHOICES),
-    ):  # fmt: skip
+        ("--backend", options.backend, BACKENDS),
+        ("--dtype", options.dtype, DTYPE_CHOICES),
+        ("--kv-type", options.kv_type, KV_TYPE_CHOICES),
+    ):
         if value not in choices:
             raise UsageError(f"{name} {value}: choose one of {', '.join(choices)}")
     family, _, number = options.device.partition(":")
-    if family not in ("auto", "cpu", "cuda", "mps") or (number and not (family == "cuda" and number.isdigit())):
+    known = number.isdigit() if family == "cuda" and number else not number and family in ("auto", "cpu", "cuda", "mps")
+    if not known:
         raise UsageError(f"--device {options.device}: choose auto, cpu, cuda, cuda:N or mps")
 
 
@@ -121,15 +114,16 @@ def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
             f"{found.name}: the torch back end is not installed; pip install 'mflamingo-cli[torch]', "
             "or convert the checkpoint once where it is: mflamingo models convert"
         )
-    from mflamingo_cli.backends.pytorch import TorchBackend, TorchOptions
+    from mflamingo_cli.backends.pytorch import TorchBackend
 
-    return TorchBackend(found.directory, TorchOptions(options.device, options.dtype, options.threads))
+    return TorchBackend(found.directory, options)
 
 
 def _open_gguf(found: ModelFiles, options: OpenOptions) -> Backend:
     if len(found.pairs) != 1:
-        problem = "has no GGUF files; make them with `mflamingo models convert`" if not found.pairs else "holds several GGUF pairs; name one .gguf file"
+        none = "has no GGUF files; make them with `mflamingo models convert`"
+        problem = "holds several GGUF pairs; name one .gguf file" if found.pairs else none
         raise ModelError(f"{found.name}: {problem}")
-    from mflamingo_cli.backends.gguf import GgufBackend, GgufOptions
+    from mflamingo_cli.backends.gguf import GgufBackend
 
-    return GgufBackend(*found.pairs[0], GgufOptions(options.device, options.kv_type, options.threads))
+    return GgufBackend(*found.pairs[0], options)

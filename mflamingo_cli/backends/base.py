@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from mflamingo_cli.core.chat import Message, conversation
+
 if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
     from mflamingo_cli.core.audio import Audio
     from mflamingo_cli.core.geometry import Geometry
@@ -33,6 +35,10 @@ class Prompt:
     text: str
     system: str | None = None
     history: tuple[tuple[str, str], ...] = ()
+
+    def messages(self, *, audio: bool) -> list[Message]:
+        """The turns that a chat template renders."""
+        return conversation(self.text, system=self.system, history=self.history, audio=audio)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,20 @@ class BackendInfo:
     grounded: bool = False
 
 
+@dataclass(frozen=True)
+class OpenOptions:
+    """How a model is opened; "auto" chooses, and `BackendInfo.reason` says why.
+
+    `dtype` belongs to torch, `kv_type` to gguf; `threads=None` takes the physical cores.
+    """
+
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_type: str = "f16"
+    threads: int | None = None
+
+
 class Backend(Protocol):
     """The contract both back ends keep; use as a context manager, memory returns on exit."""
 
@@ -98,9 +118,7 @@ class Backend(Protocol):
         """Hear a song once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
         ...
 
-    def generate(
-        self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions
-    ) -> Iterator[tuple[int, Chunk]]:
+    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
         """Answer prompts together on one shared audio prefix; the int is the index of the prompt a chunk belongs to."""
         ...
 
@@ -111,9 +129,7 @@ class Backend(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def complete(
-    backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions
-) -> list[Completion]:
+def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> list[Completion]:
     """Run `generate` to its end and join the chunks of each prompt."""
     texts: list[list[str]] = [[] for _ in prompts]
     ends: list[Chunk | None] = [None] * len(prompts)
@@ -123,6 +139,8 @@ def complete(
             ends[index] = chunk
     completions = []
     for parts, end in zip(texts, ends, strict=True):
-        assert end is not None and end.finish and end.usage, "generate() must finish every prompt"
+        assert end is not None, "generate() must finish every prompt"
+        assert end.finish, "the last chunk carries the finish"
+        assert end.usage, "and the usage"
         completions.append(Completion("".join(parts), end.finish, end.usage))
     return completions

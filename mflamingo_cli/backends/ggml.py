@@ -10,7 +10,7 @@ import ctypes
 import logging
 import os
 from collections import deque
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ GGML_TYPE_F32, GGML_TYPE_F16 = 0, 1
 DEVICE_CPU, DEVICE_GPU = 0, 1  # enum ggml_backend_dev_type
 GRAPH_SIZE = 8192  # nodes; 32 layers need about 1000
 GGUF_FLOAT, GGUF_STRING = 6, 8  # enum gguf_type
-GGUF_SCALARS = {
+GGUF_SCALARS: dict[int, Any] = {
     0: ctypes.c_uint8, 1: ctypes.c_int8, 2: ctypes.c_uint16, 3: ctypes.c_int16, 4: ctypes.c_uint32, 5: ctypes.c_int32,
     6: ctypes.c_float, 7: ctypes.c_bool, 10: ctypes.c_uint64, 11: ctypes.c_int64, 12: ctypes.c_double,
 }  # fmt: skip
@@ -175,7 +175,7 @@ def library() -> Library:
         raise ModelError(f"the gguf back end needs llama-cpp-python ({error}); {_version_cure()}") from error
     version = tuple(int(part) for part in llama_cpp.__version__.split(".")[:3])
     if not LLAMA_CPP_PYTHON[0] <= version < LLAMA_CPP_PYTHON[1]:
-        raise ModelError(f"llama-cpp-python {llama_cpp.__version__} is installed, which this version was not tested with; {_version_cure()}")
+        raise ModelError(f"llama-cpp-python {llama_cpp.__version__} is installed, which was not tested; {_version_cure()}")
     return Library(Path(llama_cpp.__file__).parent / "lib")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, conversation, group_by_prefix
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, group_by_prefix
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
 from mflamingo_cli.core.mel import LogMel, MelConfig
@@ -30,25 +29,18 @@ from quant import layout
 Floats = npt.NDArray[np.float32]
 
 KV_TYPES = {"f16": 1, "q8_0": 8, "f32": 0}  # enum ggml_type
-FILE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16"}  # enum llama_ftype
+FILE_TYPES = {  # enum llama_ftype
+    0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
+}  # fmt: skip
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
-
-
-@dataclass(frozen=True)
-class GgufOptions:
-    """How a GGUF pair is run. `kv_type` is one of KV_TYPES; `threads=None` takes the physical cores."""
-
-    device: str = "auto"
-    kv_type: str = "f16"
-    threads: int | None = None
 
 
 class GgufBackend:
     """`Backend` on a pair of GGUF files: text model and audio part."""
 
-    def __init__(self, text: Path, audio: Path, options: GgufOptions | None = None) -> None:
-        options = options or GgufOptions()
+    def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
+        options = options or OpenOptions()
         threads = options.threads or physical_cores()
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
         geometry = geometry_of(audio_keys, text_keys)
@@ -73,9 +65,7 @@ class GgufBackend:
     def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
         """Answer prompts together; those with the same text in front of the audio share one prefix in the KV cache."""
         audio = encoded is not None
-        rendered = [
-            self._chat.render_prompt(conversation(prompt.text, system=prompt.system, history=prompt.history, audio=audio)) for prompt in prompts
-        ]
+        rendered = [self._chat.render_prompt(prompt.messages(audio=audio)) for prompt in prompts]
         embeddings = encoded.payload if encoded is not None else np.empty((0, self.info.geometry.text.d_model), np.float32)
         for group in group_by_prefix(rendered):
             before = self._language.tokenize(rendered[group[0]].before)
@@ -103,7 +93,7 @@ def geometry_of(audio: Mapping[str, Any], text: Mapping[str, Any]) -> Geometry:
     if audio.get(layout.KEY_PROJECTOR) not in (layout.PROJECTOR_STOCK, layout.PROJECTOR_ROTE, layout.PROJECTOR_OTHER_MEL):
         raise ModelError(f"the audio part's projector is {audio.get(layout.KEY_PROJECTOR)!r}, not a Music Flamingo one")
     if text.get("general.architecture") != layout.ARCHITECTURES["text"]:
-        raise ModelError(f"the text part's architecture is {text.get('general.architecture')!r}, expected {layout.ARCHITECTURES['text']!r}")
+        raise ModelError(f"the text part's architecture is {text.get('general.architecture')!r}, not a Qwen2 one")
     sizes = _named(audio, layout.AUDIO_KEYS) | _named(text, layout.TEXT_KEYS)
     architecture = audio.get(layout.KEY_ARCHITECTURE, "audioflamingo3")
     rote = _named(audio, layout.ROTE_KEYS)
@@ -129,7 +119,13 @@ def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _info(
-    text: Path, geometry: Geometry, text_keys: Mapping[str, Any], audio_keys: Mapping[str, Any], device: str, options: GgufOptions, threads: int
+    text: Path,
+    geometry: Geometry,
+    text_keys: Mapping[str, Any],
+    audio_keys: Mapping[str, Any],
+    device: str,
+    options: OpenOptions,
+    threads: int,
 ) -> BackendInfo:
     abilities = audio_keys.get(layout.KEY_ABILITIES)
     return BackendInfo(
@@ -192,9 +188,10 @@ class LanguageModel:
     ) -> Iterator[tuple[int, Chunk]]:
         """Stream answers to several continuations of one prefix: tokens, then (n, d) embeddings, then each one's tokens."""
         prefix = len(before) + len(embeddings)
-        needed = prefix + sum(len(tokens) + options.max_new_tokens for tokens in after)
-        if prefix + max(map(len, after)) + 1 > limit:
-            raise ModelError(f"the prompt needs {prefix + max(map(len, after))} tokens, the model holds {limit}; use --start/--end", code="too_long")
+        longest = prefix + max(map(len, after))
+        if longest >= limit:
+            raise ModelError(f"the prompt needs {longest} tokens, the model holds {limit}; use --start/--end", code="too_long")
+        needed = prefix + sum(min(len(tokens) + options.max_new_tokens, limit - prefix) for tokens in after)
         context = Context(self, needed, len(after))
         try:
             context.read(before, embeddings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, DynamicCache
 
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, RenderedPrompt, conversation, group_by_prefix
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, RenderedPrompt, group_by_prefix
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
@@ -28,20 +27,11 @@ WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class TorchOptions:
-    """How a checkpoint directory is run; "auto" chooses and says why in `BackendInfo.reason`."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-
-
 class TorchBackend:
     """`Backend` on a checkpoint directory."""
 
-    def __init__(self, directory: Path, options: TorchOptions | None = None) -> None:
-        options = options or TorchOptions()
+    def __init__(self, directory: Path, options: OpenOptions | None = None) -> None:
+        options = options or OpenOptions()
         torch.set_num_threads(options.threads or physical_cores())
         device, why_device = choose_device(options.device)
         dtype, why_dtype = choose_dtype(options.dtype, device, directory)
@@ -71,9 +61,7 @@ class TorchBackend:
     def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
         """Answer prompts together; those with the same text in front of the audio share one prefill."""
         audio = encoded is not None
-        rendered = [
-            self._chat.render_prompt(conversation(prompt.text, system=prompt.system, history=prompt.history, audio=audio)) for prompt in prompts
-        ]
+        rendered = [self._chat.render_prompt(prompt.messages(audio=audio)) for prompt in prompts]
         embeddings = encoded.payload if encoded is not None else None
         for group in group_by_prefix(rendered):
             run = _Run(self, rendered[group[0]].before, embeddings, [rendered[index] for index in group], options)
@@ -114,7 +102,12 @@ class _Run:
     """One group of prompts with a common prefix: prefill once, widen the cache, continue all, step together."""
 
     def __init__(
-        self, backend: TorchBackend, before: str, embeddings: torch.Tensor | None, prompts: Sequence[RenderedPrompt], options: GenerateOptions
+        self,
+        backend: TorchBackend,
+        before: str,
+        embeddings: torch.Tensor | None,
+        prompts: Sequence[RenderedPrompt],
+        options: GenerateOptions,
     ) -> None:
         self.backend, self.model = backend, backend._model
         self.before = backend.tokenize(before)
@@ -122,9 +115,10 @@ class _Run:
         self.embeddings = embeddings
         n_prefix = len(self.before) + (0 if embeddings is None else len(embeddings))
         self.limit = backend.info.context_length - n_prefix
-        if max(map(len, self.after)) >= self.limit:
-            needed = n_prefix + max(map(len, self.after))
-            raise ModelError(f"the prompt needs {needed} tokens, the model holds {backend.info.context_length}; use --start/--end", code="too_long")
+        longest = max(map(len, self.after))
+        if longest >= self.limit:
+            sizes = f"{n_prefix + longest} tokens, the model holds {backend.info.context_length}"
+            raise ModelError(f"the prompt needs {sizes}; use --start/--end", code="too_long")
         self.samplers = [Sampler(options, self.before + ids) for ids in self.after]
         self.streams = [TextStream(options, backend._end_ids, n_prefix + len(ids)) for ids in self.after]
         self.cache = DynamicCache(config=self.model.config.get_text_config())
@@ -180,12 +174,16 @@ class _Run:
         new = torch.ones(embedded.shape[:2], dtype=torch.long, device=self.model.device) if valid is None else valid.long()
         positions = self.mask.sum(1, keepdim=True) + new.cumsum(1) - 1
         self.mask = torch.cat([self.mask, new], 1)
-        return self.model.model.language_model(  # type: ignore[no-any-return]
-            inputs_embeds=embedded, attention_mask=self.mask, position_ids=positions.clamp(min=0), past_key_values=self.cache, use_cache=True
+        return self.model.model.language_model(
+            inputs_embeds=embedded,
+            attention_mask=self.mask,
+            position_ids=positions.clamp(min=0),
+            past_key_values=self.cache,
+            use_cache=True,
         ).last_hidden_state
 
     def _embed(self, ids: list[int]) -> torch.Tensor:
-        return self.model.get_input_embeddings()(torch.tensor(ids, device=self.model.device))  # type: ignore[no-any-return]
+        return self.model.get_input_embeddings()(torch.tensor(ids, device=self.model.device))
 
     def _logits(self, hidden: torch.Tensor) -> list[np.ndarray]:
         return list(self.model.lm_head(hidden).float().cpu().numpy())

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from mflamingo_cli.core.geometry import AudioTokens
 from mflamingo_cli.errors import ModelError, UsageError
 
+if TYPE_CHECKING:  # nothing here needs NumPy, and the command line reads defaults through here
+    from mflamingo_cli.core.geometry import AudioTokens
+
 END_OF_TURN = "<|im_end|>"
+END_TOKENS = (END_OF_TURN, "<|endoftext|>")  # either ends an answer, whatever else a checkpoint's files name
 
 # Only for checkpoints that carry none (a GGUF made without it): Qwen2's turn markers, audio in front of the text.
 FALLBACK_TEMPLATE = (

@@ -16,9 +16,9 @@ from transformers import AutoProcessor
 
 import quant
 from mflamingo_cli.backends import generation
-from mflamingo_cli.backends.base import Backend, GenerateOptions, Prompt, complete
-from mflamingo_cli.backends.gguf import GgufBackend, GgufOptions
-from mflamingo_cli.backends.pytorch import TorchBackend, TorchOptions
+from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.core.model import load
 from tests import checkpoints
@@ -36,10 +36,10 @@ CLIPS = {
 }
 QUESTIONS = ("What is the key of this song?", "Describe the chords & the tempo — naïve or café jazz?")
 OPTIONS = GenerateOptions(max_new_tokens=12)
-TORCH_EXACT, GGUF_EXACT = TorchOptions("cpu", "fp32", 1), GgufOptions("cpu", "f32", 1)
-# Largest difference of a logit to torch fp32, with its measured value; logits of these models have a standard deviation of about 1
+TORCH_EXACT, GGUF_EXACT = OpenOptions(device="cpu", dtype="fp32", threads=1), OpenOptions(device="cpu", kv_type="f32", threads=1)
 EMBEDDING_TOLERANCE = 1e-5  # float32 sums in another order: 2e-6 measured
-LOGIT_TOLERANCE = {"F32": 1e-3, "F16": 0.05, "Q8_0": 0.25}
+# Largest difference of a logit to torch fp32, twice what was measured with these weights; logits have a standard deviation of 1
+LOGIT_TOLERANCE = {("F32", "f32"): 1e-4, ("F32", "f16"): 0.05, ("F16", "f16"): 0.05, ("Q8_0", "f16"): 0.16, ("Q8_0", "q8_0"): 0.16}
 
 
 @dataclass
@@ -113,7 +113,10 @@ def test_encoders_agree(trained: Trained, clip: str) -> None:
 
 
 def test_prompts_together_equal_each_alone(trained: Trained) -> None:
-    prompts = [Prompt(question) for question in (*QUESTIONS, "Key?")] + [Prompt("Now?", history=(("Key?", "A minor."),)), Prompt("Hm?", system="Be brief.")]
+    prompts = [Prompt(question) for question in (*QUESTIONS, "Key?")] + [
+        Prompt("Now?", history=(("Key?", "A minor."),)),
+        Prompt("Hm?", system="Be brief."),
+    ]
     for backend in (trained.torch, trained.gguf):
         encoded = backend.encode(CLIPS["3 s"])
         together = complete(backend, encoded, prompts, OPTIONS)
@@ -143,17 +146,17 @@ def prompt_ids(backend: Backend, question: str, n_audio_tokens: int) -> list[int
     return tokenize(rendered.before) + placeholder * n_audio_tokens + tokenize(rendered.after)
 
 
-@pytest.mark.parametrize(("weights", "kv_type"), [("F32", "f32"), ("F16", "f16"), ("Q8_0", "f16"), ("Q8_0", "q8_0")])
+@pytest.mark.parametrize(("weights", "kv_type"), LOGIT_TOLERANCE)
 @pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
 def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path: Path, picked: list[tuple[int, np.ndarray]]) -> None:
     directory = checkpoints.write(tmp_path / "hf", kind, "wide", seed=5)
     first = []
     with (
         TorchBackend(directory, TORCH_EXACT) as reference,
-        GgufBackend(*quant.convert(directory, tmp_path, weights), GgufOptions("cpu", kv_type, 1)) as rounded,
+        GgufBackend(*quant.convert(directory, tmp_path, weights), OpenOptions(device="cpu", kv_type=kv_type, threads=1)) as rounded,
     ):
         for backend in (reference, rounded):
             picked.clear()
             complete(backend, backend.encode(CLIPS["47 s"]), [Prompt(QUESTIONS[0])], OPTIONS)
             first.append(picked[0][1])
-    assert np.abs(first[0] - first[1][: first[0].size]).max() < LOGIT_TOLERANCE[weights]
+    assert np.abs(first[0] - first[1][: first[0].size]).max() < LOGIT_TOLERANCE[weights, kv_type]

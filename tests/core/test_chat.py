@@ -81,7 +81,9 @@ def test_a_template_without_a_place_for_audio_is_named() -> None:
         ChatTemplate("{{ 'hello' }}", AudioTokens()).render_prompt(conversation("Key?", audio=True))
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ messages[99].role }}", "{{ raise_exception('no') }}", "{{ ''.__class__.__mro__[1].__subclasses__() }}"])
+@pytest.mark.parametrize(
+    "source", ["{% for %}", "{{ messages[99].role }}", "{{ raise_exception('no') }}", "{{ ''.__class__.__mro__[1].__subclasses__() }}"]
+)
 def test_a_broken_or_hostile_template_is_one_error(source: str) -> None:
     with pytest.raises(ModelError, match="chat template"):
         ChatTemplate(source, AudioTokens()).render_prompt(conversation("Key?", audio=True))

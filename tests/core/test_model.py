@@ -22,7 +22,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.write(tmp_path_factory.mktemp("hf"), "musicflamingo")
 
 
-@pytest.mark.parametrize("cast", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16().float(), lambda m: m], ids=["bf16", "half", "back", "none"])
+@pytest.mark.parametrize(
+    "cast",
+    [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16().float(), lambda m: m],
+    ids=["bf16", "half", "back", "none"],
+)
 def test_time_tables_survive_every_cast(checkpoint: Path, cast: Callable[[Model], Model]) -> None:
     model = load(checkpoint)
     before = {name: buffer.clone() for name, buffer in model.model.pos_emb.named_buffers()}

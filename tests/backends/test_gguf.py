@@ -1,0 +1,174 @@
+"""The GGUF back end as a guest in a process: silent, bounded, clear about what it cannot do."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quant
+from mflamingo_cli.backends import ggml, open_backend
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.errors import AudioError, ModelError, UsageError
+from tests import checkpoints
+from tests.clips import audio
+
+OPTIONS = OpenOptions(device="cpu", kv_type="f32", threads=1)
+SHORT = GenerateOptions(max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", max_audio_len=60)
+    return quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
+
+
+def test_no_line_of_cpp_reaches_either_stream(pair: tuple[Path, Path]) -> None:
+    code = f"""
+from mflamingo_cli.backends import open_backend, OpenOptions
+from mflamingo_cli.backends.base import *
+from tests.clips import audio
+with open_backend({str(pair[0])!r}, OpenOptions(device="cpu", threads=1)) as backend:
+    complete(backend, backend.encode(audio(2.0)), [Prompt("Key?")], GenerateOptions(max_new_tokens=3))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_memory_returns_when_closed(pair: tuple[Path, Path]) -> None:
+    def use() -> None:
+        with GgufBackend(*pair, OPTIONS) as backend:
+            complete(backend, backend.encode(audio(20.0)), [Prompt("Key?")], SHORT)
+        gc.collect()
+
+    def resident_kb() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc")
+    for _ in range(3):
+        use()
+    before = resident_kb()
+    for _ in range(12):
+        use()
+    assert resident_kb() - before < 12_000, "twelve more sessions keep less than the work space of one (about 60 MB)"
+
+
+def test_closing_twice_is_harmless(pair: tuple[Path, Path]) -> None:
+    backend = GgufBackend(*pair, OPTIONS)
+    backend.close()
+    backend.close()
+
+
+def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path]) -> None:
+    with GgufBackend(*pair, OPTIONS) as backend:
+        encoded = backend.encode(audio(2.0))
+        stream = backend.generate(encoded, [Prompt("Key?")], GenerateOptions(max_new_tokens=50))
+        next(stream)
+        stream.close()
+        assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
+
+
+def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]) -> None:
+    with GgufBackend(*pair, OPTIONS) as backend:
+        encoded = backend.encode(audio(2.0))
+        prompts = [Prompt(f"Question {number}?") for number in range(19)]
+        answers = complete(backend, encoded, prompts, SHORT)
+        assert answers[18] == complete(backend, encoded, prompts[18:], SHORT)[0]
+
+
+def test_audio_beyond_the_limit_is_refused_not_cut(pair: tuple[Path, Path]) -> None:
+    with GgufBackend(*pair, OPTIONS) as backend, pytest.raises(AudioError, match="hears at most 60 s") as caught:
+        backend.encode(audio(60.1))
+    assert caught.value.code == "too_long"
+
+
+def test_every_window_depends_on_its_place_in_the_song(pair: tuple[Path, Path]) -> None:
+    with GgufBackend(*pair, OPTIONS) as backend:
+        tone = audio(30.0)
+        twice = backend.encode(type(tone)(np.concatenate([tone.samples, tone.samples]), tone.source)).payload
+    assert np.abs(twice[:750] - twice[750:]).max() > 0.1, "the same sound a window later is another embedding"
+
+
+def test_a_cut_file_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in pair:
+        shutil.copy(path, tmp_path)
+    cut = tmp_path / pair[1].name
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"cut short|cannot read|not a GGUF"):
+        GgufBackend(tmp_path / pair[0].name, cut, OPTIONS)
+    text = tmp_path / pair[0].name
+    text.write_bytes(text.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"\.gguf"):
+        GgufBackend(text, pair[1], OPTIONS)
+
+
+def test_random_bytes_are_not_a_model(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.gguf"
+    noise.write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(ModelError, match="not a GGUF file"):
+        ggml.read_metadata(noise)
+
+
+def test_an_untested_library_version_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    import llama_cpp
+
+    monkeypatch.setattr(llama_cpp, "__version__", "0.2.90")
+    ggml.library.cache_clear()
+    with pytest.raises(ModelError, match=r"0\.2\.90 is installed.*pip install"):
+        ggml.library()
+    ggml.library.cache_clear()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
+def test_a_device_that_is_not_built_in_is_named(device: str, pair: tuple[Path, Path]) -> None:
+    if len(ggml.list_devices()) > 1:
+        pytest.skip("this build has a GPU device")
+    with pytest.raises(ModelError, match=rf"no device {device}"):
+        GgufBackend(*pair, OpenOptions(device=device, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nvidia/never-downloaded", "hf download nvidia/never-downloaded"),
+        ("no-such-model", "the embedded one is mini"),
+        ("missing.gguf", "is not a directory"),
+    ],
+)
+def test_an_unknown_model_says_where_to_get_it(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=sentence) as caught:
+        open_backend(name)
+    assert caught.value.exit_code == 69
+
+
+def test_a_downloaded_checkpoint_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "models--nvidia--tiny"
+    checkpoints.write(repository / "snapshots" / "abc", "audioflamingo3")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with open_backend("nvidia/tiny", OpenOptions(device="cpu", threads=1)) as backend:
+        assert (backend.info.backend, backend.info.dtype) == ("torch", "fp32")
+
+
+def test_a_directory_without_its_audio_part_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copy(pair[0], tmp_path)
+    with pytest.raises(ModelError, match="expected one audio part"):
+        open_backend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "options", [OpenOptions(backend="onnx"), OpenOptions(dtype="int3"), OpenOptions(kv_type="q2"), OpenOptions(device="tpu")]
+)
+def test_choices_that_do_not_exist_are_usage_errors(options: OpenOptions, pair: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="choose"):
+        open_backend(str(pair[0]), options)
