@@ -73,6 +73,7 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\xff\xd8\xff", "a picture"),
 ]
 INSTALL = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}
+ANY_NAME = "file:"  # stands for the file while ffmpeg-python builds a command: it cannot hash names that are not UTF-8
 INSTALL_ELSEWHERE = "apt install ffmpeg"
 
 
@@ -215,7 +216,8 @@ class FfmpegDecoder:
         import ffmpeg
 
         wanted = {"f": "f32le", "acodec": "pcm_f32le", "ar": self.rate_hz, "ac": self.channels, "map": "0:a:0"}
-        command = ffmpeg.input(self._url, **self._limits).output("pipe:1", **wanted).global_args("-nostdin", "-v", "error").compile()
+        graph = ffmpeg.input(ANY_NAME, **self._limits).output("pipe:1", **wanted).global_args("-nostdin", "-v", "error")
+        command = [self._url if part == ANY_NAME else part for part in graph.compile()]
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
             try:
