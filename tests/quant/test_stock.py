@@ -89,9 +89,8 @@ def hear(context: c_void_p, samples: np.ndarray, d_text: int) -> np.ndarray:
     """Embeddings that llama.cpp makes of the first window: (n,) float32 -> (tokens, d_text) float32."""
     marker = mtmd_cpp.mtmd_default_marker()
     text = mtmd_cpp.mtmd_input_text(marker, len(marker), False, True)
-    bitmaps = (mtmd_cpp.mtmd_bitmap_p_ctypes * 1)(
-        mtmd_cpp.mtmd_bitmap_init_from_audio(samples.size, samples.ctypes.data_as(POINTER(c_float)))
-    )
+    bitmap = mtmd_cpp.mtmd_bitmap_init_from_audio(samples.size, samples.ctypes.data_as(POINTER(c_float)))
+    bitmaps = (mtmd_cpp.mtmd_bitmap_p_ctypes * 1)(bitmap)
     chunks = mtmd_cpp.mtmd_input_chunks_init()
     assert mtmd_cpp.mtmd_tokenize(context, chunks, byref(text), bitmaps, 1) == 0
     chunk = mtmd_cpp.mtmd_input_chunks_get(chunks, 1)  # 0 is the marker in front
