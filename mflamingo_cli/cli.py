@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -67,13 +67,19 @@ def main() -> None:
     try:
         app()
     except MFlamingoError as error:
-        from mflamingo_cli.commands.terminal import Voice
-
-        Voice().error(str(error))
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except OSError as error:  # of stdout or of an --output file: the disk is full, the terminal is gone
+        _fail(f"cannot write: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as stop:
         if stop.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a closed pipe
             stop.code = 141
         raise
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from mflamingo_cli.commands.terminal import Voice
+
+    Voice().error(message)
+    sys.exit(code)

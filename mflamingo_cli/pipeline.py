@@ -247,11 +247,11 @@ def _limits(
         warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
     if request.command in ("ask", "think") and info.abilities is not None and request.command not in info.abilities:
         warnings.append(f"{info.model} was not trained for free questions; its answer may mean nothing")
-    for name, completion in answers.items():
-        if completion.finish == "length":
-            warnings.append(f"{name}: the answer was cut at {completion.usage.tokens_out} tokens; raise --max-tokens")
-        elif completion.text.strip() and parsed[name] in (None, ()) and name in _READ:
-            warnings.append(f"{name}: the answer was not understood; see it with -v")
+    if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
+        warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
+    unread = [name for name, completion in answers.items() if name in _READ and completion.text.strip() and parsed[name] is None]
+    if unread := [name for name in unread if name not in cut]:
+        warnings.append(f"{', '.join(unread)}: not understood what the model says; see it with -v")
     return warnings
 
 

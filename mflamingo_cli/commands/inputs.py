@@ -10,6 +10,15 @@ from pathlib import Path
 from mflamingo_cli.errors import AudioError, UsageError
 
 STDIN = "-"
+
+
+class NoInputError(AudioError):
+    """Nothing to hear was named: EX_NOINPUT of sysexits.h."""
+
+    code = "not_found"
+    exit_code = 66
+
+
 PLAYLISTS = (".m3u", ".m3u8")
 _SUFFIXES = """
     3gp aac ac3 aif aifc aiff alac amr ape au caf flac m4a m4b m4v mka mkv mov mp2 mp3 mp4
@@ -19,7 +28,7 @@ AUDIO_SUFFIXES = frozenset("." + name for name in _SUFFIXES.split())  # what a f
 
 
 def collect(paths: Sequence[str], files_from: str | None = None, null: bool = False) -> list[str]:
-    """All songs in the order they were named, folders sorted. Raises AudioError(code="not_found") when there is none."""
+    """All songs in the order they were named, folders sorted. Raises NoInputError when there is none."""
     if not paths and files_from is None:
         raise UsageError("name a file, a folder, a playlist, or - for stdin")
     if files_from == STDIN and STDIN in paths:
@@ -28,7 +37,7 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
     songs = [song for path in named for song in _expand(path)]
     if not songs:
         where = ", ".join(repr(path) for path in named[:3]) or f"--files-from {files_from}"
-        raise AudioError(f"no audio files in {where}", code="not_found")
+        raise NoInputError(f"no audio files in {where}")
     return songs
 
 
@@ -36,7 +45,7 @@ def _listed(source: str, null: bool) -> Iterator[str]:
     try:
         content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except OSError as error:
-        raise AudioError(f"{source}: {error.strerror or error}", code="not_found") from error
+        raise NoInputError(f"{source}: {error.strerror or error}") from error
     lines = content.split(b"\0") if null else content.splitlines()
     yield from (os.fsdecode(line) for line in lines if line)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     TypeName = Literal[tuple(TYPES)]
 
-NVIDIA = "NVIDIA OneWay Noncommercial (research only)"
+NVIDIA = "research only"  # NVIDIA OneWay Noncommercial License
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def list_models(as_json: Json = False) -> None:
     for row in rows:
         table.add_row(row["name"], row["state"], row["about"], row["licence"])
     _show(table)
-    if any(row["state"] == "not downloaded" for row in rows):
+    if any(row["state"] == "absent" for row in rows):
         _show("Download one with the Hugging Face tools, `hf download NAME`, then use it with --model NAME.")
 
 
@@ -67,7 +67,7 @@ def _listed(name: str, about: str, licence: str) -> dict[str, str]:
         find_model(name)
         state = "embedded" if name == DEFAULT_MODEL else "downloaded"
     except ModelError:
-        state = "missing" if name == DEFAULT_MODEL else "not downloaded"
+        state = "missing" if name == DEFAULT_MODEL else "absent"
     return {"name": name, "state": state, "about": about, "licence": licence}
 
 
@@ -140,7 +140,7 @@ def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
         "hears": f"{geometry.max_audio_s:.0f} s at most, in windows of {mel.window_s} s",
         "spectrum": f"{mel.n_mels} mel bands, windows of {mel.n_fft} samples every {mel.hop_length}",
         "encoder": f"{geometry.encoder.n_layers} layers of {geometry.encoder.d_model}",
-        "language_model": f"{geometry.text.n_layers} layers of {geometry.text.d_model}, {geometry.text.vocab_size} tokens",
+        "language_model": f"{geometry.text.n_layers} layers of {geometry.text.d_model}",
         "abilities": "all" if own.get("abilities") is None else ", ".join(own["abilities"]) or "none",
         "is_told_facts": bool(own.get("grounded")),
     }
@@ -227,7 +227,7 @@ def _table(*headings: str | None) -> Table:
 
     table = Table(box=None, show_header=any(headings), padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading or "", overflow="fold")
+        table.add_column(heading or "", overflow="fold", no_wrap=heading in ("model", "state"))
     return table
 
 

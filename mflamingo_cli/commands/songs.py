@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.pipeline import Heard, Request
 
-OK, ALL_FAILED, SOME_FAILED, NO_INPUT, INTERRUPTED, CLOSED_PIPE = 0, 1, 3, 66, 130, 141
+OK, ALL_FAILED, SOME_FAILED, CLOSED_PIPE = 0, 1, 3, 141
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Tally:
         if self.ok:
             return SOME_FAILED
         if self.missing == self.failed:
-            return NO_INPUT
+            return inputs.NoInputError.exit_code
         return ModelError.exit_code if self.model == self.failed else ALL_FAILED
 
 
@@ -155,6 +155,12 @@ class Show:
         self._live.write(text)
         self._live.flush()
 
+    def interrupted(self) -> None:
+        """Leave the terminal's cursor on a line of its own."""
+        self.voice.idle()
+        if self._split is not None and self._live is not None:
+            self._live.write("\n")
+
     def record(self, record: Analysis) -> None:
         """One finished input."""
         self.voice.idle()
@@ -201,7 +207,7 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show) 
                 tally.add(record, failure)
                 show.record(record)
         except KeyboardInterrupt:
-            show.voice.idle()
+            show.interrupted()
             done = tally.ok + tally.failed
             if len(songs) > 1:
                 show.voice.say(f"mflamingo: stopped, {done} done, {len(songs) - done} left")
