@@ -1,0 +1,139 @@
+"""`mflamingo train`: make data with exact truth, train a small model stage by stage, measure it, write it out. Times are seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mflamingo_cli.commands.options import HELP_OPTIONS
+from mflamingo_cli.errors import MFlamingoError, ModelError
+
+if TYPE_CHECKING:
+    from mflamingo_cli.train.stages import StageConfig
+
+app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model: data, stages, evaluation.")
+data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
+app.add_typer(data_app)
+
+Work = Annotated[Path, typer.Option("--work", help="Folder of everything that training makes: data, base, runs.", file_okay=False)]
+Config = Annotated[
+    str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: ears-short, ears-long, text, speech.")
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+WORK = Path("mflamingo-train")
+
+
+def _need_extra() -> None:
+    """Say which extra is missing instead of naming a module."""
+    try:
+        import mido
+        import torch
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModelError(f"training needs {error.name}; install it with: pip install 'mflamingo-cli[train]'") from error
+    torch.set_num_threads(1)  # one thread is faster than two on models this small
+    assert mido.version_info
+
+
+def _stage(name: str) -> StageConfig:
+    from mflamingo_cli.train.stages import CONFIGS, load_config
+
+    path = Path(name)
+    return load_config(path if path.suffix == ".toml" else CONFIGS / f"{name}.toml")
+
+
+@data_app.command("synth", context_settings=HELP_OPTIONS)
+def synth(
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 1500,
+    split: Annotated[str, typer.Option("--split", help="train, dev (unseen grooves) or test (unseen grooves and soundfont).")] = "train",
+    seed: Annotated[int, typer.Option("--seed", help="Clips are a function of it and of their number.")] = 1,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    mma: Annotated[Path | None, typer.Option("--mma", help="Folder of an unpacked MMA; made from its Debian package when missing.")] = None,
+    work: Work = WORK,
+) -> None:
+    """Render songs whose tempo, key, chords and notes are known. Needs fluidsynth and soundfonts; goes on where it was stopped."""
+    _need_extra()
+    from mflamingo_cli.train.frames import prepare
+    from mflamingo_cli.train.synth import SynthConfig, generate
+
+    config = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed)
+    try:
+        for count, row in enumerate(generate(config, jobs), 1):
+            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {row['groove']}", file=sys.stderr)
+        ready = sum(1 for _ in prepare(work / "data" / split))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
+        raise typer.Exit(75) from None
+    print(f"{ready} clips in {work / 'data' / split}")
+
+
+@app.command("sft", context_settings=HELP_OPTIONS)
+def sft(config: Config, work: Work = WORK) -> None:
+    """Train one stage from its file; goes on from its last checkpoint when run again."""
+    _need_extra()
+    from mflamingo_cli.train.stages import run
+
+    stage = _stage(config)
+    if "WORLD_SIZE" in os.environ:  # started by torchrun: one process per core or GPU
+        import torch
+
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        for report in run(work, stage):
+            numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
+            print(
+                f"{stage.name} {report.step + 1}/{stage.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}",
+                file=sys.stderr,
+            )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(75) from None
+    print(work / "runs" / stage.name)
+
+
+@app.command("eval", context_settings=HELP_OPTIONS)
+def evaluate(
+    model: Annotated[Path, typer.Option("--model", help="A checkpoint directory to measure.", exists=True, file_okay=False)],
+    split: Annotated[str, typer.Option("--split", help="The clips to hear: dev or test.")] = "test",
+    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many.")] = None,
+    heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as ears-long.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Estimate keys with librosa beside (slow; needs librosa).")] = False,
+    work: Work = WORK,
+    as_json: Json = False,
+) -> None:
+    """Measure keys, chords, copied facts and honesty, each beside the best constant answer."""
+    _need_extra()
+    from mflamingo_cli.train.evaluate import report
+
+    scores = list(report(model, work, split, clips, heads, baseline))
+    if as_json:
+        print(json.dumps([{**asdict(score), "error": score.error, "claimed": score.claimed} for score in scores]))
+        return
+    for score in scores:
+        constant = "" if score.constant is None else f"{score.constant:.3f}"
+        claim = "  claimed" if score.claimed else ""
+        print(f"{score.name:<44} {score.value:.3f} ±{score.error:.3f}  constant {constant:<6} n={score.n}{claim}")
+
+
+@app.command("export", context_settings=HELP_OPTIONS)
+def export(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the checkpoint directory goes.")],
+    config: Config = "speech",
+    abilities: Annotated[str, typer.Option("--abilities", help="Names of the tasks that evaluation bears, with commas.")] = "",
+    revision: Annotated[str, typer.Option("--revision", help="A name for these weights.")] = "0",
+    work: Work = WORK,
+) -> None:
+    """Write a trained model as a checkpoint directory that `models convert` and transformers read."""
+    _need_extra()
+    from mflamingo_cli.train import stages
+
+    stages.export(work, _stage(config), out, [name for name in abilities.split(",") if name], revision)
+    if not (out / "model.safetensors").exists():
+        raise MFlamingoError(f"{out}: nothing was written")
+    print(out)

@@ -1,0 +1,103 @@
+"""The small model's tokenizer: byte-level BPE with Qwen2's pre-tokenizer, trained on the text it will speak; and its directory files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from mflamingo_cli.core.mel import MelConfig
+
+# Qwen2's splitting rule (llama.cpp knows it as `qwen2`): words, single digits, punctuation, white space
+QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>")
+ROW_MULTIPLE = 64  # the embedding has whole blocks of rows
+
+# The published template without its default system turn: 80 tokens that a small model would read on every question
+CHAT_TEMPLATE = (
+    "{% for m in messages if m['content'] is not none %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% set a = namespace(found=False) %}{% set t = namespace(text='') %}"
+    "{% for c in m['content'] %}{% if c.get('type') == 'audio' or 'audio' in c %}{% set a.found = True %}"
+    "{% elif c.get('type') == 'text' or 'text' in c %}{% set t.text = t.text + c['text'] %}{% endif %}{% endfor %}"
+    "{% if a.found %}{{ '<sound>' }}{% endif %}{{ t.text }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer for `texts` that can still write every byte."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=20,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
+    return tokenizer
+
+
+def padded_vocab(tokenizer: Tokenizer) -> int:
+    """Rows of the embedding."""
+    return -(-tokenizer.get_vocab_size() // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Ids by name."""
+    return {name: tokenizer.token_to_id(name) for name in SPECIALS}
+
+
+def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audio_s: int, context: int) -> None:
+    """Everything of a checkpoint directory but weights and config: tokenizer, template, processor and generation settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    extractor = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": mel.n_mels,
+        "sampling_rate": mel.sample_rate,
+        "n_fft": mel.n_fft,
+        "hop_length": mel.hop_length,
+        "chunk_length": mel.window_s,
+        "n_samples": mel.window_samples,
+        "nb_max_frames": mel.n_frames,
+        "dither": 0.0,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+    }
+    ids = special_ids(tokenizer)
+    files = {
+        "tokenizer_config.json": {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "bos_token": None,
+            "unk_token": None,
+            "add_bos_token": False,
+            "add_prefix_space": False,
+            "errors": "replace",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": context,
+            "padding_side": "left",
+        },
+        "processor_config.json": {
+            "processor_class": "MusicFlamingoProcessor",
+            "audio_token": "<sound>",
+            "audio_bos_token": "<|sound_bos|>",
+            "audio_eos_token": "<|sound_eos|>",
+            "feature_extractor": extractor,
+            "max_audio_len": max_audio_s,
+        },
+        "generation_config.json": {"max_new_tokens": 512, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]},
+    }
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
