@@ -90,21 +90,22 @@ class SongOptions:
         OpenOptions.kv_type
     )
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; all physical cores if not given.", rich_help_panel=MODEL)
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="CPU threads; all physical cores if not given.", rich_help_panel=MODEL),
     ] = OpenOptions.threads
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network, whatever a library tries.", rich_help_panel=MODEL)] = (
         False
     )
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.", rich_help_panel=WORDS)] = (
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer.", rich_help_panel=WORDS)] = (
         GenerateOptions.max_new_tokens
     )
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest word.", rich_help_panel=WORDS)] = (
-        GenerateOptions.temperature
-    )
-    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this much probability.", rich_help_panel=WORDS)] = (
-        GenerateOptions.top_p
-    )
-    seed: Annotated[int, typer.Option("--seed", help="Of the sampling.", rich_help_panel=WORDS)] = GenerateOptions.seed
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="X", min=0.0, help="0 takes the likeliest word.", rich_help_panel=WORDS)
+    ] = GenerateOptions.temperature
+    top_p: Annotated[
+        float, typer.Option("--top-p", metavar="X", min=0.0, max=1.0, help="Sample from this much probability.", rich_help_panel=WORDS)
+    ] = GenerateOptions.top_p
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling.", rich_help_panel=WORDS)] = GenerateOptions.seed
     format: Annotated[
         Format | None, typer.Option("--format", "-f", help="How results are written; table or text if not given.", rich_help_panel=OUTPUT)
     ] = None
@@ -115,7 +116,7 @@ class SongOptions:
         None
     )
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Songs to decode and measure at the same time.", rich_help_panel=OUTPUT)
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Songs to decode and measure at the same time.", rich_help_panel=OUTPUT)
     ] = 1
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=OUTPUT)] = False
     verbose: Annotated[
