@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
+from quant.layout import AUDIO_PREFIX, QuantError, audio_file
 
 DEFAULT_MODEL = "mini"
-AUDIO_PREFIX = "mmproj-"
 BACKENDS = ("auto", "gguf", "torch")
 DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
 KV_TYPE_CHOICES = ("f16", "q8_0", "f32")
@@ -78,12 +78,10 @@ def hub_snapshot(name: str) -> Path:
 
 
 def _pair(text: Path) -> tuple[Path, Path]:
-    """The audio part beside a text GGUF: the one of the same name, else the only one."""
-    same = text.with_name(AUDIO_PREFIX + text.name)
-    candidates = [same] if same.is_file() else sorted(text.parent.glob(f"{AUDIO_PREFIX}*.gguf"))
-    if len(candidates) != 1:
-        raise ModelError(f"{text}: expected one audio part named {same.name} beside it, found {len(candidates)}")
-    return text, candidates[0]
+    try:
+        return text, audio_file(text)
+    except QuantError as error:
+        raise ModelError(str(error)) from error
 
 
 def _check(options: OpenOptions) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ class LanguageModel:
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of text in which special tokens are recognised by name; nothing is added."""
-        data = text.encode("utf-8")
+        data = unicodedata.normalize("NFC", text).encode("utf-8")  # part of Qwen2's tokenizer that libllama leaves out
         buffer = (self._llama.llama_token * (len(data) + 1))()
         count = self._llama.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, True)
         assert count >= 0, "a token covers at least one byte"

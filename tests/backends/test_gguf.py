@@ -162,7 +162,7 @@ def test_a_downloaded_checkpoint_is_found_without_network(tmp_path: Path, monkey
 
 def test_a_directory_without_its_audio_part_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copy(pair[0], tmp_path)
-    with pytest.raises(ModelError, match="expected one audio part"):
+    with pytest.raises(ModelError, match="no audio part beside it"):
         open_backend(str(tmp_path))
 
 

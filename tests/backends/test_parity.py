@@ -34,7 +34,7 @@ CLIPS = {
     "61 s": audio(61.0),
     "40 s, silent from 25 s": audio(40.0, silence_s=15.0),
 }
-QUESTIONS = ("What is the key of this song?", "Describe the chords & the tempo — naïve or café jazz?")
+QUESTIONS = ("What is the key of this song?", "Describe the chords & the tempo — na\u00efve or cafe\u0301 jazz?")  # composed and not
 OPTIONS = GenerateOptions(max_new_tokens=12)
 TORCH_EXACT, GGUF_EXACT = OpenOptions(device="cpu", dtype="fp32", threads=1), OpenOptions(device="cpu", kv_type="f32", threads=1)
 EMBEDDING_TOLERANCE = 1e-5  # float32 sums in another order: 2e-6 measured
