@@ -77,7 +77,7 @@ class TorchBackend:
         """Bytes of a token; special tokens have none."""
         if token in self._tokenizer.all_special_ids:
             return b""
-        text = self._tokenizer.convert_ids_to_tokens(token)
+        text: str | None = self._tokenizer.convert_ids_to_tokens(token)
         if text is None:  # a padding row of the embedding, beyond the vocabulary
             return b""
         table = byte_alphabet()
