@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 
 from mflamingo_cli import __version__
-from mflamingo_cli.commands import analyze, ask, caption, doctor, models, schema, think
-from mflamingo_cli.commands.options import HELP_OPTIONS
+from mflamingo_cli.commands.help import HELP_OPTIONS, Entry, LazyGroup
 from mflamingo_cli.errors import MFlamingoError
 
 SONGS, MODELS, ABOUT = "Songs", "Models", "About"
-EPILOG = """Examples:
+EXAMPLES = (
+    "mflamingo analyze song.flac",
+    "mflamingo analyze --json ~/Music/album | jq -r '[.path, .result.tempo.bpm, .result.key.name] | @tsv'",
+    'mflamingo ask "Which key is the solo in?" --start 2:10 --end 2:40 song.mp3',
+)
+EXIT_CODES = (
+    "0 all done, 1 all failed, 2 usage, 3 some failed, 66 no input, 69 model or back end unavailable, 130 interrupted, 141 closed pipe."
+)
 
-mflamingo analyze song.flac
 
-mflamingo analyze --json ~/Music/album | jq -r '[.path, .result.tempo.bpm, .result.key.name] | @tsv'
+class Commands(LazyGroup):
+    """All subcommands."""
 
-mflamingo ask "Which instruments play the solo?" --start 2:10 --end 2:40 song.mp3
-
-Exit codes: 0 all done, 1 all failed, 2 usage, 3 some failed, 66 no input, 69 model or back end unavailable, 130 interrupted,
-141 closed pipe."""
+    entries = {  # noqa: RUF012  (a table, never changed)
+        "analyze": Entry(SONGS, "Tell all that can be known of a song."),
+        "caption": Entry(SONGS, "Describe a song in words."),
+        "ask": Entry(SONGS, "Answer a question about a song."),
+        "think": Entry(SONGS, "Reason about a song, then answer."),
+        "models": Entry(MODELS, "List, show, convert and verify models."),
+        "train": Entry(MODELS, "Train a small model."),
+        "doctor": Entry(ABOUT, "Show versions, devices and models."),
+        "schema": Entry(ABOUT, "Print the JSON Schema of the records."),
+    }
 
 
 def _version(wanted: bool) -> None:
@@ -33,33 +43,22 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _build() -> typer.Typer:
-    app = typer.Typer(
-        name="mflamingo",
-        no_args_is_help=True,
-        context_settings=HELP_OPTIONS,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        epilog=EPILOG,
-    )
-
-    @app.callback()
-    def root(
-        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
-    ) -> None:
-        """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
-
-    for command in (analyze.analyze, caption.caption, ask.ask, think.think):
-        app.command(rich_help_panel=SONGS, context_settings=HELP_OPTIONS)(command)
-    app.add_typer(models.app, rich_help_panel=MODELS)
-    with contextlib.suppress(ModuleNotFoundError):
-        app.add_typer(import_module("mflamingo_cli.commands.train").app, rich_help_panel=MODELS)
-    app.command(rich_help_panel=ABOUT, context_settings=HELP_OPTIONS)(doctor.doctor)
-    app.command(rich_help_panel=ABOUT, context_settings=HELP_OPTIONS)(schema.schema)
-    return app
+app = typer.Typer(
+    name="mflamingo",
+    cls=Commands,
+    no_args_is_help=True,
+    context_settings=HELP_OPTIONS,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="\b\nExamples:\n  " + "\n  ".join(EXAMPLES) + f"\n\nExit codes: {EXIT_CODES}",
+)
 
 
-app = _build()
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
 
 
 def main() -> None:

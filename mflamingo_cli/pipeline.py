@@ -192,7 +192,7 @@ def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo,
     audio = heard.audio
     texts = {name: completion.text for name, completion in answers.items()}
     parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
-    warnings = _limits(request, audio, excerpt, info, answers, parsed)
+    warnings = _limits(request, audio, excerpt, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
         result, disagreements = _result(heard.facts, parsed)
@@ -237,20 +237,16 @@ def _audio_info(audio: Audio, excerpt: Audio, info: BackendInfo) -> schema.Audio
     )
 
 
-def _limits(
-    request: Request, audio: Audio, excerpt: Audio, info: BackendInfo, answers: dict[str, Completion], parsed: dict[str, Any]
-) -> list[str]:
-    """What was not heard, not finished, not understood, or asked beyond what the model was trained for."""
-    warnings = []
+def _limits(request: Request, audio: Audio, excerpt: Audio, answers: dict[str, Completion], parsed: dict[str, Any]) -> list[str]:
+    """What was not heard, not finished, not understood."""
+    warnings = list(audio.warnings)
     if excerpt is not audio and answers:
         lengths = f"the first {excerpt.duration_s:.0f} s of {audio.duration_s:.0f} s"
         warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
-    if request.command in ("ask", "think") and info.abilities is not None and request.command not in info.abilities:
-        warnings.append(f"{info.model} was not trained for free questions; its answer may mean nothing")
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
-    unread = [name for name, completion in answers.items() if name in _READ and completion.text.strip() and parsed[name] is None]
-    if unread := [name for name in unread if name not in cut]:
+    spoken = [name for name, completion in answers.items() if name in _READ and name not in cut and not tasks.is_unknown(completion.text)]
+    if unread := [name for name in spoken if parsed[name] is None]:
         warnings.append(f"{', '.join(unread)}: not understood what the model says; see it with -v")
     return warnings
 

@@ -50,10 +50,16 @@ def plain(text: str) -> str:
 
 
 _UNKNOWN = re.compile(
-    r"^\W*(?:none|n/?a|nil|null|nothing|unknown|not (?:sure|clear|applicable)|unclear|undetermined|cannot (?:tell|say)|can't (?:tell|say)"
-    r"|i (?:do not|don't) know)\b[^,]*$",
+    r"^\W*(?:none|n/?a|nil|null|nothing|unknown|not (?:sure|clear|applicable)|unclear|undetermined"
+    r"|(?:i )?(?:cannot|can't|can not) (?:tell|say|hear|determine)|i (?:do not|don't) know|i'm not sure|i am not sure)\b[^,]*$",
     re.IGNORECASE,
 )
+
+
+def is_unknown(text: str) -> bool:
+    """Whether an answer says that it cannot be told: `I cannot tell that from the sound.`, `unknown`, nothing at all."""
+    text = plain(text)
+    return not text or _UNKNOWN.match(text) is not None
 
 
 def parse_text(text: str) -> str | None:

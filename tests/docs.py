@@ -13,9 +13,10 @@ from typing import Any
 import typer
 
 from mflamingo_cli import __version__
-from mflamingo_cli.cli import EPILOG, app
+from mflamingo_cli.cli import EXAMPLES, app
 
 ROOT = Path(__file__).parent.parent
+DATE = "2026-11-23"  # of the man pages: when the interface last changed
 HELP = "Show a help message and exit."
 EXIT_STATUS = {
     "0": "everything was done",
@@ -83,7 +84,8 @@ def tree() -> Page:
 def _page(command: Any, path: tuple[str, ...]) -> Page:
     params = [_param(p) for p in command.params if not getattr(p, "hidden", False)]
     params.append(Option(("--help", "-h"), HELP, "", (), ""))
-    children = [_page(child, (*path, name)) for name, child in getattr(command, "commands", {}).items() if not child.hidden]
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    children = [_page(command.get_command(None, name), (*path, name)) for name in names]
     return Page(path, command.help or "", tuple(params), tuple(children))
 
 
@@ -114,7 +116,7 @@ def man(page: Page) -> str:
     usage = [p.names[0] if p.help.startswith("What you") or len(p.names) > 1 else f"[{p.names[0]}]" for p in page.params if p.argument]
     words = ["[OPTIONS]", *(["COMMAND", "..."] if page.children else usage)]
     out = [
-        f'.TH "{page.name.upper()}" "1" "" "mflamingo {__version__}" "User Commands"',
+        f'.TH "{page.name.upper()}" "1" "{DATE}" "mflamingo {__version__}" "User Commands"',
         ".SH NAME",
         f"{roff(page.name)} \\- {roff(page.summary.rstrip('.'))}",
     ]
@@ -127,8 +129,7 @@ def man(page: Page) -> str:
     if not page.path:
         out += [".SH EXIT STATUS", *(f".TP\n\\fB{code}\\fR\n{roff(text)}" for code, text in EXIT_STATUS.items())]
         out += [".SH ENVIRONMENT", *(f".TP\n\\fB{name}\\fR\n{roff(text)}" for name, text in ENVIRONMENT.items())]
-        examples = [part for part in EPILOG.split("\n\n") if part.startswith("mflamingo")]
-        out += [".SH EXAMPLES", "\n.PP\n".join(f".nf\n{roff(part)}\n.fi" for part in examples)]
+        out += [".SH EXAMPLES", "\n.PP\n".join(f".nf\n{roff(example)}\n.fi" for example in EXAMPLES)]
     related = [*page.children] or [tree()]
     out += [".SH SEE ALSO", ",\n".join(f"\\fB{roff(other.name)}\\fR(1)" for other in related)]
     return "\n".join(out) + "\n"

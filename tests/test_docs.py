@@ -50,18 +50,18 @@ def test_man_formats_every_page_without_a_warning(page):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("mflamingo ana", {"analyze"}),
-        ("mflamingo models ", {"list", "info", "convert", "verify"}),
-        ("mflamingo analyze --fo", {"--format"}),
-        ("mflamingo analyze --format j", {"json"}),
-        ("mflamingo analyze -f t", {"table", "text"}),
-        ("mflamingo caption --style ", {"full", "short", "technical", "critic", "lyrics"}),
-        ("mflamingo models convert --type Q8", {"Q8_0"}),
-    ],
-)
+COMPLETED = [
+    ("mflamingo ana", {"analyze"}),
+    ("mflamingo models ", {"list", "info", "convert", "verify"}),
+    ("mflamingo analyze --fo", {"--format"}),
+    ("mflamingo analyze --format j", {"json"}),
+    ("mflamingo analyze -f t", {"table", "text"}),
+    ("mflamingo caption --style ", {"full", "short", "technical", "critic", "lyrics"}),
+    ("mflamingo models convert --type Q8", {"Q8_0"}),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), COMPLETED)
 def test_bash_completes(words, expected):
     parts = words.split(" ")
     line = f"COMP_WORDS=({' '.join(repr(part) for part in parts)}); COMP_CWORD={len(parts) - 1}"
@@ -75,3 +75,11 @@ def test_other_shells_can_read_their_completion(shell, name):
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     subprocess.run([shell, "-n", docs.ROOT / "completions" / name], check=True)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+@pytest.mark.parametrize(("words", "expected"), COMPLETED)
+def test_fish_completes(words, expected):
+    script = f"source completions/mflamingo.fish; complete -C '{words}'"
+    done = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True, cwd=docs.ROOT)
+    assert expected <= {line.split("\t")[0] for line in done.stdout.splitlines()}

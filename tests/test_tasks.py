@@ -146,6 +146,7 @@ def test_harte_labels_become_musicians_names(label, short):
         ("['Kick', 'Snare']", ("kick", "snare")),
         ("None.", ()),
         ("unknown", ()),
+        ("I cannot tell that from the sound.", ()),
         ("", ()),
     ],
 )
@@ -171,6 +172,7 @@ def test_genre_names_keep_their_and():
         ("Yes, a warm female voice.", Vocals(True, "a warm female voice")),
         ("A male singer over an instrumental bed.", Vocals(True, "A male singer over an instrumental bed")),
         ("yes", Vocals(True, None)),
+        ("I cannot tell that from the sound.", Vocals(None, None)),
         ("???", Vocals(None, None)),
         ("", Vocals(None, None)),
     ],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, song_command
 
 
-@song_command
 def analyze(options: SongOptions) -> None:
     """Tell tempo, key, meter, chords, sections, loudness, instruments, genre, mood and vocals, and describe the song.
 
@@ -15,3 +15,6 @@ def analyze(options: SongOptions) -> None:
     from mflamingo_cli.pipeline import analyze_request
 
     run_songs(options, analyze_request(), "table")
+
+
+app = single(song_command(analyze))

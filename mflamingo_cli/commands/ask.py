@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, song_command
 
 
-@song_command
 def ask(
     options: SongOptions,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.", show_default=False)],
@@ -19,3 +19,6 @@ def ask(
     from mflamingo_cli.pipeline import ask_request
 
     run_songs(options, ask_request(question), "text")
+
+
+app = single(song_command(ask))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import WORDS, SongOptions, song_command
 from mflamingo_cli.tasks import CAPTION_STYLES
 
@@ -15,7 +16,6 @@ else:
     Style = Literal[tuple(CAPTION_STYLES)]
 
 
-@song_command
 def caption(
     options: SongOptions,
     style: Annotated[Style, typer.Option("--style", "-s", help="What kind of text.", rich_help_panel=WORDS)] = "full",
@@ -25,3 +25,6 @@ def caption(
     from mflamingo_cli.pipeline import caption_request
 
     run_songs(options, caption_request(style), "text")
+
+
+app = single(song_command(caption))

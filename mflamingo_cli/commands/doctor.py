@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.help import single
+
 DEFAULT_ROAD = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {"torch": ("torch", "transformers", "tokenizers", "safetensors"), "tags": ("mutagen",), "ray": ("ray",)}
 
@@ -118,3 +120,6 @@ def _open_embedded() -> str:
     with only_results(), open_backend() as backend:
         info = backend.info
         return f"{info.backend} on {info.device}, {info.dtype} ({info.reason})"
+
+
+app = single(doctor)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, OpenOptions
-from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.render import WRITERS
 
-HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+__all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "WORDS", "SongOptions", "song_command"]
 INPUT, MODEL, WORDS, OUTPUT = "Input", "Model", "Words", "Output"
 
 if TYPE_CHECKING:
@@ -121,7 +122,14 @@ class SongOptions:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=OUTPUT)] = False
     verbose: Annotated[
         int,
-        typer.Option("--verbose", "-v", count=True, help="Say what is done and why; keep the model's own words.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Say what is done and why; keep the model's own words.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = 0
     color: Annotated[ColorMode, typer.Option("--color", help="Colours in results and messages.", rich_help_panel=OUTPUT)] = "auto"
     progress: Annotated[ProgressMode, typer.Option("--progress", help="How progress is shown on stderr.", rich_help_panel=OUTPUT)] = "auto"

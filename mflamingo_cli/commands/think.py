@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import WORDS, SongOptions, song_command
 
 
-@song_command
 def think(
     options: SongOptions,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.", show_default=False)],
@@ -20,3 +20,6 @@ def think(
     from mflamingo_cli.pipeline import think_request
 
     run_songs(options, think_request(question), "text", hide_thinking)
+
+
+app = single(song_command(think))

@@ -1,0 +1,103 @@
+"""How help is drawn, in plain text: Typer's rich pages cost more to import than all of this program's own help.
+
+`LazyGroup` knows its commands by name and summary only; a command's module is imported when it is run or its own help is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One subcommand: the module `mflamingo_cli.commands.<name>` holds its `app`."""
+
+    section: str
+    summary: str
+
+
+def _write_sections(rows: list[tuple[str, tuple[str, str]]], formatter: Any) -> None:
+    """Definition lists under the headings they name, in the order the headings first appear."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for heading, row in rows:
+        sections.setdefault(heading, []).append(row)
+    for heading, members in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl(members, col_max=32)
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """Parameters under the heading of their `rich_help_panel`, arguments first, those without one under Options."""
+    rows = []
+    for param in sorted(command.get_params(ctx), key=lambda param: param.param_type_name != "argument"):
+        record = param.get_help_record(ctx)
+        if record is not None:
+            other = "Arguments" if param.param_type_name == "argument" else "Options"
+            rows.append((getattr(param, "rich_help_panel", None) or other, record))
+    rows.sort(key=lambda row: row[0] == "Options")  # --help and its like last
+    _write_sections(rows, formatter)
+
+
+class SectionCommand(TyperCommand):
+    """A command whose options are listed by subject."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options of the help page."""
+        _write_options(self, ctx, formatter)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported one by one, when needed."""
+
+    entries: dict[str, Entry]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the help page."""
+        return list(self.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command, once."""
+        if cmd_name in self.entries and cmd_name not in self.commands:
+            made = plain(import_module(f"mflamingo_cli.commands.{cmd_name}").app)
+            self.commands[cmd_name] = typer.main.get_command(made)
+            self.commands[cmd_name].name = cmd_name
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; a misspelt one is suggested from all names, not only from those already imported."""
+        if args and args[0] not in self.entries:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.entries)
+            if near and not args[0].startswith("-"):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the subcommands by subject, then the options."""
+        _write_sections([(entry.section, (name, entry.summary)) for name, entry in self.entries.items()], formatter)
+        _write_options(self, ctx, formatter)
+
+
+def plain(app: typer.Typer) -> typer.Typer:
+    """Draw an app's help, and that of its groups, without rich."""
+    app.rich_markup_mode = None
+    app._add_completion = False
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            plain(group.typer_instance)
+    return app
+
+
+def single(function: Any) -> typer.Typer:
+    """An app of one command."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(function.__name__, cls=SectionCommand, context_settings=HELP_OPTIONS)(function)
+    return app

@@ -1,0 +1,353 @@
+"""Laws of the command line, tried as a user would: in a process of its own, with real files, pipes and signals."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mflamingo_cli.commands.options import parse_time
+
+SHORT = ("--max-tokens", "4")  # noise is not worth more
+TIMEOUT_S = 120  # generous: the machine may be busy
+
+
+def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "mflamingo_cli", *(a if isinstance(a, bytes) else str(a) for a in arguments)]
+    settings.setdefault("stdin", subprocess.DEVNULL) if "input" not in settings else None
+    return subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, **settings)
+
+
+def records(done: subprocess.CompletedProcess[bytes]) -> list[dict]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def one_sentence(stderr: bytes) -> str:
+    text = stderr.decode()
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+# --- results -------------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_one_record_per_input_and_says_what_failed(tiny_model, tmp_song, tmp_path):
+    missing = tmp_path / "missing.wav"
+    done = run("analyze", "--json", "-m", tiny_model, *SHORT, tmp_song, missing, tmp_song)
+    assert done.returncode == 3
+    assert [record["status"] for record in records(done)] == ["ok", "error", "ok"]
+    assert records(done)[1]["error"]["code"] == "not_found"
+    assert records(done)[0]["result"] == records(done)[2]["result"]
+    assert str(missing) in one_sentence(done.stderr)
+
+
+def test_a_table_in_a_pipe_is_80_columns_without_escapes(tiny_model, tmp_song):
+    env = {**os.environ, "FORCE_COLOR": "", "COLUMNS": "80"}
+    done = run("analyze", "-m", tiny_model, *SHORT, tmp_song, env=env)
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    assert "tempo" in text
+
+
+@pytest.mark.parametrize("arguments", [("--color", "never"), ("--color", "always")])
+def test_color_is_a_choice(tiny_model, tmp_song, arguments):
+    done = run("analyze", "-m", tiny_model, *SHORT, *arguments, tmp_song, env={**os.environ, "TERM": "xterm"})
+    assert (b"\x1b[" in done.stdout) is (arguments[1] == "always")
+
+
+def test_no_color_beats_force_color(tiny_model, tmp_song):
+    done = run("analyze", "-m", tiny_model, *SHORT, tmp_song, env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm"})
+    assert b"\x1b" not in done.stdout
+
+
+def test_stdout_is_only_the_answer(tiny_model, tmp_song):
+    done = run("ask", "Which key?", "-vv", "-m", tiny_model, *SHORT, tmp_song)
+    asked = run("ask", "Which key?", "--json", "-m", tiny_model, *SHORT, tmp_song)
+    assert done.stdout.decode().strip() == (records(asked)[0]["text"] or "")
+    assert b"gguf" in done.stderr  # said with -v, on stderr
+
+
+def test_thinking_goes_to_stderr_and_can_be_hidden(tiny_model, tmp_song):
+    shown = run("think", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
+    hidden = run("think", "Why?", "--hide-thinking", "--json", "-m", tiny_model, *SHORT, tmp_song)
+    assert (shown.returncode, hidden.returncode) == (0, 0)
+    assert records(hidden)[0]["thinking"] is None
+
+
+def test_stdin_is_a_song_when_it_is_named(tiny_model, tmp_song):
+    done = run("ask", "Which key?", "--json", "-m", tiny_model, *SHORT, "-", input=tmp_song.read_bytes())
+    assert done.returncode == 0
+    assert records(done)[0]["path"] == "-"
+    assert records(done)[0]["audio"]["duration"] == pytest.approx(4.0, abs=0.01)
+
+
+def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
+    target = tmp_path / "out.jsonl"
+    done = run("ask", "Which key?", "--json", "-o", target, "-m", tiny_model, *SHORT, tmp_song)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert json.loads(target.read_text())["status"] == "ok"
+    assert list(tmp_path.iterdir()) == [target]
+    assert run("ask", "Which key?", "-o", tmp_path / "no" / "out", "-m", tiny_model, tmp_song).returncode == 2
+
+
+def test_jobs_change_nothing_but_time(tiny_model, tmp_song):
+    plain = run("analyze", "--json", "-m", tiny_model, *SHORT, *[tmp_song] * 3)
+    ahead = run("analyze", "--json", "-m", tiny_model, *SHORT, "-j", "2", *[tmp_song] * 3)
+    assert [r["result"] for r in records(plain)] == [r["result"] for r in records(ahead)]
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------------------
+
+
+def named(*arguments: object, **settings: object) -> list[str]:
+    done = run("analyze", "--dry-run", *arguments, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().splitlines()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b/2.wav", "b/1.FLAC", "a.mp3", ".hidden.wav", "b/.git/x.wav", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_folders_are_searched_sorted_without_hidden_files(tiny_model, tree):
+    assert named("-m", tiny_model, tree) == [str(tree / name) for name in ("a.mp3", "b/1.FLAC", "b/2.wav")]
+
+
+def test_playlists_are_relative_to_themselves(tiny_model, tree):
+    (tree / "list.m3u8").write_bytes("\ufeff#EXTM3U\r\n#EXTINF:1,x\r\nb/2.wav\r\n\r\na.mp3\r\n".encode())
+    assert named("-m", tiny_model, tree / "list.m3u8") == [str(tree / "b/2.wav"), str(tree / "a.mp3")]
+
+
+def test_playlists_lead_nowhere_but_to_files(tiny_model, tree):
+    (tree / "list.m3u").write_text("http://example.com/a.mp3\n")
+    done = run("analyze", "-m", tiny_model, tree / "list.m3u")
+    assert done.returncode == 2
+    assert "is not a local file" in one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize(("content", "arguments"), [(b"one.wav\ntwo\xe9.wav\n", ()), (b"one.wav\0two\xe9.wav\0", ("-0",))])
+def test_files_from_reads_lines_or_null_ended_paths(tiny_model, content, arguments):
+    assert named("-m", tiny_model, "--files-from", "-", *arguments, input=content) == ["one.wav", "two\\xe9.wav"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("83.5", 83.5), ("1:23.5", 83.5), ("1:02:03", 3723.0), ("0", 0.0)])
+def test_times(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1:99:00", "1e3"])
+def test_what_is_no_time_is_refused(tiny_model, tmp_song, text):
+    done = run("analyze", f"--start={text}", "-m", tiny_model, tmp_song)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_named_is_wrong_usage():
+    done = run("analyze")
+    assert done.returncode == 2
+    assert "name a file" in one_sentence(done.stderr)
+
+
+def test_an_empty_folder_is_no_input(tmp_path):
+    done = run("analyze", tmp_path)
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert "no audio files" in one_sentence(done.stderr)
+
+
+def test_a_missing_file_is_no_input(tiny_model, tmp_path):
+    done = run("analyze", "--json", "-m", tiny_model, tmp_path / "x.wav")
+    assert done.returncode == 66
+    assert records(done)[0]["error"]["code"] == "not_found"
+
+
+def test_a_file_that_is_not_audio_fails_alone(tiny_model, tmp_path):
+    path = tmp_path / "x.flac"
+    path.write_text("just words " * 500)
+    done = run("analyze", "--json", "-m", tiny_model, path)
+    assert done.returncode == 1
+    assert records(done)[0]["status"] == "error"
+    one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("model", ["nobody/nothing", "no-such-model", "/no/such/dir", "x.gguf"])
+def test_an_unknown_model_is_unavailable_and_every_input_says_so(tmp_song, model):
+    done = run("analyze", "--json", "--offline", "-m", model, tmp_song, tmp_song)
+    assert done.returncode == 69
+    assert [record["error"]["code"] for record in records(done)] == ["model_unavailable"] * 2
+    assert b"Traceback" not in done.stderr
+    assert len(set(done.stderr.splitlines())) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--nonsense",), ("--format", "xml"), ("--backend", "x"), ("--start", "3", "--end", "2"), ("--max-tokens", "0"), ("--device", "tpu")],
+)
+def test_wrong_options_are_usage_errors(tmp_song, tiny_model, arguments):
+    done = run("analyze", "-m", tiny_model, *arguments, tmp_song)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_said(tiny_model, tmp_song):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "mflamingo_cli", "ask", "Why?", "--json", "-m", str(tiny_model), *SHORT, str(tmp_song)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1
+    assert "No space left" in one_sentence(done.stderr)
+
+
+# --- names ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.wav", b"a[red]b[/red].wav", b"a\x1b[31mb.wav", b"-x.wav", b"line\nbreak.wav", "♥.wav".encode()])
+def test_names_are_shown_safely_and_kept_exactly(tiny_model, tmp_song, tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path), name)
+    shutil.copy(tmp_song, path)
+    done = run("ask", "Why?", "--json", "-m", tiny_model, *SHORT, "--", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = records(done)[0]
+    kept = base64.b64decode(record["path_b64"]) if record["path_b64"] else record["path"].encode()
+    assert kept == name
+    table = run("analyze", "-m", tiny_model, *SHORT, "--color", "never", "--", name, cwd=tmp_path)
+    assert table.returncode == 0
+    assert b"\x1b" not in table.stdout
+    assert b"[red]" in table.stdout or b"[red]" not in name
+
+
+# --- pipes, signals, terminals ------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
+    command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-m", str(tiny_model), *SHORT, *[str(tmp_song)] * 3]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(TIMEOUT_S) == 141
+    assert stderr == b""
+
+
+def test_help_into_a_closed_pipe_is_quiet():
+    script = f"{sys.executable} -m mflamingo_cli schema | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=False)
+    assert done.returncode in (0, 141)
+    assert done.stderr == b""
+
+
+def test_ctrl_c_stops_cleanly_and_says_what_is_left(tiny_model, tmp_song):
+    command = [
+        sys.executable,
+        "-m",
+        "mflamingo_cli",
+        "ask",
+        "Why?",
+        "--json",
+        "-m",
+        str(tiny_model),
+        "--max-tokens",
+        "2000",
+        *[str(tmp_song)] * 50,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert b"Traceback" not in stderr
+    assert re.search(rb"stopped, \d+ done, \d+ left", stderr)
+
+
+def on_a_terminal(*arguments: object) -> tuple[int, str]:
+    """Run with a pseudo terminal as stdin, stdout and stderr; all it drew."""
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", COLUMNS="80")
+        os.execv(sys.executable, [sys.executable, "-m", "mflamingo_cli", *map(str, arguments)])
+    drawn, until = b"", time.monotonic() + TIMEOUT_S
+    with contextlib.suppress(OSError):  # Linux says EIO when the other side has closed
+        while time.monotonic() < until:
+            if select.select([descriptor], [], [], 1.0)[0]:
+                chunk = os.read(descriptor, 65536)
+                if not chunk:
+                    break
+                drawn += chunk
+    os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), drawn.decode("utf-8", "replace")
+
+
+def test_a_terminal_gets_colours_and_a_spinner(tiny_model, tmp_song):
+    code, drawn = on_a_terminal("analyze", "-m", tiny_model, *SHORT, tmp_song)
+    assert code == 0
+    assert "\x1b[" in drawn
+    assert "╭" in drawn
+
+
+def test_a_terminal_sees_the_same_answer_as_a_pipe(tiny_model, tmp_song):
+    code, drawn = on_a_terminal(
+        "ask", "Why?", "-q", "--color", "never", "--progress", "none", "-m", tiny_model, "--max-tokens", 12, tmp_song
+    )
+    piped = run("ask", "Why?", "-q", "-m", tiny_model, "--max-tokens", 12, tmp_song)
+    assert code == 0
+    assert drawn.replace("\r\n", "\n").strip() == piped.stdout.decode().strip()
+
+
+# --- models, doctor, schema ---------------------------------------------------------------------------------------------------
+
+
+def test_models_list_needs_nothing():
+    done = run("models", "list", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["name"] == "mini"
+
+
+def test_models_info_reads_headers(tiny_model):
+    done = run("models", "info", tiny_model, "--json")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["abilities"], len(facts["files"])) == (0, "all", 2)
+
+
+def test_models_convert_and_verify(tiny_model, tmp_path):
+    source = tiny_model.parent / "tiny"
+    made = run("models", "convert", source, "-o", tmp_path, "--type", "Q8_0")
+    assert made.returncode == 0, made.stderr
+    assert all(os.path.exists(line) for line in made.stdout.decode().splitlines())
+    assert run("models", "verify", tmp_path, "--against", source).returncode == 0
+    assert run("models", "verify", tmp_path / "nothing").returncode == 1
+
+
+def test_schema_is_the_schema_of_the_records(tiny_model, tmp_song):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(run("schema").stdout)
+    for record in records(run("analyze", "--json", "-v", "-m", tiny_model, *SHORT, tmp_song, "missing.wav")):
+        jsonschema.Draft202012Validator(schema).validate(record)
+
+
+def test_doctor_tells_the_truth_about_the_embedded_model():
+    done = run("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == (0 if all(finding["ok"] is not False for finding in findings.values()) else 69)
+    assert "model mini" in findings

@@ -1,0 +1,225 @@
+"""Laws of the one sentence: decoded once, measured once, encoded once, asked together; facts and claims side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import soundfile
+
+from mflamingo_cli import measure, pipeline, tasks
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, Usage
+from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
+from mflamingo_cli.core.mel import MelConfig
+from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.measure import Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.pipeline import Piece, Step
+from mflamingo_cli.schema import Analysis
+
+RATE_HZ = 22_050
+FACTS = Facts(
+    tempo=Tempo(120.004, (60.0, 240.0)),
+    key=Key("A", "minor"),
+    chords=(Segment(0.0, 2.0, "A:min"), Segment(2.0, 4.00004, "F:maj")),
+    sections=(Segment(0.0, 4.0, "A"),),
+    loudness=Loudness(-14.123456, 3.0, float("nan")),
+)
+ANSWERS = {
+    "tempo": "119 BPM",
+    "key": "A minor",
+    "meter": "4/4",
+    "instruments": "piano, drums",
+    "genre": "House",
+    "mood": "I cannot tell that from the sound.",
+    "vocals": "No, instrumental.",
+    "caption": "A calm piece.",
+}
+
+
+class Parrot:
+    """A back end that answers each known question from a table, in two interleaved chunks, and counts its work."""
+
+    def __init__(
+        self, answers: dict[str, str], *, abilities: frozenset[str] | None = None, grounded: bool = False, max_audio_s: float = 60.0
+    ):
+        sizes = Geometry(
+            "musicflamingo", MelConfig(), max_audio_s, EncoderSizes(8, 1, 1, 8, 1500), TextSizes(8, 1, 1, 1, 8, 4096), None, AudioTokens()
+        )
+        self.info = BackendInfo("parrot", "r1", "gguf", "cpu", "F16", "a test", 4096, sizes, abilities, grounded)
+        self._answers, self.heard, self.calls = answers, [], []
+
+    def encode(self, audio: Audio) -> Encoded:
+        self.heard.append(audio)
+        return Encoded(10, None)
+
+    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
+        self.calls.append([prompt.text for prompt in prompts])
+        names = {task.prompt: name for name, task in tasks.TASKS.items()} | {p: "caption" for p in tasks.CAPTION_STYLES.values()}
+        texts = [next(self._answers[name] for prompt, name in {**names, "": "ask"}.items() if p.text.endswith(prompt)) for p in prompts]
+        for half in (0, 1):
+            for index, text in enumerate(texts):
+                words = len(text.split())
+                ended = Usage(10, words) if half else None
+                finish = ("stop" if words < options.max_new_tokens else "length") if half else None
+                yield index, Chunk(text[len(text) // 2 :] if half else text[: len(text) // 2], finish, ended)
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Parrot:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@pytest.fixture
+def song(tmp_path):
+    def make(seconds: float = 4.0, name: str = "song.wav") -> str:
+        t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+        path = os.path.join(tmp_path, name)
+        soundfile.write(path, 0.2 * np.sin(2 * np.pi * 220 * t) * (1 + np.sin(2 * np.pi * 2 * t)), RATE_HZ)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """What measurement would find, so that the laws below are about the pipeline; measurement has its own tests."""
+    calls = []
+    monkeypatch.setattr(measure, "measure", lambda audio, meter=None: calls.append(audio) or FACTS)
+    return calls
+
+
+def test_everything_is_done_once_and_in_order(song, known):
+    backend = Parrot(ANSWERS)
+    events = list(pipeline.run(song(), backend, pipeline.analyze_request()))
+    assert [event.name for event in events if isinstance(event, Step)] == ["decoding", "measuring", "listening", "writing"]
+    assert (len(known), len(backend.heard), len(backend.calls)) == (1, 1, 1)
+    assert len(backend.calls[0]) == len(tasks.ANALYZE)
+    assert isinstance(events[-1], Analysis)
+
+
+def test_pieces_of_each_task_join_to_its_answer(song, known):
+    events = list(pipeline.run(song(), Parrot(ANSWERS), pipeline.analyze_request()))
+    for name, answer in ANSWERS.items():
+        assert "".join(event.text for event in events if isinstance(event, Piece) and event.task == name) == answer
+
+
+def test_claims_stand_beside_facts(song, known):
+    result = pipeline.analyze(song(), Parrot(ANSWERS)).result
+    assert (result.tempo.bpm, result.tempo.claimed, result.tempo.agrees, result.tempo.source) == (120.0, 119.0, True, "measured")
+    assert (result.key.name, result.key.camelot, result.key.claimed, result.key.agrees) == ("A minor", "8A", "A minor", True)
+    assert (result.meter.value, result.meter.source, result.meter.agrees) == ("4/4", "model", None)
+    assert result.chords[1].end == 4.0
+    assert (result.instruments, result.genre, result.mood) == (("piano", "drums"), ("House",), ())
+    assert (result.vocals.present, result.caption) == (False, "A calm piece.")
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"tempo": "60"}, "tempo: measured 120.0 BPM, the model says 60.0, half of it"),
+        ({"key": "C major"}, "key: measured A minor, the model says C major, its relative key"),
+        ({"key": "loud"}, "key: not understood what the model says; see it with -v"),
+    ],
+)
+def test_a_disagreement_is_a_warning_that_names_the_relation(song, known, answers, words):
+    record = pipeline.analyze(song(), Parrot(ANSWERS | answers))
+    assert words in record.warnings
+    assert record.result.tempo.bpm == 120.0
+
+
+def test_a_model_is_asked_only_what_it_can(song, known):
+    backend = Parrot(ANSWERS, abilities=frozenset({"key"}))
+    record = pipeline.analyze(song(), backend)
+    assert backend.calls == [[tasks.TASKS["key"].prompt]]
+    assert (record.result.caption, record.result.genre, record.result.meter.value) == (None, (), None)
+
+
+def test_a_model_that_can_nothing_still_lets_facts_through(song, known):
+    record = pipeline.analyze(song(), Parrot({}, abilities=frozenset()))
+    assert (record.result.tempo.bpm, record.timing.encode_s, record.timing.generate_s) == (120.0, None, None)
+    assert (record.usage.tokens_in, record.usage.tokens_out) == (0, 0)
+
+
+def test_a_caption_from_a_model_that_writes_none_is_an_error(song, known):
+    with pytest.raises(ModelError, match="writes no captions"):
+        pipeline.caption(song(), Parrot(ANSWERS, abilities=frozenset({"key"})))
+
+
+def test_a_grounded_caption_is_told_the_facts_but_claims_are_not(song, known):
+    backend = Parrot(ANSWERS, grounded=True)
+    pipeline.analyze(song(), backend)
+    told = [prompt for prompt in backend.calls[0] if prompt.startswith(tasks.GROUND_PREFIX)]
+    assert told == [tasks.grounded_prompt(tasks.CAPTION_STYLES["full"], tasks.ground(FACTS, 4.0))]
+
+
+@pytest.mark.parametrize("grounded", [False, True])
+def test_ask_measures_only_for_a_model_that_is_told_facts(song, known, grounded):
+    record = pipeline.ask(song(), Parrot({"ask": "Yes."}, grounded=grounded), "Is it slow?")
+    assert (record.text, record.result, record.thinking) == ("Yes.", None, None)
+    assert (len(known) == 1) is grounded
+    assert (record.timing.measure_s is not None) is grounded
+
+
+def test_thinking_is_apart_from_the_answer(song, known):
+    record = pipeline.think(song(), Parrot({"ask": "<think>slow\x1b</think><answer>A ballad.</answer>"}), "What is it?")
+    assert (record.thinking, record.text) == ("slow", "A ballad.")
+
+
+def test_a_song_longer_than_the_model_hears_is_cut_and_says_so(song, known):
+    backend = Parrot(ANSWERS, max_audio_s=30.0)
+    record = pipeline.analyze(song(31.5), backend)
+    assert backend.heard[0].duration_s == 30.0
+    assert known[0].duration_s == pytest.approx(31.5, abs=0.01)  # facts are of the whole song; resampling may round a sample away
+    assert (record.audio.truncated, record.audio.windows) == (True, 1)
+    assert record.warnings[0] == "the model heard only the first 30 s of 32 s; choose another part with --start and --end"
+
+
+def test_an_answer_that_was_cut_is_a_warning(song, known):
+    record = pipeline.ask(song(), Parrot({"ask": "one two three"}), "?", options=GenerateOptions(max_new_tokens=3))
+    assert record.warnings == ("ask: cut at 3 tokens; raise --max-tokens",)
+
+
+def test_a_part_of_a_song_has_its_own_times(song, known):
+    record = pipeline.ask(song(), Parrot({"ask": "x"}), "?", start_s=1.0, end_s=3.0)
+    assert (record.audio.start, record.audio.end, record.audio.duration) == (1.0, 3.0, 4.0)
+
+
+def test_raw_words_are_kept_only_on_request(song, known):
+    assert pipeline.analyze(song(), Parrot(ANSWERS)).raw is None
+    assert pipeline.analyze(song(), Parrot(ANSWERS), keep_raw=True).raw == ANSWERS
+
+
+def test_the_id_belongs_to_the_sound_not_to_the_file(song, known):
+    first = pipeline.ask(song(), Parrot({"ask": "x"}), "?")
+    other = pipeline.ask(song(name="copy.wav"), Parrot({"ask": "x"}), "?")
+    part = pipeline.ask(song(), Parrot({"ask": "x"}), "?", end_s=2.0)
+    assert first.audio_id == other.audio_id != part.audio_id
+    assert first.audio_id.startswith("sha256:")
+
+
+def test_nothing_that_is_not_a_number_reaches_the_record(song, known):
+    record = pipeline.analyze(song(), Parrot(ANSWERS))
+    assert '"true_peak_dbtp":null' in record.to_json()
+    assert Analysis.from_json(record.to_json()).result.loudness.integrated_lufs == -14.12
+
+
+@pytest.mark.parametrize(("code", "status"), [("silent", "skipped"), ("too_short", "skipped"), ("decode_failed", "error")])
+def test_a_failure_is_a_record_too(code, status):
+    record = pipeline.failed("x\udce9.wav", "analyze", AudioError("x\x1b.wav: no", code=code))
+    assert (record.status, record.error.code, record.error.message) == (status, code, "x.wav: no")
+    assert record.path_b64 is not None
+    assert Analysis.from_json(record.to_json()).error == record.error
+
+
+def test_what_was_prepared_ahead_is_not_done_again(song, known):
+    backend, request = Parrot(ANSWERS), pipeline.analyze_request()
+    path = song()
+    heard = pipeline.hear(path, request, backend.info)
+    *_, record = pipeline.run(path, backend, request, lambda: heard)
+    assert len(known) == 1
+    assert record.result.tempo.bpm == 120.0
