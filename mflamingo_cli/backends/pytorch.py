@@ -75,11 +75,9 @@ class TorchBackend:
 
     def piece(self, token: int) -> bytes:
         """Bytes of a token; special tokens have none."""
-        if token in self._tokenizer.all_special_ids:
+        if token in self._tokenizer.all_special_ids or token >= len(self._tokenizer):  # or a padding row of the embedding
             return b""
-        text: str | None = self._tokenizer.convert_ids_to_tokens(token)
-        if text is None:  # a padding row of the embedding, beyond the vocabulary
-            return b""
+        (text,) = self._tokenizer.convert_ids_to_tokens([token])
         table = byte_alphabet()
         if any(character not in table for character in text):  # an added token, stored as it reads
             return str(text).encode("utf-8")
