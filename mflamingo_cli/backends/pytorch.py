@@ -77,10 +77,10 @@ class TorchBackend:
         """Bytes of a token; special tokens have none."""
         if token in self._tokenizer.all_special_ids or token >= len(self._tokenizer):  # or a padding row of the embedding
             return b""
-        (text,) = self._tokenizer.convert_ids_to_tokens([token])
+        text = str(self._tokenizer.convert_ids_to_tokens([token])[0])
         table = byte_alphabet()
         if any(character not in table for character in text):  # an added token, stored as it reads
-            return str(text).encode("utf-8")
+            return text.encode("utf-8")
         return bytes(table[character] for character in text)
 
     def close(self) -> None:
