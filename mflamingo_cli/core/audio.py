@@ -238,11 +238,11 @@ def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, st
 
 def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:
     """A name that can be printed: control characters and broken bytes escaped."""
+    if path == "-" or path is sys.stdin.buffer:
+        return "standard input"
     if not isinstance(path, str | os.PathLike):
         return "the stream"
     name = os.fspath(path)
-    if name == "-":
-        return "standard input"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(name))
 
 
