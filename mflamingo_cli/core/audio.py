@@ -28,7 +28,7 @@ SAMPLE_RATE = MelConfig.sample_rate
 MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
 SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any music
 GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
-TRUSTED_S = 24 * 3600  # a longer length in a header is not believed before the sound has come
+TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _damage_report(damage: Damaged, heard: int, decoder: Decoder) -> str:
     if decoder.frames is not None and heard < decoder.frames - decoder.rate_hz // 2:
         of = f" of {decoder.frames / decoder.rate_hz:.1f} s"
         return f"only the first {heard / decoder.rate_hz:.1f} s{of} could be decoded ({damage}): the file is cut or damaged"
-    return f"the file is cut or damaged ({damage}); {heard / decoder.rate_hz:.1f} s of it were decoded"
+    return f"the file seems cut or damaged ({damage}); {heard / decoder.rate_hz:.1f} s of it were decoded"
 
 
 def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:

@@ -26,13 +26,23 @@ from mflamingo_cli.errors import AudioError
 if TYPE_CHECKING:
     from pathlib import Path
 
-BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz: a damaged file loses at most that much of its good part
+BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz
+FLAC_STEP_FRAMES = 1 << 13  # read at once: a damaged FLAC loses at most that much, 0.2 s, of its good part; other codecs never fail midway
+UNKNOWN_STEP_FRAMES = 1 << 8  # where the end comes unannounced, as a failing read (FLAC from a pipe)
+UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: the header states no length
 HEAD_BYTES = 1 << 16  # read to tell the container
 INEXACT_SEEK = {"vorbis"}  # libsndfile 1.2.2 lands beside the asked frame: decode and drop instead
 CODEC_NAMES = {"MPEG_LAYER_I": "mp1", "MPEG_LAYER_II": "mp2", "MPEG_LAYER_III": "mp3", "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64"}
 MP3_COUNTERS = (b"Xing", b"Info", b"VBRI")  # a first frame of these states how many follow; else libsndfile guesses from the bit rate
 OGG_END = 4  # header type flag of the last page (RFC 3533, sec. 6)
 OGG_FIRST_PAGE = 480_000  # frames; a first page that ends later belongs to a stream whose beginning was not recorded
+MPEG_RATES_HZ = (44_100, 48_000, 32_000)  # MPEG 1; half in MPEG 2, a quarter in 2.5
+MPEG_KBIT_S = {  # by (is MPEG 1, layer code): ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3 for all else
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    None: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
 
 # offset, bytes there, ffmpeg's demuxer. Those that name other files (hls, concat, dash, image2, …) are left out on purpose.
 CONTAINERS = [
@@ -73,6 +83,7 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\xff\xd8\xff", "a picture"),
 ]
 INSTALL = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}
+KINDS = {"mov": "MP4 or M4A", "asf": "WMA", "wv": "WavPack", "matroska": "Matroska", "mpeg": "MPEG"}  # what people call them
 ANY_NAME = "file:"  # stands for the file while ffmpeg-python builds a command: it cannot hash names that are not UTF-8
 INSTALL_ELSEWHERE = "apt install ffmpeg"
 
@@ -141,47 +152,69 @@ class SoundFileDecoder:
             raw = stack.enter_context(path.open("rb"))
             stack.enter_context(_hushed())
             self._file = soundfile.SoundFile(raw.fileno() if os.name == "posix" else raw, closefd=False)
-            self.guess_s = self._file.frames / self._file.samplerate
-            uncounted = self._file.format == "MP3" and not any(tag in head[:256] for tag in MP3_COUNTERS)
-            if uncounted:
+            guessed = self._file.format == "MP3" and not any(tag in head[:256] for tag in MP3_COUNTERS)
+            unknown = self._file.frames == UNKNOWN_FRAMES
+            self.guess_s = 0.0 if unknown else self._file.frames / self._file.samplerate
+            if guessed:
                 self._file.close()
+                if not _is_mpeg(head):
+                    raise soundfile.LibsndfileError(UNRECOGNISED)
                 self._file = soundfile.SoundFile(_Stretched(raw))
             stack.enter_context(self._file)
             self.rate_hz, self.channels = self._file.samplerate, self._file.channels
             self.codec = _codec(self._file.format, self._file.subtype)
-            self.frames = None if uncounted else self._file.frames
-            self._seeks = not uncounted and self.codec not in INEXACT_SEEK and self._file.seekable()
+            self.frames = None if guessed or unknown else self._file.frames
+            self._seeks = self.frames is not None and self.codec not in INEXACT_SEEK and self._file.seekable()
+            self._step = UNKNOWN_STEP_FRAMES if unknown else FLAC_STEP_FRAMES if self.codec == "flac" else BLOCK_FRAMES
             self._cut = _missing_bytes(self._file.extra_info)
             if self._file.format == "OGG":
                 stated = _ogg_frames(path, head)
                 self._cut |= stated is None
                 self.frames = max(self._file.frames, stated or 0)
+            self._raw, self._unknown = raw, unknown
             self._close = stack.pop_all()
 
     def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
         """Yield from frame `start`; a header that promises more than the file holds ends in Damaged."""
-        with _hushed():
-            try:
-                if self._seeks and 0 < start < self._file.frames:
-                    self._file.seek(start)
-                    at = start
-                else:
-                    at = 0
-                while len(block := self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                    at += len(block)
-                    if at > start:
-                        yield block[max(0, len(block) - (at - start)) :]
-            except soundfile.LibsndfileError as error:
-                raise Damaged(error.error_string.removeprefix("Error : ").rstrip(".")) from error
+        at = 0
+        if self._seeks and 0 < start < self._file.frames:
+            at = self._file.seek(start)
+        error = None
+        while error is None:
+            block, error = self._read()
+            if not len(block):
+                break
+            at += len(block)
+            if at > start:
+                yield block[max(0, len(block) - (at - start)) :]
+        if error is not None and not (self._unknown and self._at_end()):
+            raise Damaged("the data after that make no sense") from error
         if self._cut or (self.frames is not None and self.frames - at > self.rate_hz // 2):
             raise Damaged("the file is shorter than its header says")
+
+    def _read(self) -> tuple[NDArray[np.float32], soundfile.LibsndfileError | None]:
+        """Read a block in small steps: (n, channels); a failing step loses only itself, and its error comes along."""
+        block = np.empty((BLOCK_FRAMES, self.channels), np.float32)
+        filled = 0
+        try:
+            while filled < len(block):
+                step = len(self._file.read(self._step, out=block[filled : filled + self._step]))
+                filled += step
+                if step == 0:
+                    break
+        except soundfile.LibsndfileError as error:
+            return block[:filled], error
+        return block[:filled], None
+
+    def _at_end(self) -> bool:
+        """Whether all bytes were read: where no length is stated, that is how a stream ends."""
+        return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR) >= os.fstat(self._raw.fileno()).st_size
 
     def __enter__(self) -> SoundFileDecoder:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with _hushed():
-            self._close.close()
+        self._close.close()
 
 
 class FfmpegDecoder:
@@ -193,7 +226,8 @@ class FfmpegDecoder:
         for program in ("ffmpeg", "ffprobe"):
             if shutil.which(program) is None:
                 cure = INSTALL.get(sys.platform, INSTALL_ELSEWHERE)
-                raise AudioError(f"{name}: this {demuxer} file needs the program {program}, which is not installed: `{cure}` ({refusal})")
+                kind = KINDS.get(demuxer, demuxer.upper())
+                raise AudioError(f"{name}: this {kind} file needs the program {program}, which is not installed: `{cure}` ({refusal})")
         # protocol and format lists hold for whatever the demuxer itself would open
         self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file", "f": demuxer}
         self._url = f"file:{os.path.abspath(path)}"
@@ -271,6 +305,31 @@ class _Stretched:
         if self._raw.tell() >= self._size - self.TAG_BYTES:
             return bytes(max(0, min(size, self._size - self._raw.tell())))
         return self._raw.read(size)
+
+
+def _is_mpeg(head: bytes) -> bool:
+    """Find two alike MPEG audio frames in a row (ISO 11172-3, 2.4.1.3): libsndfile is content with eleven set bits, as in UTF-16 text."""
+    at = head.find(b"\xff")
+    while 0 <= at < len(head) - 3:
+        length = _mpeg_frame_bytes(head[at : at + 4])
+        follower = head[at + length : at + length + 4]
+        if length and _mpeg_frame_bytes(follower) and follower[1] == head[at + 1] and (follower[2] ^ head[at + 2]) & 0x0C == 0:
+            return True
+        at = head.find(b"\xff", at + 1)
+    return False
+
+
+def _mpeg_frame_bytes(header: bytes) -> int:
+    """Length of the layer III or II frame that a header begins; 0 if it begins none (layer I is not met, but looks like a UTF-16 mark)."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer, bits, rate = header[1] >> 3 & 3, header[1] >> 1 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer in (0, 3) or bits in (0, 15) or rate == 3:
+        return 0
+    first = version == 3  # MPEG 1, else 2 or 2.5
+    hz = MPEG_RATES_HZ[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    bits_per_s, padding = 1000 * MPEG_KBIT_S[(first, layer) if first else None][bits - 1], header[2] >> 1 & 1
+    return (144 if first or layer == 2 else 72) * bits_per_s // hz + padding
 
 
 def _codec(format_name: str, subtype: str) -> str:

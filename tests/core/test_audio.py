@@ -164,6 +164,32 @@ def test_an_mp3_that_does_not_state_its_length_is_read_to_its_end(tmp_path: Path
     assert np.abs(part.samples[800:-800] - audio.samples[6 * SAMPLE_RATE :][800 : SAMPLE_RATE - 800]).max() < 1e-3
 
 
+@pytest.mark.parametrize("rate", [11_025, 22_050, 24_000, 44_100, 48_000])
+def test_frames_of_every_mpeg_version_are_known(tmp_path: Path, rate: int) -> None:
+    data = write(tmp_path / "a.mp3", music(2.0, rate, 2), rate).read_bytes()
+    frames, at = 0, 0
+    while at < len(data):
+        length = decode._mpeg_frame_bytes(data[at : at + 4])
+        assert length
+        at, frames = at + length, frames + 1
+    assert at == len(data)
+    assert frames >= 2 * rate / 1152
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("container", "coder"), [("flac", "flac"), ("wav", "pcm_s16le"), ("ogg", "libvorbis"), ("au", "pcm_s16be"), ("w64", "pcm_s16le")]
+)
+def test_what_was_written_to_a_pipe_without_its_length_is_whole(tmp_path: Path, container: str, coder: str) -> None:
+    wav = write(tmp_path / "in.wav", music(3.21, SAMPLE_RATE), SAMPLE_RATE)
+    command = ["ffmpeg", "-v", "error", "-i", wav, "-c:a", coder, "-f", container, "-"]
+    data = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+    (tmp_path / "a").write_bytes(data)
+    audio = load(tmp_path / "a")
+    assert audio.duration_s == pytest.approx(3.21, abs=256 / SAMPLE_RATE)  # the last step that libsndfile reads of such a FLAC
+    assert audio.warnings == ()
+
+
 def test_an_id3_tag_before_a_flac_is_stepped_over(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", music(1.0, SAMPLE_RATE), SAMPLE_RATE)
     path.write_bytes(b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + path.read_bytes())
@@ -346,6 +372,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
     "text": (b"this is a shopping list, not music\n" * 1000, "not an audio file"),
     "text in UTF-16": ("this is a shopping list, not music\n".encode("utf-16") * 1000, "not an audio file"),
+    "longer text in UTF-16": ("Hello this is text, not music. ".encode("utf-16") * 3000, "not an audio file"),
     "random bytes": (np.random.default_rng(1).bytes(200_000), "not an audio file"),
     "zeros": (bytes(100_000), "not an audio file"),
     "MIDI": (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk", "MIDI"),
