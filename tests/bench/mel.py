@@ -1,4 +1,4 @@
-"""Time the log-mel of one 30 s window, ours beside transformers': `python tests/bench/mel.py`.
+"""Time the log-mel of one 30 s window, ours beside transformers': `python -m tests.bench.mel`.
 
 One thread each, runs interleaved, medians in milliseconds.
 """
