@@ -36,7 +36,7 @@ def records(done: subprocess.CompletedProcess[bytes]) -> list[dict]:
 def one_sentence(stderr: bytes) -> str:
     text = stderr.decode()
     assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.startswith("mflamingo: ")]  # others are progress, on a busy machine
     assert len(lines) == 1, text
     return lines[0]
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_said(tiny_model, tmp_song):
 # --- names ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.wav", b"a[red]b[/red].wav", b"a\x1b[31mb.wav", b"-x.wav", b"line\nbreak.wav", "♥.wav".encode()])
+@pytest.mark.parametrize("name", [b"caf\xe9.wav", b"a[red]b[bold].wav", b"a\x1b[31mb.wav", b"-x.wav", b"line\nbreak.wav", "♥.wav".encode()])
 def test_names_are_shown_safely_and_kept_exactly(tiny_model, tmp_song, tmp_path, name):
     path = os.path.join(os.fsencode(tmp_path), name)
     shutil.copy(tmp_song, path)
@@ -232,10 +232,14 @@ def test_names_are_shown_safely_and_kept_exactly(tiny_model, tmp_song, tmp_path,
     record = records(done)[0]
     kept = base64.b64decode(record["path_b64"]) if record["path_b64"] else record["path"].encode()
     assert kept == name
-    table = run("analyze", "-m", tiny_model, *SHORT, "--color", "never", "--", name, cwd=tmp_path)
-    assert table.returncode == 0
-    assert b"\x1b" not in table.stdout
-    assert b"[red]" in table.stdout or b"[red]" not in name
+
+
+def test_a_table_shows_a_hostile_name_harmlessly(tiny_model, tmp_song, tmp_path):
+    shutil.copy(tmp_song, tmp_path / "a[red]b\x1b[31m\u202ec.wav")
+    done = run("analyze", "-m", tiny_model, *SHORT, "--color", "never", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "a[red]b\\x1b[31m\\u202ec.wav" in done.stdout.decode().replace("│\n│", "")
+    assert b"\x1b" not in done.stdout
 
 
 # --- pipes, signals, terminals ------------------------------------------------------------------------------------------------

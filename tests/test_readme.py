@@ -1,0 +1,119 @@
+"""The README's commands, run as written; what installs packages is run by `.ci/run`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from mflamingo_cli.backends import find_model
+from mflamingo_cli.errors import ModelError
+from tests.docs import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+SESSIONS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+LIGHT = [line for line in SHELL if line.startswith("mflamingo") and "nvidia/" not in line and "-m flamingo" not in line]
+TIMEOUT_S = 300  # a busy machine
+
+
+def has_mini() -> bool:
+    try:
+        find_model("mini")
+    except ModelError:
+        return False
+    return True
+
+
+needs_mini = pytest.mark.skipif(not has_mini(), reason="the embedded model is not in this tree")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Runs a line of bash in a folder with a song, a music library and this tree's `mflamingo`."""
+    program = tmp_path / "bin" / "mflamingo"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m mflamingo_cli "$@"\n')
+    program.chmod(0o755)
+    t = np.arange(8 * 22_050) / 22_050
+    sound = sum(np.sin(2 * np.pi * hz * t) for hz in (220.0, 261.6, 329.6)) * np.exp(-6.0 * (t % 0.5)) * 0.2
+    album = tmp_path / "Music" / "album"
+    album.mkdir(parents=True)
+    for path in (tmp_path / "song.mp3", album / "one.flac"):
+        soundfile.write(path, sound, 22_050)
+    (album / "two.flac").write_text("not audio")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+def test_there_are_two_commands_and_they_name_what_exists():
+    commands = re.findall(r"<!-- command [12] -->\n```sh\n(.+)\n```", README)
+    assert len(commands) == 2
+    assert "[" not in commands[0]  # no extra: command 1 needs no torch
+    for path in re.findall(r"(?:tests/data/\S+|constraints\.txt)", " ".join(commands)):
+        assert (ROOT / path).exists(), path
+
+
+@needs_mini
+def test_the_last_part_of_command_1_prints_an_analysis(shell):
+    [line] = [line for line in SHELL if ".venv/bin/mflamingo" in line]
+    done = shell(line.rpartition("&& ")[2].replace(".venv/bin/", ""))
+    assert done.returncode == 0, done.stderr
+    assert "BPM" in done.stdout
+
+
+@needs_mini
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
+@pytest.mark.parametrize("line", LIGHT)
+def test_light_commands_run_as_written(shell, line):
+    done = shell(line)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_mini
+@pytest.mark.parametrize("line", SESSIONS)
+def test_sessions_run_as_written(shell, line):
+    done = shell(line)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@needs_mini
+def test_the_python_example_runs(shell):
+    [code] = [block for language, block in BLOCKS if language == "python"]
+    done = shell(f"PYTHONPATH={ROOT} {sys.executable} - <<'EOF'\n{code}\nEOF\n")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2
+
+
+def test_the_tree_shows_what_is_there():
+    [tree] = [block for language, block in BLOCKS if language == "" and "mflamingo_cli/" in block]
+    folder = ROOT
+    for line in tree.splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        folder = ROOT / names[0] if not line.startswith(" ") else folder
+        base = folder if line.startswith(" ") else ROOT
+        for name in names:
+            assert (base / name).exists(), name
