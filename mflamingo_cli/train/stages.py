@@ -211,6 +211,7 @@ def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | No
     load_parts(model, work / "runs" / config.name / CHECKPOINT)
     tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     save(model, out, dtype=torch.bfloat16)
+    (out / "model.safetensors").chmod(0o644)  # a temporary file of safetensors is private
     generation = {"max_new_tokens": 512, "eos_token_id": speech.ids["<|im_end|>"], "pad_token_id": speech.ids["<|endoftext|>"]}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     meta = {"name": "mini", "revision": revision, "abilities": abilities, "grounded": True}
