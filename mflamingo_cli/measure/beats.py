@@ -64,55 +64,69 @@ def decode(evidence: np.ndarray, fps: float) -> Bars | None:
     return Bars(frames + first, places[keep], meter, scores)
 
 
+@dataclass(frozen=True)
+class _Chain:
+    """What the recursion needs: a row for each place in each meter, a column for each beat length."""
+
+    intervals: np.ndarray  # (tempi,) frames
+    place: np.ndarray  # (rows,) 0 = downbeat
+    before: np.ndarray  # (rows,) row of the beat before
+    change: np.ndarray  # (to, from) log-probability of the next tempo
+    rows: dict[int, slice]  # of each meter
+
+    @classmethod
+    def of(cls, intervals: np.ndarray) -> _Chain:
+        rows, start = {}, 0
+        for meter in METERS:
+            rows[meter], start = slice(start, start + meter), start + meter
+        change = -TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)
+        change -= np.log(np.exp(change).sum(axis=0))
+        before = np.concatenate([np.roll(np.arange(m), 1) + rows[m].start for m in METERS])
+        return cls(intervals, np.concatenate([np.arange(m) for m in METERS]), before, change, rows)
+
+
 def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, float]]:
-    """All meters at once; time `longest` is the first frame heard."""
+    """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame heard."""
+    chain = _Chain.of(intervals)
     n, longest, n_tempi = len(evidence), int(intervals[-1]), len(intervals)
     other, down = _spans(evidence, intervals)
-    place = np.concatenate([np.arange(m) for m in METERS])
-    before = np.concatenate([np.roll(np.arange(m), 1) + sum(METERS[:i]) for i, m in enumerate(METERS)])  # row of the beat before
-    change = -TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)  # (to, from)
-    change -= np.log(np.exp(change).sum(axis=0))
-    ring = longest + 1
-    best = np.full((ring, len(place), n_tempi), -np.inf)
-    back = np.zeros((n + longest, len(place), n_tempi), np.int8)
-    offset = np.arange(len(place))[:, None] * n_tempi + np.arange(n_tempi)
-    isdown = place[:, None] == 0
-    ends: dict[int, tuple[float, int, int]] = {m: (-np.inf, 0, 0) for m in METERS}
-    rows = {m: slice(sum(METERS[:i]), sum(METERS[: i + 1])) for i, m in enumerate(METERS)}
+    size = len(chain.place) * n_tempi
+    best = np.full((longest + 1, len(chain.place), n_tempi), -np.inf)  # of beats that start at a time, a ring
+    back = np.zeros((n + longest, len(chain.place), n_tempi), np.int8)  # tempo of the beat before
+    offset = np.arange(size).reshape(-1, n_tempi)
+    isdown = chain.place[:, None] == 0
+    ends = {m: (-np.inf, 0, 0) for m in METERS}  # score, time, state
     for t in range(1, n + 2 * longest):
-        origin = (t - intervals) % ring * best[0].size
-        ended = best.ravel()[origin + offset] + np.where(isdown, down[t], other[t])
+        ended = best.ravel()[(t - intervals) % (longest + 1) * size + offset] + np.where(isdown, down[t], other[t])
         if t >= n + longest:  # the song is over inside or at the end of this beat
             ended[:, t - intervals >= n + longest] = -np.inf
-            for m, part in rows.items():
+            for m, part in chain.rows.items():
                 top = int(ended[part].argmax())
                 if ended[part].flat[top] > ends[m][0]:
                     ends[m] = (float(ended[part].flat[top]), t, top + part.start * n_tempi)
             continue
-        step = ended[before][:, None] + change  # (place, to, from)
-        choice = step.argmax(axis=2)
-        back[t] = choice
-        value = np.take_along_axis(step, choice[:, :, None], 2)[:, :, 0]
+        step = ended[chain.before][:, None] + chain.change  # (row, to, from)
+        back[t] = step.argmax(axis=2)
+        value = step.max(axis=2)
         if t <= longest:  # a first beat may have begun at any time before the song
             value = np.where((t > longest - intervals) & (value < 0), 0.0, value)
-            back[t] = np.where(value == 0.0, -1, back[t])
-        best[t % ring] = value
-    paths = {m: _trace(back, *ends[m][1:], intervals, before, place) for m in METERS}
-    return paths, {m: ends[m][0] for m in METERS}
+            back[t][value == 0.0] = -1
+        best[t % (longest + 1)] = value
+    return {m: _trace(back, *ends[m][1:], chain) for m in METERS}, {m: ends[m][0] for m in METERS}
 
 
-def _trace(back: np.ndarray, end: int, state: int, intervals: np.ndarray, before: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _trace(back: np.ndarray, end: int, state: int, chain: _Chain) -> tuple[np.ndarray, np.ndarray]:
     """Beat starts (frames of the song, maybe negative) and places, from the last beat back to the first."""
-    row, tempo = divmod(state, len(intervals))
+    row, tempo = divmod(state, len(chain.intervals))
     starts, places, t = [], [], end
     while True:
-        t -= int(intervals[tempo])
-        starts.append(t - int(intervals[-1]))
-        places.append(int(place[row]))
+        t -= int(chain.intervals[tempo])
+        starts.append(t - int(chain.intervals[-1]))
+        places.append(int(chain.place[row]))
         tempo_before = int(back[t, row, tempo])
         if tempo_before < 0:
             return np.array(starts[::-1]), np.array(places[::-1])
-        row, tempo = int(before[row]), tempo_before
+        row, tempo = int(chain.before[row]), tempo_before
 
 
 def _to_peaks(evidence: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -6,10 +6,11 @@ Its convolutions run over overlapping stretches of the song (their norms were tr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from mflamingo_cli.measure.networks import SELU_ALPHA, Weights, activate, convolve, load_weights, lstm_long, moments, pool, softmax
+from mflamingo_cli.measure.networks import Weights, activate, convolve, load_weights, lstm_long, moments, pool, softmax
 
 STRETCH = 1000  # frames, 23.2 s: LSTM_TRAIN_LENGTH of the published training
 MARGIN = 12  # frames that a stretch hears of its neighbours: ten 3-frame layers reach 10 frames
@@ -47,7 +48,7 @@ def chord_evidence(spectrogram: np.ndarray) -> ChordEvidence:
     hidden = np.empty((n_frames, weights["forward_x"].shape[0]), np.float32)
     n_stretches = max(1, round(n_frames / STRETCH))
     edges = np.linspace(0, n_frames, n_stretches + 1).astype(int)
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         low, high = max(0, start - MARGIN), min(n_frames, end + MARGIN)
         hidden[start:end] = convolutions(spectrogram[low:high], weights)[start - low : end - low]
     forward = lstm_long(hidden, *(weights[f"forward_{part}"] for part in "xhb"))

@@ -1,4 +1,4 @@
-"""Songs with exact labels for the benchmarks: written as MMA chord charts, rendered by fluidsynth; both are Debian packages (README of the bench).
+"""Songs with exact labels for the benchmarks: written as MMA chord charts, rendered by fluidsynth; both are Debian packages.
 
 A seed makes the same song everywhere. The DEV grooves and sound font may be used for tuning, the TEST ones only for reporting.
 """
@@ -17,17 +17,20 @@ GROOVES = {  # groove: (beats in a bar, slowest, fastest usual tempo)
         "8Beat": (4, 90, 130), "BasicRock": (4, 100, 140), "BossaNova": (4, 110, 150), "Swing": (4, 120, 180), "Ballad": (4, 60, 85),
         "FolkRock": (4, 95, 130), "Waltz": (3, 90, 160), "Polka": (4, 110, 130), "Rhumba": (4, 100, 125), "Ska": (4, 120, 150),
         "ChaCha": (4, 110, 130), "PopBallad": (4, 65, 90), "FrenchWaltz": (3, 120, 170), "Samba": (4, 95, 120), "DSoul": (4, 80, 110),
-        "CountrySwing": (4, 110, 150), "Trance": (4, 130, 145), "Bluegrass": (4, 100, 140), "JazzWaltz": (3, 110, 170), "Folk": (4, 90, 130),
+        "CountrySwing": (4, 110, 150), "Trance": (4, 130, 145), "Bluegrass": (4, 100, 140), "JazzWaltz": (3, 110, 170),
+        "Folk": (4, 90, 130),
     },
     "test": {
         "50sRock": (4, 110, 160), "60sRock": (4, 110, 140), "Beguine": (4, 100, 130), "BigBand": (4, 120, 170), "Bolero": (4, 75, 100),
-        "Calypso": (4, 110, 140), "Charleston": (4, 160, 200), "Dixie": (4, 120, 180), "EasySwing": (4, 90, 130), "FastBlues": (4, 130, 170),
-        "Foxtrot": (4, 110, 140), "GypsyJazz": (4, 140, 200), "Hymn": (4, 70, 100), "LatinWaltz": (3, 100, 150), "Mambo": (4, 100, 130),
-        "March": (4, 100, 125), "Merengue": (4, 115, 135), "ModernJazz": (4, 110, 160), "NiteJazz": (4, 80, 120), "PianoBallad": (4, 60, 85),
-        "Quickstep": (4, 180, 205), "Ragtime": (4, 80, 110), "RockBallad": (4, 65, 90), "Salsa": (4, 90, 110), "ShowTune": (4, 100, 140),
-        "SlowCountry": (4, 70, 95), "SoftRock": (4, 85, 115), "SoftShoe": (4, 90, 120), "Son": (4, 90, 120), "StringBallad": (4, 65, 85),
-        "Tango": (4, 110, 130), "Twist": (4, 140, 170), "VieneseWaltz": (3, 150, 180), "WesternSwing": (4, 120, 170), "Zydeco": (4, 110, 140),
-        "CountryWaltz": (3, 90, 130), "RockWaltz": (3, 90, 140), "BoneyM": (4, 110, 130), "HillCountry": (4, 100, 140), "SlowJazz": (4, 65, 100),
+        "Calypso": (4, 110, 140), "Charleston": (4, 160, 200), "Dixie": (4, 120, 180), "EasySwing": (4, 90, 130),
+        "FastBlues": (4, 130, 170), "Foxtrot": (4, 110, 140), "GypsyJazz": (4, 140, 200), "Hymn": (4, 70, 100),
+        "LatinWaltz": (3, 100, 150), "Mambo": (4, 100, 130), "March": (4, 100, 125), "Merengue": (4, 115, 135),
+        "ModernJazz": (4, 110, 160), "NiteJazz": (4, 80, 120), "PianoBallad": (4, 60, 85), "Quickstep": (4, 180, 205),
+        "Ragtime": (4, 80, 110), "RockBallad": (4, 65, 90), "Salsa": (4, 90, 110), "ShowTune": (4, 100, 140), "SlowCountry": (4, 70, 95),
+        "SoftRock": (4, 85, 115), "SoftShoe": (4, 90, 120), "Son": (4, 90, 120), "StringBallad": (4, 65, 85), "Tango": (4, 110, 130),
+        "Twist": (4, 140, 170), "VieneseWaltz": (3, 150, 180), "WesternSwing": (4, 120, 170), "Zydeco": (4, 110, 140),
+        "CountryWaltz": (3, 90, 130), "RockWaltz": (3, 90, 140), "BoneyM": (4, 110, 130), "HillCountry": (4, 100, 140),
+        "SlowJazz": (4, 65, 100),
     },
 }  # fmt: skip
 PROGRESSIONS = {  # semitones above the tonic and quality, a bar each
@@ -119,6 +122,7 @@ def render(seed: int, split: str, folder: Path) -> Song:
         source.write_text(chart)
         subprocess.run(["mma", "-f", str(midi), str(source)], check=True, capture_output=True)
         part = path.with_suffix(".part")
-        subprocess.run(["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", "44100", "-T", "wav", "-F", str(part), FONTS[split], str(midi)], check=True, capture_output=True)
+        options = ["-ni", "-q", "-g", "0.5", "-r", "44100", "-T", "wav", "-F", str(part)]
+        subprocess.run(["fluidsynth", *options, FONTS[split], str(midi)], check=True, capture_output=True)
         part.replace(path)
     return Song(path=path, **truth)

@@ -1,0 +1,77 @@
+"""Key from a constant-Q chroma and, where chords were heard, from what they do: major or minor, or None."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mflamingo_cli.measure.facts import Key, Mode, Segment, pitch_class
+from mflamingo_cli.measure.spectra import BINS_PER_OCTAVE
+
+MODES: tuple[Mode, Mode] = ("major", "minor")
+PROFILES = np.array([  # D. Temperley's statistics of the Kostka-Payne corpus, "Music and Probability", MIT Press 2007
+    [0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400],
+    [0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330],
+])  # fmt: skip
+FUNCTIONS: dict[str, dict[tuple[int, str], float]] = {  # how well a chord (semitones above the tonic, third) belongs to a key
+    "major": {(0, "maj"): 1.0, (7, "maj"): 0.8, (5, "maj"): 0.75, (9, "min"): 0.6, (2, "min"): 0.6, (4, "min"): 0.4, (11, "dim"): 0.4,
+              (10, "maj"): 0.3, (2, "maj"): 0.2, (4, "maj"): 0.15, (9, "maj"): 0.15, (5, "min"): 0.2, (8, "maj"): 0.15, (7, "min"): 0.15},
+    "minor": {(0, "min"): 1.0, (7, "maj"): 0.75, (5, "min"): 0.75, (8, "maj"): 0.65, (10, "maj"): 0.6, (3, "maj"): 0.6, (7, "min"): 0.5,
+              (2, "dim"): 0.5, (11, "dim"): 0.4, (5, "maj"): 0.3, (1, "maj"): 0.25, (2, "min"): 0.2, (0, "maj"): 0.15},
+}  # fmt: skip
+THIRDS = {"maj": "maj", "maj7": "maj", "7": "maj", "maj6": "maj", "aug": "maj", "min": "min", "min7": "min", "min6": "min", "dim": "dim",
+          "dim7": "dim", "hdim7": "dim"}  # fmt: skip
+CHORD_WEIGHT = 1.0  # of the chords' vote beside the correlation
+LAST, FIRST = 0.15, 0.05  # for the key whose tonic chord ends or opens the song
+OCTAVES = slice(1, 6)  # C2 to C7
+LEAST = 0.4  # correlation: noise, speech and sweeps reach 0.35, music has 0.48 and more
+STILL = 0.95  # mean likeness of all moments: drones have 0.99, coloured noise 0.94, music up to 0.85
+
+
+def chroma(spectrogram: np.ndarray) -> np.ndarray:
+    """Mean pitch-class energy, loud and quiet passages alike: (frames, 252) -> (12,), the sum 1 or (in silence) 0."""
+    semitones = spectrogram.reshape(len(spectrogram), -1, BINS_PER_OCTAVE)[:, OCTAVES].sum(axis=1)  # (frames, 36), bin 0 = C
+    folded = np.roll(semitones, 1, axis=1).reshape(len(semitones), 12, 3).sum(axis=2)
+    level = folded.sum(axis=1, keepdims=True)
+    total = (folded / np.sqrt(np.maximum(level, 1e-9))).sum(axis=0, dtype=np.float64)
+    return np.asarray(total / max(float(total.sum()), 1e-12))
+
+
+def correlations(pitches: np.ndarray) -> np.ndarray:
+    """Pearson correlation with each key's profile: (12,) -> (2 modes, 12 tonics)."""
+    x = (pitches - pitches.mean()) / (pitches.std() + 1e-12)
+    profiles = (PROFILES - PROFILES.mean(axis=1, keepdims=True)) / PROFILES.std(axis=1, keepdims=True)
+    return np.array([[float(np.roll(profile, tonic) @ x) / 12 for tonic in range(12)] for profile in profiles])
+
+
+def functions(chords: Sequence[Segment]) -> np.ndarray:
+    """How well the chords belong to each key, weighted by their time: -> (2 modes, 12 tonics), 0..1 and a little more."""
+    parts = [(*chord.label.partition(":")[::2], chord.end - chord.start) for chord in chords]
+    heard = [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
+    score = np.zeros((2, 12))
+    if not heard:
+        return score
+    for root, third, seconds in heard:
+        for row, mode in enumerate(MODES):
+            score[row] += [seconds * FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)]
+    score /= sum(seconds for *_, seconds in heard)
+    for bonus, (root, third, _) in ((LAST, heard[-1]), (FIRST, heard[0])):
+        if third != "dim":
+            score[0 if third == "maj" else 1, root] += bonus
+    return score
+
+
+def stillness(spectrogram: np.ndarray) -> float:
+    """How alike all moments are, 1 for a drone: the length of the mean unit spectrum: (frames, 252) -> 0..1."""
+    semitones = spectrogram.reshape(len(spectrogram), -1, 3).sum(axis=2)
+    return float(np.linalg.norm((semitones / (np.linalg.norm(semitones, axis=1, keepdims=True) + 1e-9)).mean(axis=0)))
+
+
+def measure_key(spectrogram: np.ndarray, chords: Sequence[Segment]) -> Key | None:
+    """The likeliest key, None where nothing is harmony: constant-Q (frames, 252), chords -> Key."""
+    fit = correlations(chroma(spectrogram))
+    if not chords:
+        return None
+    mode, tonic = divmod(int((fit + CHORD_WEIGHT * functions(chords)).argmax()), 12)
+    return Key.of(tonic, MODES[mode]) if fit[mode, tonic] >= LEAST else None

@@ -1,0 +1,103 @@
+"""Tempo, beats, downbeats and meter of mono audio at 16 kHz; nothing where nothing beats steadily.
+
+Tempo is the slope of a straight line through the beat times, never one inter-beat interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mflamingo_cli.measure.beatnet import beat_evidence
+from mflamingo_cli.measure.beats import decode
+from mflamingo_cli.measure.facts import Segment, Tempo
+from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands
+
+MIN_BEATS = 8
+SLOPE_BEATS = 16  # beats under one local line
+SAME_TEMPO = 0.01  # local slopes this close belong to one tempo
+CLEAR = 0.55  # evidence on the beats above that between them: music has 0.6 and more, speech, rain and coloured noise up to 0.5
+FAIR = 0.25  # enough where the beats also lie on one line,
+ON_LINE = 0.05  # this close to it, in beats
+LEVEL = 0.12  # root mean square the network hears: its bands are log(1 + x), mastered songs lie there
+SILENT = 1e-5  # -100 dBFS
+MIN_VOTES = 4  # chord changes on one beat of the bar before downbeats move there,
+PLAIN = 2.0  # and so many times those on the first beat
+ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
+
+
+def fit_period(times: np.ndarray) -> tuple[float, float]:
+    """Seconds per beat and scatter in beats, from the longest run of one tempo: (n,) s, n >= 3 -> (period, scatter)."""
+    gaps = np.diff(times)
+    index = np.concatenate([[0], np.cumsum(np.maximum(1, np.round(gaps / np.median(gaps))))])
+    n = min(SLOPE_BEATS, len(times))
+    x, y = (np.lib.stride_tricks.sliding_window_view(a, n) for a in (index, times))
+    x = x - x.mean(axis=1, keepdims=True)
+    slopes = (x * y).sum(axis=1) / (x**2).sum(axis=1)
+    steady = np.abs(slopes / np.median(slopes) - 1) < SAME_TEMPO
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], steady, [False]]).astype(int)))
+    first, last = max(edges.reshape(-1, 2), key=lambda run: run[1] - run[0]) if len(edges) else (0, len(slopes))
+    run = slice(first, last - 1 + n)
+    period, start = np.polyfit(index[run], times[run], 1)
+    return float(period), float(np.std(times[run] - period * index[run] - start) / period)
+
+
+def octaves(bpm: float) -> tuple[float, ...]:
+    """Half and double of a tempo where people still tap them."""
+    low, high = ALTERNATIVES
+    return tuple(round(value, 2) for value in (bpm / 2, bpm * 2) if low <= value <= high)
+
+
+def _strength(evidence: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Evidence of any beat at and beside the frames: (n, 3), (k,) -> (k,)."""
+    beat = evidence[:, :2].sum(axis=1)
+    near = np.clip(frames[:, None] + np.arange(-1, 2), 0, len(beat) - 1)
+    return np.asarray(beat[near].max(axis=1))
+
+
+def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
+    """How far the evidence on the beats stands above that away from them."""
+    away = np.ones(len(evidence), bool)
+    away[np.clip(frames[:, None] + np.arange(-3, 4), 0, len(evidence) - 1)] = False
+    between = evidence[away, :2].sum(axis=1)
+    return float(np.median(_strength(evidence, frames)) - (between.mean() if len(between) else 0.0))
+
+
+def track(evidence: np.ndarray) -> tuple[Tempo, str | None]:
+    """Tempo and meter from (frames, 3) evidence at 50 frames a second; times from the first frame."""
+    bars = decode(evidence, BEAT_FPS)
+    if bars is None or len(bars.frames) < MIN_BEATS:
+        return Tempo(), None
+    period, scatter = fit_period(bars.frames / BEAT_FPS)
+    contrast = _contrast(evidence, bars.frames)
+    if contrast < FAIR or (contrast < CLEAR and scatter > ON_LINE):
+        return Tempo(), None
+    beats, bpm = bars.frames / BEAT_FPS, round(60 / period, 2)
+    return Tempo(bpm, octaves(bpm), beats, beats[bars.places == 0]), f"{bars.meter}/4"
+
+
+def align_bars(tempo: Tempo, chords: Sequence[Segment]) -> Tempo:
+    """Move the downbeats to the beat of the bar on which chords mostly change, where that is plain."""
+    if len(tempo.downbeats) < 2 or len(chords) < 2:
+        return tempo
+    first = int(np.searchsorted(tempo.beats, tempo.downbeats[0]))
+    bar = int(np.searchsorted(tempo.beats, tempo.downbeats[1])) - first
+    changes = np.array([chord.start for chord in chords[1:]])
+    nearest = np.abs(tempo.beats[:, None] - changes).argmin(axis=0)
+    votes = np.bincount((nearest - first) % bar, minlength=bar)
+    best = int(votes.argmax())
+    if votes[best] < MIN_VOTES or votes[best] < PLAIN * votes[0]:
+        return tempo
+    return replace(tempo, downbeats=tempo.beats[(first + best) % bar :: bar])
+
+
+def measure_tempo(samples: np.ndarray) -> tuple[Tempo, str | None]:
+    """Tempo, beats and meter: (n,) float32 at 16 kHz; times from its first sample."""
+    if len(samples) < MIN_BEATS * RATE // 4:
+        return Tempo(), None
+    level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    if level < SILENT:
+        return Tempo(), None
+    return track(beat_evidence(beat_bands(samples * np.float32(LEVEL / level))))
