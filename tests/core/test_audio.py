@@ -601,3 +601,12 @@ def test_windows_are_views_and_none_is_too_short_for_a_token(samples: int, lengt
 def test_an_audio_knows_where_it_is() -> None:
     audio = Audio(np.zeros(32_000, np.float32), Source("a.wav", 10.0, 44_100, 2, "pcm_16"), start_s=1.5)
     assert (audio.duration_s, audio.end_s) == (2.0, 3.5)
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("ocean.opus", 60.48), ("rlyeh.opus", 128.0)])
+def test_the_songs_of_the_repository_are_whole_and_small(name: str, seconds: float) -> None:
+    path = Path(__file__).parents[1] / "data" / name
+    assert path.stat().st_size < 1_000_000
+    audio = load(path)
+    assert audio.duration_s == pytest.approx(seconds, abs=0.01)
+    assert audio.warnings == ()
