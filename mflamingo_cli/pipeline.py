@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
+KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
 Path = str | os.PathLike[str] | BinaryIO
 
@@ -306,8 +307,7 @@ def _key(fact: measure.Key | None, claim: str | None, warnings: list[str]) -> Ke
         return _key_info(fact, "measured", claim, None)
     agreement = check.check_key(fact, claimed)
     if not agreement.agrees:
-        relation = f", its {agreement.relation} key" if agreement.relation else ""
-        warnings.append(f"key: measured {fact.name}, the model says {claim}{relation}")
+        warnings.append(f"key: measured {fact.name}, the model says {claim}{KEY_RELATIONS.get(agreement.relation, '')}")
     return _key_info(fact, "measured", claim, agreement.agrees)
 
 

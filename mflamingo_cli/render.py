@@ -6,6 +6,7 @@ Nothing that came from a file name or a model reaches the terminal unescaped. Ti
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Span, Tem
 from mflamingo_cli.tasks import short_chord
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
-SHOWN_CHORDS = 6  # of the chords that sound longest
+SHOWN_CHORDS = 5  # of the chords that sound longest
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -64,25 +65,22 @@ def number(value: float, digits: int = 1) -> str:
 Line = tuple[str, str, str]
 
 
-def _claim(source: str | None, claimed: str | None, agrees: bool | None) -> str:
-    """`measured`, and what the model says of it; nothing where nothing is known."""
-    if source != "measured" or not claimed:
-        return source or ""
-    return f"measured, model {'agrees' if agrees else 'says ' + claimed}"
+def _claim(source: str | None, claimed: bool, agrees: bool | None) -> str:
+    """`measured = model` or `measured ≠ model` where both speak; a warning says what the model says."""
+    return f"measured {'=' if agrees else '≠'} model" if source == "measured" and claimed else source or ""
 
 
 def _tempo(tempo: TempoInfo) -> Line:
     if tempo.bpm is None:
         return "tempo", "unknown", ""
     others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
-    claimed = None if tempo.claimed is None else number(tempo.claimed)
-    return "tempo", f"{number(tempo.bpm)} BPM{others}", _claim(tempo.source, claimed, tempo.agrees)
+    return "tempo", f"{number(tempo.bpm)} BPM{others}", _claim(tempo.source, tempo.claimed is not None, tempo.agrees)
 
 
 def _key(key: KeyInfo) -> Line:
     if key.name is None:
         return "key", "unknown", ""
-    return "key", f"{key.name} · Camelot {key.camelot} · Open Key {key.openkey}", _claim(key.source, key.claimed, key.agrees)
+    return "key", f"{key.name} · Camelot {key.camelot} · Open Key {key.openkey}", _claim(key.source, key.claimed is not None, key.agrees)
 
 
 def _loudness(result: Result) -> Line | None:
@@ -128,7 +126,7 @@ def lines(result: Result) -> list[Line]:
     found: list[Line | None] = [
         _tempo(result.tempo),
         _key(result.key),
-        ("meter", meter.value, meter.source or "") if meter.value else None,
+        ("meter", meter.value, _claim(meter.source, meter.agrees is not None, meter.agrees)) if meter.value else None,
         _chords(result.chords),
         _sections(result.sections),
         _loudness(result),
@@ -173,6 +171,11 @@ class TableWriter:
         self._console.print(panel)
 
 
+def _glued(text: str) -> str:
+    """A number and its unit, and a time and its name, stay on one line."""
+    return re.sub(r"(?<=[0-9]) (?=[%A-Za-z])|(?<=\b[A-Z]) (?=[0-9])| (?=[=≠] )|(?<=[=≠]) ", "\u00a0", text)
+
+
 def _body(record: Analysis) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if record.audio:
@@ -183,7 +186,7 @@ def _body(record: Analysis) -> list[RenderableType]:
         grid.add_column(ratio=1)
         grid.add_column(style="dim", justify="right")
         for name, value, source in lines(record.result):
-            grid.add_row(Text(name), Text(safe(value)), Text(safe(source)))
+            grid.add_row(Text(name), Text(_glued(safe(value))), Text(_glued(source)))
         parts += [Text(""), grid]
     for text, style in ((record.thinking, "dim"), (record.result and record.result.caption, ""), (record.text, "")):
         if text:
