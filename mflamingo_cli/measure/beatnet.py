@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mflamingo_cli.measure.networks import load_weights, lstm_long, softmax
+from mflamingo_cli.measure.networks import load_weights, lstm, softmax
 
 
 def beat_evidence(bands: np.ndarray) -> np.ndarray:
@@ -19,5 +19,5 @@ def beat_evidence(bands: np.ndarray) -> np.ndarray:
     pooled = np.maximum(even, odd).reshape(len(bands), 2, -1) + weights["conv_b"][:, None]
     hidden = np.maximum(pooled, 0.0).reshape(len(bands), -1) @ weights["dense"] + weights["dense_b"]
     for layer in range(2):
-        hidden = lstm_long(hidden, *(weights[f"lstm{layer}_{part}"] for part in "xhb"))
+        hidden = lstm(hidden, *(weights[f"lstm{layer}_{part}"] for part in "xhb"))
     return softmax(hidden @ weights["head"] + weights["head_b"])

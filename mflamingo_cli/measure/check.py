@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mflamingo_cli.measure.facts import Key, Mode, pitch_class
 
-TEMPO_TOLERANCE = 0.04  # relative, as in MIREX tempo estimation
+TEMPO_TOLERANCE = 0.04 + 1e-9  # relative, 4 % included, as in MIREX tempo estimation
 LOWEST_BPM, HIGHEST_BPM = 20.0, 400.0  # outside, a number is not a tempo
 RATIOS = {"double": 2.0, "half": 0.5, "triple": 3.0, "third": 1 / 3, "three halves": 1.5, "two thirds": 2 / 3}  # claim over fact
 MAX_TEXT = 4000  # characters that are read

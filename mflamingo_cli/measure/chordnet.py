@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mflamingo_cli.measure.networks import Weights, activate, convolve, load_weights, lstm_long, moments, pool, softmax
+from mflamingo_cli.measure.networks import Weights, activate, convolve, load_weights, lstm, moments, pool, softmax
 
 STRETCH = 1000  # frames, 23.2 s: LSTM_TRAIN_LENGTH of the published training
 MARGIN = 12  # frames that a stretch hears of its neighbours: ten 3-frame layers reach 10 frames
@@ -51,7 +51,7 @@ def chord_evidence(spectrogram: np.ndarray) -> ChordEvidence:
     for start, end in pairwise(edges.tolist()):
         low, high = max(0, start - MARGIN), min(n_frames, end + MARGIN)
         hidden[start:end] = convolutions(spectrogram[low:high], weights)[start - low : end - low]
-    forward = lstm_long(hidden, *(weights[f"forward_{part}"] for part in "xhb"))
-    backward = lstm_long(hidden[::-1], *(weights[f"backward_{part}"] for part in "xhb"))[::-1]
+    forward = lstm(hidden, *(weights[f"forward_{part}"] for part in "xhb"))
+    backward = lstm(hidden[::-1], *(weights[f"backward_{part}"] for part in "xhb"))[::-1]
     logits = np.concatenate([forward, backward], axis=1) @ weights["head"] + weights["head_b"]
     return ChordEvidence(*(softmax(part) for part in np.split(logits, np.cumsum(HEADS)[:-1], axis=1)))

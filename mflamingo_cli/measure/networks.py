@@ -10,8 +10,6 @@ from importlib.resources import files
 
 import numpy as np
 
-CHUNK = 512  # frames that one row of a recurrent batch answers for
-WARM_UP = 256  # frames it hears before (and after) that; see test_chunked_recurrence_equals_the_long_one
 BLOCK = 16  # frames convolved at a time, so that a block stays in the second-level cache
 EPSILON = 1e-5  # of the instance norms (torch's default)
 SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, arXiv 1706.02515
@@ -32,42 +30,22 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def lstm(x: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """LSTM (gates i, f, g, o) of a batch from the zero state: (steps, batch, n_in) -> (steps, batch, n_hidden)."""
-    steps, batch, n_in = x.shape
-    n = w_h.shape[0]
+    """LSTM (gates i, f, g, o) along a song from the zero state: (steps, n_in) -> (steps, n_hidden)."""
+    n = len(w_h)
     half = np.full(4 * n, 0.5, np.float32)  # sigmoid(a) = (1 + tanh(a / 2)) / 2: one tanh serves all gates
     half[2 * n : 3 * n] = 1.0
     recurrent = w_h * half
-    gates = (x.reshape(-1, n_in) @ (w_x * half) + bias * half).reshape(steps, batch, 4 * n)
-    cell, hidden = np.zeros((batch, n), np.float32), np.zeros((batch, n), np.float32)
-    out = np.empty((steps, batch, n), np.float32)
-    for step in range(steps):
-        gate = gates[step]
+    gates = x @ (w_x * half) + bias * half
+    cell, hidden = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    out = np.empty((len(x), n), np.float32)
+    for step, gate in enumerate(gates):
         gate += hidden @ recurrent
         np.tanh(gate, out=gate)
         sigmoid = gate * 0.5
         sigmoid += 0.5
-        cell *= sigmoid[:, n : 2 * n]
-        cell += sigmoid[:, :n] * gate[:, 2 * n : 3 * n]
-        hidden = np.multiply(sigmoid[:, 3 * n :], np.tanh(cell), out=out[step])
-    return out
-
-
-def lstm_long(x: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """LSTM along a whole song, chunks side by side, each after a warm-up: (frames, n_in) -> (frames, n_hidden).
-
-    Up to CHUNK + WARM_UP frames this is the plain recurrence.
-    """
-    n_frames = len(x)
-    if n_frames <= CHUNK + WARM_UP:
-        return lstm(x[:, None], w_x, w_h, bias)[:, 0]
-    starts = np.arange(0, n_frames - WARM_UP, CHUNK)  # the first row starts at the true beginning, its warm-up is answered too
-    index = np.minimum(starts + np.arange(CHUNK + WARM_UP)[:, None], n_frames - 1)  # (steps, rows)
-    hidden = lstm(x[index], w_x, w_h, bias)
-    out = np.empty((n_frames, w_h.shape[0]), np.float32)
-    out[:WARM_UP] = hidden[:WARM_UP, 0]
-    body = hidden[WARM_UP:].transpose(1, 0, 2).reshape(-1, w_h.shape[0])
-    out[WARM_UP:] = body[: n_frames - WARM_UP]
+        cell *= sigmoid[n : 2 * n]
+        cell += sigmoid[:n] * gate[2 * n : 3 * n]
+        hidden = np.multiply(sigmoid[3 * n :], np.tanh(cell), out=out[step])
     return out
 
 

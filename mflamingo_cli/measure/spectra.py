@@ -18,6 +18,7 @@ CQT_HOP = 256  # 23.22 ms, the published 512 at 22 050 Hz
 CQT_FPS = CQT_RATE / CQT_HOP
 N_FULL = 220  # bins below 2.24 kHz see phase; above, their kernels fit in two hops and weigh an STFT (librosa's hybrid CQT)
 N_STFT = 512  # 46 ms at CQT_RATE
+AUDIBLE = 1e-6  # of the loudest energy: what is below does not tell the tuning
 _WIDTH = 2.0 ** (2 / BINS_PER_OCTAVE)
 QUALITY = (_WIDTH + 1) / (_WIDTH - 1)  # 51.9: cycles in a kernel
 BLOCK = 1024  # frames whose samples are laid out at a time
@@ -38,7 +39,7 @@ def frames(samples: np.ndarray, size: int, hop: int, count: int, first: int = 0)
     low, high = max(start, 0), min(stop, len(samples))
     if high > low:
         padded[low - start : high - start] = samples[low:high]
-    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, size)[::hop])
+    return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop].copy()
 
 
 def _hann(n: int) -> np.ndarray:
@@ -108,12 +109,11 @@ def tuning_of(spectrogram: np.ndarray) -> float:
     """
     low, high = 2 * BINS_PER_OCTAVE, 6 * BINS_PER_OCTAVE  # C3..C7: narrow enough kernels, and still tonal
     energy = np.square(spectrogram[:, low:high], dtype=np.float64)
-    peaks = energy[:, 1:-1] * ((energy[:, 1:-1] > energy[:, :-2]) & (energy[:, 1:-1] > energy[:, 2:]))
-    weight = np.sqrt(peaks)
-    left, mid, right = (np.log(energy[:, i : i + peaks.shape[1]] + 1e-12) for i in range(3))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        offset = np.where(weight > 0, 0.5 * (left - right) / (left - 2 * mid + right), 0.0)  # of the peak, in bins
-    angle = 2 * np.pi / 3 * (np.arange(1, peaks.shape[1] + 1) + offset)
+    left, mid, right = (np.log(energy[:, i : i + energy.shape[1] - 2] + 1e-30) for i in range(3))
+    peak = (mid > left) & (mid > right) & (energy[:, 1:-1] > AUDIBLE * energy.max())
+    weight = np.where(peak, spectrogram[:, low + 1 : high - 1], 0.0)
+    offset = np.where(peak, 0.5 * (left - right) / np.where(peak, left - 2 * mid + right, 1.0), 0.0)  # of the peak, in bins
+    angle = 2 * np.pi / 3 * (np.arange(1, weight.shape[1] + 1) + offset)
     return float(np.angle((weight * np.exp(1j * angle)).sum()) / (2 * np.pi))
 
 

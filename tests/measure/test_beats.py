@@ -1,0 +1,92 @@
+"""The bar-pointer decoder finds the likeliest path, and the line through its beats is the tempo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mflamingo_cli.measure import beats
+from mflamingo_cli.measure.facts import Segment, Tempo
+from mflamingo_cli.measure.tempo import align_bars, fit_period, octaves, track
+
+FPS = 50.0
+SAME = 1e-6  # log-likelihoods, float64
+EXACT = 0.001  # relative error of a line through frame-quantised beats
+
+
+def evidence(bpm: float, meter: int, seconds: float = 30.0, offset: float = 0.2, noise: float = 0.0) -> np.ndarray:
+    """What a perfect network says about a metronome."""
+    out = np.full((int(seconds * FPS), 3), 0.02)
+    for i, time in enumerate(np.arange(offset, seconds - 0.1, 60 / bpm)):
+        out[round(time * FPS), 1 if i % meter == 0 else 0] = 0.9
+    out[:, :2] += noise * np.random.default_rng(0).random((len(out), 2))
+    out[:, 2] = np.maximum(1 - out[:, :2].sum(axis=1), 0.02)
+    return out.astype(np.float32)
+
+
+@pytest.mark.parametrize("meter", [3, 4])
+@pytest.mark.parametrize("bpm", [62.0, 97.3, 128.0, 190.0])
+def test_a_metronome_has_its_tempo_and_meter(bpm: float, meter: int) -> None:
+    tempo, bars = track(evidence(bpm, meter, noise=0.1))
+    assert tempo.bpm == pytest.approx(bpm, rel=EXACT * 2)
+    assert bars == f"{meter}/4"
+    assert np.allclose(np.diff(tempo.downbeats), meter * 60 / bpm, atol=2.1 / FPS)
+
+
+def _dense(heard: np.ndarray, intervals: np.ndarray, meter: int) -> float:
+    """The textbook model: one state for each frame of each beat length and place."""
+    logs = np.log(np.maximum(heard, beats.FLOOR)).astype(float)
+    logs[:, 2] -= np.log(beats.BEAT_PART - 1)
+    change = -beats.TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)
+    change -= np.log(np.exp(change).sum(axis=0))
+    states = {(place, i): np.zeros(length) for place in range(meter) for i, length in enumerate(intervals)}
+    for t, frame in enumerate(logs):
+        new = {}
+        for (place, i), row in states.items():
+            moved = row.copy()
+            if t > 0:
+                moved[1:] = row[:-1]
+                moved[0] = max(states[(place - 1) % meter, j][-1] + change[i, j] for j in range(len(intervals)))
+            on = -(-int(intervals[i]) // beats.BEAT_PART)
+            moved[:on] += frame[1 if place == 0 else 0]
+            moved[on:] += frame[2]
+            new[place, i] = moved
+        states = new
+    return max(row.max() for row in states.values())
+
+
+def test_equals_the_dense_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    intervals = np.arange(4, 9)
+    heard = np.random.default_rng(3).dirichlet([0.4, 0.2, 1.0], 60).astype(np.float32)
+    _, found = beats._viterbi(heard, intervals)
+    for meter in beats.METERS:
+        assert found[meter] == pytest.approx(_dense(heard, intervals, meter), abs=SAME)
+
+
+def test_nothing_beats_in_silence() -> None:
+    flat = np.tile(np.array([0.01, 0.01, 0.98], np.float32), (500, 1))
+    assert track(flat)[0].bpm is None
+
+
+def test_a_slip_does_not_bend_the_line() -> None:
+    times = np.arange(60) * 0.5
+    times[50:] += 0.2
+    assert 60 / fit_period(times)[0] == pytest.approx(120, rel=EXACT)
+
+
+def test_a_missed_beat_does_not_change_the_tempo() -> None:
+    assert 60 / fit_period(np.delete(np.arange(40) * 0.5, [7, 20]))[0] == pytest.approx(120, rel=EXACT)
+
+
+def test_octaves_are_those_that_people_tap() -> None:
+    assert octaves(87.5) == (43.75, 175.0)
+    assert octaves(60.0) == (120.0,)
+    assert octaves(160.0) == (80.0,)
+
+
+def test_downbeats_go_where_chords_change() -> None:
+    times = np.arange(32) * 0.5
+    tempo = Tempo(120.0, (), times, times[::4])
+    chords = tuple(Segment(1.0 + 2 * i, 3.0 + 2 * i, "C:maj") for i in range(7))
+    assert np.array_equal(align_bars(tempo, chords).downbeats, times[2::4])
+    assert align_bars(tempo, chords[:3]) is tempo
