@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt
-from mflamingo_cli.backends.cores import physical_cores
+from mflamingo_cli.backends.cores import useful_threads
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, group_by_prefix
@@ -42,7 +42,7 @@ class GgufBackend:
 
     def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
         options = options or OpenOptions()
-        threads = options.threads or physical_cores()
+        threads = options.threads or useful_threads(text.stat().st_size + audio.stat().st_size)
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
         geometry = geometry_of(audio_keys, text_keys)
         self._mel = LogMel(geometry.mel)
@@ -135,7 +135,7 @@ def _info(
         backend="gguf",
         device=device,
         dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
-        reason=f"{device} with {threads} threads (physical cores), KV cache {options.kv_type}",
+        reason=f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {options.kv_type}",
         context_length=geometry.text.context_length,
         geometry=geometry,
         abilities=None if abilities is None else frozenset(abilities),

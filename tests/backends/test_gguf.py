@@ -15,6 +15,7 @@ import pytest
 import quant
 from mflamingo_cli.backends import ggml, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.cores import physical_cores, useful_threads
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from tests import checkpoints
@@ -172,3 +173,8 @@ def test_a_directory_without_its_audio_part_is_named(pair: tuple[Path, Path], tm
 def test_choices_that_do_not_exist_are_usage_errors(options: OpenOptions, pair: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match="choose"):
         open_backend(str(pair[0]), options)
+
+
+def test_a_small_model_runs_on_one_thread_and_a_large_one_on_all_cores() -> None:
+    assert useful_threads(9_000_000) == 1
+    assert useful_threads(5_000_000_000) == physical_cores()
