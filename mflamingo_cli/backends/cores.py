@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-
 BYTES_PER_THREAD = 64 << 20  # of weights; below, ggml's threads spend their time waiting for each other at every operation
 
 
