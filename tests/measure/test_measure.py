@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_song_has_its_chords(name: str, bars: list[str], bpm: float) -> None:
 def test_spans_cover_the_clip_without_holes(name: str) -> None:
     chords = facts(name).chords
     assert chords[0].start == 0
-    assert all(a.end == b.start for a, b in zip(chords[:-1], chords[1:], strict=True))
+    assert all(a.end == b.start for a, b in pairwise(chords))
     assert chords[-1].end == pytest.approx(len(song(*{"loop": (LOOP, 112.0), "home": (HOME, 96.0)}[name])) / RATE, abs=0.01)
 
 
