@@ -1,0 +1,45 @@
+"""The embedded model: its GGUF pair answers like the checkpoint beside it, on a real song and on trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mflamingo_cli.backends import embedded_directory, open_backend
+from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.core.audio import Audio, load
+from mflamingo_cli.tasks import ANALYZE, grounded_prompt
+
+SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
+KNOWN = "Measured facts: tempo 97.3 BPM; key G# minor."
+LARGEST_BYTES = 25_000_000  # what a package on an index may reasonably carry
+
+
+@pytest.fixture(scope="module", params=[(0.0, 20.0), (0.0, 60.0)], ids=["20 s", "60 s"])
+def excerpt(request: pytest.FixtureRequest) -> Audio:
+    start, end = request.param
+    return load(SONG, start_s=start, end_s=end)
+
+
+def answers(backend: Backend, audio: Audio) -> list[str]:
+    asked = [task for task in ANALYZE if backend.info.abilities is None or task.name in backend.info.abilities]
+    prompts = [Prompt(task.prompt) for task in asked] + [Prompt(grounded_prompt(asked[-1].prompt, KNOWN))]
+    return [completion.text for completion in complete(backend, backend.encode(audio), prompts, GenerateOptions(max_new_tokens=60))]
+
+
+def test_gguf_and_checkpoint_say_the_same_words(excerpt: Audio) -> None:
+    with (
+        open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as gguf,
+        open_backend("mini", OpenOptions("torch", "cpu", "fp32", threads=1)) as torch,
+    ):
+        assert gguf.info.abilities == torch.info.abilities
+        assert gguf.info.revision == torch.info.revision
+        assert gguf.info.geometry == torch.info.geometry
+        assert answers(gguf, excerpt) == answers(torch, excerpt)
+
+
+def test_both_forms_together_stay_small() -> None:
+    files = [path for path in embedded_directory().rglob("*") if path.suffix in (".gguf", ".safetensors", ".json", ".jinja")]
+    assert len(files) >= 3
+    assert sum(path.stat().st_size for path in files) <= LARGEST_BYTES
