@@ -131,7 +131,7 @@ _CHORD = re.compile(
 )
 _CHORD_WORD = {"major": "", "minor": "m", "diminished": "dim", "augmented": "aug", None: ""}
 _CHORD_SHORT = {"maj": "", "min": "m", "min7": "m7", "min9": "m9", "min7b5": "m7b5", "M7": "maj7", "hdim7": "m7b5"}
-_CHORD_SHORT |= {"ø": "m7b5", "°": "dim", "+": "aug"}
+_CHORD_SHORT |= {"ø": "m7b5", "°": "dim", "+": "aug", "maj6": "6", "min6": "m6"}
 
 
 def short_chord(label: str) -> str | None:

@@ -80,10 +80,10 @@ def sft(config: Config, work: Work = WORK) -> None:
     from mflamingo_cli.train.stages import run
 
     stage = _stage(config)
-    if "WORLD_SIZE" in os.environ:  # started by torchrun: one process per core or GPU
+    if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core
         import torch
 
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        torch.distributed.init_process_group("gloo")
     try:
         for report in run(work, stage):
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
@@ -102,23 +102,26 @@ def evaluate(
     model: Annotated[Path, typer.Option("--model", help="A checkpoint directory to measure.", exists=True, file_okay=False)],
     split: Annotated[str, typer.Option("--split", help="The clips to hear: dev or test.")] = "test",
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many.")] = None,
+    seconds: Annotated[
+        list[float] | None, typer.Option("--seconds", help="Hear so much of each clip; may be given again. [default: 20]")
+    ] = None,
+    facts: Annotated[int, typer.Option("--facts", min=0, help="How many captions with facts in the prompt.")] = 400,
     heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as ears-long.")] = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Estimate keys with librosa beside (slow; needs librosa).")] = False,
+    baseline: Annotated[int, typer.Option("--baseline", min=0, help="Of how many clips librosa estimates the key too.")] = 0,
     work: Work = WORK,
     as_json: Json = False,
 ) -> None:
     """Measure keys, chords, copied facts and honesty, each beside the best constant answer."""
     _need_extra()
-    from mflamingo_cli.train.evaluate import report
+    from mflamingo_cli.train.evaluate import EvalConfig, report
 
-    scores = list(report(model, work, split, clips, heads, baseline))
-    if as_json:
-        print(json.dumps([{**asdict(score), "error": score.error, "claimed": score.claimed} for score in scores]))
-        return
-    for score in scores:
+    for score in report(model, work, EvalConfig(split, clips, tuple(seconds or (20.0,)), facts, heads, baseline)):
+        if as_json:
+            print(json.dumps({**asdict(score), "error": score.error, "claimed": score.claimed}), flush=True)
+            continue
         constant = "" if score.constant is None else f"{score.constant:.3f}"
         claim = "  claimed" if score.claimed else ""
-        print(f"{score.name:<44} {score.value:.3f} ±{score.error:.3f}  constant {constant:<6} n={score.n}{claim}")
+        print(f"{score.name:<44} {score.value:.3f} ±{score.error:.3f}  constant {constant:<6} n={score.n}{claim}", flush=True)
 
 
 @app.command("export", context_settings=HELP_OPTIONS)

@@ -263,18 +263,22 @@ def think(intent: str, facts: Facts, heard: Facts | None = None) -> str:
 
 # --- facts -----------------------------------------------------------------------------------------------------------
 
-_SUFFIXES = ("", "m", "7", "maj7", "m7", "dim", "sus4", "sus2", "6", "9", "aug", "m7b5", "m6", "dim7", "add9", "m9")
+_COMMON = ("", "m", "7", "maj7", "m7")
+_RARE = ("dim", "sus4", "sus2", "aug", "m7b5", "dim7", "6", "m6", "9", "maj9", "m9", "add9")
+_MEASURED_ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as measure/chords.py spells them
 _LETTER_NAMES = ("C", "C#", "Db", "D", "D#", "Eb", "E", "F", "F#", "Gb", "G", "G#", "Ab", "A", "A#", "Bb", "B")
+
+
+def random_chord(rng: np.random.Generator) -> str:
+    """A chord name: mostly spelled as measured, one in four of a rare kind."""
+    root = rng.choice(_MEASURED_ROOTS if rng.random() < 0.8 else _LETTER_NAMES)
+    return str(root) + str(rng.choice(_COMMON if rng.random() < 0.75 else _RARE))
 
 
 def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
     """Values nobody measured, each field present with probability `share`: what copying must work for."""
     share = float(rng.choice([0.35, 0.7, 0.9, 1.0])) if share is None else share
-    suffix_p = np.array([8, 7] + [1.2] * (len(_SUFFIXES) - 2))
-    names = [
-        str(rng.choice(_LETTER_NAMES)) + str(rng.choice(_SUFFIXES, p=suffix_p / suffix_p.sum()))
-        for _ in range(int(rng.integers(1, GROUND_CHORDS + 1)))
-    ]
+    names = [random_chord(rng) for _ in range(int(rng.integers(1, GROUND_CHORDS + 1)))]
     bpm, lufs = np.exp(rng.uniform(np.log(36), np.log(240))), rng.uniform(-42, -2)
     values = {
         "tempo": f"{bpm:.1f}".removesuffix(".0") if rng.random() < 0.8 else f"{bpm:.0f}",
@@ -364,8 +368,20 @@ def draw_kind(rng: np.random.Generator) -> str:
     return list(KINDS)[rng.choice(len(KINDS), p=weights / weights.sum())]
 
 
+CHORD_DRILL = 0.5  # of the exchanges without audio: chord names are the hardest facts to repeat
+
+
+def _chord_drill(rng: np.random.Generator) -> Turn:
+    """Many chords and little else, to be repeated."""
+    facts = random_facts(rng, 0.15) | {"chords": " ".join(dict.fromkeys(random_chord(rng) for _ in range(GROUND_CHORDS)))}
+    kind = str(rng.choice(["chords", "chords", "first_chord", "caption:short", "caption:technical", "caption:critic", "caption:full"]))
+    return make_turn(rng, kind, facts, None)
+
+
 def text_turn(rng: np.random.Generator) -> Turn:
     """An exchange without audio, with random facts (sometimes none), sometimes after another one."""
+    if rng.random() < CHORD_DRILL:
+        return _chord_drill(rng)
     facts = {} if rng.random() < 0.06 else random_facts(rng)
     turn = make_turn(rng, draw_kind(rng), facts, None)
     if rng.random() < 0.06:

@@ -28,7 +28,6 @@ from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, MINI_MEL, NO_CHORD, Cli
 from mflamingo_cli.train.loop import CHECKPOINT
 from mflamingo_cli.train.objectives import DenseHeads, Excerpt, Speech
 
-BASELINE_CLIPS = 200  # librosa takes about a second for each
 CLAIM_SIGMAS = 2.0  # an ability is claimed when it beats its constant answer by this many standard errors
 MIREX = {0: 1.0, "fifth": 0.5, "relative": 0.3, "parallel": 0.2}
 KOSTKA_PAYNE = {
@@ -288,6 +287,7 @@ def grounding(
 ) -> list[Score]:
     """Random facts in prompts of all caption styles, with and without audio: facts copied, captions without a slip, inventions."""
     rng = np.random.default_rng(seed)
+    fields: dict[str, list[float]] = {}
     facts_right: list[float] = []
     whole: list[float] = []
     false: list[float] = []
@@ -303,10 +303,13 @@ def grounding(
             said = split_thinking(text).answer or ""
             marks = copied(said, facts)
             facts_right += [float(ok) for ok in marks.values()]
+            for name, ok in marks.items():
+                fields.setdefault(name, []).append(float(ok))
             whole.append(float(all(marks.values())))
             false.append(float(invented(said, facts)))
     return [
         Score("facts copied exactly", float(np.mean(facts_right)), 0.0, len(facts_right)),
+        *(Score(f"copied {name}", float(np.mean(marks)), 0.0, len(marks)) for name, marks in sorted(fields.items())),
         Score("captions with every fact exact", float(np.mean(whole)), 0.0, len(whole)),
         Score("captions with an invented number or key", float(np.mean(false)), None, len(false)),
     ]
@@ -335,28 +338,38 @@ def honesty(
     ]
 
 
-def report(directory: Path, work: Path, split: str, limit: int | None, heads: str | None, baseline: bool) -> Iterator[Score]:
-    """All figures of a checkpoint directory, in the order of the card."""
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to measure: `clips` of a split at lengths of `seconds`, `facts` grounded captions, dense `heads` of a run, librosa beside."""
+
+    split: str = "test"
+    clips: int | None = None
+    seconds: tuple[float, ...] = (20.0,)
+    facts: int = 400
+    heads: str | None = None
+    baseline: int = 0
+
+
+def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
+    """All figures of a checkpoint directory that are asked for, in the order of the card."""
     from mflamingo_cli.core.model import load
     from mflamingo_cli.train.stages import load_parts
 
     model = load(directory)
     speech = Speech(Tokenizer.from_file(str(directory / "tokenizer.json")), (directory / "chat_template.jinja").read_text(encoding="utf-8"))
-    clips = prepared(work / "data" / split, limit)
-    for seconds in (10, 20, 60):
+    clips = prepared(work / "data" / config.split, config.clips)
+    for seconds in config.seconds:
         yield from spoken(model, speech, clips, seconds)
-    audio = [excerpt for excerpt, _ in excerpts(model, clips[:40], 20)]
-    yield from grounding(model, speech, audio, 400)
-    yield from honesty(model, speech, audio, 120)
-    if heads is not None:
-        reader = DenseHeads(model.config.text_config.hidden_size).eval()
-        load_parts(model, work / "runs" / heads / CHECKPOINT, reader)
-        yield from dense(model, reader, clips, 20)
-    if baseline:
-        rows = [
-            (clip.row, samples)
-            for clip, (_, samples) in zip(clips[:BASELINE_CLIPS], excerpts(model, clips[:BASELINE_CLIPS], 20), strict=False)
-        ]
-        yield from key_scores(
-            "librosa key 20 s", [(row["tonic"], row["mode"]) for row, _ in rows], [librosa_key(samples) for _, samples in rows]
-        )
+        if config.heads is not None:
+            reader = DenseHeads(model.config.text_config.hidden_size).eval()
+            load_parts(model, work / "runs" / config.heads / CHECKPOINT, reader)  # with the projector that the heads were trained on
+            yield from dense(model, reader, clips, seconds)
+            model = load(directory)
+    if config.facts:
+        audio = [excerpt for excerpt, _ in excerpts(model, clips[:40], 20)]
+        yield from grounding(model, speech, audio, config.facts)
+        yield from honesty(model, speech, audio, max(16, config.facts // 3))
+    if config.baseline:
+        rows = [(clip.row, clip.samples()[: 20 * 16_000]) for clip in clips[: config.baseline]]
+        keys = [(row["tonic"], row["mode"]) for row, _ in rows]
+        yield from key_scores("librosa key 20 s", keys, [librosa_key(samples) for _, samples in rows])

@@ -326,7 +326,7 @@ class AlignObjective:
         *,
         tokens: int = 4500,
         turns: int = 6,
-        text_batch: int = 6,
+        text_batch: int = 28,
     ) -> None:
         self.model, self.speech, self.tokens, self.turns = model, speech, tokens, turns
         self.excerpts = {length: items for length, items in excerpts.items() if items}
@@ -349,7 +349,7 @@ class AlignObjective:
         loss, weight, right = next_token_loss(self.model, hidden, packed.ids, packed.weights)
         count = int((packed.weights[:, 1:] > 0).sum())
         text_loss, numbers = self.text.loss(texts)
-        return loss / weight + 0.3 * text_loss, {
+        return loss / weight + text_loss, {
             "token_acc": right / count,
             "text_acc": numbers["token_acc"],
             "audio_tokens": packed.audio.shape[1],

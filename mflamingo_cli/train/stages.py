@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import distributed
 from transformers import MusicFlamingoForConditionalGeneration
 
 from mflamingo_cli.core.mel import LogMel
@@ -47,6 +48,7 @@ class StageConfig:
     tokens: int = 4500  # speech: positions in a batch
     turns: int = 6  # speech: exchanges about an excerpt
     batch: int = 48  # text: exchanges in a batch
+    text_batch: int = 28  # speech: exchanges without audio beside those with
     model: build.ModelSizes = field(default_factory=build.ModelSizes)
 
 
@@ -139,10 +141,20 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
     if config.objective == "speech":
         folder = work / "runs" / config.name / "excerpts"
         ears = ears_of(work, config)
-        for _ in cache_excerpts(model, clips, folder, ears, config.rounds):
-            pass
-        return AlignObjective(model, speech, load_excerpts(folder, ears), tokens=config.tokens, turns=config.turns)
+        if first_process():
+            for _ in cache_excerpts(model, clips, folder, ears, config.rounds):
+                pass
+        if distributed.is_initialized():
+            distributed.barrier()
+        return AlignObjective(
+            model, speech, load_excerpts(folder, ears), tokens=config.tokens, turns=config.turns, text_batch=config.text_batch
+        )
     raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech")
+
+
+def first_process() -> bool:
+    """Whether this process writes files: the only one, or the first of a group."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def run(work: Path, config: StageConfig) -> Iterator[Report]:
