@@ -18,6 +18,7 @@ CQT_HOP = 256  # 23.22 ms, the published 512 at 22 050 Hz
 CQT_FPS = CQT_RATE / CQT_HOP
 N_FULL = 220  # bins below 2.24 kHz see phase; above, their kernels fit in two hops and weigh an STFT (librosa's hybrid CQT)
 N_STFT = 512  # 46 ms at CQT_RATE
+TUNING_FRAMES = 8192  # of a long song, spread over it, tell its tuning
 AUDIBLE = 1e-6  # of the loudest energy: what is below does not tell the tuning
 _WIDTH = 2.0 ** (2 / BINS_PER_OCTAVE)
 QUALITY = (_WIDTH + 1) / (_WIDTH - 1)  # 51.9: cycles in a kernel
@@ -108,6 +109,7 @@ def tuning_of(spectrogram: np.ndarray) -> float:
     The energy of the three bins of each semitone turns around a circle; its mean angle is the deviation.
     """
     low, high = 2 * BINS_PER_OCTAVE, 6 * BINS_PER_OCTAVE  # C3..C7: narrow enough kernels, and still tonal
+    spectrogram = spectrogram[:: -(-len(spectrogram) // TUNING_FRAMES)]
     energy = np.square(spectrogram[:, low:high], dtype=np.float64)
     left, mid, right = (np.log(energy[:, i : i + energy.shape[1] - 2] + 1e-30) for i in range(3))
     peak = (mid > left) & (mid > right) & (energy[:, 1:-1] > AUDIBLE * energy.max())
@@ -133,7 +135,7 @@ def _beat_filters() -> np.ndarray:
     return np.asarray(filters / filters.sum(axis=0))
 
 
-def beat_bands(samples: np.ndarray) -> np.ndarray:
+def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Log band magnitudes and their rise over one frame, 50 a second: (n,) at 16 kHz -> (ceil(n / 320), 272) float32.
 
     The network was trained on bands up to 11 kHz, 16 kHz audio ends at 8: the missing ones follow the highest heard ones.
@@ -141,7 +143,7 @@ def beat_bands(samples: np.ndarray) -> np.ndarray:
     n_frames = -(-len(samples) // BEAT_HOP)
     filters = _beat_filters()
     n_bands = filters.shape[1]
-    window = (np.hanning(BEAT_FRAME) * 1411 / BEAT_FRAME).astype(np.float32)  # magnitudes as of the published frame
+    window = (np.hanning(BEAT_FRAME) * gain * 1411 / BEAT_FRAME).astype(np.float32)  # magnitudes as of the published frame
     out = np.empty((n_frames, 2 * n_bands), np.float32)
     bands, rise = out[:, :n_bands], out[:, n_bands:]
     for first in range(0, n_frames, BLOCK):

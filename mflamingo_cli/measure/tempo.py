@@ -100,4 +100,4 @@ def measure_tempo(samples: np.ndarray) -> tuple[Tempo, str | None]:
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     if level < SILENT:
         return Tempo(), None
-    return track(beat_evidence(beat_bands(samples * np.float32(LEVEL / level))))
+    return track(beat_evidence(beat_bands(samples, LEVEL / level)))
