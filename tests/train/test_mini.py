@@ -1,0 +1,53 @@
+"""The embedded model keeps its promises: given facts are repeated exactly, what cannot be heard is admitted."""
+
+import numpy as np
+import pytest
+
+from mflamingo_cli import tasks
+from mflamingo_cli.backends import open_backend
+from mflamingo_cli.backends.base import GenerateOptions, Prompt, complete
+from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
+from mflamingo_cli.train import data
+from mflamingo_cli.train.evaluate import copied, invented
+
+OPTIONS = GenerateOptions(max_new_tokens=220)
+FACTS = (  # written down, never drawn: values a listener would find odd
+    {"tempo": "87.5", "key": "A minor", "meter": "4/4", "chords": "C G Am F", "sections": "5", "loudness": "-9.8", "duration": "213"},
+    {"tempo": "143.7", "key": "F# major", "meter": "7/8", "chords": "F#maj7 Bm", "sections": "11", "loudness": "-21.4", "duration": "61"},
+    {"tempo": "66", "key": "Eb minor", "chords": "Ebm Gb7"},
+    {"meter": "3/4", "loudness": "-14", "duration": "1204"},
+)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    with open_backend("mini") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def song(mini):
+    seconds = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    samples = sum(0.1 * np.sin(2 * np.pi * hertz * seconds) for hertz in (261.6, 329.6, 392.0)).astype(np.float32)
+    return mini.encode(Audio(samples, Source("-", 6.0, SAMPLE_RATE, 1, "test")))
+
+
+@pytest.mark.parametrize("style", ["full", "short", "technical", "critic"])
+def test_measured_facts_are_repeated_exactly(mini, song, style):
+    prompts = [Prompt(tasks.grounded_prompt(tasks.CAPTION_STYLES[style], data.ground_text(facts))) for facts in FACTS]
+    for facts, answer in zip(FACTS, complete(mini, song, prompts, OPTIONS), strict=True):
+        assert all(copied(answer.text, facts).values()), (facts, answer.text)
+        assert not invented(answer.text, facts), (facts, answer.text)
+
+
+def test_what_cannot_be_heard_is_admitted(mini, song):
+    questions = ["Who is the artist?", "What are the lyrics?", "What year was it released?"]
+    answers = complete(mini, song, [Prompt(question) for question in questions], OPTIONS)
+    assert [answer.text for answer in answers] == [data.CANNOT] * 3
+
+
+def test_thinking_has_the_documented_form(mini, song):
+    [answer] = complete(mini, song, [Prompt(tasks.think_prompt("What is the key?"))], OPTIONS)
+    thought = tasks.split_thinking(answer.text)
+    assert thought.thinking
+    assert tasks.parse_key(thought.answer or "")
