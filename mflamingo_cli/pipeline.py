@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
+WORTH_SAYING_S = 1.0  # of a song that the model did not hear: less is the last echo
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
 Path = str | os.PathLike[str] | BinaryIO
@@ -241,7 +242,7 @@ def _audio_info(audio: Audio, excerpt: Audio, info: BackendInfo) -> schema.Audio
 def _limits(request: Request, audio: Audio, excerpt: Audio, answers: dict[str, Completion], parsed: dict[str, Any]) -> list[str]:
     """What was not heard, not finished, not understood."""
     warnings = list(audio.warnings)
-    if excerpt is not audio and answers:
+    if answers and audio.duration_s - excerpt.duration_s >= WORTH_SAYING_S:
         lengths = f"the first {excerpt.duration_s:.0f} s of {audio.duration_s:.0f} s"
         warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:

@@ -22,7 +22,7 @@ from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Span, Tem
 from mflamingo_cli.tasks import short_chord
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
-SHOWN_CHORDS = 5  # of the chords that sound longest
+SHOWN_CHORDS = 4  # of the chords that sound longest
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 

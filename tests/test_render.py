@@ -79,7 +79,7 @@ def test_a_table_says_what_is_measured_and_what_the_model_claims():
         "87.5 BPM (or 175)",
         "A minor",
         "8A",
-        "model agrees",
+        "measured = model",
         "-9.8 LUFS",
         "Am 100 %",
         "mini Q8_0",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,6 +157,7 @@ def song_command(function: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def command(**values: Any) -> None:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are small: a second thread waits more than it works
         options = SongOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
         function(options, **values)
 
