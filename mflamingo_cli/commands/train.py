@@ -105,6 +105,7 @@ def evaluate(
     seconds: Annotated[
         list[float] | None, typer.Option("--seconds", help="Hear so much of each clip; may be given again. [default: 20]")
     ] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="Excerpts from anywhere in a clip, not from its start.")] = False,
     facts: Annotated[int, typer.Option("--facts", min=0, help="How many captions with facts in the prompt.")] = 400,
     heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as ears-long.")] = None,
     baseline: Annotated[int, typer.Option("--baseline", min=0, help="Of how many clips librosa estimates the key too.")] = 0,
@@ -115,7 +116,7 @@ def evaluate(
     _need_extra()
     from mflamingo_cli.train.evaluate import EvalConfig, report
 
-    for score in report(model, work, EvalConfig(split, clips, tuple(seconds or (20.0,)), facts, heads, baseline)):
+    for score in report(model, work, EvalConfig(split, clips, tuple(seconds or (20.0,)), anywhere, facts, heads, baseline)):
         if as_json:
             print(json.dumps({**asdict(score), "error": score.error, "claimed": score.claimed}), flush=True)
             continue

@@ -176,8 +176,10 @@ def chord_scores(prefix: str, truths: Sequence[Sequence[str]], claims: Sequence[
     ]
 
 
-def excerpts(model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip], seconds: float) -> Iterator[tuple[Excerpt, np.ndarray]]:
-    """The first `seconds` of every clip that is long enough, with the samples; for 60 s shorter clips are looped."""
+def excerpts(
+    model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip], seconds: float, anywhere: bool = False
+) -> Iterator[tuple[Excerpt, np.ndarray]]:
+    """The first `seconds` of every clip that is long enough, or any, with the samples; for 60 s shorter clips are looped."""
     log_mel = LogMel(MINI_MEL)
     for clip in clips:
         samples, count = clip.samples(), int(seconds * 16_000)
@@ -185,15 +187,18 @@ def excerpts(model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip]
             if seconds <= 30:
                 continue
             samples = np.tile(samples, -(-count // len(samples)))
-        part = samples[:count]
-        yield Excerpt(hear(model, log_mel, part), heard_facts(clip.row, 0.0, min(seconds, clip.row["duration"]))), part
+        start = int(np.random.default_rng(clip.row["index"]).integers(len(samples) - count + 1)) if anywhere else 0
+        part, at = samples[start : start + count], start / 16_000
+        heard = heard_facts(clip.row, at, min(at + seconds, clip.row["duration"])) if seconds <= 30 else heard_facts(clip.row, 0.0, seconds)
+        yield Excerpt(hear(model, log_mel, part), heard), part
 
 
 def spoken(
-    model: MusicFlamingoForConditionalGeneration, speech: Speech, clips: Sequence[Clip], seconds: float, batch: int = 16
+    model: MusicFlamingoForConditionalGeneration, speech: Speech, clips: Sequence[Clip], seconds: float, anywhere: bool, batch: int = 16
 ) -> list[Score]:
     """Key and chords as the language model answers them, without any fact in the prompt."""
-    heard = [excerpt for excerpt, _ in excerpts(model, clips, seconds)]
+    heard = [excerpt for excerpt, _ in excerpts(model, clips, seconds, anywhere)]
+    label = f"{seconds:g} s" + (" anywhere" if anywhere else "")
     answers: dict[str, list[str]] = {"key": [], "chords": []}
     for at in range(0, len(heard), batch):
         part = heard[at : at + batch]
@@ -201,9 +206,9 @@ def spoken(
             found += speak(model, speech, [(e.tokens, TASKS[name].prompt) for e in part], 40)
     keys = [parsed_key(e.heard["key"]) for e in heard]
     assert all(keys)
-    scores = key_scores(f"key {seconds:g} s", [k for k in keys if k], [parsed_key(a) for a in answers["key"]])
+    scores = key_scores(f"key {label}", [k for k in keys if k], [parsed_key(a) for a in answers["key"]])
     return scores + chord_scores(
-        f"chords {seconds:g} s", [e.heard["chords"].split() for e in heard], [parse_chords(a) for a in answers["chords"]]
+        f"chords {label}", [e.heard["chords"].split() for e in heard], [parse_chords(a) for a in answers["chords"]]
     )
 
 
@@ -345,6 +350,7 @@ class EvalConfig:
     split: str = "test"
     clips: int | None = None
     seconds: tuple[float, ...] = (20.0,)
+    anywhere: bool = False  # excerpts from anywhere in a clip, not from its start
     facts: int = 400
     heads: str | None = None
     baseline: int = 0
@@ -359,7 +365,7 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
     speech = Speech(Tokenizer.from_file(str(directory / "tokenizer.json")), (directory / "chat_template.jinja").read_text(encoding="utf-8"))
     clips = prepared(work / "data" / config.split, config.clips)
     for seconds in config.seconds:
-        yield from spoken(model, speech, clips, seconds)
+        yield from spoken(model, speech, clips, seconds, config.anywhere)
         if config.heads is not None:
             reader = DenseHeads(model.config.text_config.hidden_size).eval()
             load_parts(model, work / "runs" / config.heads / CHECKPOINT, reader)  # with the projector that the heads were trained on
