@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,6 +201,8 @@ def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo,
         result, disagreements = _result(heard.facts, parsed)
         warnings += disagreements
     thought = parsed.get("think") or tasks.Thought(None, parsed.get("ask"), False)
+    for text in (parsed.get("caption"), thought.answer):
+        warnings += doubts(text or "", heard.facts, told=info.grounded)
     used = [completion.usage for completion in answers.values()]
     name, encoded = schema.path_fields(audio.source.path)
     return Analysis(
@@ -276,6 +279,35 @@ def _result(facts: Facts | None, parsed: dict[str, Any]) -> tuple[Result, list[s
         caption=parsed.get("caption"),
     )
     return result, warnings
+
+
+KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
+
+
+def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
+    """What a model's free text says against what was measured; `told` models were given the facts, so their chords are held to them too."""
+    if facts is None:
+        return []
+    found = []
+    text = tasks.plain(text)
+    spelled = KEY_IN_WORDS.search(text)  # "Cm" in a text is a chord
+    claimed_bpm, claimed_key = tasks.parse_tempo(text), spelled and tasks.parse_key(spelled[0])
+    if facts.tempo is not None and facts.tempo.bpm and claimed_bpm and not check.check_tempo(facts.tempo.bpm, claimed_bpm).agrees:
+        found.append(f"the text says {claimed_bpm:.4g} BPM, measured {facts.tempo.bpm:.4g}")
+    key = check.parse_key(claimed_key) if claimed_key else None
+    if facts.key is not None and key is not None and not check.check_key(facts.key, key).agrees:
+        found.append(f"the text says {key.name}, measured {facts.key.name}")
+    known = {short_root(name) for name in tasks.main_chords(facts)} | ({facts.key.id3} if facts.key else set())
+    named = {short_root(name) for name in tasks.parse_chords(KEY_IN_WORDS.sub("", text))}
+    if told and facts.chords and (strange := sorted(named - known)):
+        found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
+    return found
+
+
+def short_root(chord: str) -> str:
+    """A chord's triad: C7 and Cmaj7 -> C, Cm7 -> Cm; diminished and others stay as they are."""
+    match = re.fullmatch(r"([A-G][#b]?)(m(?!aj))?(?:6|7|9|11|13|maj7|maj9|add9|sus2|sus4|sus)?", chord)
+    return f"{match[1]}{match[2] or ''}" if match else chord
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

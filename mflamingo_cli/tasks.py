@@ -372,7 +372,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _main_chords(facts: Facts) -> list[str]:
+def main_chords(facts: Facts) -> list[str]:
+    """The chords that sound longest, as musicians write them, in the order of their first sound: what a grounded prompt tells."""
     heard: dict[str, float] = {}
     for segment in facts.chords:
         if name := short_chord(segment.label):
@@ -391,7 +392,7 @@ def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[s
             phrases.append(f"key {facts.key.name}")
         if facts.meter:
             phrases.append(f"meter {facts.meter}")
-        if chords := _main_chords(facts):
+        if chords := main_chords(facts):
             phrases.append("chords " + " ".join(chords))
         if facts.sections:
             phrases.append(f"sections {len(facts.sections)}")

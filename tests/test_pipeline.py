@@ -223,3 +223,40 @@ def test_what_was_prepared_ahead_is_not_done_again(song, known):
     *_, record = pipeline.run(path, backend, request, lambda: heard)
     assert len(known) == 1
     assert record.result.tempo.bpm == 120.0
+
+
+OCEAN = Facts(
+    tempo=Tempo(124.0, (62.0,)),
+    key=Key("C", "major"),
+    chords=tuple(Segment(float(at), at + 1.0, label) for at, label in enumerate(("F:maj", "G:7", "C:maj", "E:min"))),
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This track runs at 124 BPM. The key is C major. The harmony moves through F, G7, Em and C.",
+        "A slow waltz? I cannot tell that from the sound.",
+        "It is around 122 BPM in C.",
+        "",
+    ],
+)
+def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
+    assert pipeline.doubts(text, OCEAN, told=True) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        ("It runs at 62 BPM.", "the text says 62 BPM, measured 124"),
+        ("It is in A minor.", "the text says A minor, measured C major"),
+        ("The harmony moves through F, G, Cm and C.", "the text names Cm, not among"),
+    ],
+)
+def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:
+    (found,) = pipeline.doubts(text, OCEAN, told=True)
+    assert found.startswith(doubt)
+
+
+def test_a_model_that_was_not_told_the_chords_may_name_others() -> None:
+    assert pipeline.doubts("The bridge moves to Ab and Bb.", OCEAN, told=False) == []
