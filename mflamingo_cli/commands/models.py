@@ -203,7 +203,8 @@ def verify(
     if as_json:
         print(json.dumps([{**vars(report), "file": str(report.file)} for report in reports]))
     else:
-        _show(_report_table(reports if verbose else bad, bool(against)))
+        if shown := reports if verbose else bad:
+            _show(_report_table(shown, bool(against)))
         _show(f"{len(reports)} tensors, {len(bad)} with problems{_worst(reports)}")
     if bad:
         raise typer.Exit(1)
