@@ -13,6 +13,7 @@ from collections.abc import Callable
 from io import StringIO
 from typing import Any, Protocol, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -166,14 +167,24 @@ class TableWriter:
         body, took, style = Group(*_body(record)), Text(_took(record), style="dim"), "cyan"
         if record.error is not None:
             body, took, style = Group(Text(safe(record.error.message))), Text(""), "yellow" if record.status == "skipped" else "red"
-        panel = Panel(body, border_style=style, width=min(self._console.width, MAX_WIDTH), title_align="left", subtitle_align="right")
-        panel.title, panel.subtitle = Text(safe(record.path), style="bold"), took if took.plain else None
+        width = min(self._console.width, MAX_WIDTH)
+        panel = Panel(body, border_style=style, width=width, title_align="left", subtitle_align="right")
+        panel.title, panel.subtitle = Text(_tail(safe(record.path), width - 6), style="bold"), took if took.plain else None
         self._console.print(panel)
 
 
 def _glued(text: str) -> str:
     """A number and its unit, and a time and its name, stay on one line."""
     return re.sub(r"(?<=[0-9]) (?=[%A-Za-z])|(?<=\b[A-Z]) (?=[0-9])| (?=[=≠] )|(?<=[=≠]) ", "\u00a0", text)
+
+
+def _tail(path: str, room: int) -> str:
+    """The end of a path that is too long for a line: there is the name."""
+    if cell_len(path) <= room:
+        return path
+    while path and cell_len(path) >= room:
+        path = path[1:]
+    return "\u2026" + path
 
 
 def _body(record: Analysis) -> list[RenderableType]:

@@ -87,6 +87,14 @@ def test_a_table_says_what_is_measured_and_what_the_model_claims():
         assert words in text
 
 
+@pytest.mark.parametrize("path", ["x/" * 60 + "song.wav", "音楽/" * 30 + "song.wav"])
+def test_a_long_path_keeps_its_end(path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    first = written("table", dataclasses.replace(FULL, path=path)).splitlines()[0]
+    assert "song.wav ─" in first
+    assert "…" in first
+
+
 def test_markup_in_a_name_is_shown_not_obeyed():
     assert "a[red]b[/red]\\x1b[31m" in written("table", RECORDS["hostile"]).replace("\n", "")
 
