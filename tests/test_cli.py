@@ -18,6 +18,7 @@ import time
 import pytest
 
 from mflamingo_cli.commands.options import parse_time
+from mflamingo_cli.commands.terminal import Wrapped
 
 SHORT = ("--max-tokens", "4")  # noise is not worth more
 TIMEOUT_S = 120  # generous: the machine may be busy
@@ -316,7 +317,18 @@ def test_a_terminal_sees_the_same_answer_as_a_pipe(tiny_model, tmp_song):
     )
     piped = run("ask", "Why?", "-q", "-m", tiny_model, "--max-tokens", 12, tmp_song)
     assert code == 0
-    assert drawn.replace("\r\n", "\n").strip() == piped.stdout.decode().strip()
+    assert drawn.split() == piped.stdout.decode().split()
+
+
+def test_a_stream_breaks_between_words_however_it_arrives(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    for size in (1, 3, 100):
+        out: list[str] = []
+        wrapped, text = Wrapped(out.append), "one two three\nfour  音楽音楽 seventeenletters"
+        for at in range(0, len(text), size):
+            wrapped.feed(text[at : at + size])
+        wrapped.flush()
+        assert "".join(out) == "one two\nthree\nfour\n音楽音楽\nseventeenletters"
 
 
 # --- models, doctor, schema ---------------------------------------------------------------------------------------------------

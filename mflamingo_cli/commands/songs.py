@@ -136,6 +136,7 @@ class Show:
             headline = getattr(self._writer, "headline", None)
             if headline:
                 headline(song)
+            self._answer, self._aside = terminal.Wrapped(self._live.write), terminal.Wrapped(self.voice.aside)
             self._was_thinking, self._began = False, False
         for is_answer, part in self._split(text):
             self._put(is_answer, scrub(part))
@@ -144,15 +145,16 @@ class Show:
         assert self._live is not None
         if not is_answer:
             if not self._hide:
-                self.voice.aside(text)
+                self._aside.feed(text)
                 self._was_thinking = True
             return
         if not self._began:
             text = text.lstrip()
             if text and self._was_thinking:
+                self._aside.flush()
                 self.voice.aside("\n\n")
         self._began = self._began or bool(text)
-        self._live.write(text)
+        self._answer.feed(text)
         self._live.flush()
 
     def interrupted(self) -> None:
@@ -163,12 +165,16 @@ class Show:
 
     def record(self, record: Analysis) -> None:
         """One finished input."""
+        from mflamingo_cli.tasks import scrub
+
         self.voice.idle()
         if self._hide:
             record = replace(record, thinking=None)
         if self._split is not None and self._live is not None:
             for is_answer, part in self._thoughts.end():
-                self._put(is_answer, part)
+                self._put(is_answer, scrub(part))
+            self._aside.flush()
+            self._answer.flush()
             self._live.write("\n")
             self._split = None
         else:

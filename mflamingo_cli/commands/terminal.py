@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from rich.cells import cell_len
 
 from mflamingo_cli import render
 from mflamingo_cli.errors import UsageError
@@ -68,6 +72,38 @@ def to_file(path: str) -> Iterator[TextIO]:
     part.replace(target)
 
 
+class Wrapped:
+    """A stream of text broken between words at a terminal's width; a word is shown when it is whole."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write, self._width = write, shutil.get_terminal_size().columns
+        self._column, self._space, self._word = 0, "", ""
+
+    def feed(self, text: str) -> None:
+        """Take the next piece."""
+        for part in re.split(r"(\s)", text):
+            if not part.isspace():
+                self._word += part
+                continue
+            self.flush()
+            if part == "\n":
+                self._write("\n")
+                self._column = 0
+            else:
+                self._space = " " if self._column else ""
+
+    def flush(self) -> None:
+        """Show the word that was held."""
+        if self._word:
+            if self._column and self._column + len(self._space) + cell_len(self._word) > self._width:
+                self._write("\n")
+                self._column, self._space = 0, ""
+            self._write(self._space + self._word)
+            self._column += len(self._space) + cell_len(self._word)
+            self._word = ""
+        self._space = ""
+
+
 class Voice:
     """Everything said on stderr: messages, warnings, and progress as a spinner or as rare plain lines."""
 
@@ -83,7 +119,7 @@ class Voice:
 
     def say(self, text: str, style: str = "") -> None:
         """One message; hostile characters are shown, not obeyed."""
-        self._console.print(render.safe(text), style=style, soft_wrap=True)
+        self._console.print(render.safe(text), style=style, soft_wrap=not sys.stderr.isatty())
 
     def error(self, text: str) -> None:
         """A failure, also with --quiet."""
