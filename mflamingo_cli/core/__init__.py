@@ -1,0 +1,1 @@
+"""Music Flamingo itself, shared by both back ends and by training."""
