@@ -18,6 +18,7 @@ from transformers import MusicFlamingoForConditionalGeneration
 
 from mflamingo_cli.core.chat import ChatTemplate, conversation
 from mflamingo_cli.core.geometry import AudioTokens
+from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
 from mflamingo_cli.train.data import Turn, audio_turns, text_turn
@@ -25,6 +26,7 @@ from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, Clip
 from mflamingo_cli.train.synth import FAMILIES
 
 METERS = ("4/4", "3/4", "6/8")
+TOKENS_PER_S = 25  # audio tokens of 40 ms
 DENSE_WEIGHTS = {
     "root": 1.0,
     "quality": 0.7,
@@ -117,16 +119,21 @@ def crop(clip: Clip, start: int, length: int) -> tuple[np.ndarray, dict[str, np.
     return frames, {name: values[start : start + length] for name, values in clip.labels().items()}
 
 
+def _n_tokens(clip: Clip) -> int:
+    return int(clip.row["duration"] * TOKENS_PER_S) - 1
+
+
 def draw_crops(rng: np.random.Generator, clips: Sequence[Clip], length: int, count: int, augmented: bool = True) -> Crops:
     """`count` random crops of `length` tokens, each anywhere in a window of a random clip and placed anywhere in time."""
+    long_enough = [clip for clip in clips if min(_n_tokens(clip), build.WINDOW_TOKENS) >= length]
+    if not long_enough:
+        raise UsageError(f"no clip is as long as the stage's crops of {length / TOKENS_PER_S:.0f} s; make more with `train data synth`")
     frames, labels, windows, offsets = [], [], [], []
-    while len(frames) < count:
-        clip = clips[rng.integers(len(clips))]
-        total = int(clip.row["duration"] * 25) - 1
+    for _ in range(count):
+        clip = long_enough[rng.integers(len(long_enough))]
+        total = _n_tokens(clip)
         spans = [(w, min(total - w * build.WINDOW_TOKENS, build.WINDOW_TOKENS)) for w in range(total // build.WINDOW_TOKENS + 1)]
         spans = [(w, size) for w, size in spans if size >= length]
-        if not spans:
-            continue
         window, size = spans[rng.integers(len(spans))]
         start = window * build.WINDOW_TOKENS + int(rng.integers(size - length + 1))
         mel, truth = crop(clip, start, length)
