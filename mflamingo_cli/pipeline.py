@@ -18,7 +18,7 @@ import numpy as np
 from mflamingo_cli import measure, schema, tasks
 from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Completion, Encoded, GenerateOptions, Prompt
 from mflamingo_cli.core import audio as core_audio
-from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import check
 from mflamingo_cli.schema import Analysis, Command, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORTH_SAYING_S = 1.0  # of a song that the model did not hear: less is the last echo
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
+YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
+_YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
+_OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
 Path = str | os.PathLike[str] | BinaryIO
 
@@ -73,12 +76,22 @@ def caption_request(style: str = "full", **settings: Any) -> Request:
 
 def ask_request(question: str, **settings: Any) -> Request:
     """One free question."""
-    return Request("ask", (tasks.Task("ask", question, tasks.parse_text, "Yes."),), **settings)
+    return Request("ask", (tasks.Task("ask", _readable(question), tasks.parse_text, "Yes."),), **settings)
 
 
 def think_request(question: str, **settings: Any) -> Request:
     """One free question, answered after reasoning."""
-    return Request("think", (tasks.Task("think", tasks.think_prompt(question), tasks.split_thinking, "<think>a</think> b"),), **settings)
+    return Request(
+        "think", (tasks.Task("think", tasks.think_prompt(_readable(question)), tasks.split_thinking, "<think>a</think> b"),), **settings
+    )
+
+
+def _readable(question: str) -> str:
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("the question is not UTF-8 text") from error
+    return question
 
 
 @dataclass(frozen=True)
@@ -146,12 +159,21 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def _within_abilities(request: Request, info: BackendInfo) -> tuple[Task, ...]:
     """The questions that this model can answer: `analyze` goes on without the others, `caption` cannot."""
-    if info.abilities is None or request.command in ("ask", "think"):
+    if info.abilities is None:
+        return request.tasks
+    if request.command in ("ask", "think"):
+        if YES_OR_NO not in info.abilities and is_yes_or_no(request.tasks[0].prompt):
+            raise ModelError(f"{info.model} was not taught to answer yes or no; ask what, which or how", code="no_ability")
         return request.tasks
     asked = tuple(task for task in request.tasks if task.name in info.abilities)
     if request.command == "caption" and not asked:
         raise ModelError(f"{info.model} writes no captions; choose a model that does with --model", code="no_ability")
     return asked
+
+
+def is_yes_or_no(question: str) -> bool:
+    """Whether a question asks for yes or no: it begins with a verb and holds no question word."""
+    return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question)
 
 
 def _excerpt(audio: Audio, max_s: float) -> Audio:
@@ -198,11 +220,13 @@ def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo,
     warnings = _limits(request, audio, excerpt, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
-        result, disagreements = _result(heard.facts, parsed)
+        result, disagreements = _result(heard.facts, parsed, told=info.grounded)
         warnings += disagreements
     thought = parsed.get("think") or tasks.Thought(None, parsed.get("ask"), False)
-    for text in (parsed.get("caption"), thought.answer):
-        warnings += doubts(text or "", heard.facts, told=info.grounded)
+    found = doubts(parsed.get("caption") or thought.answer or "", heard.facts, told=info.grounded)
+    if result is not None and request.command == "analyze" and any(NOT_MEASURED in doubt for doubt in found):
+        result, found = replace(result, caption=None), [f"caption left out: {doubt}" for doubt in found]
+    warnings += found
     used = [completion.usage for completion in answers.values()]
     name, encoded = schema.path_fields(audio.source.path)
     return Analysis(
@@ -259,13 +283,13 @@ def _limits(request: Request, audio: Audio, excerpt: Audio, answers: dict[str, C
 _READ = ("tempo", "key", "meter")  # answers that must be a number or a name; an empty list is an answer
 
 
-def _result(facts: Facts | None, parsed: dict[str, Any]) -> tuple[Result, list[str]]:
-    """Facts with claims beside them, and a sentence for each disagreement."""
+def _result(facts: Facts | None, parsed: dict[str, Any], *, told: bool) -> tuple[Result, list[str]]:
+    """Facts with claims beside them, and a sentence for each disagreement; a `told` model fills no gap by its own guess."""
     facts = facts or measure.Facts()
     warnings: list[str] = []
     result = Result(
         tempo=_tempo(facts.tempo, parsed.get("tempo"), warnings),
-        key=_key(facts.key, parsed.get("key"), warnings),
+        key=_key(facts.key, parsed.get("key"), told, warnings),
         meter=_meter(facts.meter, parsed.get("meter"), warnings),
         chords=tuple(_span(segment) for segment in facts.chords),
         sections=tuple(_span(segment) for segment in facts.sections),
@@ -281,6 +305,7 @@ def _result(facts: Facts | None, parsed: dict[str, Any]) -> tuple[Result, list[s
     return result, warnings
 
 
+NOT_MEASURED = "could be measured"
 KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
 
 
@@ -299,7 +324,11 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
         found.append(f"the text says {key.name}, measured {facts.key.name}")
     known = {short_root(name) for name in tasks.main_chords(facts)} | ({facts.key.id3} if facts.key else set())
     named = {short_root(name) for name in tasks.parse_chords(KEY_IN_WORDS.sub("", text))}
-    if told and facts.chords and (strange := sorted(named - known)):
+    if told and facts.key is None and key is not None:
+        found.append(f"the text says {key.name}, but no key {NOT_MEASURED}")
+    if told and not known and named:
+        found.append(f"the text names chords, but none {NOT_MEASURED}")
+    if told and known and (strange := sorted(named - known)):
         found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
     return found
 
@@ -332,10 +361,10 @@ def _tempo(fact: measure.Tempo, claim: float | None, warnings: list[str]) -> Tem
     return TempoInfo(_rounded(fact.bpm, 2), alternatives, "measured", claim, agrees)
 
 
-def _key(fact: measure.Key | None, claim: str | None, warnings: list[str]) -> KeyInfo:
+def _key(fact: measure.Key | None, claim: str | None, told: bool, warnings: list[str]) -> KeyInfo:
     claimed = check.parse_key(claim) if claim else None
     if fact is None:
-        return _key_info(claimed, "model", claim, None) if claimed else KeyInfo(claimed=claim)
+        return KeyInfo(claimed=claim) if told or claimed is None else _key_info(claimed, "model", claim, None)
     if claimed is None:
         return _key_info(fact, "measured", claim, None)
     agreement = check.check_key(fact, claimed)

@@ -14,7 +14,7 @@ from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOpt
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
-from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from mflamingo_cli.measure import Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.pipeline import Piece, Step
 from mflamingo_cli.schema import Analysis
@@ -260,3 +260,30 @@ def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:
 
 def test_a_model_that_was_not_told_the_chords_may_name_others() -> None:
     assert pipeline.doubts("The bridge moves to Ab and Bb.", OCEAN, told=False) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "doubts"),
+    [
+        ("It sounds like A major. I hear the chords A, A and D.", ["the text says A major, but no key", "the text names chords, but none"]),
+        ("I cannot tell that from the sound.", []),
+    ],
+)
+def test_harmony_where_none_was_measured_is_doubted(text: str, doubts: list[str]) -> None:
+    found = pipeline.doubts(text, Facts(), told=True)
+    assert [each.startswith(start) for each, start in zip(found, doubts, strict=True)] == [True] * len(doubts)
+
+
+@pytest.mark.parametrize("question", ["Is this a slow song?", "does anyone sing", "Is it in 3/4?"])
+def test_a_question_for_yes_or_no_is_recognised(question: str) -> None:
+    assert pipeline.is_yes_or_no(question)
+
+
+@pytest.mark.parametrize("question", ["What key is this in?", "Can you tell me the key?", "Which chords do you hear?", "Describe it.", ""])
+def test_other_questions_are_not(question: str) -> None:
+    assert not pipeline.is_yes_or_no(question)
+
+
+def test_a_question_that_is_not_text_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        pipeline.ask_request("caf\udce9?")

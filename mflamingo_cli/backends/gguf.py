@@ -96,6 +96,8 @@ def geometry_of(audio: Mapping[str, Any], text: Mapping[str, Any]) -> Geometry:
     if text.get("general.architecture") != layout.ARCHITECTURES["text"]:
         raise ModelError(f"the text part's architecture is {text.get('general.architecture')!r}, not a Qwen2 one")
     sizes = _named(audio, layout.AUDIO_KEYS) | _named(text, layout.TEXT_KEYS)
+    if lacking := [key for key in (*_needed(layout.AUDIO_KEYS), *_needed(layout.TEXT_KEYS)) if key not in audio and key not in text]:
+        raise ModelError(f"the GGUF pair lacks the key {lacking[0]}; convert it again")
     architecture = audio.get(layout.KEY_ARCHITECTURE, "audioflamingo3")
     rote = _named(audio, layout.ROTE_KEYS)
     return Geometry(
@@ -113,6 +115,11 @@ def geometry_of(audio: Mapping[str, Any], text: Mapping[str, Any]) -> Geometry:
         rote=Rote(**rote) if rote else None,
         tokens=AudioTokens(**_named(audio, layout.TOKEN_KEYS)),
     )  # fmt: skip
+
+
+def _needed(table: Mapping[str, str]) -> list[str]:
+    """GGUF keys without which there is no model; the others have defaults that never changed."""
+    return [key for name, key in table.items() if name not in ("n_positions", "layer_norm_eps", "rope_theta", "rms_eps")]
 
 
 def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
@@ -191,7 +198,9 @@ class LanguageModel:
         prefix = len(before) + len(embeddings)
         longest = prefix + max(map(len, after))
         if longest >= limit:
-            raise ModelError(f"the prompt needs {longest} tokens, the model holds {limit}; use --start/--end", code="too_long")
+            raise ModelError(
+                f"the prompt needs {longest} tokens, the model holds {limit}; shorten the question or use --start/--end", code="too_long"
+            )
         needed = prefix + sum(min(len(tokens) + options.max_new_tokens, limit - prefix) for tokens in after)
         context = Context(self, needed, len(after))
         try:

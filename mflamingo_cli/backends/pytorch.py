@@ -116,7 +116,7 @@ class _Run:
         longest = max(map(len, self.after))
         if longest >= self.limit:
             sizes = f"{n_prefix + longest} tokens, the model holds {backend.info.context_length}"
-            raise ModelError(f"the prompt needs {sizes}; use --start/--end", code="too_long")
+            raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
         self.samplers = [Sampler(options, self.before + ids) for ids in self.after]
         self.streams = [TextStream(options, backend._end_ids, n_prefix + len(ids)) for ids in self.after]
         self.cache = DynamicCache(config=self.model.config.get_text_config())

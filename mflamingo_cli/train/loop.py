@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
+from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.train.objectives import Objective
 
 CHECKPOINT = "checkpoint.pt"
@@ -77,7 +78,7 @@ def fit(objective: Objective, module: nn.Module, config: LoopConfig, folder: Pat
         torch.manual_seed(config.seed * 1_000_003 + step)
         loss, numbers = _update(objective, module, optimizer, batch, learning_rate(config, step), config)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
+            raise MFlamingoError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
         if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
             save(folder / CHECKPOINT, module, optimizer, step + 1)
         if rank == 0 and (step % config.log_every == 0 or step + 1 == config.steps):

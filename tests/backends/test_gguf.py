@@ -16,7 +16,7 @@ import quant
 from mflamingo_cli.backends import ggml, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.cores import physical_cores, useful_threads
-from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.gguf import GgufBackend, geometry_of
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from tests import checkpoints
 from tests.clips import audio
@@ -178,3 +178,10 @@ def test_choices_that_do_not_exist_are_usage_errors(options: OpenOptions, pair: 
 def test_a_small_model_runs_on_one_thread_and_a_large_one_on_all_cores() -> None:
     assert useful_threads(9_000_000) == 1
     assert useful_threads(5_000_000_000) == physical_cores()
+
+
+def test_a_pair_without_a_size_is_named(pair: tuple[Path, Path]) -> None:
+    text, audio = ggml.read_metadata(pair[0]), ggml.read_metadata(pair[1])
+    del audio["clip.audio.block_count"]
+    with pytest.raises(ModelError, match=r"lacks the key clip\.audio\.block_count"):
+        geometry_of(audio, text)

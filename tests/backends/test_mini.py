@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from mflamingo_cli import pipeline
 from mflamingo_cli.backends import embedded_directory, open_backend
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.core.audio import Audio, load
+from mflamingo_cli.errors import ModelError
 from mflamingo_cli.tasks import ANALYZE, grounded_prompt
 
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
@@ -43,3 +47,17 @@ def test_both_forms_together_stay_small() -> None:
     files = [path for path in embedded_directory().rglob("*") if path.suffix in (".gguf", ".safetensors", ".json", ".jinja")]
     assert len(files) >= 3
     assert sum(path.stat().st_size for path in files) <= LARGEST_BYTES
+
+
+def test_a_sound_without_harmony_gets_no_key_no_chords_and_no_caption(tmp_path: Path) -> None:
+    t = np.arange(16_000 * 12) / 16_000
+    soundfile.write(tmp_path / "sine.wav", 0.3 * np.sin(2 * np.pi * 440 * t), 16_000)
+    with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend:
+        record = pipeline.analyze(str(tmp_path / "sine.wav"), backend)
+    assert record.result is not None
+    assert (record.result.key.name, record.result.chords, record.result.caption) == (None, (), None)
+
+
+def test_a_question_for_yes_or_no_is_refused_with_the_cure() -> None:
+    with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend, pytest.raises(ModelError, match="ask what, which or how"):
+        pipeline.ask(str(SONG), backend, "Is this a slow song?")
