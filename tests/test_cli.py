@@ -107,6 +107,61 @@ def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
     assert run("ask", "Which key?", "-o", tmp_path / "no" / "out", "-m", tiny_model, tmp_song).returncode == 2
 
 
+@pytest.mark.parametrize("kind", ["itself", "link", "playlist", "list", "stdin"])
+def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
+    song, target = tmp_path / "song.wav", tmp_path / "song.wav"
+    shutil.copy(tmp_song, song)
+    arguments: tuple = (song,)
+    if kind == "link":
+        target = tmp_path / "link.wav"
+        target.symlink_to(song)
+    elif kind in ("playlist", "list"):
+        target = tmp_path / "list.m3u"
+        target.write_text("song.wav\n")
+        arguments = (target,) if kind == "playlist" else ("--files-from", target)
+    before = target.read_bytes()
+    if kind == "stdin":
+        with song.open("rb") as stdin:
+            done = run("ask", "Why?", "-o", target, "-m", tiny_model, *SHORT, "-", stdin=stdin)
+    else:
+        done = run("ask", "Why?", "-o", target, "-m", tiny_model, *SHORT, *arguments)
+    assert done.returncode == 2
+    assert "is an input" in one_sentence(done.stderr)
+    assert target.read_bytes() == before
+
+
+def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_path):
+    arguments = ("ask", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
+    for name in ("-", "/dev/stdout"):
+        assert records(run(*arguments, "-o", name, cwd=tmp_path))[0]["status"] == "ok"
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen(["cat", tmp_path / "fifo"], stdout=subprocess.PIPE) as reader:
+        assert run(*arguments, "-o", tmp_path / "fifo").returncode == 0
+        assert json.loads(reader.communicate(timeout=TIMEOUT_S)[0])["status"] == "ok"
+    assert run(*arguments, "-o", tmp_path).returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tiny_model, tmp_song, tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert run("ask", "Why?", "--json", "-o", link, "-m", tiny_model, *SHORT, tmp_song).returncode == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["status"] == "ok"
+
+
+@pytest.mark.parametrize("format_name", ["text", "json"])
+def test_output_stays_as_it_was_when_nothing_succeeded(tmp_song, tmp_path, format_name):
+    target = tmp_path / "out"
+    target.write_text("old")
+    assert run("analyze", "-f", format_name, "-o", target, "-m", "no-such-model", tmp_song).returncode == 69
+    assert target.read_text() == "old"
+    part = tmp_path / "out.part"
+    assert part.exists() is (format_name == "json")  # it holds the records of what failed
+
+
 def test_jobs_change_nothing_but_time(tiny_model, tmp_song):
     plain = run("analyze", "--json", "-m", tiny_model, *SHORT, *[tmp_song] * 3)
     ahead = run("analyze", "--json", "-m", tiny_model, *SHORT, "-j", "2", *[tmp_song] * 3)
@@ -204,7 +259,16 @@ def test_an_unknown_model_is_unavailable_and_every_input_says_so(tmp_song, model
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--nonsense",), ("--format", "xml"), ("--backend", "x"), ("--start", "3", "--end", "2"), ("--max-tokens", "0"), ("--device", "tpu")],
+    [
+        ("--nonsense",),
+        ("--format", "xml"),
+        ("--backend", "x"),
+        ("--start", "3", "--end", "2"),
+        ("--max-tokens", "0"),
+        ("--device", "tpu"),
+        ("--seed", "-1"),
+        ("--threads", "100000"),
+    ],
 )
 def test_wrong_options_are_usage_errors(tmp_song, tiny_model, arguments):
     done = run("analyze", "-m", tiny_model, *arguments, tmp_song)

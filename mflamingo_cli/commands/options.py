@@ -21,6 +21,7 @@ from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.render import WRITERS
 
 __all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "WORDS", "SongOptions", "song_command"]
+MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked for more
 INPUT, MODEL, WORDS, OUTPUT = "Input", "Model", "Words", "Output"
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class SongOptions:
     )
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", min=1, help="CPU threads; all physical cores if not given.", rich_help_panel=MODEL),
+        typer.Option(
+            "--threads", metavar="N", min=1, max=MAX_THREADS, help="CPU threads; as many as help if not given.", rich_help_panel=MODEL
+        ),
     ] = OpenOptions.threads
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network, whatever a library tries.", rich_help_panel=MODEL)] = (
         False
@@ -107,16 +110,16 @@ class SongOptions:
     top_p: Annotated[
         float, typer.Option("--top-p", metavar="X", min=0.0, max=1.0, help="Sample from this much probability.", rich_help_panel=WORDS)
     ] = GenerateOptions.top_p
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampling.", rich_help_panel=WORDS)] = GenerateOptions.seed
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the sampling.", rich_help_panel=WORDS)] = GenerateOptions.seed
     format: Annotated[
         Format | None, typer.Option("--format", "-f", help="How results are written; table or text if not given.", rich_help_panel=OUTPUT)
     ] = None
     json: Annotated[
         bool, typer.Option("--json", help="JSON Lines, one record per input, failures too: --format json.", rich_help_panel=OUTPUT)
     ] = False
-    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to FILE.", rich_help_panel=OUTPUT)] = (
-        None
-    )
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to FILE (- is stdout).", rich_help_panel=OUTPUT)
+    ] = None
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Songs to decode and measure at the same time.", rich_help_panel=OUTPUT)
     ] = 1

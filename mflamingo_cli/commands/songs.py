@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.pipeline import Heard, Request
 
+STDOUT = ("-", "/dev/stdout")
 OK, ALL_FAILED, SOME_FAILED, CLOSED_PIPE = 0, 1, 3, 141
 
 
@@ -65,15 +66,16 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     try:
         songs = inputs.collect(options.paths or [], options.files_from, options.null)
         request = _with_options(request, options)
+        output = _output(songs, options)
         if options.dry_run:
             _list(songs, options, request)
             return
-        with _results(options) as stream:
-            writer = WRITERS[name](stream, terminal.wants_color(options.color, stream) and not options.output, len(songs) > 1)
-            show = Show(voice, stream, writer, name, hide_thinking)
-            tally = _each(songs, options, request, show)
-        if options.output:
-            voice.detail(f"saved {options.output}")
+        tally = Tally(len(songs))
+        with _results(output, tally) as stream:
+            writer = WRITERS[name](stream, terminal.wants_color(options.color, stream) and not output, len(songs) > 1)
+            _each(songs, options, request, Show(voice, stream, writer, name, hide_thinking), tally)
+        if output and tally.ok:
+            voice.detail(f"saved {output}")
     except BrokenPipeError as error:
         raise typer.Exit(CLOSED_PIPE) from error
     finally:
@@ -88,8 +90,20 @@ def _with_options(request: Request, options: SongOptions) -> Request:
     return replace(request, start_s=options.start or 0.0, end_s=options.end, options=options.generate, keep_raw=options.verbose > 0)
 
 
-def _results(options: SongOptions) -> AbstractContextManager[TextIO]:
-    return terminal.to_file(options.output) if options.output else terminal.only_results()
+def _output(songs: list[str], options: SongOptions) -> str | None:
+    """The file that results go to, None for stdout. Raises UsageError before anything is lost."""
+    if options.output in (None, *STDOUT):
+        return None
+    assert options.output is not None
+    if os.path.isdir(options.output):
+        raise UsageError(f"{options.output}: is a folder; name a file")
+    lists = [options.files_from] if options.files_from else []
+    terminal.refuse_overwriting(options.output, [*songs, *(options.paths or []), *lists, options.model])
+    return options.output
+
+
+def _results(output: str | None, tally: Tally) -> AbstractContextManager[TextIO]:
+    return terminal.to_file(output, lambda: tally.ok > 0) if output else terminal.only_results()
 
 
 def _list(songs: list[str], options: SongOptions, request: Request) -> None:
@@ -188,11 +202,10 @@ class Show:
                 self.voice.warn(warning)
 
 
-def _each(songs: list[str], options: SongOptions, request: Request, show: Show) -> Tally:
+def _each(songs: list[str], options: SongOptions, request: Request, show: Show, tally: Tally) -> None:
     """Hear song after song; one that fails becomes a record and a line on stderr, the others go on."""
     from mflamingo_cli import pipeline
 
-    tally = Tally(len(songs))
     with ExitStack() as stack:
         try:
             show.voice.working(f"opening {options.model}")
@@ -205,7 +218,7 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show) 
                 record = pipeline.failed(song, request.command, error)
                 tally.add(record, error)
                 show.record(record)
-            return tally
+            return
         try:
             for number, (song, heard) in enumerate(_ahead(songs, request, backend, options.jobs, stack), start=1):
                 count = f"{number}/{len(songs)} " if len(songs) > 1 else ""
@@ -218,7 +231,6 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show) 
             if len(songs) > 1:
                 show.voice.say(f"mflamingo: stopped, {done} done, {len(songs) - done} left")
             raise
-    return tally
 
 
 def _open(options: SongOptions) -> Backend:

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -59,17 +59,45 @@ def only_results() -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def to_file(path: str) -> Iterator[TextIO]:
-    """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part."""
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
+def to_file(path: str, worth: Callable[[], bool]) -> Iterator[TextIO]:
+    """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part.
+
+    An existing file is replaced only when `worth()` at the end. A link is followed; a FIFO or a device is written directly.
+    """
+    target, part = _target(path)
     try:
-        stream = part.open("w", encoding="utf-8", errors="backslashreplace")
+        stream = (target if part is None else part).open("w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
-    with stream:
-        yield stream
-    part.replace(target)
+    try:
+        with stream:
+            yield stream
+        if part is not None and (worth() or (not target.exists() and part.stat().st_size)):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, part)
+            part.replace(target)
+    finally:
+        if part is not None and part.exists() and not part.stat().st_size:
+            part.unlink()
+
+
+def _target(path: str) -> tuple[Path, Path | None]:
+    """The file that a name leads to and the one to write first; None where there is nothing to replace, as in a device."""
+    direct = Path(path).exists() and not Path(path).is_file()
+    if direct or path.startswith(("/dev/", "/proc/")):
+        return Path(path), None
+    target = Path(path).resolve()
+    return target, target.with_name(target.name + ".part")
+
+
+def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
+    """Raise UsageError when results would go where an input is; "-" is stdin."""
+    taken = [file for file in _target(path) if file is not None and file.is_file()]
+    for name in inputs if taken else ():
+        with contextlib.suppress(OSError):  # what does not exist is not overwritten
+            state = os.fstat(0) if name == "-" else os.stat(name)
+            if any(os.path.samestat(state, file.stat()) for file in taken):
+                raise UsageError(f"{path}: is an input; choose another --output")
 
 
 class Wrapped:

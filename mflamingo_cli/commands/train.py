@@ -52,7 +52,7 @@ def _stage(name: str) -> StageConfig:
 def synth(
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 1500,
     split: Annotated[str, typer.Option("--split", help="train, dev (unseen grooves) or test (unseen grooves and soundfont).")] = "train",
-    seed: Annotated[int, typer.Option("--seed", help="Clips are a function of it and of their number.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Clips are a function of it and of their number.")] = 1,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
     mma: Annotated[Path | None, typer.Option("--mma", help="Folder of an unpacked MMA; made from its Debian package when missing.")] = None,
     work: Work = WORK,
