@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -63,6 +64,7 @@ def root(
 
 def main() -> None:
     """Run the command line; the process ends with the exit code."""
+    _open_closed_streams()
     try:
         app()
     except MFlamingoError as error:
@@ -75,6 +77,13 @@ def main() -> None:
         if stop.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a closed pipe
             stop.code = 141
         raise
+
+
+def _open_closed_streams() -> None:
+    """Where the shell has closed a standard stream (`>&-`) put an empty one, so that no other file takes its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115  (for the whole process)
 
 
 def _fail(message: str, code: int) -> NoReturn:

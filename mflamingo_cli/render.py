@@ -291,7 +291,7 @@ class CsvWriter:
 
 
 class LabelWriter:
-    """Audacity labels of chords and sections: `start<TAB>end<TAB>text`, seconds; one song per file is the sensible use."""
+    """Audacity labels of chords and sections: `start<TAB>end<TAB>text`, seconds; of one song."""
 
     def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
         self._stream = stream
@@ -320,6 +320,7 @@ def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
         file=stream,
         force_terminal=color or animate,
         color_system="auto" if color else None,
+        no_color=not color,  # else rich asks NO_COLOR itself
         force_interactive=animate,
         highlight=False,
         markup=False,

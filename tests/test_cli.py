@@ -72,6 +72,11 @@ def test_color_is_a_choice(tiny_model, tmp_song, arguments):
     assert (b"\x1b[" in done.stdout) is (arguments[1] == "always")
 
 
+def test_an_option_beats_no_color(tiny_model, tmp_song):
+    done = run("analyze", "-m", tiny_model, *SHORT, "--color", "always", tmp_song, env={**os.environ, "NO_COLOR": "1", "TERM": "xterm"})
+    assert b"\x1b[36m" in done.stdout  # cyan, not only bold and dim
+
+
 def test_no_color_beats_force_color(tiny_model, tmp_song):
     done = run("analyze", "-m", tiny_model, *SHORT, tmp_song, env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm"})
     assert b"\x1b" not in done.stdout
@@ -206,16 +211,43 @@ def test_files_from_reads_lines_or_null_ended_paths(tiny_model, content, argumen
     assert named("-m", tiny_model, "--files-from", "-", *arguments, input=content) == ["one.wav", "two\\xe9.wav"]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("83.5", 83.5), ("1:23.5", 83.5), ("1:02:03", 3723.0), ("0", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("83.5", 83.5), ("1:23.5", 83.5), ("1:02:03", 3723.0), ("0", 0.0), ("75:00", 4500.0), ("90", 90.0)]
+)
 def test_times(text, seconds):
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1:99:00", "1e3"])
+@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1:99:00", "1:60:00", "1:75", "1e3"])
 def test_what_is_no_time_is_refused(tiny_model, tmp_song, text):
     done = run("analyze", f"--start={text}", "-m", tiny_model, tmp_song)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+def test_null_bytes_in_a_list_are_explained(tree):
+    done = run("analyze", "--files-from", "-", input=b"a.wav\0b.wav\0")
+    assert done.returncode == 2
+    assert "add -0" in one_sentence(done.stderr)
+    (tree / "list.m3u").write_bytes("a.mp3\n".encode("utf-16"))
+    done = run("analyze", tree / "list.m3u")
+    assert done.returncode == 2
+    assert "null bytes" in one_sentence(done.stderr)
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/self/mem"), reason="no file here that even root cannot read")
+def test_an_unreadable_playlist_is_said(tree):
+    (tree / "list.m3u").symlink_to("/proc/self/mem")
+    done = run("analyze", tree / "list.m3u")
+    assert done.returncode == 66
+    assert "Input/output error" in one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [("-f", "labels", "a.wav", "b.wav"), ("--json", "-f", "csv", "a.wav")])
+def test_formats_that_cannot_be_are_refused(tiny_model, arguments):
+    done = run("analyze", "-m", tiny_model, *arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    one_sentence(done.stderr)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------------
@@ -248,13 +280,21 @@ def test_a_file_that_is_not_audio_fails_alone(tiny_model, tmp_path):
     one_sentence(done.stderr)
 
 
+@pytest.mark.parametrize("format_name", ["table", "text", "csv"])
+def test_a_failure_is_said_once_on_stderr_in_every_format(tiny_model, tmp_song, format_name):
+    done = run("analyze", "-f", format_name, "-m", tiny_model, *SHORT, "missing.wav")
+    assert "missing.wav" in one_sentence(done.stderr)
+    done = run("analyze", "-f", format_name, "-m", "no-such-model", tmp_song, tmp_song)
+    assert "no-such-model" in one_sentence(done.stderr)
+
+
 @pytest.mark.parametrize("model", ["nobody/nothing", "no-such-model", "/no/such/dir", "x.gguf"])
 def test_an_unknown_model_is_unavailable_and_every_input_says_so(tmp_song, model):
     done = run("analyze", "--json", "--offline", "-m", model, tmp_song, tmp_song)
     assert done.returncode == 69
     assert [record["error"]["code"] for record in records(done)] == ["model_unavailable"] * 2
     assert b"Traceback" not in done.stderr
-    assert len(set(done.stderr.splitlines())) == 1
+    one_sentence(done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +359,23 @@ def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
         stderr = process.stderr.read()
         assert process.wait(TIMEOUT_S) == 141
     assert stderr == b""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("command", ["--version", "analyze missing.wav", "ask Why? -", "analyze --files-from -", "schema"])
+def test_closed_streams_break_nothing(tiny_model, command, closed):
+    script = f"{sys.executable} -m mflamingo_cli {command} {closed}"
+    env = {**os.environ, "MFLAMINGO_MODEL": str(tiny_model)}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, env=env)
+    assert done.returncode in (0, 1, 66), done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_results_are_written_to_a_file_without_any_stream(tiny_model, tmp_song, tmp_path):
+    script = f"{sys.executable} -m mflamingo_cli ask Why? --json -m {tiny_model} --max-tokens 4 -o out {tmp_song} <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", script], check=False, timeout=TIMEOUT_S, cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "out").read_text())["status"] == "ok"
 
 
 def test_help_into_a_closed_pipe_is_quiet():

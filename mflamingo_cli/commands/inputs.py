@@ -42,12 +42,18 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
 
 
 def _listed(source: str, null: bool) -> Iterator[str]:
-    try:
-        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
-    except OSError as error:
-        raise NoInputError(f"{source}: {error.strerror or error}") from error
+    content = sys.stdin.buffer.read() if source == STDIN else _content(source)
+    if not null and b"\0" in content:
+        raise UsageError(f"--files-from {source}: the list has null bytes; add -0")
     lines = content.split(b"\0") if null else content.splitlines()
     yield from (os.fsdecode(line) for line in lines if line)
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise NoInputError(f"{path}: {error.strerror or error}") from error
 
 
 def _expand(path: str) -> Iterable[str]:
@@ -71,7 +77,10 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _playlist(path: Path) -> Iterator[str]:
     """Entries of a playlist, relative to it; addresses of the network are refused, playlists in playlists are not followed."""
-    for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+    content = _content(path)
+    if b"\0" in content:
+        raise UsageError(f"{path}: is no playlist, it has null bytes")
+    for line in content.removeprefix(b"\xef\xbb\xbf").splitlines():
         entry = os.fsdecode(line.strip())
         if not entry or entry.startswith("#"):
             continue

@@ -40,9 +40,13 @@ else:  # a table's names as the choices of an option
     ProgressMode = Literal["auto", "bar", "plain", "none"]
 
 
+# hours before minutes and seconds below 60, minutes before seconds below 60, seconds; nine digits are 30 years
+TIME = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(?:(\d{1,9}):(?=[0-5]?\d(?:\.|$)))?(\d{1,9}(?:\.\d*)?)", re.ASCII)
+
+
 def parse_time(text: str) -> float:
     """`83.5`, `1:23.5` or `1:02:03` in seconds."""
-    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?)", text.strip())
+    match = TIME.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
     hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())

@@ -62,9 +62,11 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     if options.offline:
         os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
-    name = "json" if options.json else options.format or default_format
+    name = _format(options, default_format)
     try:
         songs = inputs.collect(options.paths or [], options.files_from, options.null)
+        if name == "labels" and len(songs) > 1:
+            raise UsageError(f"a label file is of one song, not of {len(songs)}; name one song, or choose another --format")
         request = _with_options(request, options)
         output = _output(songs, options)
         if options.dry_run:
@@ -82,6 +84,12 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         voice.idle()
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+def _format(options: SongOptions, default: str) -> str:
+    if options.json and options.format not in (None, "json"):
+        raise UsageError(f"--json and --format {options.format} cannot both be; leave one out")
+    return "json" if options.json else options.format or default
 
 
 def _with_options(request: Request, options: SongOptions) -> Request:
@@ -124,6 +132,7 @@ class Show:
         self._split: Callable[[str], list[tuple[bool, str]]] | None = None
         self._pieces = 0
         self._format = format_name
+        self._seen = format_name == "table" and stream.isatty()  # a failure's panel is enough
 
     def event(self, song: str, count: str, event: object) -> None:
         """A step that begins, or a piece of text."""
@@ -177,6 +186,13 @@ class Show:
         if self._split is not None and self._live is not None:
             self._live.write("\n")
 
+    def no_model(self, records: list[Analysis], reason: str) -> None:
+        """No model for any input: said once, and written for programs, which want every input."""
+        self.voice.idle()
+        self.voice.error(reason)
+        for record in records if self._format in ("json", "csv") else ():
+            self._writer.write(record)
+
     def record(self, record: Analysis) -> None:
         """One finished input."""
         from mflamingo_cli.tasks import scrub
@@ -195,7 +211,7 @@ class Show:
             if self._format == "text" and record.thinking:
                 self.voice.say_lines(record.thinking)
             self._writer.write(record)
-        if record.error is not None and self._format != "table":
+        if record.error is not None and not self._seen:
             self.voice.error(record.error.message)
         if self._format in ("text", "labels"):
             for warning in record.warnings:
@@ -214,10 +230,10 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show, 
                 f"{backend.info.model}: {backend.info.backend} on {backend.info.device}, {backend.info.dtype} ({backend.info.reason})"
             )
         except ModelError as error:
-            for song in songs:
-                record = pipeline.failed(song, request.command, error)
+            lost = [pipeline.failed(song, request.command, error) for song in songs]
+            for record in lost:
                 tally.add(record, error)
-                show.record(record)
+            show.no_model(lost, str(error))
             return
         try:
             for number, (song, heard) in enumerate(_ahead(songs, request, backend, options.jobs, stack), start=1):
