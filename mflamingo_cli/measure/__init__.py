@@ -28,9 +28,10 @@ def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
     """All facts of a song; `meter` is the listener that heard its native stream. Times count from the start of the file."""
     from mflamingo_cli.measure.chords import measure_chords  # soxr and the networks load when first needed
     from mflamingo_cli.measure.key import STILL, measure_key, stillness
+    from mflamingo_cli.measure.meter import settle_bars
     from mflamingo_cli.measure.sections import measure_sections
     from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
-    from mflamingo_cli.measure.tempo import align_bars, measure_tempo
+    from mflamingo_cli.measure.tempo import measure_tempo
 
     loudness = meter.result() if meter else Loudness()
     samples, duration_s = audio.samples, len(audio.samples) / RATE
@@ -44,8 +45,8 @@ def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
         spectrogram = constant_q(samples, tuning)
     chords = measure_chords(spectrogram, duration_s)
     tempo, bars = measure_tempo(samples)
-    tempo = align_bars(tempo, chords)
+    tempo, counted = settle_bars(tempo, bars, chords)
     sections = measure_sections(spectrogram, duration_s, tempo) if chords or tempo.bpm else ()
     start_s = audio.start_s
-    tempo = replace(tempo, beats=tempo.beats + start_s, downbeats=tempo.downbeats + start_s)
-    return Facts(tempo, measure_key(spectrogram, chords), bars, _shift(chords, start_s), _shift(sections, start_s), loudness)
+    tempo = replace(tempo, beats=tempo.beats + start_s, downbeats=tempo.downbeats + start_s if counted else np.zeros(0))
+    return Facts(tempo, measure_key(spectrogram, chords), counted, _shift(chords, start_s), _shift(sections, start_s), loudness)

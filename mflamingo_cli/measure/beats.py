@@ -21,12 +21,12 @@ FLOOR = 1e-7  # of probabilities
 
 @dataclass(frozen=True)
 class Bars:
-    """Decoded frames of the beats, their places in the bar (0 = downbeat), and the beats in a bar."""
+    """Decoded frames of the beats, their places in the bar (0 = downbeat), and the likelier number of beats in a bar."""
 
     frames: np.ndarray  # (n,) int
     places: np.ndarray  # (n,) int
     meter: int
-    margins: dict[int, float]  # log-likelihood of each meter
+    margins: dict[int, float]  # log-likelihood of each meter; what they are worth, `meter.tell_meter` says
 
 
 def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,15 @@
-"""Tempo, beats, downbeats and meter of mono audio at 16 kHz; nothing where nothing beats steadily.
+"""Tempo, beats and bars of mono audio at 16 kHz; nothing where nothing beats steadily.
 
 Tempo is the slope of a straight line through the beat times, never one inter-beat interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 
 from mflamingo_cli.measure.beatnet import beat_evidence
-from mflamingo_cli.measure.beats import decode
-from mflamingo_cli.measure.facts import Segment, Tempo
+from mflamingo_cli.measure.beats import Bars, decode
+from mflamingo_cli.measure.facts import Tempo
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands
 
 MIN_BEATS = 8
@@ -23,8 +20,6 @@ FAIR = 0.25  # enough where the beats also lie on one line,
 ON_LINE = 0.05  # this close to it, in beats
 LEVEL = 0.12  # root mean square the network hears: its bands are log(1 + x), mastered songs lie there
 SILENT = 1e-5  # -100 dBFS
-MIN_VOTES = 4  # chord changes on one beat of the bar before downbeats move there,
-PLAIN = 2.0  # and so many times those on the first beat
 ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
 
 
@@ -65,8 +60,8 @@ def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
     return float(np.median(_strength(evidence, frames)) - (between.mean() if len(between) else 0.0))
 
 
-def track(evidence: np.ndarray) -> tuple[Tempo, str | None]:
-    """Tempo and meter from (frames, 3) evidence at 50 frames a second; times from the first frame."""
+def track(evidence: np.ndarray) -> tuple[Tempo, Bars | None]:
+    """Tempo and likeliest bars from (frames, 3) evidence at 50 frames a second; times from the first frame."""
     bars = decode(evidence, BEAT_FPS)
     if bars is None or len(bars.frames) < MIN_BEATS:
         return Tempo(), None
@@ -75,26 +70,11 @@ def track(evidence: np.ndarray) -> tuple[Tempo, str | None]:
     if contrast < FAIR or (contrast < CLEAR and scatter > ON_LINE):
         return Tempo(), None
     beats, bpm = bars.frames / BEAT_FPS, round(60 / period, 2)
-    return Tempo(bpm, octaves(bpm), beats, beats[bars.places == 0]), f"{bars.meter}/4"
+    return Tempo(bpm, octaves(bpm), beats, beats[bars.places == 0]), bars
 
 
-def align_bars(tempo: Tempo, chords: Sequence[Segment]) -> Tempo:
-    """Move the downbeats to the beat of the bar on which chords mostly change, where that is plain."""
-    if len(tempo.downbeats) < 2 or len(chords) < 2:
-        return tempo
-    first = int(np.searchsorted(tempo.beats, tempo.downbeats[0]))
-    bar = int(np.searchsorted(tempo.beats, tempo.downbeats[1])) - first
-    changes = np.array([chord.start for chord in chords[1:]])
-    nearest = np.abs(tempo.beats[:, None] - changes).argmin(axis=0)
-    votes = np.bincount((nearest - first) % bar, minlength=bar)
-    best = int(votes.argmax())
-    if votes[best] < MIN_VOTES or votes[best] < PLAIN * votes[0]:
-        return tempo
-    return replace(tempo, downbeats=tempo.beats[(first + best) % bar :: bar])
-
-
-def measure_tempo(samples: np.ndarray) -> tuple[Tempo, str | None]:
-    """Tempo, beats and meter: (n,) float32 at 16 kHz; times from its first sample."""
+def measure_tempo(samples: np.ndarray) -> tuple[Tempo, Bars | None]:
+    """Tempo, beats and likeliest bars: (n,) float32 at 16 kHz; times from its first sample."""
     if len(samples) < MIN_BEATS * RATE // 4:
         return Tempo(), None
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))

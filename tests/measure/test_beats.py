@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import beats
-from mflamingo_cli.measure.facts import Segment, Tempo
-from mflamingo_cli.measure.tempo import align_bars, fit_period, octaves, track
+from mflamingo_cli.measure.tempo import fit_period, octaves, track
 
 FPS = 50.0
 SAME = 1e-6  # log-likelihoods, float64
@@ -29,7 +28,8 @@ def evidence(bpm: float, meter: int, seconds: float = 30.0, offset: float = 0.2,
 def test_a_metronome_has_its_tempo_and_meter(bpm: float, meter: int) -> None:
     tempo, bars = track(evidence(bpm, meter, noise=0.1))
     assert tempo.bpm == pytest.approx(bpm, rel=EXACT * 2)
-    assert bars == f"{meter}/4"
+    assert bars is not None
+    assert bars.meter == meter
     assert np.allclose(np.diff(tempo.downbeats), meter * 60 / bpm, atol=2.1 / FPS)
 
 
@@ -82,11 +82,3 @@ def test_octaves_are_those_that_people_tap() -> None:
     assert octaves(87.5) == (43.75, 175.0)
     assert octaves(60.0) == (120.0,)
     assert octaves(160.0) == (80.0,)
-
-
-def test_downbeats_go_where_chords_change() -> None:
-    times = np.arange(32) * 0.5
-    tempo = Tempo(120.0, (), times, times[::4])
-    chords = tuple(Segment(1.0 + 2 * i, 3.0 + 2 * i, "C:maj") for i in range(7))
-    assert np.array_equal(align_bars(tempo, chords).downbeats, times[2::4])
-    assert align_bars(tempo, chords[:3]) is tempo
