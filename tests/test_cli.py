@@ -148,6 +148,17 @@ def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_pa
     assert (tmp_path / "fifo").is_fifo()
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_output_to_stdout_by_name_keeps_what_a_log_holds(tiny_model, tmp_path, name):
+    with (tmp_path / "log").open("ab") as log:
+        log.write(b"old\n")
+        log.flush()
+        command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-m", str(tiny_model), "-o", name, "missing.wav"]
+        assert subprocess.run(command, stdout=log, stderr=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False).returncode == 66
+    first, record = (tmp_path / "log").read_bytes().splitlines()
+    assert (first, json.loads(record)["status"]) == (b"old", "error")
+
+
 def test_a_link_stays_a_link_and_its_target_is_written(tiny_model, tmp_song, tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")

@@ -6,6 +6,7 @@ Times are seconds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -65,8 +66,9 @@ def to_file(path: str, worth: Callable[[], bool]) -> Iterator[TextIO]:
     An existing file is replaced only when `worth()` at the end. A link is followed; a FIFO or a device is written directly.
     """
     target, part = _target(path)
-    try:
-        stream = (target if part is None else part).open("w", encoding="utf-8", errors="backslashreplace")
+    opened = functools.partial(open, encoding="utf-8", errors="backslashreplace")
+    try:  # /dev/fd/1 may be a file with other words in it: nothing is cut off
+        stream = opened(target, "a") if part is None else opened(part, "w")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     try:
@@ -86,7 +88,7 @@ def _target(path: str) -> tuple[Path, Path | None]:
     direct = Path(path).exists() and not Path(path).is_file()
     if direct or path.startswith(("/dev/", "/proc/")):
         return Path(path), None
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     return target, target.with_name(target.name + ".part")
 
 
