@@ -99,7 +99,7 @@ class BackendInfo:
 class OpenOptions:
     """How a model is opened; "auto" chooses, and `BackendInfo.reason` says why.
 
-    `dtype` belongs to torch, `kv_type` to gguf; `threads=None` takes the physical cores.
+    `dtype` belongs to torch, `kv_type` to gguf; `threads=None` takes as many as help.
     """
 
     backend: str = "auto"
