@@ -322,8 +322,8 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
     key = check.parse_key(claimed_key) if claimed_key else None
     if facts.key is not None and key is not None and not check.check_key(facts.key, key).agrees:
         found.append(f"the text says {key.name}, measured {facts.key.name}")
-    known = {short_root(name) for name in tasks.main_chords(facts)} | ({facts.key.id3} if facts.key else set())
-    named = {short_root(name) for name in tasks.parse_chords(KEY_IN_WORDS.sub("", text))}
+    known = set(tasks.main_chords(facts)) | ({facts.key.id3} if facts.key else set())
+    named = set(tasks.parse_chords(KEY_IN_WORDS.sub("", text)))
     if told and facts.key is None and key is not None:
         found.append(f"the text says {key.name}, but no key {NOT_MEASURED}")
     if told and not known and named:
@@ -331,12 +331,6 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
     if told and known and (strange := sorted(named - known)):
         found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
     return found
-
-
-def short_root(chord: str) -> str:
-    """A chord's triad: C7 and Cmaj7 -> C, Cm7 -> Cm; diminished and others stay as they are."""
-    match = re.fullmatch(r"([A-G][#b]?)(m(?!aj))?(?:6|7|9|11|13|maj7|maj9|add9|sus2|sus4|sus)?", chord)
-    return f"{match[1]}{match[2] or ''}" if match else chord
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

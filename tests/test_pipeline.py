@@ -250,7 +250,8 @@ def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
     [
         ("It runs at 62 BPM.", "the text says 62 BPM, measured 124"),
         ("It is in A minor.", "the text says A minor, measured C major"),
-        ("The harmony moves through F, G, Cm and C.", "the text names Cm, not among"),
+        ("The harmony moves through F, G7, Cm and C.", "the text names Cm, not among"),
+        ("The harmony moves through F, G, Em and C.", "the text names G, not among"),  # G7 was measured
     ],
 )
 def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:
