@@ -1,6 +1,6 @@
 """Claims of a model beside measured facts: does the text say what was measured, and if not, how is it related?
 
-The parsers take any text and return None for what they do not understand; model text is hostile input.
+`parse_key` takes any text and returns None for what it does not understand; model text is hostile input.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from mflamingo_cli.measure.facts import Key, Mode, pitch_class
 
 TEMPO_TOLERANCE = 0.04 + 1e-9  # relative, 4 % included, as in MIREX tempo estimation
-LOWEST_BPM, HIGHEST_BPM = 20.0, 400.0  # outside, a number is not a tempo
 RATIOS = {"double": 2.0, "half": 0.5, "triple": 3.0, "third": 1 / 3, "three halves": 1.5, "two thirds": 2 / 3}  # claim over fact
 MAX_TEXT = 4000  # characters that are read
 
@@ -44,37 +43,6 @@ def check_key(fact: Key | None, claim: Key | None) -> Agreement:
     if step == 0:
         return Agreement(False, "parallel")
     return Agreement(False, "relative" if step == (9 if fact.mode == "major" else 3) else None)
-
-
-_NUMBER = r"(\d{1,3}(?:[.,]\d+)?)"
-_SPAN = re.compile(rf"(?<![\d.,/]){_NUMBER}\s*(?:-|–|—|to|bis|~)\s*{_NUMBER}(?![\d/])")
-_BPM = re.compile(rf"(?<![\d.,/]){_NUMBER}\s*-?(?:bpm\b|beats?\s+per\s+minute|beats?/min)", re.IGNORECASE)
-_AFTER = re.compile(rf"(?:\bbpm\b|\btempo\b|♩|beats?\s+per\s+minute)[^\d\n]{{0,24}}{_NUMBER}(?![\d/])", re.IGNORECASE)
-_LONE = re.compile(rf"(?<![\d.,/]){_NUMBER}(?![\d/]|[.,]\d)")
-
-
-def _bpm(text: str) -> float | None:
-    value = float(text.replace(",", "."))
-    return value if LOWEST_BPM <= value <= HIGHEST_BPM else None
-
-
-def parse_bpm(text: str | None) -> float | None:
-    """The tempo that a text claims: "87 BPM" -> 87, "around 90–95 bpm" -> 92.5; None without one, or with several lone numbers."""
-    if not isinstance(text, str):
-        return None
-    text = text[:MAX_TEXT]
-    span = _SPAN.search(text)
-    if span:
-        low, high = _bpm(span[1]), _bpm(span[2])
-        if low is not None and high is not None and low <= high <= 1.5 * low:
-            return (low + high) / 2
-    for pattern in (_BPM, _AFTER):
-        for found in pattern.finditer(text):
-            value = _bpm(found[1])
-            if value is not None:
-                return value
-    lone = {value for found in _LONE.finditer(text) if (value := _bpm(found[1])) is not None}
-    return lone.pop() if len(lone) == 1 else None
 
 
 _ACCIDENTALS = dict.fromkeys(("#", "♯", "-sharp", " sharp", "is"), "#") | dict.fromkeys(("b", "♭", "-flat", " flat", "es", "s"), "b")

@@ -12,7 +12,6 @@ import numpy as np
 
 Mode = Literal["major", "minor"]
 
-PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 TONICS: dict[Mode, tuple[str, ...]] = {  # the spelling with fewer accidentals; six sharps or flats as DJ software writes them
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),

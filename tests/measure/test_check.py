@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mflamingo_cli.measure.check import Agreement, check_key, check_tempo, parse_bpm, parse_key
+from mflamingo_cli.measure.check import Agreement, check_key, check_tempo, parse_key
 from mflamingo_cli.measure.facts import Key
 
 KEYS = {
@@ -17,11 +17,6 @@ KEYS = {
     "key of Ebm": "Eb minor", "D harmonic minor": "D minor",
 }  # fmt: skip
 NO_KEYS = ("", "no idea", "This is a major hit", "13A", "H", "X minor", "atonal", "minor", None)
-TEMPI = {
-    "87 BPM": 87, "around 90–95 bpm": 92.5, "90-95": 92.5, "120": 120, "tempo: 140,5 BPM": 140.5, "4/4 at 128bpm": 128, "♩=72": 72,
-    "A 1990s track at 98 beats per minute": 98, "about 60 to 200 at 100 bpm": 100, "Tempo of roughly 76.": 76,
-}  # fmt: skip
-NO_TEMPI = ("", "fast", "in 3/4", "between 2003 and 2010", "9999999 bpm", "10 or 500", "100, 120 or 140", None)
 
 
 @pytest.mark.parametrize(("text", "name"), KEYS.items())
@@ -36,22 +31,11 @@ def test_what_names_no_key_gives_none(text: str | None) -> None:
     assert parse_key(text) is None
 
 
-@pytest.mark.parametrize(("text", "bpm"), TEMPI.items())
-def test_tempi_are_read(text: str, bpm: float) -> None:
-    assert parse_bpm(text) == bpm
-
-
-@pytest.mark.parametrize("text", NO_TEMPI)
-def test_what_names_no_tempo_gives_none(text: str | None) -> None:
-    assert parse_bpm(text) is None
-
-
-def test_parsers_never_fail() -> None:
+def test_the_parser_never_fails() -> None:
     rng = random.Random(0)
     for _ in range(2000):
         text = "".join(rng.choice("ABhH mMaj or#b♭♯-–.,/0123456789bpm\n\x00é") for _ in range(rng.randrange(30)))
         parse_key(text)
-        parse_bpm(text)
 
 
 @pytest.mark.parametrize("tonic", ["C", "Db", "F#", "B"])
