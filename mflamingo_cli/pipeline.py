@@ -323,13 +323,16 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
     if facts.key is not None and key is not None and not check.check_key(facts.key, key).agrees:
         found.append(f"the text says {key.name}, measured {facts.key.name}")
     known = set(tasks.main_chords(facts)) | ({facts.key.id3} if facts.key else set())
-    named = set(tasks.parse_chords(KEY_IN_WORDS.sub("", text)))
+    named = set(tasks.parse_chords(tasks.SECTION_AT.sub("", KEY_IN_WORDS.sub("", text))))
     if told and facts.key is None and key is not None:
         found.append(f"the text says {key.name}, but no key {NOT_MEASURED}")
     if told and not known and named:
         found.append(f"the text names chords, but none {NOT_MEASURED}")
     if told and known and (strange := sorted(named - known)):
         found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
+    form = {f"{section.label} ({tasks.clock(section.start)})" for section in facts.sections}
+    if told and (strange := sorted(set(tasks.SECTION_AT.findall(text)) - form)):
+        found.append(f"the text has sections {', '.join(strange)}, not among those that were measured")
     return found
 
 

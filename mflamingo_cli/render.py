@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Span, TempoInfo, VocalsInfo
-from mflamingo_cli.tasks import short_chord
+from mflamingo_cli.tasks import clock, short_chord
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 SHOWN_CHORDS = 4  # of the chords that sound longest
@@ -45,13 +45,6 @@ def _visible(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii") if code < 0xD800 or code > 0xDFFF else f"\\u{code:04x}"
-
-
-def clock(seconds: float) -> str:
-    """213.4 -> 3:33, 3723 -> 1:02:03."""
-    minutes, whole = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
 
 
 def number(value: float, digits: int = 1) -> str:

@@ -366,10 +366,19 @@ def caption_task(style: str) -> Task:
 
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
+GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
+SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
 def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+def clock(seconds: float) -> str:
+    """A time as it is shown, begun seconds not counted: 73.9 -> "1:13", "1:01:13" from an hour on."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
 
 
 def main_chords(facts: Facts) -> list[str]:
@@ -396,6 +405,8 @@ def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[s
             phrases.append("chords " + " ".join(chords))
         if facts.sections:
             phrases.append(f"sections {len(facts.sections)}")
+        if 2 <= len(facts.sections) <= GROUND_SECTIONS:
+            phrases.append("form " + " ".join(f"{section.label} {clock(section.start)}" for section in facts.sections))
         if facts.loudness is not None and facts.loudness.integrated_lufs is not None:
             phrases.append(f"loudness {_number(facts.loudness.integrated_lufs)} LUFS")
     if duration_s is not None:
@@ -404,7 +415,7 @@ def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[s
 
 
 def ground(facts: Facts | None, duration_s: float | None = None) -> str:
-    """`Measured facts: tempo 87.5 BPM; key A minor; … duration 213 s.`, or "" when nothing is known."""
+    """`Measured facts: tempo 87.5 BPM; …; sections 3; form A 0:00 B 0:32 A 1:04; … duration 213 s.`, or "" when nothing is known."""
     phrases = fact_phrases(facts, duration_s)
     return f"{GROUND_PREFIX}{'; '.join(phrases)}." if phrases else ""
 

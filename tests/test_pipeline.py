@@ -229,6 +229,7 @@ OCEAN = Facts(
     tempo=Tempo(124.0, (62.0,)),
     key=Key("C", "major"),
     chords=tuple(Segment(float(at), at + 1.0, label) for at, label in enumerate(("F:maj", "G:7", "C:maj", "E:min"))),
+    sections=(Segment(0.0, 2.5, "A"), Segment(2.5, 4.0, "B")),
 )
 
 
@@ -238,6 +239,7 @@ OCEAN = Facts(
         "This track runs at 124 BPM. The key is C major. The harmony moves through F, G7, Em and C.",
         "A slow waltz? I cannot tell that from the sound.",
         "It is around 122 BPM in C.",
+        "The form has 2 sections: A (0:00) and B (0:02).",
         "",
     ],
 )
@@ -252,6 +254,7 @@ def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
         ("It is in A minor.", "the text says A minor, measured C major"),
         ("The harmony moves through F, G7, Cm and C.", "the text names Cm, not among"),
         ("The harmony moves through F, G, Em and C.", "the text names G, not among"),  # G7 was measured
+        ("The form is A (0:00), B (0:03).", "the text has sections B (0:03), not among"),
     ],
 )
 def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from mflamingo_cli import render
-from mflamingo_cli.render import WRITERS, clock, number, safe
+from mflamingo_cli.render import WRITERS, number, safe
 from mflamingo_cli.schema import Analysis, LoudnessInfo, MeterInfo, Result, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
@@ -123,11 +123,6 @@ def test_csv_has_one_row_per_input_and_no_word_none():
 
 def test_labels_are_what_audacity_reads():
     assert written("labels", FULL) == "0.000\t2.100\tA:min\n"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.99, "0:59"), (213.4, "3:33"), (3723, "1:02:03")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(87.5, "87.5"), (120.0, "120"), (-9.81, "-9.8"), (0.04, "0")])

@@ -17,6 +17,7 @@ from mflamingo_cli.tasks import (
     ThoughtStream,
     Vocals,
     caption_task,
+    clock,
     fact_phrases,
     ground,
     grounded_prompt,
@@ -48,7 +49,7 @@ def some_facts(**changes: object) -> Record:
         "key": Record(name="A minor"),
         "meter": "4/4",
         "chords": chords,
-        "sections": [None] * 5,
+        "sections": [Record(start=at, label=label) for at, label in ((0.0, "A"), (31.99, "B"), (64.0, "A"), (96.0, "B"), (128.0, "A"))],
         "loudness": Record(integrated_lufs=-9.8),
     }
     return Record(**{**values, **changes})
@@ -244,9 +245,15 @@ def test_analyze_asks_each_task_that_has_a_place_in_the_record():
     assert [task.name for task in ANALYZE] == ["tempo", "key", "meter", "instruments", "genre", "mood", "vocals", "caption"]
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.99, "0:59"), (213.4, "3:33"), (3723, "1:02:03")])
+def test_times_are_shown_as_minutes_and_seconds(seconds, text):
+    assert clock(seconds) == text
+
+
 def test_grounding_states_known_facts_in_fixed_order():
-    text, want = ground(some_facts(), 213.4), "tempo 87.5 BPM; key A minor; meter 4/4; chords C G Am F; sections 5; loudness -9.8 LUFS"
-    assert text == f"Measured facts: {want}; duration 213 s."
+    text, want = ground(some_facts(), 213.4), "tempo 87.5 BPM; key A minor; meter 4/4; chords C G Am F; sections 5"
+    form = "form A 0:00 B 0:31 A 1:04 B 1:36 A 2:08"
+    assert text == f"Measured facts: {want}; {form}; loudness -9.8 LUFS; duration 213 s."
     assert grounded_prompt("Q?", text) == text + " Q?"
 
 
@@ -256,6 +263,12 @@ def test_unknown_facts_are_left_out():
     assert ground(facts) == ""
     assert grounded_prompt("Q?", "") == "Q?"
     assert ground(None, 12.0) == "Measured facts: duration 12 s."
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, False), (2, True), (10, True), (11, False)])
+def test_a_form_is_told_when_there_is_one_to_tell(count, told):
+    phrases = fact_phrases(some_facts(sections=[Record(start=30.0 * i, label="A") for i in range(count)]))
+    assert any(phrase.startswith("form ") for phrase in phrases) is told
 
 
 def test_whole_numbers_have_no_decimal():
