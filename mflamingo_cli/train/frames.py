@@ -23,6 +23,20 @@ TOKEN_S = 0.04
 FRAMES_PER_TOKEN = 4
 NO_CHORD = 12  # class of root and bass where nothing pitched sounds
 RELEASE_S = 0.06  # a note is heard a little longer than it is held
+TAG_NAMES = (  # what musicnn (ISC, arXiv 1909.06654) tells of recordings: MagnaTagATune's 50 tags, then the Million Song Dataset's
+    "mtt:guitar", "mtt:classical", "mtt:slow", "mtt:techno", "mtt:strings", "mtt:drums", "mtt:electronic", "mtt:rock", "mtt:fast",
+    "mtt:piano", "mtt:ambient", "mtt:beat", "mtt:violin", "mtt:vocal", "mtt:synth", "mtt:female", "mtt:indian", "mtt:opera", "mtt:male",
+    "mtt:singing", "mtt:vocals", "mtt:no vocals", "mtt:harpsichord", "mtt:loud", "mtt:quiet", "mtt:flute", "mtt:woman", "mtt:male vocal",
+    "mtt:no vocal", "mtt:pop", "mtt:soft", "mtt:sitar", "mtt:solo", "mtt:man", "mtt:classic", "mtt:choir", "mtt:voice", "mtt:new age",
+    "mtt:dance", "mtt:male voice", "mtt:female vocal", "mtt:beats", "mtt:harp", "mtt:cello", "mtt:no voice", "mtt:weird", "mtt:country",
+    "mtt:metal", "mtt:female voice", "mtt:choral",
+    "msd:rock", "msd:pop", "msd:alternative", "msd:indie", "msd:electronic", "msd:female vocalists", "msd:dance", "msd:00s",
+    "msd:alternative rock", "msd:jazz", "msd:beautiful", "msd:metal", "msd:chillout", "msd:male vocalists", "msd:classic rock",
+    "msd:soul", "msd:indie rock", "msd:Mellow", "msd:electronica", "msd:80s", "msd:folk", "msd:90s", "msd:chill", "msd:instrumental",
+    "msd:punk", "msd:oldies", "msd:blues", "msd:hard rock", "msd:ambient", "msd:acoustic", "msd:experimental", "msd:female vocalist",
+    "msd:guitar", "msd:Hip-Hop", "msd:70s", "msd:party", "msd:country", "msd:easy listening", "msd:sexy", "msd:catchy", "msd:funk",
+    "msd:electro", "msd:heavy metal", "msd:Progressive rock", "msd:60s", "msd:rnb", "msd:indie pop", "msd:sad", "msd:House", "msd:happy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
