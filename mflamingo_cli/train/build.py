@@ -35,7 +35,7 @@ class ModelSizes:
     text_heads: int = 3
     text_kv_heads: int = 3
     text_ffn: int = 512
-    context: int = 4096
+    context: int = 6144
 
 
 def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: int) -> MusicFlamingoForConditionalGeneration:
@@ -99,20 +99,29 @@ def rote_of(model: MusicFlamingoForConditionalGeneration) -> Rote:
 def encode(
     model: MusicFlamingoForConditionalGeneration, frames: torch.Tensor, windows: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
-    """Audio tokens of crops that lie `offsets` tokens inside window `windows`: (B, n_mels, 4 T) -> (B, T, d_text).
+    """Encoder output after RoTE of crops that lie `offsets` tokens inside window `windows`: (B, n_mels, 4 T) -> (B, T, d_audio).
 
-    Only the frames given are computed, no padding; for a crop at offset 0 this equals `get_audio_features` up to the last token.
+    Only the frames given are computed, no padding; at offset 0 the projector makes `get_audio_features` of it, up to the last token.
     """
     tower = model.model.audio_tower
     hidden = nn.functional.gelu(tower.conv1(frames))
     hidden = nn.functional.gelu(tower.conv2(hidden)).permute(0, 2, 1)
     length = hidden.shape[1]
     positions = 2 * offsets[:, None] + torch.arange(length)
-    hidden = hidden + tower.embed_positions.weight[positions]
+    hidden = hidden + tower.embed_positions.weight[positions.to(hidden.device)]
     for layer in tower.layers:
         hidden = layer(hidden, None)
     hidden = tower.layer_norm(tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1))
-    return model.model.multi_modal_projector(turn(hidden, rote_of(model), windows, offsets))
+    return turn(hidden, rote_of(model), windows, offsets)
+
+
+def encode_windows(model: MusicFlamingoForConditionalGeneration, frames: torch.Tensor) -> torch.Tensor:
+    """Encoder output after RoTE of songs of one length, window by window: (B, n_mels, 4 T) -> (B, T, d_audio)."""
+    size, parts = 4 * WINDOW_TOKENS, []
+    for index, at in enumerate(range(0, frames.shape[2], size)):
+        window = frames[:, :, at : at + size]
+        parts.append(encode(model, window, torch.full((len(frames),), index), torch.zeros(len(frames), dtype=torch.long)))
+    return torch.cat(parts, dim=1)
 
 
 def turn(hidden: torch.Tensor, table: Rote, windows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

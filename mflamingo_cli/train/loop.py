@@ -128,7 +128,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None,
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=next(module.parameters()).device)
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

@@ -1,11 +1,14 @@
-"""What a stage learns: dense labels for the ears (`DenseObjective`), text for the language model (`TextObjective`, `AlignObjective`).
+"""What a stage learns: dense labels for the ears (`DenseObjective`), text for the language model (`TextObjective`), questions about
+audio with frozen ears (`AlignObjective`) or with all of the model (`JointObjective`).
 
 An objective draws a batch and gives its loss; a batch is a pure function of (seed, step), so that a resumed run is the same run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,28 +21,19 @@ from transformers import MusicFlamingoForConditionalGeneration
 
 from mflamingo_cli.core.chat import ChatTemplate, conversation
 from mflamingo_cli.core.geometry import AudioTokens
+from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
 from mflamingo_cli.train.data import Turn, audio_turns, text_turn
-from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, Clip
+from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, TAG_NAMES, Clip, window_frames
+from mflamingo_cli.train.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.synth import FAMILIES
 
 METERS = ("4/4", "3/4", "6/8")
+STYLES = tuple(dict.fromkeys(style for _, style, *_ in STYLE_TABLE if style))  # of the synthetic clips
 TOKENS_PER_S = 25  # audio tokens of 40 ms
-DENSE_WEIGHTS = {
-    "root": 1.0,
-    "quality": 0.7,
-    "bass": 0.5,
-    "chroma": 3.0,
-    "beat": 0.3,
-    "families": 2.0,
-    "key": 0.5,
-    "clip_key": 0.5,
-    "meter": 0.1,
-}
-
-
+UNKNOWN_CLASS, UNKNOWN_FLAG = -1, 255  # labels that no loss counts: of a class, of a yes-or-no
 HEAD_SIZES = {
     "root": 13,
     "quality": len(QUALITIES),
@@ -47,9 +41,19 @@ HEAD_SIZES = {
     "chroma": 12,
     "beat": 3,
     "families": len(FAMILIES) + 1,
+    "vocals": 1,
+    "tags": len(TAG_NAMES),
     "key": 24,
     "meter": len(METERS),
+    "style": len(STYLES),
 }
+MINOR_QUALITIES = ("min", "min7", "dim")
+FLAGS = ("chroma", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
+WHOLE = ("key", "meter", "style")  # one label for the clip: learned from every token and from their mean
+DENSE_WEIGHTS = {
+    "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.3, "families": 3.0, "vocals": 0.5, "tags": 4.0,
+    "key": 0.5, "meter": 0.2, "style": 0.15, "clip_key": 0.5, "clip_meter": 0.4, "clip_style": 0.35,
+}  # fmt: skip
 
 
 class Objective(Protocol):
@@ -86,7 +90,7 @@ def augment(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch of crops of one length; labels are (B, T, …)."""
+    """A batch of crops of one length; labels are (B, T, …), unknown ones hold UNKNOWN_CLASS or UNKNOWN_FLAG."""
 
     frames: torch.Tensor
     windows: torch.Tensor
@@ -95,103 +99,157 @@ class Crops:
 
 
 class DenseHeads(nn.Module):
-    """Linear readings of the projected audio tokens; thrown away after training."""
+    """Linear readings of audio tokens, through a projector of their own shape: what the ears are taught with and measured by."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, model: MusicFlamingoForConditionalGeneration) -> None:
         super().__init__()
+        width = model.config.text_config.hidden_size
+        self.project = copy.deepcopy(model.model.multi_modal_projector)  # the language model's own starts from this one
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in HEAD_SIZES.items()})
 
-    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, T, d) -> per head (B, T, classes)."""
-        tokens = self.norm(tokens)
+    def forward(self, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encoder output after RoTE (B, T, d_audio) -> per head logits (B, T, classes)."""
+        tokens = self.norm(self.project(hidden))
         return {name: head(tokens) for name, head in self.heads.items()}
 
 
-def key_class(row: dict[str, Any]) -> int:
-    """0-11 major by tonic, 12-23 minor."""
-    return row["tonic"] + 12 * (row["mode"] == "minor")
+def whole_labels(row: dict[str, Any]) -> dict[str, int]:
+    """The classes of a clip that hold for all of it: key (0-11 major by tonic, 12-23 minor), meter, style."""
+    key = row["tonic"] + 12 * (row["mode"] == "minor") if row.get("mode") is not None else UNKNOWN_CLASS
+    meter, style = row.get("meter"), row.get("style")
+    return {
+        "key": key,
+        "meter": METERS.index(meter) if meter in METERS else UNKNOWN_CLASS,
+        "style": STYLES.index(style) if style in STYLES else UNKNOWN_CLASS,
+    }
+
+
+def labels_of(clip: Clip, start: int, length: int) -> dict[str, np.ndarray]:
+    """All labels of `length` tokens of a clip from token `start`, (length, …) int64."""
+    known, found = clip.labels(), {}
+    for name, size in HEAD_SIZES.items():
+        if name in WHOLE:
+            continue
+        shape = (length, size) if name in FLAGS else (length,)
+        unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
+        values = known[name][start : start + length].astype(np.int64) if name in known else np.full(shape, unknown)
+        found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
+    return found | {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
 
 
 def crop(clip: Clip, start: int, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Frames and labels of `length` tokens of a clip from token `start` (tokens never cross a window)."""
+    """Frames and all labels of `length` tokens of a clip from token `start` (tokens never cross a window)."""
     frames = np.asarray(clip.mel()[start * FRAMES_PER_TOKEN : (start + length) * FRAMES_PER_TOKEN], dtype=np.float32)
-    return frames, {name: values[start : start + length] for name, values in clip.labels().items()}
+    return frames, labels_of(clip, start, length)
 
 
 def _n_tokens(clip: Clip) -> int:
     return int(clip.row["duration"] * TOKENS_PER_S) - 1
 
 
-def draw_crops(rng: np.random.Generator, clips: Sequence[Clip], length: int, count: int, augmented: bool = True) -> Crops:
-    """`count` random crops of `length` tokens, each anywhere in a window of a random clip and placed anywhere in time."""
-    long_enough = [clip for clip in clips if min(_n_tokens(clip), build.WINDOW_TOKENS) >= length]
-    if not long_enough:
+def draw_crop(rng: np.random.Generator, clip: Clip, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A random crop of `length` tokens anywhere in a window of a clip."""
+    total = _n_tokens(clip)
+    spans = [(w, min(total - w * build.WINDOW_TOKENS, build.WINDOW_TOKENS)) for w in range(total // build.WINDOW_TOKENS + 1)]
+    spans = [(w, size) for w, size in spans if size >= length]
+    window, size = spans[rng.integers(len(spans))]
+    return crop(clip, window * build.WINDOW_TOKENS + int(rng.integers(size - length + 1)), length)
+
+
+def draw_crops(
+    rng: np.random.Generator, sources: Sequence[tuple[Sequence[Clip], float]], length: int, count: int, augmented: bool = True
+) -> Crops:
+    """`count` random crops of `length` tokens from `(clips, share)` sources, each placed anywhere in time."""
+    usable = [([c for c in clips if min(_n_tokens(c), build.WINDOW_TOKENS) >= length], share) for clips, share in sources]
+    usable = [(clips, share) for clips, share in usable if clips and share]
+    if not usable:
         raise UsageError(f"no clip is as long as the stage's crops of {length / TOKENS_PER_S:.0f} s; make more with `train data synth`")
+    shares = np.array([share for _, share in usable])
     frames, labels, windows, offsets = [], [], [], []
     for _ in range(count):
-        clip = long_enough[rng.integers(len(long_enough))]
-        total = _n_tokens(clip)
-        spans = [(w, min(total - w * build.WINDOW_TOKENS, build.WINDOW_TOKENS)) for w in range(total // build.WINDOW_TOKENS + 1)]
-        spans = [(w, size) for w, size in spans if size >= length]
-        window, size = spans[rng.integers(len(spans))]
-        start = window * build.WINDOW_TOKENS + int(rng.integers(size - length + 1))
-        mel, truth = crop(clip, start, length)
+        clips = usable[rng.choice(len(usable), p=shares / shares.sum())][0]
+        mel, truth = draw_crop(rng, clips[rng.integers(len(clips))], length)
         frames.append(augment(rng, mel).T if augmented else mel.T)
-        labels.append({**truth, "key": np.full(length, key_class(clip.row)), "meter": np.full(length, METERS.index(clip.row["meter"]))})
+        labels.append(truth)
         windows.append(int(rng.integers(2)) if rng.random() < 0.3 else 0)
         offsets.append(int(rng.integers(build.WINDOW_TOKENS - length + 1)))
-    stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels]).astype(np.int64)) for name in labels[0]}
+    stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in labels[0]}
     return Crops(torch.from_numpy(np.stack(frames)), torch.tensor(windows), torch.tensor(offsets), stacked)
 
 
 class DenseObjective:
-    """Frame-wise chords, bass, chroma, beats, families, key and meter, read from projected audio tokens."""
+    """Frame-wise chords, bass, chroma, beats, families, voice and tags, with key, meter and style, read from the encoder's tokens."""
 
-    def __init__(self, model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip], lengths: Sequence[tuple[int, int]]) -> None:
-        self.model, self.clips, self.lengths = model, clips, lengths  # lengths: (tokens, crops in a batch), drawn in turn
-        self.heads = DenseHeads(model.config.text_config.hidden_size)
-        self.module = nn.ModuleDict(
-            {"audio_tower": model.model.audio_tower, "multi_modal_projector": model.model.multi_modal_projector, "heads": self.heads}
-        )
+    def __init__(
+        self,
+        model: MusicFlamingoForConditionalGeneration,
+        sources: Sequence[tuple[Sequence[Clip], float]],
+        lengths: Sequence[tuple[int, int]],
+    ) -> None:
+        self.model, self.sources, self.lengths = model, sources, lengths  # lengths: (tokens, crops in a batch), drawn in turn
+        self.heads = DenseHeads(model)
+        self.module = nn.ModuleDict({"audio_tower": model.model.audio_tower, "heads": self.heads})
         model.model.audio_tower.embed_positions.weight.requires_grad_(False)
 
     def draw(self, rng: np.random.Generator) -> Crops:
         """Draw a batch."""
         length, count = self.lengths[rng.integers(len(self.lengths))]
-        return draw_crops(rng, self.clips, length, count)
+        return draw_crops(rng, self.sources, length, count)
 
     def loss(self, batch: Crops) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""
-        logits = self.heads(build.encode(self.model, batch.frames, batch.windows, batch.offsets))
-        terms = dense_losses(logits, batch.labels)
+        device = self.heads.norm.weight.device
+        labels = {name: value.to(device) for name, value in batch.labels.items()}
+        logits = self.heads(build.encode(self.model, batch.frames.to(device), batch.windows, batch.offsets))
+        terms = dense_losses(logits, labels)
         total = sum(DENSE_WEIGHTS[name] * term for name, term in terms.items())
         numbers = {name: float(term.detach()) for name, term in terms.items()}
-        return total, {**numbers, **dense_scores(logits, batch.labels)}
+        return total, {**numbers, **dense_scores(logits, labels)}
 
 
 def dense_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One term per head; quality counts only where there is a chord, the key also for the whole crop."""
-    logits = {name: value.float() for name, value in logits.items()}
-    terms = {name: F.cross_entropy(logits[name].flatten(0, 1), labels[name].flatten()) for name in ("root", "bass", "beat", "key", "meter")}
-    quality = F.cross_entropy(logits["quality"].flatten(0, 1), labels["quality"].flatten(), reduction="none")
-    sounding = (labels["root"] != NO_CHORD).flatten().float()
-    terms["quality"] = (quality * sounding).sum() / sounding.sum().clamp(min=1)
-    for name in ("chroma", "families"):
-        terms[name] = F.binary_cross_entropy_with_logits(logits[name], labels[name].float())
-    terms["clip_key"] = F.cross_entropy(logits["key"].mean(1), labels["key"][:, 0])
+    """One term per head over its known labels; quality counts only where there is a chord, WHOLE heads also for their mean."""
+    terms = {}
+    for name, value in logits.items():
+        value, label = value.float(), labels[name]
+        if name in FLAGS:
+            known = (label != UNKNOWN_FLAG).float()
+            target = label.float() / UNKNOWN_FLAG if name == "tags" else label.float()
+            terms[name] = (
+                F.binary_cross_entropy_with_logits(value, target.clamp(max=1), reduction="none") * known
+            ).sum() / known.sum().clamp(min=1)
+            continue
+        if name == "quality":
+            label = torch.where((labels["root"] == NO_CHORD) | (labels["root"] < 0), UNKNOWN_CLASS, label)
+        terms[name] = _known_cross_entropy(value.flatten(0, 1), label.flatten())
+        if name in WHOLE:
+            terms[f"clip_{name}"] = _known_cross_entropy(value.mean(1), label[:, 0])
     return terms
+
+
+def _known_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean over the known targets; 0 where there is none."""
+    known = (target != UNKNOWN_CLASS).sum().clamp(min=1)
+    return F.cross_entropy(logits, target, ignore_index=UNKNOWN_CLASS, reduction="sum") / known
 
 
 @torch.no_grad()
 def dense_scores(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Accuracies of a batch: root, root with major/minor, key of the crop."""
-    sounding = labels["root"] != NO_CHORD
+    """Accuracies of a batch over what is known: root, root with major/minor, families (F1), and of whole crops key, meter, style."""
+    sounding = (labels["root"] != NO_CHORD) & (labels["root"] >= 0) & (labels["quality"] >= 0)
     root = (logits["root"].argmax(-1) == labels["root"])[sounding]
-    minor = torch.tensor([name in ("min", "min7", "dim") for name in QUALITIES])
-    mode = (minor[logits["quality"].argmax(-1)] == minor[labels["quality"]])[sounding]
-    key = (logits["key"].float().mean(1).argmax(-1) == labels["key"][:, 0]).float().mean()
-    return {"root_acc": float(root.float().mean()), "majmin_acc": float((root & mode).float().mean()), "key_acc": float(key)}
+    minor = torch.tensor([name in MINOR_QUALITIES for name in QUALITIES], device=root.device)
+    mode = (minor[logits["quality"].argmax(-1)] == minor[labels["quality"].clamp(min=0)])[sounding]
+    numbers = {"root_acc": float(root.float().mean()), "majmin_acc": float((root & mode).float().mean())}
+    known = labels["families"] != UNKNOWN_FLAG
+    said, true = (logits["families"] > 0) & known, (labels["families"] == 1) & known
+    numbers["families_f1"] = float(2 * (said & true).sum() / (said.sum() + true.sum()).clamp(min=1))
+    for name in WHOLE:
+        truth = labels[name][:, 0]
+        right = (logits[name].float().mean(1).argmax(-1) == truth)[truth != UNKNOWN_CLASS]
+        numbers[f"{name}_acc"] = float(right.float().mean())
+    return {name: value for name, value in numbers.items() if value == value}
 
 
 # --- text --------------------------------------------------------------------------------------------------------------
@@ -257,9 +315,9 @@ class TextObjective:
     def loss(self, batch: list[Branch]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""
         size = -(-len(batch) // self.chunks)
-        total, weight, right, count = torch.zeros(()), torch.zeros(()), 0, 0
+        total, weight, right, count = torch.zeros((), device=self.model.device), 0.0, 0, 0
         for at in range(0, len(batch), size):
-            ids, weights = _padded(batch[at : at + size], self.speech.ids["<|endoftext|>"])
+            ids, weights = (part.to(self.model.device) for part in _padded(batch[at : at + size], self.speech.ids["<|endoftext|>"]))
             hidden = self.model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
             part, part_weight, part_right = next_token_loss(self.model, hidden, ids, weights)
             total, weight, right, count = total + part, weight + part_weight, right + part_right, count + int((weights[:, 1:] > 0).sum())
@@ -286,19 +344,17 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Packed:
-    """A song's audio followed by several conversations about it, which see the audio and themselves only."""
+    """Places for a song's audio, followed by several conversations about it, which see the audio and themselves only."""
 
     ids: torch.Tensor  # (B, T)
     weights: torch.Tensor  # (B, T)
     positions: torch.Tensor  # (B, T)
     mask: torch.Tensor  # (B, 1, T, T) True where attended
-    audio: torch.Tensor  # (B, n, d_audio)
-    audio_at: int
+    audio: slice  # of T
 
 
-def pack(speech: Speech, excerpts: Sequence[Excerpt], turns: Sequence[Sequence[Turn]]) -> Packed:
+def pack(speech: Speech, n_audio: int, turns: Sequence[Sequence[Turn]]) -> Packed:
     """Rows of one audio length: shared prefix up to the audio's end, then branches that restart their positions after it."""
-    n_audio = len(excerpts[0].tokens)
     rows = [[speech.branch(turn, audio=True) for turn in some] for some in turns]
     at = rows[0][0].ids.index(speech.ids["<sound>"])
     prefix = rows[0][0].ids[:at] + [speech.ids["<sound>"]] * n_audio + [speech.ids["<|sound_eos|>"]]
@@ -318,57 +374,123 @@ def pack(speech: Speech, excerpts: Sequence[Excerpt], turns: Sequence[Sequence[T
             start += len(tail)
     same = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
     mask = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
-    audio = torch.from_numpy(np.stack([e.tokens for e in excerpts]).astype(np.float32))
-    return Packed(ids, weights, positions, mask, audio, at)
+    return Packed(ids, weights, positions, mask, slice(at, at + n_audio))
+
+
+def packed_hidden(model: MusicFlamingoForConditionalGeneration, packed: Packed, audio: torch.Tensor) -> torch.Tensor:
+    """Last hidden states (B, T, d_text) of packed rows with their audio (B, n, d_audio)."""
+    device = audio.device
+    embeds = model.model.language_model.embed_tokens(packed.ids.to(device))
+    heard = model.model.multi_modal_projector(audio).to(embeds.dtype)
+    embeds = torch.cat([embeds[:, : packed.audio.start], heard, embeds[:, packed.audio.stop :]], dim=1)
+    return model.model.language_model(
+        inputs_embeds=embeds, attention_mask=packed.mask.to(device), position_ids=packed.positions.to(device), use_cache=False
+    ).last_hidden_state
+
+
+def packed_loss(model: MusicFlamingoForConditionalGeneration, packed: Packed, audio: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Mean loss of the answers and the share of their tokens that is right."""
+    hidden = packed_hidden(model, packed, audio)
+    loss, weight, right = next_token_loss(model, hidden, packed.ids.to(hidden.device), packed.weights.to(hidden.device))
+    return loss / weight, right / int((packed.weights[:, 1:] > 0).sum())
+
+
+def rows_that_fit(length: int, tokens: int, turns: int) -> int:
+    """Songs in a batch of about `tokens` positions, an exchange taking some 45."""
+    return max(1, min(12, tokens // (length + 45 * turns)))
+
+
+@torch.no_grad()
+def hear(model: MusicFlamingoForConditionalGeneration, log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
+    """Audio as the language model's projector receives it: (n,) -> (T, d_audio) float16, windows of 30 s as at inference."""
+    frames = window_frames(log_mel, samples).astype(np.float32)
+    whole = frames[: len(frames) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN].T[None]
+    return build.encode_windows(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
 
 
 class AlignObjective:
-    """Questions about audio: cached ears, many conversations to a song; some text alone keeps the grounding."""
+    """Questions about audio with frozen ears: cached excerpts, many conversations to each; some text alone keeps the grounding."""
 
     def __init__(
         self,
         model: MusicFlamingoForConditionalGeneration,
         speech: Speech,
-        excerpts: dict[int, list[Excerpt]],
+        sources: Sequence[tuple[dict[int, list[Excerpt]], float]],  # excerpts by their number of tokens, and the share of the source
         *,
         tokens: int = 4500,
         turns: int = 6,
         text_batch: int = 28,
     ) -> None:
         self.model, self.speech, self.tokens, self.turns = model, speech, tokens, turns
-        self.excerpts = {length: items for length, items in excerpts.items() if items}
+        self.sources = [(excerpts, share) for excerpts, share in sources if excerpts]
         self.text = TextObjective(model, speech, text_batch, 1)
         self.module = nn.ModuleDict({"multi_modal_projector": model.model.multi_modal_projector, **self.text.module})
 
-    def draw(self, rng: np.random.Generator) -> tuple[Packed, list[Branch]]:
+    def draw(self, rng: np.random.Generator) -> tuple[Packed, torch.Tensor, list[Branch]]:
         """Draw a batch."""
-        lengths = sorted(self.excerpts)
-        sizes = np.array([len(self.excerpts[length]) for length in lengths], dtype=np.float64) ** 0.5
+        shares = np.array([share for _, share in self.sources])
+        excerpts = self.sources[rng.choice(len(self.sources), p=shares / shares.sum())][0]
+        lengths = sorted(excerpts)
+        sizes = np.array([len(excerpts[length]) for length in lengths], dtype=np.float64) ** 0.5
         length = lengths[rng.choice(len(lengths), p=sizes / sizes.sum())]
-        count = max(1, min(12, self.tokens // (length + 45 * self.turns)))
-        chosen = [self.excerpts[length][rng.integers(len(self.excerpts[length]))] for _ in range(count)]
-        return pack(self.speech, chosen, [audio_turns(rng, e.heard, self.turns) for e in chosen]), self.text.draw(rng)
+        count = rows_that_fit(length, self.tokens, self.turns)
+        chosen = [excerpts[length][rng.integers(len(excerpts[length]))] for _ in range(count)]
+        packed = pack(self.speech, length, [audio_turns(rng, e.heard, self.turns) for e in chosen])
+        return packed, torch.from_numpy(np.stack([e.tokens for e in chosen]).astype(np.float32)), self.text.draw(rng)
 
-    def loss(self, batch: tuple[Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: tuple[Packed, torch.Tensor, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""
-        packed, texts = batch
-        hidden = packed_hidden(self.model, packed)
-        loss, weight, right = next_token_loss(self.model, hidden, packed.ids, packed.weights)
-        count = int((packed.weights[:, 1:] > 0).sum())
+        packed, audio, texts = batch
+        loss, right = packed_loss(self.model, packed, audio.to(self.model.device))
         text_loss, numbers = self.text.loss(texts)
-        return loss / weight + text_loss, {
-            "token_acc": right / count,
-            "text_acc": numbers["token_acc"],
-            "audio_tokens": packed.audio.shape[1],
-        }
+        return loss + text_loss, {"token_acc": right, "text_acc": numbers["token_acc"], "audio_tokens": audio.shape[1]}
 
 
-def packed_hidden(model: MusicFlamingoForConditionalGeneration, packed: Packed) -> torch.Tensor:
-    """Last hidden states of packed rows, (B, T, d)."""
-    embeds = model.model.language_model.embed_tokens(packed.ids)
-    heard = model.model.multi_modal_projector(packed.audio).to(embeds.dtype)
-    end = packed.audio_at + packed.audio.shape[1]
-    embeds = torch.cat([embeds[:, : packed.audio_at], heard, embeds[:, end:]], dim=1)
-    return model.model.language_model(
-        inputs_embeds=embeds, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
-    ).last_hidden_state
+@dataclass(frozen=True)
+class Song:
+    """An excerpt that is still to be heard: frames (n_mels, 4 T), dense labels (T, …) and what the ears can be asked of it."""
+
+    frames: np.ndarray
+    labels: dict[str, np.ndarray]
+    heard: dict[str, str]
+
+
+class JointObjective:
+    """Ears, projector and language model together: questions about audio of whole windows, dense labels and text beside them."""
+
+    def __init__(
+        self,
+        model: MusicFlamingoForConditionalGeneration,
+        speech: Speech,
+        draw_songs: Callable[[np.random.Generator], list[Song]],
+        *,
+        turns: int = 6,
+        text_batch: int = 28,
+        dense: float = 0.3,
+    ) -> None:
+        self.model, self.speech, self.draw_songs, self.turns, self.dense = model, speech, draw_songs, turns, dense
+        self.text, self.heads = TextObjective(model, speech, text_batch, 1), DenseHeads(model)
+        parts = {"audio_tower": model.model.audio_tower, "multi_modal_projector": model.model.multi_modal_projector, "heads": self.heads}
+        self.module = nn.ModuleDict({**parts, **self.text.module})
+        model.model.audio_tower.embed_positions.weight.requires_grad_(False)
+
+    def draw(self, rng: np.random.Generator) -> tuple[list[Song], Packed, list[Branch]]:
+        """Draw a batch of songs of one length."""
+        songs = self.draw_songs(rng)
+        n_audio = songs[0].frames.shape[1] // FRAMES_PER_TOKEN
+        songs = [dataclasses.replace(song, frames=augment(rng, song.frames.T).T) for song in songs]
+        return songs, pack(self.speech, n_audio, [audio_turns(rng, song.heard, self.turns) for song in songs]), self.text.draw(rng)
+
+    def loss(self, batch: tuple[list[Song], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch, with numbers worth logging."""
+        songs, packed, texts = batch
+        device = self.model.device
+        frames = torch.from_numpy(np.stack([song.frames for song in songs])).to(device)
+        labels = {name: torch.from_numpy(np.stack([song.labels[name] for song in songs])).to(device) for name in songs[0].labels}
+        hidden = build.encode_windows(self.model, frames)
+        loss, right = packed_loss(self.model, packed, hidden)
+        text_loss, numbers = self.text.loss(texts)
+        logits = self.heads(hidden)
+        dense = sum(DENSE_WEIGHTS[name] * term for name, term in dense_losses(logits, labels).items())
+        known = {"token_acc": right, "text_acc": numbers["token_acc"], "dense": float(dense.detach()), "audio_tokens": hidden.shape[1]}
+        return loss + text_loss + self.dense * dense, known | dense_scores(logits, labels)

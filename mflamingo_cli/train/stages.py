@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import distributed
 from transformers import MusicFlamingoForConditionalGeneration
@@ -23,32 +24,56 @@ from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build, tokens
-from mflamingo_cli.train.data import audio_turns, heard_facts, text_turn
-from mflamingo_cli.train.evaluate import hear
-from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
+from mflamingo_cli.train.data import audio_turns, text_turn
+from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
+from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
-from mflamingo_cli.train.objectives import AlignObjective, DenseHeads, DenseObjective, Excerpt, Objective, Speech, TextObjective
+from mflamingo_cli.train.objectives import (
+    TOKENS_PER_S,
+    AlignObjective,
+    DenseHeads,
+    DenseObjective,
+    Excerpt,
+    JointObjective,
+    Objective,
+    Song,
+    Speech,
+    TextObjective,
+    hear,
+    labels_of,
+    rows_that_fit,
+)
 
+HEADS = "heads.safetensors"  # of a checkpoint directory: what the ears were taught with, for evaluation
 CONFIGS = Path(__file__).parent / "configs"
-EXCERPT_SECONDS = {5: 0.13, 10: 0.3, 20: 0.22, 30: 0.2, 60: 0.15}  # lengths the language model is trained on, with their shares
-MAX_AUDIO_S = 60
+EXCERPT_SECONDS = {
+    5: 0.08,
+    10: 0.22,
+    20: 0.22,
+    30: 0.2,
+    60: 0.18,
+    120: 0.06,
+    180: 0.04,
+}  # lengths the language model hears, with their shares
+MAX_AUDIO_S = 180
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage; `init` names earlier runs whose parts are loaded in turn."""
+    """One stage; `init` names earlier runs whose parts are loaded in turn, `data` the splits with their shares."""
 
     name: str
-    objective: str  # "ears" | "text" | "speech"
+    objective: str  # "ears" | "text" | "speech" | "joint"
     loop: LoopConfig
     init: tuple[str, ...] = ()
-    clips: int | None = None  # only the first so many of the split
+    data: tuple[tuple[str, float], ...] = (("train", 1.0),)
+    clips: int | None = None  # only the first so many of each split
     lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
     rounds: int = 1  # speech: excerpts of every clip
-    tokens: int = 4500  # speech: positions in a batch
-    turns: int = 6  # speech: exchanges about an excerpt
+    tokens: int = 4500  # speech, joint: positions in a batch
+    turns: int = 6  # speech, joint: exchanges about an excerpt
     batch: int = 48  # text: exchanges in a batch
-    text_batch: int = 28  # speech: exchanges without audio beside those with
+    text_batch: int = 28  # speech, joint: exchanges without audio beside those with
     model: build.ModelSizes = field(default_factory=build.ModelSizes)
 
 
@@ -63,7 +88,7 @@ def load_config(path: Path) -> StageConfig:
         build.ModelSizes(**_known(build.ModelSizes, table.pop("model", {}), path)),
     )
     values = _known(StageConfig, table, path)
-    for name in ("init", "lengths"):
+    for name in ("init", "lengths", "data"):
         if name in values:
             values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in values[name])
     return StageConfig(**values, loop=loop, model=model)
@@ -77,25 +102,28 @@ def _known(kind: type, table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return dict(table)
 
 
-def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int = 2048, seed: int = 7) -> Path:
+def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int = 2048, seed: int = 7) -> None:
     """Train the tokenizer on the text of the data generator and write the processor files, once."""
     base = work / "base"
     if (base / "tokenizer.json").exists():
-        return base
+        return
     rng, texts = np.random.default_rng(seed), []
     for _ in range(samples):
         turn = text_turn(rng)
         texts += [turn.question, turn.answer]
-    for clip in prepared(work / "data" / "train")[:1200]:
-        for turn in audio_turns(rng, heard_facts(clip.row, 0, 30), 3):
+    for clip in (clip for split, _ in config.data for clip in prepared(work / "data" / split)[:600]):
+        for turn in audio_turns(rng, heard_of(clip.row, clip.labels(), 0.0, min(30.0, clip.row["duration"])), 3):
             texts += [turn.question, turn.answer]
     tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
-    return base
 
 
 def new_model(work: Path, config: StageConfig) -> tuple[MusicFlamingoForConditionalGeneration, Speech]:
     """The model with the parts of earlier runs, and its tongue."""
-    tokenizer = Tokenizer.from_file(str(make_base(work, config) / "tokenizer.json"))
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        make_base(work, config)
+    if distributed.is_initialized():
+        distributed.barrier()
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = build.build(config.model, tokens.special_ids(tokenizer), tokens.padded_vocab(tokenizer), config.loop.seed)
     for name in config.init:
         load_parts(model, work / "runs" / name / CHECKPOINT)
@@ -114,15 +142,26 @@ def parts_of(model: MusicFlamingoForConditionalGeneration) -> dict[str, torch.nn
 
 
 def load_parts(model: MusicFlamingoForConditionalGeneration, path: Path, heads: DenseHeads | None = None) -> None:
-    """Load those parts of the model that a run trained (and its dense heads)."""
+    """Load those parts of the model that a run trained (and its dense heads); a projector starts as the one of the heads."""
     if not path.exists():
         raise UsageError(f"{path}: no such run; train its stage first")
-    state = torch.load(path, weights_only=True)["module"]
+    state = torch.load(path, weights_only=True, map_location="cpu")["module"]
     parts = parts_of(model) | ({"heads": heads} if heads is not None else {})
     for name, part in parts.items():
         own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        if not own and name == "multi_modal_projector":
+            own = {key.removeprefix("heads.project."): value for key, value in state.items() if key.startswith("heads.project.")}
         if own:
             part.load_state_dict(own)
+
+
+def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
+    """The prepared clips of every split of a stage with its share."""
+    found = [(prepared(work / "data" / split, config.clips), share) for split, share in config.data]
+    for (clips, _), (split, _) in zip(found, config.data, strict=True):
+        if not clips:
+            raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+    return found
 
 
 def objective_of(work: Path, config: StageConfig) -> Objective:
@@ -130,37 +169,50 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
     model, speech = new_model(work, config)
     if config.objective == "text":
         return TextObjective(model, speech, config.batch)
-    clips = prepared(work / "data" / "train", config.clips)
-    if not clips:
-        raise UsageError(f"{work / 'data' / 'train'}: no prepared clips; run `mflamingo train data synth` first")
     if config.objective == "ears":
-        objective = DenseObjective(model, clips, config.lengths)
+        objective = DenseObjective(model, sources(work, config), config.lengths)
         for name in config.init:
             load_parts(model, work / "runs" / name / CHECKPOINT, objective.heads)
         return objective
     if config.objective == "speech":
-        folder = work / "runs" / config.name / "excerpts"
-        ears = ears_of(work, config)
-        if first_process():
-            for _ in cache_excerpts(model, clips, folder, ears, config.rounds):
-                pass
+        return _align(work, config, model, speech)
+    if config.objective == "joint":
+        joint = JointObjective(model, speech, song_drawer(work, config), turns=config.turns, text_batch=config.text_batch)
+        for name in config.init:
+            load_parts(model, work / "runs" / name / CHECKPOINT, joint.heads)
+        return joint
+    raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
+
+
+def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGeneration, speech: Speech) -> AlignObjective:
+    folder, ears = work / "runs" / config.name / "excerpts", ears_of(work, config)
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    heard: list[tuple[dict[int, list[Excerpt]], float]] = []
+    for split, share in config.data:
+        clips = prepared(work / "data" / split, config.clips)
+        cache_excerpts(model, clips[rank::world], folder / split, ears, config.rounds)
         if distributed.is_initialized():
             distributed.barrier()
-        return AlignObjective(
-            model, speech, load_excerpts(folder, ears), tokens=config.tokens, turns=config.turns, text_batch=config.text_batch
-        )
-    raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech")
+        by_length: dict[int, list[Excerpt]] = {}
+        for excerpt in load_excerpts(clips, folder / split, ears, config.rounds):
+            by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
+        heard.append((by_length, share))
+    return AlignObjective(model, speech, heard, tokens=config.tokens, turns=config.turns, text_batch=config.text_batch)
 
 
-def first_process() -> bool:
-    """Whether this process writes files: the only one, or the first of a group."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
-def run(work: Path, config: StageConfig) -> Iterator[Report]:
-    """Train a stage (or go on with it)."""
+def run(work: Path, config: StageConfig, device: str) -> Iterator[Report]:
+    """Train a stage (or go on with it) on a torch device."""
     objective = objective_of(work, config)
+    objective.model.to(device)
+    objective.module.to(device)
     yield from fit(objective, objective.module, config.loop, work / "runs" / config.name)
+
+
+def load_heads(directory: Path, model: MusicFlamingoForConditionalGeneration) -> DenseHeads:
+    """The dense heads beside a checkpoint directory."""
+    heads = DenseHeads(model)
+    heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
+    return heads.eval()
 
 
 # --- excerpts: what frozen ears make of every clip ------------------------------------------------------------------
@@ -172,46 +224,91 @@ def ears_of(work: Path, config: StageConfig) -> str:
     return "+".join(stamps)
 
 
-def draw_excerpt(clip: Clip, number: int) -> tuple[np.ndarray, dict[str, str]]:
-    """Samples of the `number`-th excerpt of a clip and what can be asked of them; clips shorter than 60 s are looped for it."""
-    rng = np.random.default_rng([clip.row["index"], number])
-    seconds = int(rng.choice(list(EXCERPT_SECONDS), p=list(EXCERPT_SECONDS.values())))
-    samples, count = clip.samples(), seconds * 16_000
-    if seconds <= 30 and len(samples) < count:
-        seconds, count = 20, 320_000
-    if len(samples) < count:
-        return np.tile(samples, -(-count // len(samples)))[:count], heard_facts(clip.row, 0.0, clip.row["duration"])
-    start = int(rng.integers(len(samples) - count + 1)) if rng.random() < 0.8 else 0
-    return samples[start : start + count], heard_facts(clip.row, start / 16_000, start / 16_000 + seconds)
+def longest_s(clip: Clip) -> float:
+    """How much of a clip has labels, in seconds."""
+    return int(clip.row["duration"] / TOKEN_S) * TOKEN_S + 1e-6
 
 
-def cache_excerpts(model: MusicFlamingoForConditionalGeneration, clips: list[Clip], folder: Path, ears: str, rounds: int) -> Iterator[Path]:
+def draw_span(rng: np.random.Generator, clip: Clip, seconds: int) -> tuple[float, float]:
+    """A random piece of a clip, (start, end) in seconds on the grid of audio tokens; one in five begins the clip."""
+    start = int(rng.integers(int((longest_s(clip) - seconds) / TOKEN_S) + 1)) * TOKEN_S if rng.random() < 0.8 else 0.0
+    return start, start + seconds
+
+
+def draw_seconds(rng: np.random.Generator, clip: Clip) -> int | None:
+    """One of the lengths that a clip has, long ones rather than short ones; None for a clip shorter than all."""
+    fitting = [seconds for seconds in EXCERPT_SECONDS if seconds <= longest_s(clip)]
+    if not fitting:
+        return None
+    weights = np.array([EXCERPT_SECONDS[seconds] * seconds for seconds in fitting])
+    return fitting[rng.choice(len(fitting), p=weights / weights.sum())]
+
+
+def samples_of(clip: Clip, start: float, end: float) -> np.ndarray:
+    """The audio of a piece of a clip, (n,) float32 at 16 kHz."""
+    return clip.samples()[round(start * MINI_MEL.sample_rate) : round(end * MINI_MEL.sample_rate)]
+
+
+def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """The excerpts of a clip: (name of the file, start, end in seconds), always the same ones."""
+    for number in range(rounds):
+        rng = np.random.default_rng([clip.row["index"], number])
+        seconds = draw_seconds(rng, clip)
+        if seconds is not None:
+            yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
+
+
+def cache_excerpts(model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> None:
     """Encode the excerpts that are missing, one file each."""
     log_mel = LogMel(MINI_MEL)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(rounds):
-        for clip in clips:
-            path = folder / f"{clip.row['index']:06d}-{number}.npz"
-            if path.exists():
-                with np.load(path) as file:
-                    if str(file["ears"]) == ears:
-                        continue
-            samples, heard = draw_excerpt(clip, number)
-            part = path.with_suffix(".part.npz")
-            np.savez(part, tokens=hear(model, log_mel, samples), heard=json.dumps(heard), ears=ears)
-            part.replace(path)
-            yield path
+    for clip in clips:
+        for name, start, end in spans(clip, rounds):
+            if _tokens(folder / name, ears) is None:
+                part = (folder / name).with_suffix(".part.npz")
+                np.savez(part, tokens=hear(model, log_mel, samples_of(clip, start, end)), ears=ears)
+                part.replace(folder / name)
 
 
-def load_excerpts(folder: Path, ears: str) -> dict[int, list[Excerpt]]:
-    """Cached excerpts by their number of audio tokens, in a fixed order."""
-    found: dict[int, list[Excerpt]] = {}
-    for path in sorted(folder.glob("*-*.npz")):
-        with np.load(path) as file:
-            if str(file["ears"]) == ears:
-                excerpt = Excerpt(file["tokens"], json.loads(str(file["heard"])))
-                found.setdefault(len(excerpt.tokens), []).append(excerpt)
-    return found
+def _tokens(path: Path, ears: str) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return file["tokens"] if str(file["ears"]) == ears else None
+
+
+def load_excerpts(clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> Iterator[Excerpt]:
+    """Cached excerpts with what can be asked of them, in a fixed order."""
+    for clip in clips:
+        labels = clip.labels()
+        for name, start, end in spans(clip, rounds):
+            tokens = _tokens(folder / name, ears)
+            if tokens is not None:
+                yield Excerpt(tokens, heard_of(clip.row, labels, start, end))
+
+
+def song_drawer(work: Path, config: StageConfig) -> Callable[[np.random.Generator], list[Song]]:
+    """Draws the songs of a batch: one length, clips of the stage's sources by their shares."""
+    given, log_mel = sources(work, config), LogMel(MINI_MEL)
+    fitting = {seconds: [([c for c in clips if longest_s(c) >= seconds], share) for clips, share in given] for seconds in EXCERPT_SECONDS}
+    fitting = {seconds: [pool for pool in pools if pool[0]] for seconds, pools in fitting.items() if any(clips for clips, _ in pools)}
+    lengths = np.array([EXCERPT_SECONDS[seconds] for seconds in fitting])
+
+    def draw(rng: np.random.Generator) -> list[Song]:
+        seconds = list(fitting)[rng.choice(len(fitting), p=lengths / lengths.sum())]
+        pools = fitting[seconds]
+        shares = np.array([share for _, share in pools])
+        songs = []
+        for _ in range(rows_that_fit(seconds * TOKENS_PER_S, config.tokens, config.turns)):
+            clips = pools[rng.choice(len(pools), p=shares / shares.sum())][0]
+            clip = clips[rng.integers(len(clips))]
+            start, end = draw_span(rng, clip, seconds)
+            frames = window_frames(log_mel, samples_of(clip, start, end)).T.astype(np.float32)
+            labels = labels_of(clip, round(start / TOKEN_S), seconds * TOKENS_PER_S)
+            songs.append(Song(frames, labels, heard_of(clip.row, clip.labels(), start, end)))
+        return songs
+
+    return draw
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -220,10 +317,14 @@ def load_excerpts(folder: Path, ears: str) -> dict[int, list[Excerpt]]:
 def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | None, revision: str) -> None:
     """Write the checkpoint directory of a trained model in bf16: what transformers and `quant.convert` read."""
     model, speech = new_model(work, config)
-    load_parts(model, work / "runs" / config.name / CHECKPOINT)
+    heads = DenseHeads(model)
+    for name in (*config.init, config.name):
+        load_parts(model, work / "runs" / name / CHECKPOINT, heads)
     tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     save(model, out, dtype=torch.bfloat16)
-    (out / "model.safetensors").chmod(0o644)  # a temporary file of safetensors is private
+    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}, out / HEADS)
+    for name in ("model.safetensors", HEADS):
+        (out / name).chmod(0o644)  # a temporary file of safetensors is private
     generation = {"max_new_tokens": 512, "eos_token_id": speech.ids["<|im_end|>"], "pad_token_id": speech.ids["<|endoftext|>"]}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     meta = {"name": "mini", "revision": revision, "abilities": abilities, "grounded": True}

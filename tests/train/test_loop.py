@@ -37,6 +37,10 @@ def excerpts(count=2, n_tokens=5):
     ]
 
 
+def heard(songs):
+    return torch.from_numpy(np.stack([song.tokens for song in songs]).astype(np.float32))
+
+
 def test_loss_is_on_assistant_text_and_end_token_only(speech):
     turn = data.Turn("What key is this in?", "A minor", (("Hello?", "D major"),))
     branch = speech.branch(turn, audio=True)
@@ -55,13 +59,14 @@ def test_packed_conversations_are_each_alone(model, speech):
     songs = excerpts()
     turns = [data.audio_turns(np.random.default_rng(i), song.heard, 3) for i, song in enumerate(songs)]
     with torch.no_grad():
-        packed = objectives.pack(speech, songs, turns)
-        together = objectives.next_token_loss(model, objectives.packed_hidden(model, packed), packed.ids, packed.weights)[0]
+        packed = objectives.pack(speech, 5, turns)
+        hidden = objectives.packed_hidden(model, packed, heard(songs))
+        together = objectives.next_token_loss(model, hidden, packed.ids, packed.weights)[0]
         alone = torch.zeros(())
         for song, some in zip(songs, turns, strict=True):
             for turn in some:
-                one = objectives.pack(speech, [song], [[turn]])
-                alone += objectives.next_token_loss(model, objectives.packed_hidden(model, one), one.ids, one.weights)[0]
+                one = objectives.pack(speech, 5, [[turn]])
+                alone += objectives.next_token_loss(model, objectives.packed_hidden(model, one, heard([song])), one.ids, one.weights)[0]
     assert float(together) == pytest.approx(float(alone), rel=1e-4)  # float32 sums in another order
 
 
@@ -71,12 +76,14 @@ def test_crops_are_encoded_as_the_model_itself_encodes(model):
     ids = torch.full((1, 2 * length), model.config.audio_token_id)
     with torch.no_grad():
         whole = model.get_audio_features(mels, torch.ones(2, 3000, dtype=torch.long), input_ids=ids).pooler_output.view(2, length, -1)
-        ours = build.encode(model, mels, torch.tensor([0, 1]), torch.tensor([0, 0]))
+        ours = model.model.multi_modal_projector(build.encode(model, mels, torch.tensor([0, 1]), torch.tensor([0, 0])))
+        song = build.encode_windows(model, torch.cat([mels[:1], mels[1:]], dim=2))
     assert torch.allclose(whole, ours, atol=1e-4)  # rotation in float64 there, float32 here
+    assert torch.allclose(whole.flatten(0, 1), model.model.multi_modal_projector(song)[0], atol=1e-4)  # two windows of one song
 
 
 def run(model, speech, folder, config, stop=None):
-    objective = objectives.AlignObjective(model, speech, {5: excerpts()}, tokens=200, turns=2, text_batch=2)
+    objective = objectives.AlignObjective(model, speech, [({5: excerpts()}, 1.0)], tokens=200, turns=2, text_batch=2)
     found = []
     for report in loop.fit(objective, objective.module, config, folder):
         found.append(report.loss)
@@ -107,6 +114,21 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
     assert losses[-1] < 0.35 * losses[0]
 
 
+def songs_of(rng):
+    labels = {name: np.full((10, size) if name in objectives.FLAGS else 10, 0) for name, size in objectives.HEAD_SIZES.items()}
+    frames = [rng.normal(size=(16, 40)).astype(np.float32) for _ in range(2)]
+    return [objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}) for part in frames]
+
+
+def test_the_joint_stage_teaches_ears_projector_and_language_model(model, speech):
+    objective = objectives.JointObjective(model, speech, songs_of, turns=2, text_batch=2)
+    loss, numbers = objective.loss(objective.draw(np.random.default_rng(0)))
+    loss.backward()
+    for part in ("audio_tower.layers.0.fc1.weight", "multi_modal_projector.linear_1.weight", "language_model.layers.0.mlp.up_proj.weight"):
+        assert dict(objective.module.named_parameters())[part].grad.abs().max() > 0, part
+    assert numbers["audio_tokens"] == 10
+
+
 def test_learning_rate_warms_up_and_falls():
     config = loop.LoopConfig(steps=100, lr=1.0, warmup=10)
     rates = [loop.learning_rate(config, step) for step in range(100)]
@@ -117,7 +139,7 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_stage_files_that_come_along_are_valid():
     names = {stages.load_config(path).objective for path in stages.CONFIGS.glob("*.toml")}
-    assert names == {"ears", "text", "speech"}
+    assert names == {"ears", "text", "speech", "joint"}
 
 
 def test_an_unknown_key_of_a_stage_file_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Batches of the dense stage."""
+"""Batches and losses of the dense stage."""
 
 from __future__ import annotations
 
@@ -6,13 +6,64 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train import objectives
 from mflamingo_cli.train.frames import Clip
-from mflamingo_cli.train.objectives import draw_crops
+
+LENGTH = 6
 
 
 def test_crops_longer_than_every_clip_are_one_error_not_an_endless_search(tmp_path: Path) -> None:
     clips = [Clip({"index": index, "duration": 22.0}, tmp_path) for index in range(3)]
     with pytest.raises(UsageError, match="no clip is as long as the stage's crops of 30 s"):
-        draw_crops(np.random.default_rng(0), clips, 750, 2)
+        objectives.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 750, 2)
+
+
+def clip_with(folder: Path, labels: dict[str, np.ndarray], row: dict) -> Clip:
+    (folder / "cache").mkdir(parents=True)
+    clip = Clip({"index": 0, "duration": LENGTH * 0.04, **row}, folder)
+    np.savez(f"{clip.stem}.labels.npz", **labels)
+    return clip
+
+
+def some_logits(seed: int = 0) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {name: torch.randn(1, LENGTH, size) for name, size in objectives.HEAD_SIZES.items()}
+
+
+def batch_of(labels: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value)[None] for name, value in labels.items()}
+
+
+def test_labels_that_a_clip_has_not_cost_nothing(tmp_path: Path) -> None:
+    nothing = batch_of(objectives.labels_of(clip_with(tmp_path / "a", {}, {}), 0, LENGTH))
+    terms = objectives.dense_losses(some_logits(), nothing)
+    assert set(terms) == set(objectives.DENSE_WEIGHTS)
+    assert all(float(term) == 0 for term in terms.values())
+    assert "key_acc" not in objectives.dense_scores(some_logits(), nothing)
+
+
+def test_unknown_tokens_and_flags_are_left_out_of_the_mean(tmp_path: Path) -> None:
+    root, vocals = np.array([3, -1, 3, 12, 3, -1], np.int8), np.array([1, 255, 0, 1, 255, 255], np.uint8)
+    known = clip_with(tmp_path / "a", {"root": root, "vocals": vocals}, {"tonic": 9, "mode": "minor", "meter": "3/4", "style": "jazz"})
+    labels, logits = batch_of(objectives.labels_of(known, 0, LENGTH)), some_logits()
+    terms = objectives.dense_losses(logits, labels)
+    kept = root >= 0
+    expected = torch.nn.functional.cross_entropy(logits["root"][0][kept], torch.from_numpy(root[kept].astype(np.int64)))
+    assert float(terms["root"]) == pytest.approx(float(expected), rel=1e-5)
+    heard = vocals < 255
+    voice = torch.nn.functional.binary_cross_entropy_with_logits(logits["vocals"][0, heard, 0], torch.from_numpy(vocals[heard]).float())
+    assert float(terms["vocals"]) == pytest.approx(float(voice), rel=1e-5)
+    assert int(labels["key"][0, 0]) == 21
+    assert float(terms["clip_meter"]) > 0
+
+
+def test_teacher_tags_are_probabilities(tmp_path: Path) -> None:
+    tags = np.full((LENGTH, objectives.HEAD_SIZES["tags"]), 51, np.uint8)  # 0.2
+    labels = batch_of(objectives.labels_of(clip_with(tmp_path / "a", {"tags": tags}, {}), 0, LENGTH))
+    logits = {name: torch.zeros(1, LENGTH, size) for name, size in objectives.HEAD_SIZES.items()}
+    best = {**logits, "tags": torch.full_like(logits["tags"], float(np.log(0.2 / 0.8)))}
+    assert float(objectives.dense_losses(best, labels)["tags"]) < float(objectives.dense_losses(logits, labels)["tags"])
+    assert float(objectives.dense_losses(best, labels)["tags"]) == pytest.approx(0.5004, abs=1e-3)  # the entropy of 0.2

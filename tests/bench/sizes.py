@@ -1,0 +1,97 @@
+"""Ears of several sizes after the same number of steps: what a megabyte and a millisecond buy; not a test, run by hand.
+
+    python -m tests.bench.sizes --work W [--steps 300] [--sizes 128x4,192x4,256x4]
+
+Needs `mflamingo train data synth` for the train and dev splits in W. Every size (width x layers, heads of 64, four times the width
+inside) learns from scratch from the same crops of two seconds, drawn by the same seed, on one thread. Prints a table and one JSON line:
+root and major/minor accuracy on dev crops (grooves that were never trained on) with the standard error over batches, encoder size in
+bf16, milliseconds of a 30 s window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mflamingo_cli.train import build
+from mflamingo_cli.train.frames import Clip, prepared
+from mflamingo_cli.train.loop import LoopConfig, fit
+from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_crops
+
+CROP_TOKENS, CROPS = 50, 24  # of a training batch: two seconds
+DEV_BATCHES = 20
+TIMED_RUNS = 5
+
+
+def sizes_of(text: str) -> build.ModelSizes:
+    """`192x4` -> an encoder 192 wide with 4 layers."""
+    width, layers = (int(part) for part in text.split("x"))
+    return replace(build.ModelSizes(), d_audio=width, audio_layers=layers, audio_heads=width // 64, audio_ffn=4 * width)
+
+
+def learn(sizes: build.ModelSizes, clips: list[Clip], steps: int) -> tuple[DenseObjective, float]:
+    """Train from scratch; the objective and seconds of a step."""
+    ids = {name: i for i, name in enumerate(("<|endoftext|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>"))}
+    objective = DenseObjective(build.build(sizes, ids, 64, seed=0), [(clips, 1.0)], [(CROP_TOKENS, CROPS)])
+    with tempfile.TemporaryDirectory() as folder:
+        *_, last = fit(objective, objective.module, LoopConfig(steps=steps, lr=2.5e-3, save_every=steps), Path(folder))
+    return objective, last.seconds / steps
+
+
+@torch.no_grad()
+def score(objective: DenseObjective, clips: list[Clip]) -> dict[str, tuple[float, float]]:
+    """Mean and standard error over batches of dev crops, without augmentation."""
+    found: dict[str, list[float]] = {"root_acc": [], "majmin_acc": []}
+    for seed in range(DEV_BATCHES):
+        batch = draw_crops(np.random.default_rng(seed), [(clips, 1.0)], CROP_TOKENS, CROPS, augmented=False)
+        hidden = build.encode(objective.model, batch.frames, batch.windows, batch.offsets)
+        numbers = dense_scores(objective.heads(hidden), batch.labels)
+        for name, values in found.items():
+            values.append(numbers[name])
+    return {name: (float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))) for name, values in found.items()}
+
+
+@torch.no_grad()
+def window_ms(objective: DenseObjective) -> float:
+    """Median milliseconds of one 30 s window in float32 on one thread."""
+    frames, times = torch.zeros(1, objective.model.config.audio_config.num_mel_bins, 4 * build.WINDOW_TOKENS), []
+    for _ in range(TIMED_RUNS):
+        began = time.perf_counter()
+        build.encode_windows(objective.model, frames)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times))
+
+
+def main() -> None:
+    """Train, score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--sizes", default="128x4,192x2,192x4,192x6,256x4")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    train, dev = prepared(args.work / "data" / "train"), prepared(args.work / "data" / "dev")
+    table = Table("width x layers", "MB bf16", "ms / 30 s", "s / step", "root", "majmin", title=f"{args.steps} steps, {len(train)} clips")
+    rows = []
+    for text in args.sizes.split(","):
+        objective, step_s = learn(sizes_of(text), train, args.steps)
+        parameters = sum(p.numel() for p in objective.model.model.audio_tower.parameters())
+        row = {"size": text, "mb": parameters * 2 / 1e6, "window_ms": window_ms(objective), "step_s": step_s, **score(objective, dev)}
+        shown = [f"{row[name][0]:.3f} ±{row[name][1]:.3f}" for name in ("root_acc", "majmin_acc")]
+        table.add_row(text, f"{row['mb']:.1f}", f"{row['window_ms']:.0f}", f"{step_s:.2f}", *shown)
+        rows.append(row)
+    Console().print(table)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
