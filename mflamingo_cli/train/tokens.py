@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -14,6 +16,10 @@ from mflamingo_cli.core.mel import MelConfig
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>")
 ROW_MULTIPLE = 64  # the embedding has whole blocks of rows
+
+# Chord names are spelled from the same few tokens whatever their root: " A","m","7","b","5"; " Bb" is " B","b"; "#maj" is "#","maj"
+_ACROSS_CHORD = re.compile(r"Ġ?[A-G][abdms]|b[admsM]|#.")  # products of merges that join a root or an accidental to what follows
+_CHORD = re.compile(r"(?<![A-Za-z])([A-G])([#b]?)(maj|mmaj|m|dim|sus|aug|add)?(?=[0-9]|[^A-Za-z0-9]|$)")
 
 # The published template without its default system turn: 80 tokens that a small model would read on every question
 CHAT_TEMPLATE = (
@@ -27,22 +33,42 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer for `texts` that can still write every byte."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    """A tokenizer of at most `vocab_size` tokens for `texts` that can still write every byte."""
+    tokenizer = _untrained(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIALS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         min_frequency=20,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(
+        (_CHORD.sub(r"\g<1>0\g<2>0\3", text) for text in texts), trainer
+    )  # merges inside chord names are not learned
+    tokenizer = _untrained(_without_chord_merges(json.loads(tokenizer.to_str())["model"]))
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
     return tokenizer
+
+
+def _untrained(model: models.BPE) -> Tokenizer:
+    """A tokenizer with Qwen2's rules around a model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _without_chord_merges(trained: dict[str, Any]) -> models.BPE:
+    """The model without merges across a chord's root or accidental, nor those that need one of them; ids are given anew."""
+    letters = [token for token in sorted(trained["vocab"], key=trained["vocab"].__getitem__) if len(token) == 1]
+    known, merges = dict.fromkeys(letters), []
+    for left, right in trained["merges"]:
+        if left in known and right in known and not _ACROSS_CHORD.match(left + right):
+            known[left + right] = None
+            merges.append((left, right))
+    return models.BPE({token: index for index, token in enumerate(known)}, merges)
 
 
 def padded_vocab(tokenizer: Tokenizer) -> int:

@@ -1,0 +1,122 @@
+"""Measured facts as a prompt gives them: drawn at random for training, and written as `tasks.ground` writes them.
+
+Facts are strings as a prompt shows them ("87.5", "A minor", "A 0:00 B 0:32"); times are minutes and seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mflamingo_cli.tasks import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTIONS, clock
+
+FIELDS = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration")  # the order of tasks.ground
+PHRASES = {
+    "tempo": "tempo {} BPM",
+    "key": "key {}",
+    "meter": "meter {}",
+    "chords": "chords {}",
+    "sections": "sections {}",
+    "form": "form {}",
+    "loudness": "loudness {} LUFS",
+    "duration": "duration {} s",
+}
+HEARD_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what ears may know where no fact is given
+METERS = {"4/4": 0.34, "3/4": 0.2, "6/8": 0.14, "2/4": 0.06, "5/4": 0.06, "7/8": 0.06, "12/8": 0.06, "9/8": 0.03, "2/2": 0.03, "11/8": 0.02}
+COMMON_QUALITIES = ("", "m", "7", "maj7", "m7")
+RARE_QUALITIES = ("dim", "sus4", "sus2", "aug", "m7b5", "dim7", "6", "m6", "9", "maj9", "m9", "add9")
+MEASURED_ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as measure/chords.py spells them
+NOTES = ("C", "C#", "Db", "D", "D#", "Eb", "E", "F", "F#", "Gb", "G", "G#", "Ab", "A", "A#", "Bb", "B")
+
+Facts = dict[str, str]  # by FIELDS or HEARD_FIELDS; chords and instruments are separated by single spaces, genres and moods by ", "
+
+
+def random_chord(rng: np.random.Generator) -> str:
+    """A chord name: mostly spelled as measured, one in four of a rare kind."""
+    root = rng.choice(MEASURED_ROOTS if rng.random() < 0.8 else NOTES)
+    return str(root) + str(rng.choice(COMMON_QUALITIES if rng.random() < 0.75 else RARE_QUALITIES))
+
+
+def random_chords(rng: np.random.Generator, count: int | None = None) -> str:
+    """Up to `count` different chords, at most as many as a prompt tells."""
+    count = int(rng.choice(GROUND_CHORDS, p=[0.1, 0.15, 0.2, 0.55])) + 1 if count is None else count
+    return " ".join(dict.fromkeys(random_chord(rng) for _ in range(count)))
+
+
+def random_form(rng: np.random.Generator, count: int) -> tuple[list[str], list[int]]:
+    """Letters and starts (s) of `count` sections: a new section takes the next letter; one form in ten has any letters."""
+    letters, known = ["A"], 1
+    for _ in range(count - 1):
+        fresh = rng.random() < 0.45
+        letters.append(chr(65 + (known if fresh else int(rng.integers(known)))))
+        known += fresh
+    if rng.random() < 0.1:
+        letters = [chr(65 + int(rng.integers(8))) for _ in range(count)]
+    longest = float(rng.choice([30, 60, 120, 600], p=[0.4, 0.4, 0.17, 0.03]))
+    starts = np.cumsum(np.r_[0 if rng.random() < 0.9 else rng.integers(20), rng.uniform(4, longest, count - 1)]).astype(int)
+    return letters, starts.tolist()
+
+
+def form_text(letters: Sequence[str], starts: Sequence[float]) -> str:
+    """`A 0:00 B 0:32`."""
+    return " ".join(f"{letter} {clock(start)}" for letter, start in zip(letters, starts, strict=True))
+
+
+def form_items(form: str) -> list[tuple[str, str]]:
+    """`A 0:00 B 0:32` -> [(A, 0:00), (B, 0:32)]."""
+    words = form.split()
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def one_decimal(value: float) -> str:
+    """As `tasks.ground` writes numbers: 120.04 -> "120", 87.5 -> "87.5"."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
+    """Values nobody measured, some of them absurd, each field present with probability `share`: what copying must work for."""
+    share = float(rng.choice([0.35, 0.7, 0.9, 1.0])) if share is None else share
+    absurd = rng.random() < 0.1
+    bpm = np.exp(rng.uniform(np.log(10 if absurd else 40), np.log(999 if absurd else 230)))
+    count = int(rng.integers(1, GROUND_SECTIONS + 1)) if rng.random() < 0.85 else int(rng.integers(GROUND_SECTIONS + 1, 40))
+    letters, starts = random_form(rng, count)
+    last = starts[-1] + int(rng.integers(5, 60)) if rng.random() < 0.7 else int(np.exp(rng.uniform(np.log(4), np.log(9000))))
+    values = {
+        "tempo": one_decimal(bpm) if rng.random() < 0.8 else f"{bpm:.0f}",
+        "key": f"{rng.choice(NOTES)} {rng.choice(['major', 'minor'])}",
+        "meter": str(rng.choice(list(METERS), p=list(METERS.values()))),
+        "chords": random_chords(rng),
+        "sections": str(count),
+        "form": form_text(letters, starts),
+        "loudness": one_decimal(rng.uniform(-69, 3) if absurd else rng.uniform(-34, -4)),
+        "duration": str(last),
+    }
+    facts = {name: values[name] for name in FIELDS if rng.random() < share}
+    if not ("sections" in facts and 2 <= count <= GROUND_SECTIONS):
+        facts.pop("form", None)
+    return facts
+
+
+def consistent_facts(rng: np.random.Generator, heard: Facts) -> Facts:
+    """Facts as the command line would measure them in a clip that sounds like `heard`: harmony and meter agree with the ears."""
+    facts = random_facts(rng, float(rng.choice([0.9, 1.0])))
+    for name in ("key", "meter"):
+        if name in heard and name in facts:
+            facts[name] = heard[name]
+    if "chords" in heard and "chords" in facts:
+        facts["chords"] = " ".join(name + _seventh(rng, name) for name in heard["chords"].split())
+    return facts
+
+
+def _seventh(rng: np.random.Generator, triad: str) -> str:
+    """What signal analysis may hear on top of a triad."""
+    if rng.random() < 0.75 or triad.endswith("dim"):
+        return ""
+    return "7" if triad.endswith("m") else str(rng.choice(["7", "maj7"]))
+
+
+def ground_text(facts: Facts, order: Sequence[str] = FIELDS) -> str:
+    """The grounding prefix as `tasks.ground` writes it, in any order."""
+    parts = [PHRASES[name].format(facts[name]) for name in order if name in facts]
+    return f"{GROUND_PREFIX}{'; '.join(parts)}." if parts else ""

@@ -1,0 +1,56 @@
+"""The tokenizer: chord names are spelled alike whatever their root; every byte can be written; llama.cpp's converter takes it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mflamingo_cli.core.mel import MelConfig
+from mflamingo_cli.train import data, tokens
+from mflamingo_cli.train.given import COMMON_QUALITIES, RARE_QUALITIES
+from quant import vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    rng, texts = np.random.default_rng(1), []
+    for _ in range(1500):
+        turns = [data.text_turn(rng), *data.audio_turns(rng, data.random_heard(rng), 2)]
+        texts += [text for turn in turns for text in (turn.question, turn.answer)]
+    return tokens.train_tokenizer(texts, 700)
+
+
+@pytest.mark.parametrize("before", ["chords ", ", ", "(", ""])
+def test_a_chord_is_its_root_its_accidental_and_its_quality(tokenizer, before):
+    spelled = {}
+    for quality in COMMON_QUALITIES + RARE_QUALITIES:
+        for root in "ABCDEFG":
+            for accidental in ("", "#", "b"):
+                pieces = tokenizer.encode(before + root + accidental + quality).tokens
+                at = next(i for i, piece in enumerate(pieces) if piece.lstrip("Ġ(") == root)
+                rest = pieces[at + 1 :]
+                assert rest[: len(accidental)] == list(accidental)
+                spelled.setdefault(quality, set()).add(tuple(rest[len(accidental) :]))
+    assert all(len(found) == 1 for found in spelled.values()), spelled
+    assert spelled["m7b5"] == {("m", "7", "b", "5")}
+    assert spelled["maj7"] == {("maj", "7")}
+
+
+def test_any_text_is_written_and_read_back(tokenizer):
+    for text in ("At 1:32.", "Üñí ♭ 漢字 \U0001f3b5\n\ttabs", "C#m7b5 D#maj9 Bbsus4", "123.4 BPM"):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_words_that_begin_like_chords_are_still_words(tokenizer):
+    assert len(tokenizer.encode("Describe this track. Are there drums?").ids) < 16
+
+
+def test_the_converter_reads_it(tokenizer, tmp_path):
+    tokens.write_processor(tmp_path, tokenizer, MelConfig(), 60, 512)
+    read = vocabulary.read(tmp_path, {})
+    source = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    assert read.pre == "qwen2"
+    assert len(read.tokens) == tokenizer.get_vocab_size()
+    made = {"".join(merge) for merge in source["merges"]}
+    assert made <= set(source["vocab"])
+    assert {token for token in source["vocab"] if len(token) > 1} == made
