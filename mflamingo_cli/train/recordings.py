@@ -327,8 +327,10 @@ def _write(out: Path, made: Iterator[tuple[str, dict[str, Any]] | None]) -> Iter
         if result is None:
             continue
         split, row = result
-        with (out / split / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-            manifest.write(json.dumps(row, ensure_ascii=False) + "\n")
+        path = out / split / "manifest.jsonl"
+        cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # by a crash inside a line
+        with path.open("a", encoding="utf-8") as manifest:
+            manifest.write("\n" * cut_off + json.dumps(row, ensure_ascii=False) + "\n")
         yield {**row, "split": split}
 
 
