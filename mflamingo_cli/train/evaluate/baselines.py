@@ -1,0 +1,204 @@
+"""The same questions answered without this model: by `measure`, by librosa, by musicnn. Times are seconds.
+
+`measure` hears the whole clip, as the program does; the others hear the excerpt that the model hears. Each clip is estimated once and kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli import measure
+from mflamingo_cli.core import audio
+from mflamingo_cli.errors import ModelError
+from mflamingo_cli.measure.facts import Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.train.evaluate import music, truth
+from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
+from mflamingo_cli.train.evaluate.scores import Score
+from mflamingo_cli.train.evaluate.spoken import family_scores, meter_scores, style_scores
+from mflamingo_cli.train.evaluate.truth import Item, remembered
+from mflamingo_cli.train.frames import Clip
+
+LIBROSA_RATE = 22_050  # its default
+LIBROSA_HOP = 512
+KOSTKA_PAYNE = {
+    "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400),
+    "minor": (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330),
+}  # key profiles of Temperley after Kostka & Payne, the best of the published ones on chroma_cqt
+TRIADS = {"maj": (0, 4, 7), "min": (0, 3, 7)}
+CHORD_STAYS = 0.95  # probability that a frame has the chord of the one before
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an estimator says of an excerpt; None: it does not say."""
+
+    key: tuple[int, str] | None = None
+    tempo: float | None = None
+    meter: str | None = None
+    chords: list[music.Span] | None = None
+    families: list[str] | None = None
+    genres: list[str] | None = None
+
+
+# --- measure ---------------------------------------------------------------------------------------------------------
+
+
+def measured(clip: Clip) -> Facts:
+    """What `measure` finds in a whole clip."""
+    found = remembered(clip, f"measured-{_measure_version()}", lambda: _measured(clip))
+    return Facts(
+        tempo=Tempo(found["tempo"]),
+        key=Key(*found["key"]) if found["key"] else None,
+        meter=found["meter"],
+        chords=tuple(Segment(*segment) for segment in found["chords"]),
+        sections=tuple(Segment(*segment) for segment in found["sections"]),
+        loudness=Loudness(**found["loudness"]),
+    )
+
+
+def _measured(clip: Clip) -> dict[str, Any]:
+    meter = measure.LoudnessMeter()
+    facts = measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
+    chords, sections = ([[float(s.start), float(s.end), s.label] for s in part] for part in (facts.chords, facts.sections))
+    return {
+        "tempo": None if facts.tempo.bpm is None else float(facts.tempo.bpm),
+        "key": [facts.key.tonic, facts.key.mode] if facts.key else None,
+        "meter": facts.meter,
+        "chords": chords,
+        "sections": sections,
+        "loudness": {name: None if value is None else float(value) for name, value in asdict(facts.loudness).items()},
+    }
+
+
+@cache
+def _measure_version() -> str:
+    files = sorted(Path(measure.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
+
+
+def _by_measure(item: Item) -> Guess:
+    facts = measured(item.clip)
+    spans = [(s.start, s.end, s.label) for s in facts.chords]
+    return Guess(
+        key=(facts.key.pitch, facts.key.mode) if facts.key else None,
+        tempo=facts.tempo.bpm,
+        meter=facts.meter,
+        chords=[
+            (max(a, item.start) - item.start, min(b, item.end) - item.start, c) for a, b, c in spans if a < item.end and b > item.start
+        ],
+    )
+
+
+# --- librosa -----------------------------------------------------------------------------------------------------------
+
+
+def _samples(item: Item) -> np.ndarray:
+    return item.clip.samples()[round(item.start * SAMPLE_RATE) : round(item.end * SAMPLE_RATE)]
+
+
+def _by_librosa(item: Item) -> Guess:
+    found = remembered(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(_samples(item)))
+    return Guess(tuple(found["key"]), found["tempo"], None, [tuple(span) for span in found["chords"]])
+
+
+def _librosa(samples: np.ndarray) -> dict[str, Any]:
+    """Key profiles on the mean of `chroma_cqt`, `beat_track`, and triad templates on chroma."""
+    import librosa
+
+    samples = librosa.resample(samples, orig_sr=SAMPLE_RATE, target_sr=LIBROSA_RATE)
+    tempo, _ = librosa.beat.beat_track(y=samples, sr=LIBROSA_RATE)
+    chroma = librosa.feature.chroma_cqt(y=samples, sr=LIBROSA_RATE)
+    return {"key": profile_key(chroma.mean(axis=1)), "tempo": float(np.atleast_1d(tempo)[0]), "chords": template_chords(chroma)}
+
+
+def profile_key(chroma: np.ndarray) -> tuple[int, str]:
+    """The key whose profile correlates best with a mean chroma, (12,)."""
+    scored = [(float(np.corrcoef(np.roll(p, tonic), chroma)[0, 1]), tonic, mode) for mode, p in KOSTKA_PAYNE.items() for tonic in range(12)]
+    _, tonic, mode = max(scored)
+    return tonic, mode
+
+
+def template_chords(chroma: np.ndarray) -> list[music.Span]:
+    """Viterbi path through 24 triad templates: chroma (12, frames) -> spans."""
+    import librosa
+
+    names = [music.harte(root, kind) for kind in TRIADS for root in range(12)]
+    templates = np.array([np.roll([float(i in notes) for i in range(12)], root) for notes in TRIADS.values() for root in range(12)])
+    likeness = np.exp(8 * templates / np.sqrt(3) @ (chroma / (np.linalg.norm(chroma, axis=0) + 1e-9)))
+    stay = librosa.sequence.transition_loop(len(names), CHORD_STAYS)
+    path = librosa.sequence.viterbi_discriminative(likeness / likeness.sum(axis=0), stay)
+    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    return [(a * LIBROSA_HOP / LIBROSA_RATE, b * LIBROSA_HOP / LIBROSA_RATE, names[path[a]]) for a, b in pairwise(edges)]
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------------
+
+ESTIMATORS: dict[str, Callable[[Item], Guess]] = {"measure": _by_measure, "librosa": _by_librosa}
+TEACHERS = {"measure", "musicnn"}  # they made the labels of the recordings, and say nothing about them here
+SECTIONS_FROM_S = 45.0  # clips shorter than that have no form to find
+
+
+@dataclass
+class Baseline:
+    """An estimator on the first `limit` excerpts."""
+
+    name: str
+    limit: int
+    items: list[Item] = field(default_factory=list)
+    guesses: list[Guess] = field(default_factory=list)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Estimate, where that proves anything."""
+        for item in items:
+            if len(self.items) < self.limit and not (item.recording and self.name in TEACHERS):
+                self.items.append(truth.without_tokens(item))
+                self.guesses.append(ESTIMATORS[self.name](item))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures of everything that it says and whose truth is known."""
+        where = {**where, "system": self.name}
+        yield from music.key_scores("key", *self._pairs(_own_key, lambda g: g.key), **where)
+        yield from music.tempo_scores("tempo", *self._pairs(truth.tempo_truth, lambda g: g.tempo), **where)
+        if self.name == "measure":
+            yield from meter_scores("meter", *self._pairs(lambda i: i.heard.get("meter"), lambda g: g.meter), **where)
+            yield from self._sections(where)
+        if any(guess.chords for guess in self.guesses):
+            pairs = self._pairs(truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
+            yield from music.chord_sequence_scores("chords", *pairs, **where)
+        if any(guess.families is not None for guess in self.guesses):
+            yield from family_scores("instruments", *self._pairs(truth.families_truth, lambda g: g.families or []), **where)
+            yield from style_scores("style", *self._pairs(truth.style_truth, lambda g: g.genres or []), **where)
+
+    def _pairs(self, true: Callable[[Item], Any], claim: Callable[[Guess], Any]) -> tuple[list[Any], list[Any]]:
+        found = [(t, claim(guess)) for item, guess in zip(self.items, self.guesses, strict=True) if (t := true(item)) is not None]
+        return [t for t, _ in found], [c for _, c in found]
+
+    def _sections(self, where: dict[str, Any]) -> Iterator[Score]:
+        long = [
+            (item, t) for item in self.items if item.row["duration"] >= SECTIONS_FROM_S and (t := truth.boundaries_truth(item)) is not None
+        ]
+        claims = [[s.start for s in measured(item.clip).sections[1:]] for item, _ in long]
+        yield from music.section_scores("sections", [t for _, t in long], claims, [item.row["duration"] for item, _ in long], **where)
+
+
+def _own_key(item: Item) -> tuple[int, str] | None:
+    """The key, where it is not the estimators' own."""
+    return None if item.recording else truth.key_truth(item)
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Say what a baseline lacks before anything is heard."""
+    for name in names:
+        if name == "librosa":
+            try:
+                import librosa  # noqa: F401
+            except ImportError as error:
+                raise ModelError("the baseline librosa is not installed; try `pip install librosa`, or leave it out") from error

@@ -1,0 +1,218 @@
+"""Agreement of musical answers: keys, tempi, chords, sections, sets of names. Times are seconds, tempi quarter notes a minute.
+
+Chord and section measures are mir_eval's (Raffel et al., ISMIR 2014), key weights those of the MIREX task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli.measure.facts import TONICS, pitch_class
+from mflamingo_cli.tasks import parse_key
+from mflamingo_cli.train.evaluate.scores import Score, mean
+
+Span = tuple[float, float, str]  # start, end, label
+
+KEY_CHANCE, MIREX_CHANCE = 1 / 24, (1 + 0.5 + 0.3 + 0.2) / 24
+MIREX = {"same": 1.0, "fifth": 0.5, "relative": 0.3, "parallel": 0.2}
+TEMPO_TOLERANCE = 0.04
+OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
+HARTE = {"add9": "maj(9)", "7sus4": "sus4(b7)", "7b9": "7(b9)"}  # chords as mir_eval writes them, where that is not their name here
+BOUNDARY_STEPS = (8.0, 10.0, 12.0, 15.0, 16.0, 20.0, 24.0, 30.0)  # the constant answers of a form: a boundary every so many seconds
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def parsed_key(text: str | None) -> tuple[int, str] | None:
+    """Pitch class and mode of a named key."""
+    name = parse_key(text or "")
+    if name is None:
+        return None
+    tonic, mode = name.split()
+    return pitch_class(tonic), mode
+
+
+def mirex(truth: tuple[int, str], claim: tuple[int, str] | None) -> float:
+    """1 exact, .5 where the claim lies a fifth above (same mode), .3 relative, .2 parallel: as mir_eval weighs."""
+    if claim is None:
+        return 0.0
+    step = (claim[0] - truth[0]) % 12
+    if claim[1] == truth[1]:
+        return MIREX["same"] if step == 0 else MIREX["fifth"] if step == 7 else 0.0
+    if step == (9 if truth[1] == "major" else 3):
+        return MIREX["relative"]
+    return MIREX["parallel"] if step == 0 else 0.0
+
+
+def key_scores(ability: str, truths: Sequence[tuple[int, str]], claims: Sequence[tuple[int, str] | None], **where: Any) -> list[Score]:
+    """Exact and MIREX-weighted, each beside the best constant key."""
+    if not truths:
+        return []
+    constant = Counter(truths).most_common(1)[0][0]
+    best = max(sorted(set(truths)), key=lambda k: sum(mirex(t, k) for t in truths))
+    exact = [float(t == c) for t, c in zip(truths, claims, strict=True)]
+    weights = [mirex(t, c) for t, c in zip(truths, claims, strict=True)]
+    return [
+        mean(f"{ability}, exact", exact, [float(t == constant) for t in truths], KEY_CHANCE, **where),
+        mean(f"{ability}, MIREX", weights, [mirex(t, best) for t in truths], MIREX_CHANCE, **where),
+    ]
+
+
+# --- tempo -----------------------------------------------------------------------------------------------------------
+
+
+def same_tempo(truth: float, claim: float | None, octaves: Sequence[float] = (1.0,)) -> bool:
+    """Within 4 % of the truth, or of one of its multiples."""
+    return claim is not None and any(abs(claim / (truth * factor) - 1) <= TEMPO_TOLERANCE for factor in octaves)
+
+
+def tempo_scores(ability: str, truths: Sequence[float], claims: Sequence[float | None], **where: Any) -> list[Score]:
+    """Accuracy 1 (4 %) and 2 (octaves and thirds allowed), beside the best constant tempo."""
+    if not truths:
+        return []
+    out = []
+    for name, octaves in (("Acc1", (1.0,)), ("Acc2", OCTAVES)):
+        best = max(sorted(set(truths)), key=lambda c: sum(same_tempo(t, c, octaves) for t in truths))
+        right = [float(same_tempo(t, c, octaves)) for t, c in zip(truths, claims, strict=True)]
+        out.append(mean(f"{ability}, {name}", right, [float(same_tempo(t, best, octaves)) for t in truths], **where))
+    return out
+
+
+# --- chords ----------------------------------------------------------------------------------------------------------
+
+
+def chord_set(names: Iterable[str]) -> set[tuple[int, str]]:
+    """Chords without their spelling."""
+    matches = (re.fullmatch(r"([A-G][#b]?)(.*)", name) for name in names)
+    return {(pitch_class(match[1]), match[2]) for match in matches if match}
+
+
+def set_f1(truth: set[Any], claim: set[Any]) -> float:
+    """F1 of two sets; two empty ones agree."""
+    return 2 * len(truth & claim) / (len(truth) + len(claim)) if truth or claim else 1.0
+
+
+def chord_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
+    """Main chords as a set (F1) and the first of them, beside the best constant answers found among the truths."""
+    if not truths:
+        return []
+    sets, said = [chord_set(t) for t in truths], [chord_set(c) for c in claims]
+    best = max(sorted({frozenset(s) for s in sets}, key=sorted), key=lambda c: sum(set_f1(s, set(c)) for s in sets))
+    firsts, named = ([next(iter(chord_set(names[:1])), None) for names in part] for part in (truths, claims))
+    first = Counter(firsts).most_common(1)[0][0]
+    return [
+        mean(f"{ability}, F1", [set_f1(t, c) for t, c in zip(sets, said, strict=True)], [set_f1(t, set(best)) for t in sets], **where),
+        mean(
+            f"{ability}, first", [float(t == c) for t, c in zip(firsts, named, strict=True)], [float(t == first) for t in firsts], **where
+        ),
+    ]
+
+
+def harte(root: int, quality: str) -> str:
+    """`C#:min7` of a pitch class and a quality; a root of 12 or less than 0 is no chord."""
+    return f"{TONICS['major'][root]}:{HARTE.get(quality, quality)}" if 0 <= root < 12 else "N"
+
+
+def chord_spans(chords: Sequence[Sequence[Any]], start: float, end: float, gap: str) -> list[Span]:
+    """The chords of a manifest row between two times, from 0; what no chord covers is `gap` ("N": silence, "X": not known)."""
+    spans: list[Span] = []
+    at = start
+    for chord_start, chord_end, root, quality in chords:
+        left, right = max(chord_start, at), min(chord_end, end)
+        if right - left < 1e-3:
+            continue
+        if left - at > 1e-3:
+            spans.append((at - start, left - start, gap))
+        spans.append((left - start, right - start, harte(root, quality)))
+        at = right
+    return [*spans, (at - start, end - start, gap)] if end - at > 1e-3 else spans
+
+
+def runs(labels: Sequence[str], step_s: float) -> list[Span]:
+    """Equal neighbours of a sequence of labels as spans."""
+    edges = [0, *(i for i in range(1, len(labels)) if labels[i] != labels[i - 1]), len(labels)]
+    return [(a * step_s, b * step_s, labels[a]) for a, b in pairwise(edges) if b > a]
+
+
+def chord_agreement(
+    truth: Sequence[Span], claim: Sequence[Span], rules: Sequence[str] = ("majmin", "root", "sevenths")
+) -> dict[str, float]:
+    """mir_eval's duration-weighted accuracies; NaN where the truth holds nothing that the rule compares."""
+    import mir_eval
+
+    end = truth[-1][1]
+    times, names = mir_eval.util.adjust_intervals(np.array([s[:2] for s in claim]), [s[2] for s in claim], 0.0, end, "N", "N")
+    merged, left, right = mir_eval.util.merge_labeled_intervals(np.array([s[:2] for s in truth]), [s[2] for s in truth], times, names)
+    lengths = mir_eval.util.intervals_to_durations(merged)
+    found = {}
+    for rule in rules:
+        marks = getattr(mir_eval.chord, rule)(left, right)
+        found[rule] = float(mir_eval.chord.weighted_accuracy(marks, lengths)) if (marks >= 0).any() else float("nan")
+    return found
+
+
+def best_chord(truths: Sequence[Sequence[Span]]) -> str:
+    """The major or minor chord that sounds longest over all clips: the constant answer."""
+    total: Counter[str] = Counter()
+    for spans in truths:
+        for start, end, label in spans:
+            root, _, quality = label.partition(":")
+            if quality:
+                total[f"{root}:{'min' if quality.startswith('min') else 'maj'}"] += end - start
+    return total.most_common(1)[0][0] if total else "N"
+
+
+def chord_sequence_scores(ability: str, truths: Sequence[Sequence[Span]], claims: Sequence[Sequence[Span]], **where: Any) -> list[Score]:
+    """Majmin, root and sevenths of mir_eval, mean over clips, beside the best single chord."""
+    if not truths:
+        return []
+    constant = best_chord(truths)
+    rows = [chord_agreement(t, c) for t, c in zip(truths, claims, strict=True)]
+    fixed = [chord_agreement(t, [(0.0, t[-1][1], constant)]) for t in truths]
+    out = []
+    for rule in rows[0]:
+        kept = [(a[rule], b[rule]) for a, b in zip(rows, fixed, strict=True) if not np.isnan(a[rule])]
+        if kept:
+            out.append(mean(f"{ability}, {rule}", [a for a, _ in kept], [b for _, b in kept], **where))
+    return out
+
+
+# --- sections ----------------------------------------------------------------------------------------------------------
+
+
+def boundary_f(truth: Sequence[float], claim: Sequence[float], duration: float, window: float) -> float:
+    """F of inner section boundaries within `window` s, after mir_eval's `trim`: the song's start and end are not counted."""
+    import mir_eval
+
+    left, right = (_intervals(times, duration) for times in (truth, claim))
+    return float(mir_eval.segment.detection(left, right, window=window, trim=True)[2])
+
+
+def _intervals(times: Sequence[float], duration: float) -> np.ndarray:
+    inner = sorted({round(t, 3) for t in times if 0.5 < t < duration - 0.5})
+    return np.array(list(pairwise([0.0, *inner, duration])))
+
+
+def section_scores(
+    ability: str, truths: Sequence[Sequence[float]], claims: Sequence[Sequence[float]], durations: Sequence[float], **where: Any
+) -> list[Score]:
+    """F at 3 s and 0.5 s, beside the best regular grid."""
+    if not truths:
+        return []
+    out = []
+    for window in (3.0, 0.5):
+        grids = [
+            [boundary_f(t, list(np.arange(step, d, step)), d, window) for t, d in zip(truths, durations, strict=True)]
+            for step in BOUNDARY_STEPS
+        ]
+        best = max(grids, key=sum)
+        values = [boundary_f(t, c, d, window) for t, c, d in zip(truths, claims, durations, strict=True)]
+        out.append(mean(f"{ability}, F at {window:g} s", values, best, **where))
+    return out

@@ -1,0 +1,147 @@
+"""All figures of a checkpoint directory: which groups there are, what each hears, in which order they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer
+
+from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.evaluate.baselines import ESTIMATORS, Baseline, check_installed
+from mflamingo_cli.train.evaluate.dense import Heads
+from mflamingo_cli.train.evaluate.listen import Cut, Listener, items
+from mflamingo_cli.train.evaluate.scores import Score
+from mflamingo_cli.train.evaluate.spoken import ABILITIES, Spoken, Thinking
+from mflamingo_cli.train.evaluate.told import Captions, Copying, Noise, Unknown, noises
+from mflamingo_cli.train.evaluate.truth import Item
+from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
+from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
+from mflamingo_cli.train.loop import CHECKPOINT
+from mflamingo_cli.train.objectives import DenseHeads, Speech, hear
+from mflamingo_cli.train.questions import UNKNOWN
+
+BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
+WHOLE_S = 60.0  # of a whole clip
+
+
+class Job(Protocol):
+    """One group of figures: hears excerpts, then tells scores."""
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Take the next excerpts."""
+        ...
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures of all that was heard."""
+        ...
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to measure: `clips` of each split at lengths of `seconds`, which groups, how many captions, which baselines."""
+
+    splits: tuple[str, ...] = ("test", "real-test")
+    clips: int | None = None
+    seconds: tuple[float, ...] = (20.0,)
+    anywhere: bool = False
+    only: tuple[str, ...] = ()  # of GROUPS; empty: all but baselines
+    captions: int = 160  # of each kind and split
+    facts: int = 200  # captions with random facts, of each kind
+    heads: str | None = None  # the run whose dense heads are read
+    baselines: tuple[str, ...] = ()
+    baseline_clips: int = 100
+
+
+Make = Callable[[EvalConfig, DenseHeads | None], list[Job]]
+EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
+    **{name: (lambda c, h, name=name: [Spoken(name)]) for name in ABILITIES if name != "key against measure"},
+    "key": lambda c, h: [Spoken("key"), Spoken("key against measure")],
+    "yesno": lambda c, h: [YesNo()],
+    "yesno-facts": lambda c, h: [YesNoOfFacts(c.facts)],
+    "think": lambda c, h: [Thinking()],
+    "unknown": lambda c, h: [Unknown([question.format(m=1, s="30") for question in UNKNOWN])],
+    "facts": lambda c, h: [Copying(c.facts)],
+    "ear-captions": lambda c, h: [Captions(False, c.captions)],
+    "heads": lambda c, h: [Heads(h)] if h is not None else [],
+}
+WHOLE: dict[str, Make] = {"captions": lambda c, h: [Captions(True, c.captions)]}  # hear clips from start to end
+APART = ("noise", "text-facts")  # hear noise, or nothing
+GROUPS = (*EXCERPTS, *WHOLE, *APART)
+
+
+def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
+    """All figures that are asked for, split by split."""
+    from mflamingo_cli.core.model import load
+
+    if unknown := sorted(set(config.only) - set(GROUPS)) + sorted(set(config.baselines) - set(ESTIMATORS)):
+        raise UsageError(f"unknown {', '.join(unknown)}; groups are {', '.join(GROUPS)}; baselines are {', '.join(ESTIMATORS)}")
+    check_installed(config.baselines)
+    model = load(directory).eval()
+    speech = Speech(Tokenizer.from_file(str(directory / "tokenizer.json")), (directory / "chat_template.jinja").read_text(encoding="utf-8"))
+    heads = _heads(model, work, config.heads) if config.heads else None
+    wanted = config.only or GROUPS
+    for split in config.splits:
+        clips = prepared(work / "data" / split, config.clips)
+        if not clips:
+            raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+        where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
+        for seconds in config.seconds:
+            jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, heads)]
+            jobs += [Baseline(name, config.baseline_clips) for name in config.baselines]
+            yield from _heard(model, speech, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
+        jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, heads)]
+        yield from _heard(
+            model, speech, clips[: config.captions], Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": WHOLE_S}
+        )
+    yield from _apart(model, speech, config, wanted)
+
+
+def _heads(model: Any, work: Path, run: str) -> DenseHeads:
+    """The heads of a run; they are read from the ears of the checkpoint."""
+    from mflamingo_cli.train.stages import load_parts
+
+    reader = DenseHeads(model)
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    load_parts(model, work / "runs" / run / CHECKPOINT, reader)
+    model.load_state_dict(kept)
+    return reader.eval()
+
+
+def _heard(
+    model: Any, speech: Speech, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]
+) -> Iterator[Score]:
+    """Let every job hear every clip, then tell the scores."""
+    if not jobs:
+        return
+    for some in chunks(items(model, clips, how), batch):
+        listener = Listener(model, speech, [item.tokens for item in some])
+        for job in jobs:
+            job.hear(listener, some)
+    for job in jobs:
+        yield from job.scores(**where)
+
+
+def _apart(model: Any, speech: Speech, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:
+    """What needs no clips."""
+    if "noise" in wanted:
+        noise, log_mel = Noise(), LogMel(MINI_MEL)
+        for some in chunks(iter(noises()), BATCH):
+            noise.hear(Listener(model, speech, [hear(model, log_mel, samples) for samples in some]), [])
+        yield from noise.scores(clips="noise")
+    if "text-facts" in wanted:
+        copying = Copying(config.facts)
+        listener = Listener(model, speech, [None] * BATCH)
+        for _ in range(-(-config.facts // BATCH)):
+            copying.hear(listener, [])
+        yield from copying.scores(clips="text")
+
+
+def chunks(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """So many at a time."""
+    while some := list(islice(values, size)):
+        yield some

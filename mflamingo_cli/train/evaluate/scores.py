@@ -1,0 +1,158 @@
+"""Figures with their errors: a mean, or a statistic of all clips, beside the best constant answer and chance on the same clips.
+
+Errors are standard errors over clips: of a mean by its formula, of any other statistic by resampling clips 200 times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CLAIM_SIGMAS = 2.0  # an ability is claimed when it beats its constant answer by this many standard errors
+RESAMPLES = 200
+
+Statistic = Callable[[np.ndarray], float]  # (clips, columns) -> figure
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of one system on one set of clips; `margin_se` is the standard error of its difference from the constant answer."""
+
+    ability: str
+    value: float
+    n: int
+    error: float
+    constant: float | None = None
+    margin_se: float | None = None
+    chance: float | None = None
+    system: str = "model"
+    clips: str = "synth"  # "synth" | "recordings" | "noise" | "text"
+    seconds: float | None = None  # heard of each clip
+    note: str = ""
+
+    @property
+    def claimed(self) -> bool:
+        """Whether it beats the constant answer clearly."""
+        if self.constant is None or not math.isfinite(self.value):
+            return False
+        return self.value - self.constant > CLAIM_SIGMAS * (self.error if self.margin_se is None else self.margin_se)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval, normal approximation."""
+        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
+
+
+def mean(
+    ability: str, values: Sequence[float], constants: Sequence[float] | None = None, chance: float | None = None, **where: Any
+) -> Score:
+    """The mean of item values, paired with those of a constant answer. A share of 0 or 1 has the error of one item gone wrong."""
+    array = np.asarray(values, dtype=float)
+    n = max(len(array), 1)
+    error = float(array.std()) / math.sqrt(n) or 1 / n
+    value = float(array.mean()) if len(array) else math.nan
+    if constants is None:
+        return Score(ability, value, len(array), error, None, None, chance, **where)
+    difference = array - np.asarray(constants, dtype=float)
+    return Score(
+        ability, value, len(array), error, float(np.mean(constants)) if len(array) else None,
+        float(difference.std()) / math.sqrt(n), chance, **where,
+    )  # fmt: skip
+
+
+def resampled(
+    ability: str,
+    rows: np.ndarray,
+    statistic: Statistic,
+    constant: np.ndarray | float | None = None,
+    chance: float | None = None,
+    **where: Any,
+) -> Score:
+    """A statistic of all clips: rows (clips, columns) of the system, and of the constant answer (rows as well, or one figure)."""
+    rows = np.asarray(rows, dtype=float)
+    rng = np.random.default_rng(0)
+    picks = rng.integers(len(rows), size=(RESAMPLES, len(rows))) if len(rows) else np.zeros((0, 0), dtype=int)
+    values = np.array([statistic(rows[pick]) for pick in picks])
+    value = statistic(rows) if len(rows) else math.nan
+    error = _spread(values) or 1 / max(len(rows), 1)
+    if constant is None:
+        return Score(ability, value, len(rows), error, None, None, chance, **where)
+    if isinstance(constant, (int, float)):
+        return Score(ability, value, len(rows), error, float(constant), error, chance, **where)
+    others = np.array([statistic(constant[pick]) for pick in picks])
+    return Score(ability, value, len(rows), error, statistic(constant), _spread(values - others), chance, **where)
+
+
+def _spread(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.std()) if len(finite) else math.nan
+
+
+# --- statistics; each takes (clips, columns) ---------------------------------------------------------------------------
+
+
+def micro_f1(rows: np.ndarray) -> float:
+    """Columns: hits, false claims, misses."""
+    hits, false, missed = rows.sum(axis=0)
+    return float(2 * hits / (2 * hits + false + missed)) if hits + false + missed else math.nan
+
+
+def precision(rows: np.ndarray) -> float:
+    """Columns: right, claimed."""
+    return share(rows)
+
+
+def share(rows: np.ndarray) -> float:
+    """Columns: part, whole."""
+    part, whole = rows.sum(axis=0)
+    return float(part / whole) if whole else math.nan
+
+
+def balanced_accuracy(rows: np.ndarray) -> float:
+    """Columns: class of the truth, 1 where the claim is right; the mean of the classes' recalls."""
+    classes = np.unique(rows[:, 0])
+    return float(np.mean([rows[rows[:, 0] == c, 1].mean() for c in classes])) if len(classes) else math.nan
+
+
+def auc(rows: np.ndarray) -> float:
+    """Columns: truth (0, 1), score; the probability that a positive scores above a negative (ties count half)."""
+    positive, negative = rows[rows[:, 0] > 0.5, 1], rows[rows[:, 0] < 0.5, 1]
+    if not len(positive) or not len(negative):
+        return math.nan
+    order = np.sort(negative)
+    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
+    return float(below.mean() / (2 * len(negative)))
+
+
+def average_precision(truth: np.ndarray, score: np.ndarray) -> float:
+    """Mean precision at the rank of every positive: (n,) bool, (n,) -> figure; tied scores are ranked with the positives last."""
+    order = np.lexsort((truth, -score))
+    hits = truth[order].astype(float)
+    if not hits.sum():
+        return math.nan
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits > 0].mean())
+
+
+def mean_average_precision(rows: np.ndarray) -> float:
+    """Columns: truths (NaN where unknown) of all tags, then their scores; tags without a positive are left out."""
+    truth, score = np.split(rows, 2, axis=1)
+    return _over_tags(truth, score, average_precision)
+
+
+def base_rate(rows: np.ndarray) -> float:
+    """The mean share of positives over the tags that `mean_average_precision` counts: what a constant answer reaches."""
+    truth, score = np.split(rows, 2, axis=1)
+    return _over_tags(truth, score, lambda t, _: float(t.mean()))
+
+
+def _over_tags(truth: np.ndarray, score: np.ndarray, figure: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    found = []
+    for tag in range(truth.shape[1]):
+        known = ~np.isnan(truth[:, tag])
+        if (positive := truth[known, tag] > 0.5).any():
+            found.append(figure(positive, score[known, tag]))
+    return float(np.mean(found)) if found else math.nan

@@ -1,0 +1,191 @@
+"""Questions for yes and no with hard negatives: of every kind as many true statements as false ones about the same excerpt.
+
+A false statement is near the truth: a neighbouring key, a family that is common but not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli.measure.facts import Key
+from mflamingo_cli.tasks import grounded_prompt, plain
+from mflamingo_cli.train.answers import FORMS_OF_GENRE, MAKERS, NO, USUAL, YES
+from mflamingo_cli.train.evaluate import scores, truth
+from mflamingo_cli.train.evaluate.listen import Listener
+from mflamingo_cli.train.evaluate.music import parsed_key
+from mflamingo_cli.train.evaluate.scores import Score
+from mflamingo_cli.train.evaluate.truth import Item
+from mflamingo_cli.train.given import ground_text, random_facts
+from mflamingo_cli.train.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
+
+METERS = ("4/4", "3/4", "6/8")
+OTHER_MODE = {"major": "minor", "minor": "major"}
+Statement = tuple[bool, dict[str, str]]  # whether it is true, what fills the question
+
+
+def _keys(rng: np.random.Generator, item: Item) -> list[Statement]:
+    """The key against its relative, its parallel, a fifth up or down, or a semitone off."""
+    key = parsed_key(item.heard.get("key"))
+    if key is None or (item.recording and truth.key_truth(item) is None):
+        return []
+    tonic, mode = key
+    relative = ((tonic + (9 if mode == "major" else 3)) % 12, OTHER_MODE[mode])
+    near = [relative, (tonic, OTHER_MODE[mode]), *(((tonic + step) % 12, mode) for step in (5, 7, 1, 11))]
+    other, other_mode = near[rng.integers(len(near))]
+    return [(True, {"key": Key.of(tonic, mode).name}), (False, {"key": Key.of(other, other_mode).name})]
+
+
+def _modes(rng: np.random.Generator, item: Item) -> list[Statement]:
+    key = parsed_key(item.heard.get("key"))
+    if key is None or (item.recording and truth.key_truth(item) is None):
+        return []
+    return [(True, {"mode": key[1]}), (False, {"mode": OTHER_MODE[key[1]]})]
+
+
+def _meters(rng: np.random.Generator, item: Item) -> list[Statement]:
+    meter = item.heard.get("meter")
+    others = [name for name in METERS if name != meter]
+    return [(True, {"meter": meter}), (False, {"meter": others[rng.integers(len(others))]})] if meter else []
+
+
+def _instruments(rng: np.random.Generator, item: Item) -> list[Statement]:
+    """A family that sounds, rather a rare one, and one that does not, rather a common one: a blind guess gains nothing."""
+    known = truth.families_truth(item)
+    if known is None or not all(known):
+        return []
+    found: list[Statement] = []
+    for sound, names in zip((True, False), map(sorted, known), strict=True):
+        weights = np.array([1 - USUAL[name] if sound else USUAL[name] for name in names])
+        name = names[rng.choice(len(names), p=weights / weights.sum())]
+        spoken = SPOKEN_INSTRUMENT[name]
+        found.append((sound, {"a": spoken, "is_there": f"{'Are' if name in PLURALS else 'Is'} there {spoken}"}))
+    return found
+
+
+def _genres(rng: np.random.Generator, item: Item) -> list[Statement]:
+    yes, no = (truth.names_in(item.heard.get(name, "")) for name in ("genre", "not_genre"))
+    if not yes or not no:
+        return []
+    names = (yes[0], no[rng.integers(len(no))])
+    return [(sound, {"genre": FORMS_OF_GENRE.get(name, name), "name": name}) for sound, name in zip((True, False), names, strict=True)]
+
+
+def _sung(expected: bool) -> Callable[[np.random.Generator, Item], list[Statement]]:
+    def statements(rng: np.random.Generator, item: Item) -> list[Statement]:
+        sung = truth.vocals_truth(item)
+        return [] if sung is None else [(sung == expected, {})]
+
+    return statements
+
+
+KINDS: dict[str, Callable[[np.random.Generator, Item], list[Statement]]] = {  # of questions.YES_NO, those that ears can answer
+    "is_key": _keys, "is_mode": _modes, "is_meter": _meters, "has_instrument": _instruments, "is_genre": _genres,
+    "is_sung": _sung(True), "is_instrumental": _sung(False),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question, what it asks about ("drums"), and whether "Yes." is right."""
+
+    text: str
+    about: str
+    true: bool
+
+
+def asked(rng: np.random.Generator, item: Item, kind: str) -> list[Asked]:
+    """Questions of a kind about an excerpt: a true statement and a false one, where both can be made."""
+    words = YES_NO[kind]
+    return [
+        Asked(words[rng.integers(len(words))].format(**slots), " ".join(slots.values()), true) for true, slots in KINDS[kind](rng, item)
+    ]
+
+
+def asked_of_facts(rng: np.random.Generator, kind: str) -> Asked | None:
+    """A question whose answer lies in random facts of its prompt."""
+    facts = random_facts(rng, 1.0)
+    exchange = MAKERS[kind](rng, facts, None)
+    if exchange is None or exchange.answer not in (YES, NO):
+        return None
+    return Asked(grounded_prompt(exchange.question, ground_text(facts)), "", exchange.answer == YES)
+
+
+def parsed(text: str) -> bool | None:
+    """Yes or no, from the first word of an answer."""
+    word = plain(text).split(" ", 1)[0].strip(".,!;:").casefold()
+    return {"yes": True, "no": False}.get(word)
+
+
+def blind(rows: np.ndarray, about: Sequence[str]) -> float:
+    """Balanced accuracy of the commoner answer to each question, whatever the music: rows (n, 2) as in YesNo."""
+    yes: dict[str, list[float]] = {}
+    for name, true in zip(about, rows[:, 0], strict=True):
+        yes.setdefault(name, []).append(true)
+    guess = np.array([np.mean(yes[name]) > 0.5 for name in about])
+    return scores.balanced_accuracy(np.column_stack([rows[:, 0], guess == rows[:, 0]]))
+
+
+@dataclass
+class YesNo:
+    """All kinds; an answer that is neither is wrong."""
+
+    asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Ask everything of every excerpt."""
+        for number, kind in enumerate(KINDS):
+            found = [(i, q) for i, item in enumerate(items) for q in asked(np.random.default_rng([item.row["index"], number]), item, kind)]
+            self.asked[kind] += [question for _, question in found]
+            self.said[kind] += [parsed(text) for text in listener.ask([(i, question.text) for i, question in found], 4)]
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """Balanced accuracy over all kinds and of each; always yes and always no have one half."""
+        yield from _yes_no_scores("yes or no", self.asked, self.said, where)
+
+
+FACT_KINDS = ("is_tempo", "is_pace", "is_long", "is_louder", "has_chord", "comes_back")
+
+
+@dataclass
+class YesNoOfFacts:
+    """The same about facts of the prompt."""
+
+    count: int
+    batches: int = 0
+    asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
+    said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """As many questions as there are excerpts (or silences)."""
+        self.batches += 1
+        for kind, earlier in self.asked.items():
+            rngs = [np.random.default_rng([self.batches, i]) for i in range(min(listener.count, self.count - len(earlier)))]
+            found = [(i, question) for i, rng in enumerate(rngs) if (question := asked_of_facts(rng, kind)) is not None]
+            earlier += [question for _, question in found]
+            self.said[kind] += [parsed(text) for text in listener.ask([(i, question.text) for i, question in found], 4)]
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """Balanced accuracy over all kinds and of each."""
+        yield from _yes_no_scores("yes or no from facts", self.asked, self.said, where)
+
+
+def _yes_no_scores(name: str, asked: dict[str, list[Asked]], said: dict[str, list[bool | None]], where: dict[str, Any]) -> Iterator[Score]:
+    table = {kind: np.array([[q.true, a == q.true] for q, a in zip(asked[kind], said[kind], strict=True)], dtype=float) for kind in asked}
+    table = {kind: rows for kind, rows in table.items() if len(rows) and len(np.unique(rows[:, 0])) == 2}
+    if not table:
+        return
+    every = np.concatenate(list(table.values()))
+    about = [f"{kind} {question.about}" for kind in table for question in asked[kind]]
+    yes = np.mean([answer is True for kind in table for answer in said[kind]])
+    yield scores.resampled(f"{name}, balanced accuracy", every, scores.balanced_accuracy, 0.5, 0.5, note=f"says yes to {yes:.2f}", **where)
+    guess = blind(every, about)
+    yield Score(
+        f"{name}, balanced accuracy", guess, len(every), 0.0, chance=0.5, **{**where, "system": "commonest answer to each question"}
+    )
+    for kind, rows in table.items():
+        yield scores.resampled(f"{name}, balanced accuracy: {kind}", rows, scores.balanced_accuracy, 0.5, 0.5, **where)
