@@ -64,10 +64,10 @@ HEARD_KINDS: Shares = {
     "mode": 0.4, "first_chord": 0.4,
 }  # fmt: skip
 OTHER: Shares = {"unknown": 4, "lyrics": 0.5, "tempo": 0.4, "duration": 0.2, "sections": 0.2, "form": 0.2, "nth_section": 0.2}
-TEXT_KINDS: Shares = {  # without audio: what only ears could know is asked now and then, and not answered
-    **{name: 1.1 * share for name, share in CAPTIONS.items()}, **MEASURED_KINDS, "unknown": 2, "lyrics": 0.3, "instruments": 0.15, "genre": 0.15,
-    "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15, "louder": 0.05,
+EARS_ONLY: Shares = {  # what only ears could know
+    "instruments": 0.15, "genre": 0.15, "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15,
 }  # fmt: skip
+TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **EARS_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
 DRILLS = {  # kinds that repeat what is hardest to copy
     "chords": ("chords", "chords", "first_chord", "caption:short", "caption:technical", "caption:critic", "caption:full"),
     "form": ("form", "form", "nth_section", "section_start", "caption:full", "caption:technical", "caption:critic"),

@@ -37,7 +37,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What style of music do you hear?", "Which genre does this track belong to?",
     ),
     "mood": (
-        TASKS["mood"].prompt, "What mood does it have?", "Describe the mood.", "How does it feel?", "mood?", "Which mood does the music set?",
+        TASKS["mood"].prompt, "What mood does it have?", "Describe the mood.", "How does it feel?", "mood?", "Which mood does it set?",
     ),
     "vocals": (
         TASKS["vocals"].prompt, "Does this song have vocals?", "Describe the vocals, if there are any.", "vocals?",
@@ -62,7 +62,7 @@ YES_NO: dict[str, tuple[str, ...]] = {  # answered "Yes." and "No." equally ofte
     "is_longer": ("Is it longer than {minutes}?", "Does it last more than {minutes}?", "Is the song longer than {minutes}?"),
     "is_shorter": ("Is it shorter than {minutes}?", "Does it last less than {minutes}?", "Is the song shorter than {minutes}?"),
     "is_louder": ("Is it louder than {lufs} LUFS?", "Is the loudness above {lufs} LUFS?"),
-    "has_chord": ("Is {chord} among the chords?", "Does it use the chord {chord}?", "Does the song have {chord}?", "Is there a {chord} chord?"),
+    "has_chord": ("Is {chord} among the chords?", "Does it use the chord {chord}?", "Is {chord} one of the chords?"),
     "comes_back": ("Does section {letter} come back?", "Is section {letter} repeated?", "Does section {letter} return?"),
     "has_instrument": ("{is_there}?", "Can you hear {a}?", "Do you hear {a}?", "Does it have {a}?", "{is_there} in this song?"),
     "is_genre": ("Is this {genre}?", "Is it {genre}?", "Is the genre {name}?", "Would you call it {genre}?"),

@@ -41,9 +41,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         min_frequency=20,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(
-        (_CHORD.sub(r"\g<1>0\g<2>0\3", text) for text in texts), trainer
-    )  # merges inside chord names are not learned
+    cut = (_CHORD.sub(r"\g<1>0\g<2>0\3", text) for text in texts)  # merges inside chord names are not learned
+    tokenizer.train_from_iterator(cut, trainer)
     tokenizer = _untrained(_without_chord_merges(json.loads(tokenizer.to_str())["model"]))
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
     return tokenizer
