@@ -1,87 +1,61 @@
-"""Song plans: key, form, chords, and parts (melody, comping, bass) written on top of a groove. Times are MMA beats.
+"""Song plans: key, tempo, sections that repeat and contrast, their chords and their MMA source. Times are MMA beats unless named otherwise.
 
 Everything is drawn from one `numpy` generator, so that a plan is a pure function of its seed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mflamingo_cli.train.grooves import BEATS, Groove
+from mflamingo_cli.train.grooves import Groove
+from mflamingo_cli.train.harmony import CHORDS, FLAVOURS, Bar, draw_flavour, key_flats, pitch_name, progression
+from mflamingo_cli.train.harmony import QUALITIES as QUALITIES
 
-SHARP_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-FLAT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-FLAT_MAJORS = frozenset({5, 10, 3, 8, 1})  # F Bb Eb Ab Db; a minor key is written like its relative major
-QUALITIES = ("maj", "min", "7", "maj7", "min7", "dim", "sus4")  # classes of the chord heads; Harte names
-MMA_SUFFIX = {"maj": "", "min": "m", "7": "7", "maj7": "M7", "min7": "m7", "dim": "dim", "sus4": "sus4"}
-CHORD_TONES = {
-    "maj": (0, 4, 7),
-    "min": (0, 3, 7),
-    "7": (0, 4, 7, 10),
-    "maj7": (0, 4, 7, 11),
-    "min7": (0, 3, 7, 10),
-    "dim": (0, 3, 6),
-    "sus4": (0, 5, 7),
-}
-NUMERALS = {"i": 0, "ii": 2, "iii": 4, "iv": 5, "v": 7, "vi": 9, "vii": 11}
-SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-
-# One item a bar, "a,b" two in a bar. The tonic opens most of them: loops that start elsewhere name no key of their own.
-MAJOR_FORMS = (
-    "I V vi IV", "I vi IV V", "I IV V I", "I IV I V", "I ii IV V", "I iii IV V", "I V IV IV", "I bVII IV I", "I IV vi V", "I vi ii V7",
-    "Imaj7 vi7 ii7 V7", "ii7 V7 Imaj7 Imaj7", "Imaj7 ii7 V7 Imaj7", "Imaj7 IVmaj7 ii7 V7", "I I7 IV iv", "I III7 vi IV", "I II7 V7 I",
-    "I7 I7 I7 I7 IV7 IV7 I7 I7 V7 IV7 I7 V7", "I I V V ii V7 I I", "I V vi iii IV I IV V", "I I IV IV V V I I", "I,V vi,iii IV,I ii,V",
-    "I IV ii V", "I Isus4 I V", "I viio vi V", "Imaj7 VI7 ii7 V7", "I I I V V V V I", "I IV I,V I", "IV V I I", "vi IV I V",
-    "I,IV I,V I,IV V",
-)  # fmt: skip
-MINOR_FORMS = (
-    "i bVI bIII bVII", "i iv V7 i", "i bVII bVI V", "i bVI iv V", "i iv i V", "i iv bVII bIII", "i V i V7", "i bVI bVII i",
-    "i bIII bVII iv", "i7 iv7 bVII7 bIIImaj7", "i iio V7 i", "i v iv i", "i i iv iv V7 V7 i i", "i7 i7 i7 i7 iv7 iv7 i7 i7 bVI7 V7 i7 V7",
-    "i bVII iv i", "i,bVII bVI,V i,bVII bVI,V", "i V bVI iv", "i iv bVI V7", "i7 iv7 i7 V7", "i i bVI V", "i iv v i", "i Vsus4 V7 i",
-)  # fmt: skip
-
-
-def key_flats(tonic: int, mode: str) -> bool:
-    """Whether a key is written with flats: by its major, or its relative major."""
-    return (tonic + (3 if mode == "minor" else 0)) % 12 in FLAT_MAJORS
-
-
-def pitch_name(pitch_class: int, flats: bool) -> str:
-    """Name of a pitch class (0 = C)."""
-    return (FLAT_NAMES if flats else SHARP_NAMES)[pitch_class % 12]
-
-
-def roman(text: str) -> tuple[int, str]:
-    """Roman numeral -> (semitones above the tonic, quality): `bVII` -> (10, "maj")."""
-    match = re.fullmatch(r"(b?)([iIvV]+)(o|maj7|sus4|7)?", text)
-    assert match, text
-    flat, numeral, extra = match.groups()
-    triad = "min" if numeral.islower() else "maj"
-    quality = {None: triad, "o": "dim", "maj7": "maj7", "sus4": "sus4", "7": "min7" if triad == "min" else "7"}[extra]
-    return (NUMERALS[numeral.lower()] - (1 if flat else 0)) % 12, quality
+FORMS = ("A", "AB", "AB", "AAB", "AABB", "ABAB", "AABA", "ABAC", "ABABCB", "ABCB", "AABC", "ABCD", "ABACA")
+SECTION_BARS = (4, 8, 8, 16)  # a loop is repeated until it is about as long
+LONG_SECTION_S = 32.0  # sections of 16 bars only where they stay below
+SHIFTS = (2, 3, 5, 7, 9, 1, 10)  # semitones by which a third section may stand higher
+SHIFTED = 0.3  # share of third sections in another key
+FILLS = 0.6  # share of sections that end with a fill
+ANOTHER_FLAVOUR = 0.3  # share of contrasting sections that use the key in another way
 
 
 @dataclass(frozen=True)
 class Chord:
-    """A chord on the bar grid; `root` is a pitch class, `start` and `length` are MMA beats."""
+    """A chord on the bar grid; `root` and `bass` are pitch classes, `name` is a Harte name, `start` and `length` are MMA beats."""
 
     start: float
     length: float
     root: int
-    quality: str
+    name: str
+    bass: int
+
+    @property
+    def quality(self) -> str:
+        """Nearest class of the chord heads."""
+        return CHORDS[self.name].quality
+
+    @property
+    def tones(self) -> tuple[int, ...]:
+        """Its pitch classes, the root first."""
+        return tuple((self.root + tone) % 12 for tone in CHORDS[self.name].tones)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the form with the groove it is played with."""
+    """A part of the form: groove, harmony, and how it differs from the others. `quiet` parts (by number) do not play in it."""
 
     name: str
     groove: str
-    bars: tuple[tuple[tuple[int, str], ...], ...]  # per bar one or two (pitch class, quality)
+    fill: str | None  # groove of its last bar
+    bars: tuple[Bar, ...]
+    shift: int  # semitones above the key of the song
+    flavour: str
+    energy: float  # scales velocities
+    quiet: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -99,12 +73,7 @@ class Plan:
     @property
     def beats(self) -> int:
         """MMA beats in a bar."""
-        return BEATS[self.groove.meter]
-
-    @property
-    def flats(self) -> bool:
-        """Whether names are written with flats."""
-        return key_flats(self.tonic, self.mode)
+        return self.groove.beats
 
     @property
     def n_bars(self) -> int:
@@ -116,141 +85,91 @@ class Plan:
         """Length in seconds."""
         return self.n_bars * self.beats * 60 / self.mma_tempo
 
+    def occurrences(self) -> Iterator[tuple[Section, float]]:
+        """Sections in order, with the beat on which each begins."""
+        bar = 0
+        for index in self.form:
+            yield self.sections[index], float(bar * self.beats)
+            bar += len(self.sections[index].bars)
+
     def chords(self) -> list[Chord]:
         """All chords in order, on the beat grid."""
-        found, bar = [], 0
-        for index in self.form:
-            for chords in self.sections[index].bars:
-                length = self.beats / len(chords)
-                found += [Chord(bar * self.beats + k * length, length, root, quality) for k, (root, quality) in enumerate(chords)]
-                bar += 1
-        return found
+        return [chord for section, start in self.occurrences() for chord in section_chords(section, self.beats, start)]
 
 
-def _progression(rng: np.random.Generator, tonic: int, mode: str, beats: int) -> tuple[tuple[tuple[int, str], ...], ...]:
-    forms = MAJOR_FORMS if mode == "major" else MINOR_FORMS
-    bars = []
-    for bar in forms[rng.integers(len(forms))].split():
-        names = bar.split(",") if beats % 2 == 0 else bar.split(",")[:1]
-        chords = [((tonic + offset) % 12, quality) for offset, quality in map(roman, names)]
-        bars.append(tuple(chords))
-    return tuple(bars)
+def section_chords(section: Section, beats: int, start: float = 0.0) -> list[Chord]:
+    """Chords of one section that begins at a beat; the first of two in a bar is not shorter than the second."""
+    found = []
+    for number, bar in enumerate(section.bars):
+        at = start + number * beats
+        first = -(-beats // len(bar))
+        for k, (root, name, bass) in enumerate(bar):
+            begin, end = at + k * first, min(at + (k + 1) * first, at + beats)
+            found.append(Chord(begin, end - begin, root, name, bass))
+    return found
 
 
-def plan_song(rng: np.random.Generator, grooves: Sequence[Groove], min_s: float, max_s: float) -> Plan:
-    """Draw a song: style first, then file, then groove, so that large libraries do not rule; uniform over the 24 keys."""
+def draw_groove(rng: np.random.Generator, grooves: Sequence[Groove]) -> Groove:
+    """Style first, then file, then groove, so that large libraries do not rule."""
     styles = sorted({g.style for g in grooves})
     style = styles[rng.integers(len(styles))]
     files = sorted({g.file for g in grooves if g.style == style})
     file = files[rng.integers(len(files))]
-    candidates = [g for g in grooves if g.file == file]
-    groove = candidates[rng.integers(len(candidates))]
+    candidates = [g for g in grooves if g.file == file and g.style == style]
+    return candidates[rng.integers(len(candidates))]
+
+
+def plan_song(rng: np.random.Generator, groove: Groove, seconds: float) -> Plan:
+    """Draw a song of at least so many seconds; uniform over the 24 keys, log-uniform over the tempi of the groove."""
     tonic, mode = int(rng.integers(12)), ("major", "minor")[rng.integers(2)]
-    felt = round(float(np.exp(rng.uniform(np.log(groove.slow), np.log(groove.fast)))), 1)
-    tempo = round(felt / 3 * 2, 1) if groove.meter == "6/8" else felt  # 6/8 counted in slow dotted quarters
-    mma_tempo = tempo * 3 if groove.meter == "6/8" else tempo
-    beats = BEATS[groove.meter]
-    names = ("A", "B") if rng.random() < 0.4 else ("A",)
-    sections = []
-    for name in names:
-        variant = groove.variants[rng.integers(len(groove.variants))] if name == "B" and groove.variants else groove.name
-        sections.append(Section(name, variant, _progression(rng, tonic, mode, beats)))
-    return Plan(groove, tonic, mode, tempo, mma_tempo, tuple(sections), _form(rng, sections, beats * 60 / mma_tempo, min_s, max_s))
-
-
-def _form(rng: np.random.Generator, sections: Sequence[Section], bar_s: float, min_s: float, max_s: float) -> tuple[int, ...]:
-    """Repeat sections (AA BB …) until the drawn duration is reached."""
-    target = rng.uniform(min_s, max_s)
+    tempo = round(float(np.exp(rng.uniform(np.log(groove.slow), np.log(groove.fast)))), 1)
+    bar_s = groove.beats * 60 / (tempo * groove.felt)
+    letters = FORMS[rng.integers(len(FORMS))]
+    flavour = draw_flavour(rng, mode, groove.style)
+    sections = [_section(rng, name, groove, tonic, mode, flavour, bar_s) for name in sorted(set(letters))]
     form: list[int] = []
-    while sum(len(sections[i].bars) for i in form) * bar_s < target:
-        form.append(0 if len(sections) == 1 else (len(form) // 2) % 2)
-    return tuple(form)
+    while sum(len(sections[i].bars) for i in form) * bar_s < seconds:
+        form.append(sorted(set(letters)).index(letters[len(form) % len(letters)]))
+    return Plan(groove, tonic, mode, tempo, tempo * groove.felt, tuple(sections), tuple(form))
 
 
-@dataclass(frozen=True)
-class Note:
-    """A note of an added part; beats, MIDI pitch, velocity."""
-
-    start: float
-    length: float
-    pitch: int
-    velocity: int
-
-
-RHYTHMS = (
-    (1, 1, 1, 1),
-    (2, 1, 1),
-    (1.5, 0.5, 1, 1),
-    (2, 2),
-    (0.5, 0.5, 1, 0.5, 0.5, 1),
-    (1, 0.5, 0.5, 2),
-    (3, 1),
-    (0.5, 0.5, 0.5, 0.5, 1, 1),
-)
+def _section(rng: np.random.Generator, name: str, groove: Groove, tonic: int, mode: str, flavour: str, bar_s: float) -> Section:
+    first = name == "A"
+    variant = groove.name if first or not groove.variants else groove.variants[rng.integers(len(groove.variants))]
+    shift = int(rng.choice(SHIFTS)) if name == "C" and rng.random() < SHIFTED else 0
+    if not first and rng.random() < ANOTHER_FLAVOUR:
+        flavour = draw_flavour(rng, mode, groove.style)
+    loop = progression(rng, (tonic + shift) % 12, flavour, groove.style, groove.beats)
+    fitting = [bars for bars in SECTION_BARS if bars < 16 or bars * bar_s < LONG_SECTION_S]
+    wanted = int(rng.choice(fitting)) if len(loop) <= 8 else len(loop)
+    bars = loop * max(1, wanted // len(loop))
+    fill = groove.fills[rng.integers(len(groove.fills))] if groove.fills and rng.random() < FILLS else None
+    quiet = tuple(int(part) for part in range(1, 8) if not first and rng.random() < 0.2)
+    return Section(name, variant, fill, bars, shift, flavour, 1.0 if first else round(float(rng.uniform(0.75, 1.2)), 2), quiet)
 
 
-def melody(rng: np.random.Generator, plan: Plan) -> list[Note]:
-    """A singable line: chord tones on chord changes, steps of the scale between them, rests."""
-    scale = sorted((plan.tonic + step) % 12 for step in SCALES[plan.mode])
-    low = int(rng.integers(58, 70))
-    pitch, notes = low + 7, []
-    for chord in plan.chords():
-        rhythm = RHYTHMS[rng.integers(len(RHYTHMS))]
-        position, index = 0.0, 0
-        while position < chord.length:
-            length = min(rhythm[index % len(rhythm)], chord.length - position)
-            allowed = {(chord.root + tone) % 12 for tone in CHORD_TONES[chord.quality]} if index == 0 or rng.random() < 0.4 else set(scale)
-            steps = [p for p in range(pitch - 5, pitch + 6) if p % 12 in allowed and low - 2 <= p <= low + 19 and p != pitch]
-            if steps:
-                weights = np.array([1 / (1 + abs(p - pitch)) for p in steps])
-                pitch = int(rng.choice(steps, p=weights / weights.sum()))
-            if rng.random() > 0.12:
-                notes.append(Note(chord.start + position, length * 0.95, pitch, int(rng.integers(78, 112))))
-            position, index = position + length, index + 1
-    return notes
-
-
-def comping(rng: np.random.Generator, plan: Plan) -> list[Note]:
-    """Chords in close position near middle C, held, on every beat, off the beat or broken."""
-    style, centre, notes = int(rng.integers(4)), int(rng.integers(52, 62)), []
-    velocity = int(rng.integers(62, 96))
-    for chord in plan.chords():
-        tones = sorted(centre + (chord.root + tone - centre) % 12 for tone in CHORD_TONES[chord.quality])
-        if style == 0:
-            notes += [Note(chord.start, chord.length * 0.97, tone, velocity) for tone in tones]
-            continue
-        for beat in np.arange(0, chord.length, 0.5 if style == 3 else 1):
-            at = chord.start + float(beat) + (0.5 if style == 2 and plan.groove.meter != "6/8" else 0)
-            played = [tones[int(beat * 2) % len(tones)]] if style == 3 else tones
-            notes += [Note(at, 0.45 if style > 1 else 0.85, tone, velocity) for tone in played]
-    return notes
-
-
-def bass_line(rng: np.random.Generator, plan: Plan) -> list[Note]:
-    """Roots, with fifths or octaves between them."""
-    style, notes = int(rng.integers(3)), []
-    for chord in plan.chords():
-        root = 33 + (chord.root - 33) % 12
-        fifth = root + (6 if chord.quality == "dim" else 7)
-        if style == 0:
-            notes.append(Note(chord.start, chord.length * 0.95, root, 96))
-            continue
-        for beat in range(max(1, int(chord.length))):
-            pitch = root if beat % 2 == 0 else (fifth if style == 1 else root + 12)
-            notes.append(Note(chord.start + beat, 0.9, pitch, 96 if beat == 0 else 84))
-    return notes
+def local_scale(plan: Plan, section: Section) -> frozenset[int]:
+    """Pitch classes of the scale that melodies of a section use."""
+    return frozenset((plan.tonic + section.shift + step) % 12 for step in FLAVOURS[section.flavour].scale)
 
 
 def mma_text(plan: Plan, seed: int) -> str:
     """The song as an MMA source file."""
-    lines = [f"RndSeed {seed}", f"Tempo {plan.mma_tempo:g}"]
-    bar = 1
-    for index in plan.form:
-        section = plan.sections[index]
+    lines, bar = [f"RndSeed {seed}", f"Tempo {plan.mma_tempo:g}"], 1
+    for section, _ in plan.occurrences():
         lines.append(f"Groove {section.groove}")
-        for chords in section.bars:
-            names = [pitch_name(root, plan.flats) + MMA_SUFFIX[quality] for root, quality in chords]
-            filler = " /" * (plan.beats // len(chords) - 1)
-            lines.append(f"{bar} " + " ".join(name + filler for name in names))
+        flats = key_flats((plan.tonic + section.shift) % 12, plan.mode)
+        for number, chords in enumerate(section.bars, 1):
+            if section.fill and number == len(section.bars):
+                lines.append(f"Groove {section.fill}")
+            first = -(-plan.beats // len(chords))
+            names = [mma_name(*chord, flats) for chord in chords]
+            slashes = [first - 1] * (len(names) - 1) + [plan.beats - first * (len(names) - 1) - 1]
+            lines.append(f"{bar} " + " ".join(name + " /" * count for name, count in zip(names, slashes, strict=True)))
             bar += 1
     return "\n".join(lines) + "\n"
+
+
+def mma_name(root: int, name: str, bass: int, flats: bool) -> str:
+    """A chord as MMA writes it: `Bbm7`, `C/E`."""
+    return pitch_name(root, flats) + CHORDS[name].mma + ("" if bass == root else "/" + pitch_name(bass, flats))

@@ -5,24 +5,32 @@ The front end is `core.mel`, the one of inference. Caches lie beside the clips a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mido
 import numpy as np
 import soundfile
 
 from mflamingo_cli.core.mel import LogMel, MelConfig
-from mflamingo_cli.train.compose import QUALITIES
-from mflamingo_cli.train.synth import DRUMS, FAMILIES, FAMILY_OF_GROUP, read_manifest
+from mflamingo_cli.train.harmony import QUALITIES
+from mflamingo_cli.train.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG
+from mflamingo_cli.train.synth import SILENT_DB, read_manifest
 
 MINI_MEL = MelConfig(n_fft=2048, hop_length=160, n_mels=256)  # hears semitones down to the bass; 400/128 cannot
 TOKEN_S = 0.04
 FRAMES_PER_TOKEN = 4
 NO_CHORD = 12  # class of root and bass where nothing pitched sounds
 RELEASE_S = 0.06  # a note is heard a little longer than it is held
+DRUM_S = 0.3  # so long is a struck drum heard
+LABEL_VERSION = 3  # labels of another version are made again
+UNKNOWN = 255  # of unsigned labels, -1 of signed ones: no loss looks there
+AUDIBLE_DB = -20.0  # level of a part beside the mix around it from which it is claimed
+ABSENT_DB = -45.0  # and up to which it is not there; between the two nothing is claimed
+NOISE_MARGIN_DB = 6.0  # what is claimed stands so far above added noise
+REACH = 4  # tokens to either side over which a struck or plucked part is taken to go on
 TAG_NAMES = (  # what musicnn (ISC, arXiv 1909.06654) tells of recordings: MagnaTagATune's 50 tags, then the Million Song Dataset's
     "mtt:guitar", "mtt:classical", "mtt:slow", "mtt:techno", "mtt:strings", "mtt:drums", "mtt:electronic", "mtt:rock", "mtt:fast",
     "mtt:piano", "mtt:ambient", "mtt:beat", "mtt:violin", "mtt:vocal", "mtt:synth", "mtt:female", "mtt:indian", "mtt:opera", "mtt:male",
@@ -58,7 +66,7 @@ class Clip:
     def labels(self) -> dict[str, np.ndarray]:
         """Dense labels, one row per audio token."""
         with np.load(f"{self.stem}.labels.npz") as file:
-            return dict(file)
+            return {name: file[name] for name in file.files if name != "version"}
 
     def samples(self) -> np.ndarray:
         """The audio, (n,) float32 at 16 kHz."""
@@ -66,18 +74,32 @@ class Clip:
 
 
 def prepare(folder: Path, first: int = 0, step: int = 1) -> Iterator[Clip]:
-    """Make the caches that are missing (of every `step`-th clip), yielding each clip when it is ready."""
+    """Make the caches that are missing or outdated (of every `step`-th clip), yielding each clip when it is ready."""
     log_mel = LogMel(MINI_MEL)
-    (folder / "cache").mkdir(parents=True, exist_ok=True)
     for row in read_manifest(folder)[first::step]:
-        clip = Clip(row, folder)
-        if not Path(f"{clip.stem}.labels.npz").exists():
-            np.save(f"{clip.stem}.mel.npy", window_frames(log_mel, clip.samples()))
-            labels = dense_labels(row, mido.MidiFile(folder / row["midi"]))
-            part = Path(f"{clip.stem}.part.npz")
-            np.savez_compressed(part, **labels)
-            part.replace(f"{clip.stem}.labels.npz")
-        yield clip
+        yield make_caches(Clip(row, folder), log_mel)
+
+
+def make_caches(clip: Clip, log_mel: LogMel) -> Clip:
+    """Mel frames and labels of one clip; those of recordings are written by who made them."""
+    mel, labels = Path(f"{clip.stem}.mel.npy"), Path(f"{clip.stem}.labels.npz")
+    mel.parent.mkdir(parents=True, exist_ok=True)
+    if not mel.exists():
+        part = mel.with_suffix(".part.npy")
+        np.save(part, window_frames(log_mel, clip.samples()))
+        part.replace(mel)
+    if clip.row.get("kind") != "recording" and not _current(labels):
+        part = labels.with_suffix(".part.npz")
+        np.savez_compressed(part, version=LABEL_VERSION, **truth_labels(clip))  # type: ignore[arg-type]
+        part.replace(labels)
+    return clip
+
+
+def _current(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with np.load(path) as file:
+        return "version" in file.files and int(file["version"]) == LABEL_VERSION
 
 
 def prepared(folder: Path, limit: int | None = None) -> list[Clip]:
@@ -95,42 +117,166 @@ def window_frames(log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
     return np.concatenate(frames).astype(np.float16)
 
 
-def notes(midi: mido.MidiFile) -> list[tuple[float, float, int, int, int]]:
-    """All notes of a file as (start s, end s, pitch, channel, program)."""
-    now, programs, held, found = 0.0, [0] * 16, {}, []
+# --- labels of what was synthesised --------------------------------------------------------------------------------------
+
+
+class Note(NamedTuple):
+    """A note as it is heard: seconds of the clip, MIDI pitch, channel, program, loudness in dB by velocity and channel volume."""
+
+    start: float
+    end: float
+    pitch: int
+    channel: int
+    program: int
+    db: float
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How loud each part is beside the mix around it, in dB per token, (parts, T); channels and programs of the parts."""
+
+    channel: np.ndarray
+    program: np.ndarray
+    db: np.ndarray
+
+
+def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[Note]:
+    """All notes of a file that is heard from `offset` at a speed."""
+    now, programs, volumes, held, found = 0.0, [0] * 16, [100] * 16, {}, []
     for message in midi:
         now += message.time
         if message.type == "program_change":
             programs[message.channel] = message.program
+        elif message.type == "control_change" and message.control == 7:
+            volumes[message.channel] = message.value
         elif message.type == "note_on" and message.velocity:
-            held[message.channel, message.note] = (now, programs[message.channel])
+            db = 40 * np.log10(message.velocity * max(volumes[message.channel], 1) / 127**2)  # General MIDI: amplitude as the square
+            held[message.channel, message.note] = (now, programs[message.channel], float(db))
         elif message.type in ("note_on", "note_off") and (message.channel, message.note) in held:
-            start, program = held.pop((message.channel, message.note))
-            found.append((start, now, message.note, message.channel, program))
-    return found
+            start, program, db = held.pop((message.channel, message.note))
+            found.append(Note((start - offset) / speed, (now - offset) / speed, message.note, message.channel, program, db))
+    return [note for note in found if note.end > 0]
 
 
-def dense_labels(row: dict[str, Any], midi: mido.MidiFile) -> dict[str, np.ndarray]:
-    """Root, quality, bass, chroma, beat and family labels of a clip, one row per token."""
+def _span(start: float, end: float) -> slice:
+    """Tokens of a time; at least one."""
+    first = max(0, round(start / TOKEN_S))
+    return slice(first, max(round(end / TOKEN_S), first + 1))
+
+
+def note_levels(heard: Sequence[Note], count: int) -> Levels:
+    """Levels by the notes themselves, for clips whose parts were never heard alone."""
+    parts = sorted({(n.channel, n.program) for n in heard})
+    db = np.full((len(parts), count), float(SILENT_DB))
+    for note in heard:
+        row = db[parts.index((note.channel, note.program))]
+        span = _span(note.start, note.start + DRUM_S if note.channel == DRUMS else note.end + RELEASE_S)
+        row[span] = np.maximum(row[span], note.db)
+    loudest = db.max(0, initial=SILENT_DB)
+    beside = np.where(db > SILENT_DB, db - loudest, SILENT_DB)
+    return Levels(np.array([c for c, _ in parts]), np.array([p for _, p in parts]), beside)
+
+
+def read_levels(path: Path, count: int) -> Levels:
+    """Levels as the generator measured them, a little prolonged."""
+    with np.load(path) as file:
+        db = np.pad(file["db"].astype(np.float32), ((0, 0), (0, max(0, count - file["db"].shape[1]))), mode="edge")[:, :count]
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(db, ((0, 0), (REACH, REACH)), mode="edge"), 2 * REACH + 1, axis=1)
+        return Levels(file["channel"], file["program"], around.max(-1))
+
+
+def truth_labels(clip: Clip) -> dict[str, np.ndarray]:
+    """Labels of a synthesised clip from its row, its MIDI file and, where there are some, its levels."""
+    row, count = clip.row, int(clip.row["duration"] / TOKEN_S)
+    if "midi" not in row:
+        return dense_labels(row, [], note_levels([], count))
+    heard = notes(mido.MidiFile(clip.folder / row["midi"]), row.get("offset", 0.0), row.get("speed", 1.0))
+    heard += [Note(start, end, pitch, SUNG, SUNG, 0.0) for start, end, pitch in row.get("sung", [])]
+    levels = read_levels(clip.folder / row["levels"], count) if "levels" in row else note_levels(heard, count)
+    return dense_labels(row, heard, levels)
+
+
+def claims(db: np.ndarray, threshold: float) -> np.ndarray:
+    """Levels -> 1 audible, 0 absent, 255 not to be claimed."""
+    return np.where(db >= threshold, 1, np.where(db > ABSENT_DB, UNKNOWN, 0)).astype(np.uint8)
+
+
+def both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two claims about one thing: what one of them hears is there."""
+    return np.where((first == 1) | (second == 1), 1, np.maximum(first, second)).astype(np.uint8)
+
+
+def dense_labels(row: dict[str, Any], heard: Sequence[Note], levels: Levels) -> dict[str, np.ndarray]:
+    """All labels of a clip, one row per token; see `objectives.HEAD_SIZES` for their classes."""
     count = int(row["duration"] / TOKEN_S)
-    chroma, families = np.zeros((count, 12), np.uint8), np.zeros((count, len(FAMILIES) + 1), np.uint8)
-    bass = np.full(count, 128, np.int16)
-    for start, end, pitch, channel, program in notes(midi):
-        span = slice(round(start / TOKEN_S), max(round((end + RELEASE_S) / TOKEN_S), round(start / TOKEN_S) + 1))
-        if channel == DRUMS:
-            families[round(start / TOKEN_S) : round((start + 0.3) / TOKEN_S), -1] = 1
+    threshold = max(AUDIBLE_DB, row.get("mix", {}).get("noise_db", -100.0) + NOISE_MARGIN_DB)
+    families, vocals = _family_labels(levels, threshold, count)
+    chroma, bass = _pitch_labels(heard, levels, threshold, count)
+    if row.get("sound") == "tone":
+        chroma[:], bass[:] = UNKNOWN, -1
+    return {
+        **_chord_labels(row, chroma), "bass": bass if row.get("chords") else np.where(bass < NO_CHORD, -1, bass).astype(np.int8),
+        "chroma": chroma, "families": families, "vocals": vocals, "beat": _beat_labels(row, count), "key": _key_labels(row, count),
+    }  # fmt: skip
+
+
+def _family_labels(levels: Levels, threshold: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Families (T, 12), drums last, and voice (T,); a choir of samples may or may not count as a voice."""
+    families, vocals = np.zeros((count, len(FAMILIES) + 1), np.uint8), np.zeros(count, np.uint8)
+    for channel, program, db in zip(levels.channel, levels.program, levels.db, strict=True):
+        claim = claims(db, threshold)
+        if program == SUNG:
+            vocals = both(vocals, claim)
+        elif channel == DRUMS or program in FAMILY_OF_PROGRAM:
+            column = len(FAMILIES) if channel == DRUMS else FAMILY_OF_PROGRAM[program]
+            families[:, column] = both(families[:, column], claim)
+    choir = families[:, FAMILIES.index("choir")] > 0
+    return families, np.where(choir & (vocals == 0), UNKNOWN, vocals).astype(np.uint8)
+
+
+def _pitch_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chroma (T, 12), and the lowest audible pitch class (T,); pitches of parts that are too quiet are not claimed."""
+    chroma, lowest = np.zeros((count, 12), np.uint8), np.full(count, 128, np.int16)
+    rows = {(int(c), int(p)): db for c, p, db in zip(levels.channel, levels.program, levels.db, strict=True)}
+    for note in heard:
+        if note.channel == DRUMS or (note.channel, note.program) not in rows:
             continue
-        families[span, FAMILY_OF_GROUP[program // 8]] = 1
-        chroma[span, pitch % 12] = 1
-        bass[span] = np.minimum(bass[span], pitch)
-    root, quality = np.full(count, NO_CHORD, np.int8), np.zeros(count, np.int8)
-    for start, end, chord_root, name in row["chords"]:
+        span = _span(note.start, note.end + RELEASE_S)
+        claim = claims(rows[note.channel, note.program][span], threshold)
+        chroma[span, note.pitch % 12] = both(chroma[span, note.pitch % 12], claim)
+        lowest[span] = np.where(claim == 1, np.minimum(lowest[span], note.pitch), lowest[span])
+    bass = np.where(lowest < 128, lowest % 12, np.where((chroma > 0).any(1), -1, NO_CHORD))
+    return chroma, bass.astype(np.int8)
+
+
+def _chord_labels(row: dict[str, Any], chroma: np.ndarray) -> dict[str, np.ndarray]:
+    """Root and quality (T,): no chord where nothing pitched sounds, unknown where it is too quiet or the clip names none."""
+    root, quality = np.full(len(chroma), NO_CHORD, np.int8), np.full(len(chroma), -1, np.int8)
+    for start, end, chord_root, name in row.get("chords", []):
         span = slice(round(start / TOKEN_S), round(end / TOKEN_S))
         root[span], quality[span] = chord_root, QUALITIES.index(name)
-    root[chroma.sum(1) == 0] = NO_CHORD
+    root[(chroma == 0).all(1)] = NO_CHORD
+    if "chords" not in row:
+        root[:] = -1
+    root[(chroma == UNKNOWN).any(1) & (chroma != 1).all(1)] = -1
+    quality[(root < 0) | (root == NO_CHORD)] = -1
+    return {"root": root, "quality": quality}
+
+
+def _beat_labels(row: dict[str, Any], count: int) -> np.ndarray:
+    """Beats (1) and downbeats (2), (T,)."""
     beat = np.zeros(count, np.uint8)
-    for interval, value in ((row["beat_s"], 1), (row["bar_s"], 2)):
-        at = np.round(np.arange(0, row["duration"], interval) / TOKEN_S).astype(int)
-        beat[at[at < count]] = value
-    lowest = np.where(bass < 128, bass % 12, NO_CHORD).astype(np.int8)
-    return {"root": root, "quality": quality, "bass": lowest, "chroma": chroma, "beat": beat, "families": families}
+    for interval, first, value in (("beat_s", "beat_at", 1), ("bar_s", "bar_at", 2)):
+        if interval in row:
+            at = np.round(np.arange(row.get(first, 0.0), row["duration"], row[interval]) / TOKEN_S).astype(int)
+            beat[at[at < count]] = value
+    return beat
+
+
+def _key_labels(row: dict[str, Any], count: int) -> np.ndarray:
+    """Keys of the moment (T,): 0-11 major by tonic, 12-23 minor, -1 none."""
+    key = np.full(count, -1, np.int8)
+    whole = [[0.0, row["duration"], row["tonic"], row["mode"]]] if "tonic" in row else []
+    for start, end, tonic, mode in row.get("keys", whole):
+        key[round(start / TOKEN_S) : max(0, round(end / TOKEN_S))] = tonic + 12 * (mode == "minor")
+    return key

@@ -20,44 +20,55 @@ MMA_PACKAGE = "mma"  # Debian package with the program and its style libraries (
 
 # (pattern of the file name, style, slowest, fastest); first match wins
 STYLES: tuple[tuple[str, str, int, int], ...] = (
-    (r"waltz|34", "waltz", 84, 190),
-    (r"metronome|^none|count|ending|intro", "", 0, 0),
-    (r"blues|boggie|boogie", "blues", 66, 150),
-    (r"country|western|bluegrass|hillcountry|cntry", "country", 80, 180),
-    (r"bossa|samba|rhumba|mambo|salsa|chacha|merengue|son|tango|bolero|beguine|calypso|latin|cuban|afro|lfusion", "latin", 88, 200),
-    (r"ballad|bald|lullaby|hymn|serenade|spiritual|slowbolero", "ballad", 54, 96),
-    (r"ska|reggae", "reggae", 72, 150),
-    (r"house|techno|trance|rave|dance|dnb|electric|digital", "electronic", 112, 172),
-    (r"ambient|amb", "ambient", 60, 104),
-    (r"hip|trip|rnb|rb|r\+b|soul|motown|disco", "soul", 66, 124),
-    (r"funk|fus", "funk", 84, 128),
-    (r"metal|mtl|punk|hrk|thr", "metal", 110, 196),
-    (r"march|polka", "march", 92, 140),
-    (r"jazz|swing|bebop|bigband|evansish|dixie|charleston|gypsy|foxtrot|quickstep|ragtime|jive|combo|nite", "jazz", 84, 220),
-    (r"rock|twist|thrash|strut", "rock", 84, 176),
-    (r"folk|softshoe|desert", "folk", 76, 140),
-    (r".", "pop", 76, 138),
+    (r"^metronome|^none$|^count$|^ending$|^intro$", "", 0, 0),
+    (r"blues|boggie|boogie", "blues", 52, 170),
+    (r"waltz|34", "waltz", 66, 215),
+    (r"country|western|bluegrass|hillcountry|cntry", "country", 70, 200),
+    (r"bossa|samba|rhumba|mambo|salsa|chacha|merengue|son|tango|bolero|beguine|calypso|latin|cuban|afro|lfusion", "latin", 76, 215),
+    (r"ballad|bald|lullaby|hymn|serenade|spiritual|slowbolero", "ballad", 50, 100),
+    (r"ska|reggae", "reggae", 62, 165),
+    (r"house|techno|trance|rave|dance|dnb|electric|digital", "electronic", 92, 180),
+    (r"ambient|amb", "ambient", 50, 110),
+    (r"hip|trip|rnb|rb|r\+b|soul|motown|disco", "soul", 58, 136),
+    (r"funk|fus", "funk", 72, 136),
+    (r"metal|mtl|punk|hrk|thr", "metal", 84, 220),
+    (r"march|polka", "march", 80, 160),
+    (r"jazz|swing|bebop|bigband|evansish|dixie|charleston|gypsy|foxtrot|quickstep|ragtime|jive|combo|nite", "jazz", 66, 220),
+    (r"rock|twist|thrash|strut", "rock", 70, 196),
+    (r"folk|softshoe|desert", "folk", 60, 164),
+    (r".", "pop", 60, 168),
 )
-BEATS = {"4/4": 4, "3/4": 3, "6/8": 6}  # MMA beats in a bar; in 6/8 a felt beat is three of them
+METERS = {"4/4": (4, 1), "3/4": (3, 1), "6/8": (6, 3)}  # MMA beats in a bar, and in a felt beat
+OWN_TEMPI = {"4/4": (50, 220), "3/4": (60, 220), "6/8": (50, 132)}  # of songs without a groove; felt beats per minute
+COMPOUND = 2 / 3  # 6/8 is felt in slow dotted quarters: the tempi of a style, times this
+FILL_VARIANT = re.compile(r"(?i)fill")
 
 
 @dataclass(frozen=True)
 class Groove:
-    """One groove with the file it came from; `variants` are grooves of the same family (Plus, Sus, Fill …)."""
+    """One groove with the file it came from; `variants` and `fills` are other grooves of its file. Without a name: no groove at all."""
 
     name: str
     file: str
     description: str
     meter: str
     style: str
-    slow: int
-    fast: int
-    variants: tuple[str, ...]
+    slow: float
+    fast: float
+    variants: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
+    beats: int = 4  # MMA beats in a bar
+    felt: int = 1  # MMA beats in a felt beat
 
     @property
     def held_out(self) -> bool:
         """Split by file, so that variants of one groove never stand on both sides."""
         return zlib.crc32(self.file.encode()) % HELD_OUT_EVERY == 0
+
+
+def own(meter: str) -> Groove:
+    """The absence of a groove: all parts are composed here."""
+    return Groove("", "", "", meter, "", *OWN_TEMPI[meter], (), (), *METERS[meter])
 
 
 def install_mma(home: Path) -> Path:
@@ -79,19 +90,24 @@ def install_mma(home: Path) -> Path:
     return program
 
 
-def _meter(text: str) -> str | None:
-    """Meter of a library file, or None where its own declarations are mixed or unusual."""
+def _meter(text: str) -> tuple[str, int, int] | None:
+    """(meter, MMA beats in a bar, in a felt beat) of a library file, or None where its own declarations are mixed or unusual."""
     times = set(re.findall(r"(?im)^\s*time\s+([0-9/]+)", text)) or {"4"}
     signatures = {re.sub(r"[ /]+", "/", s) for s in re.findall(r"(?im)^\s*timesig\s+([0-9]+[ /]+[0-9]+)", text)}
     if len(times) != 1 or len(signatures) > 1:
         return None
-    time, signature = times.pop(), signatures.pop() if signatures else None
-    known = {("4", None): "4/4", ("4", "4/4"): "4/4", ("4/4", None): "4/4", ("3", None): "3/4", ("3", "3/4"): "3/4", ("3/4", None): "3/4",
-             ("6", "6/8"): "6/8"}  # fmt: skip
-    return known.get((time, signature))
+    known = {
+        ("4", ""): "4/4", ("4", "4/4"): "4/4", ("4/4", ""): "4/4", ("3", ""): "3/4", ("3", "3/4"): "3/4", ("3/4", ""): "3/4",
+        ("3", "4/4"): "3/4", ("6", "6/8"): "6/8", ("6", ""): "6/8", ("6/8", ""): "6/8",
+    }  # fmt: skip
+    declared = (times.pop(), signatures.pop() if signatures else "")
+    if declared == ("2", "6/8"):  # beats are dotted quarters
+        return "6/8", 2, 1
+    meter = known.get(declared)
+    return (meter, *METERS[meter]) if meter else None
 
 
-def _style(stem: str) -> tuple[str, int, int]:
+def _style(stem: str) -> tuple[str, float, float]:
     for pattern, style, slow, fast in STYLES:
         if re.search(pattern, stem.lower()):
             return style, slow, fast
@@ -106,11 +122,16 @@ def scan(home: Path) -> list[Groove]:
         meter, (style, slow, fast) = _meter(text), _style(path.stem)
         if meter is None or not style:
             continue
-        defined = re.findall(r"(?im)^\s*defgroove\s+(\S+)[ \t]*(.*)$", text)
-        names = [name for name, _ in defined if not re.search(r"(?i)intro|end|fill|count", name)]
-        described = dict(defined)
+        scale = COMPOUND if meter[0] == "6/8" else 1
+        described = dict(re.findall(r"(?im)^\s*defgroove\s+(\S+)[ \t]*(.*)$", text))
+        names = [name for name in described if not re.search(r"(?i)intro|end|fill|count|metro", name)]
+        file = f"{path.parent.name}/{path.name}"
         for name in names:
             family = re.sub(r"(?i)(sus|plus|\d+)+$", "", name)
-            variants = tuple(other for other in names if other != name and family and other.startswith(family))
-            found.append(Groove(name, f"{path.parent.name}/{path.name}", described[name].strip(" \\"), meter, style, slow, fast, variants))
+            related = [other for other in described if other != name and family and other.startswith(family)]
+            variants = tuple(other for other in related if other in names)
+            fills = tuple(other for other in related if FILL_VARIANT.search(other))
+            found.append(
+                Groove(name, file, described[name].strip(" \\"), meter[0], style, slow * scale, fast * scale, variants, fills, *meter[1:])
+            )
     return found

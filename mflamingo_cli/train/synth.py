@@ -1,19 +1,20 @@
-"""Synthetic music with exact truth: MMA + edits + fluidsynth -> 16 kHz FLAC, MIDI and one JSON line per clip. Times are seconds.
+"""Synthetic music with exact truth: plan -> parts (MMA, composed, sung) -> stems -> mix: 16 kHz FLAC, MIDI, levels, one JSON line a clip.
 
-A clip is a pure function of (seed, index); a run that was stopped continues where the manifest ends.
+A clip is a pure function of (seed, split, index); a run that was stopped continues where the manifest ends. Times are seconds of the
+clip, which may begin anywhere in its song: a time of the MIDI file t is heard at (t - offset) / speed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +23,72 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train import compose, grooves
+from mflamingo_cli.train import compose, grooves, mixing, parts, player, voice
+from mflamingo_cli.train.parts import DRUMS as DRUMS
+from mflamingo_cli.train.parts import FAMILIES, SUNG, Part
 
 SAMPLE_RATE = 16_000
-DRUMS = 9  # General MIDI channel 10
-MELODIC_PROGRAMS = (
-    0, 2, 4, 5, 6, 11, 12, 16, 19, 21, 22, 24, 25, 26, 27, 29, 40, 42, 46, 48, 49, 50, 52, 56, 57, 60,
-    61, 62, 64, 65, 66, 68, 71, 73, 75, 79, 80, 81, 87, 88, 89, 90,
-)  # fmt: skip
-BASS_PROGRAMS = (32, 33, 34, 35, 36, 38, 39)
-FAMILIES = ("piano", "mallets", "organ", "guitar", "bass", "strings", "choir", "brass", "sax", "woodwind", "synth")  # by program // 8
-FAMILY_OF_GROUP = (0, 1, 2, 3, 4, 5, 5, 7, 8, 9, 10, 10, 10, 3, 1, 10)
-BEND_CENTS = 200 / 8192  # cents of one pitch-wheel step at the default range of two semitones
+TOKEN_SAMPLES = 640  # levels are kept per audio token of 40 ms
+SILENT_DB = -100  # level of a part that does not sound
 SOUNDFONTS = {  # name: (path of its Debian package, licence); `test` ones are never trained on
     "FluidR3_GM": ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "MIT"),
     "TimGM6mb": ("/usr/share/sounds/sf2/TimGM6mb.sf2", "GPL-2+"),
     "FluidR3Mono": ("/usr/share/sounds/sf3/FluidR3Mono_GM.sf3", "MIT"),
     "OPL-3": ("/usr/share/sounds/sf2/OPL-3_FM_128M.sf2", "CC-BY-SA-4.0"),
+    "MuseScore_General_Lite": ("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3", "MIT"),
     "sf_GMbank": ("/usr/share/sounds/sf2/sf_GMbank.sf2", "public domain"),
 }
-TRAIN_FONTS = (("FluidR3_GM", 0.4), ("TimGM6mb", 0.3), ("FluidR3Mono", 0.15), ("OPL-3", 0.15))
+TRAIN_FONTS = (("FluidR3_GM", 0.38), ("TimGM6mb", 0.26), ("FluidR3Mono", 0.14), ("OPL-3", 0.12), ("MuseScore_General_Lite", 0.1))
 TEST_FONT = "sf_GMbank"
 SPLITS = ("train", "dev", "test")  # dev: unseen grooves; test: unseen grooves played with an unseen soundfont
+METER_SHARES = {"4/4": 0.5, "3/4": 0.3, "6/8": 0.2}
+GROOVE_SHARES = {"4/4": 0.95, "3/4": 0.7, "6/8": 0.35}  # of bands; there are few grooves in 6/8, so most of those are composed here
+KINDS = {"band": 0.47, "own": 0.19, "solo": 0.12, "duo": 0.06, "trio": 0.06, "song": 0.05, "drums": 0.03, "nothing": 0.02}
+LEADS = {"none": 0.3, "played": 0.48, "sung": 0.22}  # of bands; `song` is always sung
+LENGTHS = ((0.88, 20.0, 32.0), (0.08, 60.0, 75.0), (0.04, 90.0, 185.0))  # share, shortest, longest; seconds
+LEAD_IN_S = 10.0  # at most so much of the song is dropped before a clip begins
+HIDDEN = 0.25  # share of clips in which one part is too quiet
+QUIET_LEAD = 0.08  # share of leads that stand behind the others
+AUDIBLE_DB = -25.0  # drums whose level over the whole clip is lower do not count
+STYLED = 1 / 3  # a style is told while no more of the accompaniment has other instruments than its groove
+NO_MUSIC = ("silence", "white", "pink", "brown", "hum", "tone")
 
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to generate: `count` clips of `min_s`-`max_s`, of which a share `long` lasts up to `long_s`."""
+    """What to generate: `count` clips of a split."""
 
     out: Path
     mma_home: Path
     count: int
     split: str = "train"
     seed: int = 1
-    min_s: float = 20.0
-    max_s: float = 31.0
-    long: float = 0.08
-    long_s: float = 66.0
 
 
 class Rejected(Exception):
     """A drawn song that cannot be rendered faithfully; the next attempt draws another."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The piece of a song that is heard: from `offset` (song seconds), at a speed, for so long (clip seconds)."""
+
+    offset: float
+    speed: float
+    duration: float
+
+    def at(self, seconds: float) -> float:
+        """Song seconds -> clip seconds."""
+        return (seconds - self.offset) / self.speed
+
+    def spans(self, spans: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """[[start, end, ...]] of a song -> those of the clip."""
+        found = []
+        for start, end, *rest in spans:
+            begin, stop = max(0.0, self.at(start)), min(self.duration, self.at(end))
+            if stop - begin > 0.02:
+                found.append([round(begin, 4), round(stop, 4), *rest])
+        return found
 
 
 def generate(config: SynthConfig, jobs: int = 1) -> Iterator[dict[str, Any]]:
@@ -101,14 +127,13 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
 def check_tools(config: SynthConfig) -> None:
     """Say what is missing before anything is drawn."""
-    if shutil.which("fluidsynth") is None:
-        raise ModelError("fluidsynth is not installed; try `apt-get install fluidsynth`")
+    if config.split not in SPLITS:
+        raise ModelError(f"unknown split {config.split!r}; one of {', '.join(SPLITS)}")
+    player.library()
     fonts = [TEST_FONT] if config.split == "test" else [name for name, _ in TRAIN_FONTS]
     missing = [SOUNDFONTS[name][0] for name in fonts if not Path(SOUNDFONTS[name][0]).exists()]
     if missing:
         raise ModelError(f"soundfonts missing: {', '.join(missing)}; install the Debian packages that carry them")
-    if config.split not in SPLITS:
-        raise ModelError(f"unknown split {config.split!r}; one of {', '.join(SPLITS)}")
     grooves.install_mma(config.mma_home)
 
 
@@ -123,7 +148,7 @@ def split_grooves(home: Path, split: str) -> list[grooves.Groove]:
 
 
 def _clip(index: int, config: SynthConfig) -> dict[str, Any]:
-    """Draw until a song renders faithfully (about one in eight does not)."""
+    """Draw until a song renders faithfully."""
     for attempt in range(20):
         rng = np.random.default_rng([config.seed, SPLITS.index(config.split), index, attempt])
         try:
@@ -133,53 +158,95 @@ def _clip(index: int, config: SynthConfig) -> dict[str, Any]:
     raise ModelError(f"clip {index}: 20 drawn songs were rejected; is MMA complete?")
 
 
-def draw_plan(rng: np.random.Generator, config: SynthConfig) -> compose.Plan:
-    """A song of the split: meters other than 4/4 are drawn more often than there are grooves for them."""
-    usable = split_grooves(config.mma_home, config.split)
-    meter = rng.choice(["4/4", "3/4", "6/8"], p=[0.72, 0.18, 0.10])
-    pool = [g for g in usable if g.meter == meter] or usable
-    max_s = config.long_s if rng.random() < config.long else config.max_s
-    return compose.plan_song(rng, pool, config.min_s if max_s == config.max_s else 60.0, max_s)
+def choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    """One of the names by their shares."""
+    weights = np.array(list(shares.values()))
+    return list(shares)[rng.choice(len(shares), p=weights / weights.sum())]
 
 
 def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> dict[str, Any]:
-    """One clip: plan, MMA, edits, audio, files and the manifest row."""
-    plan = draw_plan(rng, config)
-    folder, name = config.out / config.split, f"{index:06d}"
-    midi, edits = arrange(rng, plan, run_mma(plan, int(rng.integers(1 << 30)), config.mma_home))
-    font = TEST_FONT if config.split == "test" else str(rng.choice([n for n, _ in TRAIN_FONTS], p=[p for _, p in TRAIN_FONTS]))
-    samples = render(midi, font, rng)[: int(plan.duration_s * SAMPLE_RATE)]
-    if len(samples) < 5 * SAMPLE_RATE or float(np.abs(samples).max()) < 1e-3:
-        raise Rejected("silent")
-    for sub in ("audio", "midi"):
+    """One clip: plan, parts, stems, mix, files and the manifest row."""
+    kind, meter, window = choose(rng, KINDS), choose(rng, METER_SHARES), draw_window(rng)
+    common = {"index": index, "audio": f"audio/{index:06d}.flac", "kind": "synth", "ensemble": kind}
+    if kind == "nothing":
+        samples, what = no_music(rng, window.duration)
+        _write(config.out / config.split, index, samples)
+        return {**common, "duration": round(len(samples) / SAMPLE_RATE, 3), **what}
+    groove = grooves.own(meter)
+    if kind in ("band", "drums") and rng.random() < GROOVE_SHARES[meter]:
+        pool = [g for g in split_grooves(config.mma_home, config.split) if g.meter == meter]
+        groove = compose.draw_groove(rng, pool) if pool else groove
+    plan = compose.plan_song(rng, groove, window.offset + window.duration * window.speed + 0.5)
+    played, styled = assemble(rng, kind, plan, config.mma_home)
+    font = TEST_FONT if config.split == "test" else choose(rng, dict(TRAIN_FONTS))
+    samples, heard = mix(rng, played, stems(rng, plan, played, font, window))
+    _write(config.out / config.split, index, samples, parts.to_midi(played, plan.mma_tempo), heard.pop("levels"))
+    facts = bearable(truth(plan, window), [part for _, part in played], styled)
+    facts["sung"] = [span for _, part in played if part.program == SUNG for span in window.spans(_seconds(plan, part.notes))]
+    return {**common, "midi": f"midi/{index:06d}.mid", "levels": f"levels/{index:06d}.npz", "soundfont": font, **facts, **heard}
+
+
+def bearable(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dict[str, Any]:
+    """Facts without those that the parts do not bear: the style of another band, chords of a lone melody, the key of drums."""
+    roles = {part.role for part in played}
+    absent = set() if styled else {"style"}
+    if roles == {"drums"}:
+        absent |= {"tonic", "mode", "keys", "style"}
+        facts = {**facts, "chords": [], "chord_names": []}
+    elif "chords" not in roles:
+        absent |= {"chords", "chord_names"}
+    return {name: value for name, value in facts.items() if name not in absent}
+
+
+def _write(
+    folder: Path, index: int, samples: np.ndarray, midi: mido.MidiFile | None = None, levels: dict[str, np.ndarray] | None = None
+) -> None:
+    for sub in ("audio", "midi", "levels"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-    midi.save(folder / "midi" / f"{name}.mid")
-    return {
-        "index": index,
-        "audio": f"audio/{name}.flac",
-        "midi": f"midi/{name}.mid",
-        "soundfont": font,
-        **truth(plan, len(samples) / SAMPLE_RATE),
-        **edits,
+    soundfile.write(folder / "audio" / f"{index:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
+    if midi is not None and levels is not None:
+        midi.save(folder / "midi" / f"{index:06d}.mid")
+        np.savez_compressed(folder / "levels" / f"{index:06d}.npz", **levels)  # type: ignore[arg-type]
+
+
+def draw_window(rng: np.random.Generator) -> Window:
+    """Where a clip begins, how long it lasts, and how far its tuning (and with it the speed) is off: at most 50 cents."""
+    shares = [share for share, _, _ in LENGTHS]
+    _, low, high = LENGTHS[rng.choice(len(LENGTHS), p=shares)]
+    duration = round(float(rng.uniform(low, high)), 2)
+    offset = 0.0 if rng.random() < 0.3 else float(rng.uniform(0, LEAD_IN_S))
+    tuned = rng.random()
+    cents = 0.0 if tuned < 0.4 else float(np.clip(rng.normal(0, 12), -50, 50)) if tuned < 0.85 else float(rng.uniform(-50, 50))
+    return Window(offset, 2 ** (cents / 1200), duration)
+
+
+def truth(plan: compose.Plan, window: Window) -> dict[str, Any]:
+    """What is known exactly about the heard piece of a plan."""
+    beat_s = 60 / plan.mma_tempo
+    bar_s, felt_s = beat_s * plan.beats, beat_s * plan.groove.felt
+    sections = [
+        [at * beat_s, (at + len(s.bars) * plan.beats) * beat_s, s.name, (plan.tonic + s.shift) % 12] for s, at in plan.occurrences()
+    ]
+    chords = window.spans([[c.start * beat_s, (c.start + c.length) * beat_s, c.root, c.quality, c.name] for c in plan.chords()])
+    keys: list[list[Any]] = []
+    for start, end, _, tonic in window.spans(sections):
+        if keys and keys[-1][2] == tonic:
+            keys[-1][1] = end
+        else:
+            keys.append([start, end, tonic, plan.mode])
+    first = {
+        name: round(float(window.at(np.ceil(window.offset / s - 1e-6) * s)), 4) for name, s in (("beat_at", felt_s), ("bar_at", bar_s))
     }
-
-
-def truth(plan: compose.Plan, duration: float) -> dict[str, Any]:
-    """What is known exactly about a plan, in seconds."""
-    beat_s, felt = 60 / plan.mma_tempo, 3 if plan.groove.meter == "6/8" else 1
-    sections, bar = [], 0
-    for position in plan.form:
-        section = plan.sections[position]
-        end = bar + len(section.bars)
-        sections.append([round(bar * plan.beats * beat_s, 4), round(end * plan.beats * beat_s, 4), section.name])
-        bar = end
     return {
         "groove": plan.groove.name, "groove_file": plan.groove.file, "style": plan.groove.style, "meter": plan.groove.meter,
-        "tempo": plan.tempo, "beat_s": round(beat_s * felt, 6), "bar_s": round(beat_s * plan.beats, 6),
-        "tonic": plan.tonic, "mode": plan.mode, "duration": round(duration, 3), "sections": sections,
-        "chords": [[round(c.start * beat_s, 4), round((c.start + c.length) * beat_s, 4), c.root, c.quality] for c in plan.chords()],
+        "tempo": round(plan.tempo * window.speed, 2), "beat_s": round(felt_s / window.speed, 6), "bar_s": round(bar_s / window.speed, 6),
+        **first, "tonic": plan.tonic, "mode": plan.mode, "keys": keys, "duration": window.duration,
+        "sections": [span[:3] for span in window.spans(sections)], "chords": [c[:4] for c in chords], "chord_names": [c[4] for c in chords],
+        "offset": round(window.offset, 6), "speed": round(window.speed, 8), "cents": round(1200 * float(np.log2(window.speed)), 1),
     }  # fmt: skip
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------------
 
 
 def run_mma(plan: compose.Plan, seed: int, home: Path) -> mido.MidiFile:
@@ -194,97 +261,228 @@ def run_mma(plan: compose.Plan, seed: int, home: Path) -> mido.MidiFile:
         if result.returncode or not target.exists():
             raise Rejected(result.stdout.decode(errors="replace")[-300:])
         midi = mido.MidiFile(target)
-    tempos = [m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"]
-    if len(set(tempos)) > 1 or abs(midi.length - plan.duration_s) > 0.1 * plan.duration_s + 2:
+    tempos = {m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"}
+    ticks = max((sum(m.time for m in track) for track in midi.tracks), default=0)
+    seconds = ticks / midi.ticks_per_beat * 60 / plan.mma_tempo
+    if len(tempos) > 1 or abs(seconds - plan.duration_s) > 0.1 * plan.duration_s + 2:
         raise Rejected("tempo or length differs from the plan")
     return midi
 
 
-def arrange(rng: np.random.Generator, plan: compose.Plan, midi: mido.MidiFile) -> tuple[mido.MidiFile, dict[str, Any]]:
-    """Edit an accompaniment: other instruments, fewer or more parts, melody, tuning. Returns the song and what was done."""
-    used = sorted({m.channel for t in midi.tracks for m in t if m.type == "note_on"})
-    pitched = [c for c in used if c != DRUMS]
-    muted: set[int] = set()
-    if rng.random() < 0.15:
-        muted.add(DRUMS)
-    if len(pitched) >= 3 and rng.random() < 0.25:
-        muted.add(int(rng.choice(pitched)))
-    comp = not pitched or rng.random() < 0.15
-    if comp and pitched and rng.random() < 0.5:
-        muted |= set(pitched)
-    programs: dict[int, int] = {}
-    if rng.random() < 0.5:
-        programs = {c: int(rng.choice(MELODIC_PROGRAMS)) for c in pitched if rng.random() < 0.5 and c not in muted}
-    edited = _edit_tracks(midi, muted, programs)
-    free = [c for c in range(16) if c != DRUMS and c not in used]
-    added = []
-    if comp and len(free) >= 3:
-        _add_part(edited, plan, compose.comping(rng, plan), free.pop(), int(rng.choice(MELODIC_PROGRAMS)))
-        _add_part(edited, plan, compose.bass_line(rng, plan), free.pop(), int(rng.choice(BASS_PROGRAMS)))
-        added.append("comping")
-    tune = bool(free) and rng.random() < 0.5
-    if tune:
-        _add_part(edited, plan, compose.melody(rng, plan), free.pop(), int(rng.choice(MELODIC_PROGRAMS)))
-    if not added and not [c for c in pitched if c not in muted]:
-        raise Rejected("nothing pitched is left")
-    cents = float(rng.normal(0, 12)) if rng.random() < 0.4 else 0.0
-    if cents:
-        _detune(edited, cents)
-    return edited, {"melody": tune, "comping": bool(added), "drums": DRUMS in used and DRUMS not in muted, "cents": round(cents, 1)}
+def assemble(rng: np.random.Generator, kind: str, plan: compose.Plan, home: Path) -> tuple[list[tuple[int, Part]], bool]:
+    """Parts with their channels (a sung one last), and whether the groove's style can be told."""
+    styled, found = False, []
+    if plan.groove.name:
+        found = parts.from_midi(run_mma(plan, int(rng.integers(1 << 30)), home))
+    if kind == "drums":
+        found = [p for p in found if p.role == "drums"][:1] or [drums(rng, plan)]
+    elif plan.groove.name:
+        found, styled = rearrange(rng, plan, found)
+    else:
+        found = ENSEMBLES[kind](rng, plan)
+    lead = {"band": choose(rng, LEADS), "own": choose(rng, LEADS), "song": "sung"}.get(kind, "none")
+    if lead == "played":
+        found.append(melody(rng, plan))
+    elif lead == "sung":
+        found.append(Part("melody", SUNG, tuple(parts.melody(rng, plan, int(rng.integers(48, 65)), 14))))
+    if kind in ("band", "own"):
+        found = [parts.shape(plan, part, number) for number, part in enumerate(found)]
+    found = [part for part in found if part.notes]
+    played = [part for part in found if part.role != "drums" and part.program != SUNG]
+    if (not played and kind != "drums") or not found or len(played) > 15:
+        raise Rejected("no part or too many parts")
+    channels = iter([c for c in range(16) if c != DRUMS])
+    return [(DRUMS if p.role == "drums" else SUNG if p.program == SUNG else next(channels), p) for p in found], styled
 
 
-def _edit_tracks(midi: mido.MidiFile, muted: set[int], programs: dict[int, int]) -> mido.MidiFile:
-    """Copy a file without the notes of muted channels and with programs exchanged (times are kept)."""
-    result = mido.MidiFile(type=1, ticks_per_beat=midi.ticks_per_beat)
-    for track in midi.tracks:
-        copy, waiting = mido.MidiTrack(), 0
-        for message in track:
-            waiting += message.time
-            if message.type in ("note_on", "note_off") and message.channel in muted:
-                continue
-            if message.type == "program_change" and message.channel in programs:
-                message = message.copy(program=programs[message.channel])
-            copy.append(message.copy(time=waiting))
-            waiting = 0
-        result.tracks.append(copy)
-    return result
+def rearrange(rng: np.random.Generator, plan: compose.Plan, found: list[Part]) -> tuple[list[Part], bool]:
+    """An accompaniment with other instruments or fewer parts; drums of several kits become one part. Also whether it keeps its style."""
+    beats = [n for p in found if p.role == "drums" for n in p.notes]
+    kit = next((p.program for p in found if p.role == "drums"), 0) if rng.random() < 0.6 else int(rng.choice(parts.KITS))
+    bass, chords = [p for p in found if p.role == "bass"], [p for p in found if p.role == "chords"]
+    if not chords:
+        chords = [comping(rng, plan)]
+    if len(chords) > 1 and rng.random() < 0.3:
+        chords.pop(int(rng.integers(len(chords))))
+    if rng.random() < 0.12:
+        bass = [Part("bass", parts.draw_program(rng, ("bass",)), tuple(parts.bass_line(rng, plan)))]
+    swapped = 0
+    if rng.random() < 0.6:
+        share = float(rng.uniform(0.2, 1.0))
+        exchange = [rng.random() < share for _ in chords]
+        chords = [
+            replace(p, program=parts.draw_program(rng, parts.CHORDAL)) if swap else p for p, swap in zip(chords, exchange, strict=True)
+        ]
+        bass = [replace(p, program=parts.draw_program(rng, ("bass",))) if rng.random() < share else p for p in bass]
+        swapped = sum(exchange)
+    keep_drums, keep_bass = rng.random() > 0.14, rng.random() > 0.1
+    rhythm = [Part("drums", kit, tuple(sorted(beats, key=lambda n: n.start)))] if beats and keep_drums else []
+    return [*chords, *(bass if keep_bass else []), *rhythm], swapped <= STYLED * len(chords) and (keep_drums or not beats)
 
 
-def _add_part(midi: mido.MidiFile, plan: compose.Plan, notes: Sequence[compose.Note], channel: int, program: int) -> None:
-    """Append a track; MMA beats are quarter notes of the file."""
-    events = []
-    for note in notes:
-        start, end = round(note.start * midi.ticks_per_beat), round((note.start + note.length) * midi.ticks_per_beat)
-        events += [(start, 1, note.pitch, note.velocity), (max(end, start + 1), 0, note.pitch, 0)]
-    track = mido.MidiTrack([mido.Message("program_change", channel=channel, program=program)])
-    now = 0
-    for tick, on, pitch, velocity in sorted(events):
-        track.append(mido.Message("note_on" if on else "note_off", channel=channel, note=pitch, velocity=velocity, time=tick - now))
-        now = tick
-    midi.tracks.append(track)
+def comping(rng: np.random.Generator, plan: compose.Plan, program: int | None = None, with_bass: bool = False) -> Part:
+    """A composed part of chords."""
+    program = parts.draw_program(rng, parts.CHORDAL) if program is None else program
+    notes = parts.comping(rng, plan, int(rng.integers(54, 68)), with_bass)
+    return Part("chords", program, parts.humanise(rng, plan, notes, 0.008))
 
 
-def _detune(midi: mido.MidiFile, cents: float) -> None:
-    """Shift the tuning of all pitched channels by a pitch-wheel message at the start."""
-    pitch = int(np.clip(cents / BEND_CENTS, -8192, 8191))
-    track = mido.MidiTrack([mido.Message("pitchwheel", channel=c, pitch=pitch) for c in range(16) if c != DRUMS])
-    midi.tracks.insert(1, track)
+def melody(rng: np.random.Generator, plan: compose.Plan, program: int | None = None) -> Part:
+    """A composed melody, in the range of its instrument."""
+    program = parts.draw_program(rng, [f for f in FAMILIES if f != "bass"]) if program is None else program
+    low = {"bass": 40, "sax": 52, "brass": 53, "guitar": 52, "woodwind": 64, "mallets": 62}.get(
+        FAMILIES[parts.FAMILY_OF_PROGRAM[program]], 58
+    )
+    notes = parts.melody(rng, plan, low + int(rng.integers(0, 9)))
+    return Part("melody", program, parts.humanise(rng, plan, notes, 0.012))
 
 
-def render(midi: mido.MidiFile, font: str, rng: np.random.Generator) -> np.ndarray:
-    """Play a file: -> (n,) float32 mono at 16 kHz, with room, level and noise drawn."""
-    reverb, chorus = int(rng.random() < 0.7), int(rng.random() < 0.5)
-    peak, noise = 10 ** (rng.uniform(-14, -0.5) / 20), 10 ** (rng.uniform(-80, -45) / 20)
-    with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
-        source, target = Path(folder) / "song.mid", Path(folder) / "song.wav"
-        midi.save(source)
-        command = ["fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-O", "s16", "-g", "0.4", "-R", str(reverb), "-C", str(chorus),
-                   "-o", "synth.dynamic-sample-loading=1", "-F", str(target), SOUNDFONTS[font][0], str(source)]  # fmt: skip
-        result = subprocess.run(command, capture_output=True, timeout=120, check=False)
-        if result.returncode or not target.exists():
-            raise Rejected(result.stderr.decode(errors="replace")[-300:])
-        samples = soundfile.read(target, dtype="float32", always_2d=True)[0].mean(axis=1)
-    top = float(np.abs(samples).max()) if len(samples) else 0.0
-    if top < 1e-4:
+def bass(rng: np.random.Generator, plan: compose.Plan) -> Part:
+    """A composed bass line."""
+    return Part("bass", parts.draw_program(rng, ("bass",)), parts.humanise(rng, plan, parts.bass_line(rng, plan), 0.008))
+
+
+def drums(rng: np.random.Generator, plan: compose.Plan) -> Part:
+    """A composed drum part."""
+    return Part("drums", int(rng.choice(parts.KITS)), parts.humanise(rng, plan, parts.drum_part(rng, plan), 0.004))
+
+
+def own(rng: np.random.Generator, plan: compose.Plan) -> list[Part]:
+    """A band that plays without a groove."""
+    found = [comping(rng, plan) for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.45, 0.15])))]
+    return found + [make(rng, plan) for make, share in ((bass, 0.82), (drums, 0.75)) if rng.random() < share]
+
+
+def solo(rng: np.random.Generator, plan: compose.Plan) -> list[Part]:
+    """One instrument: a melody, chords, or both."""
+    family = str(rng.choice(FAMILIES))
+    program = parts.draw_program(rng, (family,))
+    if family == "bass" and rng.random() < 0.6:
+        return [replace(bass(rng, plan), program=program)]
+    if family not in parts.CHORDAL or rng.random() < 0.2:
+        return [melody(rng, plan, program)]
+    chords = comping(rng, plan, program, with_bass=bool(rng.random() < 0.7))
+    return [chords] if rng.random() < 0.45 else [chords, melody(rng, plan, program)]
+
+
+def duo(rng: np.random.Generator, plan: compose.Plan) -> list[Part]:
+    """Chords and a melody, or chords and a bass."""
+    chords = comping(rng, plan, with_bass=bool(rng.random() < 0.5))
+    return [chords, melody(rng, plan) if rng.random() < 0.75 else bass(rng, plan)]
+
+
+def trio(rng: np.random.Generator, plan: compose.Plan) -> list[Part]:
+    """Chords, bass, and a melody or drums."""
+    return [comping(rng, plan), bass(rng, plan), melody(rng, plan) if rng.random() < 0.5 else drums(rng, plan)]
+
+
+def song(rng: np.random.Generator, plan: compose.Plan) -> list[Part]:
+    """What a singer is accompanied by: one instrument."""
+    return [comping(rng, plan, parts.draw_program(rng, ("piano", "guitar", "organ", "synth", "strings")), bool(rng.random() < 0.6))]
+
+
+ENSEMBLES = {"band": own, "own": own, "solo": solo, "duo": duo, "trio": trio, "song": song}
+
+
+# --- sound ---------------------------------------------------------------------------------------------------------------
+
+
+def stems(rng: np.random.Generator, plan: compose.Plan, played: Sequence[tuple[int, Part]], font: str, window: Window) -> np.ndarray:
+    """One row per part, (parts, n) float32: played at another rate and heard at 16 kHz, a song is off in speed and tuning."""
+    buffer = io.BytesIO()
+    parts.to_midi(played, plan.mma_tempo).save(file=buffer)
+    skip, count = round(window.offset / window.speed * SAMPLE_RATE), round(window.duration * SAMPLE_RATE)
+    rows = player.stems(buffer.getvalue(), SOUNDFONTS[font][0], SAMPLE_RATE / window.speed, skip + count)
+    return np.stack([sing(rng, plan, part, window) if part.program == SUNG else rows[channel, skip:] for channel, part in played])
+
+
+def _seconds(plan: compose.Plan, notes: Sequence[parts.Note]) -> list[list[float]]:
+    beat_s = 60 / plan.mma_tempo
+    return [[n.start * beat_s, (n.start + n.length) * beat_s, n.pitch] for n in notes]
+
+
+def sing(rng: np.random.Generator, plan: compose.Plan, sung: Part, window: Window) -> np.ndarray:
+    """The voice over the whole clip, (n,) float32, in tune with the rest."""
+    cents = 12 * float(np.log2(window.speed))
+    notes = [(start, end, pitch + cents) for start, end, pitch in window.spans(_seconds(plan, sung.notes))]
+    if not notes:
+        raise Rejected("nothing is sung")
+    return voice.sing(rng, notes, window.duration, SAMPLE_RATE)
+
+
+def token_rms(samples: np.ndarray) -> np.ndarray:
+    """RMS per audio token: (..., n) -> (..., n // 640)."""
+    count = samples.shape[-1] // TOKEN_SAMPLES
+    return np.sqrt((samples[..., : count * TOKEN_SAMPLES].reshape(*samples.shape[:-1], count, TOKEN_SAMPLES) ** 2).mean(-1))
+
+
+def active_rms(samples: np.ndarray) -> float:
+    """RMS where it sounds: of the tokens within 30 dB of the loudest."""
+    levels = token_rms(samples)
+    return float(np.sqrt((levels[levels >= levels.max() * 10**-1.5] ** 2).mean())) if len(levels) else 0.0
+
+
+def mix(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Stems, one for each part, -> mix; levels are drawn, those of a lead beside all others. Also what can be heard in it."""
+    gains = 10 ** (rng.normal(0, 3, len(rows)) / 20)
+    roles = [part.role for _, part in played]
+    spare = [i for i, role in enumerate(roles) if role != "chords" or roles.count("chords") > 1]  # someone must play the chords
+    if len(rows) > 2 and rng.random() < HIDDEN:
+        gains[spare[rng.integers(len(spare))]] *= 10 ** (rng.uniform(-30, -12) / 20)
+    leads = np.array([part.role == "melody" and len(played) > 1 for _, part in played])
+    rest = active_rms((rows[~leads] * gains[~leads, None]).sum(0))
+    for i in np.flatnonzero(leads):
+        above_db = rng.uniform(-18, -9) if rng.random() < QUIET_LEAD else rng.uniform(-5, 5)
+        gains[i] = rest / max(active_rms(rows[i]), 1e-6) * 10 ** (above_db / 20)
+    rows *= gains[:, None].astype(np.float32)
+    total = rows.sum(0)
+    if float(np.abs(total).max()) < 1e-3:
         raise Rejected("silent")
-    return (samples * (peak / top) + rng.standard_normal(len(samples)) * noise * peak).clip(-1, 1).astype(np.float32)
+    samples, done = mixing.master(rng, total)
+    families = family_levels([part.family for _, part in played], rows)
+    facts: dict[str, Any] = {"vocals": "vocals" in families, "vocals_db": families.pop("vocals", SILENT_DB)}
+    channels, programs = np.array([channel for channel, _ in played]), np.array([part.program for _, part in played])
+    levels = {"channel": channels, "program": programs, "db": relative_levels(rows, total)}
+    return samples, {
+        "instruments": families,
+        "drums": families.get("drums", SILENT_DB) > AUDIBLE_DB,
+        **facts,
+        "mix": done,
+        "levels": levels,
+    }
+
+
+def family_levels(families: Sequence[str | None], rows: np.ndarray) -> dict[str, float]:
+    """Level of each family over the whole clip, in dB relative to the loudest one; nothing below -60 dB."""
+    power: dict[str, float] = {}
+    for name, row in zip(families, rows, strict=True):
+        if name:
+            power[name] = power.get(name, 0.0) + float((row.astype(np.float64) ** 2).mean())
+    top = max([power[name] for name in power if name != "vocals"], default=1.0)
+    return {name: round(10 * float(np.log10(value / top)), 1) for name, value in power.items() if value > top * 1e-6}
+
+
+def relative_levels(rows: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Level of each stem in dB relative to the mix around each token (0.2 s to either side): (parts, n) -> (parts, tokens) int8."""
+    own_rms, mixed = token_rms(rows), token_rms(total)
+    reach = np.lib.stride_tricks.sliding_window_view(np.pad(mixed, 5), 11).max(-1)
+    floor = max(float(reach.max()) * 1e-3, 1e-9)  # what is 60 dB below the loudest moment is silence
+    return np.clip(20 * np.log10(own_rms / np.maximum(reach, floor) + 1e-9), SILENT_DB, 20).astype(np.int8)
+
+
+def no_music(rng: np.random.Generator, duration: float) -> tuple[np.ndarray, dict[str, Any]]:
+    """Silence, noise, hum or single tones: nothing of it has a key, chords or instruments."""
+    what, count = str(rng.choice(NO_MUSIC)), round(duration * SAMPLE_RATE)
+    if what == "silence":
+        found = rng.standard_normal(count) * 1e-4
+    elif what == "tone":
+        t = np.arange(count) / SAMPLE_RATE
+        found = np.sin(2 * np.pi * np.exp(rng.uniform(np.log(60), np.log(4000))) * t) + 0.003 * rng.standard_normal(count)
+    else:
+        found = mixing.noise(rng, what, count)
+        knots = rng.uniform(-12, 0, 8)
+        found = found * 10 ** (np.interp(np.linspace(0, 7, count), np.arange(8), knots) / 20)
+    level = 10 ** (rng.uniform(-30, -3) / 20) / (np.abs(found).max() if what != "silence" else 1.0)
+    return (found * level).astype(np.float32), {
+        "music": False, "sound": what, "sections": [], "chords": [], "chord_names": [], "instruments": {}, "drums": False, "vocals": False,
+    }  # fmt: skip
