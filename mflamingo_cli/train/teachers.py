@@ -49,8 +49,11 @@ QUALITY_OF = {  # chords of measure.chords -> compose.QUALITIES by their triad o
     "maj": "maj", "min": "min", "7": "7", "maj7": "maj7", "min7": "min7", "dim": "dim", "sus4": "sus4", "maj6": "maj", "min6": "min",
     "dim7": "dim", "hdim7": "dim",
 }  # fmt: skip
-SINGING = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female vocal", "mtt:male vocal", "mtt:female voice",
-           "mtt:male voice", "mtt:female", "mtt:male", "mtt:woman", "mtt:man")  # fmt: skip
+VOICE = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female vocal", "mtt:male vocal", "mtt:female voice",
+         "mtt:male voice", "mtt:female", "mtt:male", "mtt:woman", "mtt:man")  # fmt: skip
+VOCALISTS = ("msd:female vocalists", "msd:male vocalists")
+SUNG = 0.3  # both networks' likeliest tags together: speech and Hungarian metal with a singer reach it, nobody listened to the others
+NO_VOICE, NO_VOCALISTS = 0.05, 0.08  # at most so much where there surely is none: the 80th percentiles of game music
 assert {*QUALITY_OF.values()} == {*QUALITIES}
 
 
@@ -300,13 +303,11 @@ def spread(times: np.ndarray, tags: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(np.round(dense * 255), 254).astype(np.uint8)
 
 
-SUNG, UNSUNG = 0.25, 0.06  # probability of the likeliest SINGING tag above and below which there is, or is no voice
-
-
 def vocals(tags: np.ndarray) -> np.ndarray:
-    """Whether someone sings, where that is sure: (T, 100) uint8 -> (T,) uint8, 255 unknown."""
-    likeliest = tags[:, [TAG_NAMES.index(name) for name in SINGING]].max(axis=1) / 255
-    return np.where(likeliest >= SUNG, 1, np.where(likeliest <= UNSUNG, 0, UNKNOWN)).astype(np.uint8)
+    """Whether someone sings or speaks, where that is sure: (T, 100) uint8 -> (T,) uint8, 255 unknown."""
+    voice, vocalists = (tags[:, [TAG_NAMES.index(name) for name in names]].max(axis=1) / 255 for names in (VOICE, VOCALISTS))
+    silent = (voice <= NO_VOICE) & (vocalists <= NO_VOCALISTS)
+    return np.where(voice + vocalists >= SUNG, 1, np.where(silent, 0, UNKNOWN)).astype(np.uint8)
 
 
 def told_chords(evidence: ChordEvidence, duration: float) -> tuple[Segment, ...]:

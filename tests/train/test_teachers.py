@@ -169,7 +169,7 @@ def test_a_tag_is_never_written_as_unknown():
 
 def test_singing_is_told_only_where_it_is_sure():
     tags = np.zeros((3, len(TAG_NAMES)), np.uint8)
-    tags[1, TAG_NAMES.index("mtt:singing")] = round(255 * (teachers.SUNG + teachers.UNSUNG) / 2)
+    tags[1, TAG_NAMES.index("mtt:singing")] = round(255 * (teachers.SUNG + teachers.NO_VOICE) / 2)
     tags[2, TAG_NAMES.index("mtt:female vocal")] = 200
     assert teachers.vocals(tags).tolist() == [0, teachers.UNKNOWN, 1]
 
