@@ -73,6 +73,32 @@ def synth(
     print(f"{ready} clips in {work / 'data' / split}")
 
 
+@data_app.command("recordings", context_settings=HELP_OPTIONS)
+def recordings(
+    hours: Annotated[float, typer.Option("--hours", min=0.0, help="How many hours there shall be in the end, in all.")] = 1000.0,
+    split: Annotated[list[str] | None, typer.Option("--split", help="real-train or real-test (other artists). [default: both]")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    work: Work = WORK,
+) -> None:
+    """Cut and label music of free Debian packages (apt-get, dpkg; nothing is installed). Goes on where it was stopped.
+
+    The labels are what published models hear, not truth: musicnn's tags, and this program's own chords, keys and beats.
+    """
+    _need_extra()
+    from mflamingo_cli.train.recordings import SPLITS, RecordingsConfig, generate
+
+    config = RecordingsConfig(work / "debs", work / "teachers", work / "data", hours, tuple(split or SPLITS))
+    seconds = 0.0
+    try:
+        for count, row in enumerate(generate(config, jobs), 1):
+            seconds += row["duration"]
+            print(f"{count}: {row['split']} {row['index']}, {row['package']}, {row['title']}, {seconds / 3600:.2f} h", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
+        raise typer.Exit(75) from None
+    print(f"{seconds / 3600:.2f} h more in {work / 'data'}")
+
+
 @app.command("sft", context_settings=HELP_OPTIONS)
 def sft(config: Config, work: Work = WORK) -> None:
     """Train one stage from its file; goes on from its last checkpoint when run again."""
