@@ -24,7 +24,7 @@ from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build, tokens
-from mflamingo_cli.train.data import audio_turns, text_turn
+from mflamingo_cli.train.data import audio_turns, random_heard, text_turn
 from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
@@ -102,17 +102,14 @@ def _known(kind: type, table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return dict(table)
 
 
-def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int = 2048, seed: int = 7) -> None:
+def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int = 1024, seed: int = 7) -> None:
     """Train the tokenizer on the text of the data generator and write the processor files, once."""
     base = work / "base"
     if (base / "tokenizer.json").exists():
         return
     rng, texts = np.random.default_rng(seed), []
-    for _ in range(samples):
-        turn = text_turn(rng)
-        texts += [turn.question, turn.answer]
-    for clip in (clip for split, _ in config.data for clip in prepared(work / "data" / split)[:600]):
-        for turn in audio_turns(rng, heard_of(clip.row, clip.labels(), 0.0, min(30.0, clip.row["duration"])), 3):
+    for number in range(samples):
+        for turn in audio_turns(rng, random_heard(rng), 6) if number % 6 == 0 else [text_turn(rng)]:
             texts += [turn.question, turn.answer]
     tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
 
