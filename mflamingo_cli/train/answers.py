@@ -1,26 +1,21 @@
-"""What a question is answered, and why: from given facts first, then from what is heard; what neither bears is not answered.
+"""What a question is answered: its words, its answer and the reasoning, drawn for a kind of question; what nothing bears is not answered.
 
-An exchange is drawn for a kind of question: its words, its answer and the reasoning before it. Kinds of `YES_NO` are answered
-"Yes." and "No." equally often, the wrong values lying near the true ones.
+Kinds of `YES_NO` are answered "Yes." and "No." equally often, the wrong values lying near the true ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from mflamingo_cli.measure.facts import Key, Mode, pitch_class
-from mflamingo_cli.train.captions import listed, pace, slots, spoken_list
-from mflamingo_cli.train.given import HEARD_FIELDS, Facts, form_items, random_chord
-from mflamingo_cli.train.questions import CHOICE, COUNTED, ORDINALS, PLURALS, QUESTIONS, SPOKEN_INSTRUMENT, YES_NO
+from mflamingo_cli.train.captions import pace, spoken_list
+from mflamingo_cli.train.given import Facts, form_items, random_chord
+from mflamingo_cli.train.questions import CHOICE, COUNTED, ORDINALS, PLURALS, SPOKEN_INSTRUMENT
+from mflamingo_cli.train.reasons import NO, YES, Exchange, plain, trace, unanswered, undecided, value_of, worded
 
-CANNOT = "I cannot tell that from the sound."
-YES, NO = "Yes.", "No."
-VOCALS = {"yes": YES, "no": "No, it is instrumental."}
 EARS_METERS = ("4/4", "3/4", "6/8")  # what ears are taught to tell apart
-PLAIN = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration", "instruments", "genre", "mood", "vocals")
 USUAL = {  # share of clips an instrument is heard in: a rare one is asked for rather where it is, a common one where it is not
     "piano": 0.45, "mallets": 0.15, "organ": 0.15, "guitar": 0.4, "bass": 0.7, "strings": 0.3, "choir": 0.1, "brass": 0.15, "sax": 0.1,
     "woodwind": 0.1, "synth": 0.2, "drums": 0.7,
@@ -28,110 +23,15 @@ USUAL = {  # share of clips an instrument is heard in: a rare one is asked for r
 SUNG_ASKED = 0.6  # of clips without a voice, when asked for one: voices are the rarer
 FORMS_OF_GENRE = {"waltz": "a waltz", "march": "a march", "ballad": "a ballad"}
 
-
-@dataclass(frozen=True)
-class Exchange:
-    """A question with its answer and the reasoning that leads to it."""
-
-    question: str
-    answer: str
-    trace: str
-
-
-def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
-    """The first half of the time (the command line's own words), else any."""
-    return texts[0] if rng.random() < 0.5 else texts[rng.integers(len(texts))]
-
-
-def value_of(field: str, facts: Facts, heard: Facts | None) -> str | None:
-    """What is known of a field: given facts come before what is heard."""
-    return facts.get(field) or (heard or {}).get(field)
-
-
-def undecided(field: str, facts: Facts, heard: Facts | None) -> bool:
-    """Whether ears might know a field that nobody can check on this music: then it is not asked."""
-    return field in HEARD_FIELDS and bool(heard) and value_of(field, facts, heard) is None
-
-
-# --- reasoning ----------------------------------------------------------------------------------------------------------
-
-MEASURED = {  # how a given fact is recalled
-    "tempo": ("The tempo was measured: {tempo} BPM.", "A tempo of {tempo} BPM was measured."),
-    "key": ("The key was measured: {key}.", "The measured key is {key}."),
-    "meter": ("The meter was measured: {meter}.", "The measured meter is {meter}."),
-    "chords": ("The chords were measured: {chords}.", "The measured chords are {chords}."),
-    "sections": ("The sections were counted: {sections}.", "The number of sections was measured: {sections}."),
-    "form": ("The sections were measured: {form}.", "The measured sections are {form}."),
-    "loudness": ("The loudness was measured: {loudness} LUFS.", "A loudness of {loudness} LUFS was measured."),
-    "duration": ("The duration was measured: {duration} s.", "It lasts {duration} s, as was measured."),
-}
-LISTENED = {  # how something heard is come by
-    "key": ("The notes settle around {tonic}, and the third above it is {mode}.", "{tonic} feels like home, and its third is {mode}."),
-    "chords": ("I follow the bass and the notes above it: {chords}.", "Bass and harmony move through {chords}."),
-    "instruments": ("I listen to one sound after another: {instruments}.", "The sounds I can tell apart are {instruments}."),
-    "genre": ("The beat and the sound point to {genre}.", "Rhythm and instruments are those of {genre}."),
-    "mood": ("The way it moves and sounds feels {mood}.", "Its pace and colour feel {mood}."),
-}
-BEATS = {"4/4": "The beats come in fours.", "3/4": "The beats come in threes.", "6/8": "The beats come in pairs, each split in three."}
-VOICE = {"yes": "I listen for a voice and hear one.", "no": "I listen for a voice and hear none."}
-NOT_TOLD = "The sound does not tell me this, and nothing was measured about it."
-
-
-def trace(rng: np.random.Generator, field: str, facts: Facts, heard: Facts | None) -> str:
-    """Where the knowledge of a field comes from, in one sentence."""
-    value = value_of(field, facts, heard)
-    if value is None:
-        return NOT_TOLD
-    if field in facts:
-        return str(rng.choice(MEASURED[field])).format(**slots({field: value}))
-    if field == "meter":
-        return BEATS.get(value, f"The bars count as {value}.")
-    if field == "vocals":
-        return VOICE[value]
-    extra = dict(zip(("tonic", "mode"), value.split(), strict=True)) if field == "key" else {}
-    return str(rng.choice(LISTENED[field])).format(**slots({field: value}), **extra)
-
-
-# --- plain questions ------------------------------------------------------------------------------------------------------
-
-
-def answer(intent: str, facts: Facts, heard: Facts | None = None) -> str:
-    """The short answer to a plain question, as the parsers of `tasks` read it; CANNOT where nothing is known."""
-    if intent in ("mode", "first_chord"):
-        known = value_of("key" if intent == "mode" else "chords", facts, heard)
-        return CANNOT if known is None else known.split()[-1 if intent == "mode" else 0]
-    value = value_of(intent, facts, heard)
-    if value is None:
-        return CANNOT
-    if intent in ("form", "instruments"):
-        return ", ".join(listed(intent, value))
-    forms = {"chords": " - ".join(value.split()), "loudness": f"{value} LUFS", "duration": f"{value} s", "vocals": VOCALS.get(value, "")}
-    return forms.get(intent, value)
-
-
-def plain(rng: np.random.Generator, intent: str, facts: Facts, heard: Facts | None) -> Exchange | None:
-    """A question for one field."""
-    field = {"mode": "key", "first_chord": "chords"}.get(intent, intent)
-    if undecided(field, facts, heard):
-        return None
-    return Exchange(pick(rng, QUESTIONS[intent]), answer(intent, facts, heard), trace(rng, field, facts, heard))
-
-
-def _asked(rng: np.random.Generator, intent: str, **values: str) -> str:
-    table = QUESTIONS if intent in QUESTIONS else YES_NO
-    return pick(rng, table[intent]).format(**values)
-
-
-def _unknown(question: str) -> Exchange:
-    return Exchange(question, CANNOT, NOT_TOLD)
+# --- counts, sections, comparisons --------------------------------------------------------------------------------------
 
 
 def chord_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
     """How many chords are given; ears do not count."""
     if "chords" not in facts:
-        return None if heard else _unknown(_asked(rng, "chord_count"))
+        return None if heard else unanswered(worded(rng, "chord_count"))
     count = len(facts["chords"].split())
-    return Exchange(_asked(rng, "chord_count"), str(count), trace(rng, "chords", facts, None))
+    return Exchange(worded(rng, "chord_count"), str(count), trace(rng, "chords", facts, None))
 
 
 def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
@@ -139,9 +39,9 @@ def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> 
     items = form_items(facts["form"]) if "form" in facts else []
     index = int(rng.integers(min(len(items) + 1, len(ORDINALS)) if items and rng.random() < 0.97 else len(ORDINALS)))
     word = "last" if rng.random() < 0.15 else ORDINALS[index]
-    question = _asked(rng, "nth_section", nth=word)
+    question = worded(rng, "nth_section", nth=word)
     if not items:
-        return _unknown(question)
+        return unanswered(question)
     if word != "last" and index >= len(items):
         return Exchange(question, f"It has only {len(items)} sections.", trace(rng, "form", facts, None))
     letter, start = items[-1 if word == "last" else index]
@@ -159,9 +59,9 @@ def _letter(rng: np.random.Generator, facts: Facts) -> tuple[str, list[str]]:
 def section_start(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
     """When the sections of one letter start."""
     letter, starts = _letter(rng, facts)
-    question = _asked(rng, "section_start", letter=letter)
+    question = worded(rng, "section_start", letter=letter)
     if "form" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     said = f"At {spoken_list(starts)}." if starts else f"There is no section {letter}."
     return Exchange(question, said, trace(rng, "form", facts, None))
 
@@ -169,9 +69,9 @@ def section_start(rng: np.random.Generator, facts: Facts, heard: Facts | None) -
 def section_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
     """How often the sections of one letter come."""
     letter, starts = _letter(rng, facts)
-    question = _asked(rng, "section_count", letter=letter)
+    question = worded(rng, "section_count", letter=letter)
     if "form" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     said = f"{len(starts)} times" if len(starts) > 1 else "once" if starts else f"There is no section {letter}."
     where = f" {letter} starts at {spoken_list(starts)}." if starts else ""
     return Exchange(question, said, trace(rng, "form", facts, None) + where)
@@ -186,17 +86,17 @@ def louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Excha
     else:
         winner, other = (str(name) for name in rng.choice(list(SPOKEN_INSTRUMENT), 2, replace=False))
     first, second = (winner, other) if rng.random() < 0.5 else (other, winner)
-    question = _asked(rng, "louder", a=first, b=second)
-    return Exchange(question, winner, f"Of {first} and {second}, {winner} stands in front.") if heard else _unknown(question)
+    question = worded(rng, "louder", a=first, b=second)
+    return Exchange(question, winner, f"Of {first} and {second}, {winner} stands in front.") if heard else unanswered(question)
 
 
 def tempo_than(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
     """Whether the tempo is above or below a round number near it."""
     up = rng.random() < 0.5
     bound = _bound(rng, facts.get("tempo"), up)
-    question = _asked(rng, "tempo_than", bpm=bound)
+    question = worded(rng, "tempo_than", bpm=bound)
     if "tempo" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     word = "faster" if up else "slower"
     return Exchange(question, word, f"{trace(rng, 'tempo', facts, None)} That is {word} than {bound}.")
 
@@ -223,8 +123,8 @@ def is_mode(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
         return None
     mode = key.split()[-1] if key else "minor"
     asked = mode if want else {"major": "minor", "minor": "major"}[mode]
-    question = _asked(rng, "is_mode", mode=asked)
-    return _judged(question, want, trace(rng, "key", facts, heard)) if key else _unknown(question)
+    question = worded(rng, "is_mode", mode=asked)
+    return _judged(question, want, trace(rng, "key", facts, heard)) if key else unanswered(question)
 
 
 def near_key(rng: np.random.Generator, name: str) -> str:
@@ -244,9 +144,9 @@ def is_key(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Excha
     if undecided("key", facts, heard):
         return None
     asked = near_key(rng, key or Key.of(int(rng.integers(12)), "minor").name) if key is None or not want else key
-    question = _asked(rng, "is_key", key=asked)
+    question = worded(rng, "is_key", key=asked)
     if key is None:
-        return _unknown(question)
+        return unanswered(question)
     return _judged(question, want, f"{trace(rng, 'key', facts, heard)} {'That is' if want else 'That is not'} {asked}.")
 
 
@@ -257,9 +157,9 @@ def is_meter(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exc
         return None
     others = [name for name in EARS_METERS if name != meter]
     asked = meter if want and meter else str(rng.choice(others))
-    question = _asked(rng, "is_meter", meter=asked)
+    question = worded(rng, "is_meter", meter=asked)
     if meter is None:
-        return _unknown(question)
+        return unanswered(question)
     return _judged(question, want, trace(rng, "meter", facts, heard))
 
 
@@ -267,9 +167,9 @@ def is_tempo(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exc
     """Above or below a round number near it."""
     want, above = rng.random() < 0.5, rng.random() < 0.5
     bound = _bound(rng, facts.get("tempo"), below=want == above)
-    question = _asked(rng, "is_above" if above else "is_below", bpm=bound)
+    question = worded(rng, "is_above" if above else "is_below", bpm=bound)
     if "tempo" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     side = "above" if want == above else "below"
     return _judged(question, want, f"{trace(rng, 'tempo', facts, None)} That is {side} {bound}.")
 
@@ -281,8 +181,8 @@ def is_pace(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
     if want and word == "moderate":
         return None
     asked = word if want and word else str(rng.choice([name for name in ("slow", "fast") if name != word]))
-    question = _asked(rng, "is_pace", pace=asked)
-    return _judged(question, want, f"{trace(rng, 'tempo', facts, None)} That is {word}.") if word else _unknown(question)
+    question = worded(rng, "is_pace", pace=asked)
+    return _judged(question, want, f"{trace(rng, 'tempo', facts, None)} That is {word}.") if word else unanswered(question)
 
 
 def is_long(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
@@ -294,9 +194,9 @@ def is_long(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
     fitting.sort(key=lambda item: abs(seconds - 60 * item[0]))
     number, longer = fitting[min(int(rng.geometric(0.3)) - 1, len(fitting) - 1)]
     minutes = f"{COUNTED[number - 1]} minute{'s' if number > 1 else ''}"
-    question = _asked(rng, "is_longer" if longer else "is_shorter", minutes=minutes)
+    question = worded(rng, "is_longer" if longer else "is_shorter", minutes=minutes)
     if "duration" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     reason = f"{minutes.capitalize()} {'are' if number > 1 else 'is'} {60 * number} s."
     return _judged(question, want, f"{trace(rng, 'duration', facts, None)} {reason}")
 
@@ -306,9 +206,9 @@ def is_louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Ex
     want, lufs = rng.random() < 0.5, float(facts.get("loudness", "-12.5"))
     step = int(min(rng.geometric(0.35), 8))
     bound = int(np.ceil(lufs)) - step if want else int(np.floor(lufs)) + step
-    question = _asked(rng, "is_louder", lufs=str(bound))
+    question = worded(rng, "is_louder", lufs=str(bound))
     if "loudness" not in facts:
-        return _unknown(question)
+        return unanswered(question)
     side = "louder" if want else "quieter"
     return _judged(question, want, f"{trace(rng, 'loudness', facts, None)} That is {side} than {bound}.")
 
@@ -317,11 +217,11 @@ def has_chord(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Ex
     """A chord among those given, or one like them; what else sounds nobody says."""
     names, want = facts.get("chords", "").split(), rng.random() < 0.5
     if not names:
-        return None if heard else _unknown(_asked(rng, "has_chord", chord=random_chord(rng)))
+        return None if heard else unanswered(worded(rng, "has_chord", chord=random_chord(rng)))
     asked = str(rng.choice(names))
     while not want and asked in names:
         asked = _near_chord(rng, asked)
-    question = _asked(rng, "has_chord", chord=asked)
+    question = worded(rng, "has_chord", chord=asked)
     conclusion = f"{asked} is {'one of them' if want else 'not among them'}."
     return _judged(question, want, f"{trace(rng, 'chords', facts, None)} {conclusion}")
 
@@ -337,14 +237,14 @@ def comes_back(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> E
     names = [name for name, _ in form_items(facts["form"])] if "form" in facts else []
     want = rng.random() < 0.5
     if not names:
-        return _unknown(_asked(rng, "comes_back", letter=str(rng.choice(list("ABC")))))
+        return unanswered(worded(rng, "comes_back", letter=str(rng.choice(list("ABC")))))
     again = sorted({name for name in names if names.count(name) > 1})
     once = sorted({name for name in names if names.count(name) == 1})
     if not again or not once:
         return None
     asked = str(rng.choice(again if want else once))
     starts = spoken_list([start for name, start in form_items(facts["form"]) if name == asked])
-    return _judged(_asked(rng, "comes_back", letter=asked), want, f"{trace(rng, 'form', facts, None)} {asked} starts at {starts}.")
+    return _judged(worded(rng, "comes_back", letter=asked), want, f"{trace(rng, 'form', facts, None)} {asked} starts at {starts}.")
 
 
 def has_instrument(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
@@ -359,9 +259,9 @@ def has_instrument(rng: np.random.Generator, facts: Facts, heard: Facts | None) 
     else:
         asked = str(rng.choice(list(SPOKEN_INSTRUMENT)))
     spoken = SPOKEN_INSTRUMENT[asked]
-    question = _asked(rng, "has_instrument", is_there=f"{'Are' if asked in PLURALS else 'Is'} there {spoken}", a=spoken)
+    question = worded(rng, "has_instrument", is_there=f"{'Are' if asked in PLURALS else 'Is'} there {spoken}", a=spoken)
     if not heard:
-        return _unknown(question)
+        return unanswered(question)
     return _judged(question, want, f"I listen for {spoken} and hear {'that sound' if want else 'nothing like it'}.")
 
 
@@ -372,8 +272,8 @@ def is_genre(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exc
         return None
     source = heard["genre" if want else "not_genre"] if heard else "jazz, rock, pop, classical, electronic, waltz"
     asked = str(rng.choice(source.split(", ")))
-    question = _asked(rng, "is_genre", genre=FORMS_OF_GENRE.get(asked, asked), name=asked)
-    return _judged(question, want, trace(rng, "genre", {}, heard)) if heard else _unknown(question)
+    question = worded(rng, "is_genre", genre=FORMS_OF_GENRE.get(asked, asked), name=asked)
+    return _judged(question, want, trace(rng, "genre", {}, heard)) if heard else unanswered(question)
 
 
 def is_vocal(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
@@ -381,8 +281,8 @@ def is_vocal(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exc
     sung, ask_sung = value_of("vocals", {}, heard), rng.random() < 0.65
     if undecided("vocals", {}, heard) or (sung == "no" and rng.random() > SUNG_ASKED):
         return None
-    question = _asked(rng, "is_sung" if ask_sung else "is_instrumental")
-    return _judged(question, (sung == "yes") == ask_sung, trace(rng, "vocals", {}, heard)) if sung else _unknown(question)
+    question = worded(rng, "is_sung" if ask_sung else "is_instrumental")
+    return _judged(question, (sung == "yes") == ask_sung, trace(rng, "vocals", {}, heard)) if sung else unanswered(question)
 
 
 # --- multiple choice ------------------------------------------------------------------------------------------------------
@@ -401,9 +301,9 @@ def choice(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Excha
         options = [" - ".join(option.split()) for option in options]
     order = rng.permutation(len(options))
     marked = [f"({chr(65 + at)}) {options[index]}" for at, index in enumerate(order)]
-    question = CHOICE.format(question=_asked(rng, field), options="\n".join(marked))
+    question = CHOICE.format(question=worded(rng, field), options="\n".join(marked))
     if right is None:
-        return _unknown(question)
+        return unanswered(question)
     return Exchange(question, marked[list(order).index(0)], trace(rng, field, facts, heard))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mflamingo_cli.tasks import CAPTION_STYLES, GROUND_SECTIONS, THINK_SUFFIX, grounded_prompt
-from mflamingo_cli.train.answers import CANNOT, NOT_TOLD, exchange, pick
+from mflamingo_cli.train.answers import exchange
 from mflamingo_cli.train.captions import caption
 from mflamingo_cli.train.given import (
     FIELDS,
@@ -27,6 +27,7 @@ from mflamingo_cli.train.given import (
 )
 from mflamingo_cli.train.heard import GENRES, INSTRUMENTS, MOOD_TAGS
 from mflamingo_cli.train.questions import CAPTION_PROMPTS, UNKNOWN
+from mflamingo_cli.train.reasons import CANNOT, NOT_TOLD, pick
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
 THOUGHTFUL = 0.15  # of the exchanges ask for the reasoning too

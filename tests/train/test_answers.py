@@ -5,10 +5,11 @@ import pytest
 
 from mflamingo_cli import pipeline, tasks
 from mflamingo_cli.train import data
-from mflamingo_cli.train.answers import CANNOT, MAKERS, NO, YES, answer, exchange, near_key
+from mflamingo_cli.train.answers import MAKERS, exchange, near_key
 from mflamingo_cli.train.given import random_facts
 from mflamingo_cli.train.heard import GENRES, INSTRUMENTS
 from mflamingo_cli.train.questions import SPOKEN_INSTRUMENT, UNKNOWN, YES_NO
+from mflamingo_cli.train.reasons import CANNOT, NO, YES, answer
 
 YES_NO_KINDS = [name for name in MAKERS if name.startswith(("is_", "has_", "comes_"))]
 
@@ -42,7 +43,7 @@ def test_what_is_measured_outranks_what_is_heard():
     assert answer("chords", facts, heard) == "C - G"
 
 
-def drawn(kind: str, seed: int, count: int = 1200) -> list[str]:
+def drawn(kind: str, seed: int, count: int = 700) -> list[str]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
         drawn = exchange(rng, kind, random_facts(rng, 1.0), data.random_heard(rng))
@@ -55,8 +56,8 @@ def drawn(kind: str, seed: int, count: int = 1200) -> list[str]:
 def test_yes_is_as_frequent_as_no(kind):
     answers = drawn(kind, 6)
     assert set(answers) == {YES, NO}
-    assert len(answers) > 150
-    assert abs(np.mean([text == YES for text in answers]) - 0.5) < 0.08  # two standard errors of 150
+    assert len(answers) > 100
+    assert abs(np.mean([text == YES for text in answers]) - 0.5) < 0.1  # two standard errors of 100
 
 
 @pytest.mark.parametrize("kind", YES_NO_KINDS)
@@ -86,7 +87,7 @@ def test_facts_decide():
         "When does the fourth section start?": "It has only 3 sections.", "When does section C start?": "There is no section C.",
     }  # fmt: skip
     seen = {}
-    for _ in range(4000):
+    for _ in range(3000):
         drawn = exchange(rng, str(rng.choice(list(MAKERS))), facts, None)
         if drawn and drawn.question in truths:
             seen[drawn.question] = drawn.answer

@@ -9,9 +9,9 @@ from mflamingo_cli import tasks
 from mflamingo_cli.measure.facts import Facts as MeasuredFacts
 from mflamingo_cli.measure.facts import Key, Loudness, Segment, Tempo
 from mflamingo_cli.train import data
-from mflamingo_cli.train.answers import CANNOT
 from mflamingo_cli.train.captions import NOTHING, parse_caption, unread
 from mflamingo_cli.train.given import FIELDS, consistent_facts, ground_text, random_facts
+from mflamingo_cli.train.reasons import CANNOT
 
 STYLES = {prompt: style for style, prompts in data.CAPTION_PROMPTS.items() for prompt in prompts}
 
