@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from mflamingo_cli.core.mel import MelConfig, mel_filters
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.measure import RETUNE
 from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.chords import CHANGE, NO_HARMONY, decode, join, scores
 from mflamingo_cli.measure.facts import Segment, Tempo, pitch_class
@@ -283,7 +284,7 @@ def teach(samples: np.ndarray, tagger: Tagger) -> Heard:
     if stillness(spectrogram) > STILL:
         return Heard(row, labels)
     tuning = tuning_of(spectrogram)
-    if abs(tuning) > 0.1:
+    if abs(tuning) > RETUNE:
         spectrogram = constant_q(samples, tuning)
     evidence = chord_evidence(spectrogram)
     chords = told_chords(evidence, duration)
