@@ -43,9 +43,11 @@ def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> 
     if not items:
         return unanswered(question)
     if word != "last" and index >= len(items):
-        return Exchange(question, f"It has only {len(items)} sections.", trace(rng, "form", facts, None))
+        return Exchange(
+            question, f"It has only {len(items)} sections.", f"The sections were measured; the last one is number {len(items)}."
+        )
     letter, start = items[-1 if word == "last" else index]
-    return Exchange(question, f"At {start}.", f"{trace(rng, 'form', facts, None)} The {word} one is {letter}.")
+    return Exchange(question, f"At {start}.", f"The sections were measured; the {word} one is {letter} ({start}).")
 
 
 def _letter(rng: np.random.Generator, facts: Facts) -> tuple[str, list[str]]:
@@ -63,7 +65,11 @@ def section_start(rng: np.random.Generator, facts: Facts, heard: Facts | None) -
     if "form" not in facts:
         return unanswered(question)
     said = f"At {spoken_list(starts)}." if starts else f"There is no section {letter}."
-    return Exchange(question, said, trace(rng, "form", facts, None))
+    return Exchange(question, said, _where(letter, starts))
+
+
+def _where(letter: str, starts: list[str]) -> str:
+    return f"The sections were measured; {f'{letter} starts at {spoken_list(starts)}' if starts else f'none of them is {letter}'}."
 
 
 def section_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
@@ -73,8 +79,7 @@ def section_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -
     if "form" not in facts:
         return unanswered(question)
     said = f"{len(starts)} times" if len(starts) > 1 else "once" if starts else f"There is no section {letter}."
-    where = f" {letter} starts at {spoken_list(starts)}." if starts else ""
-    return Exchange(question, said, trace(rng, "form", facts, None) + where)
+    return Exchange(question, said, _where(letter, starts))
 
 
 def louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
@@ -106,7 +111,7 @@ def _bound(rng: np.random.Generator, tempo: str | None, below: bool) -> str:
     bpm = float(tempo or rng.integers(50, 200))
     step = int(min(rng.geometric(0.45), 6)) - 1
     bound = (int(np.ceil(bpm / 10)) - 1 - step) * 10 if below else (int(bpm // 10) + 1 + step) * 10
-    return str(max(bound, 1))
+    return str(max(bound, 10))
 
 
 # --- yes or no ------------------------------------------------------------------------------------------------------------
@@ -147,7 +152,8 @@ def is_key(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Excha
     question = worded(rng, "is_key", key=asked)
     if key is None:
         return unanswered(question)
-    return _judged(question, want, f"{trace(rng, 'key', facts, heard)} {'That is' if want else 'That is not'} {asked}.")
+    conclusion = f" That is not {asked}." if not want else "" if "key" in facts else f" That is {asked}."
+    return _judged(question, want, trace(rng, "key", facts, heard) + conclusion)
 
 
 def is_meter(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
@@ -243,8 +249,8 @@ def comes_back(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> E
     if not again or not once:
         return None
     asked = str(rng.choice(again if want else once))
-    starts = spoken_list([start for name, start in form_items(facts["form"]) if name == asked])
-    return _judged(worded(rng, "comes_back", letter=asked), want, f"{trace(rng, 'form', facts, None)} {asked} starts at {starts}.")
+    starts = [start for name, start in form_items(facts["form"]) if name == asked]
+    return _judged(worded(rng, "comes_back", letter=asked), want, _where(asked, starts))
 
 
 def has_instrument(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:

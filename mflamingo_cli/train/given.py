@@ -78,7 +78,7 @@ def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
     """Values nobody measured, some of them absurd, each field present with probability `share`: what copying must work for."""
     share = float(rng.choice([0.35, 0.7, 0.9, 1.0])) if share is None else share
     absurd = rng.random() < 0.1
-    bpm = np.exp(rng.uniform(np.log(10 if absurd else 40), np.log(999 if absurd else 230)))
+    bpm = np.exp(rng.uniform(np.log(12 if absurd else 40), np.log(999 if absurd else 230)))
     count = int(rng.integers(1, GROUND_SECTIONS + 1)) if rng.random() < 0.85 else int(rng.integers(GROUND_SECTIONS + 1, 40))
     letters, starts = random_form(rng, count)
     last = starts[-1] + int(rng.integers(5, 60)) if rng.random() < 0.7 else int(np.exp(rng.uniform(np.log(4), np.log(9000))))

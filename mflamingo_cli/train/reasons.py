@@ -49,7 +49,7 @@ MEASURED = {  # how a given fact is recalled
     "chord": ("The chord was measured: {chords}.", "The measured chord is {chords}."),
     "chords": ("The chords were measured: {chords}.", "The measured chords are {chords}."),
     "sections": ("The sections were counted: {sections}.", "The number of sections was measured: {sections}."),
-    "form": ("The sections were measured: {form}.", "The measured sections are {form}."),
+    "form": ("The sections and their times were measured.", "I list the sections that were measured."),
     "loudness": ("The loudness was measured: {loudness} LUFS.", "A loudness of {loudness} LUFS was measured."),
     "duration": ("The duration was measured: {duration} s.", "It lasts {duration} s, as was measured."),
 }
