@@ -43,9 +43,8 @@ def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> 
     if not items:
         return unanswered(question)
     if word != "last" and index >= len(items):
-        return Exchange(
-            question, f"It has only {len(items)} sections.", f"The sections were measured; the last one is number {len(items)}."
-        )
+        reason = f"The sections were measured; the last one is number {len(items)}."
+        return Exchange(question, f"It has only {len(items)} sections.", reason)
     letter, start = items[-1 if word == "last" else index]
     return Exchange(question, f"At {start}.", f"The sections were measured; the {word} one is {letter} ({start}).")
 

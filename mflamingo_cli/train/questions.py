@@ -94,7 +94,8 @@ UNKNOWN: tuple[str, ...] = (  # nothing here can be heard or measured
     "Does it use samples?", "Is it copyrighted?", "Who owns the rights?", "Is it a cover?", "Which band plays?", "Who is the composer?",
     "How much does it cost?", "What brand is the guitar?", "Does the key change?", "Does the tempo change?", "Is there a modulation?",
     "Is it played well?", "What is the melody?", "Which notes are played?", "Is the guitar out of tune?", "Is the bass fretless?",
-    "Is this a happy song?", "Is it sad?", "How many instruments are there?", "Is there a violin?", "Is there a flute?", "Does a trumpet play?",
+    "Is this a happy song?", "Is it sad?", "How many instruments are there?", "Is there a violin?",
+    "Is there a flute?", "Does a trumpet play?",
 )  # fmt: skip
 CAPTION_PROMPTS: dict[str, tuple[str, ...]] = {
     "full": (
