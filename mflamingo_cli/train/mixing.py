@@ -13,6 +13,7 @@ CLEAN = 0.2  # share of clips that only get a level
 BANDS_HZ = (60, 150, 400, 1000, 2500, 5000, 7500)  # of the random equaliser
 BLOCK = 160  # samples; 10 ms steps of the compressor
 MP3_DELAY = 1105  # samples: encoder and decoder together, where no header says how much to skip (LAME's figures: 576 + 529)
+WRITTEN = 1 << 16  # samples handed to an encoder at once; libsndfile 1.2.2 crashes on minutes of Vorbis in one piece
 CODECS = (("MP3", "MPEG_LAYER_III", 0.5, 0.92), ("OGG", "VORBIS", 0.3, 1.0))  # and the range of libsndfile's compression level
 
 
@@ -123,7 +124,9 @@ def encode(rng: np.random.Generator, samples: np.ndarray) -> tuple[np.ndarray, d
     safe = (samples * (0.9 / max(float(np.abs(samples).max()), 1e-6))).astype(np.float32)
     buffer = io.BytesIO()
     options = {"bitrate_mode": "CONSTANT"} if container == "MP3" else {}
-    soundfile.write(buffer, safe, SAMPLE_RATE, format=container, subtype=subtype, compression_level=level, **options)
+    with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, subtype, format=container, compression_level=level, **options) as file:
+        for at in range(0, len(safe), WRITTEN):
+            file.write(safe[at : at + WRITTEN])
     rate = buffer.tell() * 8 * SAMPLE_RATE / len(samples) / 1000
     buffer.seek(0)
     decoded = soundfile.read(buffer, dtype="float32")[0]

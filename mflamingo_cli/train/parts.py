@@ -172,7 +172,7 @@ def comping(rng: np.random.Generator, plan: Plan, centre: int, with_bass: bool =
 def _grid(rng: np.random.Generator, beats: int) -> tuple[float, ...]:
     """Strokes of a rhythm within a bar: the first beat and some of the others."""
     step = 1 / 3 if beats == 2 else 1.0 if beats == 6 else 0.5
-    return (0.0, *(float(at) for at in np.arange(step, beats, step) if rng.random() < (0.5 if at % 1 == 0 else 0.3)))
+    return (0.0, *(float(at) for at in np.arange(step, beats - 1e-6, step) if rng.random() < (0.5 if at % 1 == 0 else 0.3)))
 
 
 def _figure(
@@ -191,7 +191,7 @@ def _figure(
             for k, at in enumerate(np.arange(0, chord.length - 1e-6, step))
         ]
     if figure == "rhythm":
-        strokes = [at for at in grid if at < chord.length] or [0.0]
+        strokes = [at for at in grid if at < chord.length - 1e-6] or [0.0]
     else:
         shift = 0.5 if figure == "offbeat" and felt == 1 else 0.0
         strokes = [float(at) + shift for at in np.arange(0, chord.length - 1e-6, 1.0 if felt == 1 else 1.5 if figure == "beats" else 3.0)]
@@ -216,7 +216,7 @@ def bass_line(rng: np.random.Generator, plan: Plan) -> list[Note]:
             if style == 0:
                 notes.append(Note(chord.start, chord.length * 0.95, low, 96))
                 continue
-            strokes = [at for at in grid if at < chord.length] if style == 4 else np.arange(0, chord.length - 1e-6, plan.groove.felt)
+            strokes = [at for at in grid if at < chord.length - 1e-6] if style == 4 else np.arange(0, chord.length - 1e-6, plan.groove.felt)
             for k, at in enumerate(strokes or [0.0] if style == 4 else strokes):
                 choice = {1: (low, tones[min(2, len(tones) - 1)]), 2: (low, low + 12), 3: (low, *rng.permutation(tones)), 4: (low,)}[style]
                 pitch = int(choice[k % len(choice)])

@@ -1,88 +1,120 @@
-"""The generator: a plan is a function of its seed, truth follows from the plan; rendering where its tools are installed."""
+"""The generator: rendering where its tools are installed, levels, mixes, what a clip does not bear, and going on after a stop."""
 
-import dataclasses
-import shutil
 from pathlib import Path
 
-import mido
 import numpy as np
 import pytest
 
-from mflamingo_cli.train import compose, frames, grooves, synth
+from mflamingo_cli.errors import ModelError
+from mflamingo_cli.train import arrange, compose, grooves, parts, player, synth
+from mflamingo_cli.train.parts import DRUMS, SUNG, Note, Part
 
-GROOVE = grooves.Groove("Rock", "stdlib/rock.mma", "A beat.", "4/4", "rock", 84, 176, ("RockPlus",))
-WALTZ = dataclasses.replace(GROOVE, name="Waltz", file="stdlib/waltz.mma", meter="3/4", style="waltz")
-SLOW = dataclasses.replace(GROOVE, name="Blues68", file="stdlib/blues68.mma", meter="6/8", style="blues")
-
-
-def plan(seed, pool=(GROOVE, WALTZ, SLOW)):
-    return compose.plan_song(np.random.default_rng(seed), list(pool), 20.0, 30.0)
+FONT = Path(synth.SOUNDFONTS["TimGM6mb"][0])
+RATE = synth.SAMPLE_RATE
 
 
-def test_a_plan_is_a_function_of_its_seed():
-    assert [plan(i) for i in range(20)] == [plan(i) for i in range(20)]
-    assert len({(p.tonic, p.mode) for p in map(plan, range(60))}) > 15
+def needs_player():
+    try:
+        player.library()
+    except ModelError:
+        pytest.skip("libfluidsynth is not installed")
+    if not FONT.exists():
+        pytest.skip("the soundfont TimGM6mb is not installed")
 
 
-def test_truth_covers_the_song_without_gaps():
-    for seed in range(20):
-        song = plan(seed)
-        row = synth.truth(song, song.duration_s)
-        ends = [chord[1] for chord in row["chords"]]
-        starts = [chord[0] for chord in row["chords"]]
-        assert starts[0] == 0.0
-        assert starts[1:] == pytest.approx(ends[:-1])
-        assert ends[-1] == pytest.approx(song.duration_s, abs=1e-3)
-        assert row["bar_s"] == pytest.approx(row["beat_s"] * {"4/4": 4, "3/4": 3, "6/8": 2}[row["meter"]], rel=1e-4)
+def own_plan(seed=0, seconds=12.0):
+    return compose.plan_song(np.random.default_rng(seed), grooves.own("4/4"), seconds)
 
 
-def test_added_parts_play_chord_tones():
-    song = plan(4)
-    spans = [(c.start, c.start + c.length, {(c.root + t) % 12 for t in compose.CHORD_TONES[c.quality]}) for c in song.chords()]
-    for note in compose.comping(np.random.default_rng(0), song):
-        allowed = set().union(*(tones for start, end, tones in spans if start - 0.5 <= note.start < end))
-        assert note.pitch % 12 in allowed
+def test_stems_are_deterministic_and_apart():
+    needs_player()
+    song = own_plan()
+    played = [
+        (0, Part("chords", 0, (Note(0, 2, 60, 90),))),
+        (DRUMS, Part("drums", 0, (Note(2, 1, 36, 100),))),
+        (SUNG, Part("melody", SUNG, (Note(1, 2, 57, 90),))),
+    ]
+    window = synth.Window(0.0, 1.0, 2.0)
+    first, second = (synth.stems(np.random.default_rng(1), song, played, "TimGM6mb", window) for _ in range(2))
+    assert first.shape == (3, 2 * RATE)
+    assert np.array_equal(first, second)
+    assert np.abs(first[0]).max() > 0.01
+    assert np.abs(first[0, : RATE // 4]).max() > 0.01
+    silent = int(1.9 * 60 / song.mma_tempo * RATE)
+    assert np.abs(first[1, : min(silent, RATE)]).max() < 1e-3  # the drum comes on beat 2
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("I", (0, "maj")), ("bVII", (10, "maj")), ("ii7", (2, "min7")), ("V7", (7, "7")), ("viio", (11, "dim"))]
-)
-def test_roman_numerals(text, expected):
-    assert compose.roman(text) == expected
+@pytest.mark.parametrize("kind", ["own", "solo", "duo", "trio", "drums"])
+def test_every_ensemble_plays(kind, tmp_path):
+    song = own_plan(3)
+    played, styled = arrange.assemble(np.random.default_rng(2), kind, song, tmp_path)
+    channels = [channel for channel, _ in played]
+    assert len(set(channels)) == len(channels)
+    assert not styled  # nobody plays a groove
+    assert all(part.notes for _, part in played)
+    assert all((channel == DRUMS) == (part.role == "drums") for channel, part in played)
 
 
-def test_every_progression_can_be_read():
-    for form in compose.MAJOR_FORMS + compose.MINOR_FORMS:
-        for name in form.replace(",", " ").split():
-            compose.roman(name)
+def test_what_is_not_borne_is_not_told():
+    facts = synth.truth(own_plan(), synth.Window(0.0, 1.0, 10.0))
+    drums, tune = Part("drums", 0, (Note(0, 1, 36, 90),)), Part("melody", 73, (Note(0, 1, 72, 90),))
+    assert not {"tonic", "mode", "keys", "style"} & set(synth.bearable(facts, [drums], True))
+    assert synth.bearable(facts, [drums], True)["chords"] == []
+    assert "chords" not in synth.bearable(facts, [tune], True)
+    assert "tonic" in synth.bearable(facts, [tune], True)
 
 
-def test_groove_files_never_stand_on_both_sides_of_the_split():
-    assert dataclasses.replace(GROOVE, name="RockPlus").held_out == GROOVE.held_out
+def test_levels_are_relative_to_the_mix():
+    t = np.arange(RATE) / RATE
+    loud, quiet = np.sin(440 * t), 0.01 * np.sin(660 * t)
+    rows = np.stack([loud, quiet]).astype(np.float32)
+    db = synth.relative_levels(rows, rows.sum(0))
+    assert db.shape == (2, 25)
+    assert np.abs(db[0]).max() <= 1
+    assert (np.abs(db[1] + 40) <= 1).all()
+    assert synth.family_levels(["piano", "bass"], rows) == {"piano": 0.0, "bass": pytest.approx(-40, abs=0.1)}
 
 
-def test_dense_labels_follow_the_notes():
-    midi = mido.MidiFile(ticks_per_beat=480)
-    track = mido.MidiTrack([mido.Message("note_on", note=57, velocity=90, time=0), mido.Message("note_off", note=57, time=960)])
-    midi.tracks.append(track)
-    row = {"duration": 2.0, "chords": [[0.0, 2.0, 9, "min"]], "beat_s": 0.5, "bar_s": 2.0}
-    labels = frames.dense_labels(row, midi)
-    assert labels["chroma"].shape == (50, 12)
-    assert labels["chroma"][:20, 9].all()
-    assert (labels["root"][:20] == 9).all()
-    assert (labels["root"][40:] == frames.NO_CHORD).all()  # nothing sounds: no chord is asked for
-    assert labels["beat"][0] == 2
+def test_a_mix_keeps_a_lead_near_the_others():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, RATE)).astype(np.float32) * np.array([[0.1], [0.0001]], np.float32)
+    played = [(0, Part("chords", 0, (Note(0, 1, 60, 90),))), (SUNG, Part("melody", SUNG, (Note(0, 1, 60, 90),)))]
+    samples, row = synth.mix(rng, played, rows)
+    assert row["vocals"]
+    assert -18.5 < row["vocals_db"] < 5.5
+    assert row["instruments"] == {"piano": 0.0}
+    assert len(samples) == RATE
 
 
-def test_rendering_is_deterministic_and_resumes(tmp_path):
-    font = Path(synth.SOUNDFONTS["TimGM6mb"][0])
-    if shutil.which("fluidsynth") is None or not font.exists():
-        pytest.skip("fluidsynth or its soundfont TimGM6mb is not installed")
-    midi = mido.MidiFile(ticks_per_beat=480)
-    midi.tracks.append(mido.MidiTrack([mido.Message("note_on", note=60, velocity=90), mido.Message("note_off", note=60, time=960)]))
-    sounds = [synth.render(midi, "TimGM6mb", np.random.default_rng(1)) for _ in range(2)]
-    assert np.array_equal(*sounds)
-    assert np.abs(sounds[0]).max() > 0.1
+@pytest.mark.parametrize("seed", range(12))
+def test_no_music_bears_nothing(seed):
+    samples, row = synth.no_music(np.random.default_rng(seed), 2.0)
+    assert len(samples) == 2 * RATE
+    assert np.abs(samples).max() <= 1
+    assert not {"tonic", "tempo", "meter"} & set(row)
+    assert row["chords"] == []
+    assert row["music"] is False
+
+
+def test_a_clip_without_mma_is_a_function_of_its_seed(tmp_path, monkeypatch):
+    needs_player()
+    monkeypatch.setattr(synth, "KINDS", {"duo": 1.0})
+    monkeypatch.setattr(synth, "LENGTHS", ((1.0, 3.0, 3.0),))
+    monkeypatch.setattr(synth, "TRAIN_FONTS", (("TimGM6mb", 1.0),))
+    configs = [synth.SynthConfig(tmp_path / name, tmp_path, 1) for name in "ab"]
+    rows = [synth.render_clip(np.random.default_rng(4), 0, config) for config in configs]
+    assert rows[0] == rows[1]
+    audio = [(config.out / "train" / "audio" / "000000.flac").read_bytes() for config in configs]
+    assert audio[0] == audio[1]
+
+
+def test_families_have_names_for_what_is_played():
+    assert Part("chords", 71, ()).family == "woodwind"  # a clarinet is no saxophone
+    assert Part("chords", 52, ()).family == "choir"
+    assert Part("drums", 8, ()).family == "drums"
+    assert Part("melody", SUNG, ()).family == "vocals"
+    assert Part("chords", 127, ()).family is None
+    assert set(parts.FAMILY_PROGRAMS) == set(parts.FAMILIES)
 
 
 def test_a_cut_manifest_line_is_made_again(tmp_path):
