@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mflamingo_cli.commands.options import HELP_OPTIONS
-from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from mflamingo_cli.train.stages import StageConfig
@@ -21,9 +19,10 @@ app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTI
 data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
 app.add_typer(data_app)
 
+STAGES = ("ears-short", "ears-long", "ears-real", "text", "speech", "joint", "think")  # the order of training
 Work = Annotated[Path, typer.Option("--work", help="Folder of everything that training makes: data, base, runs.", file_okay=False)]
 Config = Annotated[
-    str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: ears-short, ears-long, text, speech.")
+    str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: " + ", ".join(STAGES) + ".")
 ]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 WORK = Path("mflamingo-train")
@@ -59,13 +58,16 @@ def synth(
 ) -> None:
     """Render songs whose tempo, key, chords and notes are known. Needs fluidsynth and soundfonts; goes on where it was stopped."""
     _need_extra()
-    from mflamingo_cli.train.frames import prepare
+    from mflamingo_cli.core.mel import LogMel
+    from mflamingo_cli.train.frames import MINI_MEL, Clip, make_caches, prepare
     from mflamingo_cli.train.synth import SynthConfig, generate
 
-    config = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed)
+    config, log_mel = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed), LogMel(MINI_MEL)
     try:
         for count, row in enumerate(generate(config, jobs), 1):
-            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {row['groove']}", file=sys.stderr)
+            make_caches(Clip(row, work / "data" / split), log_mel)
+            what = row.get("groove") or row["ensemble"]
+            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {what}", file=sys.stderr)
         ready = sum(1 for _ in prepare(work / "data" / split))
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on in {work}", file=sys.stderr)
@@ -100,18 +102,24 @@ def recordings(
 
 
 @app.command("sft", context_settings=HELP_OPTIONS)
-def sft(config: Config, work: Work = WORK) -> None:
+def sft(
+    config: Config,
+    device: Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, mps.")] = "auto",
+    work: Work = WORK,
+) -> None:
     """Train one stage from its file; goes on from its last checkpoint when run again."""
     _need_extra()
+    import torch
+
     from mflamingo_cli.train.stages import run
 
     stage = _stage(config)
-    if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core
-        import torch
-
-        torch.distributed.init_process_group("gloo")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core or GPU
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        for report in run(work, stage):
+        for report in run(work, stage, device):
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
             print(
                 f"{stage.name} {report.step + 1}/{stage.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}",
@@ -125,30 +133,51 @@ def sft(config: Config, work: Work = WORK) -> None:
 
 @app.command("eval", context_settings=HELP_OPTIONS)
 def evaluate(
-    model: Annotated[Path, typer.Option("--model", help="A checkpoint directory to measure.", exists=True, file_okay=False)],
-    split: Annotated[str, typer.Option("--split", help="The clips to hear: dev or test.")] = "test",
-    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="A checkpoint directory to measure.", exists=True, file_okay=False)] = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Clips to hear; may be given again. [default: test, real-test]")
+    ] = None,
+    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many of each split.")] = None,
     seconds: Annotated[
         list[float] | None, typer.Option("--seconds", help="Hear so much of each clip; may be given again. [default: 20]")
     ] = None,
     anywhere: Annotated[bool, typer.Option("--anywhere", help="Excerpts from anywhere in a clip, not from its start.")] = False,
-    facts: Annotated[int, typer.Option("--facts", min=0, help="How many captions with facts in the prompt.")] = 400,
-    heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as ears-long.")] = None,
-    baseline: Annotated[int, typer.Option("--baseline", min=0, help="Of how many clips librosa estimates the key too.")] = 0,
+    only: Annotated[str, typer.Option("--only", metavar="GROUP,…", help="Only these groups of figures; an unknown one lists all.")] = "",
+    captions: Annotated[int, typer.Option("--captions", min=0, help="How many captions of each split are read back.")] = 160,
+    facts: Annotated[
+        int, typer.Option("--facts", min=0, help="How many captions with random facts, of each split and without audio.")
+    ] = 200,
+    heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as joint.")] = None,
+    baseline: Annotated[str, typer.Option("--baseline", metavar="NAME,…", help="Estimators beside: measure, librosa, musicnn.")] = "",
+    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="How many clips of each split they hear.")] = 100,
+    markdown: Annotated[
+        list[Path] | None, typer.Option("--markdown", help="Measure nothing: make tables of these files of --json.", exists=True)
+    ] = None,
     work: Work = WORK,
     as_json: Json = False,
 ) -> None:
-    """Measure keys, chords, copied facts and honesty, each beside the best constant answer."""
-    _need_extra()
-    from mflamingo_cli.train.evaluate import EvalConfig, report
+    """Measure what a model says of music that it never heard, beside truth, the best constant answers, chance and other estimators."""
+    if markdown:
+        _need_extra()
+        from mflamingo_cli.train.evaluate import table
 
-    for score in report(model, work, EvalConfig(split, clips, tuple(seconds or (20.0,)), anywhere, facts, heads, baseline)):
-        if as_json:
-            print(json.dumps({**asdict(score), "error": score.error, "claimed": score.claimed}), flush=True)
-            continue
-        constant = "" if score.constant is None else f"{score.constant:.3f}"
-        claim = "  claimed" if score.claimed else ""
-        print(f"{score.name:<44} {score.value:.3f} ±{score.error:.3f}  constant {constant:<6} n={score.n}{claim}", flush=True)
+        print("\n".join(table.markdown(table.read(markdown))))
+        return
+    if model is None:
+        raise UsageError("nothing to measure: give a checkpoint directory with --model, or earlier results with --markdown")
+    _need_extra()
+    from mflamingo_cli.train.evaluate import EvalConfig, report, table
+
+    config = EvalConfig(
+        tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, _names(only), captions, facts, heads,
+        _names(baseline), baseline_clips,
+    )  # fmt: skip
+    for score in report(model, work, config):
+        print(table.line(score) if as_json else table.row(score), flush=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 @app.command("export", context_settings=HELP_OPTIONS)

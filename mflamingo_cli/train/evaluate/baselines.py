@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -21,10 +22,11 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.measure.facts import Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.train.evaluate import music, truth
 from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
-from mflamingo_cli.train.evaluate.scores import Score
-from mflamingo_cli.train.evaluate.spoken import family_scores, meter_scores, style_scores
+from mflamingo_cli.train.evaluate.scores import Score, auc, micro_f1, resampled
+from mflamingo_cli.train.evaluate.spoken import family_rows, family_scores, meter_scores, style_scores
 from mflamingo_cli.train.evaluate.truth import Item, remembered
-from mflamingo_cli.train.frames import Clip
+from mflamingo_cli.train.frames import TAG_NAMES, Clip
+from mflamingo_cli.train.heard import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
 
 LIBROSA_RATE = 22_050  # its default
 LIBROSA_HOP = 512
@@ -44,8 +46,9 @@ class Guess:
     tempo: float | None = None
     meter: str | None = None
     chords: list[music.Span] | None = None
-    families: list[str] | None = None
+    families: dict[str, float] | None = None  # how clearly each is heard; 1 is sure
     genres: list[str] | None = None
+    voice: float | None = None  # how likely somebody sings
 
 
 # --- measure ---------------------------------------------------------------------------------------------------------
@@ -139,9 +142,38 @@ def template_chords(chroma: np.ndarray) -> list[music.Span]:
     return [(a * LIBROSA_HOP / LIBROSA_RATE, b * LIBROSA_HOP / LIBROSA_RATE, names[path[a]]) for a, b in pairwise(edges)]
 
 
+# --- musicnn -----------------------------------------------------------------------------------------------------------
+
+MARGINS = (0.1, 0.25, 0.5, 1.0)  # of being sure: where musicnn is cut, whichever serves it best
+
+
+def _by_musicnn(work: Path) -> Callable[[Item], Guess]:
+    """The tags of a published model as families and styles: the tables that label recordings, read on synthetic clips."""
+    from mflamingo_cli.train.teachers import VOCALISTS, VOICE, Tagger, fetch_musicnn
+
+    tagger = Tagger(fetch_musicnn(work / "teachers"))
+
+    def estimate(item: Item) -> Guess:
+        made = remembered(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(_samples(item))[1].mean(axis=0).tolist())
+        tags = dict(zip(TAG_NAMES, made, strict=True))
+        genres = {name: margin for name, margin in _margins(tags, GENRE_TAGS).items() if name in STYLES}
+        voice = sum(max(tags[name] for name in names) for names in (VOICE, VOCALISTS))
+        return Guess(families=_margins(tags, INSTRUMENT_TAGS), genres=sorted(genres, key=lambda name: -genres[name]), voice=voice)
+
+    return estimate
+
+
+def _margins(tags: Mapping[str, float], table: Tagged) -> dict[str, float]:
+    return {name: max(tags[tag] for tag in names) / sure for name, (names, sure, _) in table.items()}
+
+
 # --- jobs ----------------------------------------------------------------------------------------------------------------
 
-ESTIMATORS: dict[str, Callable[[Item], Guess]] = {"measure": _by_measure, "librosa": _by_librosa}
+ESTIMATORS: dict[str, Callable[[Path], Callable[[Item], Guess]]] = {  # from the work folder
+    "measure": lambda work: _by_measure,
+    "librosa": lambda work: _by_librosa,
+    "musicnn": _by_musicnn,
+}
 TEACHERS = {"measure", "musicnn"}  # they made the labels of the recordings, and say nothing about them here
 SECTIONS_FROM_S = 45.0  # clips shorter than that have no form to find
 
@@ -151,6 +183,7 @@ class Baseline:
     """An estimator on the first `limit` excerpts."""
 
     name: str
+    estimate: Callable[[Item], Guess]
     limit: int
     items: list[Item] = field(default_factory=list)
     guesses: list[Guess] = field(default_factory=list)
@@ -160,22 +193,33 @@ class Baseline:
         for item in items:
             if len(self.items) < self.limit and not (item.recording and self.name in TEACHERS):
                 self.items.append(truth.without_tokens(item))
-                self.guesses.append(ESTIMATORS[self.name](item))
+                self.guesses.append(self.estimate(item))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures of everything that it says and whose truth is known."""
         where = {**where, "system": self.name}
+        if self.name == "musicnn":
+            yield from self._tagged(where)
+            return
         yield from music.key_scores("key", *self._pairs(_own_key, lambda g: g.key), **where)
         yield from music.tempo_scores("tempo", *self._pairs(truth.tempo_truth, lambda g: g.tempo), **where)
         if self.name == "measure":
             yield from meter_scores("meter", *self._pairs(lambda i: i.heard.get("meter"), lambda g: g.meter), **where)
             yield from self._sections(where)
-        if any(guess.chords for guess in self.guesses):
-            pairs = self._pairs(truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
-            yield from music.chord_sequence_scores("chords", *pairs, **where)
-        if any(guess.families is not None for guess in self.guesses):
-            yield from family_scores("instruments", *self._pairs(truth.families_truth, lambda g: g.families or []), **where)
-            yield from style_scores("style", *self._pairs(truth.style_truth, lambda g: g.genres or []), **where)
+        pairs = self._pairs(truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
+        yield from music.chord_sequence_scores("chords", *pairs, **where)
+
+    def _tagged(self, where: dict[str, Any]) -> Iterator[Score]:
+        true, heard = self._pairs(truth.families_truth, lambda g: g.families)
+        cuts = [[[name for name, margin in margins.items() if margin >= cut] for margins in heard] for cut in MARGINS]
+        if true:
+            yield from family_scores(
+                "instruments", true, max(cuts, key=lambda said: micro_f1(family_rows(true, said).sum(axis=1))), **where
+            )
+        yield from style_scores("style", *self._pairs(truth.style_truth, lambda g: g.genres), **where)
+        voices = self._pairs(truth.vocals_truth, lambda g: g.voice)
+        if voices[0]:
+            yield resampled("vocals, AUC", np.column_stack(voices), auc, 0.5, 0.5, **where)
 
     def _pairs(self, true: Callable[[Item], Any], claim: Callable[[Guess], Any]) -> tuple[list[Any], list[Any]]:
         found = [(t, claim(guess)) for item, guess in zip(self.items, self.guesses, strict=True) if (t := true(item)) is not None]
@@ -195,10 +239,7 @@ def _own_key(item: Item) -> tuple[int, str] | None:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Say what a baseline lacks before anything is heard."""
-    for name in names:
-        if name == "librosa":
-            try:
-                import librosa  # noqa: F401
-            except ImportError as error:
-                raise ModelError("the baseline librosa is not installed; try `pip install librosa`, or leave it out") from error
+    """Say what is missing before anything is heard."""
+    for name in ("mir_eval", *(name for name in names if name == "librosa")):
+        if importlib.util.find_spec(name) is None:
+            raise ModelError(f"{name} is not installed, and evaluation needs it; try `pip install {name}`")

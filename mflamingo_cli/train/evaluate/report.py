@@ -63,7 +63,7 @@ EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
     "key": lambda c, h: [Spoken("key"), Spoken("key against measure")],
     "yesno": lambda c, h: [YesNo()],
     "yesno-facts": lambda c, h: [YesNoOfFacts(c.facts)],
-    "think": lambda c, h: [Thinking()],
+    "think": lambda c, h: [Thinking(c.facts)],
     "unknown": lambda c, h: [Unknown([question.format(m=1, s="30") for question in UNKNOWN])],
     "facts": lambda c, h: [Copying(c.facts)],
     "ear-captions": lambda c, h: [Captions(False, c.captions)],
@@ -92,7 +92,7 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
         where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
         for seconds in config.seconds:
             jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, heads)]
-            jobs += [Baseline(name, config.baseline_clips) for name in config.baselines]
+            jobs += [Baseline(name, ESTIMATORS[name](work), config.baseline_clips) for name in config.baselines]
             yield from _heard(model, speech, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
         jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, heads)]
         yield from _heard(

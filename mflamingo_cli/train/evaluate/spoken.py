@@ -158,12 +158,14 @@ class Spoken:
 class Thinking:
     """The format of reasoning, and whether its answer is the one given without it."""
 
+    limit: int
     tasks: tuple[str, ...] = ("key", "chords", "meter", "instruments", "genre", "vocals")
     formed: list[float] = field(default_factory=list)
     same: list[float] = field(default_factory=list)
 
     def hear(self, listener: Listener, items: Sequence[Item]) -> None:
-        """One question to every item, asked both ways."""
+        """One question to every item, asked both ways, until there are enough."""
+        items = items[: max(self.limit - len(self.formed), 0)]
         tasks = [TASKS[self.tasks[item.row["index"] % len(self.tasks)]] for item in items]
         plain = listener.ask([(i, task.prompt) for i, task in enumerate(tasks)], 48)
         thought = listener.ask([(i, think_prompt(task.prompt)) for i, task in enumerate(tasks)], 160)
@@ -174,5 +176,6 @@ class Thinking:
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
-        yield scores.mean("think format kept", self.formed, **where)
-        yield scores.mean("think answer as without thinking", self.same, **where)
+        if self.formed:
+            yield scores.mean("think format kept", self.formed, **where)
+            yield scores.mean("think answer as without thinking", self.same, **where)

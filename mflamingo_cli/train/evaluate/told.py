@@ -123,6 +123,11 @@ def judge(said: Facts, item: Item, given: Collection[str]) -> dict[str, Verdict]
     return {name: verdict for name, verdict in found.items() if not (item.recording and (name in given or name == "duration"))}
 
 
+def _fair(name: str, verdict: Verdict, given: Collection[str]) -> Verdict:
+    """Nobody misses what only measurement could know and did not find."""
+    return Verdict(verdict.right, verdict.checked) if name in ONLY_MEASURED and name not in given else verdict
+
+
 def _one(claim: str | None, true: Any, agree: Any) -> Verdict:
     if true is None:
         return Verdict()
@@ -200,7 +205,8 @@ class Captions:
         asked = [(i, grounded_prompt(prompt, ground(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
         for item, known, text in zip(items, facts, listener.ask(asked, CAPTION_TOKENS), strict=True):
             said = parse_caption(split_thinking(text).answer or "")
-            self.verdicts.append(judge(said, item, [phrase.split()[0] for phrase in fact_phrases(*known)]))
+            given = [phrase.split()[0] for phrase in fact_phrases(*known)]
+            self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
 
     def scores(self, **where: Any) -> Iterator[Score]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.tasks import grounded_prompt, plain
-from mflamingo_cli.train.answers import FORMS_OF_GENRE, MAKERS, NO, USUAL, YES
+from mflamingo_cli.train.answers import FORMS_OF_GENRE, MAKERS, USUAL
 from mflamingo_cli.train.evaluate import scores, truth
 from mflamingo_cli.train.evaluate.listen import Listener
 from mflamingo_cli.train.evaluate.music import parsed_key
@@ -21,6 +21,7 @@ from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.truth import Item
 from mflamingo_cli.train.given import ground_text, random_facts
 from mflamingo_cli.train.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
+from mflamingo_cli.train.reasons import NO, YES
 
 METERS = ("4/4", "3/4", "6/8")
 OTHER_MODE = {"major": "minor", "minor": "major"}

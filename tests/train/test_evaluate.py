@@ -1,0 +1,381 @@
+"""Figures are what they are called: hand-made cases, mir_eval and scikit-learn's formulas as oracles, statistics under resampling."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+import pytest
+
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.measure.facts import TONICS
+from mflamingo_cli.train.evaluate import music, scores, spoken, table, told, truth, yesno
+from mflamingo_cli.train.evaluate.dense import decoded_chords, family_counts, smoothed, tag_truth
+from mflamingo_cli.train.evaluate.scores import Score
+from mflamingo_cli.train.evaluate.truth import Item
+from mflamingo_cli.train.frames import TAG_NAMES, Clip
+from mflamingo_cli.train.given import random_facts
+from mflamingo_cli.train.harmony import CHORDS, QUALITIES
+
+KEYS = [(tonic, mode) for mode in ("major", "minor") for tonic in range(12)]
+
+
+def item(row: dict, heard: dict[str, str] | None = None, seconds: float = 20.0) -> Item:
+    return Item(Clip({"index": 0, "duration": 30.0, **row}, Path()), 0.0, seconds, np.zeros((0, 4), np.float16), heard or {})
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_key_weights_are_those_of_mir_eval_for_all_pairs() -> None:
+    for left, right in itertools.product(KEYS, KEYS):
+        names = [f"{TONICS['major'][tonic]} {mode}" for tonic, mode in (left, right)]
+        assert music.mirex(left, right) == mir_eval.key.weighted_score(*names), names
+
+
+def test_chance_is_what_a_random_key_reaches() -> None:
+    assert np.mean([music.mirex(KEYS[5], claim) for claim in KEYS]) == pytest.approx(music.MIREX_CHANCE)
+
+
+def test_a_key_nobody_names_is_wrong_and_the_constant_is_the_commonest() -> None:
+    exact, mirex = music.key_scores("key", [(0, "major"), (0, "major"), (9, "minor")], [(0, "major"), None, (0, "major")])
+    assert exact.value == pytest.approx(1 / 3)
+    assert exact.constant == pytest.approx(2 / 3)
+    assert mirex.value == pytest.approx((1 + 0 + 0.3) / 3)
+    assert mirex.constant == pytest.approx((1 + 1 + 0.3) / 3)
+
+
+# --- tempo, meter ------------------------------------------------------------------------------------------------------
+
+
+def test_tempo_is_right_within_four_percent_and_its_octaves_count_apart() -> None:
+    first, second = music.tempo_scores("tempo", [100.0, 100.0, 90.0, 90.0], [103.9, 50.0, 180.0, None])
+    assert first.value == 0.25
+    assert second.value == 0.75
+
+
+def test_meter_is_the_mean_recall_of_its_classes() -> None:
+    (score,) = spoken.meter_scores("meter", ["4/4"] * 8 + ["3/4"] * 2, ["4/4"] * 8 + ["4/4", "3/4"])
+    assert score.value == pytest.approx((1 + 0.5) / 2)
+    assert score.constant == 0.5
+    (constant,) = spoken.meter_scores("meter", ["4/4"] * 8 + ["3/4"] * 2, ["4/4"] * 10)
+    assert not constant.claimed
+
+
+# --- chords ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_chord_of_the_generator_is_a_chord_to_mir_eval() -> None:
+    for root, name in itertools.product(range(12), CHORDS):
+        encoded_root, semitones, _ = mir_eval.chord.encode(music.harte(root, name))
+        assert encoded_root == root
+        tones = {tone % 12 for tone in CHORDS[name].tones}
+        assert {0, *np.flatnonzero(semitones)} <= tones | {2, 10}  # a ninth's seventh is told apart nowhere here
+
+
+def test_what_no_chord_covers_is_silence_or_unknown() -> None:
+    chords = [[1.0, 3.0, 9, "min"], [3.0, 9.0, 5, "maj"]]
+    assert music.chord_spans(chords, 2.0, 12.0, "X") == [(0.0, 1.0, "A:min"), (1.0, 7.0, "F:maj"), (7.0, 10.0, "X")]
+    assert music.chord_spans(chords, 0.0, 2.0, "N") == [(0.0, 1.0, "N"), (1.0, 2.0, "A:min")]
+
+
+def test_chord_agreement_is_the_share_of_time() -> None:
+    true = [(0.0, 6.0, "C:maj"), (6.0, 8.0, "A:min7"), (8.0, 10.0, "X")]
+    claim = [(0.0, 3.0, "C:7"), (3.0, 10.0, "A:min")]
+    found = music.chord_agreement(true, claim)
+    assert found["majmin"] == pytest.approx(5 / 8)
+    assert found["root"] == pytest.approx(5 / 8)
+    assert found["sevenths"] == pytest.approx(0 / 8)
+
+
+def test_the_constant_chord_is_the_one_that_sounds_longest() -> None:
+    truths = [[(0.0, 6.0, "C:maj7"), (6.0, 8.0, "A:min")], [(0.0, 8.0, "C:maj")]]
+    majmin, *_ = music.chord_sequence_scores("chords", truths, [[(0.0, 8.0, "A:min")]] * 2)
+    assert majmin.value == pytest.approx((2 / 8 + 0) / 2)
+    assert majmin.constant == pytest.approx((6 / 8 + 1) / 2)
+
+
+def test_chords_are_read_from_frames_and_a_slip_of_one_frame_is_smoothed_away() -> None:
+    root, quality = np.full((50, 13), -4.0), np.full((50, len(QUALITIES)), -4.0)
+    root[:25, 0], root[25:, 12], quality[:, QUALITIES.index("min")] = 4, 4, 4
+    root[10], root[10, 7] = -4.0, 4
+    assert decoded_chords(root, quality) == [(0.0, 1.0, "C:min"), (1.0, 2.0, "N")]
+
+
+def test_smoothing_keeps_a_constant() -> None:
+    logits = np.tile(np.array([2.0, 0.0, -1.0]), (20, 1))
+    assert np.allclose(np.exp(smoothed(logits)).sum(axis=1), 1)
+
+
+def test_main_chords_are_compared_as_sets_without_spelling() -> None:
+    f1, first = music.chord_scores("chords", [["Db", "Gb"], ["C"]], [["C#", "A"], []])
+    assert f1.value == pytest.approx((2 * 1 / 4 + 0) / 2)
+    assert first.value == 0.5
+
+
+# --- sections ----------------------------------------------------------------------------------------------------------
+
+
+def test_boundaries_are_scored_as_mir_eval_scores_them() -> None:
+    assert music.boundary_f([10.0, 20.0], [11.0, 40.0], 60.0, 3.0) == pytest.approx(0.5)
+    assert music.boundary_f([10.0, 20.0], [11.0, 40.0], 60.0, 0.5) == 0
+    assert music.boundary_f([10.0, 20.0], [10.0, 20.0], 60.0, 0.5) == 1
+
+
+# --- statistics ----------------------------------------------------------------------------------------------------------
+
+
+def test_auc_is_the_chance_that_a_positive_ranks_above_a_negative() -> None:
+    rng = np.random.default_rng(0)
+    truths, values = rng.random(60) < 0.4, rng.integers(0, 6, 60)
+    pairs = [(p > n) + 0.5 * (p == n) for p in values[truths] for n in values[~truths]]
+    assert scores.auc(np.column_stack([truths, values])) == pytest.approx(np.mean(pairs))
+    assert math.isnan(scores.auc(np.array([[1, 0.3], [1, 0.4]])))
+
+
+def test_average_precision_by_hand() -> None:
+    assert scores.average_precision(np.array([True, False, True, False]), np.array([4, 3, 2, 1])) == pytest.approx((1 + 2 / 3) / 2)
+    assert scores.average_precision(np.array([True, False]), np.array([1, 1])) == 0.5  # a tie is no knowledge
+
+
+def test_a_constant_score_reaches_no_more_than_the_base_rate() -> None:
+    truths = np.array([[1.0, np.nan], [0, 1], [0, 0], [0, 0], [1, 0]])
+    rows = np.hstack([truths, np.zeros_like(truths)])
+    assert scores.base_rate(rows) == pytest.approx((2 / 5 + 1 / 4) / 2)
+    assert scores.mean_average_precision(rows) <= scores.base_rate(rows) + 1e-9
+
+
+def test_micro_f1_is_pooled() -> None:
+    assert scores.micro_f1(np.array([[2, 1, 0], [0, 1, 3]])) == pytest.approx(2 * 2 / (2 * 2 + 2 + 3))
+
+
+def test_an_ability_is_claimed_only_when_clearly_better_than_its_constant() -> None:
+    rng = np.random.default_rng(1)
+    truths = rng.random(200) < 0.5
+    good, bad = np.column_stack([truths, rng.random(200) < 0.8]), np.column_stack([truths, rng.random(200) < 0.53])
+    assert scores.resampled("x", good, scores.balanced_accuracy, 0.5).claimed
+    assert not scores.resampled("x", bad, scores.balanced_accuracy, 0.5).claimed
+    assert not scores.mean("x", [1.0] * 3, [1.0] * 3).claimed
+
+
+def test_the_error_of_a_resampled_mean_is_that_of_its_formula() -> None:
+    values = (np.random.default_rng(2).random(400) < 0.3).astype(float)
+    rows = np.column_stack([values, np.ones(400)])
+    assert scores.resampled("x", rows, scores.share).error == pytest.approx(scores.mean("x", list(values)).error, rel=0.2)  # 200 resamples
+
+
+# --- instruments, styles, vocals, tags -----------------------------------------------------------------------------------
+
+
+def test_families_nobody_is_sure_of_are_neither_right_nor_wrong() -> None:
+    truths = [(frozenset({"piano", "drums"}), frozenset({"sax"}))]
+    micro, *_ = spoken.family_scores("instruments", truths, [["piano", "organ", "sax"]])
+    assert micro.value == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+
+
+def test_the_constant_of_families_is_the_best_fixed_set() -> None:
+    truths = [(frozenset({"piano", "drums"}), frozenset(truth.NAMED_FAMILIES) - {"piano", "drums"})] * 3
+    truths += [(frozenset({"drums", "sax"}), frozenset(truth.NAMED_FAMILIES) - {"drums", "sax"})]
+    assert spoken.best_families(truths) == ["drums", "piano"]
+
+
+@pytest.mark.parametrize(
+    ("text", "families"),
+    [
+        ("piano, bass, drums", ["piano", "bass", "drums"]),
+        ("piano bass drums", ["piano", "bass", "drums"]),
+        ("A saxophone, drum kit and strings.", ["sax", "drums", "strings"]),
+        ("Guitars", ["guitar"]),
+        ("I cannot tell that from the sound.", []),
+        ("", []),
+    ],
+)
+def test_families_are_read_from_answers(text: str, families: list[str]) -> None:
+    assert truth.families_in(text) == families
+
+
+def test_a_clip_has_one_style_and_a_recording_three() -> None:
+    truths, claims = [["jazz"], ["folk", "country"]], [["Jazz", "rock"], ["country", "rock", "folk"]]
+    assert [s.value for s in spoken.style_scores("style", truths, claims)] == [0.5]
+    assert [s.value for s in spoken.style_scores("style", truths, claims, clips="recordings")] == [1.0]
+
+
+def test_counts_of_families_pass_over_unknown_tokens() -> None:
+    labels = np.full((3, 12), 255, np.uint8)
+    labels[:, 0], labels[:, 1] = 1, 0
+    marks, known = family_counts(labels, np.where(np.arange(12) < 3, 1.0, -1.0)[None].repeat(3, 0))
+    assert marks.sum(axis=0).tolist() == [3, 3, 0]
+    assert known.sum(axis=0).tolist() == [3, 3]
+
+
+def test_tags_between_yes_and_no_are_unknown() -> None:
+    labels = np.zeros((4, len(TAG_NAMES)), np.uint8)
+    labels[:, 0], labels[:, 1], labels[:, 2] = 128, 40, 255
+    found = tag_truth(labels)
+    assert found[0] == 1
+    assert math.isnan(found[1])
+    assert math.isnan(found[2])
+    assert found[3] == 0
+
+
+# --- truths ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_has_a_key_only_where_both_estimators_agree() -> None:
+    recorded = {"kind": "recording", "tonic": 9, "mode": "minor"}
+    assert truth.key_truth(item({**recorded, "key2": [9, "minor"]})) == (9, "minor")
+    assert truth.key_truth(item({**recorded, "key2": [0, "major"]})) is None
+    assert truth.key_truth(item(recorded)) is None
+    assert truth.measured_key(item(recorded)) == (9, "minor")
+    assert truth.key_truth(item({"tonic": 9, "mode": "minor"}, {"key": "A minor"})) == (9, "minor")
+
+
+def test_what_takes_long_is_made_once(tmp_path: Path) -> None:
+    clip, calls = Clip({"index": 3}, tmp_path), []
+    for _ in range(2):
+        assert truth.remembered(clip, "x", lambda: calls.append(1) or {"a": [1.5, None]}) == {"a": [1.5, None]}
+    assert calls == [1]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+# --- captions --------------------------------------------------------------------------------------------------------------
+
+ROW = {
+    "tempo": 100.0, "tonic": 9, "mode": "minor", "style": "jazz", "duration": 40.0, "meter": "3/4",
+    "sections": [[0, 20, "A"], [20, 40, "B"]], "chords": [[0, 10, 9, "min7"], [10, 40, 5, "maj"]],
+}  # fmt: skip
+HEARD = {
+    "key": "A minor", "chords": "Am F", "meter": "3/4", "instruments": "piano drums", "absent": "sax", "genre": "jazz", "vocals": "no",
+}  # fmt: skip
+
+
+def test_a_true_caption_has_only_true_claims() -> None:
+    said = {**HEARD, "tempo": "101", "duration": "40", "form": "A 0:00 B 0:21", "chords": "Am7 F"}
+    verdicts = told.judge(said, item(ROW, HEARD, 40.0), ())
+    assert {name: verdict.right == verdict.checked for name, verdict in verdicts.items()} == dict.fromkeys(verdicts, True)
+    assert sum(verdict.said for verdict in verdicts.values()) == sum(verdict.true for verdict in verdicts.values())
+
+
+@pytest.mark.parametrize(
+    ("claim", "right", "checked"),
+    [
+        ({"tempo": "50"}, 0, 1),
+        ({"key": "C major"}, 0, 1),
+        ({"chords": "Am C"}, 1, 2),
+        ({"form": "A 0:00 B 0:31"}, 0, 1),
+        ({"instruments": "piano sax organ"}, 1, 2),
+        ({"genre": "rock"}, 0, 1),
+        ({"vocals": "yes"}, 0, 1),
+        ({"duration": "50"}, 0, 1),
+        ({}, 0, 0),
+    ],
+)
+def test_a_false_claim_is_checked_and_wrong(claim: dict[str, str], right: int, checked: int) -> None:
+    verdicts = told.judge(claim, item(ROW, HEARD, 40.0), ()).values()
+    assert (sum(v.right for v in verdicts), sum(v.checked for v in verdicts)) == (right, checked)
+
+
+def test_what_the_teacher_measured_proves_nothing_about_a_recording() -> None:
+    row = {**ROW, "kind": "recording", "key2": [9, "minor"]}
+    verdicts = told.judge({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))
+    assert not {"key", "meter", "duration"} & set(verdicts)
+    assert verdicts["genre"].right == 1
+
+
+def test_copied_facts_are_exact_and_a_changed_one_is_noticed() -> None:
+    from mflamingo_cli.train.captions import caption
+
+    rng = np.random.default_rng(4)
+    for index in range(40):
+        facts, style = random_facts(rng, 1.0), told.STYLES[index % 4]
+        text = caption(style, facts)
+        assert all(told.copied(text, facts, style).values()), (facts, text)
+        assert not told.invented(text, facts)
+        other = {**facts, "tempo": "61.7" if facts["tempo"] != "61.7" else "61"}
+        assert not told.copied(text, other, style)["tempo"]
+        assert told.invented(text, other)
+        assert told.invented(text, {name: value for name, value in facts.items() if name != "duration"})
+
+
+def test_times_of_a_form() -> None:
+    assert told.form_starts("A 0:00 B 1:02 C 1:00:05") == [0, 62, 3605]
+
+
+def test_noises_have_no_part_that_is_not_a_number() -> None:
+    sounds = told.noises(4.0, 1)
+    assert len(sounds) == 6
+    assert all(np.isfinite(sound).all() and 0.1 < np.abs(sound).max() <= 0.21 for sound in sounds)
+
+
+# --- yes and no --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in yesno.KINDS if kind not in ("is_sung", "is_instrumental")])
+def test_of_every_kind_one_statement_is_true_and_one_false(kind: str) -> None:
+    heard = {**HEARD, "not_genre": "metal, waltz"}
+    for seed in range(20):
+        found = yesno.asked(np.random.default_rng(seed), item(ROW, heard), kind)
+        assert [question.true for question in found] == [True, False]
+        assert found[0].text != found[1].text
+        assert "{" not in found[0].text + found[1].text
+
+
+def test_singing_and_playing_are_asked_both_ways() -> None:
+    rng = np.random.default_rng(0)
+    assert [q.true for q in yesno.asked(rng, item(ROW, HEARD), "is_sung")] == [False]
+    assert [q.true for q in yesno.asked(rng, item(ROW, HEARD), "is_instrumental")] == [True]
+    assert not yesno.asked(rng, item(ROW, {}), "is_sung")
+
+
+@pytest.mark.parametrize("kind", yesno.FACT_KINDS)
+def test_questions_about_given_facts_are_answered_both_ways(kind: str) -> None:
+    found = [yesno.asked_of_facts(np.random.default_rng(seed), kind) for seed in range(80)]
+    assert {question.true for question in found if question} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [("Yes.", True), ("no, it is not", False), ("It may be.", None), ("", None), ("Yesterday", None)]
+)
+def test_an_answer_is_its_first_word(text: str, answer: bool | None) -> None:
+    assert yesno.parsed(text) is answer
+
+
+def test_the_commonest_answer_to_each_question_sees_through_a_lopsided_set() -> None:
+    rows = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], dtype=float)
+    assert yesno.blind(rows, ["drums", "drums", "sax", "sax"]) == 1
+    assert yesno.blind(rows, ["drums", "sax", "drums", "sax"]) == 0.5
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_read_back_and_become_tables(tmp_path: Path) -> None:
+    known = [
+        Score("key, exact", 0.75, 100, 0.04, 0.1, 0.04, 1 / 24, seconds=20.0),
+        Score("key, exact", 0.45, 80, 0.05, 0.1, 0.05, 1 / 24, clips="recordings", seconds=20.0),
+        Score("key, exact", 0.8, 50, 0.05, 0.1, 0.05, system="librosa", seconds=20.0),
+        Score("instrument tags, mAP", 0.5, 60, 0.03, 0.2, 0.03, system="encoder head", clips="recordings", seconds=20.0),
+        Score("vocals, AUC", math.nan, 3, math.nan, 0.5, clips="recordings", seconds=20.0),
+    ]
+    path = tmp_path / "run.jsonl"
+    path.write_text("".join(table.line(score) + "\n" for score in known), encoding="utf-8")
+    assert json.loads(path.read_text().splitlines()[0])["interval"] == pytest.approx([0.75 - 1.96 * 0.04, 0.75 + 1.96 * 0.04])
+    scored = table.read([path])
+    assert scored[:4] == known[:4]
+    text = "\n".join(table.markdown(scored))
+    assert "| key, exact | synth | 0.7 | **0.750 ± 0.040** | 0.1 | 100 | met |" in text
+    assert "| key, exact | recordings | 0.5 | **0.450 ± 0.050** | 0.1 | 80 | missed |" in text
+    assert "2 x constant = 0.4" in text
+    assert "| vocals, AUC | recordings | 0.85 | not measured |" in text
+    assert "| key, exact | librosa | 20 s | **0.800 ± 0.050** |" in text
+
+
+def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text('{"value": 1}\n')
+    with pytest.raises(UsageError, match="not a line of"):
+        table.read([path])
