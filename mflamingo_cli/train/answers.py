@@ -16,11 +16,11 @@ from mflamingo_cli.train.questions import CHOICE, COUNTED, ORDINALS, PLURALS, SP
 from mflamingo_cli.train.reasons import NO, YES, Exchange, plain, trace, unanswered, undecided, value_of, worded
 
 EARS_METERS = ("4/4", "3/4", "6/8")  # what ears are taught to tell apart
-USUAL = {  # share of clips an instrument is heard in: a rare one is asked for rather where it is, a common one where it is not
-    "piano": 0.45, "mallets": 0.15, "organ": 0.15, "guitar": 0.4, "bass": 0.7, "strings": 0.3, "choir": 0.1, "brass": 0.15, "sax": 0.1,
-    "woodwind": 0.1, "synth": 0.2, "drums": 0.7,
+USUAL = {  # share of excerpts an instrument is heard in: a rare one is asked for rather where it is, a common one where it is not
+    "piano": 0.3, "mallets": 0.13, "organ": 0.2, "guitar": 0.28, "bass": 0.53, "strings": 0.23, "choir": 0.12, "brass": 0.2, "sax": 0.08,
+    "woodwind": 0.06, "synth": 0.2, "drums": 0.5,
 }  # fmt: skip
-SUNG_ASKED = 0.6  # of clips without a voice, when asked for one: voices are the rarer
+SUNG_ASKED = 0.2  # of clips without a voice, when asked for one: voices are the rarer
 FORMS_OF_GENRE = {"waltz": "a waltz", "march": "a march", "ballad": "a ballad"}
 
 # --- counts, sections, comparisons --------------------------------------------------------------------------------------

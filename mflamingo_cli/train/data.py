@@ -199,6 +199,6 @@ def random_heard(rng: np.random.Generator) -> Facts:
         "genre": ", ".join(genres[:kinds]),
         "not_genre": ", ".join(genres[kinds : kinds + 8]),
         "mood": ", ".join(str(name) for name in rng.permutation(list(MOOD_TAGS))[: int(rng.integers(1, 3))]),
-        "vocals": str(rng.choice(["yes", "no"])),
+        "vocals": str(rng.choice(["yes", "no"], p=[1 / 6, 5 / 6])),
     }
     return {name: value for name, value in heard.items() if rng.random() < 0.8}

@@ -15,12 +15,13 @@ from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.tasks import GROUND_CHORDS
 from mflamingo_cli.train.compose import key_flats, pitch_name
 from mflamingo_cli.train.frames import TAG_NAMES, TOKEN_S
-from mflamingo_cli.train.given import Facts
+from mflamingo_cli.train.given import MEASURED_ROOTS, Facts
 from mflamingo_cli.train.synth import FAMILIES
 
 INSTRUMENTS = (*FAMILIES, "drums")  # columns of the dense labels `families`
 UNKNOWN = 255  # a dense label that nobody is sure of
 LONG_ENOUGH_S = 0.2  # a chord shorter than this in an excerpt is not asked for
+ASIDE = 0.1  # of an excerpt: another key that long makes it one without a key
 PLAYED = 0.12  # of an excerpt: an instrument heard this long is there
 LOUDER_DB = 6.0  # than another instrument: clearly in front of it
 SUNG_S = 1.5  # of singing make an excerpt sung
@@ -89,7 +90,9 @@ MAX_GENRES, MAX_MOODS = 3, 2
 
 
 def heard_of(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], start: float, end: float) -> Facts:
-    """What can be asked of an excerpt of a clip; empty where the clip is nothing one could ask about."""
+    """What can be asked of an excerpt of a clip; empty where it is no music."""
+    if row.get("music") is False:
+        return {}
     span = slice(round(start / TOKEN_S), max(round(end / TOKEN_S), round(start / TOKEN_S) + 1))
     recorded = row.get("kind") == "recording"
     heard = _harmony(row, start, end) | ({"meter": row["meter"]} if row.get("meter") else {})
@@ -101,21 +104,28 @@ def heard_of(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], start: fl
 
 
 def _harmony(row: Mapping[str, Any], start: float, end: float) -> Facts:
-    """Key, and the (up to four) longest chords as triads in order of first sound; a key that a second estimator denies is left out."""
-    if "tonic" not in row:
-        return {}
-    tonic, mode = row["tonic"], row["mode"]
-    agreed = "key2" not in row or list(row["key2"]) == [tonic, mode]
-    heard = {"key": Key.of(tonic, mode).name} if agreed else {}
-    flats = "b" in Key.of(tonic, mode).tonic or key_flats(tonic, mode)
+    """Key, and the (up to four) longest chords as triads in order of first sound."""
+    key = _key(row, start, end)
+    flats = key is not None and ("b" in key.tonic or key_flats(key.pitch, key.mode))
     lengths: dict[str, float] = {}
     for chord_start, chord_end, root, quality in row.get("chords", ()):
         overlap = min(chord_end, end) - max(chord_start, start)
         if overlap > LONG_ENOUGH_S:
-            name = pitch_name(root, flats) + triad(quality)
+            name = (pitch_name(root, flats) if key else MEASURED_ROOTS[root]) + triad(quality)
             lengths[name] = lengths.get(name, 0.0) + overlap
     longest = sorted(lengths, key=lambda name: -lengths[name])[:GROUND_CHORDS]
+    heard = {"key": key.name} if key else {}
     return heard | ({"chords": " ".join(name for name in lengths if name in longest)} if longest else {})
+
+
+def _key(row: Mapping[str, Any], start: float, end: float) -> Key | None:
+    """The one key of an excerpt; none where it changes, or where a second estimator denies it."""
+    if "keys" in row:
+        there = [(tonic, mode) for begin, until, tonic, mode in row["keys"] if min(until, end) - max(begin, start) > ASIDE * (end - start)]
+        return Key.of(*there[0]) if len(set(there)) == 1 else None
+    if row.get("tonic") is None or list(row.get("key2") or (row["tonic"], row["mode"])) != [row["tonic"], row["mode"]]:
+        return None
+    return Key.of(row["tonic"], row["mode"])
 
 
 def triad(quality: str) -> str:

@@ -92,6 +92,18 @@ def test_a_key_that_the_second_estimator_denies_is_not_asked():
     assert "key" not in heard_of({**same, "key2": [0, "major"]}, labels, 0, 20)
 
 
+def test_an_excerpt_with_a_change_of_key_has_none():
+    row, labels = synth({"piano": 0.0}, keys=[[0, 10, 9, "minor"], [10, 20, 11, "minor"]])
+    assert heard_of(row, labels, 0, 10.5)["key"] == "A minor"
+    assert heard_of(row, labels, 10, 20)["key"] == "B minor"
+    assert "key" not in heard_of(row, labels, 5, 15)
+
+
+def test_noise_is_nothing():
+    row, labels = synth({"piano": 0.0}, music=False)
+    assert heard_of(row, labels, 0, 20) == {}
+
+
 def test_nothing_known_is_an_empty_answer():
     assert heard_of({"kind": "synth"}, {"families": np.full((TOKENS, 12), 255, np.uint8), "vocals": np.full(TOKENS, 255)}, 0, 20) == {}
 
