@@ -40,6 +40,7 @@ STYLES: tuple[tuple[str, str, int, int], ...] = (
 )
 METERS = {"4/4": (4, 1), "3/4": (3, 1), "6/8": (6, 3)}  # MMA beats in a bar, and in a felt beat
 OWN_TEMPI = {"4/4": (50, 220), "3/4": (60, 220), "6/8": (50, 132)}  # of songs without a groove; felt beats per minute
+SLOWEST = 50
 COMPOUND = 2 / 3  # 6/8 is felt in slow dotted quarters: the tempi of a style, times this
 FILL_VARIANT = re.compile(r"(?i)fill")
 
@@ -122,7 +123,8 @@ def scan(home: Path) -> list[Groove]:
         meter, (style, slow, fast) = _meter(text), _style(path.stem)
         if meter is None or not style:
             continue
-        scale = COMPOUND if meter[0] == "6/8" else 1
+        if meter[0] == "6/8":
+            slow, fast = max(SLOWEST, slow * COMPOUND), fast * COMPOUND
         described = dict(re.findall(r"(?im)^\s*defgroove\s+(\S+)[ \t]*(.*)$", text))
         names = [name for name in described if not re.search(r"(?i)intro|end|fill|count|metro", name)]
         file = f"{path.parent.name}/{path.name}"
@@ -131,7 +133,5 @@ def scan(home: Path) -> list[Groove]:
             related = [other for other in described if other != name and family and other.startswith(family)]
             variants = tuple(other for other in related if other in names)
             fills = tuple(other for other in related if FILL_VARIANT.search(other))
-            found.append(
-                Groove(name, file, described[name].strip(" \\"), meter[0], style, slow * scale, fast * scale, variants, fills, *meter[1:])
-            )
+            found.append(Groove(name, file, described[name].strip(" \\"), meter[0], style, slow, fast, variants, fills, *meter[1:]))
     return found

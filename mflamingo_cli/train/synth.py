@@ -164,10 +164,14 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
     plan = compose.plan_song(rng, groove, window.offset + window.duration * window.speed + 0.5)
     played, styled = assemble(rng, kind, plan, config.mma_home)
     font = TEST_FONT if config.split == "test" else choose(rng, dict(TRAIN_FONTS))
-    samples, heard = mix(rng, played, stems(rng, plan, played, font, window))
+    singer = voice.draw_singer(rng) if any(part.program == SUNG for _, part in played) else None
+    samples, heard = mix(rng, played, stems(rng, plan, played, font, window, singer))
     _write(config.out / config.split, index, samples, parts.to_midi(played, plan.mma_tempo), heard.pop("levels"))
     facts = bearable(truth(plan, window), [part for _, part in played], styled)
-    facts["sung"] = [span for _, part in played if part.program == SUNG for span in window.spans(_seconds(plan, part.notes))]
+    if singer:
+        facts["singer"] = {"kind": singer.kind, "words": singer.words}
+        pitched = [part for _, part in played if part.program == SUNG and singer.words != "spoken"]
+        facts["sung"] = [span for part in pitched for span in window.spans(_seconds(plan, part.notes))]
     return {**common, "midi": f"midi/{index:06d}.mid", "levels": f"levels/{index:06d}.npz", "soundfont": font, **facts, **heard}
 
 
@@ -234,13 +238,20 @@ def truth(plan: compose.Plan, window: Window) -> dict[str, Any]:
 # --- sound ---------------------------------------------------------------------------------------------------------------
 
 
-def stems(rng: np.random.Generator, plan: compose.Plan, played: Sequence[tuple[int, Part]], font: str, window: Window) -> np.ndarray:
+def stems(
+    rng: np.random.Generator,
+    plan: compose.Plan,
+    played: Sequence[tuple[int, Part]],
+    font: str,
+    window: Window,
+    singer: voice.Singer | None = None,
+) -> np.ndarray:
     """One row per part, (parts, n) float32: played at another rate and heard at 16 kHz, a song is off in speed and tuning."""
     buffer = io.BytesIO()
     parts.to_midi(played, plan.mma_tempo).save(file=buffer)
     skip, count = round(window.offset / window.speed * SAMPLE_RATE), round(window.duration * SAMPLE_RATE)
     rows = player.stems(buffer.getvalue(), SOUNDFONTS[font][0], SAMPLE_RATE / window.speed, skip + count)
-    return np.stack([sing(rng, plan, part, window) if part.program == SUNG else rows[channel, skip:] for channel, part in played])
+    return np.stack([sing(rng, plan, part, window, singer) if part.program == SUNG else rows[channel, skip:] for channel, part in played])
 
 
 def _seconds(plan: compose.Plan, notes: Sequence[parts.Note]) -> list[list[float]]:
@@ -248,13 +259,13 @@ def _seconds(plan: compose.Plan, notes: Sequence[parts.Note]) -> list[list[float
     return [[n.start * beat_s, (n.start + n.length) * beat_s, n.pitch] for n in notes]
 
 
-def sing(rng: np.random.Generator, plan: compose.Plan, sung: Part, window: Window) -> np.ndarray:
+def sing(rng: np.random.Generator, plan: compose.Plan, sung: Part, window: Window, singer: voice.Singer | None) -> np.ndarray:
     """The voice over the whole clip, (n,) float32, in tune with the rest."""
     cents = 12 * float(np.log2(window.speed))
     notes = [(start, end, pitch + cents) for start, end, pitch in window.spans(_seconds(plan, sung.notes))]
     if not notes:
         raise Rejected("nothing is sung")
-    return voice.sing(rng, notes, window.duration, SAMPLE_RATE)
+    return voice.sing(rng, notes, window.duration, SAMPLE_RATE, singer)
 
 
 def token_rms(samples: np.ndarray) -> np.ndarray:

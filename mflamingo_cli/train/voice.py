@@ -107,8 +107,8 @@ class Singer:
     attack_s: float = 0.03
 
 
-# open quotient, tilt Hz, breath, vibrato cents, glide s, growl, ring: from-to. The quotients and tilts follow Doval, d'Alessandro & Henrich,
-# Acta Acustica 92, 2006: lax voices open longer and fall faster.
+# open quotient, tilt Hz, breath, vibrato cents, glide s, growl, ring: from-to. Lax voices open longer and fall faster
+# (Doval, d'Alessandro & Henrich, Acta Acustica 92, 2006)
 STYLES = {
     "breathy": ((0.7, 0.9), (500, 1400), (0.06, 0.16), (0, 30), (0.05, 0.12), (0, 0), (0, 0)),
     "pop": ((0.5, 0.7), (1500, 3500), (0.015, 0.05), (0, 50), (0.04, 0.1), (0, 0), (0, 0.3)),
@@ -137,7 +137,13 @@ class Syllable:
     opens: bool  # first of a phrase
 
 
-def sing(rng: np.random.Generator, notes: Sequence[tuple[float, float, int]], duration_s: float, sample_rate: int = 16_000) -> np.ndarray:
+def sing(
+    rng: np.random.Generator,
+    notes: Sequence[tuple[float, float, float]],
+    duration_s: float,
+    sample_rate: int = 16_000,
+    singer: Singer | None = None,
+) -> np.ndarray:
     """Sing a line as some drawn singer, sometimes doubled or as a small choir.
 
     Parameters
@@ -148,6 +154,8 @@ def sing(rng: np.random.Generator, notes: Sequence[tuple[float, float, int]], du
         (start, end, MIDI pitch), seconds; one at a time. Pitches beyond the singer's range are moved by octaves.
     duration_s
         Length of the result.
+    singer
+        Who sings; drawn when not given. One whose `words` are "spoken" keeps neither the pitches nor the rhythm.
 
     Returns
     -------
@@ -157,7 +165,7 @@ def sing(rng: np.random.Generator, notes: Sequence[tuple[float, float, int]], du
     line = [n for n in sorted(notes) if n[1] - n[0] >= 0.04 and n[0] < duration_s]
     if not line:
         return np.zeros(n_samples, np.float32)
-    singer = draw_singer(rng)
+    singer = singer or draw_singer(rng)
     syllables = lyrics(rng, singer, in_range(line, singer))
     total = _voice(rng, singer, syllables, n_samples, sample_rate)
     for other, level in _company(rng, singer):
@@ -188,7 +196,7 @@ def draw_singer(rng: np.random.Generator) -> Singer:
 
 
 def _company(rng: np.random.Generator, singer: Singer) -> list[tuple[Singer, float]]:
-    """Other voices on the same words with their levels: mostly none, a double, one an octave away, or a choir. Never other pitch classes."""
+    """Other voices on the same words with their levels: mostly none, a double, an octave or a choir. Never other pitch classes."""
     case = rng.choice(["solo", "double", "octave", "choir"], p=[0.7, 0.15, 0.07, 0.08])
     if case == "solo" or singer.words == "spoken":
         return []
@@ -233,7 +241,7 @@ def lyrics(rng: np.random.Generator, singer: Singer, notes: Sequence[tuple[float
         tied = not opens and gap < 0.06 and rng.random() < {"vocalise": 0.8, "spoken": 0.0}.get(singer.words, 0.12)
         vowel = int(rng.choice(len(VOWEL_SHARE), p=VOWEL_SHARE)) if singer.words in ("words", "spoken") else fixed
         vowel = syllables[-1].vowel if tied else vowel
-        onset = "" if tied or singer.words == "vocalise" and rng.random() < 0.8 else str(rng.choice(names))
+        onset = "" if tied or (singer.words == "vocalise" and rng.random() < 0.8) else str(rng.choice(names))
         closes = index + 1 == len(notes) or notes[index + 1][0] - end > 0.1
         coda = str(rng.choice(CODAS)) if singer.words in ("words", "spoken") and (closes or rng.random() < 0.25) else ""
         glide = GLIDES.get(vowel) if singer.words in ("words", "spoken") and rng.random() < 0.4 else None
@@ -308,9 +316,7 @@ def _breathe(rng: np.random.Generator, singer: Singer, rows: np.ndarray, after: 
     rows[span, BREATH] = rng.uniform(0.03, 0.25) * np.hanning(span.stop - span.start + 2)[1:-1][: len(rows[span])]
 
 
-def _speak(
-    rng: np.random.Generator, singer: Singer, syllable: Syllable, rows: np.ndarray, previous_end: float, following: float
-) -> None:
+def _speak(rng: np.random.Generator, singer: Singer, syllable: Syllable, rows: np.ndarray, previous_end: float, following: float) -> None:
     """Write one syllable into the controls: consonants before the beat, the vowel on it, the coda at its end."""
     table, scale = VOWELS[singer.kind], singer.tract
     vowel = np.array(table[syllable.vowel]) * scale * rng.normal(1, 0.02, 3)
@@ -343,7 +349,7 @@ def _write(singer: Singer, phone: Phone, rows: np.ndarray, at: int, level: float
     stop = at + max(1, round(phone.seconds / FRAME_S))
     span = slice(max(0, at), max(0, stop))
     noisy = level * singer.diction
-    rows[span, : F1] = (phone.voice * level, phone.breath * noisy * 0.25, phone.hiss * noisy * 0.12, phone.hiss_hz, phone.nasal)
+    rows[span, :F1] = (phone.voice * level, phone.breath * noisy * 0.25, phone.hiss * noisy * 0.12, phone.hiss_hz, phone.nasal)
     rows[span, F1:] = vowel if phone.formants is None else np.array(phone.formants) * TRACTS[singer.kind] * singer.tract
     return stop
 
@@ -484,7 +490,7 @@ def _polynomial(hz: np.ndarray, width: np.ndarray, rate: int) -> np.ndarray:
 def _glottis(singer: Singer, rows: np.ndarray, hz: np.ndarray, size: int, rate: int) -> np.ndarray:
     """Spectrum of the derivative of glottal flow, LF-like: a resonance below F1, a zero at 0 Hz and a tilt; (n, bins) complex64.
 
-    Frequency and bandwidth of the resonance follow from open quotient and asymmetry (Doval & d'Alessandro, ICASSP 1997). Louder is brighter.
+    Resonance and its width follow from open quotient and asymmetry (Doval & d'Alessandro, ICASSP 1997). Louder is brighter.
     """
     formant = hz / (2 * singer.open_quotient)
     width = hz / (singer.open_quotient * abs(np.tan(np.pi * singer.asymmetry)))
