@@ -306,6 +306,7 @@ def _result(facts: Facts | None, parsed: dict[str, Any], *, told: bool) -> tuple
 
 
 NOT_MEASURED = "could be measured"
+LETTERS = re.compile(rf"{tasks.SECTION_AT.pattern}|\bsection [A-Z]\b|^\([A-Z]\)")  # of sections and of chosen options: no chords
 KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
 
 
@@ -323,7 +324,7 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
     if facts.key is not None and key is not None and not check.check_key(facts.key, key).agrees:
         found.append(f"the text says {key.name}, measured {facts.key.name}")
     known = set(tasks.main_chords(facts)) | ({facts.key.id3} if facts.key else set())
-    named = set(tasks.parse_chords(tasks.SECTION_AT.sub("", KEY_IN_WORDS.sub("", text))))
+    named = set(tasks.parse_chords(LETTERS.sub("", KEY_IN_WORDS.sub("", text))))
     if told and facts.key is None and key is not None:
         found.append(f"the text says {key.name}, but no key {NOT_MEASURED}")
     if told and not known and named:

@@ -240,6 +240,8 @@ OCEAN = Facts(
         "A slow waltz? I cannot tell that from the sound.",
         "It is around 122 BPM in C.",
         "The form has 2 sections: A (0:00) and B (0:02).",
+        "There is no section D.",
+        "(B) C major",
         "",
     ],
 )
