@@ -1,0 +1,47 @@
+"""Grooves are read from library files: meters that are clear, styles with their tempi, fills apart from variants."""
+
+import pytest
+
+from mflamingo_cli.train import grooves
+
+FILE = """Time 4
+TimeSig 4 4
+DefGroove Stomp  A beat.
+DefGroove StompPlus More of it.
+DefGroove StompFill A fill.
+DefGroove StompIntro A start.
+DefGroove Other Another beat.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("4/4", 4, 1)),
+        ("Time 3\nTimeSig 3 4", ("3/4", 3, 1)),
+        ("Time 6", ("6/8", 6, 3)),
+        ("Time 6/8", ("6/8", 6, 3)),
+        ("Time 2\nTimesig 6 8", ("6/8", 2, 1)),  # counted in dotted quarters
+        ("Time 5\nTimeSig 5 4", None),
+        ("Time 4\nTime 3", None),
+    ],
+)
+def test_meters_are_told_where_they_are_clear(text, expected):
+    assert grooves._meter(text) == expected
+
+
+def test_fills_and_variants_are_told_apart(tmp_path):
+    (tmp_path / "lib" / "stdlib").mkdir(parents=True)
+    (tmp_path / "lib" / "stdlib" / "countryrock.mma").write_text(FILE)
+    found = {groove.name: groove for groove in grooves.scan(tmp_path)}
+    assert set(found) == {"Stomp", "StompPlus", "Other"}
+    assert found["Stomp"].variants == ("StompPlus",)
+    assert found["Stomp"].fills == ("StompFill",)
+    assert found["Other"].variants == ()
+    assert {groove.style for groove in found.values()} == {"country"}
+    assert found["Stomp"].description == "A beat."
+
+
+def test_every_tempo_lies_within_what_is_asked_for():
+    assert all(50 <= slow < fast <= 220 for _, style, slow, fast in grooves.STYLES if style)
+    assert all(50 <= slow < fast <= 220 for slow, fast in grooves.OWN_TEMPI.values())
