@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -123,7 +124,7 @@ def _heard(
         for job in jobs:
             job.hear(listener, some)
     for job in jobs:
-        yield from job.scores(**where)
+        yield from (score for score in job.scores(**where) if math.isfinite(score.value))  # NaN: nothing to count
 
 
 def _apart(model: Any, speech: Speech, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:

@@ -1,4 +1,4 @@
-"""Questions for yes and no with hard negatives: of every kind as many true statements as false ones about the same excerpt.
+"""Questions for yes and no with hard negatives: about every thing that is asked, as many true statements as false ones.
 
 A false statement is near the truth: a neighbouring key, a family that is common but not there.
 """
@@ -91,7 +91,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Item], list[Statement]]] = {  # 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question, what it asks about ("drums"), and whether "Yes." is right."""
+    """One question, what it asks about ("drums"; "" where nothing is commoner than another), and whether "Yes." is right."""
 
     text: str
     about: str
@@ -102,7 +102,8 @@ def asked(rng: np.random.Generator, item: Item, kind: str) -> list[Asked]:
     """Questions of a kind about an excerpt: a true statement and a false one, where both can be made."""
     words = YES_NO[kind]
     return [
-        Asked(words[rng.integers(len(words))].format(**slots), " ".join(slots.values()), true) for true, slots in KINDS[kind](rng, item)
+        Asked(words[rng.integers(len(words))].format(**slots), "" if kind == "is_key" else " ".join(slots.values()), true)
+        for true, slots in KINDS[kind](rng, item)
     ]
 
 
@@ -121,13 +122,12 @@ def parsed(text: str) -> bool | None:
     return {"yes": True, "no": False}.get(word)
 
 
-def blind(rows: np.ndarray, about: Sequence[str]) -> float:
-    """Balanced accuracy of the commoner answer to each question, whatever the music: rows (n, 2) as in YesNo."""
-    yes: dict[str, list[float]] = {}
-    for name, true in zip(about, rows[:, 0], strict=True):
-        yes.setdefault(name, []).append(true)
-    guess = np.array([np.mean(yes[name]) > 0.5 for name in about])
-    return scores.balanced_accuracy(np.column_stack([rows[:, 0], guess == rows[:, 0]]))
+def even(questions: Sequence[Asked]) -> list[int]:
+    """Which questions to keep, so that about every thing as many are true as false: the usual answer to each is no help."""
+    sides: dict[str, tuple[list[int], list[int]]] = {}
+    for index, question in enumerate(questions):
+        sides.setdefault(question.about, ([], []))[question.true].append(index)
+    return sorted(index for pair in sides.values() for side in pair for index in side[: min(map(len, pair))])
 
 
 @dataclass
@@ -176,17 +176,14 @@ class YesNoOfFacts:
 
 
 def _yes_no_scores(name: str, asked: dict[str, list[Asked]], said: dict[str, list[bool | None]], where: dict[str, Any]) -> Iterator[Score]:
-    table = {kind: np.array([[q.true, a == q.true] for q, a in zip(asked[kind], said[kind], strict=True)], dtype=float) for kind in asked}
-    table = {kind: rows for kind, rows in table.items() if len(rows) and len(np.unique(rows[:, 0])) == 2}
+    table = {}
+    for kind, questions in asked.items():
+        kept = even(questions)
+        if kept:
+            table[kind] = np.array([[questions[i].true, said[kind][i] == questions[i].true] for i in kept], dtype=float)
     if not table:
         return
     every = np.concatenate(list(table.values()))
-    about = [f"{kind} {question.about}" for kind in table for question in asked[kind]]
-    yes = np.mean([answer is True for kind in table for answer in said[kind]])
-    yield scores.resampled(f"{name}, balanced accuracy", every, scores.balanced_accuracy, 0.5, 0.5, note=f"says yes to {yes:.2f}", **where)
-    guess = blind(every, about)
-    yield Score(
-        f"{name}, balanced accuracy", guess, len(every), 0.0, chance=0.5, **{**where, "system": "commonest answer to each question"}
-    )
+    yield scores.resampled(f"{name}, balanced accuracy", every, scores.balanced_accuracy, 0.5, 0.5, **where)
     for kind, rows in table.items():
         yield scores.resampled(f"{name}, balanced accuracy: {kind}", rows, scores.balanced_accuracy, 0.5, 0.5, **where)
