@@ -234,6 +234,12 @@ def test_a_recording_has_a_key_only_where_both_estimators_agree() -> None:
     assert truth.key_truth(item({"tonic": 9, "mode": "minor"}, {"key": "A minor"})) == (9, "minor")
 
 
+def test_an_excerpt_in_two_keys_has_none() -> None:
+    row = {"tonic": 9, "mode": "minor", "keys": [[0, 18, 9, "minor"], [18, 30, 2, "minor"]]}
+    assert truth.key_truth(item(row, {"key": "A minor"}, 20.0)) is None
+    assert truth.key_truth(item(row, {"key": "A minor"}, 18.0)) == (9, "minor")
+
+
 def test_what_takes_long_is_made_once(tmp_path: Path) -> None:
     clip, calls = Clip({"index": 3}, tmp_path), []
     for _ in range(2):

@@ -123,8 +123,8 @@ def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch:
             assert (ability, "model", kind) in found
         for ability in ("chords, majmin", "key, exact", "vocals, AUC"):
             assert (ability, "encoder head", kind) in found
-        assert ("captions by ear, precision", "model", kind) in found
-        assert ("captions with measured facts, precision", "model", kind) in found
+        assert ("captions by ear, recall", "model", kind) in found
+        assert ("captions with measured facts, recall", "model", kind) in found
         assert ("facts copied exactly", "model", kind) in found
     assert ("tempo, Acc1", "measure", "synth") in found
     assert ("tempo, Acc1", "measure", "recordings") not in found

@@ -27,7 +27,7 @@ from mflamingo_cli.train.objectives import DenseHeads, Speech, hear
 from mflamingo_cli.train.questions import UNKNOWN
 
 BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
-WHOLE_S = 60.0  # of a whole clip
+WHOLE_S = 180.0  # of a whole clip; longer ones are cut
 
 
 class Job(Protocol):
@@ -95,10 +95,9 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
             jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, heads)]
             jobs += [Baseline(name, ESTIMATORS[name](work), config.baseline_clips) for name in config.baselines]
             yield from _heard(model, speech, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
+        whole = sorted(clips[: config.captions], key=lambda clip: clip.row["duration"])  # neighbours of one length are heard together
         jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, heads)]
-        yield from _heard(
-            model, speech, clips[: config.captions], Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": WHOLE_S}
-        )
+        yield from _heard(model, speech, whole, Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": None})
     yield from _apart(model, speech, config, wanted)
 
 

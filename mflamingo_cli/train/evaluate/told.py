@@ -25,9 +25,9 @@ from mflamingo_cli.tasks import (
 )
 from mflamingo_cli.train.captions import claims, parse_caption, unread
 from mflamingo_cli.train.evaluate import scores, truth
-from mflamingo_cli.train.evaluate.baselines import measured
+from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
 from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
-from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo
+from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo, section_scores
 from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.truth import Item
 from mflamingo_cli.train.given import FIELDS, Facts, ground_text, random_facts
@@ -196,6 +196,7 @@ class Captions:
     limit: int
     verdicts: list[dict[str, Verdict]] = field(default_factory=list)
     garbled: list[float] = field(default_factory=list)
+    forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
 
     def hear(self, listener: Listener, items: Sequence[Item]) -> None:
         """One caption for every item, until there are enough."""
@@ -208,6 +209,9 @@ class Captions:
             given = [phrase.split()[0] for phrase in fact_phrases(*known)]
             self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
+            true = truth.boundaries_truth(item)
+            if self.grounded and true is not None and item.row["duration"] >= SECTIONS_FROM_S and STYLES[item.row["index"] % 4] != "short":
+                self.forms.append((true, form_starts(said.get("form", ""))[1:], item.row["duration"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -225,6 +229,8 @@ class Captions:
                 if len(known):
                     yield scores.resampled(f"{name}, {kind}: {field_name}", known, scores.share, **where)
         yield scores.mean(f"{name} with an unreadable sentence", self.garbled, **where)
+        if self.forms:
+            yield from section_scores(f"{name}: sections", *map(list, zip(*self.forms, strict=True)), **where)
 
 
 # --- what cannot be known ------------------------------------------------------------------------------------------------

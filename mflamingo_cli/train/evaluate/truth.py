@@ -63,10 +63,11 @@ def labels_of(item: Item) -> dict[str, np.ndarray]:
 
 
 def key_truth(item: Item) -> tuple[int, str] | None:
-    """The key; of a recording only where both estimators agree."""
-    if not item.recording:
-        return parsed_key(item.heard.get("key"))
+    """The key; of a recording only where both estimators agree, of a synthetic excerpt only where it has one key."""
     row = item.row
+    if not item.recording:
+        sounding = {(tonic, mode) for start, end, tonic, mode in row.get("keys", ()) if start < item.end and end > item.start}
+        return sounding.pop() if len(sounding) == 1 else None if sounding else parsed_key(item.heard.get("key"))
     agreed = "tonic" in row and list(row.get("key2") or ()) == [row["tonic"], row["mode"]]
     return (row["tonic"], row["mode"]) if agreed else None
 
@@ -116,7 +117,7 @@ def vocals_truth(item: Item) -> bool | None:
 
 
 def boundaries_truth(item: Item) -> list[float] | None:
-    """Starts of the sections of a whole song, where the next has another name or another groove begins."""
+    """Starts of the sections of a whole song but the first, repeated ones too."""
     return None if item.recording else [start for start, _, _ in item.row.get("sections", [])][1:] or None
 
 
