@@ -16,7 +16,10 @@ from mflamingo_cli.train import compose, parts
 from mflamingo_cli.train.parts import DRUMS, FAMILIES, SUNG, Part
 
 LEADS = {"none": 0.3, "played": 0.48, "sung": 0.22}  # of bands; `song` is always sung
-STYLED = 1 / 3  # a style is told while no more of the accompaniment has other instruments than its groove
+LEAD_FAMILIES = (*(f for f in FAMILIES if f != "bass"), "sax", "woodwind", "woodwind")  # those that seldom accompany lead more often
+EXCHANGED = (*parts.CHORDAL, "sax", "woodwind")  # families that stand in for others in an accompaniment
+SWAPPED = 0.45  # share of grooves that are played with some other instruments
+STYLED = 1 / 2  # a style is told while no more of the accompaniment has other instruments than its groove
 
 
 class Rejected(Exception):
@@ -87,12 +90,10 @@ def rearrange(rng: np.random.Generator, plan: compose.Plan, found: list[Part]) -
     if rng.random() < 0.12:
         bass = [Part("bass", parts.draw_program(rng, ("bass",)), tuple(parts.bass_line(rng, plan)))]
     swapped = 0
-    if rng.random() < 0.6:
+    if rng.random() < SWAPPED:
         share = float(rng.uniform(0.2, 1.0))
         exchange = [rng.random() < share for _ in chords]
-        chords = [
-            replace(p, program=parts.draw_program(rng, parts.CHORDAL)) if swap else p for p, swap in zip(chords, exchange, strict=True)
-        ]
+        chords = [replace(p, program=parts.draw_program(rng, EXCHANGED)) if swap else p for p, swap in zip(chords, exchange, strict=True)]
         bass = [replace(p, program=parts.draw_program(rng, ("bass",))) if rng.random() < share else p for p in bass]
         swapped = sum(exchange)
     keep_drums, keep_bass = rng.random() > 0.14, rng.random() > 0.1
@@ -109,7 +110,7 @@ def comping(rng: np.random.Generator, plan: compose.Plan, program: int | None = 
 
 def melody(rng: np.random.Generator, plan: compose.Plan, program: int | None = None) -> Part:
     """A composed melody, in the range of its instrument."""
-    program = parts.draw_program(rng, [f for f in FAMILIES if f != "bass"]) if program is None else program
+    program = parts.draw_program(rng, LEAD_FAMILIES) if program is None else program
     low = {"bass": 40, "sax": 52, "brass": 53, "guitar": 52, "woodwind": 64, "mallets": 62}.get(
         FAMILIES[parts.FAMILY_OF_PROGRAM[program]], 58
     )
