@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mflamingo_cli.tasks import CAPTION_STYLES, GROUND_SECTIONS, THINK_SUFFIX, grounded_prompt
+from mflamingo_cli.tasks import CAPTION_STYLES, THINK_SUFFIX, grounded_prompt
 from mflamingo_cli.train.answers import exchange
 from mflamingo_cli.train.captions import caption
 from mflamingo_cli.train.given import (
@@ -19,6 +19,7 @@ from mflamingo_cli.train.given import (
     NOTES,
     Facts,
     consistent_facts,
+    few_sections,
     form_text,
     ground_text,
     random_chords,
@@ -139,7 +140,7 @@ def _drill(rng: np.random.Generator) -> Turn:
     if field == "chords":
         facts["chords"] = random_chords(rng, 4)
     else:
-        letters, starts = random_form(rng, int(rng.integers(2, GROUND_SECTIONS + 1)))
+        letters, starts = random_form(rng, max(2, few_sections(rng)))
         facts |= {"sections": str(len(letters)), "form": form_text(letters, starts)}
     turn = make_turn(rng, str(rng.choice(DRILLS[field])), facts, None)
     assert turn is not None

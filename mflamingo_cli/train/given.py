@@ -44,6 +44,12 @@ def random_chords(rng: np.random.Generator, count: int | None = None) -> str:
     return " ".join(dict.fromkeys(random_chord(rng) for _ in range(count)))
 
 
+def few_sections(rng: np.random.Generator) -> int:
+    """A number of sections whose form is told, small ones more often: a form of ten is as long as all other facts."""
+    weights = 1 / np.arange(2, GROUND_SECTIONS + 2)
+    return 1 + int(rng.choice(GROUND_SECTIONS, p=weights / weights.sum()))
+
+
 def random_form(rng: np.random.Generator, count: int) -> tuple[list[str], list[int]]:
     """Letters and starts (s) of `count` sections: a new section takes the next letter; one form in ten has any letters."""
     letters, known = ["A"], 1
@@ -79,7 +85,7 @@ def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
     share = float(rng.choice([0.35, 0.7, 0.9, 1.0])) if share is None else share
     absurd = rng.random() < 0.1
     bpm = np.exp(rng.uniform(np.log(12 if absurd else 40), np.log(999 if absurd else 230)))
-    count = int(rng.integers(1, GROUND_SECTIONS + 1)) if rng.random() < 0.85 else int(rng.integers(GROUND_SECTIONS + 1, 40))
+    count = int(rng.integers(GROUND_SECTIONS + 1, 40)) if rng.random() < 0.12 else few_sections(rng)
     letters, starts = random_form(rng, count)
     last = starts[-1] + int(rng.integers(5, 60)) if rng.random() < 0.7 else int(np.exp(rng.uniform(np.log(4), np.log(9000))))
     values = {
