@@ -105,4 +105,4 @@ def test_a_form_is_given_only_with_its_count_and_in_order_of_time():
 def test_every_field_is_given_in_some_prompts_only(name):
     rng = np.random.default_rng(8)
     share = np.mean([name in random_facts(rng) for _ in range(300)])
-    assert 0.4 < share < 0.9
+    assert 0.25 < share < 0.9
