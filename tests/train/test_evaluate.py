@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import mir_eval
@@ -240,11 +241,15 @@ def test_an_excerpt_in_two_keys_has_none() -> None:
     assert truth.key_truth(item(row, {"key": "A minor"}, 18.0)) == (9, "minor")
 
 
-def test_what_takes_long_is_made_once(tmp_path: Path) -> None:
-    clip, calls = Clip({"index": 3}, tmp_path), []
+def test_what_takes_long_is_made_once_for_a_sound(tmp_path: Path) -> None:
+    clip, calls, sound = Clip({"index": 3, "audio": "a.flac"}, tmp_path), [], tmp_path / "a.flac"
+    sound.write_bytes(b"")
     for _ in range(2):
         assert truth.remembered(clip, "x", lambda: calls.append(1) or {"a": [1.5, None]}) == {"a": [1.5, None]}
     assert calls == [1]
+    os.utime(sound, ns=(2**62, 2**62))
+    truth.remembered(clip, "x", lambda: calls.append(1))
+    assert calls == [1, 1]
     assert not list(tmp_path.rglob("*.part"))
 
 

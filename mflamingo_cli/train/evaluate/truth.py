@@ -17,10 +17,9 @@ from mflamingo_cli.tasks import parse_list
 from mflamingo_cli.train.data import Facts
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
 from mflamingo_cli.train.frames import TOKEN_S, Clip
+from mflamingo_cli.train.heard import INSTRUMENTS as NAMED_FAMILIES
 from mflamingo_cli.train.heard import heard_of
-from mflamingo_cli.train.synth import FAMILIES
 
-NAMED_FAMILIES = (*FAMILIES, "drums")
 ALIASES = {
     "saxophone": "sax", "saxophones": "sax", "woodwinds": "woodwind", "drum kit": "drums", "drum": "drums", "percussion": "drums",
     "synthesizer": "synth", "synths": "synth", "keyboard": "piano", "mallet": "mallets", "string": "strings", "voices": "choir",
@@ -147,9 +146,9 @@ def _family(word: str) -> str | None:
 
 
 def remembered(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
-    """A JSON value of a clip that does not depend on the model: read from its cache, or made and written there."""
-    path = Path(f"{clip.stem}.{name}.json")
-    if path.exists():
+    """A JSON value of a clip that no model changes: read from its cache unless the audio is newer, or made and written there."""
+    path, sound = Path(f"{clip.stem}.{name}.json"), clip.folder / clip.row["audio"]
+    if path.exists() and path.stat().st_mtime_ns >= sound.stat().st_mtime_ns:
         return json.loads(path.read_text(encoding="utf-8"))
     value = make()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,6 @@ from mflamingo_cli.tasks import grounded_prompt, plain
 from mflamingo_cli.train.answers import FORMS_OF_GENRE, MAKERS, USUAL
 from mflamingo_cli.train.evaluate import scores, truth
 from mflamingo_cli.train.evaluate.listen import Listener
-from mflamingo_cli.train.evaluate.music import parsed_key
 from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.truth import Item
 from mflamingo_cli.train.given import ground_text, random_facts
@@ -30,8 +29,8 @@ Statement = tuple[bool, dict[str, str]]  # whether it is true, what fills the qu
 
 def _keys(rng: np.random.Generator, item: Item) -> list[Statement]:
     """The key against its relative, its parallel, a fifth up or down, or a semitone off."""
-    key = parsed_key(item.heard.get("key"))
-    if key is None or (item.recording and truth.key_truth(item) is None):
+    key = truth.key_truth(item)
+    if key is None:
         return []
     tonic, mode = key
     relative = ((tonic + (9 if mode == "major" else 3)) % 12, OTHER_MODE[mode])
@@ -41,8 +40,8 @@ def _keys(rng: np.random.Generator, item: Item) -> list[Statement]:
 
 
 def _modes(rng: np.random.Generator, item: Item) -> list[Statement]:
-    key = parsed_key(item.heard.get("key"))
-    if key is None or (item.recording and truth.key_truth(item) is None):
+    key = truth.key_truth(item)
+    if key is None:
         return []
     return [(True, {"mode": key[1]}), (False, {"mode": OTHER_MODE[key[1]]})]
 
