@@ -20,6 +20,7 @@ USUAL = {  # share of excerpts an instrument is heard in: a rare one is asked fo
     "piano": 0.3, "mallets": 0.13, "organ": 0.2, "guitar": 0.28, "bass": 0.53, "strings": 0.23, "choir": 0.12, "brass": 0.2, "sax": 0.08,
     "woodwind": 0.06, "synth": 0.2, "drums": 0.5,
 }  # fmt: skip
+NEITHER = 0.7  # of tempi that are slow or fast, when asked for the other: moderate ones are answered no as well
 SUNG_ASKED = 0.2  # of clips without a voice, when asked for one: voices are the rarer
 FORMS_OF_GENRE = {"waltz": "a waltz", "march": "a march", "ballad": "a ballad"}
 
@@ -183,7 +184,7 @@ def is_pace(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
     """Slow or fast; a moderate tempo is neither."""
     want = rng.random() < 0.5
     word = pace(facts["tempo"]) if "tempo" in facts else None
-    if want and word == "moderate":
+    if word and (want if word == "moderate" else not want and rng.random() > NEITHER):
         return None
     asked = word if want and word else str(rng.choice([name for name in ("slow", "fast") if name != word]))
     question = worded(rng, "is_pace", pace=asked)
