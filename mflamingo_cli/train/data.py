@@ -17,6 +17,7 @@ from mflamingo_cli.train.given import (
     FIELDS,
     HEARD_FIELDS,
     NOTES,
+    PHRASES,
     Facts,
     consistent_facts,
     few_sections,
@@ -70,11 +71,13 @@ EARS_ONLY: Shares = {  # what only ears could know
     "instruments": 0.15, "genre": 0.15, "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15,
 }  # fmt: skip
 TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **EARS_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
-DRILLS = {  # kinds that repeat what is hardest to copy
-    "chords": ("chords", "chords", "first_chord", "caption:short", "caption:technical", "caption:critic", "caption:full"),
+CAPTION_KINDS = tuple(CAPTIONS)
+DRILLS = {  # a field with the kinds that repeat it: what is hardest to copy, first learned with little else in the prompt
+    "chords": ("chords", "chords", "first_chord", *CAPTION_KINDS),
     "form": ("form", "form", "nth_section", "section_start", "caption:full", "caption:technical", "caption:critic"),
+    "number": ("tempo", "key", "meter", "loudness", "duration", "sections", *CAPTION_KINDS),
 }
-DRILL = 0.3  # of the exchanges without audio
+DRILL = 0.45  # of the exchanges without audio
 
 
 def draw(rng: np.random.Generator, shares: Shares) -> str:
@@ -134,15 +137,19 @@ def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts |
 
 
 def _drill(rng: np.random.Generator) -> Turn:
-    """Many chords or sections and little else, to be repeated."""
-    field = "chords" if rng.random() < 0.6 else "form"
+    """Few facts, to be repeated: many chords, a form, or one or two of the others."""
+    field = str(rng.choice(list(DRILLS), p=[0.5, 0.25, 0.25]))
+    kind = str(rng.choice(DRILLS[field]))
     facts = random_facts(rng, 0.15)
     if field == "chords":
         facts["chords"] = random_chords(rng, 4)
-    else:
+    elif field == "form":
         letters, starts = random_form(rng, max(2, few_sections(rng)))
         facts |= {"sections": str(len(letters)), "form": form_text(letters, starts)}
-    turn = make_turn(rng, str(rng.choice(DRILLS[field])), facts, None)
+    else:
+        name = kind if kind in PHRASES else str(rng.choice(["tempo", "key", "meter", "loudness", "duration"]))
+        facts[name] = random_facts(rng, 1.0)[name]
+    turn = make_turn(rng, kind, facts, None)
     assert turn is not None
     return turn
 
