@@ -125,9 +125,14 @@ def _figures(scores: Sequence[Score]) -> Iterator[str]:
         for kind in kinds:
             where = (ability, system, kind, seconds)
             score = next((s for s in scores if (s.ability, s.system, s.clips, s.seconds) == where and math.isfinite(s.value)), None)
-            cells += [_value(score), f"{_number(score.constant)}, {_number(score.chance)}, {score.n}"] if score else ["", ""]
+            cells += [_value(score), _beside(score)] if score else ["", ""]
         if any(cells):
             yield f"| {ability} | {system} | {f'{seconds:g} s' if seconds else ''} | " + " | ".join(cells) + " |"
+
+
+def _beside(score: Score) -> str:
+    """`0.067, 0.042, 500`: the constant answer, chance, how many; and a note."""
+    return f"{_number(score.constant)}, {_number(score.chance)}, {score.n}" + (f"; {score.note}" if score.note else "")
 
 
 def _value(score: Score) -> str:
