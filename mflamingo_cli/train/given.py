@@ -82,7 +82,7 @@ def one_decimal(value: float) -> str:
 
 def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
     """Values nobody measured, some of them absurd, each field present with probability `share`: what copying must work for."""
-    share = float(rng.choice([0.35, 0.7, 0.9, 1.0])) if share is None else share
+    share = float(rng.choice([0.3, 0.6, 0.9, 1.0], p=[0.35, 0.25, 0.15, 0.25])) if share is None else share
     absurd = rng.random() < 0.1
     bpm = np.exp(rng.uniform(np.log(12 if absurd else 40), np.log(999 if absurd else 230)))
     count = int(rng.integers(GROUND_SECTIONS + 1, 40)) if rng.random() < 0.12 else few_sections(rng)

@@ -98,11 +98,11 @@ def test_a_form_is_given_only_with_its_count_and_in_order_of_time():
         starts = [sum(60**i * int(part) for i, part in enumerate(reversed(start.split(":")))) for start in words[1::2]]
         assert len(starts) == int(facts["sections"])
         assert starts == sorted(set(starts))
-    assert len(forms) > 100
+    assert len(forms) > 60
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_is_given_in_some_prompts_only(name):
     rng = np.random.default_rng(8)
     share = np.mean([name in random_facts(rng) for _ in range(300)])
-    assert 0.25 < share < 0.9
+    assert 0.2 < share < 0.9
