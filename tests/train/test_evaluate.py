@@ -290,6 +290,12 @@ def test_a_false_claim_is_checked_and_wrong(claim: dict[str, str], right: int, c
     assert (sum(v.right for v in verdicts), sum(v.checked for v in verdicts)) == (right, checked)
 
 
+def test_harmony_is_a_false_claim_where_there_is_none() -> None:
+    drums = {name: value for name, value in ROW.items() if name not in ("tonic", "mode")} | {"chords": []}
+    verdicts = told.judge({"key": "C major", "chords": "C G", "tempo": "100"}, item(drums, {"meter": "3/4"}), ())
+    assert {name: (verdict.right, verdict.checked) for name, verdict in verdicts.items()} == {"key": (0, 1), "chords": (0, 2)}
+
+
 def test_what_the_teacher_measured_proves_nothing_about_a_recording() -> None:
     row = {**ROW, "kind": "recording", "key2": [9, "minor"]}
     verdicts = told.judge({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))

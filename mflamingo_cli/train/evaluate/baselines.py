@@ -18,7 +18,7 @@ import numpy as np
 
 from mflamingo_cli import measure
 from mflamingo_cli.core import audio
-from mflamingo_cli.errors import ModelError
+from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure.facts import Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.train.evaluate import music, truth
 from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
@@ -69,7 +69,10 @@ def measured(clip: Clip) -> Facts:
 
 def _measured(clip: Clip) -> dict[str, Any]:
     meter = measure.LoudnessMeter()
-    facts = measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
+    try:
+        facts = measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
+    except AudioError:  # silent all the way
+        facts = Facts()
     chords, sections = ([[float(s.start), float(s.end), s.label] for s in part] for part in (facts.chords, facts.sections))
     return {
         "tempo": None if facts.tempo.bpm is None else float(facts.tempo.bpm),

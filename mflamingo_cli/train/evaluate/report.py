@@ -66,13 +66,13 @@ EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
     "yesno-facts": lambda c, h: [YesNoOfFacts(c.facts)],
     "think": lambda c, h: [Thinking(c.facts)],
     "unknown": lambda c, h: [Unknown([question.format(m=1, s="30") for question in UNKNOWN])],
+    "noise": lambda c, h: [Noise()],
     "facts": lambda c, h: [Copying(c.facts)],
     "ear-captions": lambda c, h: [Captions(False, c.captions)],
     "heads": lambda c, h: [Heads(h)] if h is not None else [],
 }
 WHOLE: dict[str, Make] = {"captions": lambda c, h: [Captions(True, c.captions)]}  # hear clips from start to end
-APART = ("noise", "text-facts")  # hear noise, or nothing
-GROUPS = (*EXCERPTS, *WHOLE, *APART)
+GROUPS = (*EXCERPTS, *WHOLE, "text-facts")
 
 
 def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:

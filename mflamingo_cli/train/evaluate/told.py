@@ -108,6 +108,8 @@ class Verdict:
 
 def judge(said: Facts, item: Item, given: Collection[str]) -> dict[str, Verdict]:
     """Verdicts on the claims of a caption; `given` facts of a recording are its teacher's own and prove nothing."""
+    if not item.recording and "tonic" not in item.row:  # noise, or drums alone: there is no harmony to claim
+        return _of_no_harmony(said, item)
     found = {
         "tempo": _one(said.get("tempo"), truth.tempo_truth(item), lambda claim, true: same_tempo(true, float(claim))),
         "key": _one(said.get("key"), truth.key_truth(item), lambda claim, true: parsed_key(claim) == true),
@@ -121,6 +123,12 @@ def judge(said: Facts, item: Item, given: Collection[str]) -> dict[str, Verdict]
         "mood": _names(said.get("mood"), item.heard.get("mood"), None, strict=True),
     }
     return {name: verdict for name, verdict in found.items() if not (item.recording and (name in given or name == "duration"))}
+
+
+def _of_no_harmony(said: Facts, item: Item) -> dict[str, Verdict]:
+    """Key and chords are false claims, tempo and meter too where nothing beats."""
+    names = ["key", "chords"] + [name for name in ("tempo", "meter") if name not in item.row]
+    return {name: Verdict(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
 
 
 def _fair(name: str, verdict: Verdict, given: Collection[str]) -> Verdict:
@@ -279,15 +287,16 @@ def noises(seconds: float = NOISE_S, each: int = NOISE_EACH) -> list[np.ndarray]
 
 @dataclass
 class Noise:
-    """What is claimed of sounds in which there is nothing to claim."""
+    """What is claimed of sounds in which there is nothing to claim: noises made here, or clips without harmony."""
 
     keys: list[float] = field(default_factory=list)
     chords: list[float] = field(default_factory=list)
     captions: list[float] = field(default_factory=list)
 
     def hear(self, listener: Listener, items: Sequence[Item]) -> None:
-        """Ask for key, chords and a caption of every sound."""
-        every = range(listener.count)
+        """Ask for key, chords and a caption of every sound that has neither key nor chords."""
+        silent = [i for i, item in enumerate(items) if not item.recording and "tonic" not in item.row]
+        every = silent if items else range(listener.count)
         self.keys += [float(parsed_key(text) is None) for text in listener.ask([(i, TASKS["key"].prompt) for i in every], 24)]
         self.chords += [float(not parse_chords(text)) for text in listener.ask([(i, TASKS["chords"].prompt) for i in every], 40)]
         for text in listener.ask([(i, CAPTION_STYLES["full"]) for i in every], CAPTION_TOKENS):
