@@ -16,7 +16,7 @@ import soundfile
 
 from mflamingo_cli.core.mel import LogMel, MelConfig
 from mflamingo_cli.train.harmony import QUALITIES
-from mflamingo_cli.train.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG
+from mflamingo_cli.train.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG, events
 from mflamingo_cli.train.synth import SILENT_DB, read_manifest
 
 MINI_MEL = MelConfig(n_fft=2048, hop_length=160, n_mels=256)  # hears semitones down to the bass; 400/128 cannot
@@ -141,20 +141,13 @@ class Levels:
 
 
 def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[Note]:
-    """All notes of a file that is heard from `offset` at a speed."""
-    now, programs, volumes, held, found = 0.0, [0] * 16, [100] * 16, {}, []
-    for message in midi:
-        now += message.time
-        if message.type == "program_change":
-            programs[message.channel] = message.program
-        elif message.type == "control_change" and message.control == 7:
-            volumes[message.channel] = message.value
-        elif message.type == "note_on" and message.velocity:
-            db = 40 * np.log10(message.velocity * max(volumes[message.channel], 1) / 127**2)  # General MIDI: amplitude as the square
-            held[message.channel, message.note] = (now, programs[message.channel], float(db))
-        elif message.type in ("note_on", "note_off") and (message.channel, message.note) in held:
-            start, program, db = held.pop((message.channel, message.note))
-            found.append(Note((start - offset) / speed, (now - offset) / speed, message.note, message.channel, program, db))
+    """All notes of a file of one tempo that is heard from `offset` at a speed."""
+    beat_s = next((m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"), 500_000) / 1e6
+    found = []
+    for event in events(midi):
+        start, end = event.start * beat_s, (event.start + event.length) * beat_s
+        db = 40 * float(np.log10(event.velocity * max(event.volume, 1) / 127**2))  # General MIDI: amplitude as the square
+        found.append(Note((start - offset) / speed, (end - offset) / speed, event.pitch, event.channel, event.program, db))
     return [note for note in found if note.end > 0]
 
 

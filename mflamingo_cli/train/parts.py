@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import mido
 import numpy as np
@@ -58,9 +59,21 @@ def draw_program(rng: np.random.Generator, families: Sequence[str]) -> int:
     return int(programs[rng.integers(len(programs))])
 
 
-def from_midi(midi: mido.MidiFile) -> list[Part]:
-    """Parts of an accompaniment, one for each channel and program; its channel volumes become velocities."""
-    found: dict[tuple[int, int], list[Note]] = {}
+class Event(NamedTuple):
+    """A note of a MIDI file; start and length in beats (quarter notes)."""
+
+    start: float
+    length: float
+    pitch: int
+    velocity: int
+    channel: int
+    program: int
+    volume: int  # of its channel
+
+
+def events(midi: mido.MidiFile) -> list[Event]:
+    """All notes of a file whose tracks set the programs and volumes of their own channels."""
+    found = []
     for track in midi.tracks:
         now, program, volume, held = 0, [0] * 16, [100] * 16, {}
         for message in track:
@@ -70,12 +83,21 @@ def from_midi(midi: mido.MidiFile) -> list[Part]:
             elif message.type == "control_change" and message.control == 7:
                 volume[message.channel] = message.value
             elif message.type == "note_on" and message.velocity:
-                level = min(127, max(1, round(message.velocity * volume[message.channel] / 100)))
-                held[message.channel, message.note] = (now, level, program[message.channel])
+                channel = message.channel
+                held[channel, message.note] = (now, message.velocity, program[channel], volume[channel])
             elif message.type in ("note_on", "note_off") and (message.channel, message.note) in held:
-                start, level, voice = held.pop((message.channel, message.note))
-                length = (now - start) / midi.ticks_per_beat
-                found.setdefault((message.channel, voice), []).append(Note(start / midi.ticks_per_beat, length, message.note, level))
+                start, velocity, voice, level = held.pop((message.channel, message.note))
+                beat, length = start / midi.ticks_per_beat, (now - start) / midi.ticks_per_beat
+                found.append(Event(beat, length, message.note, velocity, message.channel, voice, level))
+    return found
+
+
+def from_midi(midi: mido.MidiFile) -> list[Part]:
+    """Parts of an accompaniment, one for each channel and program; its channel volumes become velocities."""
+    found: dict[tuple[int, int], list[Note]] = {}
+    for event in events(midi):
+        velocity = min(127, max(1, round(event.velocity * event.volume / 100)))
+        found.setdefault((event.channel, event.program), []).append(Note(event.start, event.length, event.pitch, velocity))
     parts = [Part(_role(channel, voice), voice, tuple(sorted(notes, key=lambda n: n.start))) for (channel, voice), notes in found.items()]
     return sorted(parts, key=lambda part: (part.role, part.program, -len(part.notes)))
 

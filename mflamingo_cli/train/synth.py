@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mido
 import numpy as np
 import soundfile
 
@@ -165,8 +164,9 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
     played, styled = assemble(rng, kind, plan, config.mma_home)
     font = TEST_FONT if config.split == "test" else choose(rng, dict(TRAIN_FONTS))
     singer = voice.draw_singer(rng) if any(part.program == SUNG for _, part in played) else None
-    samples, heard = mix(rng, played, stems(rng, plan, played, font, window, singer))
-    _write(config.out / config.split, index, samples, parts.to_midi(played, plan.mma_tempo), heard.pop("levels"))
+    midi = midi_bytes(played, plan.mma_tempo)
+    samples, heard = mix(rng, played, stems(rng, plan, played, midi, font, window, singer))
+    _write(config.out / config.split, index, samples, midi, heard.pop("levels"))
     facts = bearable(truth(plan, window), [part for _, part in played], styled)
     if singer:
         facts["singer"] = {"kind": singer.kind, "words": singer.words}
@@ -187,14 +187,12 @@ def bearable(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dic
     return {name: value for name, value in facts.items() if name not in absent}
 
 
-def _write(
-    folder: Path, index: int, samples: np.ndarray, midi: mido.MidiFile | None = None, levels: dict[str, np.ndarray] | None = None
-) -> None:
+def _write(folder: Path, index: int, samples: np.ndarray, midi: bytes | None = None, levels: dict[str, np.ndarray] | None = None) -> None:
     for sub in ("audio", "midi", "levels"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "audio" / f"{index:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
     if midi is not None and levels is not None:
-        midi.save(folder / "midi" / f"{index:06d}.mid")
+        (folder / "midi" / f"{index:06d}.mid").write_bytes(midi)
         np.savez_compressed(folder / "levels" / f"{index:06d}.npz", **levels)  # type: ignore[arg-type]
 
 
@@ -238,19 +236,25 @@ def truth(plan: compose.Plan, window: Window) -> dict[str, Any]:
 # --- sound ---------------------------------------------------------------------------------------------------------------
 
 
+def midi_bytes(played: Sequence[tuple[int, Part]], mma_tempo: float) -> bytes:
+    """The parts as a MIDI file."""
+    buffer = io.BytesIO()
+    parts.to_midi(played, mma_tempo).save(file=buffer)
+    return buffer.getvalue()
+
+
 def stems(
     rng: np.random.Generator,
     plan: compose.Plan,
     played: Sequence[tuple[int, Part]],
+    midi: bytes,
     font: str,
     window: Window,
     singer: voice.Singer | None = None,
 ) -> np.ndarray:
     """One row per part, (parts, n) float32: played at another rate and heard at 16 kHz, a song is off in speed and tuning."""
-    buffer = io.BytesIO()
-    parts.to_midi(played, plan.mma_tempo).save(file=buffer)
     skip, count = round(window.offset / window.speed * SAMPLE_RATE), round(window.duration * SAMPLE_RATE)
-    rows = player.stems(buffer.getvalue(), SOUNDFONTS[font][0], SAMPLE_RATE / window.speed, skip + count)
+    rows = player.stems(midi, SOUNDFONTS[font][0], SAMPLE_RATE / window.speed, skip + count)
     return np.stack([sing(rng, plan, part, window, singer) if part.program == SUNG else rows[channel, skip:] for channel, part in played])
 
 

@@ -34,8 +34,8 @@ def test_stems_are_deterministic_and_apart():
         (DRUMS, Part("drums", 0, (Note(2, 1, 36, 100),))),
         (SUNG, Part("melody", SUNG, (Note(1, 2, 57, 90),))),
     ]
-    window = synth.Window(0.0, 1.0, 2.0)
-    first, second = (synth.stems(np.random.default_rng(1), song, played, "TimGM6mb", window) for _ in range(2))
+    window, midi = synth.Window(0.0, 1.0, 2.0), synth.midi_bytes(played, song.mma_tempo)
+    first, second = (synth.stems(np.random.default_rng(1), song, played, midi, "TimGM6mb", window) for _ in range(2))
     assert first.shape == (3, 2 * RATE)
     assert np.array_equal(first, second)
     assert np.abs(first[0]).max() > 0.01
