@@ -19,7 +19,7 @@ from mflamingo_cli.train.evaluate.dense import decoded_chords, family_counts, sm
 from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.truth import Item
 from mflamingo_cli.train.frames import TAG_NAMES, Clip
-from mflamingo_cli.train.given import random_facts
+from mflamingo_cli.train.given import PHRASES, random_facts
 from mflamingo_cli.train.harmony import CHORDS, QUALITIES
 
 KEYS = [(tonic, mode) for mode in ("major", "minor") for tonic in range(12)]
@@ -54,9 +54,14 @@ def test_a_key_nobody_names_is_wrong_and_the_constant_is_the_commonest() -> None
 
 
 def test_tempo_is_right_within_four_percent_and_its_octaves_count_apart() -> None:
-    first, second = music.tempo_scores("tempo", [100.0, 100.0, 90.0, 90.0], [103.9, 50.0, 180.0, None])
+    first, second = music.tempo_scores("tempo", [(100.0,), (100.0,), (90.0,), (90.0,)], [103.9, 50.0, 180.0, None])
     assert first.value == 0.25
     assert second.value == 0.75
+
+
+def test_six_eight_has_two_tempi() -> None:
+    row = {"tempo": 60.0, "meter": "6/8"}
+    assert [music.same_tempo(truth.tempo_truth(item(row)), bpm) for bpm in (60, 90, 120)] == [True, True, False]
 
 
 def test_meter_is_the_mean_recall_of_its_classes() -> None:
@@ -316,6 +321,12 @@ def test_copied_facts_are_exact_and_a_changed_one_is_noticed() -> None:
         assert not told.copied(text, other, style)["tempo"]
         assert told.invented(text, other)
         assert told.invented(text, {name: value for name, value in facts.items() if name != "duration"})
+
+
+def test_facts_are_read_from_the_phrases_of_a_prompt() -> None:
+    facts = {**random_facts(np.random.default_rng(0), 1.0), "duration": "40"}
+    phrases = [PHRASES[name].format(value) for name, value in facts.items()]
+    assert told.told_facts(phrases) == facts
 
 
 def test_times_of_a_form() -> None:

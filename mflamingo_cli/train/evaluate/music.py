@@ -1,4 +1,4 @@
-"""Agreement of musical answers: keys, tempi, chords, sections, sets of names. Times are seconds, tempi quarter notes a minute.
+"""Agreement of musical answers: keys, tempi, chords, sections, sets of names. Times are seconds, tempi beats a minute.
 
 Chord and section measures are mir_eval's (Raffel et al., ISMIR 2014), key weights those of the MIREX task.
 """
@@ -68,18 +68,18 @@ def key_scores(ability: str, truths: Sequence[tuple[int, str]], claims: Sequence
 # --- tempo -----------------------------------------------------------------------------------------------------------
 
 
-def same_tempo(truth: float, claim: float | None, octaves: Sequence[float] = (1.0,)) -> bool:
-    """Within 4 % of the truth, or of one of its multiples."""
-    return claim is not None and any(abs(claim / (truth * factor) - 1) <= TEMPO_TOLERANCE for factor in octaves)
+def same_tempo(truth: Sequence[float], claim: float | None, octaves: Sequence[float] = (1.0,)) -> bool:
+    """Within 4 % of one of the true tempi, or of one of its multiples."""
+    return claim is not None and any(abs(claim / (bpm * factor) - 1) <= TEMPO_TOLERANCE for bpm in truth for factor in octaves)
 
 
-def tempo_scores(ability: str, truths: Sequence[float], claims: Sequence[float | None], **where: Any) -> list[Score]:
+def tempo_scores(ability: str, truths: Sequence[Sequence[float]], claims: Sequence[float | None], **where: Any) -> list[Score]:
     """Accuracy 1 (4 %) and 2 (octaves and thirds allowed), beside the best constant tempo."""
     if not truths:
         return []
     out = []
     for name, octaves in (("Acc1", (1.0,)), ("Acc2", OCTAVES)):
-        best = max(sorted(set(truths)), key=lambda c: sum(same_tempo(t, c, octaves) for t in truths))
+        best = max(sorted({bpm for t in truths for bpm in t}), key=lambda c: sum(same_tempo(t, c, octaves) for t in truths))
         right = [float(same_tempo(t, c, octaves)) for t, c in zip(truths, claims, strict=True)]
         out.append(mean(f"{ability}, {name}", right, [float(same_tempo(t, best, octaves)) for t in truths], **where))
     return out

@@ -203,6 +203,7 @@ class Captions:
     grounded: bool
     limit: int
     verdicts: list[dict[str, Verdict]] = field(default_factory=list)
+    facts: list[dict[str, Verdict]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
     garbled: list[float] = field(default_factory=list)
     forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
 
@@ -214,7 +215,9 @@ class Captions:
         asked = [(i, grounded_prompt(prompt, ground(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
         for item, known, text in zip(items, facts, listener.ask(asked, CAPTION_TOKENS), strict=True):
             said = parse_caption(split_thinking(text).answer or "")
-            given = [phrase.split()[0] for phrase in fact_phrases(*known)]
+            given = told_facts(fact_phrases(*known))
+            if self.grounded and not item.recording:
+                self.facts.append({name: _fair(name, verdict, given) for name, verdict in judge(given, item, given).items()})
             self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
             true = truth.boundaries_truth(item)
@@ -226,19 +229,32 @@ class Captions:
         if not self.verdicts:
             return
         name = "captions with measured facts" if self.grounded else "captions by ear"
-        fields = sorted({field for verdicts in self.verdicts for field in verdicts})
-        table = np.array([[list(vars(verdicts.get(f, Verdict())).values()) for f in fields] for verdicts in self.verdicts], dtype=float)
-        total = table.sum(axis=1)  # (captions, 4)
-        yield scores.resampled(f"{name}, precision", total[:, :2], scores.share, **where)
-        yield scores.resampled(f"{name}, recall", total[:, 2:], scores.share, **where)
-        for index, field_name in enumerate(fields):
-            for kind, columns in (("precision", table[:, index, :2]), ("recall", table[:, index, 2:])):
-                known = columns[columns[:, 1] > 0]
-                if len(known):
-                    yield scores.resampled(f"{name}, {kind}: {field_name}", known, scores.share, **where)
+        yield from claim_scores(name, self.verdicts, **where)
+        if self.facts:
+            yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
         yield scores.mean(f"{name} with an unreadable sentence", self.garbled, **where)
         if self.forms:
             yield from section_scores(f"{name}: sections", *map(list, zip(*self.forms, strict=True)), **where)
+
+
+def told_facts(phrases: Sequence[str]) -> Facts:
+    """The phrases of a grounded prompt as facts: `tempo 87.5 BPM` -> {"tempo": "87.5"}."""
+    pairs = (phrase.split(" ", 1) for phrase in phrases)
+    return {name: re.sub(r" (?:BPM|LUFS|s)$", "", value) for name, value in pairs}
+
+
+def claim_scores(name: str, verdicts: Sequence[dict[str, Verdict]], **where: Any) -> Iterator[Score]:
+    """Precision and recall of all claims, then field by field."""
+    fields = sorted({field for found in verdicts for field in found})
+    table = np.array([[list(vars(found.get(f, Verdict())).values()) for f in fields] for found in verdicts], dtype=float)
+    total = table.sum(axis=1)  # (captions, 4)
+    yield scores.resampled(f"{name}, precision", total[:, :2], scores.share, **where)
+    yield scores.resampled(f"{name}, recall", total[:, 2:], scores.share, **where)
+    for index, field_name in enumerate(fields):
+        for kind, columns in (("precision", table[:, index, :2]), ("recall", table[:, index, 2:])):
+            known = columns[columns[:, 1] > 0]
+            if len(known):
+                yield scores.resampled(f"{name}, {kind}: {field_name}", known, scores.share, **where)
 
 
 # --- what cannot be known ------------------------------------------------------------------------------------------------

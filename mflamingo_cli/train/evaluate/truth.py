@@ -76,9 +76,12 @@ def measured_key(item: Item) -> tuple[int, str] | None:
     return (item.row["tonic"], item.row["mode"]) if item.recording and "tonic" in item.row else None
 
 
-def tempo_truth(item: Item) -> float | None:
-    """Quarter notes a minute; of recordings there is none but the measured one, so none."""
-    return None if item.recording else item.row.get("tempo")
+def tempo_truth(item: Item) -> tuple[float, ...] | None:
+    """Felt beats a minute; in 6/8 its quarter notes are a tempo as well. Of recordings only a measured one is known, so none."""
+    if item.recording or "tempo" not in item.row:
+        return None
+    felt = item.row["tempo"]
+    return (felt, 1.5 * felt) if item.row.get("meter") == "6/8" else (felt,)
 
 
 def chords_truth(item: Item) -> list[str] | None:
