@@ -130,6 +130,7 @@ def test_boundaries_are_scored_as_mir_eval_scores_them() -> None:
     assert music.boundary_f([10.0, 20.0], [11.0, 40.0], 60.0, 3.0) == pytest.approx(0.5)
     assert music.boundary_f([10.0, 20.0], [11.0, 40.0], 60.0, 0.5) == 0
     assert music.boundary_f([10.0, 20.0], [10.0, 20.0], 60.0, 0.5) == 1
+    assert music.boundary_f([10.0, 20.0], [], 60.0, 3.0) == 0
 
 
 # --- statistics ----------------------------------------------------------------------------------------------------------

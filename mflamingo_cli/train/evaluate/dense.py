@@ -16,7 +16,7 @@ from mflamingo_cli.train.evaluate import music, scores, truth
 from mflamingo_cli.train.evaluate.listen import Listener
 from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.spoken import meter_scores, style_scores
-from mflamingo_cli.train.evaluate.truth import Item, labels_of
+from mflamingo_cli.train.evaluate.truth import NAMED_FAMILIES, Item, labels_of
 from mflamingo_cli.train.frames import NO_CHORD, TAG_NAMES, TOKEN_S
 from mflamingo_cli.train.harmony import QUALITIES
 from mflamingo_cli.train.objectives import METERS, STYLES, UNKNOWN_FLAG, DenseHeads
@@ -53,6 +53,7 @@ class Heads:
     styles: list[tuple[Any, Any]] = field(default_factory=list)
     vocals: list[tuple[float, float]] = field(default_factory=list)
     families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the reading; (families, 2) yes, no
+    played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
     tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     @torch.no_grad()
@@ -75,10 +76,15 @@ class Heads:
         for name, (true, claim) in claims.items():
             if true is not None:
                 getattr(self, name).append((true, claim))
+        chances = {name: (1 / (1 + np.exp(-logits[name]))).mean(axis=0) for name in ("families", "tags")}
+        if (known := truth.families_truth(item)) is not None:
+            self.played.append(
+                (np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES]), chances["families"])
+            )
         if "families" in labels:
             self.families.append(family_counts(labels["families"], logits["families"]))
         if "tags" in labels:
-            self.tags.append((tag_truth(labels["tags"]), (1 / (1 + np.exp(-logits["tags"]))).mean(axis=0)))
+            self.tags.append((tag_truth(labels["tags"]), chances["tags"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -91,8 +97,14 @@ class Heads:
             yield scores.resampled("vocals, AUC", np.array(self.vocals, dtype=float), scores.auc, 0.5, 0.5, **where)
         if self.families:
             yield self._families(where)
+        if self.played:
+            yield _ranked("instruments, mAP", self.played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
         if self.tags:
-            yield from self._tags(where)
+            often = (np.stack(_apart(self.tags)[0]) == 1).sum(axis=0) >= TAG_COUNT
+            played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
+            for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
+                if chosen.any():
+                    yield _ranked(name, self.tags, chosen, where)
 
     def _families(self, where: dict[str, Any]) -> Score:
         rows, known = (np.stack(part) for part in _apart(self.families))
@@ -105,15 +117,13 @@ class Heads:
         best = max(constants, key=scores.micro_f1)
         return scores.resampled("instruments per token, micro F1", rows.sum(axis=1), scores.micro_f1, best, **where)
 
-    def _tags(self, where: dict[str, Any]) -> Iterator[Score]:
-        known, said = (np.stack(part) for part in _apart(self.tags))
-        often = (known == 1).sum(axis=0) >= TAG_COUNT
-        played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
-        for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
-            if chosen.any():
-                rows = np.hstack([known[:, chosen], said[:, chosen]])
-                rate = scores.base_rate(rows)
-                yield scores.resampled(name, rows, scores.mean_average_precision, rate, rate, note=f"{chosen.sum()} tags", **where)
+
+def _ranked(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], chosen: np.ndarray, where: dict[str, Any]) -> Score:
+    """Mean average precision of some columns of (truth, probability) pairs, beside the base rate."""
+    known, said = (np.stack(part)[:, chosen] for part in _apart(pairs))
+    rows = np.hstack([known, said])
+    rate, count = scores.base_rate(rows), int((known == 1).any(axis=0).sum())
+    return scores.resampled(name, rows, scores.mean_average_precision, rate, rate, note=f"{count} names", **where)
 
 
 def _apart(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:

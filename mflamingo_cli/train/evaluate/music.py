@@ -192,6 +192,8 @@ def boundary_f(truth: Sequence[float], claim: Sequence[float], duration: float, 
     import mir_eval
 
     left, right = (_intervals(times, duration) for times in (truth, claim))
+    if len(left) == 1 or len(right) == 1:
+        return 0.0  # no boundary at all
     return float(mir_eval.segment.detection(left, right, window=window, trim=True)[2])
 
 
