@@ -135,7 +135,8 @@ def labels_of(clip: Clip, start: int, length: int) -> dict[str, np.ndarray]:
         unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
         values = known[name][start : start + length].astype(np.int64) if name in known else np.full(shape, unknown)
         found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
-    return found | {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
+    found |= {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
+    return found | ({"key": known["key"][start : start + length].astype(np.int64)} if "key" in known else {})  # keys of the moment
 
 
 def crop(clip: Clip, start: int, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -224,8 +225,13 @@ def dense_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor
             label = torch.where((labels["root"] == NO_CHORD) | (labels["root"] < 0), UNKNOWN_CLASS, label)
         terms[name] = _known_cross_entropy(value.flatten(0, 1), label.flatten())
         if name in WHOLE:
-            terms[f"clip_{name}"] = _known_cross_entropy(value.mean(1), label[:, 0])
+            terms[f"clip_{name}"] = _known_cross_entropy(value.mean(1), _whole(label))
     return terms
+
+
+def _whole(label: torch.Tensor) -> torch.Tensor:
+    """The class of crops that have one from end to end: (B, T) -> (B,)."""
+    return torch.where((label == label[:, :1]).all(1), label[:, 0], UNKNOWN_CLASS)
 
 
 def _known_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -246,7 +252,7 @@ def dense_scores(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor
     said, true = (logits["families"] > 0) & known, (labels["families"] == 1) & known
     numbers["families_f1"] = float(2 * (said & true).sum() / (said.sum() + true.sum()).clamp(min=1))
     for name in WHOLE:
-        truth = labels[name][:, 0]
+        truth = _whole(labels[name])
         right = (logits[name].float().mean(1).argmax(-1) == truth)[truth != UNKNOWN_CLASS]
         numbers[f"{name}_acc"] = float(right.float().mean())
     return {name: value for name, value in numbers.items() if value == value}

@@ -60,6 +60,13 @@ def test_unknown_tokens_and_flags_are_left_out_of_the_mean(tmp_path: Path) -> No
     assert float(terms["clip_meter"]) > 0
 
 
+def test_a_crop_with_two_keys_has_no_key_of_its_own(tmp_path: Path) -> None:
+    moving = clip_with(tmp_path / "a", {"key": np.array([0, 0, 0, 7, 7, 7], np.int8)}, {"tonic": 0, "mode": "major"})
+    terms = objectives.dense_losses(some_logits(), batch_of(objectives.labels_of(moving, 0, LENGTH)))
+    assert float(terms["key"]) > 0
+    assert float(terms["clip_key"]) == 0
+
+
 def test_teacher_tags_are_probabilities(tmp_path: Path) -> None:
     tags = np.full((LENGTH, objectives.HEAD_SIZES["tags"]), 51, np.uint8)  # 0.2
     labels = batch_of(objectives.labels_of(clip_with(tmp_path / "a", {"tags": tags}, {}), 0, LENGTH))
