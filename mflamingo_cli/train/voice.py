@@ -101,24 +101,27 @@ class Singer:
     glide_s: float = 0.07
     scoop: float = 0.4  # share of notes that are reached from below
     drift_cents: float = 8.0
-    ring: float = 0.0  # singer's formant: F3-F5 drawn together (Sundberg, JASA 55, 1974)
+    ring: float = 0.3  # singer's formant: F3-F5 drawn together (Sundberg, JASA 55, 1974)
     growl: float = 0.0  # depth of the modulation at half the pitch
     diction: float = 1.0  # level of consonants
+    restless: float = 0.03  # share by which formants stray within a vowel
     attack_s: float = 0.03
+    company: str = "solo"  # key of COMPANY_SHARE
 
 
 # open quotient, tilt Hz, breath, vibrato cents, glide s, growl, ring: from-to. Lax voices open longer and fall faster
 # (Doval, d'Alessandro & Henrich, Acta Acustica 92, 2006)
 STYLES = {
-    "breathy": ((0.7, 0.9), (500, 1400), (0.06, 0.16), (0, 30), (0.05, 0.12), (0, 0), (0, 0)),
-    "pop": ((0.5, 0.7), (1500, 3500), (0.015, 0.05), (0, 50), (0.04, 0.1), (0, 0), (0, 0.3)),
-    "belt": ((0.35, 0.5), (3000, 6500), (0.005, 0.02), (20, 70), (0.03, 0.08), (0, 0.1), (0, 0.5)),
-    "classical": ((0.45, 0.65), (1800, 4000), (0.003, 0.012), (50, 110), (0.05, 0.12), (0, 0), (0.6, 1)),
-    "rock": ((0.35, 0.55), (3000, 7000), (0.02, 0.08), (0, 50), (0.03, 0.1), (0.1, 0.5), (0, 0.3)),
-    "tuned": ((0.5, 0.7), (2000, 4500), (0.01, 0.04), (0, 10), (0.006, 0.02), (0, 0), (0, 0)),
+    "breathy": ((0.7, 0.9), (500, 1800), (0.06, 0.2), (0, 50), (0.05, 0.12), (0, 0), (0.1, 0.6)),
+    "pop": ((0.5, 0.7), (1500, 4000), (0.015, 0.06), (10, 70), (0.04, 0.1), (0, 0), (0.2, 0.8)),
+    "belt": ((0.35, 0.5), (3000, 6500), (0.005, 0.03), (30, 100), (0.03, 0.08), (0, 0.1), (0.4, 1)),
+    "classical": ((0.45, 0.65), (1800, 4000), (0.003, 0.012), (60, 130), (0.05, 0.12), (0, 0), (0.7, 1)),
+    "rock": ((0.35, 0.55), (3000, 7000), (0.02, 0.08), (0, 70), (0.03, 0.1), (0.1, 0.5), (0.2, 0.9)),
+    "tuned": ((0.5, 0.7), (2000, 4500), (0.01, 0.04), (0, 15), (0.006, 0.02), (0, 0), (0.1, 0.6)),
 }
 STYLE_SHARE = (0.17, 0.33, 0.17, 0.1, 0.13, 0.1)
-WORDS_SHARE = {"words": 0.68, "scat": 0.1, "vocalise": 0.1, "spoken": 0.12}
+WORDS_SHARE = {"words": 0.72, "scat": 0.1, "vocalise": 0.12, "spoken": 0.06}
+COMPANY_SHARE = {"solo": 0.7, "double": 0.15, "octave": 0.07, "choir": 0.08}
 
 
 @dataclass(frozen=True)
@@ -191,19 +194,18 @@ def draw_singer(rng: np.random.Generator) -> Singer:
         vibrato_hz=float(rng.uniform(4.8, 6.8)), vibrato_cents=vibrato, vibrato_delay_s=float(rng.uniform(0.1, 0.5)),
         glide_s=glide, scoop=0.0 if name == "tuned" else float(rng.uniform(0, 0.5)),
         drift_cents=0.0 if name == "tuned" else float(rng.uniform(3, 10)),
-        ring=ring, growl=growl, diction=float(rng.uniform(0.5, 1.3)), attack_s=float(rng.uniform(0.015, 0.06)),
+        ring=ring, growl=growl, diction=float(rng.uniform(0.5, 1.3)), restless=float(rng.uniform(0.02, 0.06)),
+        attack_s=float(rng.uniform(0.015, 0.08)), company=str(rng.choice(list(COMPANY_SHARE), p=list(COMPANY_SHARE.values()))),
     )  # fmt: skip
 
 
 def _company(rng: np.random.Generator, singer: Singer) -> list[tuple[Singer, float]]:
-    """Other voices on the same words with their levels: mostly none, a double, an octave or a choir. Never other pitch classes."""
-    case = rng.choice(["solo", "double", "octave", "choir"], p=[0.7, 0.15, 0.07, 0.08])
-    if case == "solo" or singer.words == "spoken":
+    """Other voices on the same words with their levels, in unison or an octave away: no other pitch classes."""
+    if singer.words == "spoken":
         return []
-    count = {"double": 1, "octave": 1, "choir": 3}[case]
     others = []
-    for _ in range(count):
-        shift = int(rng.choice([-12, 12])) if case == "octave" else 0
+    for _ in range({"solo": 0, "double": 1, "octave": 1, "choir": 3}[singer.company]):
+        shift = int(rng.choice([-12, 12])) if singer.company == "octave" else 0
         kind = {-12: "man", 12: "woman"}.get(shift, singer.kind)
         others.append(replace(
             singer, kind=kind, low=singer.low + shift, high=singer.high + shift, tract=singer.tract * float(rng.uniform(0.96, 1.04)),
@@ -303,6 +305,8 @@ def draw_controls(rng: np.random.Generator, singer: Singer, syllables: Sequence[
         _speak(rng, singer, syllable, rows, previous_end, following)
         previous_end = syllable.end
     rows[:, F1:] = _smooth(rows[:, F1:], 0.05)
+    for column in (F1, F2, F3):  # no vowel is held still
+        rows[:, column] *= 1 + singer.restless * _wander(rng, n_frames, 0.12)
     rows[:, [VOICE, NASAL]] = _smooth(rows[:, [VOICE, NASAL]], singer.attack_s)
     rows[:, [BREATH, HISS]] = _smooth(rows[:, [BREATH, HISS]], 0.015)
     return rows
