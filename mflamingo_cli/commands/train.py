@@ -101,6 +101,37 @@ def recordings(
     print(f"{seconds / 3600:.2f} h more in {work / 'data'}")
 
 
+@data_app.command("scores", context_settings=HELP_OPTIONS)
+def scores(
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 350,
+    split: Annotated[
+        str, typer.Option("--split", help="scores-train or scores-test (other pieces, unseen soundfont).")
+    ] = "scores-train",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Clips are a function of it and of their number.")] = 1,
+    source: Annotated[list[str] | None, typer.Option("--source", help="Where pieces come from; may be given again. [default: all]")] = None,
+    work: Work = WORK,
+) -> None:
+    """Play scores of the music21 corpus and MIDI files of free packages (apt-get, dpkg, npm). Goes on where it was stopped.
+
+    What a source knows is exact: notes, bars, instruments; keys and chords where an analyst wrote them or the score names its key.
+    """
+    _need_extra()
+    from mflamingo_cli.core.mel import LogMel
+    from mflamingo_cli.train.frames import MINI_MEL, Clip, make_caches, prepare
+    from mflamingo_cli.train.scores import SHARES, ScoresConfig, generate
+
+    folder, log_mel = work / "data" / split, LogMel(MINI_MEL)
+    try:
+        for count, row in enumerate(generate(ScoresConfig(work / "data", work / "debs", clips, split, seed, tuple(source or SHARES))), 1):
+            make_caches(Clip(row, folder), log_mel)
+            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {row['source']}, {row['piece']}", file=sys.stderr)
+        ready = sum(1 for _ in prepare(folder))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
+        raise typer.Exit(75) from None
+    print(f"{ready} clips in {folder}")
+
+
 @app.command("sft", context_settings=HELP_OPTIONS)
 def sft(
     config: Config,

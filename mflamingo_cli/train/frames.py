@@ -209,7 +209,7 @@ def dense_labels(row: dict[str, Any], heard: Sequence[Note], levels: Levels) -> 
         chroma[:], bass[:] = UNKNOWN, -1
     return {
         **_chord_labels(row, chroma), "bass": bass if row.get("chords") else np.where(bass < NO_CHORD, -1, bass).astype(np.int8),
-        "chroma": chroma, "families": families, "vocals": vocals, "beat": _beat_labels(row, count), "key": _key_labels(row, count),
+        "chroma": chroma, "families": families, "vocals": vocals, **_beat_labels(row, count), "key": _key_labels(row, count),
     }  # fmt: skip
 
 
@@ -256,14 +256,16 @@ def _chord_labels(row: dict[str, Any], chroma: np.ndarray) -> dict[str, np.ndarr
     return {"root": root, "quality": quality}
 
 
-def _beat_labels(row: dict[str, Any], count: int) -> np.ndarray:
-    """Beats (1) and downbeats (2), (T,)."""
+def _beat_labels(row: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    """Beats (1) and downbeats (2), (T,); nothing where there is music whose bars are not known."""
+    if row.get("music") is not False and "bar_s" not in row:
+        return {}
     beat = np.zeros(count, np.uint8)
     for interval, first, value in (("beat_s", "beat_at", 1), ("bar_s", "bar_at", 2)):
         if interval in row:
             at = np.round(np.arange(row.get(first, 0.0), row["duration"], row[interval]) / TOKEN_S).astype(int)
             beat[at[at < count]] = value
-    return beat
+    return {"beat": beat}
 
 
 def _key_labels(row: dict[str, Any], count: int) -> np.ndarray:

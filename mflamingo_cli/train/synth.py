@@ -154,7 +154,7 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
     common = {"index": index, "audio": f"audio/{index:06d}.flac", "kind": "synth", "ensemble": kind}
     if kind == "nothing":
         samples, what = no_music(rng, window.duration)
-        _write(config.out / config.split, index, samples)
+        write(config.out / config.split, index, samples)
         return {**common, "duration": round(len(samples) / SAMPLE_RATE, 3), **what}
     groove = grooves.own(meter)
     if kind in ("band", "drums") and rng.random() < GROOVE_SHARES[meter]:
@@ -166,7 +166,7 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
     singer = voice.draw_singer(rng) if any(part.program == SUNG for _, part in played) else None
     midi = midi_bytes(played, plan.mma_tempo)
     samples, heard = mix(rng, played, stems(rng, plan, played, midi, font, window, singer))
-    _write(config.out / config.split, index, samples, midi, heard.pop("levels"))
+    write(config.out / config.split, index, samples, midi, heard.pop("levels"))
     facts = bearable(truth(plan, window), [part for _, part in played], styled)
     if singer:
         facts["singer"] = {"kind": singer.kind, "words": singer.words}
@@ -187,7 +187,8 @@ def bearable(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dic
     return {name: value for name, value in facts.items() if name not in absent}
 
 
-def _write(folder: Path, index: int, samples: np.ndarray, midi: bytes | None = None, levels: dict[str, np.ndarray] | None = None) -> None:
+def write(folder: Path, index: int, samples: np.ndarray, midi: bytes | None = None, levels: dict[str, np.ndarray] | None = None) -> None:
+    """Files of one clip."""
     for sub in ("audio", "midi", "levels"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "audio" / f"{index:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
@@ -285,7 +286,7 @@ def active_rms(samples: np.ndarray) -> float:
 
 
 def mix(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Stems, one for each part, -> mix; levels are drawn, those of a lead beside all others. Also what can be heard in it."""
+    """Stems, one for each part, -> mix; levels are drawn, those of a lead beside all others."""
     gains = 10 ** (rng.normal(0, 3, len(rows)) / 20)
     roles = [part.role for _, part in played]
     spare = [i for i, role in enumerate(roles) if role != "chords" or roles.count("chords") > 1]  # someone must play the chords
@@ -296,7 +297,11 @@ def mix(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.n
     for i in np.flatnonzero(leads):
         above_db = rng.uniform(-18, -9) if rng.random() < QUIET_LEAD else rng.uniform(-5, 5)
         gains[i] = rest / max(active_rms(rows[i]), 1e-6) * 10 ** (above_db / 20)
-    rows *= gains[:, None].astype(np.float32)
+    return blend(rng, played, rows * gains[:, None].astype(np.float32))
+
+
+def blend(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Stems at their levels -> mix, and what can be heard in it."""
     total = rows.sum(0)
     if float(np.abs(total).max()) < 1e-3:
         raise Rejected("silent")
