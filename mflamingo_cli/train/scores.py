@@ -411,16 +411,21 @@ def clip(index: int, config: ScoresConfig, pieces: dict[str, list[Piece]]) -> di
         found = pieces[choose(rng, shares)]
         piece = found[rng.integers(len(found))]
         try:
-            return render(rng, index, config, piece, read(piece))
-        except (Rejected, *_unreadable()):
+            return render(rng, index, config, piece, trusted(piece))
+        except Rejected:
             continue
     raise ModelError(f"clip {index}: no drawn piece could be used")
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What parsers raise at files they do not understand."""
-    known: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError)
-    return (*known, music21().exceptions21.Music21Exception) if music21.cache_info().currsize else known
+def trusted(piece: Piece) -> Score:
+    """A piece as read; what its parser does not understand is rejected too."""
+    errors: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError)  # of mido and music21
+    if music21.cache_info().currsize:
+        errors += (music21().exceptions21.Music21Exception,)
+    try:
+        return read(piece)
+    except errors as error:
+        raise Rejected(f"{piece.name}: {error}") from error
 
 
 def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: Piece, score: Score) -> dict[str, Any]:

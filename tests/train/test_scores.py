@@ -169,3 +169,8 @@ def test_a_clip_of_a_score_is_written_with_its_labels(tmp_path, monkeypatch):
     assert (labels["beat"] == 2).sum() == 3
     sounding = int(row["bar_at"] / frames.TOKEN_S) + 3
     assert (labels["root"][sounding], labels["key"][sounding]) == (row["transposed"] % 12, row["transposed"] % 12)
+
+
+def test_a_broken_file_is_left_out():
+    with pytest.raises(Rejected, match="broken"):
+        scores.trusted(scores.Piece("freedoom", "broken", "broken", Path(), b"MThd"))
