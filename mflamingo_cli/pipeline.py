@@ -288,9 +288,9 @@ def _result(facts: Facts | None, parsed: dict[str, Any], *, told: bool) -> tuple
     facts = facts or measure.Facts()
     warnings: list[str] = []
     result = Result(
-        tempo=_tempo(facts.tempo, parsed.get("tempo"), warnings),
-        key=_key(facts.key, parsed.get("key"), told, warnings),
-        meter=_meter(facts.meter, parsed.get("meter"), warnings),
+        tempo=replace(_tempo(facts.tempo, parsed.get("tempo"), warnings), confidence=_rounded(facts.confidence.tempo, 2)),
+        key=replace(_key(facts.key, parsed.get("key"), told, warnings), confidence=_rounded(facts.confidence.key, 2)),
+        meter=replace(_meter(facts.meter, parsed.get("meter"), warnings), confidence=_rounded(facts.confidence.meter, 2)),
         chords=tuple(_span(segment) for segment in facts.chords),
         sections=tuple(_span(segment) for segment in facts.sections),
         loudness=LoudnessInfo(

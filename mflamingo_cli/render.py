@@ -19,11 +19,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Span, TempoInfo, VocalsInfo
-from mflamingo_cli.tasks import clock, short_chord
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
+from mflamingo_cli.tasks import clock, short_chord, sure
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 SHOWN_CHORDS = 4  # of the chords that sound longest
+LIKELY = 0.6  # confidence below which a value is called unsure
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -64,17 +65,33 @@ def _claim(source: str | None, claimed: bool, agrees: bool | None) -> str:
     return f"measured {'=' if agrees else '≠'} model" if source == "measured" and claimed else source or ""
 
 
+def _doubt(confidence: float | None) -> str:
+    """`, likely` or `, unsure` behind what models are not told; nothing behind what is sure."""
+    return "" if confidence is None or sure(confidence) else ", likely" if confidence >= LIKELY else ", unsure"
+
+
 def _tempo(tempo: TempoInfo) -> Line:
     if tempo.bpm is None:
         return "tempo", "unknown", ""
     others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
-    return "tempo", f"{number(tempo.bpm)} BPM{others}", _claim(tempo.source, tempo.claimed is not None, tempo.agrees)
+    return (
+        "tempo",
+        f"{number(tempo.bpm)} BPM{_doubt(tempo.confidence)}{others}",
+        _claim(tempo.source, tempo.claimed is not None, tempo.agrees),
+    )
 
 
 def _key(key: KeyInfo) -> Line:
     if key.name is None:
         return "key", "unknown", ""
-    return "key", f"{key.name} · Camelot {key.camelot} · Open Key {key.openkey}", _claim(key.source, key.claimed is not None, key.agrees)
+    value = f"{key.name}{_doubt(key.confidence)} · Camelot {key.camelot} · Open Key {key.openkey}"
+    return "key", value, _claim(key.source, key.claimed is not None, key.agrees)
+
+
+def _meter(meter: MeterInfo) -> Line | None:
+    if meter.value is None:
+        return None
+    return "meter", f"{meter.value}{_doubt(meter.confidence)}", _claim(meter.source, meter.agrees is not None, meter.agrees)
 
 
 def _loudness(result: Result) -> Line | None:
@@ -116,11 +133,10 @@ def _model_list(name: str, items: tuple[str, ...]) -> Line | None:
 
 def lines(result: Result) -> list[Line]:
     """What is known of a song, in the order of the record; tempo and key also when they are not known."""
-    meter = result.meter
     found: list[Line | None] = [
         _tempo(result.tempo),
         _key(result.key),
-        ("meter", meter.value, _claim(meter.source, meter.agrees is not None, meter.agrees)) if meter.value else None,
+        _meter(result.meter),
         _chords(result.chords),
         _sections(result.sections),
         _loudness(result),

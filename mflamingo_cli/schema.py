@@ -37,18 +37,19 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class TempoInfo:
-    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %."""
+    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %, `confidence` how probably the measured is."""
 
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
     source: Origin | None = None
     claimed: float | None = None
     agrees: bool | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class KeyInfo:
-    """A major or minor key in the notations of musicians, DJs and tags."""
+    """A major or minor key in the notations of musicians, DJs and tags; `confidence` is the probability that a measured one is right."""
 
     tonic: str | None = None
     mode: Literal["major", "minor"] | None = None
@@ -59,15 +60,17 @@ class KeyInfo:
     source: Origin | None = None
     claimed: str | None = None
     agrees: bool | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class MeterInfo:
-    """A time signature such as 4/4."""
+    """A time signature such as 4/4; `confidence` is the probability that a measured one is right."""
 
     value: str | None = None
     source: Origin | None = None
     agrees: bool | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -367,6 +367,7 @@ def caption_task(style: str) -> Task:
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
+SURE = 0.8  # confidence from which a tempo, key or meter is told to a model: what it is told it repeats as true
 SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
@@ -391,15 +392,20 @@ def main_chords(facts: Facts) -> list[str]:
     return [name for name in heard if name in longest]  # in the order of their first sound
 
 
+def sure(confidence: float | None) -> bool:
+    """Whether a value is told to a model; one that nobody judged is."""
+    return confidence is None or confidence >= SURE
+
+
 def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[str]:
-    """What was measured, one phrase per known field, in the fixed order of a grounded prompt."""
+    """What was measured and is sure, one phrase per field, in the fixed order of a grounded prompt."""
     phrases = []
     if facts is not None:
-        if facts.tempo is not None and facts.tempo.bpm:
+        if facts.tempo is not None and facts.tempo.bpm and sure(facts.confidence.tempo):
             phrases.append(f"tempo {_number(facts.tempo.bpm)} BPM")
-        if facts.key is not None:
+        if facts.key is not None and sure(facts.confidence.key):
             phrases.append(f"key {facts.key.name}")
-        if facts.meter:
+        if facts.meter and sure(facts.confidence.meter):
             phrases.append(f"meter {facts.meter}")
         if chords := main_chords(facts):
             phrases.append("chords " + " ".join(chords))

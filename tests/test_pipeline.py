@@ -15,7 +15,7 @@ from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
-from mflamingo_cli.measure import Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.pipeline import Piece, Step
 from mflamingo_cli.schema import Analysis
 
@@ -26,6 +26,7 @@ FACTS = Facts(
     chords=(Segment(0.0, 2.0, "A:min"), Segment(2.0, 4.00004, "F:maj")),
     sections=(Segment(0.0, 4.0, "A"),),
     loudness=Loudness(-14.123456, 3.0, float("nan")),
+    confidence=Confidence(0.91234, 0.5),
 )
 ANSWERS = {
     "tempo": "119 BPM",
@@ -113,6 +114,7 @@ def test_claims_stand_beside_facts(song, known):
     assert (result.tempo.bpm, result.tempo.claimed, result.tempo.agrees, result.tempo.source) == (120.0, 119.0, True, "measured")
     assert (result.key.name, result.key.camelot, result.key.claimed, result.key.agrees) == ("A minor", "8A", "A minor", True)
     assert (result.meter.value, result.meter.source, result.meter.agrees) == ("4/4", "model", None)
+    assert (result.tempo.confidence, result.key.confidence, result.meter.confidence) == (0.91, 0.5, None)
     assert result.chords[1].end == 4.0
     assert (result.instruments, result.genre, result.mood) == (("piano", "drums"), ("House",), ())
     assert (result.vocals.present, result.caption) == (False, "A calm piece.")
@@ -155,6 +157,13 @@ def test_a_grounded_caption_is_told_the_facts_but_claims_are_not(song, known):
     pipeline.analyze(song(), backend)
     told = [prompt for prompt in backend.calls[0] if prompt.startswith(tasks.GROUND_PREFIX)]
     assert told == [tasks.grounded_prompt(tasks.CAPTION_STYLES["full"], tasks.ground(FACTS, 4.0))]
+
+
+def test_a_caption_in_a_key_that_was_too_unsure_to_be_told_is_still_held_to_it(song, known):
+    backend = Parrot(ANSWERS | {"caption": "A song in D minor."}, grounded=True)
+    record = pipeline.analyze(song(), backend)
+    assert not any("key A minor" in prompt for prompt in backend.calls[0])
+    assert "the text says D minor, measured A minor" in record.warnings
 
 
 @pytest.mark.parametrize("grounded", [False, True])

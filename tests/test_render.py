@@ -77,14 +77,19 @@ def test_a_table_says_what_is_measured_and_what_the_model_claims():
     text = " ".join(written("table", RICH).replace("\u00a0", " ").split())
     for words in (
         "87.5 BPM (or 175)",
-        "A minor",
-        "8A",
+        "A minor, unsure · Camelot 8A",
         "measured = model",
         "-9.8 LUFS",
         "Am 100 %",
         "mini Q8_0",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(("confidence", "words"), [(None, "4/4"), (0.9, "4/4"), (0.7, "4/4, likely"), (0.3, "4/4, unsure")])
+def test_what_is_not_sure_is_said_to_be_so(confidence, words):
+    record = Analysis(command="analyze", status="ok", path="x", result=Result(meter=MeterInfo("4/4", "measured", None, confidence)))
+    assert f"meter: {words}\n" in written("text", record)
 
 
 @pytest.mark.parametrize("path", ["x/" * 60 + "song.wav", "音楽/" * 30 + "song.wav"])

@@ -12,6 +12,7 @@ from mflamingo_cli.tasks import (
     ANALYZE,
     CAPTION_STYLES,
     MAX_ITEMS,
+    SURE,
     TASKS,
     THINK_SUFFIX,
     ThoughtStream,
@@ -51,6 +52,7 @@ def some_facts(**changes: object) -> Record:
         "chords": chords,
         "sections": [Record(start=at, label=label) for at, label in ((0.0, "A"), (31.99, "B"), (64.0, "A"), (96.0, "B"), (128.0, "A"))],
         "loudness": Record(integrated_lufs=-9.8),
+        "confidence": Record(tempo=None, key=0.95, meter=SURE),
     }
     return Record(**{**values, **changes})
 
@@ -263,6 +265,13 @@ def test_unknown_facts_are_left_out():
     assert ground(facts) == ""
     assert grounded_prompt("Q?", "") == "Q?"
     assert ground(None, 12.0) == "Measured facts: duration 12 s."
+
+
+@pytest.mark.parametrize(("name", "first"), [("tempo", "tempo 87.5 BPM"), ("key", "key A minor"), ("meter", "meter 4/4")])
+def test_what_is_not_sure_is_not_told(name, first):
+    sure = {"tempo": 0.9, "key": 0.9, "meter": 0.9}
+    unsure = fact_phrases(some_facts(confidence=Record(**{**sure, name: SURE - 0.01})))
+    assert [phrase for phrase in fact_phrases(some_facts(confidence=Record(**sure))) if phrase not in unsure] == [first]
 
 
 @pytest.mark.parametrize(("count", "told"), [(1, False), (2, True), (10, True), (11, False)])

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure.facts import Confidence, Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.measure.loudness import LoudnessMeter
 
 if TYPE_CHECKING:
     from mflamingo_cli.core.audio import Audio
 
-__all__ = ["Facts", "Key", "Loudness", "LoudnessMeter", "Segment", "Tempo", "measure"]
+__all__ = ["Confidence", "Facts", "Key", "Loudness", "LoudnessMeter", "Segment", "Tempo", "measure"]
 
 SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
@@ -26,8 +26,9 @@ def _shift(segments: tuple[Segment, ...], start_s: float) -> tuple[Segment, ...]
 
 def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
     """All facts of a song; `meter` is the listener that heard its native stream. Times count from the start of the file."""
-    from mflamingo_cli.measure.chords import measure_chords  # soxr and the networks load when first needed
-    from mflamingo_cli.measure.key import STILL, measure_key, stillness
+    from mflamingo_cli.measure import confidence as how_sure  # soxr and the networks load when first needed
+    from mflamingo_cli.measure.chords import measure_chords
+    from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness
     from mflamingo_cli.measure.meter import settle_bars
     from mflamingo_cli.measure.sections import measure_sections
     from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
@@ -46,7 +47,13 @@ def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
     chords = measure_chords(spectrogram, duration_s)
     tempo, bars = measure_tempo(samples)
     tempo, counted = settle_bars(tempo, bars, chords)
+    fit = correlations(chroma(spectrogram))
+    key = choose_key(fit, chords)
+    signs = bars.signs if bars else {}
+    confidence = Confidence(
+        how_sure.of_tempo(tempo, signs), how_sure.of_key(key, fit, chords, duration_s), how_sure.of_meter(counted, signs)
+    )
     sections = measure_sections(spectrogram, duration_s, tempo) if chords or tempo.bpm else ()
     start_s = audio.start_s
     tempo = replace(tempo, beats=tempo.beats + start_s, downbeats=tempo.downbeats + start_s if counted else np.zeros(0))
-    return Facts(tempo, measure_key(spectrogram, chords), counted, _shift(chords, start_s), _shift(sections, start_s), loudness)
+    return Facts(tempo, key, counted, _shift(chords, start_s), _shift(sections, start_s), loudness, confidence)

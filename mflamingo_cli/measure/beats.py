@@ -7,7 +7,7 @@ matrix per frame instead of thousands of states.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Bars:
     places: np.ndarray  # (n,) int
     meter: int
     margins: dict[int, float]  # log-likelihood of each meter; what they are worth, `meter.tell_meter` says
+    signs: dict[str, float] = field(default_factory=dict)  # of `confidence.beat_signs`
 
 
 def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,6 +97,15 @@ class Loudness:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or nobody judged."""
+
+    tempo: float | None = None
+    key: float | None = None
+    meter: float | None = None
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything measured about one song; `None` and empty mean that it cannot be told."""
 
@@ -106,3 +115,4 @@ class Facts:
     chords: tuple[Segment, ...] = ()
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
+    confidence: Confidence = field(default_factory=Confidence)

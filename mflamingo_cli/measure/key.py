@@ -45,10 +45,15 @@ def correlations(pitches: np.ndarray) -> np.ndarray:
     return np.array([[float(np.roll(profile, tonic) @ x) / 12 for tonic in range(12)] for profile in profiles])
 
 
-def functions(chords: Sequence[Segment]) -> np.ndarray:
-    """How well the chords belong to each key, weighted by their time: -> (2 modes, 12 tonics), 0..1 and a little more."""
+def heard_triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
+    """Root, third and seconds of the chords that have a third: -> [(0, "maj", 2.5), ...]."""
     parts = [(*chord.label.partition(":")[::2], chord.end - chord.start) for chord in chords]
-    heard = [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
+    return [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
+
+
+def functions(chords: Sequence[Segment], ends: bool = True) -> np.ndarray:
+    """How well the chords belong to each key, weighted by their time, `ends` more: -> (2 modes, 12 tonics), 0..1 and a little more."""
+    heard = heard_triads(chords)
     score = np.zeros((2, 12))
     if not heard:
         return score
@@ -56,7 +61,7 @@ def functions(chords: Sequence[Segment]) -> np.ndarray:
         for row, mode in enumerate(MODES):
             score[row] += [seconds * FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)]
     score /= sum(seconds for *_, seconds in heard)
-    for bonus, (root, third, _) in ((LAST, heard[-1]), (FIRST, heard[0])):
+    for bonus, (root, third, _) in ((LAST, heard[-1]), (FIRST, heard[0])) if ends else ():
         if third != "dim":
             score[0 if third == "maj" else 1, root] += bonus
     return score
@@ -70,7 +75,11 @@ def stillness(spectrogram: np.ndarray) -> float:
 
 def measure_key(spectrogram: np.ndarray, chords: Sequence[Segment]) -> Key | None:
     """The likeliest key, None where nothing is harmony: constant-Q (frames, 252), chords -> Key."""
-    fit = correlations(chroma(spectrogram))
+    return choose_key(correlations(chroma(spectrogram)), chords)
+
+
+def choose_key(fit: np.ndarray, chords: Sequence[Segment]) -> Key | None:
+    """The likeliest key of `correlations` and chords: (2 modes, 12 tonics), chords -> Key."""
     if not chords:
         return None
     mode, tonic = divmod(int((fit + CHORD_WEIGHT * functions(chords)).argmax()), 12)

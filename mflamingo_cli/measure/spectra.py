@@ -155,3 +155,10 @@ def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
     rise[:1] = 0.0
     np.maximum(bands[1:] - bands[:-1], 0.0, out=rise[1:])
     return out
+
+
+def onset_strength(bands: np.ndarray) -> np.ndarray:
+    """How much begins in each frame of `beat_bands`, 1 on average: (frames, 272) -> (frames,)."""
+    n_bands = bands.shape[1] // 2
+    rise = bands[:, n_bands : n_bands + N_HEARD].sum(axis=1, dtype=np.float64)
+    return np.asarray(rise / max(float(rise.mean()), 1e-9))

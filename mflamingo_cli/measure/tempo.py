@@ -5,12 +5,15 @@ Tempo is the slope of a straight line through the beat times, never one inter-be
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mflamingo_cli.measure.beatnet import beat_evidence
 from mflamingo_cli.measure.beats import Bars, decode
+from mflamingo_cli.measure.confidence import beat_signs
 from mflamingo_cli.measure.facts import Tempo
-from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands
+from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
 MIN_BEATS = 8
 SLOPE_BEATS = 16  # beats under one local line
@@ -80,4 +83,9 @@ def measure_tempo(samples: np.ndarray) -> tuple[Tempo, Bars | None]:
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     if level < SILENT:
         return Tempo(), None
-    return track(beat_evidence(beat_bands(samples, LEVEL / level)))
+    bands = beat_bands(samples, LEVEL / level)
+    tempo, bars = track(beat_evidence(bands))
+    if bars is None:
+        return tempo, None
+    scatter = fit_period(tempo.beats)[1]
+    return tempo, replace(bars, signs=beat_signs(onset_strength(bands), bars.frames, scatter))

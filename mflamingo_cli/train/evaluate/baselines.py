@@ -19,7 +19,7 @@ import numpy as np
 from mflamingo_cli import measure
 from mflamingo_cli.core import audio
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.measure.facts import Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure.facts import Confidence, Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.train.evaluate import music, truth
 from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
 from mflamingo_cli.train.evaluate.scores import Score, auc, micro_f1, resampled
@@ -64,6 +64,7 @@ def measured(clip: Clip) -> Facts:
         chords=tuple(Segment(*segment) for segment in found["chords"]),
         sections=tuple(Segment(*segment) for segment in found["sections"]),
         loudness=Loudness(**found["loudness"]),
+        confidence=Confidence(**found["confidence"]),
     )
 
 
@@ -81,6 +82,7 @@ def _measured(clip: Clip) -> dict[str, Any]:
         "chords": chords,
         "sections": sections,
         "loudness": {name: None if value is None else float(value) for name, value in asdict(facts.loudness).items()},
+        "confidence": asdict(facts.confidence),
     }
 
 

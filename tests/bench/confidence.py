@@ -1,0 +1,180 @@
+"""How sure measured values are: fits and checks the weights of `mflamingo_cli/measure/confidence.py`; not a test, run by hand.
+
+    python -m tests.bench.confidence W/data/train --check W/data/dev          clips of `mflamingo train data synth`
+    python -m tests.bench.confidence W/data/train --check test                songs of tests/bench/songs.py, split "test" or "dev"
+
+Prints the weights fitted on the first, then for each how well fitted and written weights are calibrated, and what share of the values
+(coverage) is right how often (precision) from a confidence on. Fitted weights are judged on clips that their fit did not see.
+Signs of the clips are kept in --cache, as measuring takes most of a second for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import soundfile
+
+from mflamingo_cli.measure import Facts, confidence, measure
+from mflamingo_cli.measure.check import check_tempo
+from mflamingo_cli.measure.facts import Key, pitch_class
+from tests.bench.measure import Clip, hear
+from tests.bench.songs import render
+
+RIDGE = 2.0  # on weights of signs with unit variance
+FOLDS = 8
+BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FROM = (0.7, 0.75, 0.8, 0.85, 0.9)
+SONGS = 40
+Judged = tuple[str, dict[str, float], bool]  # which value, its signs, whether it is right
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of a clip: tempi that are right, keys that sound, the meter."""
+
+    tempi: tuple[float, ...]
+    keys: frozenset[tuple[int, str]]
+    meter: str | None
+
+
+def truth_of(row: dict[str, Any]) -> Truth:
+    """Of a row of a manifest; in 6/8 both the felt beats and the quarter notes are a tempo."""
+    tempo = row.get("tempo")
+    tempi = () if tempo is None else (tempo, 1.5 * tempo) if row["meter"] == "6/8" else (tempo,)
+    return Truth(tempi, frozenset((tonic, mode) for _, _, tonic, mode in row.get("keys", ())), row.get("meter"))
+
+
+def judge(samples: np.ndarray, truth: Truth) -> list[Judged]:
+    """Every value that is measured, with its signs; keys only of clips that keep theirs or have none."""
+    signs: dict[str, dict[str, float]] = {}
+
+    def note(name: str, told: dict[str, float]) -> float:
+        signs[name] = dict(told)
+        return 0.5
+
+    with mock.patch.object(confidence, "probability", note):
+        facts = measure(Clip(samples))  # type: ignore[arg-type]
+    return [(name, told, _is_right(name, facts, truth)) for name, told in signs.items() if name != "key" or len(truth.keys) < 2]
+
+
+def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
+    key = facts.key or Key("C", "major")
+    return {
+        "tempo": any(bool(check_tempo(tempo, facts.tempo.bpm).agrees) for tempo in truth.tempi),
+        "key": (key.pitch, key.mode) in truth.keys,
+        "meter": facts.meter == truth.meter,
+    }[name]
+
+
+def clips(source: str, count: int, work: Path) -> Iterator[tuple[str, Any]]:
+    """Names of clips, and what makes their samples and truth: of a folder with a manifest in random order, or of the songs of a split."""
+    if source in ("dev", "test"):
+        for seed in range(min(count, SONGS)):
+            yield f"{source}-{seed}", lambda seed=seed: _of_song(seed, source, work)
+        return
+    rows = [json.loads(line) for line in (Path(source) / "manifest.jsonl").read_text().splitlines()]
+    random.Random(0).shuffle(rows)
+    for row in rows[:count]:
+        path = Path(source) / row["audio"]
+        name = hashlib.sha256(f"{path.resolve()} {path.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+        yield name, lambda path=path, row=row: (soundfile.read(path, dtype="float32")[0], truth_of(row))
+
+
+def _of_song(seed: int, split: str, work: Path) -> tuple[np.ndarray, Truth]:
+    song = render(seed, split, work)
+    assert song.key is not None and song.bpm is not None  # noqa: PT018
+    return hear(song.path).audio_16k, Truth((song.bpm,), frozenset({(pitch_class(song.key[0]), song.key[1])}), f"{song.meter}/4")
+
+
+def collect(source: str, count: int, cache: Path) -> list[Judged]:
+    """Judged values of all clips of a source, each measured once."""
+    judged: list[Judged] = []
+    for name, make in clips(source, count, cache):
+        path = cache / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(judge(*make())))
+        judged += [(value, signs, right) for value, signs, right in json.loads(path.read_text())]
+    return judged
+
+
+def table(judged: list[Judged], name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names of the signs of a value, its signs (n, signs) and whether it is right (n,)."""
+    rows = [(signs, right) for value, signs, right in judged if value == name]
+    names = [sign for sign in confidence.WEIGHTS[name] if sign != confidence.ALWAYS]
+    return names, np.array([[signs[sign] for sign in names] for signs, _ in rows]), np.array([float(right) for _, right in rows])
+
+
+def fit(signs: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Logistic regression with a ridge, by Newton's method: (n, signs), (n,) -> (1 + signs,) weights, the constant first."""
+    mean, std = signs.mean(axis=0), signs.std(axis=0) + 1e-9
+    inputs = np.hstack([np.ones((len(signs), 1)), (signs - mean) / std])
+    weights, ridge = np.zeros(inputs.shape[1]), np.diag([1e-9] + [RIDGE] * signs.shape[1])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-inputs @ weights))
+        curvature = (inputs * (p * (1 - p))[:, None]).T @ inputs + ridge
+        weights -= np.linalg.solve(curvature, inputs.T @ (p - right) + ridge @ weights)
+    slopes = weights[1:] / std
+    return np.concatenate([[weights[0] - slopes @ mean], slopes])
+
+
+def predict(signs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities, (n,)."""
+    return np.asarray(1 / (1 + np.exp(-(weights[0] + signs @ weights[1:]))))
+
+
+def unseen(signs: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Probabilities of each by a fit to the other folds: (n, signs), (n,) -> (n,)."""
+    fold = np.random.default_rng(0).permutation(len(right)) % FOLDS
+    out = np.zeros(len(right))
+    for at in range(FOLDS):
+        out[fold == at] = predict(signs[fold == at], fit(signs[fold != at], right[fold != at]))
+    return out
+
+
+def report(title: str, p: np.ndarray, right: np.ndarray) -> None:
+    """Calibration in bins, and precision over coverage."""
+    better, worse = p[right == 1][:, None], p[right == 0]
+    auc = float(((better > worse) + 0.5 * (better == worse)).mean()) if better.size and worse.size else float("nan")
+    print(f"\n{title}: n = {len(p)}, right {right.mean():.3f}, AUC {auc:.3f}")
+    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+        here = (p >= low) & ((p < high) | (high == 1.0))
+        if here.any():
+            print(f"  {low:.1f} to {high:.1f}: n = {here.sum():3d}, told {p[here].mean():.2f}, right {right[here].mean():.2f}")
+    told = [(least, p >= least) for least in FROM]
+    print("  from: " + ", ".join(f"{least} {right[part].mean():.3f} of {part.mean():.2f}" for least, part in told if part.any()))
+
+
+def main() -> None:
+    """Fit, print, check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--check", nargs="*", default=[])
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mflamingo-bench")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    judged = {source: collect(source, options.count, options.cache) for source in [options.source, *options.check]}
+    for name, written in confidence.WEIGHTS.items():
+        names, signs, right = table(judged[options.source], name)
+        fitted = fit(signs, right)
+        told = dict(zip([confidence.ALWAYS, *names], fitted.round(2).tolist(), strict=True))
+        print(f"\n{name}: {json.dumps(told)}")
+        report(f"{name}, {options.source}, folds unseen", unseen(signs, right), right)
+        for source in options.check:
+            _, signs, right = table(judged[source], name)
+            report(f"{name}, {source}, fitted", predict(signs, fitted), right)
+            report(f"{name}, {source}, as written", predict(signs, np.array([written[sign] for sign in told])), right)
+
+
+if __name__ == "__main__":
+    main()

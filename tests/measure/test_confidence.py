@@ -1,0 +1,93 @@
+"""How sure a value is, is a probability; it falls with what speaks against the value, and there is none without a value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mflamingo_cli.measure import Confidence, measure
+from mflamingo_cli.measure.confidence import ALWAYS, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
+from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.key import choose_key, correlations
+from mflamingo_cli.measure.spectra import beat_bands, onset_strength
+
+from .synth import RATE, audio, song
+
+STEP = 25  # frames between beats: half a second
+BEATS = np.arange(1, 65) * STEP
+
+
+def onsets(pattern: tuple[float, ...], between: float = 0.0) -> np.ndarray:
+    """Sounds on all beats with stresses that repeat, and sounds half-way between them."""
+    out = np.zeros(BEATS[-1] + STEP)
+    out[BEATS] = np.resize(pattern, len(BEATS))
+    out[BEATS + STEP // 2] = between
+    return out / out.mean()
+
+
+def signs(pattern: tuple[float, ...] = (1.0,), between: float = 0.0, scatter: float = 0.01) -> dict[str, float]:
+    return beat_signs(onsets(pattern, between), BEATS, scatter)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("size", [-1e9, -1.0, 0.0, 1.0, 1e9])
+def test_it_is_a_probability_whatever_the_signs(name: str, size: float) -> None:
+    assert 0 < probability(name, {sign: size for sign in WEIGHTS[name] if sign != ALWAYS}) < 1
+
+
+def test_without_a_value_nothing_is_sure() -> None:
+    assert of_tempo(Tempo(), {}) is of_meter(None, {}) is of_key(None, np.zeros((2, 12)), (), 1.0) is None
+    assert measure(audio(np.zeros(20 * RATE))).confidence == Confidence()
+
+
+def test_stresses_and_sounds_inside_are_those_of_the_pattern() -> None:
+    even = signs()
+    assert even["pairs"] == pytest.approx(0)
+    assert even["threes"] == pytest.approx(0)
+    assert signs((1.0, 0.5))["pairs"] == pytest.approx(1 / 3, abs=0.01)
+    assert signs((1.0, 0.5, 0.5))["threes"] == pytest.approx(0.5, abs=0.02)
+    assert signs(between=1.0)["halves"] == pytest.approx(0, abs=0.01)
+    assert even["halves"] < -5
+
+
+@pytest.mark.parametrize(
+    ("bpm", "doubtful"),
+    [
+        (170.0, signs((1.0, 0.4))),  # half of it
+        (170.0, signs((1.0, 0.4, 0.4))),  # a third of it
+        (60.0, signs(between=1.0)),  # double
+        (120.0, signs(scatter=0.1)),  # free
+    ],
+)
+def test_a_tempo_is_less_sure_where_another_is_felt(bpm: float, doubtful: dict[str, float]) -> None:
+    plain = of_tempo(Tempo(bpm), signs())
+    doubted = of_tempo(Tempo(bpm), doubtful)
+    assert plain is not None
+    assert doubted is not None
+    assert doubted < plain
+
+
+def test_a_key_is_less_sure_without_its_chords() -> None:
+    found = measure(audio(song(["D:maj", "G:maj", "A:maj", "D:maj"] * 3, 96.0)))
+    fit = correlations(np.array([0.15, 0.02, 0.2, 0.02, 0.12, 0.06, 0.12, 0.06, 0.02, 0.15, 0.02, 0.06]))
+    key = choose_key(fit, found.chords)
+    assert key == Key("D", "major")
+    sure, unsure = of_key(key, fit, found.chords, 30.0), of_key(key, fit, found.chords[:1], 30.0)
+    assert sure is not None
+    assert unsure is not None
+    assert unsure < sure
+
+
+def test_measuring_tells_how_sure_it_is_whatever_the_level() -> None:
+    samples = song(["A:min", "F:maj", "C:maj", "G:maj"] * 3 + ["A:min"], 112.0)
+    loud, quiet = measure(audio(samples)).confidence, measure(audio(samples * np.float32(0.02))).confidence
+    assert loud.key is not None
+    assert loud.tempo is not None
+    assert quiet.key == pytest.approx(loud.key, abs=0.1)
+    assert quiet.tempo == pytest.approx(loud.tempo, abs=0.1)
+
+
+def test_onset_strength_is_one_on_average() -> None:
+    strength = onset_strength(beat_bands(song(["C:maj"] * 4, 120.0)))
+    assert strength.mean() == pytest.approx(1)
+    assert not onset_strength(beat_bands(np.zeros(RATE, np.float32))).any()
