@@ -105,6 +105,8 @@ class Singer:
     growl: float = 0.0  # depth of the modulation at half the pitch
     diction: float = 1.0  # level of consonants
     restless: float = 0.03  # share by which formants stray within a vowel
+    articulation_s: float = 0.07  # time in which formants move
+    fall: float = 0.2  # share of phrase ends that let the pitch drop
     attack_s: float = 0.03
     company: str = "solo"  # key of COMPANY_SHARE
 
@@ -112,11 +114,11 @@ class Singer:
 # open quotient, tilt Hz, breath, vibrato cents, glide s, growl, ring: from-to. Lax voices open longer and fall faster
 # (Doval, d'Alessandro & Henrich, Acta Acustica 92, 2006)
 STYLES = {
-    "breathy": ((0.7, 0.9), (500, 1800), (0.06, 0.2), (0, 50), (0.05, 0.12), (0, 0), (0.1, 0.6)),
-    "pop": ((0.5, 0.7), (1500, 4000), (0.015, 0.06), (10, 70), (0.04, 0.1), (0, 0), (0.2, 0.8)),
-    "belt": ((0.35, 0.5), (3000, 6500), (0.005, 0.03), (30, 100), (0.03, 0.08), (0, 0.1), (0.4, 1)),
-    "classical": ((0.45, 0.65), (1800, 4000), (0.003, 0.012), (60, 130), (0.05, 0.12), (0, 0), (0.7, 1)),
-    "rock": ((0.35, 0.55), (3000, 7000), (0.02, 0.08), (0, 70), (0.03, 0.1), (0.1, 0.5), (0.2, 0.9)),
+    "breathy": ((0.7, 0.9), (500, 1800), (0.06, 0.2), (0, 50), (0.05, 0.2), (0, 0), (0.1, 0.6)),
+    "pop": ((0.5, 0.7), (1500, 4000), (0.015, 0.06), (10, 70), (0.04, 0.16), (0, 0), (0.2, 0.8)),
+    "belt": ((0.35, 0.5), (3000, 6500), (0.005, 0.03), (30, 100), (0.04, 0.12), (0, 0.1), (0.4, 1)),
+    "classical": ((0.45, 0.65), (1800, 4000), (0.003, 0.012), (60, 130), (0.05, 0.16), (0, 0), (0.7, 1)),
+    "rock": ((0.35, 0.55), (3000, 7000), (0.02, 0.08), (0, 70), (0.03, 0.14), (0.1, 0.5), (0.2, 0.9)),
     "tuned": ((0.5, 0.7), (2000, 4500), (0.01, 0.04), (0, 15), (0.006, 0.02), (0, 0), (0.1, 0.6)),
 }
 STYLE_SHARE = (0.17, 0.33, 0.17, 0.1, 0.13, 0.1)
@@ -138,6 +140,7 @@ class Syllable:
     coda: str
     tied: bool  # sung on without a new attack
     opens: bool  # first of a phrase
+    closes: bool  # a rest follows
 
 
 def sing(
@@ -193,9 +196,11 @@ def draw_singer(rng: np.random.Generator) -> Singer:
         jitter=float(rng.uniform(0, 6)), shimmer=float(rng.uniform(0.01, 0.08)),
         vibrato_hz=float(rng.uniform(4.8, 6.8)), vibrato_cents=vibrato, vibrato_delay_s=float(rng.uniform(0.1, 0.5)),
         glide_s=glide, scoop=0.0 if name == "tuned" else float(rng.uniform(0, 0.5)),
-        drift_cents=0.0 if name == "tuned" else float(rng.uniform(3, 10)),
+        drift_cents=0.0 if name == "tuned" else float(rng.uniform(4, 16)),
         ring=ring, growl=growl, diction=float(rng.uniform(0.5, 1.3)), restless=float(rng.uniform(0.02, 0.06)),
-        attack_s=float(rng.uniform(0.015, 0.08)), company=str(rng.choice(list(COMPANY_SHARE), p=list(COMPANY_SHARE.values()))),
+        attack_s=float(rng.uniform(0.015, 0.08)), articulation_s=float(rng.uniform(0.05, 0.14)),
+        fall=0.0 if name == "tuned" else float(rng.uniform(0, 0.5)),
+        company=str(rng.choice(list(COMPANY_SHARE), p=list(COMPANY_SHARE.values()))),
     )  # fmt: skip
 
 
@@ -249,7 +254,7 @@ def lyrics(rng: np.random.Generator, singer: Singer, notes: Sequence[tuple[float
         glide = GLIDES.get(vowel) if singer.words in ("words", "spoken") and rng.random() < 0.4 else None
         if index + 1 < len(notes) and notes[index + 1][0] - since > MAX_PHRASE_S:
             end = max(start + 0.5 * (end - start), end - 0.25)  # room to breathe
-        syllables.append(Syllable(start, end, float(pitch), weight[index], vowel, glide, onset, coda, tied, opens))
+        syllables.append(Syllable(start, end, float(pitch), weight[index], vowel, glide, onset, coda, tied, opens, closes))
     return syllables
 
 
@@ -304,7 +309,7 @@ def draw_controls(rng: np.random.Generator, singer: Singer, syllables: Sequence[
             _breathe(rng, singer, rows, previous_end, syllable.start)
         _speak(rng, singer, syllable, rows, previous_end, following)
         previous_end = syllable.end
-    rows[:, F1:] = _smooth(rows[:, F1:], 0.05)
+    rows[:, F1:] = _smooth(rows[:, F1:], singer.articulation_s)
     for column in (F1, F2, F3):  # no vowel is held still
         rows[:, column] *= 1 + singer.restless * _wander(rng, n_frames, 0.12)
     rows[:, [VOICE, NASAL]] = _smooth(rows[:, [VOICE, NASAL]], singer.attack_s)
@@ -325,7 +330,8 @@ def _speak(rng: np.random.Generator, singer: Singer, syllable: Syllable, rows: n
     table, scale = VOWELS[singer.kind], singer.tract
     vowel = np.array(table[syllable.vowel]) * scale * rng.normal(1, 0.02, 3)
     start, end = round(syllable.start / FRAME_S), min(round(syllable.end / FRAME_S), len(rows))
-    rows[start:end, VOICE] = syllable.level * (np.linspace(1, rng.uniform(0.6, 1.1), max(0, end - start)))
+    swell = np.interp(np.linspace(0, 1, max(0, end - start)), (0, rng.uniform(0.1, 0.6), 1), (rng.uniform(0.5, 1), 1, rng.uniform(0.3, 1)))
+    rows[start:end, VOICE] = syllable.level * swell
     rows[start:end, F1:] = vowel
     if syllable.glide is not None:
         turn = start + int((end - start) * rng.uniform(0.55, 0.8))
@@ -369,6 +375,8 @@ def draw_pitch(rng: np.random.Generator, singer: Singer, syllables: Sequence[Syl
         since = np.arange(max(0, min(end, n_frames) - start)) * FRAME_S
         if not spoken and not syllable.tied and rng.random() < singer.scoop:
             bends[start:end] -= rng.uniform(0.5, 2) * np.exp(-since / rng.uniform(0.02, 0.05))
+        if not spoken and syllable.closes and rng.random() < singer.fall:
+            bends[start:end] -= rng.uniform(0.5, 3) * np.clip(1 - (since[-1:] - since) / rng.uniform(0.06, 0.2), 0, 1)
         grown = np.clip((since - singer.vibrato_delay_s) / 0.3, 0, 1)
         depth[start:end] = 0 if spoken else grown * singer.vibrato_cents * rng.uniform(0.7, 1.2)
     glide = 0.1 if spoken else singer.glide_s

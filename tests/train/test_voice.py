@@ -13,7 +13,7 @@ STEADY = voice.Singer(
 )
 NOTES = [(0.8, 1.8, 57), (1.8, 2.6, 60), (3.4, 4.4, 52)]
 EXACT_CENTS = 3.0  # of an autocorrelation with parabolic peak over 0.4 s
-HUMAN_CENTS = 25.0  # drift of up to 10 cents (standard deviation), jitter, and vibrato that does not end with a whole swing
+HUMAN_CENTS = 35.0  # drift of up to 16 cents (standard deviation), jitter, and vibrato that does not end with a whole swing
 
 
 def rng(seed=0):
