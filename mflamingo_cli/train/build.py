@@ -1,6 +1,6 @@
 """A new small model from the `[model]` table of a stage file, and the parts of it that training calls one by one.
 
-Audio time is counted in tokens of 40 ms; the encoder sees two positions, the front end four frames, per token.
+Audio time is counted in tokens (`frames.TOKEN_S`); the encoder sees two positions, the front end four frames, per token.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGenerat
 
 from mflamingo_cli.core import rote
 from mflamingo_cli.core.geometry import Rote
+from mflamingo_cli.train.frames import MINI_MEL, WINDOW_TOKENS
 
-WINDOW_TOKENS = 750
 ROPE_THETA = 1200.0  # of the published checkpoints (configuration of transformers 5.23)
 ROTARY_SHARE = 0.2
 TIMESCALE = 10_000.0  # of the encoder's sinusoidal positions (Whisper)
@@ -47,6 +47,7 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
         "num_attention_heads": sizes.audio_heads,
         "intermediate_size": sizes.audio_ffn,
         "num_mel_bins": sizes.n_mels,
+        "max_source_positions": 2 * WINDOW_TOKENS,
         "initializer_range": 0.05,
     }
     text = {
@@ -68,6 +69,7 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
     config = MusicFlamingoConfig(
         audio_config=audio,
         text_config=text,
+        audio_frame_step=MINI_MEL.hop_length / MINI_MEL.sample_rate,
         audio_token_id=token_ids["<sound>"],
         audio_bos_token_id=token_ids["<|sound_bos|>"],
         audio_eos_token_id=token_ids["<|sound_eos|>"],

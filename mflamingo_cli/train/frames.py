@@ -1,4 +1,4 @@
-"""Clips as the encoder trains on them: cached log-mel frames (10 ms) and dense labels per audio token (40 ms).
+"""Clips as the encoder trains on them: cached log-mel frames (20 ms) and dense labels (40 ms, two per audio token).
 
 The front end is `core.mel`, the one of inference. Caches lie beside the clips and are made once.
 """
@@ -19,9 +19,13 @@ from mflamingo_cli.train.harmony import QUALITIES
 from mflamingo_cli.train.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG, events
 from mflamingo_cli.train.synth import SILENT_DB, read_manifest
 
-MINI_MEL = MelConfig(n_fft=2048, hop_length=160, n_mels=256)  # hears semitones down to the bass; 400/128 cannot
-TOKEN_S = 0.04
-FRAMES_PER_TOKEN = 4
+# An FFT of 2048 hears semitones down to the bass, 400 samples cannot; frames of 20 ms halve the positions of the published 10 ms
+MINI_MEL = MelConfig(n_fft=2048, hop_length=320, n_mels=256)
+FRAMES_PER_TOKEN = 4  # the encoder halves the time twice
+TOKEN_S = FRAMES_PER_TOKEN * MINI_MEL.hop_length / MINI_MEL.sample_rate
+WINDOW_TOKENS = MINI_MEL.n_frames // FRAMES_PER_TOKEN
+LABEL_S = 0.04
+LABELS_PER_TOKEN = round(TOKEN_S / LABEL_S)
 NO_CHORD = 12  # class of root and bass where nothing pitched sounds
 RELEASE_S = 0.06  # a note is heard a little longer than it is held
 DRUM_S = 0.3  # so long is a struck drum heard
@@ -64,9 +68,15 @@ class Clip:
         return np.load(f"{self.stem}.mel.npy", mmap_mode="r")
 
     def labels(self) -> dict[str, np.ndarray]:
-        """Dense labels, one row per audio token."""
+        """Dense labels, one row per LABEL_S."""
         with np.load(f"{self.stem}.labels.npz") as file:
             return {name: file[name] for name in file.files if name != "version"}
+
+    def token_labels(self) -> dict[str, np.ndarray]:
+        """Dense labels, one row per audio token: those of its middle, and every beat."""
+        whole = {name: values[: len(values) // LABELS_PER_TOKEN * LABELS_PER_TOKEN] for name, values in self.labels().items()}
+        tokens = {name: values[LABELS_PER_TOKEN // 2 :: LABELS_PER_TOKEN] for name, values in whole.items()}
+        return tokens | ({"beat": whole["beat"].reshape(-1, LABELS_PER_TOKEN).max(axis=1)} if "beat" in whole else {})
 
     def samples(self) -> np.ndarray:
         """The audio, (n,) float32 at 16 kHz."""
@@ -153,8 +163,8 @@ def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[
 
 def _span(start: float, end: float) -> slice:
     """Tokens of a time; at least one."""
-    first = max(0, round(start / TOKEN_S))
-    return slice(first, max(round(end / TOKEN_S), first + 1))
+    first = max(0, round(start / LABEL_S))
+    return slice(first, max(round(end / LABEL_S), first + 1))
 
 
 def note_levels(heard: Sequence[Note], count: int) -> Levels:
@@ -180,7 +190,7 @@ def read_levels(path: Path, count: int) -> Levels:
 
 def truth_labels(clip: Clip) -> dict[str, np.ndarray]:
     """Labels of a synthesised clip from its row, its MIDI file and, where there are some, its levels."""
-    row, count = clip.row, int(clip.row["duration"] / TOKEN_S)
+    row, count = clip.row, int(clip.row["duration"] / LABEL_S)
     if "midi" not in row:
         return dense_labels(row, [], note_levels([], count))
     heard = notes(mido.MidiFile(clip.folder / row["midi"]), row.get("offset", 0.0), row.get("speed", 1.0))
@@ -201,7 +211,7 @@ def both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def dense_labels(row: dict[str, Any], heard: Sequence[Note], levels: Levels) -> dict[str, np.ndarray]:
     """All labels of a clip, one row per token; see `objectives.HEAD_SIZES` for their classes."""
-    count = int(row["duration"] / TOKEN_S)
+    count = int(row["duration"] / LABEL_S)
     threshold = max(AUDIBLE_DB, row.get("mix", {}).get("noise_db", -100.0) + NOISE_MARGIN_DB)
     families, vocals = _family_labels(levels, threshold, count)
     chroma, bass = _pitch_labels(heard, levels, threshold, count)
@@ -246,7 +256,7 @@ def _chord_labels(row: dict[str, Any], chroma: np.ndarray) -> dict[str, np.ndarr
     """Root and quality (T,): no chord where nothing pitched sounds, unknown where it is too quiet or the clip names none."""
     root, quality = np.full(len(chroma), NO_CHORD, np.int8), np.full(len(chroma), -1, np.int8)
     for start, end, chord_root, name in row.get("chords", []):
-        span = slice(round(start / TOKEN_S), round(end / TOKEN_S))
+        span = slice(round(start / LABEL_S), round(end / LABEL_S))
         root[span], quality[span] = chord_root, QUALITIES.index(name)
     root[(chroma == 0).all(1)] = NO_CHORD
     if "chords" not in row:
@@ -263,7 +273,7 @@ def _beat_labels(row: dict[str, Any], count: int) -> dict[str, np.ndarray]:
     beat = np.zeros(count, np.uint8)
     for interval, first, value in (("beat_s", "beat_at", 1), ("bar_s", "bar_at", 2)):
         if interval in row:
-            at = np.round(np.arange(row.get(first, 0.0), row["duration"], row[interval]) / TOKEN_S).astype(int)
+            at = np.round(np.arange(row.get(first, 0.0), row["duration"], row[interval]) / LABEL_S).astype(int)
             beat[at[at < count]] = value
     return {"beat": beat}
 
@@ -273,5 +283,5 @@ def _key_labels(row: dict[str, Any], count: int) -> np.ndarray:
     key = np.full(count, -1, np.int8)
     whole = [[0.0, row["duration"], row["tonic"], row["mode"]]] if "tonic" in row else []
     for start, end, tonic, mode in row.get("keys", whole):
-        key[round(start / TOKEN_S) : max(0, round(end / TOKEN_S))] = tonic + 12 * (mode == "minor")
+        key[round(start / LABEL_S) : max(0, round(end / LABEL_S))] = tonic + 12 * (mode == "minor")
     return key

@@ -14,7 +14,7 @@ import numpy as np
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.tasks import GROUND_CHORDS
 from mflamingo_cli.train.compose import key_flats, pitch_name
-from mflamingo_cli.train.frames import TAG_NAMES, TOKEN_S
+from mflamingo_cli.train.frames import LABEL_S, TAG_NAMES
 from mflamingo_cli.train.given import MEASURED_ROOTS, Facts
 from mflamingo_cli.train.synth import FAMILIES
 
@@ -92,7 +92,7 @@ def heard_of(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], start: fl
     """What can be asked of an excerpt of a clip; empty where it is no music."""
     if row.get("music") is False:
         return {}
-    span = slice(round(start / TOKEN_S), max(round(end / TOKEN_S), round(start / TOKEN_S) + 1))
+    span = slice(round(start / LABEL_S), max(round(end / LABEL_S), round(start / LABEL_S) + 1))
     recorded = row.get("kind") == "recording"
     heard = _harmony(row, start, end) | ({"meter": row["meter"]} if row.get("meter") else {})
     heard |= _tagged(row, labels, span) if recorded else _arranged(row, labels, span)
@@ -182,6 +182,6 @@ def _vocals(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], span: slic
     if "vocals" not in labels:
         return {True: "yes", False: "no", None: ""}[row.get("vocals")]
     values = labels["vocals"][span]
-    if (values == 1).sum() * TOKEN_S >= SUNG_S:
+    if (values == 1).sum() * LABEL_S >= SUNG_S:
         return "yes"
     return "no" if not (values == 1).any() and (values == UNKNOWN).mean() <= UNSURE else ""

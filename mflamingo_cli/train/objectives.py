@@ -26,13 +26,12 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
 from mflamingo_cli.train.data import Turn, audio_turns, text_turn
-from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, TAG_NAMES, Clip, window_frames
+from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, TAG_NAMES, TOKEN_S, WINDOW_TOKENS, Clip, window_frames
 from mflamingo_cli.train.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.synth import FAMILIES
 
 METERS = ("4/4", "3/4", "6/8")
 STYLES = tuple(dict.fromkeys(style for _, style, *_ in STYLE_TABLE if style))  # of the synthetic clips
-TOKENS_PER_S = 25  # audio tokens of 40 ms
 UNKNOWN_CLASS, UNKNOWN_FLAG = -1, 255  # labels that no loss counts: of a class, of a yes-or-no
 HEAD_SIZES = {
     "root": 13,
@@ -127,7 +126,7 @@ def whole_labels(row: dict[str, Any]) -> dict[str, int]:
 
 def labels_of(clip: Clip, start: int, length: int) -> dict[str, np.ndarray]:
     """All labels of `length` tokens of a clip from token `start`, (length, …) int64."""
-    known, found = clip.labels(), {}
+    known, found = clip.token_labels(), {}
     for name, size in HEAD_SIZES.items():
         if name in WHOLE:
             continue
@@ -146,26 +145,26 @@ def crop(clip: Clip, start: int, length: int) -> tuple[np.ndarray, dict[str, np.
 
 
 def _n_tokens(clip: Clip) -> int:
-    return int(clip.row["duration"] * TOKENS_PER_S) - 1
+    return int(clip.row["duration"] / TOKEN_S) - 1
 
 
 def draw_crop(rng: np.random.Generator, clip: Clip, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A random crop of `length` tokens anywhere in a window of a clip."""
     total = _n_tokens(clip)
-    spans = [(w, min(total - w * build.WINDOW_TOKENS, build.WINDOW_TOKENS)) for w in range(total // build.WINDOW_TOKENS + 1)]
+    spans = [(w, min(total - w * WINDOW_TOKENS, WINDOW_TOKENS)) for w in range(total // WINDOW_TOKENS + 1)]
     spans = [(w, size) for w, size in spans if size >= length]
     window, size = spans[rng.integers(len(spans))]
-    return crop(clip, window * build.WINDOW_TOKENS + int(rng.integers(size - length + 1)), length)
+    return crop(clip, window * WINDOW_TOKENS + int(rng.integers(size - length + 1)), length)
 
 
 def draw_crops(
     rng: np.random.Generator, sources: Sequence[tuple[Sequence[Clip], float]], length: int, count: int, augmented: bool = True
 ) -> Crops:
     """`count` random crops of `length` tokens from `(clips, share)` sources, each placed anywhere in time."""
-    usable = [([c for c in clips if min(_n_tokens(c), build.WINDOW_TOKENS) >= length], share) for clips, share in sources]
+    usable = [([c for c in clips if min(_n_tokens(c), WINDOW_TOKENS) >= length], share) for clips, share in sources]
     usable = [(clips, share) for clips, share in usable if clips and share]
     if not usable:
-        raise UsageError(f"no clip is as long as the stage's crops of {length / TOKENS_PER_S:.0f} s; make more with `train data synth`")
+        raise UsageError(f"no clip is as long as the stage's crops of {length * TOKEN_S:.0f} s; make more with `train data synth`")
     shares = np.array([share for _, share in usable])
     frames, labels, windows, offsets = [], [], [], []
     for _ in range(count):
@@ -174,7 +173,7 @@ def draw_crops(
         frames.append(augment(rng, mel).T if augmented else mel.T)
         labels.append(truth)
         windows.append(int(rng.integers(2)) if rng.random() < 0.3 else 0)
-        offsets.append(int(rng.integers(build.WINDOW_TOKENS - length + 1)))
+        offsets.append(int(rng.integers(WINDOW_TOKENS - length + 1)))
     stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in labels[0]}
     return Crops(torch.from_numpy(np.stack(frames)), torch.tensor(windows), torch.tensor(offsets), stacked)
 

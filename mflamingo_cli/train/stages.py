@@ -29,7 +29,6 @@ from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window
 from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
 from mflamingo_cli.train.objectives import (
-    TOKENS_PER_S,
     AlignObjective,
     DenseHeads,
     DenseObjective,
@@ -46,15 +45,7 @@ from mflamingo_cli.train.objectives import (
 
 HEADS = "heads.safetensors"  # of a checkpoint directory: what the ears were taught with, for evaluation
 CONFIGS = Path(__file__).parent / "configs"
-EXCERPT_SECONDS = {
-    5: 0.08,
-    10: 0.22,
-    20: 0.22,
-    30: 0.2,
-    60: 0.18,
-    120: 0.06,
-    180: 0.04,
-}  # lengths the language model hears, with their shares
+EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # what the language model hears, with shares
 MAX_AUDIO_S = 180
 
 
@@ -161,6 +152,11 @@ def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
     return found
 
 
+def askable(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips without recordings of which no teacher is sure of anything: silence about them is not the same as nothing to hear."""
+    return [clip for clip in clips if clip.row.get("kind") != "recording" or heard_of(clip.row, clip.labels(), 0.0, clip.row["duration"])]
+
+
 def objective_of(work: Path, config: StageConfig) -> Objective:
     """The objective of a stage with everything it needs."""
     model, speech = new_model(work, config)
@@ -186,7 +182,7 @@ def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGe
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     heard: list[tuple[dict[int, list[Excerpt]], float]] = []
     for split, share in config.data:
-        clips = prepared(work / "data" / split, config.clips)
+        clips = askable(prepared(work / "data" / split, config.clips))
         cache_excerpts(model, clips[rank::world], folder / split, ears, config.rounds)
         if distributed.is_initialized():
             distributed.barrier()
@@ -286,7 +282,7 @@ def load_excerpts(clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -
 
 def song_drawer(work: Path, config: StageConfig) -> Callable[[np.random.Generator], list[Song]]:
     """Draws the songs of a batch: one length, clips of the stage's sources by their shares."""
-    given, log_mel = sources(work, config), LogMel(MINI_MEL)
+    given, log_mel = [(askable(clips), share) for clips, share in sources(work, config)], LogMel(MINI_MEL)
     fitting = {seconds: [([c for c in clips if longest_s(c) >= seconds], share) for clips, share in given] for seconds in EXCERPT_SECONDS}
     fitting = {seconds: [pool for pool in pools if pool[0]] for seconds, pools in fitting.items() if any(clips for clips, _ in pools)}
     lengths = np.array([EXCERPT_SECONDS[seconds] for seconds in fitting])
@@ -296,12 +292,12 @@ def song_drawer(work: Path, config: StageConfig) -> Callable[[np.random.Generato
         pools = fitting[seconds]
         shares = np.array([share for _, share in pools])
         songs = []
-        for _ in range(rows_that_fit(seconds * TOKENS_PER_S, config.tokens, config.turns)):
+        for _ in range(rows_that_fit(round(seconds / TOKEN_S), config.tokens, config.turns)):
             clips = pools[rng.choice(len(pools), p=shares / shares.sum())][0]
             clip = clips[rng.integers(len(clips))]
             start, end = draw_span(rng, clip, seconds)
             frames = window_frames(log_mel, samples_of(clip, start, end)).T.astype(np.float32)
-            labels = labels_of(clip, round(start / TOKEN_S), seconds * TOKENS_PER_S)
+            labels = labels_of(clip, round(start / TOKEN_S), round(seconds / TOKEN_S))
             songs.append(Song(frames, labels, heard_of(clip.row, clip.labels(), start, end)))
         return songs
 

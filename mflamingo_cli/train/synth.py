@@ -24,7 +24,7 @@ from mflamingo_cli.train.parts import FAMILIES as FAMILIES
 from mflamingo_cli.train.parts import SUNG, Part
 
 SAMPLE_RATE = 16_000
-TOKEN_SAMPLES = 640  # levels are kept per audio token of 40 ms
+TOKEN_SAMPLES = 640  # levels are kept per label of 40 ms
 SILENT_DB = -100  # level of a part that does not sound
 SOUNDFONTS = {  # name: (path of its Debian package, licence); `test` ones are never trained on
     "FluidR3_GM": ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "MIT"),

@@ -1,4 +1,4 @@
-"""What published models tell of a recording: tags of musicnn, chords, key and beats of `measure`. Times are seconds, tokens 40 ms.
+"""What published models tell of a recording: tags of musicnn, chords, key and beats of `measure`. Times are seconds, labels 40 ms apart.
 
 musicnn (Pons and Serra, arXiv 1909.06654; code and weights ISC) is read from its own wheel and runs in PyTorch. Only what a teacher is
 sure of is kept: the rest is unknown (-1 or 255) or left out.
@@ -32,7 +32,7 @@ from mflamingo_cli.measure.meter import settle_bars
 from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo
 from mflamingo_cli.train.compose import QUALITIES
-from mflamingo_cli.train.frames import NO_CHORD, TAG_NAMES, TOKEN_S
+from mflamingo_cli.train.frames import LABEL_S, NO_CHORD, TAG_NAMES
 
 RATE = 16_000
 MUSICNN = "musicnn==0.1.0"  # PyPI wheel, 29 MB; its checkpoints are TensorFlow tensor bundles
@@ -275,7 +275,7 @@ class Heard:
 
 def teach(samples: np.ndarray, tagger: Tagger) -> Heard:
     """Everything the teachers are sure of: (n,) float32 at 16 kHz -> row fields and labels of n / 640 tokens."""
-    duration, count = len(samples) / RATE, int(len(samples) / RATE / TOKEN_S)
+    duration, count = len(samples) / RATE, int(len(samples) / RATE / LABEL_S)
     times, tags = tagger(samples)
     row: dict[str, Any] = {"tags": {name: round(float(p), 4) for name, p in zip(TAG_NAMES, tags.mean(0), strict=True)}}
     labels = {"tags": spread(times, tags, count)}
@@ -299,7 +299,7 @@ def teach(samples: np.ndarray, tagger: Tagger) -> Heard:
 
 def spread(times: np.ndarray, tags: np.ndarray, count: int) -> np.ndarray:
     """Probabilities between the patches: (p,) s, (p, 100) -> (count, 100) uint8, 254 at most (255 is unknown)."""
-    middles = (np.arange(count) + 0.5) * TOKEN_S
+    middles = (np.arange(count) + 0.5) * LABEL_S
     dense = np.stack([np.interp(middles, times, column) for column in tags.T], axis=1)
     return np.minimum(np.round(dense * 255), 254).astype(np.uint8)
 
@@ -333,7 +333,7 @@ def harmony(row: dict[str, Any], labels: dict[str, np.ndarray], evidence: ChordE
     root, quality, bass = (np.full(count, -1, np.int8) for _ in range(3))
     told = []
     for chord in chords:
-        span = slice(round(chord.start / TOKEN_S), round(chord.end / TOKEN_S))
+        span = slice(round(chord.start / LABEL_S), round(chord.end / LABEL_S))
         frames = slice(round(chord.start * CQT_FPS), max(round(chord.end * CQT_FPS), round(chord.start * CQT_FPS) + 1))
         name, _, kind = chord.label.partition(":")
         mean = evidence.triad[frames].mean(axis=0)
@@ -371,6 +371,6 @@ def rhythm(row: dict[str, Any], labels: dict[str, np.ndarray], tempo: Tempo, met
     row["meter"] = meter
     beat = np.zeros(count, np.uint8)
     for times, value in ((tempo.beats, 1), (tempo.downbeats, 2)):
-        at = np.round(times / TOKEN_S).astype(int)
+        at = np.round(times / LABEL_S).astype(int)
         beat[at[(at >= 0) & (at < count)]] = value
     labels["beat"] = beat

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mflamingo_cli.train import build
-from mflamingo_cli.train.frames import Clip, prepared
+from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_crops
 
-CROP_TOKENS, CROPS = 50, 24  # of a training batch: two seconds
+CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
 DEV_BATCHES = 20
 TIMED_RUNS = 5
 
@@ -65,7 +65,7 @@ def score(objective: DenseObjective, clips: list[Clip]) -> dict[str, tuple[float
 @torch.no_grad()
 def window_ms(objective: DenseObjective) -> float:
     """Median milliseconds of one 30 s window in float32 on one thread."""
-    frames, times = torch.zeros(1, objective.model.config.audio_config.num_mel_bins, 4 * build.WINDOW_TOKENS), []
+    frames, times = torch.zeros(1, objective.model.config.audio_config.num_mel_bins, MINI_MEL.n_frames), []
     for _ in range(TIMED_RUNS):
         began = time.perf_counter()
         build.encode_windows(objective.model, frames)

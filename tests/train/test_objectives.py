@@ -10,7 +10,7 @@ import torch
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import objectives
-from mflamingo_cli.train.frames import Clip
+from mflamingo_cli.train.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
 
 LENGTH = 6
 
@@ -18,13 +18,13 @@ LENGTH = 6
 def test_crops_longer_than_every_clip_are_one_error_not_an_endless_search(tmp_path: Path) -> None:
     clips = [Clip({"index": index, "duration": 22.0}, tmp_path) for index in range(3)]
     with pytest.raises(UsageError, match="no clip is as long as the stage's crops of 30 s"):
-        objectives.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 750, 2)
+        objectives.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 375, 2)
 
 
 def clip_with(folder: Path, labels: dict[str, np.ndarray], row: dict) -> Clip:
     (folder / "cache").mkdir(parents=True)
-    clip = Clip({"index": 0, "duration": LENGTH * 0.04, **row}, folder)
-    np.savez(f"{clip.stem}.labels.npz", **labels)
+    clip = Clip({"index": 0, "duration": LENGTH * TOKEN_S, **row}, folder)
+    np.savez(f"{clip.stem}.labels.npz", **{name: values.repeat(LABELS_PER_TOKEN, axis=0) for name, values in labels.items()})
     return clip
 
 

@@ -167,7 +167,7 @@ def test_a_clip_of_a_score_is_written_with_its_labels(tmp_path, monkeypatch):
     labels = frames.truth_labels(frames.Clip(row, tmp_path / "scores-train"))
     assert row["kind"] == "synth"
     assert (labels["beat"] == 2).sum() == 3
-    sounding = int(row["bar_at"] / frames.TOKEN_S) + 3
+    sounding = int(row["bar_at"] / frames.LABEL_S) + 3
     assert (labels["root"][sounding], labels["key"][sounding]) == (row["transposed"] % 12, row["transposed"] % 12)
 
 

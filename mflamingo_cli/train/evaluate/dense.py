@@ -1,6 +1,6 @@
 """What linear readings of the encoder say: the heads it was trained with, scored on whole excerpts. They are not shipped.
 
-Labels and readings are per audio token of 40 ms; unknown labels are not counted.
+Labels and readings are per audio token; unknown labels are not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mflamingo_cli.train.frames import NO_CHORD, TAG_NAMES, TOKEN_S
 from mflamingo_cli.train.harmony import QUALITIES
 from mflamingo_cli.train.objectives import METERS, STYLES, UNKNOWN_FLAG, DenseHeads
 
-SMOOTH_TOKENS = 9  # 0.36 s: a chord shorter than that is a passing tone
+SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
 TAG_YES, TAG_NO = 0.3, 0.1  # a teacher's mean probability over an excerpt that counts as there, as not there; between, nothing is known
 TAG_COUNT = 5  # a tag is scored where at least so many excerpts have it
 INSTRUMENT_TAGS = ("guitar", "strings", "drums", "piano", "violin", "synth", "harpsichord", "flute", "sitar", "harp", "cello")

@@ -1,6 +1,6 @@
 """A model that has heard excerpts and is asked about them: the audio is encoded and read once, questions share its keys and values.
 
-Audio tokens last 40 ms. Decoding is greedy; everything is padded on the right and masked.
+Decoding is greedy; everything is padded on the right and masked.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers.cache_utils import DynamicCache
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.train.data import Turn
 from mflamingo_cli.train.evaluate.truth import Item, item_of
-from mflamingo_cli.train.frames import MINI_MEL, Clip
+from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, MINI_MEL, Clip
 from mflamingo_cli.train.objectives import Speech, hear
 
 SAMPLE_RATE = 16_000
-TOKEN_SAMPLES = 640  # 40 ms
+TOKEN_SAMPLES = FRAMES_PER_TOKEN * MINI_MEL.hop_length
 DROP = 0.25  # finished answers leave a batch when they are more than this share of it
 
 

@@ -55,7 +55,7 @@ def item_of(clip: Clip, start: float, end: float, tokens: np.ndarray) -> Item:
 def labels_of(item: Item) -> dict[str, np.ndarray]:
     """Dense labels of an excerpt, as many rows as both labels and tokens have."""
     first = round(item.start / TOKEN_S)
-    return {name: values[first : first + len(item.tokens)] for name, values in item.clip.labels().items()}
+    return {name: values[first : first + len(item.tokens)] for name, values in item.clip.token_labels().items()}
 
 
 # --- one truth each ----------------------------------------------------------------------------------------------------
