@@ -32,7 +32,7 @@ from mflamingo_cli.train.questions import CAPTION_PROMPTS, UNKNOWN
 from mflamingo_cli.train.reasons import CANNOT, NOT_TOLD, pick
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
-THOUGHTFUL = 0.15  # of the exchanges ask for the reasoning too
+THOUGHTFUL = 0.15  # of the exchanges ask for the reasoning too, where a stage says nothing else
 TRIES = 30  # draws of a kind before an excerpt counts as one that cannot be asked
 CAPTION_TRACES = {
     "both": ("I go through what was measured and add what I hear.", "First come the measured facts, then what I hear."),
@@ -89,14 +89,14 @@ def draw(rng: np.random.Generator, shares: Shares) -> str:
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
-def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None) -> Turn | None:
+def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None, thinking: float = THOUGHTFUL) -> Turn | None:
     """One exchange of a kind (also "unknown", "lyrics", "caption:STYLE") with facts in any order; None where it cannot be asked."""
     order = list(FIELDS)
     if rng.random() < 0.5:
         rng.shuffle(order)
     prefix = ground_text(facts, order)
     if kind.startswith("caption:"):
-        return _caption_turn(rng, kind.partition(":")[2], prefix, facts, heard)
+        return _caption_turn(rng, kind.partition(":")[2], prefix, facts, heard, thinking)
     if kind == "lyrics":
         return Turn(grounded_prompt(CAPTION_STYLES["lyrics"], prefix), NO_LYRICS)
     if kind == "unknown":
@@ -107,15 +107,15 @@ def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | 
             return None
         question, said, reason = drawn.question, drawn.answer, drawn.trace
     question = grounded_prompt(question, prefix)
-    if rng.random() < THOUGHTFUL:
+    if rng.random() < thinking:
         return Turn(question + THINK_SUFFIX, f"<think>{reason}</think> Hence, the final answer is: <answer>{said}</answer>")
     return Turn(question, said)
 
 
-def _caption_turn(rng: np.random.Generator, style: str, prefix: str, facts: Facts, heard: Facts | None) -> Turn:
+def _caption_turn(rng: np.random.Generator, style: str, prefix: str, facts: Facts, heard: Facts | None, thinking: float) -> Turn:
     text = caption(style, facts, heard)
     question = grounded_prompt(pick(rng, CAPTION_PROMPTS[style]), prefix)
-    if rng.random() >= 0.5 * THOUGHTFUL:
+    if rng.random() >= 0.5 * thinking:
         return Turn(question, text)
     hears = any(name in (heard or {}) and name not in facts for name in HEARD_FIELDS)
     reason = rng.choice(CAPTION_TRACES["both" if facts and hears else "measured" if facts else "heard" if hears else "none"])
@@ -126,10 +126,10 @@ def _unknown(rng: np.random.Generator) -> str:
     return UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
 
 
-def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts | None) -> Turn:
+def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts | None, thinking: float = THOUGHTFUL) -> Turn:
     """An exchange of any of several kinds that this music can be asked; where it seems to have none, an unanswerable one."""
     for _ in range(TRIES):
-        if turn := make_turn(rng, draw(rng, shares), facts, heard):
+        if turn := make_turn(rng, draw(rng, shares), facts, heard, thinking):
             return turn
     turn = make_turn(rng, "unknown", facts, heard)
     assert turn is not None
@@ -174,21 +174,26 @@ def _facts(rng: np.random.Generator, heard: Facts) -> Facts:
     return consistent_facts(rng, heard) if rng.random() < 0.6 else random_facts(rng)
 
 
-def audio_turns(rng: np.random.Generator, heard: Facts, count: int) -> list[Turn]:
-    """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts."""
+def audio_turns(rng: np.random.Generator, heard: Facts, count: int, thinking: float = THOUGHTFUL) -> list[Turn]:
+    """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts.
+
+    `thinking` is the share that asks for the reasoning too.
+    """
     turns: list[Turn] = []
     while len(turns) < count:
         place = len(turns) % 6
         if place in (0, 2):
-            turns.append(_turn(rng, HEARD_PLAIN if place == 0 or rng.random() < 0.6 else {**HEARD_PLAIN, **HEARD_KINDS}, {}, heard))
+            turns.append(
+                _turn(rng, HEARD_PLAIN if place == 0 or rng.random() < 0.6 else {**HEARD_PLAIN, **HEARD_KINDS}, {}, heard, thinking)
+            )
         elif place == 1:
-            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.5 else _facts(rng, heard), heard))
+            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.5 else _facts(rng, heard), heard, thinking))
         elif place == 3:
-            turns.append(_turn(rng, HEARD_KINDS, {} if rng.random() < 0.6 else _facts(rng, heard), heard))
+            turns.append(_turn(rng, HEARD_KINDS, {} if rng.random() < 0.6 else _facts(rng, heard), heard, thinking))
         elif place == 4:
-            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, heard), heard))
+            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, heard), heard, thinking))
         else:
-            turns.append(_turn(rng, {**MEASURED_KINDS, **HEARD_PLAIN, **HEARD_KINDS}, _facts(rng, heard), heard))
+            turns.append(_turn(rng, {**MEASURED_KINDS, **HEARD_PLAIN, **HEARD_KINDS}, _facts(rng, heard), heard, thinking))
     return turns
 
 

@@ -25,7 +25,7 @@ from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
-from mflamingo_cli.train.data import Turn, audio_turns, text_turn
+from mflamingo_cli.train.data import THOUGHTFUL, Turn, audio_turns, text_turn
 from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, TAG_NAMES, TOKEN_S, WINDOW_TOKENS, Clip, window_frames
 from mflamingo_cli.train.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.synth import FAMILIES
@@ -401,8 +401,8 @@ def packed_loss(model: MusicFlamingoForConditionalGeneration, packed: Packed, au
 
 
 def rows_that_fit(length: int, tokens: int, turns: int) -> int:
-    """Songs in a batch of about `tokens` positions, an exchange taking some 45."""
-    return max(1, min(12, tokens // (length + 45 * turns)))
+    """Songs in a batch of about `tokens` positions, an exchange taking some 68."""
+    return max(1, min(12, tokens // (length + 68 * turns)))
 
 
 @torch.no_grad()
@@ -425,8 +425,9 @@ class AlignObjective:
         tokens: int = 4500,
         turns: int = 6,
         text_batch: int = 28,
+        thinking: float = THOUGHTFUL,
     ) -> None:
-        self.model, self.speech, self.tokens, self.turns = model, speech, tokens, turns
+        self.model, self.speech, self.tokens, self.turns, self.thinking = model, speech, tokens, turns, thinking
         self.sources = [(excerpts, share) for excerpts, share in sources if excerpts]
         self.text = TextObjective(model, speech, text_batch, 1)
         self.module = nn.ModuleDict({"multi_modal_projector": model.model.multi_modal_projector, **self.text.module})
@@ -440,7 +441,7 @@ class AlignObjective:
         length = lengths[rng.choice(len(lengths), p=sizes / sizes.sum())]
         count = rows_that_fit(length, self.tokens, self.turns)
         chosen = [excerpts[length][rng.integers(len(excerpts[length]))] for _ in range(count)]
-        packed = pack(self.speech, length, [audio_turns(rng, e.heard, self.turns) for e in chosen])
+        packed = pack(self.speech, length, [audio_turns(rng, e.heard, self.turns, self.thinking) for e in chosen])
         return packed, torch.from_numpy(np.stack([e.tokens for e in chosen]).astype(np.float32)), self.text.draw(rng)
 
     def loss(self, batch: tuple[Packed, torch.Tensor, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
@@ -472,7 +473,9 @@ class JointObjective:
         turns: int = 6,
         text_batch: int = 28,
         dense: float = 0.3,
+        thinking: float = THOUGHTFUL,
     ) -> None:
+        self.thinking = thinking
         self.model, self.speech, self.draw_songs, self.turns, self.dense = model, speech, draw_songs, turns, dense
         self.text, self.heads = TextObjective(model, speech, text_batch, 1), DenseHeads(model)
         parts = {"audio_tower": model.model.audio_tower, "multi_modal_projector": model.model.multi_modal_projector, "heads": self.heads}
@@ -484,7 +487,8 @@ class JointObjective:
         songs = self.draw_songs(rng)
         n_audio = songs[0].frames.shape[1] // FRAMES_PER_TOKEN
         songs = [dataclasses.replace(song, frames=augment(rng, song.frames.T).T) for song in songs]
-        return songs, pack(self.speech, n_audio, [audio_turns(rng, song.heard, self.turns) for song in songs]), self.text.draw(rng)
+        turns = [audio_turns(rng, song.heard, self.turns, self.thinking) for song in songs]
+        return songs, pack(self.speech, n_audio, turns), self.text.draw(rng)
 
     def loss(self, batch: tuple[list[Song], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""

@@ -24,7 +24,7 @@ from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build, tokens
-from mflamingo_cli.train.data import audio_turns, random_heard, text_turn
+from mflamingo_cli.train.data import THOUGHTFUL, audio_turns, random_heard, text_turn
 from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
@@ -65,6 +65,7 @@ class StageConfig:
     turns: int = 6  # speech, joint: exchanges about an excerpt
     batch: int = 48  # text: exchanges in a batch
     text_batch: int = 28  # speech, joint: exchanges without audio beside those with
+    thinking: float = THOUGHTFUL  # speech, joint: share of the exchanges that ask for the reasoning too
     model: build.ModelSizes = field(default_factory=build.ModelSizes)
 
 
@@ -170,7 +171,9 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
     if config.objective == "speech":
         return _align(work, config, model, speech)
     if config.objective == "joint":
-        joint = JointObjective(model, speech, song_drawer(work, config), turns=config.turns, text_batch=config.text_batch)
+        joint = JointObjective(
+            model, speech, song_drawer(work, config), turns=config.turns, text_batch=config.text_batch, thinking=config.thinking
+        )
         for name in config.init:
             load_parts(model, work / "runs" / name / CHECKPOINT, joint.heads)
         return joint
@@ -190,7 +193,9 @@ def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGe
         for excerpt in load_excerpts(clips, folder / split, ears, config.rounds):
             by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
         heard.append((by_length, share))
-    return AlignObjective(model, speech, heard, tokens=config.tokens, turns=config.turns, text_batch=config.text_batch)
+    return AlignObjective(
+        model, speech, heard, tokens=config.tokens, turns=config.turns, text_batch=config.text_batch, thinking=config.thinking
+    )
 
 
 def run(work: Path, config: StageConfig, device: str) -> Iterator[Report]:

@@ -15,7 +15,7 @@ import soundfile
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train import recordings
-from mflamingo_cli.train.frames import MINI_MEL, TAG_NAMES, prepared
+from mflamingo_cli.train.frames import LABEL_S, LABELS_PER_TOKEN, MINI_MEL, TAG_NAMES, prepared
 from mflamingo_cli.train.recordings import Package, Track, cut, maker, plan, same_artist, separate, within
 from mflamingo_cli.train.synth import read_manifest
 
@@ -157,11 +157,11 @@ def test_a_clip_is_what_its_row_says(config):
     for clip in prepared(config.out / "real-train"):
         assert clip.row["kind"] == "recording"
         assert len(clip.samples()) == round(clip.row["duration"] * 16_000)
-        tokens = int(clip.row["duration"] / 0.04)
-        labels = clip.labels()
-        assert labels["tags"].shape == (tokens, len(TAG_NAMES))
-        assert labels["vocals"].shape == (tokens,)
-        assert abs(len(clip.mel()) - 4 * tokens) <= 4
+        count, labels = int(clip.row["duration"] / LABEL_S), clip.labels()
+        assert labels["tags"].shape == (count, len(TAG_NAMES))
+        assert labels["vocals"].shape == (count,)
+        assert len(clip.token_labels()["vocals"]) == count // LABELS_PER_TOKEN
+        assert abs(len(clip.mel()) * MINI_MEL.hop_length - len(clip.samples())) <= MINI_MEL.hop_length
         assert "chords" not in clip.row  # a single tone has none
 
 
