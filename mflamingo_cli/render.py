@@ -74,11 +74,8 @@ def _tempo(tempo: TempoInfo) -> Line:
     if tempo.bpm is None:
         return "tempo", "unknown", ""
     others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
-    return (
-        "tempo",
-        f"{number(tempo.bpm)} BPM{_doubt(tempo.confidence)}{others}",
-        _claim(tempo.source, tempo.claimed is not None, tempo.agrees),
-    )
+    value = f"{number(tempo.bpm)} BPM{_doubt(tempo.confidence)}{others}"
+    return "tempo", value, _claim(tempo.source, tempo.claimed is not None, tempo.agrees)
 
 
 def _key(key: KeyInfo) -> Line:

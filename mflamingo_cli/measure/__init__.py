@@ -28,7 +28,7 @@ def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
     """All facts of a song; `meter` is the listener that heard its native stream. Times count from the start of the file."""
     from mflamingo_cli.measure import confidence as how_sure  # soxr and the networks load when first needed
     from mflamingo_cli.measure.chords import measure_chords
-    from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness
+    from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness, weigh
     from mflamingo_cli.measure.meter import settle_bars
     from mflamingo_cli.measure.sections import measure_sections
     from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
@@ -48,11 +48,10 @@ def measure(audio: Audio, meter: LoudnessMeter | None = None) -> Facts:
     tempo, bars = measure_tempo(samples)
     tempo, counted = settle_bars(tempo, bars, chords)
     fit = correlations(chroma(spectrogram))
-    key = choose_key(fit, chords)
+    weights = weigh(fit, chords)
+    key = choose_key(fit, weights) if chords else None
     signs = bars.signs if bars else {}
-    confidence = Confidence(
-        how_sure.of_tempo(tempo, signs), how_sure.of_key(key, fit, chords, duration_s), how_sure.of_meter(counted, signs)
-    )
+    confidence = Confidence(how_sure.of_tempo(tempo, signs), how_sure.of_key(key, weights, chords), how_sure.of_meter(counted, signs))
     sections = measure_sections(spectrogram, duration_s, tempo) if chords or tempo.bpm else ()
     start_s = audio.start_s
     tempo = replace(tempo, beats=tempo.beats + start_s, downbeats=tempo.downbeats + start_s if counted else np.zeros(0))

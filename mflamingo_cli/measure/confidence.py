@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mflamingo_cli.measure.facts import Key, Segment, Tempo
-from mflamingo_cli.measure.key import MODES, functions, heard_triads
+from mflamingo_cli.measure.key import MODES, heard_triads
 
 ALWAYS = "always"  # the weight of no sign
 WEIGHTS: dict[str, dict[str, float]] = {
-    "tempo": {"always": -2.56, "octave": 2.63, "scatter": -1.14, "pairs": -4.46, "fast threes": -7.52, "fast halves": 3.36,
-              "fast thirds": -1.83, "slow halves": -3.95},
-    "key": {"always": -3.92, "chroma": 5.53, "chords": 9.97, "minor": 1.69, "opening": 0.90, "harmony": 3.29},
-    "meter": {"always": -1.05, "three": -0.22, "scatter": -0.96, "threes": -5.86, "halves of three": -0.83},
+    "tempo": {"always": -2.05, "octave": 3.14, "fast": -1.44, "scatter": -0.88, "bars": 1.95, "pairs": -5.58, "fast threes": -5.20,
+              "fast halves": 2.76, "fast thirds": -1.93, "slow halves": -3.75},
+    "key": {"always": 0.17, "lead": 4.04, "tonic": 2.45},
+    "meter": {"always": -0.96, "three": -0.77, "scatter": -1.01, "threes": -5.28, "halves of three": -1.17},
 }  # fmt: skip
 MODERATE = 110.0  # beats per minute; above it a beat may be half of one, below it two
 STEADY = 0.01  # beats; scatter of less is that of the frames
 NEAR_FRAMES = 1  # a sound beside a beat is on it
-BUSY = 0.02  # of the mean onset strength: added to what is compared by ratios
+LITTLE = 0.02  # of the mean onset strength, or of a probability: added to what is compared by ratios
 
 
 def probability(name: str, signs: Mapping[str, float]) -> float:
@@ -45,25 +45,26 @@ def _strength(onsets: np.ndarray, frames: np.ndarray) -> np.ndarray:
 def _stress(accents: np.ndarray, every: int) -> float:
     """How far the beats stand out that come `every` beats, 0 where all are alike: (k,) -> 0 and more."""
     means = [accents[first::every].mean() for first in range(every)]
-    return float((max(means) - np.mean(means)) / (np.mean(means) + BUSY))
+    return float((max(means) - np.mean(means)) / (np.mean(means) + LITTLE))
 
 
-def beat_signs(onsets: np.ndarray, frames: np.ndarray, scatter: float) -> dict[str, float]:
-    """What the sound says about a pulse: onset strength (n,), frames of the beats (k,), their scatter in beats -> signs.
+def beat_signs(onsets: np.ndarray, downbeats: np.ndarray, frames: np.ndarray, scatter: float) -> dict[str, float]:
+    """What the sound says about a pulse: onset strength, evidence of downbeats (n,), frames of beats (k,), their scatter in beats -> signs.
 
     `pairs` and `threes`: stress on every second and third beat; `halves` and `thirds`: sounds inside the beat, as logs of their part of
-    those on it; `scatter`: log of the distance of the beats from their line.
+    those on it; `bars`: how far every second beat is likelier a downbeat; `scatter`: log of the distance of the beats from their line.
     """
     gaps = np.diff(frames)
     accents = _strength(onsets, frames)
-    on = accents.mean() + BUSY
+    on = accents.mean() + LITTLE
     inside = {part: _strength(onsets, frames[:-1] + part * gaps).mean() for part in (1 / 3, 1 / 2, 2 / 3)}
     return {
         "scatter": float(np.log(scatter + STEADY)),
         "pairs": _stress(accents, 2),
         "threes": _stress(accents, 3),
-        "halves": float(np.log((inside[1 / 2] + BUSY) / on)),
-        "thirds": float(np.log(((inside[1 / 3] + inside[2 / 3]) / 2 + BUSY) / on)),
+        "bars": _stress(_strength(downbeats, frames), 2),
+        "halves": float(np.log((inside[1 / 2] + LITTLE) / on)),
+        "thirds": float(np.log(((inside[1 / 3] + inside[2 / 3]) / 2 + LITTLE) / on)),
     }
 
 
@@ -75,7 +76,9 @@ def of_tempo(tempo: Tempo, signs: Mapping[str, float]) -> float | None:
     fast, slow = max(octave, 0.0), max(-octave, 0.0)
     told = {
         "octave": octave,
+        "fast": fast,
         "scatter": signs["scatter"],
+        "bars": signs["bars"],
         "pairs": signs["pairs"],
         "fast threes": fast * signs["threes"],
         "fast halves": fast * signs["halves"],
@@ -95,26 +98,18 @@ def of_meter(meter: str | None, signs: Mapping[str, float]) -> float | None:
     )
 
 
-def of_key(key: Key | None, fit: np.ndarray, chords: Sequence[Segment], duration_s: float) -> float | None:
-    """That a key is right: how far chroma and chords, each alone, prefer it to the best other key; `fit` is `key.correlations`."""
+def of_key(key: Key | None, weights: np.ndarray, chords: Sequence[Segment]) -> float | None:
+    """That a key is right: its lead before the next in `key.weigh` (2, 12), and how much longer its triad sounds than any other."""
     if key is None:
         return None
     at = 12 * MODES.index(key.mode) + key.pitch
-    heard = heard_triads(chords)
-    third = {"major": "maj", "minor": "min"}[key.mode]
-    return probability(
-        "key",
-        {
-            "chroma": _lead(fit, at),
-            "chords": _lead(functions(chords, ends=False), at),
-            "minor": float(key.mode == "minor"),
-            "opening": float(bool(heard) and heard[0][:2] == (key.pitch, third)),
-            "harmony": sum(seconds for *_, seconds in heard) / duration_s,
-        },
-    )
+    sounding = np.zeros(24)
+    for root, third, seconds in heard_triads(chords):
+        if third != "dim":
+            sounding[12 * (third == "min") + root] += seconds
+    return probability("key", {"lead": _lead(weights.ravel(), at), "tonic": _lead(sounding, at) / max(float(sounding.sum()), 1e-9)})
 
 
-def _lead(scores: np.ndarray, at: int) -> float:
-    """Of one key before the best other: (2 modes, 12 tonics)."""
-    flat = scores.ravel()
-    return float(flat[at] - np.delete(flat, at).max())
+def _lead(values: np.ndarray, at: int) -> float:
+    """Of one value before the best other."""
+    return float(values[at] - np.delete(values, at).max())

@@ -23,7 +23,8 @@ FUNCTIONS: dict[str, dict[tuple[int, str], float]] = {  # how well a chord (semi
 THIRDS = {"maj": "maj", "maj7": "maj", "7": "maj", "maj6": "maj", "aug": "maj", "min": "min", "min7": "min", "min6": "min", "dim": "dim",
           "dim7": "dim", "hdim7": "dim"}  # fmt: skip
 CHORD_WEIGHT = 2.0  # of the chords' vote beside the correlation
-LAST, FIRST = 0.15, 0.05  # for the key whose tonic chord ends or opens the song
+HOME = 0.1  # for the key whose tonic chord both opens and ends the song; one of them says little, least in an excerpt
+MINOR = 0.1  # for minor keys, which share most of their chords with a major one
 OCTAVES = slice(1, 6)  # C2 to C7
 LEAST = 0.4  # correlation: noise, speech and sweeps reach 0.35, music has 0.48 and more
 STILL = 0.95  # mean likeness of all moments: drones have 0.99, coloured noise 0.94, music up to 0.85
@@ -51,8 +52,8 @@ def heard_triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
     return [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
 
 
-def functions(chords: Sequence[Segment], ends: bool = True) -> np.ndarray:
-    """How well the chords belong to each key, weighted by their time, `ends` more: -> (2 modes, 12 tonics), 0..1 and a little more."""
+def functions(chords: Sequence[Segment]) -> np.ndarray:
+    """How well the chords belong to each key, weighted by their time: -> (2 modes, 12 tonics), 0..1 and a little more."""
     heard = heard_triads(chords)
     score = np.zeros((2, 12))
     if not heard:
@@ -61,9 +62,9 @@ def functions(chords: Sequence[Segment], ends: bool = True) -> np.ndarray:
         for row, mode in enumerate(MODES):
             score[row] += [seconds * FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)]
     score /= sum(seconds for *_, seconds in heard)
-    for bonus, (root, third, _) in ((LAST, heard[-1]), (FIRST, heard[0])) if ends else ():
-        if third != "dim":
-            score[0 if third == "maj" else 1, root] += bonus
+    root, third, _ = heard[0]
+    if heard[-1][:2] == (root, third) and third != "dim":
+        score[0 if third == "maj" else 1, root] += HOME
     return score
 
 
@@ -73,14 +74,18 @@ def stillness(spectrogram: np.ndarray) -> float:
     return float(np.linalg.norm((semitones / (np.linalg.norm(semitones, axis=1, keepdims=True) + 1e-9)).mean(axis=0)))
 
 
+def weigh(fit: np.ndarray, chords: Sequence[Segment]) -> np.ndarray:
+    """What speaks for each key: `correlations` (2 modes, 12 tonics), chords -> (2, 12)."""
+    return np.asarray(fit + CHORD_WEIGHT * functions(chords) + [[0.0], [MINOR]])
+
+
+def choose_key(fit: np.ndarray, weights: np.ndarray) -> Key | None:
+    """The key for which most speaks, None where it does not fit: `correlations`, `weigh`, both (2, 12)."""
+    mode, tonic = divmod(int(weights.argmax()), 12)
+    return Key.of(tonic, MODES[mode]) if fit[mode, tonic] >= LEAST else None
+
+
 def measure_key(spectrogram: np.ndarray, chords: Sequence[Segment]) -> Key | None:
     """The likeliest key, None where nothing is harmony: constant-Q (frames, 252), chords -> Key."""
-    return choose_key(correlations(chroma(spectrogram)), chords)
-
-
-def choose_key(fit: np.ndarray, chords: Sequence[Segment]) -> Key | None:
-    """The likeliest key of `correlations` and chords: (2 modes, 12 tonics), chords -> Key."""
-    if not chords:
-        return None
-    mode, tonic = divmod(int((fit + CHORD_WEIGHT * functions(chords)).argmax()), 12)
-    return Key.of(tonic, MODES[mode]) if fit[mode, tonic] >= LEAST else None
+    fit = correlations(chroma(spectrogram))
+    return choose_key(fit, weigh(fit, chords)) if chords else None

@@ -84,8 +84,9 @@ def measure_tempo(samples: np.ndarray) -> tuple[Tempo, Bars | None]:
     if level < SILENT:
         return Tempo(), None
     bands = beat_bands(samples, LEVEL / level)
-    tempo, bars = track(beat_evidence(bands))
+    evidence = beat_evidence(bands)
+    tempo, bars = track(evidence)
     if bars is None:
         return tempo, None
     scatter = fit_period(tempo.beats)[1]
-    return tempo, replace(bars, signs=beat_signs(onset_strength(bands), bars.frames, scatter))
+    return tempo, replace(bars, signs=beat_signs(onset_strength(bands), evidence[:, 1], bars.frames, scatter))

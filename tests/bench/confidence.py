@@ -1,10 +1,10 @@
 """How sure measured values are: fits and checks the weights of `mflamingo_cli/measure/confidence.py`; not a test, run by hand.
 
-    python -m tests.bench.confidence W/data/train --check W/data/dev          clips of `mflamingo train data synth`
-    python -m tests.bench.confidence W/data/train --check test                songs of tests/bench/songs.py, split "test" or "dev"
+    python -m tests.bench.confidence W/data/train dev --check W/data/dev test
 
-Prints the weights fitted on the first, then for each how well fitted and written weights are calibrated, and what share of the values
-(coverage) is right how often (precision) from a confidence on. Fitted weights are judged on clips that their fit did not see.
+Sources are folders of clips by `mflamingo train data synth`, hard ones, or "dev" and "test", the songs of tests/bench/songs.py, more usual
+ones. Prints the weights fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well
+the probabilities are calibrated, and which share of the values (coverage) is right how often (precision) from a confidence on.
 Signs of the clips are kept in --cache, as measuring takes most of a second for each.
 """
 
@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,13 +77,12 @@ def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
 
 
 def clips(source: str, count: int, work: Path) -> Iterator[tuple[str, Any]]:
-    """Names of clips, and what makes their samples and truth: of a folder with a manifest in random order, or of the songs of a split."""
+    """Names of clips, and what makes their samples and truth: of a folder with a manifest, or of the songs of a split."""
     if source in ("dev", "test"):
         for seed in range(min(count, SONGS)):
             yield f"{source}-{seed}", lambda seed=seed: _of_song(seed, source, work)
         return
     rows = [json.loads(line) for line in (Path(source) / "manifest.jsonl").read_text().splitlines()]
-    random.Random(0).shuffle(rows)
     for row in rows[:count]:
         path = Path(source) / row["audio"]
         name = hashlib.sha256(f"{path.resolve()} {path.stat().st_mtime_ns}".encode()).hexdigest()[:16]
@@ -146,7 +145,7 @@ def report(title: str, p: np.ndarray, right: np.ndarray) -> None:
     better, worse = p[right == 1][:, None], p[right == 0]
     auc = float(((better > worse) + 0.5 * (better == worse)).mean()) if better.size and worse.size else float("nan")
     print(f"\n{title}: n = {len(p)}, right {right.mean():.3f}, AUC {auc:.3f}")
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in pairwise(BINS):
         here = (p >= low) & ((p < high) | (high == 1.0))
         if here.any():
             print(f"  {low:.1f} to {high:.1f}: n = {here.sum():3d}, told {p[here].mean():.2f}, right {right[here].mean():.2f}")
@@ -157,19 +156,19 @@ def report(title: str, p: np.ndarray, right: np.ndarray) -> None:
 def main() -> None:
     """Fit, print, check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
+    parser.add_argument("sources", nargs="+")
     parser.add_argument("--check", nargs="*", default=[])
-    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--count", type=int, default=400, help="clips of each source, at most")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mflamingo-bench")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    judged = {source: collect(source, options.count, options.cache) for source in [options.source, *options.check]}
+    judged = {source: collect(source, options.count, options.cache) for source in [*options.sources, *options.check]}
     for name, written in confidence.WEIGHTS.items():
-        names, signs, right = table(judged[options.source], name)
+        names, signs, right = table([row for source in options.sources for row in judged[source]], name)
         fitted = fit(signs, right)
         told = dict(zip([confidence.ALWAYS, *names], fitted.round(2).tolist(), strict=True))
         print(f"\n{name}: {json.dumps(told)}")
-        report(f"{name}, {options.source}, folds unseen", unseen(signs, right), right)
+        report(f"{name}, {' + '.join(options.sources)}, unseen", unseen(signs, right), right)
         for source in options.check:
             _, signs, right = table(judged[source], name)
             report(f"{name}, {source}, fitted", predict(signs, fitted), right)

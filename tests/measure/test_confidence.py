@@ -7,8 +7,7 @@ import pytest
 
 from mflamingo_cli.measure import Confidence, measure
 from mflamingo_cli.measure.confidence import ALWAYS, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
-from mflamingo_cli.measure.facts import Key, Tempo
-from mflamingo_cli.measure.key import choose_key, correlations
+from mflamingo_cli.measure.facts import Key, Segment, Tempo
 from mflamingo_cli.measure.spectra import beat_bands, onset_strength
 
 from .synth import RATE, audio, song
@@ -26,7 +25,7 @@ def onsets(pattern: tuple[float, ...], between: float = 0.0) -> np.ndarray:
 
 
 def signs(pattern: tuple[float, ...] = (1.0,), between: float = 0.0, scatter: float = 0.01) -> dict[str, float]:
-    return beat_signs(onsets(pattern, between), BEATS, scatter)
+    return beat_signs(onsets(pattern, between), np.zeros(BEATS[-1] + STEP), BEATS, scatter)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -36,7 +35,7 @@ def test_it_is_a_probability_whatever_the_signs(name: str, size: float) -> None:
 
 
 def test_without_a_value_nothing_is_sure() -> None:
-    assert of_tempo(Tempo(), {}) is of_meter(None, {}) is of_key(None, np.zeros((2, 12)), (), 1.0) is None
+    assert of_tempo(Tempo(), {}) is of_meter(None, {}) is of_key(None, np.zeros((2, 12)), ()) is None
     assert measure(audio(np.zeros(20 * RATE))).confidence == Confidence()
 
 
@@ -67,15 +66,18 @@ def test_a_tempo_is_less_sure_where_another_is_felt(bpm: float, doubtful: dict[s
     assert doubted < plain
 
 
-def test_a_key_is_less_sure_without_its_chords() -> None:
-    found = measure(audio(song(["D:maj", "G:maj", "A:maj", "D:maj"] * 3, 96.0)))
-    fit = correlations(np.array([0.15, 0.02, 0.2, 0.02, 0.12, 0.06, 0.12, 0.06, 0.02, 0.15, 0.02, 0.06]))
-    key = choose_key(fit, found.chords)
-    assert key == Key("D", "major")
-    sure, unsure = of_key(key, fit, found.chords, 30.0), of_key(key, fit, found.chords[:1], 30.0)
-    assert sure is not None
-    assert unsure is not None
-    assert unsure < sure
+def test_a_key_is_less_sure_beside_an_equal() -> None:
+    chords = (Segment(0.0, 3.0, "D:maj"), Segment(3.0, 4.0, "G:maj"))
+    fit = np.zeros((2, 12))
+    fit[0, 2] = 0.8
+    alone = of_key(Key("D", "major"), fit, chords)
+    fit[1, 11] = 0.79
+    beside = of_key(Key("D", "major"), fit, chords)
+    elsewhere = of_key(Key("D", "major"), fit, chords[1:])
+    assert alone is not None
+    assert beside is not None
+    assert elsewhere is not None
+    assert elsewhere < beside < alone
 
 
 def test_measuring_tells_how_sure_it_is_whatever_the_level() -> None:
