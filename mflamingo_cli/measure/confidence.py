@@ -14,10 +14,10 @@ from mflamingo_cli.measure.key import MODES, heard_triads
 
 ALWAYS = "always"  # the weight of no sign
 WEIGHTS: dict[str, dict[str, float]] = {
-    "tempo": {"always": -2.05, "octave": 3.14, "fast": -1.44, "scatter": -0.88, "bars": 1.95, "pairs": -5.58, "fast threes": -5.20,
-              "fast halves": 2.76, "fast thirds": -1.93, "slow halves": -3.75},
-    "key": {"always": 0.17, "lead": 4.04, "tonic": 2.45},
-    "meter": {"always": -0.96, "three": -0.77, "scatter": -1.01, "threes": -5.28, "halves of three": -1.17},
+    "tempo": {"always": -2.18, "octave": 2.71, "fast": 0.50, "scatter": -0.96, "bars": 1.88, "pairs": -5.16, "fast threes": -7.55,
+              "fast halves": 3.06, "fast thirds": -0.94, "slow halves": -3.37},
+    "key": {"always": -0.02, "lead": 3.56, "tonic": 3.28},
+    "meter": {"always": -6.38, "three": -0.71, "scatter": -2.56, "threes": -5.18, "halves of three": -1.34},
 }  # fmt: skip
 MODERATE = 110.0  # beats per minute; above it a beat may be half of one, below it two
 STEADY = 0.01  # beats; scatter of less is that of the frames
