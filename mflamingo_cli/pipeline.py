@@ -183,10 +183,10 @@ def _excerpt(audio: Audio, max_s: float) -> Audio:
 
 
 def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard) -> list[Prompt]:
-    """Questions as prompts. Captions and free answers may know what was measured; claims to compare with it must not."""
-    known = tasks.ground(heard.facts, heard.audio.duration_s) if info.grounded else ""
-    free = ("caption", "ask", "think")
-    return [Prompt(tasks.grounded_prompt(task.prompt, known if task.name in free else "")) for task in asked]
+    """Questions as prompts. A caption is told what was surely measured, who asks gets the best there is; claims to compare know nothing."""
+    least = {"caption": tasks.SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
+    known = {name: tasks.ground(heard.facts, heard.audio.duration_s, confidence) for name, confidence in least.items()}
+    return [Prompt(tasks.grounded_prompt(task.prompt, known.get(task.name, ""))) for task in asked]
 
 
 def _answer(

@@ -392,20 +392,20 @@ def main_chords(facts: Facts) -> list[str]:
     return [name for name in heard if name in longest]  # in the order of their first sound
 
 
-def sure(confidence: float | None) -> bool:
-    """Whether a value is told to a model; one that nobody judged is."""
-    return confidence is None or confidence >= SURE
+def sure(confidence: float | None, least: float = SURE) -> bool:
+    """Whether a value is certain enough to be repeated; one that nobody judged is."""
+    return confidence is None or confidence >= least
 
 
-def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[str]:
-    """What was measured and is sure, one phrase per field, in the fixed order of a grounded prompt."""
+def fact_phrases(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> list[str]:
+    """What was measured with at least the confidence `least` or judged by nobody, one phrase per field, in the fixed order of a prompt."""
     phrases = []
     if facts is not None:
-        if facts.tempo is not None and facts.tempo.bpm and sure(facts.confidence.tempo):
+        if facts.tempo is not None and facts.tempo.bpm and sure(facts.confidence.tempo, least):
             phrases.append(f"tempo {_number(facts.tempo.bpm)} BPM")
-        if facts.key is not None and sure(facts.confidence.key):
+        if facts.key is not None and sure(facts.confidence.key, least):
             phrases.append(f"key {facts.key.name}")
-        if facts.meter and sure(facts.confidence.meter):
+        if facts.meter and sure(facts.confidence.meter, least):
             phrases.append(f"meter {facts.meter}")
         if chords := main_chords(facts):
             phrases.append("chords " + " ".join(chords))
@@ -420,9 +420,9 @@ def fact_phrases(facts: Facts | None, duration_s: float | None = None) -> list[s
     return phrases
 
 
-def ground(facts: Facts | None, duration_s: float | None = None) -> str:
+def ground(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> str:
     """`Measured facts: tempo 87.5 BPM; …; sections 3; form A 0:00 B 0:32 A 1:04; … duration 213 s.`, or "" when nothing is known."""
-    phrases = fact_phrases(facts, duration_s)
+    phrases = fact_phrases(facts, duration_s, least)
     return f"{GROUND_PREFIX}{'; '.join(phrases)}." if phrases else ""
 
 

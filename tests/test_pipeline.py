@@ -166,6 +166,13 @@ def test_a_caption_in_a_key_that_was_too_unsure_to_be_told_is_still_held_to_it(s
     assert "the text says D minor, measured A minor" in record.warnings
 
 
+def test_who_asks_is_told_unsure_facts_too(song, known):
+    backend = Parrot({"ask": "A minor"}, grounded=True)
+    pipeline.ask(song(), backend, "What key is it in?")
+    assert backend.calls[0] == [tasks.grounded_prompt("What key is it in?", tasks.ground(FACTS, 4.0, 0.0))]
+    assert "key A minor" in backend.calls[0][0]
+
+
 @pytest.mark.parametrize("grounded", [False, True])
 def test_ask_measures_only_for_a_model_that_is_told_facts(song, known, grounded):
     record = pipeline.ask(song(), Parrot({"ask": "Yes."}, grounded=grounded), "Is it slow?")

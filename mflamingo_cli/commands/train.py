@@ -104,9 +104,7 @@ def recordings(
 @data_app.command("scores", context_settings=HELP_OPTIONS)
 def scores(
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 350,
-    split: Annotated[
-        str, typer.Option("--split", help="scores-train or scores-test (other pieces, unseen soundfont).")
-    ] = "scores-train",
+    split: Annotated[str, typer.Option("--split", help="scores-train or scores-test (other pieces, unseen soundfont).")] = "scores-train",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Clips are a function of it and of their number.")] = 1,
     source: Annotated[list[str] | None, typer.Option("--source", help="Where pieces come from; may be given again. [default: all]")] = None,
     work: Work = WORK,

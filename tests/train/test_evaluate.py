@@ -18,7 +18,7 @@ from mflamingo_cli.train.evaluate import music, scores, spoken, table, told, tru
 from mflamingo_cli.train.evaluate.dense import decoded_chords, family_counts, smoothed, tag_truth
 from mflamingo_cli.train.evaluate.scores import Score
 from mflamingo_cli.train.evaluate.truth import Item
-from mflamingo_cli.train.frames import TAG_NAMES, Clip
+from mflamingo_cli.train.frames import TAG_NAMES, TOKEN_S, Clip
 from mflamingo_cli.train.given import PHRASES, random_facts
 from mflamingo_cli.train.harmony import CHORDS, QUALITIES
 
@@ -109,7 +109,7 @@ def test_chords_are_read_from_frames_and_a_slip_of_one_frame_is_smoothed_away() 
     root, quality = np.full((50, 13), -4.0), np.full((50, len(QUALITIES)), -4.0)
     root[:25, 0], root[25:, 12], quality[:, QUALITIES.index("min")] = 4, 4, 4
     root[10], root[10, 7] = -4.0, 4
-    assert decoded_chords(root, quality) == [(0.0, 1.0, "C:min"), (1.0, 2.0, "N")]
+    assert decoded_chords(root, quality) == [(0.0, 25 * TOKEN_S, "C:min"), (25 * TOKEN_S, 50 * TOKEN_S, "N")]
 
 
 def test_smoothing_keeps_a_constant() -> None:
