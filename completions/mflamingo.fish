@@ -156,7 +156,6 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_sub
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l only -x -d 'Only these groups of figures; an unknown one lists all.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l captions -x -d 'How many captions of each split are read back.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l facts -x -d 'How many captions with random facts, of each split and without audio.'
-complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l heads -x -d 'A run whose dense heads are read too, as joint.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l baseline -x -d 'Estimators beside: measure, librosa, musicnn.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l baseline-clips -x -d 'How many clips of each split they hear.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l markdown -x -d 'Measure nothing: make tables of these files of --json.'

@@ -176,7 +176,6 @@ def evaluate(
     facts: Annotated[
         int, typer.Option("--facts", min=0, help="How many captions with random facts, of each split and without audio.")
     ] = 200,
-    heads: Annotated[str | None, typer.Option("--heads", help="A run whose dense heads are read too, as joint.")] = None,
     baseline: Annotated[str, typer.Option("--baseline", metavar="NAME,…", help="Estimators beside: measure, librosa, musicnn.")] = "",
     baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="How many clips of each split they hear.")] = 100,
     markdown: Annotated[
@@ -198,7 +197,7 @@ def evaluate(
     from mflamingo_cli.train.evaluate import EvalConfig, report, table
 
     config = EvalConfig(
-        tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, _names(only), captions, facts, heads,
+        tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, _names(only), captions, facts,
         _names(baseline), baseline_clips,
     )  # fmt: skip
     for score in report(model, work, config):
@@ -212,7 +211,7 @@ def _names(text: str) -> tuple[str, ...]:
 @app.command("export", context_settings=HELP_OPTIONS)
 def export(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the checkpoint directory goes.")],
-    config: Config = "speech",
+    config: Config = STAGES[-1],
     abilities: Annotated[str, typer.Option("--abilities", help="Names of the tasks that evaluation bears, with commas.")] = "",
     revision: Annotated[str, typer.Option("--revision", help="A name for these weights.")] = "0",
     work: Work = WORK,

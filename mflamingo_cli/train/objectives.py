@@ -10,10 +10,12 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
@@ -111,6 +113,21 @@ class DenseHeads(nn.Module):
         """Encoder output after RoTE (B, T, d_audio) -> per head logits (B, T, classes)."""
         tokens = self.norm(self.project(hidden))
         return {name: head(tokens) for name, head in self.heads.items()}
+
+
+HEADS = "heads.safetensors"  # of a checkpoint directory: what its ears were taught with, for evaluation
+
+
+def save_heads(heads: DenseHeads, directory: Path) -> None:
+    """Write heads in bf16 beside a checkpoint."""
+    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}, directory / HEADS)
+
+
+def load_heads(directory: Path, model: MusicFlamingoForConditionalGeneration) -> DenseHeads:
+    """The heads beside a checkpoint."""
+    heads = DenseHeads(model)
+    heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
+    return heads.eval()
 
 
 def whole_labels(row: dict[str, Any]) -> dict[str, int]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import distributed
 from transformers import MusicFlamingoForConditionalGeneration
@@ -29,6 +28,7 @@ from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window
 from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
 from mflamingo_cli.train.objectives import (
+    HEADS,
     AlignObjective,
     DenseHeads,
     DenseObjective,
@@ -41,9 +41,9 @@ from mflamingo_cli.train.objectives import (
     hear,
     labels_of,
     rows_that_fit,
+    save_heads,
 )
 
-HEADS = "heads.safetensors"  # of a checkpoint directory: what the ears were taught with, for evaluation
 CONFIGS = Path(__file__).parent / "configs"
 EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # what the language model hears, with shares
 MAX_AUDIO_S = 180
@@ -206,13 +206,6 @@ def run(work: Path, config: StageConfig, device: str) -> Iterator[Report]:
     yield from fit(objective, objective.module, config.loop, work / "runs" / config.name)
 
 
-def load_heads(directory: Path, model: MusicFlamingoForConditionalGeneration) -> DenseHeads:
-    """The dense heads beside a checkpoint directory."""
-    heads = DenseHeads(model)
-    heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
-    return heads.eval()
-
-
 # --- excerpts: what frozen ears make of every clip ------------------------------------------------------------------
 
 
@@ -320,7 +313,7 @@ def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | No
         load_parts(model, work / "runs" / name / CHECKPOINT, heads)
     tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     save(model, out, dtype=torch.bfloat16)
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}, out / HEADS)
+    save_heads(heads, out)
     for name in ("model.safetensors", HEADS):
         (out / name).chmod(0o644)  # a temporary file of safetensors is private
     generation = {"max_new_tokens": 512, "eos_token_id": speech.ids["<|im_end|>"], "pad_token_id": speech.ids["<|endoftext|>"]}

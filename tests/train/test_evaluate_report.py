@@ -105,10 +105,7 @@ def work(tmp_path_factory, model, speech) -> Path:
     clips(work / "data/real-test", "recording", 6)
     tokens.write_processor(work / "tiny", speech.tokenizer, MINI_MEL, 60, 1024)
     save(model, work / "tiny")
-    (work / "runs/ears").mkdir(parents=True)
-    heads = objectives.DenseHeads(model)
-    state = {f"heads.{name}": value for name, value in heads.state_dict().items()}
-    torch.save({"module": state}, work / "runs/ears/checkpoint.pt")
+    objectives.save_heads(objectives.DenseHeads(model), work / "tiny")
     return work
 
 
@@ -116,7 +113,7 @@ def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch:
     from mflamingo_cli.train.evaluate import told
 
     monkeypatch.setattr(told, "CAPTION_TOKENS", 8)
-    config = EvalConfig(seconds=(4.0,), captions=2, facts=4, heads="ears", baselines=("measure",), baseline_clips=1)
+    config = EvalConfig(seconds=(4.0,), captions=2, facts=4, baselines=("measure",), baseline_clips=1)
     found = {(score.ability, score.system, score.clips) for score in report(work / "tiny", work, config)}
     for kind in ("synth", "recordings"):
         for ability in ("key, exact", "chords, F1", "meter, balanced accuracy", "vocals, AUC", "yes or no, balanced accuracy"):
@@ -146,13 +143,3 @@ def test_only_the_groups_asked_for_are_measured(work: Path) -> None:
 def test_unknown_names_are_refused(work: Path, config: EvalConfig) -> None:
     with pytest.raises(UsageError, match=r"keys|essentia|nowhere"):
         next(report(work / "tiny", work, config))
-
-
-def test_heads_are_read_from_the_ears_of_the_checkpoint(work: Path, model) -> None:
-    from mflamingo_cli.core.model import load
-    from mflamingo_cli.train.evaluate.report import _heads
-
-    loaded = load(work / "tiny")
-    before = {name: value.clone() for name, value in loaded.state_dict().items()}
-    _heads(loaded, work, "ears")
-    assert all(torch.equal(before[name], value) for name, value in loaded.state_dict().items())

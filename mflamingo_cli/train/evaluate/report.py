@@ -22,8 +22,7 @@ from mflamingo_cli.train.evaluate.told import Captions, Copying, Noise, Unknown,
 from mflamingo_cli.train.evaluate.truth import Item
 from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
 from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.loop import CHECKPOINT
-from mflamingo_cli.train.objectives import DenseHeads, Speech, hear
+from mflamingo_cli.train.objectives import HEADS, DenseHeads, Speech, hear, load_heads
 from mflamingo_cli.train.questions import UNKNOWN
 
 BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
@@ -53,7 +52,6 @@ class EvalConfig:
     only: tuple[str, ...] = ()  # of GROUPS; empty: all but baselines
     captions: int = 160  # of each kind and split
     facts: int = 200  # captions with random facts, of each kind
-    heads: str | None = None  # the run whose dense heads are read
     baselines: tuple[str, ...] = ()
     baseline_clips: int = 100
 
@@ -84,7 +82,7 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
     check_installed(config.baselines)
     model = load(directory).eval()
     speech = Speech(Tokenizer.from_file(str(directory / "tokenizer.json")), (directory / "chat_template.jinja").read_text(encoding="utf-8"))
-    heads = _heads(model, work, config.heads) if config.heads else None
+    heads = load_heads(directory, model) if (directory / HEADS).exists() else None
     wanted = config.only or GROUPS
     for split in config.splits:
         clips = prepared(work / "data" / split, config.clips)
@@ -99,17 +97,6 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
         jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, heads)]
         yield from _heard(model, speech, whole, Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": None})
     yield from _apart(model, speech, config, wanted)
-
-
-def _heads(model: Any, work: Path, run: str) -> DenseHeads:
-    """The heads of a run; they are read from the ears of the checkpoint."""
-    from mflamingo_cli.train.stages import load_parts
-
-    reader = DenseHeads(model)
-    kept = {name: value.clone() for name, value in model.state_dict().items()}
-    load_parts(model, work / "runs" / run / CHECKPOINT, reader)
-    model.load_state_dict(kept)
-    return reader.eval()
 
 
 def _heard(
