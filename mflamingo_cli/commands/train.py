@@ -140,15 +140,14 @@ def sft(
     _need_extra()
     import torch
 
+    from mflamingo_cli.backends.pytorch import choose_device
     from mflamingo_cli.train.stages import run
 
-    stage = _stage(config)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    stage, (where, _) = _stage(config), choose_device(device)
     if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core or GPU
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        torch.distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        for report in run(work, stage, device):
+        for report in run(work, stage, where):
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
             print(
                 f"{stage.name} {report.step + 1}/{stage.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}",

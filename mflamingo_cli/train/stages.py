@@ -114,8 +114,7 @@ def new_model(work: Path, config: StageConfig) -> tuple[MusicFlamingoForConditio
         distributed.barrier()
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = build.build(config.model, tokens.special_ids(tokenizer), tokens.padded_vocab(tokenizer), config.loop.seed)
-    for name in config.init:
-        load_parts(model, work / "runs" / name / CHECKPOINT)
+    load_runs(work, config.init, model)
     return model, Speech(tokenizer, tokens.CHAT_TEMPLATE)
 
 
@@ -144,6 +143,12 @@ def load_parts(model: MusicFlamingoForConditionalGeneration, path: Path, heads: 
             part.load_state_dict(own)
 
 
+def load_runs(work: Path, names: Sequence[str], model: MusicFlamingoForConditionalGeneration, heads: DenseHeads | None = None) -> None:
+    """Load what earlier runs trained, the later one where two trained the same part."""
+    for name in names:
+        load_parts(model, work / "runs" / name / CHECKPOINT, heads)
+
+
 def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
     """The prepared clips of every split of a stage with its share."""
     found = [(prepared(work / "data" / split, config.clips), share) for split, share in config.data]
@@ -165,8 +170,7 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
         return TextObjective(model, speech, config.batch)
     if config.objective == "ears":
         objective = DenseObjective(model, sources(work, config), config.lengths)
-        for name in config.init:
-            load_parts(model, work / "runs" / name / CHECKPOINT, objective.heads)
+        load_runs(work, config.init, model, objective.heads)
         return objective
     if config.objective == "speech":
         return _align(work, config, model, speech)
@@ -174,8 +178,7 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
         joint = JointObjective(
             model, speech, song_drawer(work, config), turns=config.turns, text_batch=config.text_batch, thinking=config.thinking
         )
-        for name in config.init:
-            load_parts(model, work / "runs" / name / CHECKPOINT, joint.heads)
+        load_runs(work, config.init, model, joint.heads)
         return joint
     raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
 
@@ -184,8 +187,8 @@ def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGe
     folder, ears = work / "runs" / config.name / "excerpts", ears_of(work, config)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     heard: list[tuple[dict[int, list[Excerpt]], float]] = []
-    for split, share in config.data:
-        clips = askable(prepared(work / "data" / split, config.clips))
+    for (split, share), (found, _) in zip(config.data, sources(work, config), strict=True):
+        clips = askable(found)
         cache_excerpts(model, clips[rank::world], folder / split, ears, config.rounds)
         if distributed.is_initialized():
             distributed.barrier()
@@ -198,7 +201,7 @@ def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGe
     )
 
 
-def run(work: Path, config: StageConfig, device: str) -> Iterator[Report]:
+def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Report]:
     """Train a stage (or go on with it) on a torch device."""
     objective = objective_of(work, config)
     objective.model.to(device)
@@ -309,8 +312,7 @@ def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | No
     """Write the checkpoint directory of a trained model in bf16: what transformers and `quant.convert` read."""
     model, speech = new_model(work, config)
     heads = DenseHeads(model)
-    for name in (*config.init, config.name):
-        load_parts(model, work / "runs" / name / CHECKPOINT, heads)
+    load_runs(work, (*config.init, config.name), model, heads)
     tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     save(model, out, dtype=torch.bfloat16)
     save_heads(heads, out)
