@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mflamingo_cli.errors import ModelError
+from mflamingo_cli.train.debian import unpacked
 
 HELD_OUT_EVERY = 6  # one groove file in six is never trained on
 MMA_PACKAGE = "mma"  # Debian package with the program and its style libraries (GPL-2+); used as a tool, never redistributed
@@ -77,14 +77,10 @@ def install_mma(home: Path) -> Path:
     program = home / "mma.py"
     if (home / "plugins" / ".ready").exists():
         return program
-    home.mkdir(parents=True, exist_ok=True)
     if not program.exists():
-        if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-            raise ModelError(f"{home}: no MMA here; unpack the Debian package `mma` and copy its share/mma and bin/mma (as mma.py) there")
-        subprocess.run(["apt-get", "download", MMA_PACKAGE], cwd=home, check=True, capture_output=True)
-        subprocess.run(["dpkg", "-x", next(home.glob("mma_*.deb")).name, "unpacked"], cwd=home, check=True)
-        shutil.copytree(home / "unpacked/usr/share/mma", home, dirs_exist_ok=True)
-        shutil.copy(home / "unpacked/usr/bin/mma", program)
+        files = unpacked(home, MMA_PACKAGE) / "usr"
+        shutil.copytree(files / "share/mma", home, dirs_exist_ok=True)
+        shutil.copy(files / "bin/mma", program)
     (home / "plugins").mkdir(exist_ok=True)
     subprocess.run([sys.executable, str(program), "-g"], env={"MMA_HOME": str(home)}, check=True, capture_output=True)
     (home / "plugins" / ".ready").touch()

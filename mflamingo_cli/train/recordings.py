@@ -10,8 +10,6 @@ import fnmatch
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +24,7 @@ import soundfile
 from mflamingo_cli.core.audio import SAMPLE_RATE, load
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.train.debian import unpacked
 from mflamingo_cli.train.frames import MINI_MEL, window_frames
 from mflamingo_cli.train.synth import read_manifest
 from mflamingo_cli.train.teachers import Tagger, fetch_musicnn, teach
@@ -56,19 +55,19 @@ class Package:
 
 PACKAGES = (  # artists who made music for several of these (Westlund, Toscano, Lavallee, Leutwyler, Cho, Gyte) stand on one side
     Package("0ad-data", "CC-BY-SA-3.0", "Wildfire Games"),
-    Package("amoebax-data", "Free Art License", "Alex Almarza"),
+    Package("amoebax-data", "Free Art License 1.2", "Alex Almarza"),
     Package("asc-music", "GPL-2+", "Michael Kievernagel"),
     Package("blobwars-data", "CC-BY-3.0, CC-BY-SA-3.0", held_out=True),
-    Package("brainparty-data", "GPL-3+"),
-    Package("btanks-data", "GPL-2+"),
+    Package("brainparty-data", "CC-BY-SA-3.0"),
+    Package("btanks-data", "Battle Tanks license (GPL-2 with an exception for its owner)"),
     Package("colobot-common-sounds", "GPL-3+"),
-    Package("drascula-music", "Drascula license (free, no changes of the game)", held_out=True),
+    Package("drascula-music", "Drascula license (free, not sold by itself, changes are marked)", held_out=True),
     Package("extremetuxracer-data", "GPL-2+"),
-    Package("fillets-ng-data", "GPL-2+"),
+    Package("fillets-ng-data", "GPL-2"),
     Package("freedroidrpg-data", "GPL-2+", held_out=True),
     Package("freeorion-data", "CC-BY-SA-3.0"),
     Package("fretsonfire-songs-muldjord", "CC-BY-SA-3.0", "Muldjord"),
-    Package("fretsonfire-songs-sectoid", "GPL-2", "Sectoid", held_out=True),
+    Package("fretsonfire-songs-sectoid", "MIT", "Sectoid", held_out=True),
     Package("frozen-bubble-data", "GPL-2"),
     Package("gunroar-data", "BSD-2-clause", "Kenta Cho"),
     Package("hedgewars-data", "GPL-2", held_out=True),
@@ -78,7 +77,7 @@ PACKAGES = (  # artists who made music for several of these (Westlund, Toscano, 
     Package("marsshooter-data", "CC-BY-SA-3.0"),
     Package("megaglest-data", "CC-BY-SA-3.0"),
     Package("mu-cade-data", "BSD-2-clause", "Kenta Cho"),
-    Package("naev-data", "GPL-2+, GPL-3, CC-BY-3.0, CC-BY-SA-3.0"),
+    Package("naev-data", "GPL-2+, GPL-3+, GPL-3 or CC-BY-3.0, CC-BY-3.0, CC-BY-SA-3.0"),
     Package("nexuiz-music", "GPL-2+"),
     Package("noiz2sa-data", "BSD-2-clause", "Kenta Cho"),
     Package("openarena-088-data", "GPL-2+"),
@@ -86,23 +85,23 @@ PACKAGES = (  # artists who made music for several of these (Westlund, Toscano, 
     Package("parsec47-data", "BSD-2-clause", "Kenta Cho"),
     Package("pathological", "GPL-2+"),
     Package("pax-britannica-data", "MIT"),
-    Package("pink-pony-data", "GPL-3+"),
+    Package("pink-pony-data", "CC-BY-SA-3.0"),
     Package("pushover-data", "GPL-3+"),
-    Package("redeclipse-data", "CC-BY-SA-3.0"),
+    Package("redeclipse-data", "CC-BY-SA-3.0, CC-BY-SA-3.0+, CC0-1.0"),
     Package("rrootage-data", "BSD-2-clause", "Kenta Cho"),
     Package("scorched3d-data", "GPL-2+"),
     Package("singularity-music", "CC-BY-SA-3.0", "Maxstack"),
     Package("supertux-data", "GPL-2+"),
-    Package("supertuxkart-data", "GPL-3+, CC-BY-SA-3.0"),
+    Package("supertuxkart-data", "GPL, GPL-3+, GPL-2+ or CC-BY-SA, CC-BY-4.0, CC-BY-SA-3.0, CC-BY-SA-4.0"),
     Package("titanion-data", "BSD-2-clause", "Kenta Cho"),
     Package("torus-trooper-data", "BSD-2-clause", "Kenta Cho"),
     Package("tumiki-fighters-data", "BSD-2-clause", "Kenta Cho"),
-    Package("tuxmath-data", "GPL-2+"),
-    Package("ufoai-music", "GPL-2+, CC-BY-SA-3.0"),
+    Package("tuxmath-data", "CC-BY-SA-3.0, public domain"),
+    Package("ufoai-music", "GPL-2, CC-BY-3.0, CC-BY-SA-3.0, public domain"),
     Package("warmux-data", "GPL-2+"),
     Package("warzone2100-music", "GPL-2+"),
     Package("wesnoth-1.16-music", "GPL-2+"),
-    Package("widelands-data", "GPL-2+", held_out=True),
+    Package("widelands-data", "GPL-2+, CC-BY-SA-3.0", held_out=True),
     Package("xmoto-data", "GPL-2+"),
     Package("zaz-data", "CC-BY-SA-3.0"),
 )
@@ -135,27 +134,11 @@ class Piece:
 # ---- packages ----
 
 
-def unpack(folder: Path, package: Package) -> Path:
-    """A package's files, with the audio of its archives beside them (`x.zip` -> `x.zip.d`); downloaded and unpacked once."""
-    target = folder / "unpacked" / package.name
-    if (target / ".ready").exists():
-        return target
-    if not list(folder.glob(f"{package.name}_*.deb")):
-        if shutil.which("apt-get") is None:
-            raise ModelError(f"{package.name}: not in {folder}, and there is no apt-get; put the Debian packages there: "
-                             + " ".join(p.name for p in PACKAGES))  # fmt: skip
-        result = subprocess.run(["apt-get", "download", package.name], cwd=folder, capture_output=True, check=False)
-        if result.returncode:
-            raise ModelError(f"{package.name}: apt-get cannot download it; put the Debian (bookworm) package into {folder}")
-    if shutil.which("dpkg") is None:
-        raise ModelError(f"{folder}: dpkg is needed to unpack packages; unpack them elsewhere into {folder / 'unpacked'}/NAME")
-    target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["dpkg", "-x", str(next(folder.glob(f"{package.name}_*.deb"))), str(target)], check=True)
-    for archive in [path for path in target.rglob("*") if path.suffix in ARCHIVES and path.is_file()]:
+def open_archives(folder: Path) -> None:
+    """Put the audio of archives beside them: `x.zip` -> `x.zip.d`."""
+    for archive in [path for path in folder.rglob("*") if path.suffix in ARCHIVES and path.is_file()]:
         with zipfile.ZipFile(archive) as content:
             content.extractall(f"{archive}.d", [name for name in content.namelist() if name.lower().endswith(AUDIO)])
-    (target / ".ready").touch()
-    return target
 
 
 HOLDER_NOISE = re.compile(r"(?i)\(c\)|©|copyright|<[^>]*>|\(https?:[^)]*\)|\b(19|20)\d\d\b[-, ]*")
@@ -293,9 +276,8 @@ def generate(config: RecordingsConfig, jobs: int = 1) -> Iterator[dict[str, Any]
     """Cut, hear and label all pieces that the manifests lack, yielding each new row as it is written."""
     if unknown := set(config.splits) - set(SPLITS):
         raise ModelError(f"unknown split {unknown.pop()!r}; one of {', '.join(SPLITS)}")
-    config.debs.mkdir(parents=True, exist_ok=True)
     fetch_musicnn(config.teachers)
-    tracks = [track for package in PACKAGES for track in package_tracks(unpack(config.debs, package), package)]
+    tracks = [track for package in PACKAGES for track in package_tracks(unpacked(config.debs, package.name, open_archives), package)]
     plans = {split: plan(found, split) for split, found in separate(tracks).items() if split in config.splits}
     todo = [piece for piece in within(plans, config.hours) if not _made(config.out / piece.split, piece)]
     if jobs == 1:

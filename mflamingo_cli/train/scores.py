@@ -28,9 +28,9 @@ import numpy as np
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train import parts, player, synth
 from mflamingo_cli.train.arrange import Rejected, choose
+from mflamingo_cli.train.debian import unpacked
 from mflamingo_cli.train.harmony import CHORDS
 from mflamingo_cli.train.parts import DRUMS, Note, Part
-from mflamingo_cli.train.recordings import Package, unpack
 
 SPLITS = ("scores-train", "scores-test")
 HELD_OUT = 6  # one group of pieces in so many is for tests
@@ -179,7 +179,7 @@ def tunes(_: Path) -> list[Piece]:
 def freedoom(debs: Path) -> list[Piece]:
     """Music of the game Freedoom: MIDI lumps of its WAD files."""
     found = {}
-    for path in sorted(unpack(debs, Package("freedoom", "BSD-3-clause-like")).rglob("*.wad")):
+    for path in sorted(unpacked(debs, "freedoom").rglob("*.wad")):
         for name, data in wad_lumps(path.read_bytes()):
             if data[:4] == b"MThd":
                 found.setdefault(_digest(data), Piece("freedoom", f"{path.stem}/{name}", _digest(data), path, data))
@@ -188,7 +188,7 @@ def freedoom(debs: Path) -> list[Piece]:
 
 def openmsx(debs: Path) -> list[Piece]:
     """Music of OpenTTD's free set."""
-    paths = sorted(unpack(debs, Package("openttd-openmsx", "GPL-2")).rglob("*.mid"))
+    paths = sorted(unpacked(debs, "openttd-openmsx").rglob("*.mid"))
     return [Piece("openttd-openmsx", path.stem, path.stem, path, path.read_bytes()) for path in paths]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mflamingo_cli.train import grooves
+from tests.train.test_debian import make_deb, needs_dpkg
 
 FILE = """Time 4
 TimeSig 4 4
@@ -45,3 +46,13 @@ def test_fills_and_variants_are_told_apart(tmp_path):
 def test_every_tempo_lies_within_what_is_asked_for():
     assert all(50 <= slow < fast <= 220 for _, style, slow, fast in grooves.STYLES if style)
     assert all(50 <= slow < fast <= 220 for slow, fast in grooves.OWN_TEMPI.values())
+
+
+@needs_dpkg
+def test_mma_is_set_up_once_from_its_package(tmp_path):
+    script = "import os, sys, pathlib\npathlib.Path(os.environ['MMA_HOME'], 'calls').open('a').write(sys.argv[1])\n"
+    make_deb(tmp_path, "mma", {"usr/bin/mma": script, "usr/share/mma/lib/stdlib/rock.mma": FILE})
+    for _ in range(2):
+        assert grooves.install_mma(tmp_path) == tmp_path / "mma.py"
+    assert (tmp_path / "calls").read_text() == "-g"
+    assert {groove.style for groove in grooves.scan(tmp_path)} == {"rock"}

@@ -130,6 +130,15 @@ def test_lumps_of_a_wad_file():
         list(scores.wad_lumps(b"ZWAD" + wad[4:]))
 
 
+def test_a_piece_that_stands_in_two_files_is_found_once(tmp_path):
+    files = tmp_path / "unpacked/freedoom/usr/share"
+    files.mkdir(parents=True)
+    (tmp_path / "unpacked/freedoom/.ready").touch()
+    for name in ("freedoom1.wad", "freedoom2.wad"):
+        (files / name).write_bytes(struct.pack("<4sii", b"IWAD", 1, 17) + b"MThd." + struct.pack("<ii8s", 12, 5, b"D_E1M1"))
+    assert [(piece.name, piece.content) for piece in scores.freedoom(tmp_path)] == [("freedoom1/D_E1M1", b"MThd.")]
+
+
 def test_pieces_of_one_group_lie_on_one_side():
     pieces = [scores.Piece("chorales", f"bwv{n}.{k}", f"bwv{n}", Path()) for n in range(300) for k in (1, 2)]
     assert all(first.held_out == second.held_out for first, second in zip(pieces[::2], pieces[1::2], strict=True))
