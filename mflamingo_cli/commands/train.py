@@ -19,7 +19,7 @@ app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTI
 data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
 app.add_typer(data_app)
 
-STAGES = ("ears-short", "ears-long", "ears-real", "text", "speech", "joint", "think")  # the order of training
+STAGES = ("ears-short", "ears", "text", "speech", "joint", "think")  # the order of training
 Work = Annotated[Path, typer.Option("--work", help="Folder of everything that training makes: data, base, runs.", file_okay=False)]
 Config = Annotated[
     str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: " + ", ".join(STAGES) + ".")

@@ -66,6 +66,11 @@ HEARD_KINDS: Shares = {
     "has_instrument": 1.5, "is_vocal": 1, "is_genre": 0.8, "is_meter": 0.8, "is_mode": 0.8, "is_key": 0.7, "louder": 0.4, "choice": 0.4,
     "mode": 0.4, "first_chord": 0.4,
 }  # fmt: skip
+RARE = {
+    ("vocals", "yes"): 3.0,
+    ("meter", "3/4"): 1.8,
+    ("meter", "6/8"): 3.5,
+}  # a kind with this answer is asked so much more
 OTHER: Shares = {"unknown": 4, "lyrics": 0.5, "tempo": 0.4, "duration": 0.2, "sections": 0.2, "form": 0.2, "nth_section": 0.2}
 EARS_ONLY: Shares = {  # what only ears could know
     "instruments": 0.15, "genre": 0.15, "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15,
@@ -174,26 +179,32 @@ def _facts(rng: np.random.Generator, heard: Facts) -> Facts:
     return consistent_facts(rng, heard) if rng.random() < 0.6 else random_facts(rng)
 
 
-def audio_turns(rng: np.random.Generator, heard: Facts, count: int, thinking: float = THOUGHTFUL) -> list[Turn]:
+def evened(shares: Shares, heard: Facts) -> Shares:
+    """Shares with what is rarely so asked about more often where it is so."""
+    return {kind: share * RARE.get((kind, heard.get(kind, "")), 1) for kind, share in shares.items()}
+
+
+def audio_turns(
+    rng: np.random.Generator, heard: Facts, count: int, thinking: float = THOUGHTFUL, certain: Facts | None = None
+) -> list[Turn]:
     """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts.
 
-    `thinking` is the share that asks for the reasoning too.
+    Captions tell by ear what is `certain` only (default: all that is heard); `thinking` is the share that asks for the reasoning too.
     """
+    certain, plain = heard if certain is None else certain, evened(HEARD_PLAIN, heard)
     turns: list[Turn] = []
     while len(turns) < count:
         place = len(turns) % 6
         if place in (0, 2):
-            turns.append(
-                _turn(rng, HEARD_PLAIN if place == 0 or rng.random() < 0.6 else {**HEARD_PLAIN, **HEARD_KINDS}, {}, heard, thinking)
-            )
+            turns.append(_turn(rng, plain if place == 0 or rng.random() < 0.6 else {**plain, **HEARD_KINDS}, {}, heard, thinking))
         elif place == 1:
-            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.5 else _facts(rng, heard), heard, thinking))
+            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.4 else _facts(rng, heard), certain, thinking))
         elif place == 3:
             turns.append(_turn(rng, HEARD_KINDS, {} if rng.random() < 0.6 else _facts(rng, heard), heard, thinking))
         elif place == 4:
             turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, heard), heard, thinking))
         else:
-            turns.append(_turn(rng, {**MEASURED_KINDS, **HEARD_PLAIN, **HEARD_KINDS}, _facts(rng, heard), heard, thinking))
+            turns.append(_turn(rng, {**MEASURED_KINDS, **plain, **HEARD_KINDS}, _facts(rng, heard), heard, thinking))
     return turns
 
 

@@ -29,11 +29,14 @@ LABELS_PER_TOKEN = round(TOKEN_S / LABEL_S)
 NO_CHORD = 12  # class of root and bass where nothing pitched sounds
 RELEASE_S = 0.06  # a note is heard a little longer than it is held
 DRUM_S = 0.3  # so long is a struck drum heard
-LABEL_VERSION = 3  # labels of another version are made again
+ONSETS = ("pitched", "kick", "snare", "hat")  # what begins: meter and instruments are heard by it
+STRUCK = {35: 1, 36: 1, 37: 2, 38: 2, 39: 2, 40: 2, 42: 3, 44: 3, 46: 3, 51: 3, 53: 3, 59: 3}  # General MIDI drum -> its onset
+LABEL_VERSION = 4  # labels of another version are made again
 UNKNOWN = 255  # of unsigned labels, -1 of signed ones: no loss looks there
 AUDIBLE_DB = -20.0  # level of a part beside the mix around it from which it is claimed
 ABSENT_DB = -45.0  # and up to which it is not there; between the two nothing is claimed
 NOISE_MARGIN_DB = 6.0  # what is claimed stands so far above added noise
+MOMENTS = frozenset(("beat", "onsets"))  # labels of moments: a row that is left out must not lose them
 REACH = 4  # tokens to either side over which a struck or plucked part is taken to go on
 TAG_NAMES = (  # what musicnn (ISC, arXiv 1909.06654) tells of recordings: MagnaTagATune's 50 tags, then the Million Song Dataset's
     "mtt:guitar", "mtt:classical", "mtt:slow", "mtt:techno", "mtt:strings", "mtt:drums", "mtt:electronic", "mtt:rock", "mtt:fast",
@@ -73,14 +76,27 @@ class Clip:
             return {name: file[name] for name in file.files if name != "version"}
 
     def token_labels(self) -> dict[str, np.ndarray]:
-        """Dense labels, one row per audio token: those of its middle, and every beat."""
-        whole = {name: values[: len(values) // LABELS_PER_TOKEN * LABELS_PER_TOKEN] for name, values in self.labels().items()}
-        tokens = {name: values[LABELS_PER_TOKEN // 2 :: LABELS_PER_TOKEN] for name, values in whole.items()}
-        return tokens | ({"beat": whole["beat"].reshape(-1, LABELS_PER_TOKEN).max(axis=1)} if "beat" in whole else {})
+        """Dense labels, one row per audio token: those of its middle, and every beat and onset."""
+        labels = self.labels()
+        count = min((len(values) for values in labels.values()), default=0) // LABELS_PER_TOKEN
+        of_token = np.arange(count * LABELS_PER_TOKEN) // LABELS_PER_TOKEN
+        return resample(labels, LABELS_PER_TOKEN // 2 + LABELS_PER_TOKEN * np.arange(count), of_token)
 
     def samples(self) -> np.ndarray:
         """The audio, (n,) float32 at 16 kHz."""
         return soundfile.read(self.folder / self.row["audio"], dtype="float32")[0]
+
+
+def resample(labels: dict[str, np.ndarray], at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels at other times: rows `at` of each, and of beats and onsets the strongest of all old rows i that come `to[i]`."""
+    found = {name: values[at] for name, values in labels.items() if name not in MOMENTS}
+    for name in MOMENTS & labels.keys():
+        values = labels[name][: len(to)]
+        rank = np.where(values == UNKNOWN, 1, np.where(values > 0, values.astype(np.int16) + 1, 0))  # a sure one outranks an unknown one
+        best = np.zeros((len(at), *values.shape[1:]), np.int16)
+        np.maximum.at(best, to, rank)
+        found[name] = np.where(best == 1, UNKNOWN, np.maximum(best - 1, 0)).astype(values.dtype)
+    return found
 
 
 def prepare(folder: Path, first: int = 0, step: int = 1) -> Iterator[Clip]:
@@ -220,6 +236,7 @@ def dense_labels(row: dict[str, Any], heard: Sequence[Note], levels: Levels) -> 
     return {
         **_chord_labels(row, chroma), "bass": bass if row.get("chords") else np.where(bass < NO_CHORD, -1, bass).astype(np.int8),
         "chroma": chroma, "families": families, "vocals": vocals, **_beat_labels(row, count), "key": _key_labels(row, count),
+        "onsets": _onset_labels(heard, levels, threshold, count),
     }  # fmt: skip
 
 
@@ -250,6 +267,18 @@ def _pitch_labels(heard: Sequence[Note], levels: Levels, threshold: float, count
         lowest[span] = np.where(claim == 1, np.minimum(lowest[span], note.pitch), lowest[span])
     bass = np.where(lowest < 128, lowest % 12, np.where((chroma > 0).any(1), -1, NO_CHORD))
     return chroma, bass.astype(np.int8)
+
+
+def _onset_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> np.ndarray:
+    """Where notes begin (T, 4), see ONSETS; those of parts that are too quiet are not claimed."""
+    onsets = np.zeros((count, len(ONSETS)), np.uint8)
+    rows = {(int(c), int(p)): db for c, p, db in zip(levels.channel, levels.program, levels.db, strict=True)}
+    for note in heard:
+        kind, at = STRUCK.get(note.pitch) if note.channel == DRUMS else 0, round(note.start / LABEL_S)
+        if kind is not None and 0 <= at < count and (note.channel, note.program) in rows:
+            claim = claims(rows[note.channel, note.program][at : at + 1], threshold)
+            onsets[at : at + 1, kind] = both(onsets[at : at + 1, kind], claim)
+    return onsets
 
 
 def _chord_labels(row: dict[str, Any], chroma: np.ndarray) -> dict[str, np.ndarray]:

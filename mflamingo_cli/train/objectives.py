@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,17 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
 from mflamingo_cli.train.data import THOUGHTFUL, Turn, audio_turns, text_turn
-from mflamingo_cli.train.frames import FRAMES_PER_TOKEN, NO_CHORD, TAG_NAMES, TOKEN_S, WINDOW_TOKENS, Clip, window_frames
+from mflamingo_cli.train.frames import (
+    FRAMES_PER_TOKEN,
+    NO_CHORD,
+    ONSETS,
+    TAG_NAMES,
+    TOKEN_S,
+    WINDOW_TOKENS,
+    Clip,
+    resample,
+    window_frames,
+)
 from mflamingo_cli.train.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.synth import FAMILIES
 
@@ -41,6 +51,7 @@ HEAD_SIZES = {
     "bass": 13,
     "chroma": 12,
     "beat": 3,
+    "onsets": len(ONSETS),
     "families": len(FAMILIES) + 1,
     "vocals": 1,
     "tags": len(TAG_NAMES),
@@ -49,12 +60,13 @@ HEAD_SIZES = {
     "style": len(STYLES),
 }
 MINOR_QUALITIES = ("min", "min7", "dim")
-FLAGS = ("chroma", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
+FLAGS = ("chroma", "onsets", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
 WHOLE = ("key", "meter", "style")  # one label for the clip: learned from every token and from their mean
-DENSE_WEIGHTS = {
-    "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.3, "families": 3.0, "vocals": 0.5, "tags": 4.0,
+DENSE_WEIGHTS = {  # of the terms of the loss, where a stage names no others
+    "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.5, "onsets": 1.0, "families": 3.0, "vocals": 0.5, "tags": 4.0,
     "key": 0.5, "meter": 0.2, "style": 0.15, "clip_key": 0.5, "clip_meter": 0.4, "clip_style": 0.35,
 }  # fmt: skip
+STRETCH = float(np.log(1.25))  # tempo of a crop, its pitches kept: the natural logarithm, up and down
 
 
 class Objective(Protocol):
@@ -141,37 +153,48 @@ def whole_labels(row: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def labels_of(clip: Clip, start: int, length: int) -> dict[str, np.ndarray]:
-    """All labels of `length` tokens of a clip from token `start`, (length, …) int64."""
-    known, found = clip.token_labels(), {}
+def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[str, np.ndarray]:
+    """All labels of `length` tokens of a clip from token `start`, (length, …) int64, the clip played at a rate."""
+    heard = round(length * rate)
+    known, found = {name: values[start : start + heard] for name, values in clip.token_labels().items()}, {}
+    if rate != 1.0:
+        at = np.minimum(((np.arange(length) + 0.5) * rate).astype(int), heard - 1)
+        known = resample(known, at, np.minimum(((np.arange(heard) + 0.5) / rate).astype(int), length - 1))
     for name, size in HEAD_SIZES.items():
         if name in WHOLE:
             continue
         shape = (length, size) if name in FLAGS else (length,)
         unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
-        values = known[name][start : start + length].astype(np.int64) if name in known else np.full(shape, unknown)
+        values = known[name].astype(np.int64) if name in known else np.full(shape, unknown)
         found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
     found |= {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
-    return found | ({"key": known["key"][start : start + length].astype(np.int64)} if "key" in known else {})  # keys of the moment
+    return found | ({"key": known["key"].astype(np.int64)} if "key" in known else {})  # keys of the moment
 
 
-def crop(clip: Clip, start: int, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Frames and all labels of `length` tokens of a clip from token `start` (tokens never cross a window)."""
-    frames = np.asarray(clip.mel()[start * FRAMES_PER_TOKEN : (start + length) * FRAMES_PER_TOKEN], dtype=np.float32)
-    return frames, labels_of(clip, start, length)
+def crop(clip: Clip, start: int, length: int, rate: float = 1.0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Frames and all labels of `length` tokens of a clip from token `start`, played at a rate (tokens never cross a window)."""
+    heard = round(length * rate) * FRAMES_PER_TOKEN
+    frames = np.asarray(clip.mel()[start * FRAMES_PER_TOKEN :][:heard], dtype=np.float32)
+    if rate != 1.0:
+        at = np.clip((np.arange(length * FRAMES_PER_TOKEN) + 0.5) * rate - 0.5, 0, len(frames) - 1)
+        below = np.minimum(at.astype(int), len(frames) - 2)
+        frames = frames[below] + (at - below).astype(np.float32)[:, None] * (frames[below + 1] - frames[below])
+    return frames, labels_of(clip, start, length, rate)
 
 
 def _n_tokens(clip: Clip) -> int:
     return int(clip.row["duration"] / TOKEN_S) - 1
 
 
-def draw_crop(rng: np.random.Generator, clip: Clip, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A random crop of `length` tokens anywhere in a window of a clip."""
+def draw_crop(rng: np.random.Generator, clip: Clip, length: int, stretched: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A random crop of `length` tokens anywhere in a window of a clip; a stretched one is played up to a quarter faster or slower."""
     total = _n_tokens(clip)
     spans = [(w, min(total - w * WINDOW_TOKENS, WINDOW_TOKENS)) for w in range(total // WINDOW_TOKENS + 1)]
     spans = [(w, size) for w, size in spans if size >= length]
     window, size = spans[rng.integers(len(spans))]
-    return crop(clip, window * WINDOW_TOKENS + int(rng.integers(size - length + 1)), length)
+    rate = float(np.exp(rng.uniform(-STRETCH, STRETCH))) if stretched and rng.random() < 0.5 else 1.0
+    rate = rate if round(length * rate) <= size else 1.0
+    return crop(clip, window * WINDOW_TOKENS + int(rng.integers(size - round(length * rate) + 1)), length, rate)
 
 
 def draw_crops(
@@ -186,7 +209,7 @@ def draw_crops(
     frames, labels, windows, offsets = [], [], [], []
     for _ in range(count):
         clips = usable[rng.choice(len(usable), p=shares / shares.sum())][0]
-        mel, truth = draw_crop(rng, clips[rng.integers(len(clips))], length)
+        mel, truth = draw_crop(rng, clips[rng.integers(len(clips))], length, stretched=augmented)
         frames.append(augment(rng, mel).T if augmented else mel.T)
         labels.append(truth)
         windows.append(int(rng.integers(2)) if rng.random() < 0.3 else 0)
@@ -196,15 +219,17 @@ def draw_crops(
 
 
 class DenseObjective:
-    """Frame-wise chords, bass, chroma, beats, families, voice and tags, with key, meter and style, read from the encoder's tokens."""
+    """Frame-wise chords, bass, chroma, beats, onsets, families, voice and tags, with key, meter and style, read from audio tokens."""
 
     def __init__(
         self,
         model: MusicFlamingoForConditionalGeneration,
         sources: Sequence[tuple[Sequence[Clip], float]],
         lengths: Sequence[tuple[int, int]],
+        weights: Mapping[str, float] = DENSE_WEIGHTS,
     ) -> None:
         self.model, self.sources, self.lengths = model, sources, lengths  # lengths: (tokens, crops in a batch), drawn in turn
+        self.weights = weights
         self.heads = DenseHeads(model)
         self.module = nn.ModuleDict({"audio_tower": model.model.audio_tower, "heads": self.heads})
         model.model.audio_tower.embed_positions.weight.requires_grad_(False)
@@ -220,7 +245,7 @@ class DenseObjective:
         labels = {name: value.to(device) for name, value in batch.labels.items()}
         logits = self.heads(build.encode(self.model, batch.frames.to(device), batch.windows, batch.offsets))
         terms = dense_losses(logits, labels)
-        total = sum(DENSE_WEIGHTS[name] * term for name, term in terms.items())
+        total = sum(self.weights[name] * term for name, term in terms.items())
         numbers = {name: float(term.detach()) for name, term in terms.items()}
         return total, {**numbers, **dense_scores(logits, labels)}
 
@@ -358,10 +383,17 @@ def _padded(branches: Sequence[Branch], pad: int) -> tuple[torch.Tensor, torch.T
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A piece of a clip as the language model hears it: encoder output after RoTE (T, d_audio) float16, and what the ears can be asked."""
+    """A piece of a clip as the language model hears it: encoder output after RoTE (T, d_audio) float16, and what the ears can be asked.
 
+    `certain` is what a caption may tell of it by ear, see `train.certain`; times are seconds of the clip.
+    """
+
+    clip: Clip
+    start: float
+    end: float
     tokens: np.ndarray
     heard: dict[str, str]
+    certain: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -458,7 +490,7 @@ class AlignObjective:
         length = lengths[rng.choice(len(lengths), p=sizes / sizes.sum())]
         count = rows_that_fit(length, self.tokens, self.turns)
         chosen = [excerpts[length][rng.integers(len(excerpts[length]))] for _ in range(count)]
-        packed = pack(self.speech, length, [audio_turns(rng, e.heard, self.turns, self.thinking) for e in chosen])
+        packed = pack(self.speech, length, [audio_turns(rng, e.heard, self.turns, self.thinking, e.certain) for e in chosen])
         return packed, torch.from_numpy(np.stack([e.tokens for e in chosen]).astype(np.float32)), self.text.draw(rng)
 
     def loss(self, batch: tuple[Packed, torch.Tensor, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
@@ -471,11 +503,12 @@ class AlignObjective:
 
 @dataclass(frozen=True)
 class Song:
-    """An excerpt that is still to be heard: frames (n_mels, 4 T), dense labels (T, …) and what the ears can be asked of it."""
+    """An excerpt that is still to be heard: frames (n_mels, 4 T), dense labels (T, …) and what it may be asked and told of."""
 
     frames: np.ndarray
     labels: dict[str, np.ndarray]
     heard: dict[str, str]
+    certain: dict[str, str]
 
 
 class JointObjective:
@@ -504,7 +537,7 @@ class JointObjective:
         songs = self.draw_songs(rng)
         n_audio = songs[0].frames.shape[1] // FRAMES_PER_TOKEN
         songs = [dataclasses.replace(song, frames=augment(rng, song.frames.T).T) for song in songs]
-        turns = [audio_turns(rng, song.heard, self.turns, self.thinking) for song in songs]
+        turns = [audio_turns(rng, song.heard, self.turns, self.thinking, song.certain) for song in songs]
         return songs, pack(self.speech, n_audio, turns), self.text.draw(rng)
 
     def loss(self, batch: tuple[list[Song], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:

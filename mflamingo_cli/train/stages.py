@@ -23,11 +23,13 @@ from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build, tokens
+from mflamingo_cli.train.certain import certain, readings
 from mflamingo_cli.train.data import THOUGHTFUL, audio_turns, random_heard, text_turn
 from mflamingo_cli.train.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.heard import heard_of
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
 from mflamingo_cli.train.objectives import (
+    DENSE_WEIGHTS,
     HEADS,
     AlignObjective,
     DenseHeads,
@@ -60,6 +62,7 @@ class StageConfig:
     data: tuple[tuple[str, float], ...] = (("train", 1.0),)
     clips: int | None = None  # only the first so many of each split
     lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
+    weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `DENSE_WEIGHTS` says
     rounds: int = 1  # speech: excerpts of every clip
     tokens: int = 4500  # speech, joint: positions in a batch
     turns: int = 6  # speech, joint: exchanges about an excerpt
@@ -80,6 +83,8 @@ def load_config(path: Path) -> StageConfig:
         build.ModelSizes(**_known(build.ModelSizes, table.pop("model", {}), path)),
     )
     values = _known(StageConfig, table, path)
+    if strange := sorted(set(values.get("weights", {})) - set(DENSE_WEIGHTS)):
+        raise UsageError(f"{path}: unknown weight {', '.join(strange)}; known are {', '.join(DENSE_WEIGHTS)}")
     for name in ("init", "lengths", "data"):
         if name in values:
             values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in values[name])
@@ -169,36 +174,43 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
     if config.objective == "text":
         return TextObjective(model, speech, config.batch)
     if config.objective == "ears":
-        objective = DenseObjective(model, sources(work, config), config.lengths)
+        objective = DenseObjective(model, sources(work, config), config.lengths, DENSE_WEIGHTS | config.weights)
         load_runs(work, config.init, model, objective.heads)
         return objective
     if config.objective == "speech":
-        return _align(work, config, model, speech)
-    if config.objective == "joint":
-        joint = JointObjective(
-            model, speech, song_drawer(work, config), turns=config.turns, text_batch=config.text_batch, thinking=config.thinking
+        return AlignObjective(
+            model,
+            speech,
+            excerpts(work, config, model),
+            tokens=config.tokens,
+            turns=config.turns,
+            text_batch=config.text_batch,
+            thinking=config.thinking,
         )
+    if config.objective == "joint":
+        songs = song_drawer(excerpts(work, config, model), config)
+        joint = JointObjective(model, speech, songs, turns=config.turns, text_batch=config.text_batch, thinking=config.thinking)
         load_runs(work, config.init, model, joint.heads)
         return joint
     raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
 
 
-def _align(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGeneration, speech: Speech) -> AlignObjective:
-    folder, ears = work / "runs" / config.name / "excerpts", ears_of(work, config)
+def excerpts(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGeneration) -> list[tuple[dict[int, list[Excerpt]], float]]:
+    """For every split of a stage its excerpts by their number of tokens, as the ears it starts from hear them, and its share."""
+    folder, ears, heads = work / "runs" / config.name / "excerpts", ears_of(work, config), DenseHeads(model)
+    load_runs(work, config.init, model, heads)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-    heard: list[tuple[dict[int, list[Excerpt]], float]] = []
-    for (split, share), (found, _) in zip(config.data, sources(work, config), strict=True):
-        clips = askable(found)
-        cache_excerpts(model, clips[rank::world], folder / split, ears, config.rounds)
+    found: list[tuple[dict[int, list[Excerpt]], float]] = []
+    for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
+        usable = askable(clips)
+        cache_excerpts(model, heads.eval(), usable[rank::world], folder / split, ears, config.rounds)
         if distributed.is_initialized():
             distributed.barrier()
         by_length: dict[int, list[Excerpt]] = {}
-        for excerpt in load_excerpts(clips, folder / split, ears, config.rounds):
+        for excerpt in load_excerpts(usable, folder / split, ears, config.rounds):
             by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
-        heard.append((by_length, share))
-    return AlignObjective(
-        model, speech, heard, tokens=config.tokens, turns=config.turns, text_batch=config.text_batch, thinking=config.thinking
-    )
+        found.append((by_length, share))
+    return found
 
 
 def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Report]:
@@ -252,54 +264,59 @@ def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
             yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
 
 
-def cache_excerpts(model: MusicFlamingoForConditionalGeneration, clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> None:
-    """Encode the excerpts that are missing, one file each."""
+def cache_excerpts(
+    model: MusicFlamingoForConditionalGeneration, heads: DenseHeads, clips: Sequence[Clip], folder: Path, ears: str, rounds: int
+) -> None:
+    """Encode the excerpts that are missing, one file each, with what the ears are certain of."""
     log_mel = LogMel(MINI_MEL)
     folder.mkdir(parents=True, exist_ok=True)
     for clip in clips:
+        labels = clip.labels()
         for name, start, end in spans(clip, rounds):
-            if _tokens(folder / name, ears) is None:
-                part = (folder / name).with_suffix(".part.npz")
-                np.savez(part, tokens=hear(model, log_mel, samples_of(clip, start, end)), ears=ears)
+            if _cached(folder / name, ears) is None:
+                tokens, part = hear(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
+                told = certain(heard_of(clip.row, labels, start, end), readings(heads, tokens))
+                np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
                 part.replace(folder / name)
 
 
-def _tokens(path: Path, ears: str) -> np.ndarray | None:
+def _cached(path: Path, ears: str) -> tuple[np.ndarray, dict[str, str]] | None:
     if not path.exists():
         return None
     with np.load(path) as file:
-        return file["tokens"] if str(file["ears"]) == ears else None
+        return (file["tokens"], json.loads(str(file["certain"]))) if str(file["ears"]) == ears else None
 
 
 def load_excerpts(clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> Iterator[Excerpt]:
-    """Cached excerpts with what can be asked of them, in a fixed order."""
+    """Cached excerpts with what can be asked and told of them, in a fixed order."""
     for clip in clips:
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
-            tokens = _tokens(folder / name, ears)
-            if tokens is not None:
-                yield Excerpt(tokens, heard_of(clip.row, labels, start, end))
+            if (cached := _cached(folder / name, ears)) is not None:
+                yield Excerpt(clip, start, end, cached[0], heard_of(clip.row, labels, start, end), cached[1])
 
 
-def song_drawer(work: Path, config: StageConfig) -> Callable[[np.random.Generator], list[Song]]:
-    """Draws the songs of a batch: one length, clips of the stage's sources by their shares."""
-    given, log_mel = [(askable(clips), share) for clips, share in sources(work, config)], LogMel(MINI_MEL)
-    fitting = {seconds: [([c for c in clips if longest_s(c) >= seconds], share) for clips, share in given] for seconds in EXCERPT_SECONDS}
-    fitting = {seconds: [pool for pool in pools if pool[0]] for seconds, pools in fitting.items() if any(clips for clips, _ in pools)}
-    lengths = np.array([EXCERPT_SECONDS[seconds] for seconds in fitting])
+def song_drawer(
+    given: Sequence[tuple[dict[int, list[Excerpt]], float]], config: StageConfig
+) -> Callable[[np.random.Generator], list[Song]]:
+    """Draws the songs of a batch: excerpts of one length, of the stage's splits by their shares."""
+    log_mel = LogMel(MINI_MEL)
+    seconds_of = {round(seconds / TOKEN_S): seconds for seconds in EXCERPT_SECONDS}
+    pools = {
+        length: [(found[length], share) for found, share in given if length in found] for length in sorted({n for f, _ in given for n in f})
+    }
+    lengths = np.array([EXCERPT_SECONDS[seconds_of[length]] for length in pools])
 
     def draw(rng: np.random.Generator) -> list[Song]:
-        seconds = list(fitting)[rng.choice(len(fitting), p=lengths / lengths.sum())]
-        pools = fitting[seconds]
-        shares = np.array([share for _, share in pools])
+        length = list(pools)[rng.choice(len(pools), p=lengths / lengths.sum())]
+        shares = np.array([share for _, share in pools[length]])
         songs = []
-        for _ in range(rows_that_fit(round(seconds / TOKEN_S), config.tokens, config.turns)):
-            clips = pools[rng.choice(len(pools), p=shares / shares.sum())][0]
-            clip = clips[rng.integers(len(clips))]
-            start, end = draw_span(rng, clip, seconds)
-            frames = window_frames(log_mel, samples_of(clip, start, end)).T.astype(np.float32)
-            labels = labels_of(clip, round(start / TOKEN_S), round(seconds / TOKEN_S))
-            songs.append(Song(frames, labels, heard_of(clip.row, clip.labels(), start, end)))
+        for _ in range(rows_that_fit(length, config.tokens, config.turns)):
+            found = pools[length][rng.choice(len(shares), p=shares / shares.sum())][0]
+            excerpt = found[rng.integers(len(found))]
+            frames = window_frames(log_mel, samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
+            labels = labels_of(excerpt.clip, round(excerpt.start / TOKEN_S), length)
+            songs.append(Song(frames, labels, excerpt.heard, excerpt.certain))
         return songs
 
     return draw

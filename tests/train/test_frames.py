@@ -114,3 +114,27 @@ def test_labels_of_recordings_are_left_alone(tmp_path):
     np.savez(f"{clip.stem}.labels.npz", tags=np.full((T, 100), 7, np.uint8))
     frames.make_caches(clip, None)
     assert list(clip.labels()) == ["tags"]
+
+
+def test_onsets_tell_what_begins_and_are_not_lost_between_tokens(tmp_path):
+    drum, quiet = Note(0.52, 0.6, 36, DRUMS, 0, 0.0), Note(1.0, 1.1, 38, DRUMS, 7, 0.0)
+    heard = [Note(0.0, 1.0, 60, 0, PIANO, 0.0), drum, quiet, Note(1.4, 1.5, 47, DRUMS, 0, 0.0)]  # a tom is none of the kinds
+    labels = frames.dense_labels(ROW, heard, levels((0, PIANO, 0), (DRUMS, 0, 0), (DRUMS, 7, -30)))
+    assert np.argwhere(labels["onsets"] == 1).tolist() == [[0, 0], [13, 1]]
+    assert np.argwhere(labels["onsets"] == frames.UNKNOWN).tolist() == [[25, 2]]
+    clip = frames.Clip({"index": 0, "duration": 2.0}, tmp_path)
+    (tmp_path / "cache").mkdir()
+    np.savez(f"{clip.stem}.labels.npz", **labels)
+    tokens = clip.token_labels()["onsets"]
+    assert np.argwhere(tokens == 1).tolist() == [[0, 0], [6, 1]]
+    assert np.argwhere(tokens == frames.UNKNOWN).tolist() == [[12, 2]]
+
+
+def test_labels_at_other_times_keep_every_moment():
+    labels = {"beat": np.array([2, 0, 0, 1], np.uint8), "root": np.array([1, 2, 3, 4], np.int8)}
+    faster = frames.resample(labels, np.array([0, 2]), np.array([0, 0, 1, 1]))
+    assert faster["beat"].tolist() == [2, 1]
+    assert faster["root"].tolist() == [1, 3]
+    slower = frames.resample(labels, np.arange(8) // 2, np.arange(4) * 2)
+    assert slower["beat"].tolist() == [2, 0, 0, 0, 0, 0, 1, 0]
+    assert slower["root"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]

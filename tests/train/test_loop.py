@@ -1,11 +1,14 @@
 """Laws of training: the loss is on the assistant's words only, a resumed run is the same run, a tiny model can learn by heart."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import build, data, loop, objectives, stages, tokens
+from mflamingo_cli.train.frames import Clip
 
 SIZES = build.ModelSizes(
     d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, n_mels=16, d_text=64, text_layers=2, text_heads=1, text_kv_heads=1, text_ffn=64
@@ -31,10 +34,9 @@ def model(tokenizer):
 
 
 def excerpts(count=2, n_tokens=5):
-    rng = np.random.default_rng(1)
-    return [
-        objectives.Excerpt(rng.normal(size=(n_tokens, 64)).astype(np.float16), {"key": "A minor", "chords": "Am F"}) for _ in range(count)
-    ]
+    rng, heard = np.random.default_rng(1), {"key": "A minor", "chords": "Am F"}
+    clip = Clip({"index": 0, "duration": 0.4}, Path())
+    return [objectives.Excerpt(clip, 0.0, 0.4, rng.normal(size=(n_tokens, 64)).astype(np.float16), heard, heard) for _ in range(count)]
 
 
 def heard(songs):
@@ -116,8 +118,8 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
 
 def songs_of(rng):
     labels = {name: np.full((10, size) if name in objectives.FLAGS else 10, 0) for name, size in objectives.HEAD_SIZES.items()}
-    frames = [rng.normal(size=(16, 40)).astype(np.float32) for _ in range(2)]
-    return [objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}) for part in frames]
+    mels = [rng.normal(size=(16, 40)).astype(np.float32) for _ in range(2)]
+    return [objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
 
 
 def test_the_joint_stage_teaches_ears_projector_and_language_model(model, speech):
@@ -146,4 +148,7 @@ def test_an_unknown_key_of_a_stage_file_is_named(tmp_path):
     path = tmp_path / "stage.toml"
     path.write_text('name = "x"\nobjective = "text"\nbatchsize = 3\n[loop]\nsteps = 1\nlr = 0.1\n')
     with pytest.raises(UsageError, match="unknown key batchsize"):
+        stages.load_config(path)
+    path.write_text('name = "x"\nobjective = "ears"\nweights = {drums = 2.0}\n[loop]\nsteps = 1\nlr = 0.1\n')
+    with pytest.raises(UsageError, match="unknown weight drums"):
         stages.load_config(path)

@@ -74,3 +74,20 @@ def test_teacher_tags_are_probabilities(tmp_path: Path) -> None:
     best = {**logits, "tags": torch.full_like(logits["tags"], float(np.log(0.2 / 0.8)))}
     assert float(objectives.dense_losses(best, labels)["tags"]) < float(objectives.dense_losses(logits, labels)["tags"])
     assert float(objectives.dense_losses(best, labels)["tags"]) == pytest.approx(0.5004, abs=1e-3)  # the entropy of 0.2
+
+
+def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):
+    (tmp_path / "cache").mkdir()
+    clip = Clip({"index": 0, "duration": 16.0}, tmp_path)
+    beat = np.zeros(400, np.uint8)
+    beat[200] = 1  # at 8 s
+    mel = np.zeros((800, 256), np.float16)
+    mel[400] = 1.0
+    np.save(f"{clip.stem}.mel.npy", mel)
+    np.savez(f"{clip.stem}.labels.npz", beat=beat)
+    for rate in (0.8, 1.0, 1.25):
+        heard, labels = objectives.crop(clip, 50, 80, rate)  # from 4 s
+        assert heard.shape == (320, 256)
+        (at,) = np.flatnonzero(labels["beat"])
+        assert abs(at - 50 / rate) <= 1
+        assert abs(int(heard[:, 0].argmax()) / 4 - at) <= 1
