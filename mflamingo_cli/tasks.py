@@ -368,6 +368,9 @@ GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
 SURE = 0.8  # confidence from which a tempo, key or meter is told to a model: what it is told it repeats as true
+SECTIONS_RIGHT = (
+    0.54  # of measured section starts and of true ones, within 3 s (F, `python -m tests.bench.measure`): no caption is told them
+)
 SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
@@ -409,9 +412,9 @@ def fact_phrases(facts: Facts | None, duration_s: float | None = None, least: fl
             phrases.append(f"meter {facts.meter}")
         if chords := main_chords(facts):
             phrases.append("chords " + " ".join(chords))
-        if facts.sections:
+        if facts.sections and sure(SECTIONS_RIGHT, least):
             phrases.append(f"sections {len(facts.sections)}")
-        if 2 <= len(facts.sections) <= GROUND_SECTIONS:
+        if 2 <= len(facts.sections) <= GROUND_SECTIONS and sure(SECTIONS_RIGHT, least):
             phrases.append("form " + " ".join(f"{section.label} {clock(section.start)}" for section in facts.sections))
         if facts.loudness is not None and facts.loudness.integrated_lufs is not None:
             phrases.append(f"loudness {_number(facts.loudness.integrated_lufs)} LUFS")

@@ -1,11 +1,12 @@
-"""Ears of several sizes after the same number of steps: what a megabyte and a millisecond buy; not a test, run by hand.
+"""Ears of several sizes after the same number of steps, and vocabularies: what a megabyte and a millisecond buy; not a test, run by hand.
 
-    python -m tests.bench.sizes --work W [--steps 300] [--sizes 128x4,192x4,256x4]
+    python -m tests.bench.sizes --work W [--steps 300] [--sizes 128x4,192x4,256x4] [--vocabularies 512,1024,2048]
 
 Needs `mflamingo train data synth` for the train and dev splits in W. Every size (width x layers, heads of 64, four times the width
 inside) learns from scratch from the same crops of two seconds, drawn by the same seed, on one thread. Prints a table and one JSON line:
 root and major/minor accuracy on dev crops (grooves that were never trained on) with the standard error over batches, encoder size in
-bf16, milliseconds of a 30 s window.
+bf16, milliseconds of a 30 s window. Then tokenizers trained on the generator's text: tokens of a caption and of a chord answer (other
+texts than those trained on), megabytes of embedding and output layer in bf16.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mflamingo_cli.train import build
+from mflamingo_cli.train import build, captions, data, given, tokens
 from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_crops
@@ -30,6 +31,7 @@ from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_cr
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
 DEV_BATCHES = 20
 TIMED_RUNS = 5
+TEXTS, CAPTIONS = 6000, 500
 
 
 def sizes_of(text: str) -> build.ModelSizes:
@@ -73,18 +75,37 @@ def window_ms(objective: DenseObjective) -> float:
     return 1000 * float(np.median(times))
 
 
+def vocabulary(size: int) -> dict[str, float]:
+    """Lengths of texts in tokens, and megabytes of the rows, for a tokenizer of at most so many tokens."""
+    rng = np.random.default_rng(1)
+    turns = [data.text_turn(rng) for _ in range(TEXTS)]
+    tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), size)
+    facts = [given.random_facts(rng, 1.0) for _ in range(CAPTIONS)]
+    lengths = {
+        "caption": [len(tokenizer.encode(captions.caption("full", fact)).ids) for fact in facts],
+        "chords": [len(tokenizer.encode(fact["chords"]).ids) for fact in facts],
+    }
+    rows = tokens.padded_vocab(tokenizer)
+    return {
+        "vocabulary": rows,
+        "mb": 2 * 2 * rows * build.ModelSizes().d_text / 1e6,
+        **{name: float(np.mean(n)) for name, n in lengths.items()},
+    }
+
+
 def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--sizes", default="128x4,192x2,192x4,192x6,256x4")
+    parser.add_argument("--vocabularies", default="512,768,1024,2048")
     args = parser.parse_args()
     torch.set_num_threads(1)
     train, dev = prepared(args.work / "data" / "train"), prepared(args.work / "data" / "dev")
     table = Table("width x layers", "MB bf16", "ms / 30 s", "s / step", "root", "majmin", title=f"{args.steps} steps, {len(train)} clips")
     rows = []
-    for text in args.sizes.split(","):
+    for text in filter(None, args.sizes.split(",")):
         objective, step_s = learn(sizes_of(text), train, args.steps)
         parameters = sum(p.numel() for p in objective.model.model.audio_tower.parameters())
         row = {"size": text, "mb": parameters * 2 / 1e6, "window_ms": window_ms(objective), "step_s": step_s, **score(objective, dev)}
@@ -92,7 +113,12 @@ def main() -> None:
         table.add_row(text, f"{row['mb']:.1f}", f"{row['window_ms']:.0f}", f"{step_s:.2f}", *shown)
         rows.append(row)
     Console().print(table)
-    print(json.dumps(rows))
+    words = [vocabulary(int(size)) for size in args.vocabularies.split(",") if size]
+    table = Table("rows", "MB bf16", "tokens of a caption", "of an answer with chords", title="vocabularies")
+    for word in words:
+        table.add_row(f"{word['vocabulary']}", f"{word['mb']:.2f}", f"{word['caption']:.1f}", f"{word['chords']:.1f}")
+    Console().print(table)
+    print(json.dumps({"sizes": rows, "vocabularies": words}))
 
 
 if __name__ == "__main__":

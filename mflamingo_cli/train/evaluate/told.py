@@ -34,6 +34,7 @@ from mflamingo_cli.train.given import FIELDS, Facts, ground_text, random_facts
 
 STYLES = ("full", "short", "technical", "critic")
 CAPTION_TOKENS = 260
+FORM_QUESTION = "What is the form?"
 BOUNDARY_S = 3.0  # a section begins where the caption says, give or take so much
 DURATION_S = 1.0
 ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # ears claim nothing about them
@@ -220,9 +221,15 @@ class Captions:
                 self.facts.append({name: _fair(name, verdict, given) for name, verdict in judge(given, item, given).items()})
             self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
-            true = truth.boundaries_truth(item)
-            if self.grounded and true is not None and item.row["duration"] >= SECTIONS_FROM_S and STYLES[item.row["index"] % 4] != "short":
-                self.forms.append((true, form_starts(said.get("form", ""))[1:], item.row["duration"]))
+        if self.grounded:
+            self._ask_forms(listener, items, facts)
+
+    def _ask_forms(self, listener: Listener, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> None:
+        """Captions tell no sections; who asks for them gets what was measured."""
+        long = [(i, item) for i, item in enumerate(items) if truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S]
+        asked = [(i, grounded_prompt(FORM_QUESTION, ground(*facts[i], least=0.0))) for i, _ in long]
+        for (_, item), text in zip(long, listener.ask(asked, CAPTION_TOKENS) if asked else (), strict=True):
+            self.forms.append((truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -234,7 +241,7 @@ class Captions:
             yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
         yield scores.mean(f"{name} with an unreadable sentence", self.garbled, **where)
         if self.forms:
-            yield from section_scores(f"{name}: sections", *map(list, zip(*self.forms, strict=True)), **where)
+            yield from section_scores("sections, asked for with measured facts", *map(list, zip(*self.forms, strict=True)), **where)
 
 
 def told_facts(phrases: Sequence[str]) -> Facts:
