@@ -77,11 +77,17 @@ EARS_ONLY: Shares = {  # what only ears could know
 }  # fmt: skip
 TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **EARS_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
 CAPTION_KINDS = tuple(CAPTIONS)
-DRILLS = {  # a field with the kinds that repeat it: what is hardest to copy, first learned with little else in the prompt
+JUDGED = {  # questions for a truth, with the fact that answers them
+    "is_tempo": "tempo", "is_pace": "tempo", "tempo_than": "tempo", "is_long": "duration", "is_louder": "loudness", "is_key": "key",
+    "is_mode": "key", "is_meter": "meter", "has_chord": "chords", "comes_back": "form",
+}  # fmt: skip
+DRILLS = {  # what is hardest to repeat and to judge, first learned with little else in the prompt
     "chords": ("chords", "chords", "first_chord", *CAPTION_KINDS),
     "form": ("form", "form", "nth_section", "section_start", "caption:full", "caption:technical", "caption:critic"),
     "number": ("tempo", "key", "meter", "loudness", "duration", "sections", *CAPTION_KINDS),
+    "truth": tuple(JUDGED),
 }
+NUMBERS = ("tempo", "key", "meter", "loudness", "duration")
 DRILL = 0.45  # of the exchanges without audio
 
 
@@ -142,21 +148,19 @@ def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts |
 
 
 def _drill(rng: np.random.Generator) -> Turn:
-    """Few facts, to be repeated: many chords, a form, or one or two of the others."""
-    field = str(rng.choice(list(DRILLS), p=[0.5, 0.25, 0.25]))
-    kind = str(rng.choice(DRILLS[field]))
-    facts = random_facts(rng, 0.15)
+    """Few facts, to be repeated or judged: many chords, a form, or one or two of the others."""
+    drill = str(rng.choice(list(DRILLS), p=[0.4, 0.2, 0.2, 0.2]))
+    kind = str(rng.choice(DRILLS[drill]))
+    field, facts = JUDGED.get(kind, drill), random_facts(rng, 0.15)
     if field == "chords":
         facts["chords"] = random_chords(rng, 4)
     elif field == "form":
         letters, starts = random_form(rng, max(2, few_sections(rng)))
         facts |= {"sections": str(len(letters)), "form": form_text(letters, starts)}
     else:
-        name = kind if kind in PHRASES else str(rng.choice(["tempo", "key", "meter", "loudness", "duration"]))
+        name = next((word for word in (field, kind) if word in PHRASES), None) or str(rng.choice(NUMBERS))
         facts[name] = random_facts(rng, 1.0)[name]
-    turn = make_turn(rng, kind, facts, None)
-    assert turn is not None
-    return turn
+    return make_turn(rng, kind, facts, None) or _drill(rng)  # a form without a return cannot be asked for one
 
 
 def text_turn(rng: np.random.Generator) -> Turn:
