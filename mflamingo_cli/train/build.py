@@ -48,7 +48,7 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
         "intermediate_size": sizes.audio_ffn,
         "num_mel_bins": sizes.n_mels,
         "max_source_positions": 2 * WINDOW_TOKENS,
-        "initializer_range": 0.05,
+        "initializer_range": 0.02,  # with 0.05, chords take more than twice the steps to be learned
     }
     text = {
         "model_type": "qwen2",
@@ -79,7 +79,11 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
     config._attn_implementation = "sdpa"
     model = MusicFlamingoForConditionalGeneration(config)
     with torch.no_grad():
-        model.model.audio_tower.embed_positions.weight.copy_(sinusoids(*model.model.audio_tower.embed_positions.weight.shape))
+        tower = model.model.audio_tower
+        tower.embed_positions.weight.copy_(sinusoids(*tower.embed_positions.weight.shape))
+        for layer in tower.layers:  # what a layer adds begins small, as in GPT-2 (2019, 2.3)
+            for part in (layer.self_attn.out_proj, layer.fc2):
+                part.weight.mul_((2 * sizes.audio_layers) ** -0.5)
     return model
 
 
