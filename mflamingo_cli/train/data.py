@@ -66,11 +66,7 @@ HEARD_KINDS: Shares = {
     "has_instrument": 1.5, "is_vocal": 1, "is_genre": 0.8, "is_meter": 0.8, "is_mode": 0.8, "is_key": 0.7, "louder": 0.4, "choice": 0.4,
     "mode": 0.4, "first_chord": 0.4,
 }  # fmt: skip
-RARE = {
-    ("vocals", "yes"): 3.0,
-    ("meter", "3/4"): 1.8,
-    ("meter", "6/8"): 3.5,
-}  # a kind with this answer is asked so much more
+RARE = {("vocals", "yes"): 3.0, ("meter", "3/4"): 1.8, ("meter", "6/8"): 3.5}  # (kind, its answer): asked so much more often
 OTHER: Shares = {"unknown": 4, "lyrics": 0.5, "tempo": 0.4, "duration": 0.2, "sections": 0.2, "form": 0.2, "nth_section": 0.2}
 EARS_ONLY: Shares = {  # what only ears could know
     "instruments": 0.15, "genre": 0.15, "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15,

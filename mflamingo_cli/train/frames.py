@@ -165,6 +165,10 @@ class Levels:
     program: np.ndarray
     db: np.ndarray
 
+    def of_parts(self) -> dict[tuple[int, int], np.ndarray]:
+        """Levels (T,) by channel and program."""
+        return {(int(c), int(p)): db for c, p, db in zip(self.channel, self.program, self.db, strict=True)}
+
 
 def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[Note]:
     """All notes of a file of one tempo that is heard from `offset` at a speed."""
@@ -257,7 +261,7 @@ def _family_labels(levels: Levels, threshold: float, count: int) -> tuple[np.nda
 def _pitch_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Chroma (T, 12), and the lowest audible pitch class (T,); pitches of parts that are too quiet are not claimed."""
     chroma, lowest = np.zeros((count, 12), np.uint8), np.full(count, 128, np.int16)
-    rows = {(int(c), int(p)): db for c, p, db in zip(levels.channel, levels.program, levels.db, strict=True)}
+    rows = levels.of_parts()
     for note in heard:
         if note.channel == DRUMS or (note.channel, note.program) not in rows:
             continue
@@ -272,7 +276,7 @@ def _pitch_labels(heard: Sequence[Note], levels: Levels, threshold: float, count
 def _onset_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> np.ndarray:
     """Where notes begin (T, 4), see ONSETS; those of parts that are too quiet are not claimed."""
     onsets = np.zeros((count, len(ONSETS)), np.uint8)
-    rows = {(int(c), int(p)): db for c, p, db in zip(levels.channel, levels.program, levels.db, strict=True)}
+    rows = levels.of_parts()
     for note in heard:
         kind, at = STRUCK.get(note.pitch) if note.channel == DRUMS else 0, round(note.start / LABEL_S)
         if kind is not None and 0 <= at < count and (note.channel, note.program) in rows:

@@ -24,7 +24,7 @@ from transformers import MusicFlamingoForConditionalGeneration
 from mflamingo_cli.core.chat import ChatTemplate, conversation
 from mflamingo_cli.core.geometry import AudioTokens
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.errors import UsageError
+from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.train import build
 from mflamingo_cli.train.compose import QUALITIES
 from mflamingo_cli.train.data import THOUGHTFUL, Turn, audio_turns, text_turn
@@ -136,9 +136,12 @@ def save_heads(heads: DenseHeads, directory: Path) -> None:
 
 
 def load_heads(directory: Path, model: MusicFlamingoForConditionalGeneration) -> DenseHeads:
-    """The heads beside a checkpoint."""
+    """The heads beside a checkpoint; those of another version of the program have other shapes and are refused."""
     heads = DenseHeads(model)
-    heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
+    try:
+        heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
+    except RuntimeError as error:
+        raise ModelError(f"{directory / HEADS}: not the heads of this version; export the checkpoint again, or delete them") from error
     return heads.eval()
 
 

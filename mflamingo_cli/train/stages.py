@@ -63,7 +63,7 @@ class StageConfig:
     clips: int | None = None  # only the first so many of each split
     lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
     weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `DENSE_WEIGHTS` says
-    rounds: int = 1  # speech: excerpts of every clip
+    rounds: int = 1  # speech, joint: excerpts of every clip
     tokens: int = 4500  # speech, joint: positions in a batch
     turns: int = 6  # speech, joint: exchanges about an excerpt
     batch: int = 48  # text: exchanges in a batch

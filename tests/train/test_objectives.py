@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import objectives
+from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.train import build, objectives
 from mflamingo_cli.train.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
 
 LENGTH = 6
@@ -91,3 +91,18 @@ def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):
         (at,) = np.flatnonzero(labels["beat"])
         assert abs(at - 50 / rate) <= 1
         assert abs(int(heard[:, 0].argmax()) / 4 - at) <= 1
+
+
+def test_heads_of_another_version_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    sizes = build.ModelSizes(
+        d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, n_mels=16, d_text=64, text_layers=1, text_heads=1, text_kv_heads=1
+    )
+    ids = {name: i for i, name in enumerate(("<|endoftext|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>"))}
+    model = build.build(sizes, ids, 64, seed=0)
+    heads = objectives.DenseHeads(model)
+    objectives.save_heads(heads, tmp_path)
+    assert objectives.load_heads(tmp_path, model).heads.keys() == heads.heads.keys()
+    del heads.heads["onsets"]
+    objectives.save_heads(heads, tmp_path)
+    with pytest.raises(ModelError, match="export the checkpoint again"):
+        objectives.load_heads(tmp_path, model)
