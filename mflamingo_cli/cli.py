@@ -31,7 +31,7 @@ class Commands(LazyGroup):
         "caption": Entry(SONGS, "Describe a song in words."),
         "ask": Entry(SONGS, "Answer a question about a song."),
         "think": Entry(SONGS, "Reason about a song, then answer."),
-        "models": Entry(MODELS, "List, show, convert and verify models."),
+        "models": Entry(MODELS, "List, download, show, convert and verify models."),
         "train": Entry(MODELS, "Train a small model."),
         "doctor": Entry(ABOUT, "Show versions, devices and models."),
         "schema": Entry(ABOUT, "Print the JSON Schema of the records."),

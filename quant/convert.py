@@ -114,7 +114,7 @@ def plan(src: Path, out: Path, type: str, audio_type: str | None = None) -> Plan
     }
     writers = {
         part: GgufWriter(
-            out / layout.file_name(part, source.name, mixes[part].name),
+            out / layout.file_name(part, source.name.rpartition("/")[2], mixes[part].name),
             keys[part],
             [(tensor, types.storage_for(tensor, mixes[part], source.sizes[f"n_{part}_layers"], tied=tied)) for tensor in tensors[part]],
         )

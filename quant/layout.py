@@ -108,6 +108,7 @@ IGNORED_SUFFIXES = ("pos_emb.freqs", "pos_emb.inv_freq", "pos_emb.position_angle
 PROJECTOR_STOCK = "musicflamingo"
 PROJECTOR_ROTE = "musicflamingo_rote"  # 2601, think and the embedded model
 PROJECTOR_OTHER_MEL = "musicflamingo_mel"  # no RoTE, but not Whisper's front end
+PROJECTORS = (PROJECTOR_STOCK, PROJECTOR_ROTE, PROJECTOR_OTHER_MEL)
 STOCK_MEL = {"n_fft": 400, "hop_length": 160, "sample_rate": 16_000, "window_s": 30}  # fixed in llama.cpp's clip loader
 
 # Sizes and other numbers of a model -> GGUF keys
@@ -214,18 +215,36 @@ def audio_file(text_file: Path) -> Path:
     Among several the text part's own type is preferred, then the type that `convert` gives by default.
     Raises QuantError when there is none, or no telling which.
     """
-    stem, _, type_name = text_file.stem.rpartition("-")
-    pattern = re.compile(rf"{AUDIO_PREFIX}{re.escape(stem or text_file.stem)}(-[^-]+)?\.gguf", re.IGNORECASE)
-    found = sorted(path for path in text_file.parent.glob(f"{AUDIO_PREFIX}*.gguf") if pattern.fullmatch(path.name))
-    for preferred in (AUDIO_PREFIX + text_file.name, file_name("audio", stem, audio_type(type_name.upper()))):
-        if text_file.with_name(preferred) in found:
-            return text_file.with_name(preferred)
+    names = sorted(path.name for path in text_file.parent.glob(f"{AUDIO_PREFIX}*.gguf"))
+    try:
+        return text_file.with_name(audio_name(text_file.name, names))
+    except QuantError as error:
+        raise QuantError(f"{text_file}: {error}") from None
+
+
+def audio_name(text_name: str, names: Collection[str]) -> str:
+    """Choose among file names as `audio_file` does."""
+    text_stem = text_name.removesuffix(".gguf")
+    stem, _, type_name = text_stem.rpartition("-")
+    pattern = re.compile(rf"{AUDIO_PREFIX}{re.escape(stem or text_stem)}(-[^-]+)?\.gguf", re.IGNORECASE)
+    found = [name for name in names if pattern.fullmatch(name)]
+    for preferred in (AUDIO_PREFIX + text_name, file_name("audio", stem, audio_type(type_name.upper()))):
+        if preferred in found:
+            return preferred
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(path.name for path in found)
-        raise QuantError(f"{text_file}: several audio parts beside it ({names}); keep one")
-    raise QuantError(f"{text_file}: no audio part beside it; expected {AUDIO_PREFIX}{text_file.name}")
+        raise QuantError(f"several audio parts beside it ({', '.join(found)}); keep one")
+    raise QuantError(f"no audio part beside it; expected {AUDIO_PREFIX}{text_name}")
+
+
+def hub_identity(directory: Path) -> tuple[str, str] | None:
+    """Id and commit of a directory that is a snapshot in the Hugging Face cache, None for any other."""
+    commit = directory.resolve()
+    home = commit.parent.parent.name
+    if commit.parent.name != "snapshots" or not home.startswith("models--"):
+        return None
+    return home.removeprefix("models--").replace("--", "/", 1), commit.name
 
 
 def some(names: Collection[str], limit: int = 5) -> str:

@@ -73,7 +73,7 @@ class Model:
     max_audio_s: float
     rote: Mapping[str, float] | None
     tokens: Mapping[str, str]
-    card: Mapping[str, Any]  # mflamingo.json, of our own models
+    card: Mapping[str, Any]  # mflamingo.json, of our own models; else where it was downloaded from
 
     def text_keys(self, mix: Mix) -> dict[str, Value]:
         """GGUF keys of the text part, without the vocabulary."""
@@ -127,12 +127,13 @@ def read(directory: Path) -> Model:
     if architecture not in HAS_ROTE:
         raise QuantError(f"{directory}: model_type {architecture!r} is not Music Flamingo; expected one of {', '.join(sorted(HAS_ROTE))}")
     _check_fixed(directory, config)
-    card = read_json(directory / "mflamingo.json", required=False)
+    name, revision = layout.hub_identity(directory) or (directory.resolve().name, None)
+    card = {"name": name, "revision": revision} | read_json(directory / "mflamingo.json", required=False)
     sizes = _sizes(directory, config)
     has_rote = HAS_ROTE[architecture]
     text = config["text_config"]
     return Model(
-        name=str(card.get("name") or directory.resolve().name),
+        name=str(card["name"]),
         architecture=architecture,
         sizes=sizes,
         rope_theta=_rope_theta(directory, text),

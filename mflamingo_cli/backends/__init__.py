@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.hub import hub_snapshot
 from quant.layout import AUDIO_PREFIX, QuantError, audio_file
 
 DEFAULT_MODEL = "mini"
@@ -58,25 +58,6 @@ def embedded_directory() -> Path:
     return Path(str(files("mflamingo_cli") / "mini"))
 
 
-def hub_cache() -> Path:
-    """The Hugging Face cache, by the same environment variables that its own library reads."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-
-
-def hub_snapshot(name: str) -> Path:
-    """Directory of a hub id that was downloaded before; never asks the network. Raises ModelError when there is none."""
-    repository = hub_cache() / f"models--{name.replace('/', '--')}"
-    reference = repository / "refs" / "main"
-    if "/" in name and reference.is_file():
-        snapshot = repository / "snapshots" / reference.read_text(encoding="utf-8").strip()
-        if snapshot.is_dir():
-            return snapshot
-    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/"))
-    cure = f"download it with `hf download {name}`" if is_hub_id else f"the embedded one is {DEFAULT_MODEL}"
-    raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")
-
-
 def _pair(text: Path) -> tuple[Path, Path]:
     try:
         return text, audio_file(text)
@@ -120,7 +101,7 @@ def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
 def _open_gguf(found: ModelFiles, options: OpenOptions) -> Backend:
     if len(found.pairs) != 1:
         none = "has no GGUF files; make them with `mflamingo models convert`"
-        problem = "holds several GGUF pairs; name one .gguf file" if found.pairs else none
+        problem = f"holds several GGUF pairs; name one .gguf file, such as {found.pairs[0][0]}" if found.pairs else none
         raise ModelError(f"{found.name}: {problem}")
     from mflamingo_cli.backends.gguf import GgufBackend
 

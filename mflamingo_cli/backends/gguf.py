@@ -135,10 +135,11 @@ def _info(
     options: OpenOptions,
     threads: int,
 ) -> BackendInfo:
+    name, revision = layout.hub_identity(text.parent) or (text.stem, None)
     abilities = audio_keys.get(layout.KEY_ABILITIES)
     return BackendInfo(
-        model=audio_keys.get(layout.KEY_NAME, text.stem),
-        revision=audio_keys.get(layout.KEY_REVISION),
+        model=audio_keys.get(layout.KEY_NAME, name),
+        revision=audio_keys.get(layout.KEY_REVISION, revision),
         backend="gguf",
         device=device,
         dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),

@@ -22,6 +22,7 @@ from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, load
 from mflamingo_cli.errors import ModelError
+from quant.layout import hub_identity
 
 WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -237,11 +238,12 @@ def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
 
 def _info(directory: Path, geometry: Geometry, device: str, dtype: str, reason: str) -> BackendInfo:
     extras = directory / "mflamingo.json"
+    name, revision = hub_identity(directory) or (directory.name, None)
     ours = read_json(extras) if extras.exists() else {}
     abilities = ours.get("abilities")
     return BackendInfo(
-        model=ours.get("name", directory.name),
-        revision=ours.get("revision"),
+        model=ours.get("name", name),
+        revision=ours.get("revision", revision),
         backend="torch",
         device=device,
         dtype=dtype,

@@ -104,11 +104,12 @@ def _sndfile() -> str:
 
 
 def _models() -> list[Finding]:
-    from mflamingo_cli.backends import DEFAULT_MODEL, hub_cache
-    from mflamingo_cli.commands.models import PUBLISHED, _listed
+    from mflamingo_cli.backends import DEFAULT_MODEL
+    from mflamingo_cli.commands.models import listed
+    from mflamingo_cli.hub import hub_cache
 
     found = [_attempt(f"model {DEFAULT_MODEL}", _open_embedded)]
-    here = [model.name for model in PUBLISHED if _listed(model.name, "", "")["state"] == "downloaded"]
+    here = [row["name"] for row in listed() if row["state"] == "downloaded"]
     return [*found, Finding("downloaded", ", ".join(here) or "none"), Finding("hub cache", str(hub_cache()))]
 
 

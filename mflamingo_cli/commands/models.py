@@ -1,27 +1,36 @@
-"""`mflamingo models`: which models there are, what is in one, conversion to GGUF and its verification. Sizes are bytes."""
+"""`mflamingo models`: which there are, download and removal, what is in one, conversion to GGUF and its verification. Sizes are bytes."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from mflamingo_cli import hub
 from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory, find_model
 from mflamingo_cli.commands.options import HELP_OPTIONS
-from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from quant import TYPES, QuantError
+from quant.layout import hub_identity
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from mflamingo_cli.commands.terminal import Voice
+    from mflamingo_cli.download import Plan
+    from quant import Plan as Conversion
 
     TypeName: TypeAlias = str
 else:
     TypeName = Literal[tuple(TYPES)]
 
-NVIDIA = "research only"  # NVIDIA OneWay Noncommercial License
+NVIDIA = "NVIDIA OneWay Noncommercial License"
+RESEARCH = "research only"
+APACHE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -41,34 +50,155 @@ PUBLISHED = (
     Published("henry1477/music-flamingo-2601-hf-fp8", "8 B, fp8", NVIDIA),
 )
 
-app = typer.Typer(name="models", no_args_is_help=True, context_settings=HELP_OPTIONS, help="List, show, convert and verify models.")
+app = typer.Typer(
+    name="models", no_args_is_help=True, context_settings=HELP_OPTIONS, help="List, download, show, convert and verify models."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list", context_settings=HELP_OPTIONS)
 def list_models(as_json: Json = False) -> None:
-    """Show the models that can be used, and whether they are here. Asks no network."""
-    rows = [_listed(DEFAULT_MODEL, "embedded, works offline", "Apache-2.0")]
-    rows += [_listed(model.name, model.about, model.licence) for model in PUBLISHED]
+    """Show the models that can be used, and what of them is here. Asks no network."""
+    rows = listed()
     if as_json:
         print(json.dumps(rows))
         return
     table = _table("model", "state", "about", "licence")
     for row in rows:
-        table.add_row(row["name"], row["state"], row["about"], row["licence"])
+        table.add_row(row["name"], _state(row), row["about"], RESEARCH if row["licence"] == NVIDIA else row["licence"])
     _show(table)
     if any(row["state"] == "absent" for row in rows):
-        _show("Download one with the Hugging Face tools, `hf download NAME`, then use it with --model NAME.")
+        _show("Download one with `mflamingo models pull NAME`, then use it with --model NAME.")
 
 
-def _listed(name: str, about: str, licence: str) -> dict[str, str]:
+def listed() -> list[dict[str, Any]]:
+    """The embedded model, the published ones, and what else of their kind is in the cache."""
+    embedded = any(embedded_directory().glob("*.gguf"))
+    rows = [_row(DEFAULT_MODEL, "embedded" if embedded else "missing", "embedded, works offline", APACHE)]
+    rows += [_cached_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
+    names = {model.name for model in PUBLISHED}
+    return rows + [_cached_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
+
+
+def _cached_row(name: str, about: str, licence: str | None, found: hub.Cached | None) -> dict[str, Any]:
+    if found is None:
+        return _row(name, "absent", about, licence)
+    return _row(name, "downloaded" if found.directory else "partial", about, licence, found.n_bytes, found.revision)
+
+
+def _row(name: str, state: str, about: str, licence: str | None, n_bytes: int | None = None, revision: str | None = None) -> dict[str, Any]:
+    return {"name": name, "state": state, "about": about, "licence": licence, "bytes": n_bytes, "revision": revision}
+
+
+def _state(row: dict[str, Any]) -> str:
+    """In one column, because a table has 80."""
+    if row["bytes"] is None:
+        return str(row["state"])
+    return "\n".join([row["state"], hub.size(row["bytes"]), *([f"at {row['revision'][: hub.SHORT]}"] if row["revision"] else [])])
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="OWNER/NAME on the Hugging Face hub.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
+
+
+@app.command(context_settings=HELP_OPTIONS)
+def pull(
+    name: Id,
+    revision: Annotated[str, typer.Option("--revision", metavar="REV", help="A branch, tag or commit.")] = hub.MAIN,
+    type_name: Annotated[
+        str | None,
+        typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or choose a file of it.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Where --quantize writes; beside the download if not given.", show_default=False
+        ),
+    ] = None,
+    yes: Yes = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network: take what is here.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Download a model into the Hugging Face cache: size and licence first, only the files needed, resumed where it stopped."""
+    from mflamingo_cli.commands.terminal import Voice
+
+    if output is not None and type_name is None:
+        raise UsageError("--output is where --quantize writes; add --quantize TYPE")
+    voice = Voice(progress="none" if quiet else "auto")
+    if offline or hub.is_offline():
+        hub.forbid_network()
+        directory = hub.hub_snapshot(name if revision == hub.MAIN else f"{name}@{revision}")
+        convert_to = type_name if (directory / "config.json").exists() else None
+    else:
+        directory, convert_to = _download(name, revision, type_name, output, yes, voice)
+    if convert_to:
+        for path in _converted(directory, output, convert_to, voice):
+            print(path)
+    else:
+        print(directory)
+
+
+def _download(name: str, revision: str, type_name: str | None, output: Path | None, yes: bool, voice: Voice) -> tuple[Path, str | None]:
+    from mflamingo_cli.download import check_space, fetch, look_up
+
+    plan = look_up(name, revision, type_name)
+    missing = plan.missing()
+    check_space(plan, output or hub.hub_cache())
+    licence = _licence(plan)
+    if missing:
+        here = f", {hub.size(plan.n_bytes - missing)} already here" if missing < plan.n_bytes else ""
+        what = f"{name} at {plan.revision[: hub.SHORT]} ({revision}): {hub.size(plan.n_bytes)} in {len(plan.files)} files{here}"
+        _confirm(f"download {hub.size(missing)}", yes, voice, [what, f"licence: {licence}"])
     try:
-        find_model(name)
-        state = "embedded" if name == DEFAULT_MODEL else "downloaded"
-    except ModelError:
-        state = "missing" if name == DEFAULT_MODEL else "absent"
-    return {"name": name, "state": state, "about": about, "licence": licence}
+        directory = fetch(plan, voice.working)
+    except KeyboardInterrupt:
+        voice.idle()
+        voice.warn("stopped; the same command goes on from here")
+        raise
+    finally:
+        voice.idle()
+    return directory, plan.convert_to
+
+
+def _licence(plan: Plan) -> str:
+    """The terms of a model, as known here or as its card says; what is made of NVIDIA's weights stays under NVIDIA's terms."""
+    terms = {model.name: model.licence for model in PUBLISHED}
+    known = next((terms[name] for name in (plan.name, *plan.bases) if name in terms), None)
+    return f"{known}, {RESEARCH}" if known == NVIDIA else known or plan.licence or "its card names none"
+
+
+def _confirm(action: str, yes: bool, voice: Voice, facts: list[str]) -> None:
+    """Show `facts` and ask before `action`. Raises UsageError that tells them where nobody can be asked."""
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{'; '.join(facts)}; add --yes to {action} without a question")
+    for fact in facts:
+        voice.say(fact)
+    if not yes and not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
+        raise typer.Exit(1)
+
+
+def _converted(directory: Path, output: Path | None, type_name: str, voice: Voice) -> tuple[Path, Path]:
+    """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
+    made = _plan(directory, output or directory, type_name, None)
+    if output is None and all(path.exists() for path in made.paths):
+        return made.paths
+    return _run(made, voice)
+
+
+@app.command(context_settings=HELP_OPTIONS)
+def rm(name: Id, yes: Yes = False) -> None:
+    """Remove a model from the Hugging Face cache: all revisions, unfinished downloads, and what was converted beside them."""
+    from mflamingo_cli.commands.terminal import Voice
+
+    if name == DEFAULT_MODEL:
+        raise UsageError(f"{name} is part of the program and cannot be removed")
+    found = hub.cached(name)
+    if found is None:
+        raise ModelError(f"{name} is not in the Hugging Face cache, {hub.hub_cache()}")
+    _confirm(f"remove {hub.size(found.n_bytes)}", yes, Voice(), [f"{name}: {hub.size(found.n_bytes)} in {hub.repository(name)}"])
+    hub.remove(name)
+    print(f"freed {hub.size(found.n_bytes)}")
 
 
 @app.command(context_settings=HELP_OPTIONS)
@@ -100,8 +230,9 @@ def _file_line(item: dict[str, Any]) -> str:
 
 def describe(files: ModelFiles) -> dict[str, Any]:
     """What the headers of a model's files say."""
-    published = next((model for model in PUBLISHED if model.name == files.name), None)
-    licence = published.licence if published else "Apache-2.0" if files.name == DEFAULT_MODEL else None
+    identity = _identity(files)
+    published = next((model for model in PUBLISHED if identity and model.name == identity[0]), None)
+    licence = published.licence if published else APACHE if files.name == DEFAULT_MODEL else None
     facts: dict[str, Any] = {"name": files.name, "licence": licence}
     if files.pairs:
         facts |= _gguf_facts(*files.pairs[0])
@@ -109,7 +240,15 @@ def describe(files: ModelFiles) -> dict[str, Any]:
         facts |= _directory_facts(files.directory)
     paths = [path for pair in files.pairs for path in pair]
     paths += sorted(files.directory.glob("*.safetensors")) if files.directory else []
+    if identity is not None:
+        facts["revision"] = facts["revision"] or identity[1]
     return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths]}
+
+
+def _identity(files: ModelFiles) -> tuple[str, str] | None:
+    """Hub id and commit of what was downloaded, whatever name it was found by."""
+    directory = files.directory or files.pairs[0][0].parent
+    return hub_identity(directory)
 
 
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
@@ -156,22 +295,33 @@ def convert(
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
     from mflamingo_cli.commands.terminal import Voice
-    from quant import plan
 
     found = find_model(str(source))
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
     voice = Voice(progress="none" if quiet else "auto", quiet=quiet)
+    for path in _run(_plan(found.directory, output, type_name, audio_type), voice):
+        print(path)
+
+
+def _plan(directory: Path, output: Path, type_name: str, audio_type: str | None) -> Conversion:
+    from quant import plan
+
     try:
-        made = plan(found.directory, output, type_name, audio_type)
+        return plan(directory, output, type_name, audio_type)
+    except QuantError as error:
+        raise MFlamingoError(str(error)) from error
+
+
+def _run(made: Conversion, voice: Voice) -> tuple[Path, Path]:
+    try:
         for step in made.run():
             voice.working(f"{100 * step.done / max(step.total, 1):.0f} %  {step.tensor}")
     except QuantError as error:
         raise MFlamingoError(str(error)) from error
     finally:
         voice.idle()
-    for path in made.paths:
-        print(path)
+    return made.paths
 
 
 @app.command(context_settings=HELP_OPTIONS)

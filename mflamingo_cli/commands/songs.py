@@ -15,6 +15,7 @@ import typer
 
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.hub import forbid_network
 from mflamingo_cli.render import WRITERS, Writer, safe
 from mflamingo_cli.schema import Analysis
 
@@ -60,7 +61,7 @@ class Tally:
 def run_songs(options: SongOptions, request: Request, default_format: str, hide_thinking: bool = False) -> None:
     """Hear all songs and write their records. Raises typer.Exit with the exit code."""
     if options.offline:
-        os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
     name = _format(options, default_format)
     try:

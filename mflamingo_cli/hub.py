@@ -1,0 +1,157 @@
+"""What lies in the Hugging Face cache: found, measured and removed without a network and without huggingface_hub. Sizes are bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mflamingo_cli.errors import ModelError
+from quant.checkpoint import INDEX, SINGLE
+from quant.layout import AUDIO_PREFIX, QuantError, audio_file
+
+MAIN = "main"
+FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
+SHORT = 7  # digits of a commit that name it, as in git
+TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
+ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A model in the cache: all its revisions and unfinished files have `n_bytes` together; `directory` is None until one is complete."""
+
+    name: str
+    revision: str | None
+    n_bytes: int
+    directory: Path | None
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network, by the variables that the libraries themselves obey."""
+    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in TRUE
+
+
+def forbid_network() -> None:
+    """`--offline`: whatever a library tries that is imported later."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+
+
+def hub_cache() -> Path:
+    """The Hugging Face cache, by the same environment variables that its own library reads."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or os.path.join(base, "huggingface")
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(os.path.expanduser(cache)))
+
+
+def repository(name: str) -> Path:
+    """Where a model's files lie, or would."""
+    return hub_cache() / (FOLDER + name.replace("/", "--"))
+
+
+def hub_snapshot(name: str) -> Path:
+    """Directory of a hub id, or of ID@REVISION, that was downloaded before, without the network. Raises ModelError when there is none."""
+    base, _, revision = name.partition("@")
+    is_hub_id = ID.fullmatch(base) is not None and not base.startswith(".")
+    directory = _snapshot(base, revision) if is_hub_id else None
+    pull = f"mflamingo models pull {base}{f' --revision {revision}' if revision else ''}"
+    if directory is not None and not is_complete(directory):
+        raise ModelError(f"model {name!r} is here only in part; get the rest with `{pull}`")
+    if directory is None:
+        cure = f"download it with `{pull}`" if is_hub_id else "the embedded one is mini"
+        raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")
+    return directory
+
+
+def _snapshot(name: str, revision: str) -> Path | None:
+    """The revision that is asked for: a branch, a tag or the first digits of a commit; without one that of main, or the only one there."""
+    home = repository(name)
+    reference = home / "refs" / (revision or MAIN)
+    if reference.is_file():
+        directory = home / "snapshots" / reference.read_text(encoding="utf-8").strip()
+        return directory if directory.is_dir() else None
+    there = [path for path in (home / "snapshots").glob("*") if path.is_dir()]
+    if revision:
+        there = [path for path in there if path.name == revision or (len(revision) >= SHORT and path.name.startswith(revision))]
+    return there[0] if len(there) == 1 else None
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether all weights are there; a pull brings them last."""
+    texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
+    if any(_has_audio(text) for text in texts):
+        return True
+    if not (directory / "config.json").exists():
+        return False
+    if (directory / SINGLE).exists() or not (directory / INDEX).exists():
+        return (directory / SINGLE).exists()
+    try:
+        shards = json.loads((directory / INDEX).read_bytes())["weight_map"].values()
+        return all((directory / shard).exists() for shard in set(shards))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _has_audio(text: Path) -> bool:
+    try:
+        return audio_file(text).exists()
+    except QuantError:
+        return False
+
+
+def cached(name: str) -> Cached | None:
+    """What is here of a hub id; None if nothing."""
+    home = repository(name)
+    if not home.is_dir():
+        return None
+    directory = _snapshot(name, "")
+    whole = directory if directory is not None and is_complete(directory) else None
+    return Cached(name, directory.name if directory else None, disk_bytes(home), whole)
+
+
+def music_flamingos() -> Iterator[Cached]:
+    """Everything of the model's kind in the cache, by name; other models are passed over."""
+    for home in sorted(hub_cache().glob(f"{FOLDER}*--*")):
+        name = home.name.removeprefix(FOLDER).replace("--", "/", 1)
+        if any(is_music_flamingo(path) for path in (home / "snapshots").glob("*")) and (found := cached(name)):
+            yield found
+
+
+def is_music_flamingo(directory: Path) -> bool:
+    """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
+    from quant.layout import KEY_PROJECTOR, PROJECTORS
+    from quant.model import HAS_ROTE
+    from quant.reader import read
+
+    try:
+        if (directory / "config.json").exists():
+            return json.loads((directory / "config.json").read_bytes()).get("model_type") in HAS_ROTE
+        return any(read(path).keys.get(KEY_PROJECTOR) in PROJECTORS for path in directory.glob(f"{AUDIO_PREFIX}*.gguf"))
+    except (OSError, ValueError, AttributeError, QuantError):
+        return False
+
+
+def disk_bytes(directory: Path) -> int:
+    """What the files of a directory take; links, which only point to one of them, are not counted."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def remove(name: str) -> None:
+    """Take a model out of the cache, all revisions: first what makes it found, so that a removal that is stopped leaves nothing half."""
+    home = repository(name)
+    for directory in (home / "refs", home / "snapshots", home, hub_cache() / ".locks" / home.name):
+        if directory.exists():
+            shutil.rmtree(directory)
+
+
+def size(n_bytes: float) -> str:
+    """A size for people, in the hub's units of a thousand."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes:.0f} bytes"
