@@ -135,9 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             key = hashlib.sha256(content).hexdigest()
             self.server.storage.setdefault(key, content)
             linked = {"X-Linked-ETag": f'"{key}"', "X-Linked-Size": str(repo.sizes.get(file, len(content)))}
-            self._send(
-                b"", {"X-Repo-Commit": repo.commit, "Location": f"http://localhost:{self.server.server_port}/storage/{key}", **linked}, 302
-            )
+            storage = f"http://localhost:{self.server.server_port}/storage/{key}"
+            self._send(b"", {"X-Repo-Commit": repo.commit, "Location": storage, **linked}, 302)
         else:
             content = repo.files[file]
             self._send(content, {"X-Repo-Commit": repo.commit, "ETag": f'"{git_hash(content)}"'})

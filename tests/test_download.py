@@ -44,7 +44,14 @@ class Shell:
 
     def __init__(self, hub: Hub, home: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "XDG_CACHE"))}
-        self.env = {**kept, "HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "NO_PROXY": "127.0.0.1,localhost", "HOME": str(home)}
+        self.env = {
+            **kept,
+            "HF_HOME": str(home),
+            **dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "120"),
+            "HF_ENDPOINT": hub.endpoint,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "HOME": str(home),
+        }
         self.repository = home / "hub" / f"models--{NAME.replace('/', '--')}"
 
     def popen(self, *words: object, **settings: object) -> subprocess.Popen[str]:

@@ -36,7 +36,19 @@ print("MODULES", code, *sorted({{name.partition(".")[0] for name in sys.modules}
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--help", "--version", "analyze -h", "models convert -h", "models list", "schema", "nonsense"], ids=lambda text: text
+    "arguments",
+    [
+        "--help",
+        "--version",
+        "analyze -h",
+        "models convert -h",
+        "models list",
+        "models pull -h",
+        "models rm nobody/nothing",
+        "schema",
+        "nonsense",
+    ],
+    ids=lambda text: text,
 )
 def test_what_hears_no_song_imports_nothing_heavy(arguments):
     names, _ = imported(*arguments.split())

@@ -17,7 +17,12 @@ import typer
 from mflamingo_cli.commands.help import single
 
 DEFAULT_ROAD = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
-EXTRAS = {"torch": ("torch", "transformers", "tokenizers", "safetensors"), "tags": ("mutagen",), "ray": ("ray",)}
+EXTRAS = {
+    "torch": ("torch", "transformers", "tokenizers", "safetensors"),
+    "hub": ("huggingface_hub",),
+    "tags": ("mutagen",),
+    "ray": ("ray",),
+}
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_a_device_that_is_not_built_in_is_named(device: str, pair: tuple[Path, P
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nvidia/never-downloaded", "hf download nvidia/never-downloaded"),
+        ("nvidia/never-downloaded", "mflamingo models pull nvidia/never-downloaded"),
         ("no-such-model", "the embedded one is mini"),
         ("missing.gguf", "is not a directory"),
     ],
