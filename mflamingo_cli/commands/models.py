@@ -74,8 +74,12 @@ def list_models(as_json: Json = False) -> None:
 
 def listed() -> list[dict[str, Any]]:
     """The embedded model, the published ones, and what else of their kind is in the cache."""
-    embedded = any(embedded_directory().glob("*.gguf"))
-    rows = [_row(DEFAULT_MODEL, "embedded" if embedded else "missing", "embedded, works offline", APACHE)]
+    try:
+        find_model(DEFAULT_MODEL)
+        state = "embedded"
+    except ModelError:
+        state = "missing"
+    rows = [_row(DEFAULT_MODEL, state, "embedded, works offline", APACHE)]
     rows += [_cached_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
     names = {model.name for model in PUBLISHED}
     return rows + [_cached_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
