@@ -214,7 +214,7 @@ def fetch(plan: Plan, tell: Tell) -> Path:
         before = 0
         for file in plan.files:
             if file.sha256 and not (plan.directory / file.name).exists() and not plan.blob(file).exists():
-                _fetch_large(plan, file, lambda n, done=before, file=file: tell(_progress(file.name, done + n, plan.n_bytes)), tell)
+                _fetch_large(plan, file, before, tell)
             hf_hub_download(plan.name, file.name, revision=plan.revision, cache_dir=hub.hub_cache())
             before += file.n_bytes
             tell(_progress(file.name, before, plan.n_bytes))
@@ -239,10 +239,13 @@ class _Part(io.BufferedWriter):
         return n
 
 
-def _fetch_large(plan: Plan, file: File, grown: Callable[[int], None], tell: Tell) -> None:
+def _fetch_large(plan: Plan, file: File, before: int, tell: Tell) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
+
+    def grown(n_bytes: int) -> None:
+        tell(_progress(file.name, before + n_bytes, plan.n_bytes))
 
     blob, part = plan.blob(file), plan.part(file)
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +302,7 @@ def _explained(name: str, reference: str) -> Iterator[None]:
         raise ModelError(f"{name} is not on the hub, or it is private; check the name, or {login}") from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {reference!r}; leave out --revision for the newest") from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         raise ModelError(f"{name}: {_network(error, HfApi().endpoint, login)}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
