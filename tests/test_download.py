@@ -177,7 +177,7 @@ def test_at_a_terminal_the_answer_counts(hub: Hub, shell: Shell, answer: str, co
         process.communicate(timeout=TIMEOUT_S)
     os.close(master)
     assert process.returncode == code, said
-    assert said.index(b"research only") < said.index(b"Download 55 bytes?")
+    assert said.index(b"research only") < said.index(b"Download 43 bytes?")
     assert bool(hub.fetched()) == (code == 0)
 
 
