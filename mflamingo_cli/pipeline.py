@@ -5,7 +5,6 @@ Times are seconds from the start of the file; `*_s` of the timing block are seco
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -13,16 +12,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-import numpy as np
-
 from mflamingo_cli import measure, schema, tasks
 from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Completion, Encoded, GenerateOptions, Prompt
 from mflamingo_cli.core import audio as core_audio
+from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import check
 from mflamingo_cli.schema import Analysis, Command, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mflamingo_cli.cache import Cache, Shelf
     from mflamingo_cli.core.audio import Audio
     from mflamingo_cli.measure import Facts
     from mflamingo_cli.tasks import Task
@@ -96,41 +97,63 @@ def _readable(question: str) -> str:
 
 @dataclass(frozen=True)
 class Heard:
-    """A song decoded and, where facts are wanted, measured; with the seconds both took."""
+    """A song decoded and, where facts are wanted, measured, now or before; with the seconds it took now.
 
-    audio: Audio
+    `audio` is there where the model must still listen, `encoding` where it heard the song before, neither where it need not;
+    `shelf` is where the encoding belongs.
+    """
+
+    sound: Sound
     facts: Facts | None
-    decode_s: float
-    measure_s: float | None
+    audio: Audio | None = None
+    encoding: NDArray[Any] | None = None
+    decode_s: float | None = None
+    measure_s: float | None = None
+    shelf: Shelf | None = None
 
 
-def hear(path: Path, request: Request, info: BackendInfo) -> Heard:
-    """Decode and measure one song; safe to call from several threads."""
-    return _finish(_hear(path, request, info))
+def hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None = None) -> Heard:
+    """Decode and measure one song, or remember it; safe to call from several threads."""
+    return _finish(_hear(path, request, info, cache))
 
 
-def _hear(path: Path, request: Request, info: BackendInfo) -> Generator[Step, None, Heard]:
+def _hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None) -> Generator[Step, None, Heard]:
+    measures, listens = request.command == "analyze" or info.grounded, bool(_within_abilities(request, info))
+    shelf = cache.shelf(path, request.start_s, request.end_s) if cache else None
+    sound, facts = (shelf and shelf.sound()) or (None, None)
+    encoding = shelf.encoding(info.ears) if shelf and listens else None
+    to_measure, to_encode = measures and facts is None, listens and encoding is None
+    if sound is not None and not to_measure and not to_encode:
+        return Heard(sound, facts if measures else None, encoding=encoding)
     yield Step("decoding")
     meter = measure.LoudnessMeter()
-    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=(meter,)))
-    if request.command != "analyze" and not info.grounded:
-        return Heard(audio, None, decode_s, None)
-    yield Step("measuring")
-    facts, measure_s = _timed(lambda: measure.measure(audio, meter))
-    return Heard(audio, facts, decode_s, measure_s)
+    listeners = (meter,) if to_measure else ()
+    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=listeners))
+    measure_s = None
+    if to_measure:
+        yield Step("measuring")
+        facts, measure_s = _timed(lambda: measure.measure(audio, meter))
+    if sound is None or to_measure:
+        sound = Sound.of(audio)
+        if shelf:
+            shelf.keep_sound(sound, facts)
+    return Heard(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, shelf)
 
 
-def run(path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None) -> Iterator[Step | Piece | Analysis]:
-    """Do all the work on one song, or what is left after `ahead`; the last thing yielded is its Analysis. Raises MFlamingoError."""
+def run(
+    path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None, cache: Cache | None = None
+) -> Iterator[Step | Piece | Analysis]:
+    """Do all the work on one song, or what is left after `ahead`; the last thing yielded is its Analysis. Raises MFlamingoError.
+
+    With a cache nothing is done again that was done before, and the record is the same but for its timing.
+    """
     info = backend.info
     asked = _within_abilities(request, info)
-    heard = ahead() if ahead else (yield from _hear(path, request, info))
-    excerpt = _excerpt(heard.audio, info.geometry.max_audio_s)
+    heard = ahead() if ahead else (yield from _hear(path, request, info, cache))
     completions: list[Completion] = []
     encode_s = generate_s = None
     if asked:
-        yield Step("listening")
-        encoded, encode_s = _timed(lambda: backend.encode(excerpt))
+        encoded, encode_s = yield from _listen(backend, heard)
         yield Step("writing")
         began = time.perf_counter()
         completions = yield from _answer(backend, encoded, asked, _prompts(asked, info, heard), request.options)
@@ -138,7 +161,7 @@ def run(path: Path, backend: Backend, request: Request, ahead: Callable[[], Hear
     answers = dict(zip((task.name for task in asked), completions, strict=True))
     times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
     timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
-    yield replace(_conclude(request, heard, excerpt, info, answers), timing=timing)
+    yield replace(_conclude(request, heard, info, answers), timing=timing)
 
 
 def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
@@ -155,6 +178,19 @@ def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
     began = time.perf_counter()
     return work(), time.perf_counter() - began
+
+
+def _listen(backend: Backend, heard: Heard) -> Generator[Step, None, tuple[Encoded, float | None]]:
+    """Let the model hear the song, and the seconds it took; None where it only remembers."""
+    if heard.encoding is not None:
+        return backend.unpack(heard.encoding), None
+    assert heard.audio is not None, "what was not heard before was decoded"
+    yield Step("listening")
+    excerpt = _excerpt(heard.audio, backend.info)
+    encoded, encode_s = _timed(lambda: backend.encode(excerpt))
+    if heard.shelf:
+        heard.shelf.keep_encoding(backend.info.ears, backend.pack(encoded))
+    return encoded, encode_s
 
 
 def _within_abilities(request: Request, info: BackendInfo) -> tuple[Task, ...]:
@@ -176,16 +212,19 @@ def is_yes_or_no(question: str) -> bool:
     return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question)
 
 
-def _excerpt(audio: Audio, max_s: float) -> Audio:
+def _excerpt(audio: Audio, info: BackendInfo) -> Audio:
     """What the model hears of a song longer than it can hear: the beginning."""
-    limit = int(max_s * audio.rate_hz)
-    return audio if audio.samples.shape[0] <= limit else replace(audio, samples=audio.samples[:limit])
+    return replace(audio, samples=audio.samples[: _n_heard(len(audio.samples), audio.rate_hz, info)])
+
+
+def _n_heard(n_samples: int, rate_hz: int, info: BackendInfo) -> int:
+    return min(n_samples, int(info.geometry.max_audio_s * rate_hz))
 
 
 def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard) -> list[Prompt]:
     """Questions as prompts. A caption is told what was surely measured, who asks gets the best there is; claims to compare know nothing."""
     least = {"caption": tasks.SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
-    known = {name: tasks.ground(heard.facts, heard.audio.duration_s, confidence) for name, confidence in least.items()}
+    known = {name: tasks.ground(heard.facts, heard.sound.duration_s, confidence) for name, confidence in least.items()}
     return [Prompt(tasks.grounded_prompt(task.prompt, known.get(task.name, ""))) for task in asked]
 
 
@@ -212,12 +251,12 @@ def _completion(text: str, end: Chunk | None) -> Completion:
 # --- the record ----------------------------------------------------------------------------------------------------------
 
 
-def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
+def _conclude(request: Request, heard: Heard, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
     """Put facts and answers together."""
-    audio = heard.audio
+    sound = heard.sound
     texts = {name: completion.text for name, completion in answers.items()}
     parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
-    warnings = _limits(request, audio, excerpt, answers, parsed)
+    warnings = _limits(request, sound, info, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
         result, disagreements = _result(heard.facts, parsed, told=info.grounded)
@@ -228,14 +267,14 @@ def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo,
         result, found = replace(result, caption=None), [f"caption left out: {doubt}" for doubt in found]
     warnings += found
     used = [completion.usage for completion in answers.values()]
-    name, encoded = schema.path_fields(audio.source.path)
+    name, encoded = schema.path_fields(sound.source.path)
     return Analysis(
         command=request.command,
         status="ok",
         path=name,
         path_b64=encoded,
-        audio_id=_audio_id(audio.samples),
-        audio=_audio_info(audio, excerpt, info),
+        audio_id=sound.id,
+        audio=_audio_info(sound, info),
         result=result,
         thinking=tasks.tidy(thought.thinking or "") or None,
         text=tasks.tidy(thought.answer or "") or None,
@@ -246,31 +285,26 @@ def _conclude(request: Request, heard: Heard, excerpt: Audio, info: BackendInfo,
     )
 
 
-def _audio_id(samples: np.ndarray) -> str:
-    """A name of the sound itself: the 16 kHz mono samples as 16-bit integers, so that tags and copies do not change it."""
-    integers = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype("<i2")
-    return "sha256:" + hashlib.sha256(integers.tobytes()).hexdigest()
-
-
-def _audio_info(audio: Audio, excerpt: Audio, info: BackendInfo) -> schema.AudioInfo:
-    source = audio.source
+def _audio_info(sound: Sound, info: BackendInfo) -> schema.AudioInfo:
+    source, n_heard = sound.source, _n_heard(sound.n_samples, sound.rate_hz, info)
     return schema.AudioInfo(
         duration=round(source.duration_s, 3),
         sample_rate=source.sample_rate,
         channels=source.channels,
         codec=source.codec,
-        start=round(audio.start_s, 3),
-        end=round(audio.end_s, 3),
-        windows=len(core_audio.split_windows(excerpt.samples, info.geometry.mel.window_s)),
-        truncated=excerpt is not audio,
+        start=round(sound.start_s, 3),
+        end=round(sound.end_s, 3),
+        windows=core_audio.count_windows(n_heard, info.geometry.mel.window_s),
+        truncated=n_heard < sound.n_samples,
     )
 
 
-def _limits(request: Request, audio: Audio, excerpt: Audio, answers: dict[str, Completion], parsed: dict[str, Any]) -> list[str]:
+def _limits(request: Request, sound: Sound, info: BackendInfo, answers: dict[str, Completion], parsed: dict[str, Any]) -> list[str]:
     """What was not heard, not finished, not understood."""
-    warnings = list(audio.warnings)
-    if answers and audio.duration_s - excerpt.duration_s >= WORTH_SAYING_S:
-        lengths = f"the first {excerpt.duration_s:.0f} s of {audio.duration_s:.0f} s"
+    warnings = list(sound.warnings)
+    heard_s = _n_heard(sound.n_samples, sound.rate_hz, info) / sound.rate_hz
+    if answers and sound.duration_s - heard_s >= WORTH_SAYING_S:
+        lengths = f"the first {heard_s:.0f} s of {sound.duration_s:.0f} s"
         warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")

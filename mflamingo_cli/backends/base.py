@@ -5,13 +5,16 @@ Counts of tokens are counts of language-model positions; times are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mflamingo_cli.core.chat import Message, conversation
 
 if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
+    from numpy.typing import NDArray
+
     from mflamingo_cli.core.audio import Audio
     from mflamingo_cli.core.geometry import Geometry
 
@@ -80,7 +83,8 @@ class BackendInfo:
     """What is loaded and why it runs the way it does.
 
     `abilities` are the tasks the model's card claims (None: a full checkpoint, all of them);
-    `grounded` says that measured facts make its captions truer and belong in the prompt by default.
+    `grounded` says that measured facts make its captions truer and belong in the prompt by default;
+    `ears` names everything that an encoding depends on besides the sound: weights, libraries, device, number format, threads.
     """
 
     model: str
@@ -93,6 +97,7 @@ class BackendInfo:
     geometry: Geometry
     abilities: frozenset[str] | None = None
     grounded: bool = False
+    ears: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,11 +127,28 @@ class Backend(Protocol):
         """Answer prompts together on one shared audio prefix; the int is the index of the prompt a chunk belongs to."""
         ...
 
+    def pack(self, encoded: Encoded) -> NDArray[Any]:
+        """An encoding as plain numbers to keep, exactly; (n_tokens, ...)."""
+        ...
+
+    def unpack(self, numbers: NDArray[Any]) -> Encoded:
+        """The encoding that `pack` gave the numbers of, to a back end with the same `info.ears`."""
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Backend: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """Names the state of files without reading them: every write, also one that sets the old date again, gives another stamp.
+
+    The change time (ctime) cannot be set by programs. A copy has a stamp of its own.
+    """
+    states = [(os.path.realpath(path), os.stat(path)) for path in sorted(map(os.fspath, paths))]
+    return repr([(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) for path, state in states])
 
 
 def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> list[Completion]:

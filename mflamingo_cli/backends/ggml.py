@@ -129,6 +129,7 @@ class Library:
     """The ggml symbols of the installed llama-cpp-python, typed; attribute access by ggml's own names."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._libraries = [ctypes.CDLL(str(_shared_object(directory, name))) for name in ("ggml-base", "ggml")]
         missing = [name for name in PROTOTYPES if not self._bind(name)]
         if missing:
@@ -136,6 +137,10 @@ class Library:
         self.ggml_log_set(ctypes.cast(log_callback, c_void_p), None)
         if self.ggml_backend_dev_count() == 0:  # a build whose back ends are plug-ins
             self.ggml_backend_load_all_from_path(os.fsencode(directory))
+
+    def files(self) -> list[Path]:
+        """Everything that computes: the libraries themselves and their plug-ins."""
+        return [path for path in self._directory.iterdir() if path.is_file()]
 
     def _bind(self, name: str) -> bool:
         for library in self._libraries:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, stamp
 from mflamingo_cli.backends.cores import useful_threads
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
@@ -43,6 +44,7 @@ class GgufBackend:
     def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
         options = options or OpenOptions()
         threads = options.threads or useful_threads(text.stat().st_size + audio.stat().st_size)
+        ears = stamp([audio, *ggml.library().files()])  # before the weights are read: what is written over them later is not these ears
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
         geometry = geometry_of(audio_keys, text_keys)
         self._mel = LogMel(geometry.mel)
@@ -53,7 +55,8 @@ class GgufBackend:
             self._encoder.close()
             raise
         self._chat = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens)
-        self.info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
+        info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
+        self.info = replace(info, ears=f"{ears} {info.device} {threads}")
 
     def encode(self, audio: Audio) -> Encoded:
         """Embed every window of a song; raises AudioError(code="too_long") beyond the model's limit."""
@@ -73,6 +76,15 @@ class GgufBackend:
             after = [self._language.tokenize(rendered[index].after) for index in group]
             for index, chunk in self._language.generate(before, embeddings, after, options, self.info.context_length):
                 yield group[index], chunk
+
+    def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
+        """The embeddings: (n_tokens, d_model) float32."""
+        embeddings: Floats = encoded.payload
+        return embeddings
+
+    def unpack(self, numbers: npt.NDArray[Any]) -> Encoded:
+        """The same, as an encoding."""
+        return Encoded(len(numbers), numbers)
 
     def close(self) -> None:
         """Free the models."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoTokenizer, DynamicCache
 
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, stamp
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.generation import Sampler, TextStream
 from mflamingo_cli.core.audio import Audio
@@ -33,7 +35,9 @@ class TorchBackend:
 
     def __init__(self, directory: Path, options: OpenOptions | None = None) -> None:
         options = options or OpenOptions()
-        torch.set_num_threads(options.threads or physical_cores())
+        threads = options.threads or physical_cores()
+        torch.set_num_threads(threads)
+        weights = stamp(path for path in directory.iterdir() if path.is_file())  # before they are read
         device, why_device = choose_device(options.device)
         dtype, why_dtype = choose_dtype(options.dtype, device, directory)
         geometry = Geometry.from_directory(directory)
@@ -44,7 +48,8 @@ class TorchBackend:
         source = template.read_text(encoding="utf-8") if template.exists() else self._tokenizer.chat_template
         self._chat = ChatTemplate(source, geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        self.info = _info(directory, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
+        info = _info(directory, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
+        self.info = replace(info, ears=f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}")
 
     @torch.inference_mode()
     def encode(self, audio: Audio) -> Encoded:
@@ -68,6 +73,16 @@ class TorchBackend:
             run = _Run(self, rendered[group[0]].before, embeddings, [rendered[index] for index in group], options)
             for index, chunk in run.stream():
                 yield group[index], chunk
+
+    def pack(self, encoded: Encoded) -> np.ndarray:
+        """The bytes of the embeddings, whatever their dtype, which may be one that NumPy lacks: (n_tokens, d_model * bytes) uint8."""
+        assert encoded.payload.dtype == self._model.dtype, "unpack() takes the model's dtype"
+        packed: np.ndarray = encoded.payload.cpu().contiguous().view(torch.uint8).numpy()
+        return packed
+
+    def unpack(self, numbers: np.ndarray) -> Encoded:
+        """The same on the model's device."""
+        return Encoded(len(numbers), torch.from_numpy(numbers).view(self._model.dtype).to(self._model.device))
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of text in which special tokens are recognised by name; nothing is added."""

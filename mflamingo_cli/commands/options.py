@@ -105,6 +105,9 @@ class SongOptions:
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network, whatever a library tries.", rich_help_panel=MODEL)] = (
         False
     )
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Decode, measure and listen again, and remember nothing of it.", rich_help_panel=MODEL)
+    ] = False
     max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer.", rich_help_panel=WORDS)] = (
         GenerateOptions.max_new_tokens
     )

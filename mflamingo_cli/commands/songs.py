@@ -21,6 +21,7 @@ from mflamingo_cli.schema import Analysis
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
+    from mflamingo_cli.cache import Cache
     from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.pipeline import Heard, Request
 
@@ -236,12 +237,15 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show, 
                 tally.add(record, error)
             show.no_model(lost, str(error))
             return
+        cache = None if options.no_cache else _cache()
         try:
-            for number, (song, heard) in enumerate(_ahead(songs, request, backend, options.jobs, stack), start=1):
+            for number, (song, heard) in enumerate(_ahead(songs, request, backend, options.jobs, cache, stack), start=1):
                 count = f"{number}/{len(songs)} " if len(songs) > 1 else ""
-                record, failure = _one(song, heard, backend, request, lambda event, s=song, c=count: show.event(s, c, event))  # type: ignore[misc]
+                record, failure = _one(song, heard, backend, request, cache, lambda event, s=song, c=count: show.event(s, c, event))  # type: ignore[misc]
                 tally.add(record, failure)
                 show.record(record)
+            if cache and cache.problem:
+                show.voice.detail(f"nothing more is remembered for next time: {cache.problem}")
         except KeyboardInterrupt:
             show.interrupted()
             done = tally.ok + tally.failed
@@ -256,8 +260,15 @@ def _open(options: SongOptions) -> Backend:
     return open_backend(options.model, options.open)
 
 
+def _cache() -> Cache | None:
+    from mflamingo_cli.cache import Cache, default_folder
+
+    folder = default_folder()
+    return Cache(folder) if folder else None
+
+
 def _ahead(
-    songs: list[str], request: Request, backend: Backend, jobs: int, stack: ExitStack
+    songs: list[str], request: Request, backend: Backend, jobs: int, cache: Cache | None, stack: ExitStack
 ) -> Iterator[tuple[str, Callable[[], Heard] | None]]:
     """Each song, with --jobs beside what was decoded and measured ahead of time by that many threads."""
     from mflamingo_cli import pipeline
@@ -270,7 +281,7 @@ def _ahead(
     pending: deque[tuple[str, Future[Heard]]] = deque()
     waiting = iter(songs)
     for song in waiting:
-        pending.append((song, pool.submit(pipeline.hear, _source(song), request, backend.info)))
+        pending.append((song, pool.submit(pipeline.hear, _source(song), request, backend.info, cache)))
         if len(pending) > jobs:
             ready, future = pending.popleft()
             yield ready, future.result
@@ -282,12 +293,17 @@ def _source(song: str) -> str | BinaryIO:
 
 
 def _one(
-    song: str, heard: Callable[[], Heard] | None, backend: Backend, request: Request, event: Callable[[object], None]
+    song: str,
+    heard: Callable[[], Heard] | None,
+    backend: Backend,
+    request: Request,
+    cache: Cache | None,
+    event: Callable[[object], None],
 ) -> tuple[Analysis, MFlamingoError | None]:
     from mflamingo_cli import pipeline
 
     try:
-        for item in pipeline.run(_source(song), backend, request, heard):
+        for item in pipeline.run(_source(song), backend, request, heard, cache):
             if isinstance(item, Analysis):
                 return item, None
             event(item)

@@ -6,6 +6,7 @@ Times are seconds from the start of the file; samples lie in -1 … 1 (lossy cod
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -63,6 +64,35 @@ class Audio:
         return self.start_s + self.duration_s
 
 
+@dataclass(frozen=True)
+class Sound:
+    """What there is to tell of audio besides its samples. `id` names the sound itself, so that tags and copies do not change it."""
+
+    id: str
+    n_samples: int
+    source: Source
+    start_s: float
+    rate_hz: int
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, audio: Audio) -> Sound:
+        """Tell of audio; the id is of its samples as 16-bit integers."""
+        integers = np.clip(np.rint(audio.samples * 32767.0), -32768, 32767).astype("<i2")
+        name = "sha256:" + hashlib.sha256(integers.tobytes()).hexdigest()
+        return cls(name, len(audio.samples), audio.source, audio.start_s, audio.rate_hz, audio.warnings)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the part that was asked for."""
+        return self.n_samples / self.rate_hz
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends in the file."""
+        return self.start_s + self.duration_s
+
+
 class Listener(Protocol):
     """Hears every block of the asked part at the file's own rate and with all channels while it is decoded, once."""
 
@@ -99,10 +129,13 @@ def split_windows(samples: NDArray[np.float32], window_s: int = MelConfig.window
     A last window too short for one audio token (20 ms) is left out: the encoder would make nothing of it.
     """
     size = window_s * SAMPLE_RATE
-    windows = [samples[at : at + size] for at in range(0, len(samples), size)]
-    if windows and n_audio_tokens(valid_frames(len(windows[-1]), MelConfig.hop_length)) == 0:
-        windows.pop()
-    return windows
+    return [samples[at : at + size] for at in range(0, count_windows(len(samples), window_s) * size, size)]
+
+
+def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
+    """Encoder windows of so much 16 kHz sound."""
+    whole, rest = divmod(n_samples, window_s * SAMPLE_RATE)
+    return whole + (n_audio_tokens(valid_frames(rest, MelConfig.hop_length)) > 0)
 
 
 def _hear(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
