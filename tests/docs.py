@@ -31,6 +31,7 @@ EXIT_STATUS = {
 ENVIRONMENT = {
     "MFLAMINGO_MODEL, MFLAMINGO_BACKEND, MFLAMINGO_DEVICE": "defaults of --model, --backend and --device",
     "NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE": "without or with colours, where --color is auto",
+    "MFLAMINGO_CACHE, XDG_CACHE_HOME": "where songs that were heard are remembered; ~/.cache/mflamingo if neither is set",
     "HF_HOME, HF_HUB_CACHE": "where downloaded models lie",
     "HF_HUB_OFFLINE": "like --offline, for every command",
     "HF_TOKEN, HF_ENDPOINT": "of downloads: who asks, and which hub",
