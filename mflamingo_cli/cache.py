@@ -116,7 +116,8 @@ class Cache:
         try:
             with open(descriptor, "wb") as file:
                 yield file
-            os.replace(part, path)
+            with contextlib.suppress(FileNotFoundError):  # another process made room and took it for the leftover of a crash
+                os.replace(part, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(part)

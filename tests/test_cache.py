@@ -163,7 +163,7 @@ def test_a_copy_is_known_and_keeps_its_own_name(song, cache, work) -> None:
     heard(song, backend, REQUESTS[2], cache)
     record, _ = heard(copy, backend, REQUESTS[2], cache)
     assert work == ["decode"]
-    assert json.loads(record)["path"] == copy
+    assert json.loads(record)["path"] == str(copy)
     assert not any(b"song" in path.read_bytes() for path in cache.folder.iterdir())
 
 
