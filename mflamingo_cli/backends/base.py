@@ -147,7 +147,7 @@ def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:
 
     The change time (ctime) cannot be set by programs. A copy has a stamp of its own.
     """
-    states = [(os.path.realpath(path), os.stat(path)) for path in sorted(map(os.fspath, paths))]
+    states = [(os.path.realpath(path), os.stat(path)) for path in sorted(os.fspath(path) for path in paths)]
     return repr([(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) for path, state in states])
 
 
