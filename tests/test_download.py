@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -217,7 +218,8 @@ def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell
 
 def test_ctrl_c_leaves_what_can_be_gone_on_with(hub: Hub, shell: Shell) -> None:
     hub.stall_at = DROPPED
-    with shell.popen("models", "pull", NAME, "--yes") as process:
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children ignore it
+    with shell.popen("models", "pull", NAME, "--yes", preexec_fn=heed) as process:
         assert hub.stalled.wait(TIMEOUT_S)
         while not any(part.stat().st_size == 2 * PAGE for part in shell.parts()):
             time.sleep(0.05)

@@ -66,6 +66,7 @@ DENSE_WEIGHTS = {  # of the terms of the loss, where a stage names no others
     "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.5, "onsets": 1.0, "families": 3.0, "vocals": 0.5, "tags": 4.0,
     "key": 0.5, "meter": 0.2, "style": 0.15, "clip_key": 0.5, "clip_meter": 0.4, "clip_style": 0.35,
 }  # fmt: skip
+TEXT_CHUNKS = 3  # of a batch without audio, sorted by length: little of each is padding
 STRETCH = float(np.log(1.25))  # tempo of a crop, its pitches kept: the natural logarithm, up and down
 
 
@@ -354,8 +355,8 @@ def next_token_loss(
 class TextObjective:
     """Grounding without audio: facts in the prompt, answers and captions that repeat them."""
 
-    def __init__(self, model: MusicFlamingoForConditionalGeneration, speech: Speech, batch: int = 48, chunks: int = 3) -> None:
-        self.model, self.speech, self.batch, self.chunks = model, speech, batch, chunks
+    def __init__(self, model: MusicFlamingoForConditionalGeneration, speech: Speech, batch: int = 48) -> None:
+        self.model, self.speech, self.batch = model, speech, batch
         self.module = nn.ModuleDict({"language_model": model.model.language_model, "lm_head": model.lm_head})
 
     def draw(self, rng: np.random.Generator) -> list[Branch]:
@@ -364,7 +365,7 @@ class TextObjective:
 
     def loss(self, batch: list[Branch]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""
-        size = -(-len(batch) // self.chunks)
+        size = -(-len(batch) // TEXT_CHUNKS)
         total, weight, right, count = torch.zeros((), device=self.model.device), 0.0, 0, 0
         for at in range(0, len(batch), size):
             ids, weights = (part.to(self.model.device) for part in _padded(batch[at : at + size], self.speech.ids["<|endoftext|>"]))
@@ -481,7 +482,7 @@ class AlignObjective:
     ) -> None:
         self.model, self.speech, self.tokens, self.turns, self.thinking = model, speech, tokens, turns, thinking
         self.sources = [(excerpts, share) for excerpts, share in sources if excerpts]
-        self.text = TextObjective(model, speech, text_batch, 1)
+        self.text = TextObjective(model, speech, text_batch)
         self.module = nn.ModuleDict({"multi_modal_projector": model.model.multi_modal_projector, **self.text.module})
 
     def draw(self, rng: np.random.Generator) -> tuple[Packed, torch.Tensor, list[Branch]]:
@@ -530,7 +531,7 @@ class JointObjective:
     ) -> None:
         self.thinking = thinking
         self.model, self.speech, self.draw_songs, self.turns, self.dense = model, speech, draw_songs, turns, dense
-        self.text, self.heads = TextObjective(model, speech, text_batch, 1), DenseHeads(model)
+        self.text, self.heads = TextObjective(model, speech, text_batch), DenseHeads(model)
         parts = {"audio_tower": model.model.audio_tower, "multi_modal_projector": model.model.multi_modal_projector, "heads": self.heads}
         self.module = nn.ModuleDict({**parts, **self.text.module})
         model.model.audio_tower.embed_positions.weight.requires_grad_(False)
