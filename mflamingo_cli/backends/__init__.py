@@ -15,7 +15,7 @@ from quant.layout import AUDIO_PREFIX, QuantError, audio_file
 DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
 DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
-KV_TYPE_CHOICES = ("f16", "q8_0", "f32")
+KV_TYPE_CHOICES = ("auto", "f16", "q8_0", "f32")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class OpenOptions:
     backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
-    kv_type: str = "f16"
+    kv_type: str = "auto"
     threads: int | None = None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mflamingo_cli.backends import memory
 from mflamingo_cli.core import rote
 from mflamingo_cli.core.geometry import Geometry
 from mflamingo_cli.core.mel import n_audio_tokens
@@ -237,6 +238,14 @@ class Device:
         if address:
             ctypes.CFUNCTYPE(None, c_void_p, c_int)(address)(self.backend, threads)
 
+    def room(self) -> int | None:
+        """Bytes that can still be had on the device; None where the system does not tell."""
+        if not self.is_gpu:
+            return memory.available()
+        free, total = c_size_t(), c_size_t()
+        self.ggml.ggml_backend_dev_memory(self.handle, ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
     def close(self) -> None:
         """Give the device back."""
         if self.backend:
@@ -423,9 +432,8 @@ class Graph:
 class Encoder:
     """Log-mel windows -> embeddings of the language model, on one ggml device."""
 
-    def __init__(self, path: Path, geometry: Geometry, device: str, threads: int) -> None:
-        self.geometry = geometry
-        self.device = Device(device, threads)
+    def __init__(self, path: Path, geometry: Geometry, device: Device) -> None:
+        self.geometry, self.device = geometry, device
         self.ggml = self.device.ggml
         self.weights = Weights(path, self.device)
         self.exact = self.weights.types == {GGML_TYPE_F32}  # nothing was rounded: then the attention's K and V are not either
@@ -478,5 +486,4 @@ class Encoder:
         if self._allocator:
             self.ggml.ggml_gallocr_free(self._allocator)
             self.weights.close()
-            self.device.close()
             self._allocator = None

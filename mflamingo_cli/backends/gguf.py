@@ -9,6 +9,7 @@ import ctypes
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends import ggml
+from mflamingo_cli.backends import ggml, memory
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, stamp
 from mflamingo_cli.backends.cores import useful_threads
 from mflamingo_cli.backends.generation import Sampler, TextStream
@@ -25,12 +26,15 @@ from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, group_by_prefix
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
 from mflamingo_cli.core.mel import LogMel, MelConfig
-from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.errors import ModelError
 from quant import layout
 
 Floats = npt.NDArray[np.float32]
 
-KV_TYPES = {"f16": 1, "q8_0": 8, "f32": 0}  # enum ggml_type
+KV_TYPES = {"f16": (1, 2.0), "q8_0": (8, 34 / 32), "f32": (0, 4.0)}  # enum ggml_type, bytes of a value
+LONG_TOKENS = 15_000  # of audio, ten minutes: from here on "auto" halves the cache, which is 1.7 GB for 20 minutes and 8 B parameters
+KV_REASONS = {"auto": "f16, q8_0 for songs beyond 10 minutes"}
+ROOM_TO_ANSWER = 2048  # positions beside the audio that are certain to be wanted, before questions and their limits are known
 FILE_TYPES = {  # enum llama_ftype
     0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
@@ -48,22 +52,26 @@ class GgufBackend:
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
         geometry = geometry_of(audio_keys, text_keys)
         self._mel = LogMel(geometry.mel)
-        self._encoder = ggml.Encoder(audio, geometry, options.device, threads)
-        try:
-            self._language = LanguageModel(text, self._encoder.device, threads, options.kv_type)
-        except MFlamingoError:
-            self._encoder.close()
-            raise
+        with ExitStack() as opened:
+            self._device = opened.enter_context(closing(ggml.Device(options.device, threads)))
+            memory.demand(text.stem, memory.file_bytes(text, audio), self._device.room(), "convert it to a smaller --type, or free some")
+            self._encoder = opened.enter_context(closing(ggml.Encoder(audio, geometry, self._device)))
+            self._language = opened.enter_context(closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text)))
+            self._opened = opened.pop_all()
         self._chat = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens)
         info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
         self.info = replace(info, ears=f"{ears} {info.device} {threads}")
 
     def encode(self, audio: Audio) -> Encoded:
-        """Embed every window of a song; raises AudioError(code="too_long") beyond the model's limit."""
-        parts = []
-        for index, window in enumerate(checked_windows(audio, self.info.geometry)):
-            parts.append(self._encoder.window(self._mel(window.samples), window.n_frames, index))
-        embeddings = np.concatenate(parts)
+        """Embed every window of a song.
+
+        Raises AudioError(code="too_long") beyond the model's limit and ModelError(code="oom") where there is no room to talk about it.
+        """
+        windows = list(checked_windows(audio, self.info.geometry))
+        needed = self._language.song_bytes(sum(window.n_tokens for window in windows))
+        memory.demand(f"{audio.duration_s:.0f} s of audio", needed, self._device.room(), "choose a part with --start and --end")
+        parts = (self._encoder.window(self._mel(window.samples), window.n_frames, index) for index, window in enumerate(windows))
+        embeddings = np.concatenate(list(parts))
         return Encoded(len(embeddings), embeddings)
 
     def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
@@ -88,8 +96,7 @@ class GgufBackend:
 
     def close(self) -> None:
         """Free the models."""
-        self._language.close()
-        self._encoder.close()
+        self._opened.close()
 
     def __enter__(self) -> GgufBackend:
         return self
@@ -155,7 +162,7 @@ def _info(
         backend="gguf",
         device=device,
         dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
-        reason=f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {options.kv_type}",
+        reason=f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {KV_REASONS.get(options.kv_type, options.kv_type)}",
         context_length=geometry.text.context_length,
         geometry=geometry,
         abilities=None if abilities is None else frozenset(abilities),
@@ -166,11 +173,12 @@ def _info(
 class LanguageModel:
     """A `qwen2` GGUF in libllama: tokens or embeddings in, logits out."""
 
-    def __init__(self, path: Path, device: ggml.Device, threads: int, kv_type: str) -> None:
+    def __init__(self, path: Path, device: ggml.Device, threads: int, kv_type: str, sizes: TextSizes) -> None:
         import llama_cpp
 
         self._llama = llama_cpp
-        self._kv_type, self._threads = kv_type, threads
+        self._kv_type, self._threads, self._sizes = kv_type, threads, sizes
+        self._mapped_bytes = 0 if device.is_gpu else path.stat().st_size  # weights in the page cache, which counts as available
         llama_cpp.llama_log_set(ggml.as_log_callback(llama_cpp.llama_log_callback), None)
         llama_cpp.llama_backend_init()
         parameters = llama_cpp.llama_model_default_params()
@@ -182,6 +190,20 @@ class LanguageModel:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._end_ids = self._ends()
+
+    def kv_type(self, n_tokens: int) -> str:
+        """Number format of a KV cache for so many positions."""
+        if self._kv_type != "auto":
+            return self._kv_type
+        whole_blocks = self._sizes.d_head % 32 == 0  # of 32 values each
+        return "q8_0" if n_tokens >= LONG_TOKENS and whole_blocks else "f16"
+
+    def song_bytes(self, n_audio_tokens: int) -> int:
+        """Memory that embeddings and KV cache of a song take, beside weights that are only mapped."""
+        n_tokens = n_audio_tokens + ROOM_TO_ANSWER
+        _, value_bytes = KV_TYPES[self.kv_type(n_tokens)]
+        cache = n_tokens * memory.kv_bytes(self._sizes.n_layers, self._sizes.n_kv_heads, self._sizes.d_head, value_bytes)
+        return self._mapped_bytes + int(cache) + 4 * n_audio_tokens * self._sizes.d_model
 
     def _ends(self) -> frozenset[int]:
         """Ids that end an answer; llama.cpp's own list also holds [PAD], which transformers does not stop at."""
@@ -261,8 +283,9 @@ class Context:
         parameters.n_seq_max = n_sequences
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = model._threads
-        parameters.type_k = parameters.type_v = KV_TYPES[model._kv_type]
-        exact = model._kv_type == "f32"  # plain attention: flash attention computes in half precision
+        kv_type = model.kv_type(n_tokens)
+        parameters.type_k = parameters.type_v = KV_TYPES[kv_type][0]
+        exact = kv_type == "f32"  # plain attention: flash attention computes in half precision
         parameters.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         self._context = self._llama.llama_init_from_model(model._model, parameters)
         if not self._context:

@@ -63,6 +63,11 @@ class TextSizes:
     d_ffn: int
     context_length: int
 
+    @property
+    def d_head(self) -> int:
+        """Channels of an attention head: Qwen2 has no other than this."""
+        return self.d_model // self.n_heads
+
 
 @dataclass(frozen=True)
 class Geometry:
