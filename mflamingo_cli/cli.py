@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mflamingo_cli import __version__
+from mflamingo_cli import __version__, config
 from mflamingo_cli.commands.help import HELP_OPTIONS, Entry, LazyGroup
 from mflamingo_cli.errors import MFlamingoError
 
@@ -33,6 +33,7 @@ class Commands(LazyGroup):
         "think": Entry(SONGS, "Reason about a song, then answer."),
         "models": Entry(MODELS, "List, download, show, convert and verify models."),
         "train": Entry(MODELS, "Train a small model."),
+        "config": Entry(ABOUT, "Show what files and variables set."),
         "doctor": Entry(ABOUT, "Show versions, devices and models."),
         "schema": Entry(ABOUT, "Print the JSON Schema of the records."),
     }
@@ -55,11 +56,20 @@ app = typer.Typer(
 )
 
 
+def settable() -> dict[str, config.Options]:
+    """The options that files and variables may set, by command."""
+    group: Any = typer.main.get_command(app)
+    return {name: config.settable(group.get_command(None, name)) for name in config.COMMANDS}
+
+
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
+    if ctx.invoked_subcommand in config.COMMANDS:
+        ctx.default_map = config.default_map(config.load(settable()))
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ NUMBERS = count()
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> None:
-    """A cache that no other test has filled, and never the user's."""
+def own_cache_and_settings(tmp_path_factory, monkeypatch) -> None:
+    """A cache that no other test has filled and settings that nobody has made, never the user's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
     monkeypatch.setenv("MFLAMINGO_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{next(NUMBERS)}"))
 
 

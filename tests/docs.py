@@ -29,7 +29,8 @@ EXIT_STATUS = {
     "141": "the reader of a pipe has gone",
 }
 ENVIRONMENT = {
-    "MFLAMINGO_MODEL, MFLAMINGO_BACKEND, MFLAMINGO_DEVICE": "defaults of --model, --backend and --device",
+    "MFLAMINGO_MODEL, MFLAMINGO_MAX_TOKENS, …": "defaults of --model, --max-tokens and other options: `mflamingo config show` lists them",
+    "XDG_CONFIG_HOME": "where mflamingo/config.toml lies, ~/.config if not set; ./mflamingo.toml comes before it",
     "NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE": "without or with colours, where --color is auto",
     "MFLAMINGO_CACHE, XDG_CACHE_HOME": "where songs that were heard are remembered; ~/.cache/mflamingo if neither is set",
     "HF_HOME, HF_HUB_CACHE": "where downloaded models lie",

@@ -48,6 +48,12 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
 class SectionCommand(TyperCommand):
     """A command whose options are listed by subject."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the arguments; --json is a format that is given, so a format that was only set (`config`) gives way."""
+        if "--json" in args and ctx.default_map:
+            ctx.default_map = {key: value for key, value in ctx.default_map.items() if key != "format"}
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options of the help page."""
         _write_options(self, ctx, formatter)

@@ -78,19 +78,14 @@ class SongOptions:
             "--model",
             "-m",
             metavar="NAME|DIR|FILE",
-            envvar="MFLAMINGO_MODEL",
             help="The embedded model, a checkpoint directory, a .gguf file, or a downloaded hub id.",
             rich_help_panel=MODEL,
         ),
     ] = DEFAULT_MODEL
-    backend: Annotated[
-        BackendName, typer.Option("--backend", envvar="MFLAMINGO_BACKEND", help="What runs the model.", rich_help_panel=MODEL)
-    ] = OpenOptions.backend
+    backend: Annotated[BackendName, typer.Option("--backend", help="What runs the model.", rich_help_panel=MODEL)] = OpenOptions.backend
     device: Annotated[
         str,
-        typer.Option(
-            "--device", "-d", metavar="auto|cpu|cuda[:N]|mps", envvar="MFLAMINGO_DEVICE", help="Where it runs.", rich_help_panel=MODEL
-        ),
+        typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where it runs.", rich_help_panel=MODEL),
     ] = OpenOptions.device
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Number format of the torch back end.", rich_help_panel=MODEL)] = OpenOptions.dtype
     kv_type: Annotated[KvType, typer.Option("--kv-type", help="Number format of the gguf back end's memory.", rich_help_panel=MODEL)] = (

@@ -1,0 +1,130 @@
+"""Settings of a user: TOML files and MFLAMINGO_* variables give the options of the commands that hear songs other defaults.
+
+A key is an option's long name without its hyphens in front (`max-tokens`), at the top for all of these commands or in a table that is
+named like one of them. The stronger wins: an option that is given, MFLAMINGO_MAX_TOKENS, ./mflamingo.toml,
+~/.config/mflamingo/config.toml, the default; in one file a command's own table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from mflamingo_cli.errors import UsageError
+
+COMMANDS = ("analyze", "caption", "ask", "think")
+OF_ONE_CALL = {"help", "files-from", "null", "start", "end", "json", "output", "dry-run"}  # a default of these would be an accident
+PREFIX = "MFLAMINGO_"
+OTHERS = {"MFLAMINGO_CACHE"}  # variables that are no option's
+HERE = Path("mflamingo.toml")
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that an option takes, and where it comes from."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option is if nothing is set, and how a value of a file or variable becomes one of its own; raises typer.BadParameter."""
+
+    default: Any
+    convert: Callable[[Any], Any]
+
+
+Options = Mapping[str, Option]  # by key
+Settings = dict[str, dict[str, Setting]]  # command -> key -> what holds
+
+
+def settable(command: Any) -> Options:
+    """The options of a command of Typer's that may be set."""
+    ctx = command.context_class(command, info_name=command.name)
+    options = {param.name.replace("_", "-"): param for param in command.params if param.param_type_name == "option"}
+    return {key: Option(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in OF_ONE_CALL}
+
+
+def load(commands: Mapping[str, Options]) -> Settings:
+    """What holds for every option of every command. Raises UsageError that names file or variable."""
+    held = {command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()}
+    for command, key, value, origin in _given(commands):
+        try:
+            held[command][key] = Setting(commands[command][key].convert(value), origin)
+        except typer.BadParameter as error:
+            raise UsageError(f"{origin}: {key}: {error.message.removeprefix('Value error, ')}") from error
+    return held
+
+
+def default_map(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What was set, as click takes it: command -> parameter -> value."""
+    return {
+        command: {key.replace("-", "_"): setting.value for key, setting in held.items() if setting.origin != DEFAULT}
+        for command, held in settings.items()
+    }
+
+
+def _given(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str]]:
+    """(command, key, value, origin), the weaker first."""
+    for path in _files():
+        table = _read(path)
+        own = {name: table.pop(name) for name in commands if isinstance(table.get(name), dict)}
+        for name, entries in ({None: table} | own).items():
+            for key, value in entries.items():
+                for command in _commands_with(commands, key, name, str(path)):
+                    if isinstance(value, dict | list):
+                        raise UsageError(f"{path}: {key}: takes one value")
+                    yield command, key, value, str(path)
+    for variable, value in sorted(os.environ.items()):
+        if variable.startswith(PREFIX) and variable not in OTHERS:
+            key = variable.removeprefix(PREFIX).lower().replace("_", "-")
+            for command in _commands_with(commands, key, None, variable):
+                yield command, key, value, variable
+
+
+def _files() -> list[Path]:
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        home = Path(base if os.path.isabs(base) else Path.home() / ".config") / "mflamingo" / "config.toml"
+    except RuntimeError:  # a user without a home
+        return [path for path in (HERE,) if path.is_file()]
+    return [path for path in (home, HERE) if path.is_file()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _commands_with(commands: Mapping[str, Options], key: str, name: str | None, origin: str) -> list[str]:
+    """The commands that a key is for: the named one, or all that have such an option."""
+    found = [command for command in commands if name in (None, command) and key in commands[command]]
+    if not found:
+        _unknown(key, {known for command, options in commands.items() if name in (None, command) for known in options}, name, origin)
+    return found
+
+
+def _unknown(key: str, known: set[str], table: str | None, origin: str) -> NoReturn:
+    from difflib import get_close_matches
+
+    if origin.startswith(PREFIX):
+        known = {PREFIX + name.upper().replace("-", "_") for name in known} | OTHERS
+        key, where = origin, "the environment"
+    else:
+        where = f"{origin}{f', table {table}' if table else ''}"
+        known |= set() if table else set(COMMANDS)
+    near = get_close_matches(key, sorted(known), 1, 0.5)
+    cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
+    raise UsageError(f"{where}: there is no setting {key}; {cure}")

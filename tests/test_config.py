@@ -1,0 +1,133 @@
+"""Laws of settings: who outranks whom, what is unknown is said with the nearest name, and what `config show` prints is a configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mflamingo_cli import cli, config
+from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.errors import UsageError
+
+TIMEOUT_S = 300
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home and an empty folder to work in."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "mflamingo").mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def write(place: Path, home: str = "", here: str = "") -> None:
+    for path, text in ((place / "home" / "mflamingo" / "config.toml", home), (place / "work" / "mflamingo.toml", here)):
+        if text:
+            path.write_text(text, encoding="utf-8")
+
+
+def held(command: str, key: str) -> tuple[object, str]:
+    setting = config.load(cli.settable())[command][key]
+    return setting.value, setting.origin
+
+
+def run(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mflamingo_cli", *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env, stdin=subprocess.DEVNULL)
+
+
+def test_the_nearer_outranks_the_farther(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert held("ask", "max-tokens") == (GenerateOptions.max_new_tokens, "default")
+    write(place, home="max-tokens = 10")
+    assert held("ask", "max-tokens") == (10, str(place / "home" / "mflamingo" / "config.toml"))
+    write(place, here="max-tokens = 20")
+    assert held("ask", "max-tokens") == (20, "mflamingo.toml")
+    monkeypatch.setenv("MFLAMINGO_MAX_TOKENS", "30")
+    assert held("ask", "max-tokens") == (30, "MFLAMINGO_MAX_TOKENS")
+
+
+def test_a_commands_own_table_outranks_the_top_of_its_file_and_touches_no_other(place: Path) -> None:
+    write(place, here='max-tokens = 20\n[ask]\nmax-tokens = 40\n[caption]\nstyle = "short"')
+    assert (held("ask", "max-tokens")[0], held("think", "max-tokens")[0]) == (40, 20)
+    assert held("caption", "style") == ("short", "mflamingo.toml")
+
+
+def test_the_top_of_a_nearer_file_outranks_a_table_of_a_farther_one(place: Path) -> None:
+    write(place, home="[ask]\nmax-tokens = 40", here="max-tokens = 20")
+    assert held("ask", "max-tokens")[0] == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_tokens = 3", "there is no setting max_tokens; did you mean max-tokens?"),
+        ('[captoin]\nstyle = "short"', "there is no setting captoin; did you mean caption?"),
+        ('[ask]\nstyle = "short"', "table ask: there is no setting style"),
+        ('style = "shot"', "style: 'shot' is not one of 'full', 'short'"),
+        ("max-tokens = 0", "max-tokens: "),
+        ("max-tokens = [1, 2]", "max-tokens: takes one value"),
+        ("temperature = 'warm'", "temperature: "),
+        ("start = 3", "there is no setting start"),
+        ("a = ", "cannot be read as TOML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text: str, said: str) -> None:
+    write(place, here=text)
+    with pytest.raises(UsageError) as caught:
+        config.load(cli.settable())
+    assert str(caught.value).startswith("mflamingo.toml")
+    assert said in str(caught.value)
+
+
+def test_an_unknown_variable_is_suggested_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFLAMINGO_MODLE", "mini")
+    with pytest.raises(UsageError, match="there is no setting MFLAMINGO_MODLE; did you mean MFLAMINGO_MODEL"):
+        config.load(cli.settable())
+
+
+def test_show_prints_a_configuration_that_changes_nothing(place: Path) -> None:
+    write(place, here='model = "x y"\nquiet = true\n[caption]\nstyle = "short"')
+    before = config.load(cli.settable())
+    done = run("config", "show")
+    assert done.returncode == 0, done.stderr
+    write(place, here=done.stdout)
+    after = config.load(cli.settable())
+    assert {command: {key: s.value for key, s in held.items()} for command, held in after.items()} == {
+        command: {key: s.value for key, s in held.items()} for command, held in before.items()
+    }
+
+
+def test_show_says_where_a_value_comes_from(place: Path) -> None:
+    write(place, here="jobs = 2")
+    lines = run("config", "show", "--origin", MFLAMINGO_SEED="7").stdout.splitlines()
+    assert {line.partition(" ")[0]: line.rpartition("# ")[2] for line in lines if line.startswith(("jobs", "seed", "model"))} == {
+        "jobs": "mflamingo.toml",
+        "seed": "MFLAMINGO_SEED",
+        "model": "default",
+    }
+    assert tomllib.loads("\n".join(lines))["seed"] == 7
+
+
+def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_model: Path, tmp_song: Path) -> None:
+    write(place, here=f'model = {json.dumps(str(tiny_model))}\nformat = "csv"\nmax-tokens = 2\nprogress = "none"')
+    as_set, given, as_json = (run("ask", "Why?", *words, tmp_song) for words in ((), ("-f", "text"), ("--json",)))
+    assert as_set.stdout.startswith("path,"), as_set.stderr
+    assert not given.stdout.startswith("path,")
+    assert json.loads(as_json.stdout)["status"] == "ok", as_json.stderr
+
+
+def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: Path) -> None:
+    write(place, here="modle = 3")
+    done = run("analyze", tmp_song)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "did you mean model?" in done.stderr
