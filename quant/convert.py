@@ -116,11 +116,17 @@ def plan(src: Path, out: Path, type: str, audio_type: str | None = None) -> Plan
         part: GgufWriter(
             out / layout.file_name(part, source.name.rpartition("/")[2], mixes[part].name),
             keys[part],
-            [(tensor, types.storage_for(tensor, mixes[part], source.sizes[f"n_{part}_layers"], tied=tied)) for tensor in tensors[part]],
+            [(tensor, types.storage_for(tensor, mixes[part], _choice(part, source.sizes, tied))) for tensor in tensors[part]],
         )
         for part in PARTS
     }
     return Plan(checkpoint, writers)
+
+
+def _choice(part: Part, sizes: Mapping[str, int], tied: bool) -> types.Traits:
+    """What the mixes look at."""
+    n_grouped = sizes["n_heads"] // sizes["n_kv_heads"] if part == "text" else 1
+    return types.Traits(sizes[f"n_{part}_layers"], n_grouped, tied)
 
 
 def is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:

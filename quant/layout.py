@@ -22,7 +22,7 @@ DEFAULT_AUDIO_TYPE = "Q8_0"
 AUDIO_TYPES_KEPT = frozenset({"F32", "F16", "BF16", "Q8_0"})
 
 # What a weight is, as far as its storage type depends on it; see `types.py`
-Role = Literal["vector", "kernel", "positions", "matrix", "attn_v", "ffn_down", "embedding", "output"]
+Role = Literal["vector", "kernel", "positions", "matrix", "attn_v", "attn_output", "ffn_down", "embedding", "output"]
 
 
 class QuantError(Exception):
@@ -59,7 +59,7 @@ TENSORS: Mapping[Part, tuple[Rule, ...]] = {
         Rule(_AUDIO_LAYER + "self_attn.k_proj.weight", "a.blk.{}.attn_k.weight", ("d_audio", "d_audio"), "matrix"),  # has no bias
         Rule(_AUDIO_LAYER + "self_attn.v_proj.weight", "a.blk.{}.attn_v.weight", ("d_audio", "d_audio"), "attn_v"),
         Rule(_AUDIO_LAYER + "self_attn.v_proj.bias", "a.blk.{}.attn_v.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "self_attn.out_proj.weight", "a.blk.{}.attn_out.weight", ("d_audio", "d_audio"), "matrix"),
+        Rule(_AUDIO_LAYER + "self_attn.out_proj.weight", "a.blk.{}.attn_out.weight", ("d_audio", "d_audio"), "attn_output"),
         Rule(_AUDIO_LAYER + "self_attn.out_proj.bias", "a.blk.{}.attn_out.bias", ("d_audio",)),
         Rule(_AUDIO_LAYER + "final_layer_norm.weight", "a.blk.{}.ln2.weight", ("d_audio",)),
         Rule(_AUDIO_LAYER + "final_layer_norm.bias", "a.blk.{}.ln2.bias", ("d_audio",)),
@@ -83,7 +83,7 @@ TENSORS: Mapping[Part, tuple[Rule, ...]] = {
         Rule(_TEXT_LAYER + "self_attn.k_proj.bias", "blk.{}.attn_k.bias", ("d_kv",)),
         Rule(_TEXT_LAYER + "self_attn.v_proj.weight", "blk.{}.attn_v.weight", ("d_kv", "d_text"), "attn_v"),
         Rule(_TEXT_LAYER + "self_attn.v_proj.bias", "blk.{}.attn_v.bias", ("d_kv",)),
-        Rule(_TEXT_LAYER + "self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "matrix"),
+        Rule(_TEXT_LAYER + "self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "attn_output"),
         Rule(_TEXT_LAYER + "post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", ("d_text",)),
         Rule(_TEXT_LAYER + "mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", ("ffn_text", "d_text"), "matrix"),
         Rule(_TEXT_LAYER + "mlp.up_proj.weight", "blk.{}.ffn_up.weight", ("ffn_text", "d_text"), "matrix"),

@@ -1,18 +1,19 @@
 """Storage types: which tensor gets which, and the encoding itself through libggml's `ggml_quantize_chunk`.
 
 Sizes are bytes; arrays are rows of float32. The library is the one that llama-cpp-python installs.
+The mixes are llama-quantize's: a file of ours and a file of llama.cpp hold the same types, tensor by tensor.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from quant.layout import Part, QuantError, Role, Tensor
 
@@ -44,43 +45,98 @@ F32 = Storage("F32", 0, 1, 4)
 F16 = Storage("F16", 1, 1, 2)
 BF16 = Storage("BF16", 30, 1, 2)
 Q8_0 = Storage("Q8_0", 8, 32, 2 + 32)
+Q4_0 = Storage("Q4_0", 2, 32, 2 + 16)
+Q4_1 = Storage("Q4_1", 3, 32, 2 + 2 + 16)
 Q5_0 = Storage("Q5_0", 6, 32, 2 + 4 + 16)
 Q5_1 = Storage("Q5_1", 7, 32, 2 + 2 + 4 + 16)
+Q2_K = Storage("Q2_K", 10, 256, 2 + 2 + 16 + 64)
+Q3_K = Storage("Q3_K", 11, 256, 2 + 12 + 32 + 64)
 Q4_K = Storage("Q4_K", 12, 256, 2 + 2 + 12 + 128)
 Q5_K = Storage("Q5_K", 13, 256, 2 + 2 + 12 + 32 + 128)
 Q6_K = Storage("Q6_K", 14, 256, 128 + 64 + 16 + 2)
-STORAGES: Mapping[int, Storage] = {storage.number: storage for storage in (F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K)}
+STORAGES: Mapping[int, Storage] = {
+    storage.number: storage for storage in (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K)
+}
 
 # Rows that are not whole blocks of 256 take the type of about the same size with blocks of 32, like llama-quantize; else F16
-FALLBACKS: Mapping[Storage, Storage] = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
+FALLBACKS: Mapping[Storage, Storage] = {Q2_K: Q4_0, Q3_K: Q4_0, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
+
+GROUPED = 4  # query heads that share one V matrix, from which that matrix is small enough to be stored in Q4_K always
+
+Layers: TypeAlias = Callable[[int, int], bool]  # (layer, number of layers) -> whether an upgrade holds there
+
+
+def everywhere(layer: int, n_layers: int) -> bool:
+    """All layers."""
+    return True
+
+
+def first(count: int) -> Layers:
+    """The first few layers: what they get wrong passes through all others."""
+    return lambda layer, n_layers: layer < count
+
+
+def first_part(parts: int) -> Layers:
+    """The first eighth, or another part, of all layers."""
+    return lambda layer, n_layers: layer < n_layers // parts
+
+
+def spread(layer: int, n_layers: int) -> bool:
+    """About half of the layers: the first and last eighth, and every third between, so that errors do not add up unchecked."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the choice of types depends on besides the tensor itself."""
+
+    n_layers: int
+    n_grouped: int = 1  # query heads for each key and value head
+    tied: bool = False  # the embedding is the output matrix too
+    has_imatrix: bool = False
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """Matrices of one role that get another type than the mix's base, in the layers that `where` names, if the model is so."""
+
+    role: Role
+    storage: Storage
+    where: Layers = everywhere
+    when: Literal["always", "grouped", "imatrix"] = "always"
+
+    def holds(self, role: Role, layer: int | None, traits: Traits) -> bool:
+        """Whether this decides on a matrix."""
+        met = {"always": True, "grouped": traits.n_grouped >= GROUPED, "imatrix": traits.has_imatrix}
+        return role == self.role and layer is not None and met[self.when] and self.where(layer, traits.n_layers)
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What `--type NAME` means: `base` for every matrix, more bits where errors cost most.
+    """What `--type NAME` means: `base` for every matrix but the output's and those of `upgrades`, of which the first that holds counts.
 
     `output` is the matrix in front of the softmax: its errors reach the choice of every token unfiltered.
-    `sensitive` goes to half of the attn_v and ffn_down matrices: with grouped attention a V matrix is small and feeds several
-    heads, ffn_down reads the widest, spikiest activations. `uses_more_bits` says which layers.
     """
 
     name: str
     file_type: int  # `general.file_type`: enum llama_ftype of llama.cpp
     base: Storage
     output: Storage
-    sensitive: Storage | None = None
-    sensitive_roles: frozenset[Role] = field(default=frozenset({"attn_v", "ffn_down"}))
+    upgrades: tuple[Upgrade, ...] = ()
 
-    def storage(self, role: Role, layer: int | None, n_layers: int, *, tied: bool) -> Storage:
+    def storage(self, role: Role, layer: int | None, traits: Traits) -> Storage:
         """Type for a matrix, before its row length is looked at."""
-        if role == "output" or (role == "embedding" and tied):
+        if role == "output" or (role == "embedding" and traits.tied):
             return self.output
-        if self.sensitive and role in self.sensitive_roles and layer is not None and uses_more_bits(layer, n_layers):
-            return self.sensitive
-        return self.base
+        return next((upgrade.storage for upgrade in self.upgrades if upgrade.holds(role, layer, traits)), self.base)
 
 
-# The mixes of llama-quantize: the same type for every tensor of the text part
+# The mixes of llama-quantize. Which matrices get more bits, and why:
+#   attn_v       what it gets wrong is averaged into every result, where errors of Q and K only shift the weights of that average;
+#                with grouped heads it is small and feeds several of them
+#   ffn_down     reads the widest, spikiest activations, and adds straight to the residual stream
+#   attn_output  adds straight to the residual stream; below 4 bits that shows
 TYPES: Mapping[str, Mix] = {
     mix.name: mix
     for mix in (
@@ -89,23 +145,34 @@ TYPES: Mapping[str, Mix] = {
         Mix("BF16", 32, BF16, BF16),
         Mix("Q8_0", 7, Q8_0, Q8_0),
         Mix("Q6_K", 18, Q6_K, Q6_K),
-        Mix("Q5_K_M", 17, Q5_K, Q6_K, Q6_K),
-        Mix("Q4_K_M", 15, Q4_K, Q6_K, Q6_K),
+        Mix("Q5_K_M", 17, Q5_K, Q6_K, (Upgrade("attn_v", Q6_K, spread), Upgrade("ffn_down", Q6_K, spread))),
+        Mix("Q5_K_S", 16, Q5_K, Q6_K),
+        Mix("Q4_K_M", 15, Q4_K, Q6_K, (Upgrade("attn_v", Q6_K, spread), Upgrade("ffn_down", Q6_K, spread))),
+        Mix("Q4_K_S", 14, Q4_K, Q6_K, (Upgrade("attn_v", Q5_K, first(4)), Upgrade("ffn_down", Q5_K, first_part(8)))),
+        Mix("Q4_0", 2, Q4_0, Q6_K, (Upgrade("ffn_down", Q4_1, first_part(8), "imatrix"),)),  # no minimum: goes astray on them
+        Mix("Q3_K_L", 13, Q3_K, Q6_K, (Upgrade("attn_v", Q5_K), Upgrade("ffn_down", Q5_K), Upgrade("attn_output", Q5_K))),
+        Mix(
+            "Q3_K_M", 12, Q3_K, Q6_K,
+            (
+                Upgrade("attn_v", Q5_K, first(2)), Upgrade("attn_v", Q4_K),
+                Upgrade("ffn_down", Q5_K, first_part(16)), Upgrade("ffn_down", Q4_K),
+                Upgrade("attn_output", Q4_K),
+            ),
+        ),
+        Mix("Q3_K_S", 11, Q3_K, Q6_K),
+        Mix(
+            "Q2_K", 10, Q2_K, Q6_K,
+            (Upgrade("attn_v", Q4_K, when="grouped"), Upgrade("attn_v", Q3_K), Upgrade("ffn_down", Q3_K), Upgrade("attn_output", Q3_K)),
+        ),
     )
-}
+}  # fmt: skip
 
 
-def uses_more_bits(layer: int, n_layers: int) -> bool:
-    """Say whether a layer is among those that get more bits: the first and last eighth and every third between."""
-    eighth = n_layers // 8
-    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
-
-
-def storage_for(tensor: Tensor, mix: Mix, n_layers: int, *, tied: bool = False) -> Storage:
+def storage_for(tensor: Tensor, mix: Mix, traits: Traits) -> Storage:
     """Type in which a tensor is stored: vectors, positions and convolution kernels in F32, matrices by the mix."""
     if tensor.role in ("vector", "positions", "kernel"):
         return F32
-    return fit(mix.storage(tensor.role, tensor.layer, n_layers, tied=tied), tensor, tied=tied)
+    return fit(mix.storage(tensor.role, tensor.layer, traits), tensor, tied=traits.tied)
 
 
 def fit(storage: Storage, tensor: Tensor, *, tied: bool = False) -> Storage:
@@ -168,15 +235,8 @@ def decode(data: Bytes, storage: Storage) -> Floats:
     return out
 
 
-DECODERS: Mapping[str, str] = {
-    "F16": "ggml_fp16_to_fp32_row",
-    "BF16": "ggml_bf16_to_fp32_row",
-    "Q8_0": "dequantize_row_q8_0",
-    "Q5_0": "dequantize_row_q5_0",
-    "Q5_1": "dequantize_row_q5_1",
-    "Q4_K": "dequantize_row_q4_K",
-    "Q5_K": "dequantize_row_q5_K",
-    "Q6_K": "dequantize_row_q6_K",
+DECODERS: Mapping[str, str] = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"} | {
+    name: f"dequantize_row_{name[0].lower()}{name[1:]}" for name in (storage.name for storage in STORAGES.values()) if name[0] == "Q"
 }
 
 

@@ -19,7 +19,8 @@ from quant.reader import GgufFile
 BLOCK_WEIGHTS = 1 << 22
 
 # Largest error to expect by type, about twice that of normally distributed weights (measured: F16 .0002, BF16 .0017, Q8_0 .0054,
-# Q6_K .018, Q5_K .036, Q5_1 .038, Q5_0 .043, Q4_K .071); above it something else than rounding happened
+# Q6_K .018, Q5_K .036, Q5_1 .038, Q5_0 .043, Q4_K .071, Q4_1 .078, Q4_0 .086, Q3_K .15, Q2_K .30); above it something else than
+# rounding happened
 MAX_ERROR: Mapping[str, float] = {
     "F32": 0.0,
     "F16": 5e-4,
@@ -30,6 +31,10 @@ MAX_ERROR: Mapping[str, float] = {
     "Q5_1": 0.09,
     "Q5_0": 0.1,
     "Q4_K": 0.15,
+    "Q4_1": 0.16,
+    "Q4_0": 0.18,
+    "Q3_K": 0.3,
+    "Q2_K": 0.6,
 }
 
 TEXT_SIZES = ("d_text", "n_text_layers", "ffn_text", "n_heads", "n_kv_heads")

@@ -36,7 +36,8 @@ LONG_TOKENS = 15_000  # of audio, ten minutes: from here on "auto" halves the ca
 KV_REASONS = {"auto": "f16, q8_0 for songs beyond 10 minutes"}
 ROOM_TO_ANSWER = 2048  # positions beside the audio that are certain to be wanted, before questions and their limits are known
 FILE_TYPES = {  # enum llama_ftype
-    0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
+    0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M",
+    16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this

@@ -15,8 +15,9 @@ from quant.types import STORAGES, TYPES, Storage
 ROW = 512
 # libggml's own encoders of whole rows, which need no set-up: (float source, block target, count)
 ENCODERS = {
-    "F16": "ggml_fp32_to_fp16_row", "BF16": "ggml_fp32_to_bf16_row_ref", "Q8_0": "quantize_row_q8_0_ref", "Q5_0": "quantize_row_q5_0_ref",
-    "Q5_1": "quantize_row_q5_1_ref", "Q4_K": "quantize_row_q4_K_ref", "Q5_K": "quantize_row_q5_K_ref", "Q6_K": "quantize_row_q6_K_ref",
+    "F16": "ggml_fp32_to_fp16_row", "BF16": "ggml_fp32_to_bf16_row_ref", "Q8_0": "quantize_row_q8_0_ref", "Q4_0": "quantize_row_q4_0_ref",
+    "Q4_1": "quantize_row_q4_1_ref", "Q5_0": "quantize_row_q5_0_ref", "Q5_1": "quantize_row_q5_1_ref", "Q2_K": "quantize_row_q2_K_ref",
+    "Q3_K": "quantize_row_q3_K_ref", "Q4_K": "quantize_row_q4_K_ref", "Q5_K": "quantize_row_q5_K_ref", "Q6_K": "quantize_row_q6_K_ref",
 }  # fmt: skip
 DECODE_TOLERANCE = 2e-6  # relative: K-quants multiply scales in another order than gguf-py
 BY_NAME = {storage.name: storage for storage in STORAGES.values()}
@@ -112,16 +113,16 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     ],
 )  # fmt: skip
 def test_type_follows_role_and_row_length(mix: str, role: str, row: int, expected: str) -> None:
-    assert types.storage_for(tensor(role, row), TYPES[mix], 8).name == expected
+    assert types.storage_for(tensor(role, row), TYPES[mix], types.Traits(8)).name == expected
 
 
 def test_tied_embeddings_are_stored_like_the_output_they_are() -> None:
-    assert types.storage_for(tensor("embedding", 256), TYPES["Q4_K_M"], 8, tied=True).name == "Q6_K"
-    assert types.storage_for(tensor("embedding", 96), TYPES["Q4_K_M"], 8, tied=True).name == "Q8_0"
+    assert types.storage_for(tensor("embedding", 256), TYPES["Q4_K_M"], types.Traits(8, tied=True)).name == "Q6_K"
+    assert types.storage_for(tensor("embedding", 96), TYPES["Q4_K_M"], types.Traits(8, tied=True)).name == "Q8_0"
 
 
 def test_half_of_the_sensitive_layers_get_more_bits() -> None:
-    stored = [types.storage_for(tensor("ffn_down", 256, layer), TYPES["Q4_K_M"], 28).name for layer in range(28)]
+    stored = [types.storage_for(tensor("ffn_down", 256, layer), TYPES["Q4_K_M"], types.Traits(28)).name for layer in range(28)]
     assert [layer for layer, name in enumerate(stored) if name == "Q6_K"] == [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26, 27]
 
 
