@@ -146,8 +146,9 @@ complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_su
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from info' -l help -s h -d 'Show a help message and exit.'
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -F
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l output -s o -r -F -d 'Where the two files go.'
-complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l type -s t -x -a 'F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q4_K_M' -d 'Number format of the weights.'
-complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l audio-type -x -a 'F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q4_K_M' -d 'Of the audio part; at least Q8_0 if not given.'
+complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l type -s t -x -a 'F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S Q4_0 Q3_K_L Q3_K_M Q3_K_S Q2_K' -d 'Number format of the weights.'
+complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l audio-type -x -a 'F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S Q4_0 Q3_K_L Q3_K_M Q3_K_S Q2_K' -d 'Of the audio part; at least Q8_0 if not given.'
+complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l imatrix -r -F -d 'Importance matrix: where small types spend their precision.'
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l quiet -s q -d 'Only errors.'
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from convert' -l help -s h -d 'Show a help message and exit.'
 complete -c mflamingo -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from verify' -F

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant import layout, model, types, vocabulary
 from quant.checkpoint import Checkpoint, read_json
+from quant.imatrix import Imatrix
+from quant.imatrix import read as read_imatrix
 from quant.layout import PARTS, Part, QuantError
 from quant.types import Mix
 from quant.writer import GgufWriter, Slot, Value
@@ -43,6 +45,7 @@ class Plan:
 
     checkpoint: Checkpoint
     writers: Mapping[Part, GgufWriter]
+    importance: Mapping[str, Floats] = field(default_factory=dict)  # by GGUF name, of the text part
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -81,24 +84,25 @@ class Plan:
             raise QuantError(f"{out}: {self.n_bytes / 1e9:.1f} GB are needed but only {free / 1e9:.1f} GB are free")
 
 
-def convert(src: Path, out: Path, type: str, audio_type: str | None = None) -> tuple[Path, Path]:
+def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imatrix: Path | None = None) -> tuple[Path, Path]:
     """Convert a checkpoint directory into a GGUF pair in `out` and return the paths: text part, audio part.
 
     `type` is one of `quant.TYPES`; the audio part takes the same, but never below Q8_0 unless `audio_type` says so.
-    Raises QuantError. To show progress or the sizes beforehand use `plan`.
+    `imatrix` is an importance matrix of the language model. Raises QuantError. To show progress or the sizes beforehand use `plan`.
     """
-    made = plan(src, out, type, audio_type)
+    made = plan(src, out, type, audio_type, imatrix)
     for _ in made.run():
         pass
     return made.paths
 
 
-def plan(src: Path, out: Path, type: str, audio_type: str | None = None) -> Plan:
+def plan(src: Path, out: Path, type: str, audio_type: str | None = None, imatrix: Path | None = None) -> Plan:
     """Read everything but the weights, and check that source and target fit together."""
     mixes: dict[Part, Mix] = {
         "text": types.mix(type),
         "audio": types.mix(audio_type or layout.audio_type(type.upper()), "audio"),
     }
+    weights = _weights(imatrix, mixes["text"])
     source = model.read(src)
     vocab = vocabulary.read(src, read_json(src / "config.json"))
     missing = [token for token in source.tokens.values() if token not in vocab.tokens]
@@ -108,25 +112,34 @@ def plan(src: Path, out: Path, type: str, audio_type: str | None = None) -> Plan
     tied = is_tied(checkpoint, read_json(src / "config.json"))
     tensors = {part: list(layout.tensors(part, source.sizes, tied=tied)) for part in PARTS}
     check_tensors(checkpoint, [tensor for part in PARTS for tensor in tensors[part]])
+    if weights:
+        weights.check(tensors["text"])
     keys: dict[Part, dict[str, Value]] = {
-        "text": source.text_keys(mixes["text"]) | vocab.keys(source.sizes["n_vocab"]),
+        "text": source.text_keys(mixes["text"]) | vocab.keys(source.sizes["n_vocab"]) | (weights.keys() if weights else {}),
         "audio": source.audio_keys(mixes["audio"]),
     }
     writers = {
         part: GgufWriter(
             out / layout.file_name(part, source.name.rpartition("/")[2], mixes[part].name),
             keys[part],
-            [(tensor, types.storage_for(tensor, mixes[part], _choice(part, source.sizes, tied))) for tensor in tensors[part]],
+            [(tensor, types.storage_for(tensor, mixes[part], _choice(part, source.sizes, tied, weights))) for tensor in tensors[part]],
         )
         for part in PARTS
     }
-    return Plan(checkpoint, writers)
+    return Plan(checkpoint, writers, weights.means if weights else {})
 
 
-def _choice(part: Part, sizes: Mapping[str, int], tied: bool) -> types.Traits:
+def _weights(path: Path | None, mix: Mix) -> Imatrix | None:
+    if path and mix.base not in types.WEIGHED:
+        raise QuantError(f"{mix.name} makes no use of an importance matrix; choose a smaller type, such as Q4_K_M, or leave it out")
+    return read_imatrix(path) if path else None
+
+
+def _choice(part: Part, sizes: Mapping[str, int], tied: bool, weights: Imatrix | None) -> types.Traits:
     """What the mixes look at."""
-    n_grouped = sizes["n_heads"] // sizes["n_kv_heads"] if part == "text" else 1
-    return types.Traits(sizes[f"n_{part}_layers"], n_grouped, tied)
+    if part == "audio":
+        return types.Traits(sizes["n_audio_layers"])
+    return types.Traits(sizes["n_text_layers"], sizes["n_heads"] // sizes["n_kv_heads"], tied, has_imatrix=weights is not None)
 
 
 def is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
@@ -171,7 +184,7 @@ def _copy(made: Plan, n_threads: int) -> Iterator[Progress]:
             writer, slot = slots[hf]
             offset = slot.offset
             for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
-                pending.append((writer, slot, offset, pool.submit(_encode, rows, slot)))
+                pending.append((writer, slot, offset, pool.submit(_encode, rows, slot, made.importance.get(slot.tensor.gguf))))
                 offset += slot.storage.n_bytes(rows.size)
                 if len(pending) > n_threads:
                     yield write_one()
@@ -179,5 +192,5 @@ def _copy(made: Plan, n_threads: int) -> Iterator[Progress]:
             yield write_one()
 
 
-def _encode(rows: Floats, slot: Slot) -> Bytes:
-    return types.encode(rows, slot.storage)
+def _encode(rows: Floats, slot: Slot, importance: Floats | None) -> Bytes:
+    return types.encode(rows, slot.storage, importance)

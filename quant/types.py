@@ -61,6 +61,9 @@ STORAGES: Mapping[int, Storage] = {
 # Rows that are not whole blocks of 256 take the type of about the same size with blocks of 32, like llama-quantize; else F16
 FALLBACKS: Mapping[Storage, Storage] = {Q2_K: Q4_0, Q3_K: Q4_0, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 
+# What rounds by importance where it is known; the others round to the nearest anyway
+WEIGHED = frozenset({Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K})
+
 GROUPED = 4  # query heads that share one V matrix, from which that matrix is small enough to be stored in Q4_K always
 
 Layers: TypeAlias = Callable[[int, int], bool]  # (layer, number of layers) -> whether an upgrade holds there
@@ -149,7 +152,7 @@ TYPES: Mapping[str, Mix] = {
         Mix("Q5_K_S", 16, Q5_K, Q6_K),
         Mix("Q4_K_M", 15, Q4_K, Q6_K, (Upgrade("attn_v", Q6_K, spread), Upgrade("ffn_down", Q6_K, spread))),
         Mix("Q4_K_S", 14, Q4_K, Q6_K, (Upgrade("attn_v", Q5_K, first(4)), Upgrade("ffn_down", Q5_K, first_part(8)))),
-        Mix("Q4_0", 2, Q4_0, Q6_K, (Upgrade("ffn_down", Q4_1, first_part(8), "imatrix"),)),  # no minimum: goes astray on them
+        Mix("Q4_0", 2, Q4_0, Q6_K, (Upgrade("ffn_down", Q4_1, first_part(8), "imatrix"),)),  # Q4_0 has no minima
         Mix("Q3_K_L", 13, Q3_K, Q6_K, (Upgrade("attn_v", Q5_K), Upgrade("ffn_down", Q5_K), Upgrade("attn_output", Q5_K))),
         Mix(
             "Q3_K_M", 12, Q3_K, Q6_K,
@@ -196,7 +199,7 @@ def mix(name: str, part: Part = "text") -> Mix:
 def encode(rows: Floats, storage: Storage, importance: Floats | None = None) -> Bytes:
     """Encode rows: (n, row) float32 -> (bytes,) uint8, bit by bit what libggml makes of them.
 
-    `importance` (row,) weighs the columns of K-quants. Raises QuantError where the values do not fit the type.
+    `importance` (row,) weighs the columns where the type is one of WEIGHED. Raises QuantError where the values do not fit the type.
     """
     import numpy as np
 

@@ -184,7 +184,7 @@ def _confirm(action: str, yes: bool, voice: Voice, facts: list[str]) -> None:
 
 def _converted(directory: Path, output: Path | None, type_name: str, voice: Voice) -> tuple[Path, Path]:
     """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
-    made = _plan(directory, output or directory, type_name, None)
+    made = _plan(directory, output or directory, type_name)
     if output is None and all(path.exists() for path in made.paths):
         return made.paths
     return _run(made, voice)
@@ -295,6 +295,10 @@ def convert(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the two files go.", show_default=False)],
     type_name: Annotated[TypeName, typer.Option("--type", "-t", help="Number format of the weights.")] = "Q8_0",
     audio_type: Annotated[TypeName | None, typer.Option("--audio-type", help="Of the audio part; at least Q8_0 if not given.")] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types spend their precision.", show_default=False),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
@@ -304,15 +308,15 @@ def convert(
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
     voice = Voice(progress="none" if quiet else "auto", quiet=quiet)
-    for path in _run(_plan(found.directory, output, type_name, audio_type), voice):
+    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix), voice):
         print(path)
 
 
-def _plan(directory: Path, output: Path, type_name: str, audio_type: str | None) -> Conversion:
+def _plan(directory: Path, output: Path, type_name: str, audio_type: str | None = None, imatrix: Path | None = None) -> Conversion:
     from quant import plan
 
     try:
-        return plan(directory, output, type_name, audio_type)
+        return plan(directory, output, type_name, audio_type, imatrix)
     except QuantError as error:
         raise MFlamingoError(str(error)) from error
 
