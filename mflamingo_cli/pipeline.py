@@ -75,6 +75,11 @@ def caption_request(style: str = "full", **settings: Any) -> Request:
     return Request("caption", (tasks.caption_task(style),), **settings)
 
 
+def trial_request(**settings: Any) -> Request:
+    """Every question of the program, to see how a model works on a song rather than what it says of it."""
+    return Request("caption", tuple(tasks.TASKS.values()), **settings)
+
+
 def ask_request(question: str, **settings: Any) -> Request:
     """One free question."""
     return Request("ask", (tasks.Task("ask", _readable(question), tasks.parse_text, "Yes."),), **settings)
@@ -162,6 +167,12 @@ def run(
     times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
     timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
     yield replace(_conclude(request, heard, info, answers), timing=timing)
+
+
+def put(heard: Heard, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
+    """A song as a model hears it, and the questions put to it, without the answers. Raises MFlamingoError."""
+    encoded, _ = _finish(_listen(backend, heard))
+    return encoded, _prompts(_within_abilities(request, backend.info), backend.info, heard)
 
 
 def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:

@@ -5,7 +5,7 @@ Errors are relative: root mean square of the difference over root mean square of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
@@ -51,7 +51,41 @@ class TensorReport:
     type: str
     n_bytes: int | None
     error: float | None = None  # against the checkpoint, where one was given
+    power: float | None = None  # sum of the checkpoint's squared weights, where there is an error
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class TypeReport:
+    """All tensors of a file that are stored in one type: their error together, and the tensor that has the largest."""
+
+    file: Path
+    type: str
+    n_tensors: int
+    n_bytes: int
+    error: float | None = None  # None where nothing was compared
+    largest: float | None = None
+    worst: str | None = None  # name of that tensor; None where all are exact
+
+
+def by_type(reports: Iterable[TensorReport]) -> list[TypeReport]:
+    """Sum reports up by file and type, in the order of their first tensors."""
+    groups: dict[tuple[Path, str], list[TensorReport]] = {}
+    for report in reports:
+        if report.n_bytes is not None:
+            groups.setdefault((report.file, report.type), []).append(report)
+    return [_together(file, type_name, group) for (file, type_name), group in groups.items()]
+
+
+def _together(file: Path, type_name: str, group: list[TensorReport]) -> TypeReport:
+    n_bytes = sum(report.n_bytes or 0 for report in group)
+    known = [(report.error, report.power, report.name) for report in group if report.error is not None and report.power is not None]
+    if not known:
+        return TypeReport(file, type_name, len(group), n_bytes)
+    power = sum(power for _, power, _ in known)
+    error = sqrt(sum(error**2 * power for error, power, _ in known if power) / power) if power else 0.0
+    largest, _, worst = max(known, key=lambda one: one[0])
+    return TypeReport(file, type_name, len(group), n_bytes, error, largest, worst if largest else None)
 
 
 def verify(path: Path, against: Path | None = None) -> list[TensorReport]:
@@ -116,20 +150,20 @@ def _check_part(file: GgufFile, wanted: list[layout.Tensor], checkpoint: Checkpo
 
 def _check_tensor(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> TensorReport:
     stored = file.tensors[tensor.gguf]
-    error, problem = None, None
+    error, power, problem = None, None, None
     if _squeezed(stored.shape) != _squeezed(tensor.gguf_shape):  # (d, 1) and (d,) are the same in a file
         problem = f"has shape {list(stored.shape)}, the file's keys say {list(tensor.gguf_shape)}"
     elif stored.storage is not None:
-        error, problem = _compare(file, tensor, checkpoint)
-    return TensorReport(file.path, tensor.gguf, stored.shape, stored.type_name, stored.n_bytes, error, problem)
+        error, power, problem = _compare(file, tensor, checkpoint)
+    return TensorReport(file.path, tensor.gguf, stored.shape, stored.type_name, stored.n_bytes, error, power, problem)
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> tuple[float | None, str | None]:
-    """Decode a tensor block by block -> (relative error, problem)."""
+def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> tuple[float | None, float | None, str | None]:
+    """Decode a tensor block by block -> (relative error, sum of squared weights, problem)."""
     import numpy as np
 
     storage = file.tensors[tensor.gguf].storage
@@ -137,19 +171,20 @@ def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | Non
     if checkpoint is not None:
         entry = checkpoint.entries.get(tensor.hf)
         if entry is None or entry.shape != tensor.shape:
-            return None, f"has no counterpart of shape {list(tensor.shape)} in {checkpoint.directory}"
+            return None, None, f"has no counterpart of shape {list(tensor.shape)} in {checkpoint.directory}"
     difference = reference = 0.0
     row = tensor.gguf_shape[-1]
     for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // row)):
         values = types.decode(np.frombuffer(data, np.uint8), storage)
         if not np.isfinite(values).all():
-            return inf, "holds NaN or infinite weights"
+            return inf, None, "holds NaN or infinite weights"
         if checkpoint is not None:
             source = checkpoint.weights(tensor.hf, first * row, values.size)
             difference += float(np.square(values - source, dtype=np.float64).sum())
             reference += float(np.square(source, dtype=np.float64).sum())
     if checkpoint is None:
-        return None, None
+        return None, None, None
     error = sqrt(difference / reference) if reference else (inf if difference else 0.0)
     limit = MAX_ERROR[storage.name]
-    return error, f"differs from the checkpoint by {error:.2g}, more than the {limit:.2g} of {storage.name}" if error > limit else None
+    problem = f"differs from the checkpoint by {error:.2g}, more than the {limit:.2g} of {storage.name}" if error > limit else None
+    return error, reference, problem

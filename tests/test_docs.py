@@ -52,7 +52,7 @@ def test_man_formats_every_page_without_a_warning(page):
 
 COMPLETED = [
     ("mflamingo ana", {"analyze"}),
-    ("mflamingo models ", {"list", "pull", "rm", "info", "convert", "verify"}),
+    ("mflamingo models ", {"list", "pull", "rm", "info", "convert", "verify", "imatrix"}),
     ("mflamingo analyze --fo", {"--format"}),
     ("mflamingo analyze --format j", {"json"}),
     ("mflamingo analyze -f t", {"table", "text"}),

@@ -127,6 +127,11 @@ class Backend(Protocol):
         """Answer prompts together on one shared audio prefix; the int is the index of the prompt a chunk belongs to."""
         ...
 
+    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
+        """Read a given answer to each prompt; at each of its places, and after it, the token that this model finds likeliest:
+        (tokens of the answer + 1,) int each."""
+        ...
+
     def pack(self, encoded: Encoded) -> NDArray[Any]:
         """An encoding as plain numbers to keep, exactly; (n_tokens, ...)."""
         ...

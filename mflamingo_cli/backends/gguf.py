@@ -40,6 +40,7 @@ FILE_TYPES = {  # enum llama_ftype
     16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
+FOLLOWED = 64  # tokens per llama_decode where all their logits are wanted: 40 MB of them with the real vocabulary
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
 
 
@@ -85,6 +86,18 @@ class GgufBackend:
             after = [self._language.tokenize(rendered[index].after) for index in group]
             for index, chunk in self._language.generate(before, embeddings, after, options, self.info.context_length):
                 yield group[index], chunk
+
+    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Likeliest tokens along given answers; prompts with the same text in front of the audio share one prefix."""
+        rendered = [self._chat.render_prompt(prompt.messages(audio=encoded is not None)) for prompt in prompts]
+        embeddings = encoded.payload if encoded is not None else np.empty((0, self.info.geometry.text.d_model), np.float32)
+        choices: dict[int, npt.NDArray[Any]] = {}
+        for group in group_by_prefix(rendered):
+            before = self._language.tokenize(rendered[group[0]].before)
+            after = [self._language.tokenize(rendered[index].after) for index in group]
+            given = [self._language.tokenize(answers[index]) for index in group]
+            choices |= zip(group, self._language.follow(before, embeddings, after, given), strict=True)
+        return [choices[index] for index in range(len(prompts))]
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
         """The embeddings: (n_tokens, d_model) float32."""
@@ -266,6 +279,19 @@ class LanguageModel:
             if running:
                 logits = context.step(going)
 
+    def follow(
+        self, before: list[int], embeddings: Floats, after: list[list[int]], answers: list[list[int]]
+    ) -> list[npt.NDArray[np.int64]]:
+        """Likeliest tokens after each continuation of one prefix and along the answer to it: (tokens of the answer + 1,) each."""
+        prefix = len(before) + len(embeddings)
+        context = Context(self, prefix + sum(map(len, after)) + sum(map(len, answers)), len(after))
+        try:
+            context.read(before, embeddings)
+            context.share(len(after))
+            return [context.follow(index, own + answers[index])[len(own) - 1 :] for index, own in enumerate(after)]
+        finally:
+            context.close()
+
     def close(self) -> None:
         """Free the model."""
         if self._model:
@@ -318,6 +344,14 @@ class Context:
             for row, logits in zip(wanted, self._submit(part, wanted), strict=True):
                 results[part[row][0]] = logits
         return [results[sequence] for sequence in range(len(tokens))]
+
+    def follow(self, sequence: int, tokens: list[int]) -> npt.NDArray[np.int64]:
+        """Append tokens to a sequence and return the likeliest one after each of them."""
+        likeliest = []
+        for start in range(0, len(tokens), FOLLOWED):
+            part = [(sequence, token) for token in tokens[start : start + FOLLOWED]]
+            likeliest += [int(np.argmax(logits)) for logits in self._submit(part, list(range(len(part))))]
+        return np.array(likeliest, np.int64)
 
     def step(self, entries: list[tuple[int, int]]) -> list[Floats]:
         """Append one token to each named sequence; logits in the same order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class TorchBackend:
         info = _info(directory, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
         self.info = replace(info, ears=f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}")
 
+    @property
+    def network(self) -> Any:
+        """The model itself, for those who look inside."""
+        return self._model
+
     @torch.inference_mode()
     def encode(self, audio: Audio) -> Encoded:
         """Embed every window of a song; raises AudioError(code="too_long") beyond the model's limit."""
@@ -73,6 +78,30 @@ class TorchBackend:
             run = _Run(self, rendered[group[0]].before, embeddings, [rendered[index] for index in group], options)
             for index, chunk in run.stream():
                 yield group[index], chunk
+
+    @torch.inference_mode()
+    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
+        """Likeliest tokens along given answers; every position, also of a shared prefix, passes the language model once."""
+        rendered = [self._chat.render_prompt(prompt.messages(audio=encoded is not None)) for prompt in prompts]
+        choices: dict[int, np.ndarray] = {}
+        for group in group_by_prefix(rendered):
+            before = self.tokenize(rendered[group[0]].before)
+            parts = [self._embed(before)] if before else []
+            parts += [encoded.payload] if encoded is not None else []
+            cache = DynamicCache(config=self._model.config.get_text_config())
+            read = partial(self._model.model.language_model, past_key_values=cache, use_cache=True)
+            if parts:
+                read(inputs_embeds=torch.cat(parts)[None])
+            for index in group:
+                own, answer = self.tokenize(rendered[index].after), self.tokenize(answers[index])
+                hidden = read(inputs_embeds=self._embed(own + answer)[None]).last_hidden_state[0, len(own) - 1 :]
+                choices[index] = self._model.lm_head(hidden).argmax(-1).cpu().numpy()
+                cache.crop(-len(own + answer))
+        return [choices[index] for index in range(len(prompts))]
+
+    def _embed(self, ids: list[int]) -> torch.Tensor:
+        embedded: torch.Tensor = self._model.get_input_embeddings()(torch.tensor(ids, device=self._model.device))
+        return embedded
 
     def pack(self, encoded: Encoded) -> np.ndarray:
         """The bytes of the embeddings, whatever their dtype, which may be one that NumPy lacks: (n_tokens, d_model * bytes) uint8."""

@@ -12,14 +12,14 @@ import typer
 
 from mflamingo_cli import hub
 from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory, find_model
-from mflamingo_cli.commands.options import HELP_OPTIONS
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.commands.options import HELP_OPTIONS, Dtype, parse_time
+from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from quant import TYPES, QuantError
 from quant.layout import hub_identity
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mflamingo_cli.commands.terminal import Voice
     from mflamingo_cli.download import Plan
     from quant import Plan as Conversion
@@ -64,12 +64,12 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    table = _table("model", "state", "about", "licence")
+    lines = table("model", "state", "about", "licence")
     for row in rows:
-        table.add_row(row["name"], _state(row), row["about"], RESEARCH if row["licence"] == NVIDIA else row["licence"])
-    _show(table)
+        lines.add_row(row["name"], _state(row), row["about"], RESEARCH if row["licence"] == NVIDIA else row["licence"])
+    show(lines)
     if any(row["state"] == "absent" for row in rows):
-        _show("Download one with `mflamingo models pull NAME`, then use it with --model NAME.")
+        show("Download one with `mflamingo models pull NAME`, then use it with --model NAME.")
 
 
 def listed() -> list[dict[str, Any]]:
@@ -218,14 +218,14 @@ def info(
     if as_json:
         print(json.dumps(facts))
         return
-    table = _table(None, None)
+    rows = table(None, None)
     for label, value in facts.items():
         if isinstance(value, list):
             value = "\n".join(_file_line(item) if isinstance(item, dict) else str(item) for item in value) or "none"
-        table.add_row(label.replace("_", " "), "unknown" if value is None else str(value))
-    _show(table)
+        rows.add_row(label.replace("_", " "), "unknown" if value is None else str(value))
+    show(rows)
     for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
-        _show(f"Its card: {card}")
+        show(f"Its card: {card}")
 
 
 def _file_line(item: dict[str, Any]) -> str:
@@ -293,8 +293,12 @@ def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a downloaded hub id.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the two files go.", show_default=False)],
-    type_name: Annotated[TypeName, typer.Option("--type", "-t", help="Number format of the weights.")] = "Q8_0",
-    audio_type: Annotated[TypeName | None, typer.Option("--audio-type", help="Of the audio part; at least Q8_0 if not given.")] = None,
+    type_name: Annotated[
+        TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
+    ] = "Q8_0",
+    audio_type: Annotated[
+        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Of the audio part; at least Q8_0 if not given.")
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types spend their precision.", show_default=False),
@@ -332,68 +336,60 @@ def _run(made: Conversion, voice: Voice) -> tuple[Path, Path]:
     return made.paths
 
 
+Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Begin songs here: 83.5 or 1:23.5.")]
+End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs here.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", envvar="MFLAMINGO_DEVICE", help="Where torch runs.")
+]
+TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format that torch computes in.")]
+
+
+@app.command(context_settings=HELP_OPTIONS)
+def imatrix(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model with a checkpoint.", show_default=False)],
+    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes, as GGUF.", show_default=False)],
+    start: Start = None,
+    end: End = None,
+    max_tokens: MaxTokens = GenerateOptions.max_new_tokens,
+    device: Device = OpenOptions.device,
+    dtype: TorchDtype = OpenOptions.dtype,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+) -> None:
+    """Collect an importance matrix for `convert --imatrix`: what a model's matrices read while it answers about songs. Needs torch."""
+    from mflamingo_cli.commands.trials import TrialOptions, collect_imatrix
+
+    collect_imatrix(name, songs, output, TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype)), quiet)
+
+
 @app.command(context_settings=HELP_OPTIONS)
 def verify(
     path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or one text part.", show_default=False)],
     against: Annotated[
         Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint they were made from.", show_default=False)
     ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on", metavar="SONG", help="Compare next tokens on this song, too; again for more. Needs torch.", show_default=False
+        ),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    max_tokens: MaxTokens = GenerateOptions.max_new_tokens,
+    device: Device = OpenOptions.device,
+    dtype: TorchDtype = OpenOptions.dtype,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every tensor, not only the bad ones.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read a GGUF pair back: names, shapes, types, and with --against the error of every tensor. Exit code 1 if anything is wrong."""
-    from mflamingo_cli.commands.terminal import Voice
-    from quant import verifying
+    """Read a GGUF pair back: names, shapes, types, and with --against the error of every tensor. Exit code 1 if anything is wrong.
 
-    source = find_model(str(against)).directory if against else None
-    if against and source is None:
-        raise ModelError(f"{against}: holds no checkpoint to compare with")
-    voice, reports = Voice(), []
-    try:
-        for report in verifying(path, source):
-            voice.working(report.name)
-            reports.append(report)
-    except QuantError as error:
-        raise MFlamingoError(str(error)) from error
-    finally:
-        voice.idle()
-    bad = [report for report in reports if report.problem]
-    if as_json:
-        print(json.dumps([{**vars(report), "file": str(report.file)} for report in reports]))
-    else:
-        if shown := reports if verbose else bad:
-            _show(_report_table(shown, bool(against)))
-        _show(f"{len(reports)} tensors, {len(bad)} with problems{_worst(reports)}")
-    if bad:
-        raise typer.Exit(1)
+    With --on the checkpoint answers the program's questions about a song, and the pair, hearing it with its own ears, reads
+    those answers: shown is how often both find the same next token likeliest.
+    """
+    from mflamingo_cli.commands.trials import TrialOptions
+    from mflamingo_cli.commands.trials import verify as verify_pair
 
-
-def _worst(reports: list[Any]) -> str:
-    known = [report.error for report in reports if report.error is not None]
-    return f", largest relative error {max(known):.4f}" if known else ""
-
-
-def _report_table(reports: list[Any], compared: bool) -> Table:
-    table = _table("tensor", "type", "shape", "error", "problem") if compared else _table("tensor", "type", "shape", "problem")
-    for report in reports:
-        error = [] if not compared else ["" if report.error is None else f"{report.error:.5f}"]
-        table.add_row(report.name, report.type, "x".join(map(str, report.shape)), *error, report.problem or "")
-    return table
-
-
-def _table(*headings: str | None) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=any(headings), padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading or "", overflow="fold", no_wrap=heading in ("model", "state"))
-    return table
-
-
-def _show(item: Table | str) -> None:
-    import sys
-
-    from mflamingo_cli.commands.terminal import wants_color
-    from mflamingo_cli.render import console
-
-    console(sys.stdout, wants_color("auto", sys.stdout)).print(item, soft_wrap=isinstance(item, str))
+    options = TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
+    verify_pair(path, against, on or [], options, verbose, as_json)

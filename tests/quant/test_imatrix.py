@@ -71,6 +71,33 @@ def test_weighed_text_part_equals_llama_quantize_bit_by_bit(
     assert contents(audio) == contents(next((tmp_path / "plain").glob("mmproj-*")))  # what nothing was collected of
 
 
+def test_the_error_that_counts_becomes_smaller(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
+    """Of a matrix's results: the squared error of each column times how strongly that column is driven."""
+    checkpoint, file, _ = model
+    means = imatrix.read(file).means
+    exact, plain, weighed = (
+        reader.read(quant.convert(checkpoint, tmp_path / name, type_name, imatrix=weights)[0])
+        for name, type_name, weights in (("exact", "F32", None), ("plain", "Q3_K_M", None), ("weighed", "Q3_K_M", file))
+    )
+    for name, mean in means.items():
+        errors = [float((np.square(values(made, name) - values(exact, name)) * mean).sum()) for made in (plain, weighed)]
+        assert errors[1] < errors[0], name
+
+
+def values(file: reader.GgufFile, name: str) -> np.ndarray:
+    (_, data), = file.blocks(name, 1 << 20)  # fmt: skip
+    tensor = file.tensors[name]
+    assert tensor.storage is not None
+    return types.decode(np.frombuffer(data, np.uint8), tensor.storage).reshape(tensor.shape)
+
+
+def test_weighed_files_verify(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
+    checkpoint, file, _ = model
+    for type_name in WEIGHED:
+        quant.convert(checkpoint, tmp_path / type_name, type_name, imatrix=file)
+        assert [report.problem for report in quant.verify(tmp_path / type_name, against=checkpoint) if report.problem] == []
+
+
 def test_file_is_what_llama_imatrix_writes(model: tuple[Path, Path, dict[str, Sums]]) -> None:
     _, file, entries = model
     stored = gguf.GGUFReader(file)

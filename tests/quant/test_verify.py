@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from math import isinf
+from math import isinf, prod
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import quant
-from quant import reader
+from quant import layout, model, reader, types
+from quant.checkpoint import Checkpoint
 from quant.layout import QuantError
 
 
@@ -86,3 +88,30 @@ def test_directories_without_a_pair_are_refused(tmp_path: Path) -> None:
 
 def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
     assert next(quant.verifying(pair[0])).file == pair[0]
+
+
+def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Path) -> None:
+    text, audio = quant.convert(k_quant, tmp_path, "Q4_K_M")
+    reports = quant.verify(tmp_path, against=k_quant)
+    found = {(one.file, one.type): one for one in quant.by_type(reports)}
+    assert found.keys() == {(text, "Q4_K"), (text, "Q6_K"), (text, "F32"), (audio, "Q8_0"), (audio, "F32")}
+    for (file, type_name), one in found.items():
+        group = [report for report in reports if (report.file, report.type) == (file, type_name)]
+        assert one.n_tensors == len(group)
+        assert one.n_bytes == sum(report.n_bytes or 0 for report in group)
+        worst = max(group, key=lambda report: report.error or 0.0)
+        assert one.largest == worst.error
+        assert one.worst == (worst.name if worst.error else None)
+    weights, stored = [], []  # the error of a type is that of all its weights as one
+    checkpoint, file = Checkpoint(k_quant), reader.read(text)
+    for tensor in layout.tensors("text", model.read(k_quant).sizes):
+        if file.tensors[tensor.gguf].storage is types.Q4_K:
+            weights.append(checkpoint.weights(tensor.hf, 0, prod(tensor.shape)))
+            stored.append(types.decode(np.frombuffer(next(file.blocks(tensor.gguf, 1 << 20))[1], np.uint8), types.Q4_K))
+    difference, reference = np.concatenate(stored) - np.concatenate(weights), np.concatenate(weights)
+    expected = np.sqrt(np.square(difference, dtype=np.float64).sum() / np.square(reference, dtype=np.float64).sum())
+    assert found[text, "Q4_K"].error == pytest.approx(expected, rel=1e-9)
+
+
+def test_without_a_checkpoint_types_have_no_error(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert {(one.error, one.largest, one.worst) for one in quant.by_type(quant.verify(tmp_path))} == {(None, None, None)}

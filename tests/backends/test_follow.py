@@ -1,0 +1,145 @@
+"""Reading given answers: what a model finds likeliest along them, the same in both back ends, and what its matrices read meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quant
+from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.importance import Collector
+from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.core.chat import END_OF_TURN
+from mflamingo_cli.core.model import load
+from tests import checkpoints
+from tests.clips import audio
+
+PROMPTS = [Prompt("What is the key of this song?"), Prompt("Bright or dark?"), Prompt("Tempo?", system="Answer in one word.")]
+ANSWERS = ["a minor key at 120 BPM, warm strings", "", "bright " * 40]  # none, and more than one batch of the gguf back end
+SUM_TOLERANCE = 1e-5  # float32 sums in another order; 4e-7 measured
+EMBEDDED = Path(checkpoints.__file__).parents[1] / "mflamingo_cli" / "mini"
+MODULES = {
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+
+
+@dataclass
+class Both:
+    """One model in both back ends."""
+
+    directory: Path
+    torch: TorchBackend
+    gguf: GgufBackend
+
+
+@pytest.fixture(scope="module", params=["random", "mini"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    random = request.param == "random"
+    directory = checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", seed=5) if random else EMBEDDED / "hf"
+    pair = quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
+    torch.set_num_threads(1)
+    exact = OpenOptions(device="cpu", dtype="fp32", kv_type="f32", threads=1)
+    with GgufBackend(*pair, exact) as gguf, TorchBackend(directory, exact) as ours:
+        yield Both(directory, ours, gguf)
+
+
+def lengths(backend: TorchBackend) -> list[int]:
+    return [len(backend.tokenize(answer)) for answer in ANSWERS]
+
+
+def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
+    clip = audio(3.0)
+    mine = both.torch.follow(both.torch.encode(clip), PROMPTS, ANSWERS)
+    theirs = both.gguf.follow(both.gguf.encode(clip), PROMPTS, ANSWERS)
+    assert [choices.shape for choices in mine] == [(n + 1,) for n in lengths(both.torch)]  # every place, and the one after the last
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["torch", "gguf"])
+def test_answers_followed_together_are_followed_as_alone(name: str, both: Both) -> None:
+    backend: Backend = getattr(both, name)
+    encoded = backend.encode(audio(3.0))
+    together = backend.follow(encoded, PROMPTS, ANSWERS)
+    for prompt, answer, choices in zip(PROMPTS, ANSWERS, together, strict=True):
+        np.testing.assert_array_equal(backend.follow(encoded, [prompt], [answer])[0], choices)
+
+
+@pytest.mark.parametrize("name", ["torch", "gguf"])
+def test_a_model_would_say_its_own_answer_again(name: str) -> None:
+    """Its greedy answer, where reading the text gives the tokens that wrote it: a trained model's does."""
+    backend: Backend
+    pair = (EMBEDDED / "mini-F16.gguf", EMBEDDED / "mmproj-mini-F16.gguf")
+    options = OpenOptions(device="cpu", threads=1)
+    with GgufBackend(*pair, options) if name == "gguf" else TorchBackend(EMBEDDED / "hf", options) as backend:
+        tokenize = backend._language.tokenize if isinstance(backend, GgufBackend) else backend.tokenize
+        for clip in (audio(8.0), None):  # with a song and without
+            encoded = backend.encode(clip) if clip else None
+            answers = [done.text for done in complete(backend, encoded, PROMPTS, GenerateOptions())]
+            for answer, choices in zip(answers, backend.follow(encoded, PROMPTS, answers), strict=True):
+                assert choices.tolist() == tokenize(answer + END_OF_TURN)
+
+
+def summed_by_hooks(both: Both, prompt: Prompt, answer: str) -> tuple[dict[str, torch.Tensor], int]:
+    """The same sums from transformers' model in one pass over the whole text, by forward hooks of this test's own."""
+    model = load(both.directory)
+    sums: dict[str, torch.Tensor] = {}
+
+    def keep(name: str):
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            sums[name] = (inputs[0][0].double() ** 2).sum(0)
+
+        return hook
+
+    for layer, block in enumerate(model.model.language_model.layers):
+        for gguf_name, path in MODULES.items():
+            block.get_submodule(path).register_forward_hook(keep(f"blk.{layer}.{gguf_name}.weight"))
+    rendered = both.torch._chat.render_prompt(prompt.messages(audio=True))
+    embed = model.get_input_embeddings()
+    with torch.no_grad():
+        before, after = (embed(torch.tensor(both.torch.tokenize(text))) for text in (rendered.before, rendered.after + answer))
+        whole = torch.cat([before, both.torch.encode(audio(3.0)).payload, after])
+        model.model.language_model(inputs_embeds=whole[None], use_cache=False)
+    return sums, len(whole)
+
+
+def test_collected_sums_are_those_of_forward_hooks(both: Both) -> None:
+    encoded = both.torch.encode(audio(3.0))
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        expected, n_tokens = summed_by_hooks(both, prompt, answer)
+        collector = Collector(both.torch.network)
+        with collector:
+            both.torch.follow(encoded, [prompt], [answer])
+        assert collector.sums.keys() == expected.keys()
+        for name, sums in collector.sums.items():
+            assert sums.count == n_tokens, name
+            np.testing.assert_allclose(sums.squares, expected[name].numpy(), rtol=SUM_TOLERANCE, atol=1e-9, err_msg=name)
+
+
+def test_a_shared_song_is_collected_once(both: Both) -> None:
+    encoded = both.torch.encode(audio(3.0))
+    collector = Collector(both.torch.network)
+    with collector:
+        both.torch.follow(encoded, PROMPTS, ANSWERS)
+    rendered = [both.torch._chat.render_prompt(prompt.messages(audio=True)) for prompt in PROMPTS]
+    prefixes = {prompt.before for prompt in rendered}  # two: the third question has a system turn of its own
+    assert len(prefixes) == 2
+    n_tokens = sum(len(both.torch.tokenize(prefix)) + encoded.n_tokens for prefix in prefixes)
+    n_tokens += sum(len(both.torch.tokenize(prompt.after)) for prompt in rendered) + sum(lengths(both.torch))
+    assert collector.n_tokens == n_tokens
+
+
+def test_nothing_is_collected_outside(both: Both) -> None:
+    encoded = both.torch.encode(audio(3.0))
+    collector = Collector(both.torch.network)
+    with collector:
+        pass
+    both.torch.follow(encoded, PROMPTS, ANSWERS)
+    assert collector.n_tokens == 0
