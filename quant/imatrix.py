@@ -116,6 +116,8 @@ def _checked(found: Imatrix) -> Imatrix:
     for name, mean in found.means.items():
         if not np.isfinite(mean).all() or (mean < 0).any():
             raise QuantError(f"{found.path}: {name} holds values that no squares add up to; collect it again")
+        if not mean.any():
+            raise QuantError(f"{found.path}: nothing ever reached {name}, and it would be stored as zeros; collect it again")
     return found
 
 

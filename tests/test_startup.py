@@ -42,6 +42,7 @@ print("MODULES", code, *sorted({{name.partition(".")[0] for name in sys.modules}
         "--version",
         "analyze -h",
         "models convert -h",
+        "models imatrix -h",
         "models list",
         "models pull -h",
         "models rm nobody/nothing",

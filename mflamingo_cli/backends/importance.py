@@ -12,7 +12,10 @@ from quant.imatrix import WEIGHED, Sums
 
 
 class Collector:
-    """Sums squared inputs of the language model's matrices wherever they are used inside `with`; by GGUF name."""
+    """Sums squared inputs of the language model's matrices wherever they are used inside `with`; by GGUF name.
+
+    What was added inside a `with` that ends in an error is forgotten.
+    """
 
     def __init__(self, model: Any) -> None:
         modules = {layout.canonical(f"{name}.weight"): module for name, module in model.named_modules()}
@@ -20,6 +23,7 @@ class Collector:
         layers = range(model.config.get_text_config().num_hidden_layers)
         self._modules = {rule.gguf.format(layer): modules[rule.hf.format(layer)] for layer in layers for rule in rules}
         self.sums = {name: Sums(np.zeros(module.in_features), 0) for name, module in self._modules.items()}
+        self._kept = self.sums
         self._hooks: list[Any] = []
 
     @property
@@ -28,6 +32,7 @@ class Collector:
         return max(sums.count for sums in self.sums.values())
 
     def __enter__(self) -> Collector:
+        self._kept = dict(self.sums)
         self._hooks = [module.register_forward_pre_hook(self._add(name)) for name, module in self._modules.items()]
         return self
 
@@ -42,3 +47,5 @@ class Collector:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for hook in self._hooks:
             hook.remove()
+        if error is not None:
+            self.sums = self._kept

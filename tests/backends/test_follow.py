@@ -17,6 +17,7 @@ from mflamingo_cli.backends.importance import Collector
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_OF_TURN
 from mflamingo_cli.core.model import load
+from mflamingo_cli.errors import UsageError
 from tests import checkpoints
 from tests.clips import audio
 
@@ -143,3 +144,20 @@ def test_nothing_is_collected_outside(both: Both) -> None:
         pass
     both.torch.follow(encoded, PROMPTS, ANSWERS)
     assert collector.n_tokens == 0
+
+
+def test_a_song_that_fails_midway_leaves_nothing(both: Both) -> None:
+    encoded = both.torch.encode(audio(3.0))
+    collector = Collector(both.torch.network)
+    with collector:
+        both.torch.follow(encoded, PROMPTS[:1], ANSWERS[:1])
+    kept = {name: sums.squares.copy() for name, sums in collector.sums.items()}
+
+    def fail() -> None:
+        with collector:
+            both.torch.follow(encoded, PROMPTS, ANSWERS)
+            raise UsageError("no memory")
+
+    with pytest.raises(UsageError):
+        fail()
+    assert {name: sums.squares.tolist() for name, sums in collector.sums.items()} == {name: kept[name].tolist() for name in kept}

@@ -187,6 +187,13 @@ def test_values_that_are_no_squares_are_refused(bad: float, model: tuple[Path, P
     refused(checkpoint, tmp_path / "bad.gguf", rf"{name} holds values", tmp_path / "out")
 
 
+def test_a_matrix_that_nothing_reached_is_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
+    checkpoint, _, entries = model
+    name = "blk.1.ffn_up.weight"
+    imatrix.write(tmp_path / "zero.gguf", entries | {name: Sums(0 * entries[name].squares, 5)}, [])
+    refused(checkpoint, tmp_path / "zero.gguf", f"nothing ever reached {name}", tmp_path / "out")
+
+
 def test_files_that_are_no_importance_matrix_are_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, file, _ = model
     text, _ = quant.convert(checkpoint, tmp_path / "pair", "F16")
