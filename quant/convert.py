@@ -90,7 +90,7 @@ def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imat
     `type` is one of `quant.TYPES`; the audio part takes the same, but never below Q8_0 unless `audio_type` says so.
     `imatrix` is an importance matrix of the language model. Raises QuantError. To show progress or the sizes beforehand use `plan`.
     """
-    made = plan(src, out, type, audio_type, imatrix)
+    made = plan(src, out, type, audio_type, imatrix=imatrix)
     for _ in made.run():
         pass
     return made.paths

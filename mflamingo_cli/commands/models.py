@@ -312,7 +312,7 @@ def convert(
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
     voice = Voice(progress="none" if quiet else "auto", quiet=quiet)
-    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix), voice):
+    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix=imatrix), voice):
         print(path)
 
 
@@ -320,7 +320,7 @@ def _plan(directory: Path, output: Path, type_name: str, audio_type: str | None 
     from quant import plan
 
     try:
-        return plan(directory, output, type_name, audio_type, imatrix)
+        return plan(directory, output, type_name, audio_type, imatrix=imatrix)
     except QuantError as error:
         raise MFlamingoError(str(error)) from error
 
