@@ -1,4 +1,4 @@
-"""Weights of a checkpoint directory: which file holds what, and blocks of rows as float32.
+"""Weights of a checkpoint directory: which file holds what, and blocks of rows as float32, FP8 with its scales.
 
 Only headers are kept; offsets and sizes are bytes. Format: https://github.com/huggingface/safetensors
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from quant import fp8
 from quant.layout import IGNORED_SUFFIXES, QuantError, canonical, some
 
 SINGLE = "model.safetensors"
@@ -52,6 +53,7 @@ DTYPES: Mapping[str, tuple[int, Callable[[bytes], Floats]]] = {
     "F32": (4, _from_f32),
     "F16": (2, _from_f16),
     "BF16": (2, _from_bf16),
+    fp8.DTYPE: (1, fp8.from_f8),
 }
 
 
@@ -72,12 +74,40 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.scheme = fp8.read(directory, read_json(directory / "config.json", required=False))
         self.entries: dict[str, Entry] = {}
         for entry in _entries(directory):
             if entry.name in self.entries:
                 raise QuantError(f"{entry.file}: {entry.name} is there twice, under an old and a new name")
             self.entries[entry.name] = entry
+        self._scales = self._take_scales()
         self._files: dict[Path, BinaryIO] = {}
+
+    def _take_scales(self) -> dict[str, Entry]:
+        """Move the scales of FP8 weights out of `entries`: weight -> its scales. Raises QuantError where the two do not fit."""
+        scales = {}
+        for weight in [entry for entry in self.entries.values() if entry.dtype == fp8.DTYPE]:
+            if self.scheme is None:
+                raise QuantError(f"{self.directory}: {weight.name} is FP8, but config.json has no quantization_config that says how")
+            names = [weight.name + suffix for suffix in fp8.SCALES]
+            name = next((name for name in names if name in self.entries), None)
+            if name is None:
+                raise QuantError(f"{weight.file}: {weight.name} is FP8, but {names[0]} or {names[1]} is missing; download it again")
+            scales[weight.name] = self.entries.pop(name)
+            self._check_scale(self.scheme, weight, scales[weight.name])
+        if self.scheme is not None:
+            self.entries = {name: entry for name, entry in self.entries.items() if not name.endswith(fp8.UNUSED_SCALES)}
+        return scales
+
+    def _check_scale(self, scheme: fp8.Scheme, weight: Entry, scale: Entry) -> None:
+        if len(weight.shape) != 2:
+            raise QuantError(f"{weight.file}: {weight.name} is FP8 and no matrix, but of shape {list(weight.shape)}")
+        grid = scheme.grid(weight.shape)
+        if scale.shape != grid and (scale.shape != grid[:1] or grid[1] > 1):  # a column may be stored as a vector
+            raise QuantError(
+                f"{scale.file}: {scale.name} has shape {list(scale.shape)}, but config.json says {scheme}, "
+                f"which makes {list(grid)} of {list(weight.shape)}"
+            )
 
     def blocks(self, name: str, n_weights: int) -> Iterator[Floats]:
         """Read a tensor in blocks of whole rows, about `n_weights` each: (rows, row) float32; the last dimension is the row."""
@@ -89,7 +119,22 @@ class Checkpoint:
 
     def weights(self, name: str, first: int, count: int) -> Floats:
         """Read weights by their place in the flattened tensor: (count,) float32."""
-        entry = self.entries[name]
+        values = self._read(self.entries[name], first, count)
+        return self._scaled(name, first, values) if name in self._scales else values
+
+    def _scaled(self, name: str, first: int, values: Floats) -> Floats:
+        """Whole rows of an FP8 matrix with their scales, of which only those are read that are needed."""
+        import numpy as np
+
+        assert self.scheme is not None
+        shape = self.entries[name].shape
+        _, across = self.scheme.grid(shape)
+        rows = np.arange(first // shape[1], (first + values.size) // shape[1]) // (self.scheme.rows or shape[0])
+        assert first % shape[1] == values.size % shape[1] == 0
+        scales = self._read(self._scales[name], int(rows[0]) * across, int(rows[-1] - rows[0] + 1) * across).reshape(-1, across)
+        return fp8.scale(values.reshape(-1, shape[1]), scales[rows - rows[0]], self.scheme.columns).ravel()
+
+    def _read(self, entry: Entry, first: int, count: int) -> Floats:
         size, convert = DTYPES[entry.dtype]
         file = self._open(entry.file)
         file.seek(entry.offset + first * size)

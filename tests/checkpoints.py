@@ -1,22 +1,31 @@
 """Random-weight checkpoints in the layouts of the real ones, small enough to run in tests.
 
-`write(directory, kind, size)` makes what `from_pretrained` and `quant.convert` read: weights, configs, tokenizer, chat template.
+`write(directory, kind, size)` makes what `from_pretrained` and `quant.convert` read: weights, configs, tokenizer, chat template;
+`write_fp8` and `publish` bring it into the other layouts that are found on the hub.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
+    FineGrainedFP8Config,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
 )
+from transformers.integrations.finegrained_fp8 import Fp8Quantize
+
+from quant.layout import CANONICAL_PREFIXES
 
 # Qwen2's pre-tokenizer: words, single digits, punctuation, white space
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -156,3 +165,109 @@ def _write_json(directory: Path, kind: str, size: Size, max_audio_len: int | Non
 
 def _special_id(directory: Path, name: str) -> int:
     return Tokenizer.from_file(str(directory / "tokenizer.json")).token_to_id(name)
+
+
+KEPT = ["language_model.lm_head", "audio_tower", "multi_modal_projector"]  # not in FP8, as transformers' FineGrainedFP8Config names them
+FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
+
+
+def _scheme(strategy: str, block: list[int] | None = None, *, dynamic: bool = True) -> dict[str, Any]:
+    """A quantization_config as llm-compressor's FP8_DYNAMIC, FP8_BLOCK and FP8 leave it."""
+    number = {"num_bits": 8, "type": "float", "symmetric": True, "group_size": None, "actorder": None, "observer_kwargs": {}}
+    weights = number | {"strategy": strategy, "block_structure": block, "dynamic": False, "observer": "minmax"}
+    inputs = number | {"strategy": "token" if dynamic else "tensor", "block_structure": None, "dynamic": dynamic, "observer": None}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    return {
+        "config_groups": {"group_0": group}, "format": "float-quantized", "quant_method": "compressed-tensors", "kv_cache_scheme": None,
+        "global_compression_ratio": None, "ignore": ["lm_head", "re:.*audio_tower.*", "re:.*multi_modal_projector.*"],
+        "quantization_status": "compressed", "sparsity_config": {}, "transform_config": {}, "version": "0.13.0",
+    }  # fmt: skip
+
+
+def _fine_grained(block: tuple[int, int] | None, scheme: str = "dynamic") -> dict[str, Any]:
+    config = FineGrainedFP8Config(activation_scheme=scheme, weight_block_size=block, modules_to_not_convert=KEPT)
+    return {**config.to_dict(), "quant_method": "fp8"}
+
+
+# Layouts of FP8 checkpoints: quantization_config, then rows and columns that share a scale (0: all of them)
+FP8_LAYOUTS: dict[str, tuple[dict[str, Any], int, int]] = {
+    "fine-grained": (_fine_grained((32, 16)), 32, 16),
+    "fine-grained-static": (_fine_grained(None, "static"), 0, 0),
+    "channel": (_scheme("channel"), 1, 0),
+    "tensor": (_scheme("tensor", dynamic=False), 0, 0),
+    "block": (_scheme("block", [48, 40]), 48, 40),  # which divides no matrix here
+}
+
+
+def write_fp8(source: Path, directory: Path, layout: str) -> tuple[Path, Path]:
+    """Write `source` with the language model's linear layers in FP8, the rest in BF16, and the same dequantised to BF16."""
+    settings, rows, columns = FP8_LAYOUTS[layout]
+    quantized, twin = (Path(shutil.copytree(source, directory / name / source.name)) for name in (layout, "twin"))
+    weights = {name: weight.bfloat16() for name, weight in load_file(source / "model.safetensors").items()}
+    stored, dense = dict(weights), dict(weights)
+    for name in [name for name in weights if ".layers." in name and name.startswith("language_model") and name.endswith("proj.weight")]:
+        codes, scale = _quantize(weights[name], settings["quant_method"], rows, columns)
+        dense[name] = (codes.float() * _spread(scale.float(), rows, columns, codes.shape)).bfloat16()
+        layer = name.removesuffix(".weight")
+        stored |= {name: codes, f"{layer}.weight_scale" + ("_inv" if settings["quant_method"] == "fp8" else ""): scale}
+        if layout == "fine-grained-static":
+            stored |= {f"{layer}.activation_scale": torch.tensor(0.5), f"{layer}.weight_scale_inv": scale.reshape(())}
+        if layout == "tensor":
+            stored |= {f"{layer}.input_scale": torch.tensor([0.5]).bfloat16(), f"{layer}.weight_scale": scale.reshape(1)}
+    for place, tensors in ((quantized, stored), (twin, dense)):
+        save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
+    edit_json(quantized / "config.json", quantization_config=settings, dtype="bfloat16")
+    return quantized, twin
+
+
+def _quantize(weight: torch.Tensor, method: str, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes and scales (blocks down, blocks across): by transformers' own operation, or as compressed-tensors does it."""
+    if method == "fp8":
+        config = FineGrainedFP8Config(weight_block_size=(rows, columns) if rows else None)
+        made = Fp8Quantize(SimpleNamespace(quantization_config=config)).convert({"a.weight": weight})
+        return made["a.weight"], made["a.weight_scale_inv"]
+    height, width = rows or weight.shape[0], columns or weight.shape[1]
+    blocks = [[block.abs().max() for block in band.split(width, 1)] for band in weight.float().split(height)]
+    scale = (torch.tensor(blocks) / FP8_MAX).bfloat16()
+    scaled = weight / _spread(scale, rows, columns, weight.shape)  # in BF16
+    return scaled.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale
+
+
+def _spread(scale: torch.Tensor, rows: int, columns: int, shape: torch.Size) -> torch.Tensor:
+    """A scale for every weight."""
+    tall = scale.repeat_interleave(rows or shape[0], 0)[: shape[0]]
+    return tall.repeat_interleave(columns or shape[1], 1)[:, : shape[1]]
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    """Set fields of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
+def shard(directory: Path, n_shards: int = 3) -> None:
+    """Split the single file into shards with an index, dealt out like cards."""
+    weights = sorted(load_file(directory / "model.safetensors").items())
+    write_shards(directory, [dict(weights[number::n_shards]) for number in range(n_shards)])
+    (directory / "model.safetensors").unlink()
+
+
+def write_shards(directory: Path, parts: list[dict[str, torch.Tensor]]) -> None:
+    """Write shards and their index."""
+    index = {}
+    for number, part in enumerate(parts, 1):
+        name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        save_file(part, directory / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, name)
+    size = sum(weight.nbytes for part in parts for weight in part.values())
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}))
+
+
+def rename(directory: Path) -> None:
+    """Give the tensors the names that they have in memory of transformers 5."""
+    weights = load_file(directory / "model.safetensors")
+    new = {}
+    for name, weight in weights.items():
+        modern, hub = next(pair for pair in CANONICAL_PREFIXES if name.startswith(pair[1]))
+        new[modern + name.removeprefix(hub)] = weight
+    assert len(new) == len(weights)
+    save_file(new, directory / "model.safetensors", metadata={"format": "pt"})
