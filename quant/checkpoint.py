@@ -205,7 +205,7 @@ def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_si
     except (KeyError, TypeError, ValueError) as error:
         raise QuantError(f"{path}: the entry of {name} is damaged; download it again") from error
     if dtype not in DTYPES:
-        raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be converted")
+        raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be read")
     if start + end > file_size:
         raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
     if n_weights * DTYPES[dtype][0] != n_bytes:

@@ -126,10 +126,10 @@ def read(directory: Path) -> Model:
     architecture = str(config.get("model_type", ""))
     if architecture not in HAS_ROTE:
         raise QuantError(f"{directory}: model_type {architecture!r} is not Music Flamingo; expected one of {', '.join(sorted(HAS_ROTE))}")
+    sizes = read_sizes(directory, config)
     _check_fixed(directory, config)
     name, revision = layout.hub_identity(directory) or (directory.resolve().name, None)
     card = {"name": name, "revision": revision} | read_json(directory / "mflamingo.json", required=False)
-    sizes = _sizes(directory, config)
     has_rote = HAS_ROTE[architecture]
     text = config["text_config"]
     return Model(
@@ -150,7 +150,11 @@ def read(directory: Path) -> Model:
     )
 
 
-def _sizes(directory: Path, config: Mapping[str, Any]) -> dict[str, int]:
+def read_sizes(directory: Path, config: Mapping[str, Any]) -> dict[str, int]:
+    """What the shapes of `layout` name, from the content of config.json."""
+    for part in ("audio_config", "text_config"):
+        if not isinstance(config.get(part), dict):
+            raise QuantError(f"{directory}: config.json lacks {part}")
     sizes = {name: _number(config["audio_config"], *field) for name, field in AUDIO_FIELDS.items()}
     sizes |= {name: _number(config["text_config"], *field) for name, field in TEXT_FIELDS.items()}
     d_text, n_heads, head_dim = sizes["d_text"], sizes["n_heads"], config["text_config"].get("head_dim")
@@ -164,9 +168,6 @@ def _number(config: Mapping[str, Any], names: tuple[str, ...], default: int) -> 
 
 
 def _check_fixed(directory: Path, config: Mapping[str, Any]) -> None:
-    for part in ("audio_config", "text_config"):
-        if not isinstance(config.get(part), dict):
-            raise QuantError(f"{directory}: config.json lacks {part}")
     for place, name, value in FIXED:
         found = (config[place] if place else config).get(name, value)
         if found != value:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, RenderedPrompt, gr
 from mflamingo_cli.core.features import checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.core.model import encode_windows, load
+from mflamingo_cli.core.model import encode_windows, load, open_weights
 from mflamingo_cli.errors import ModelError
+from quant.checkpoint import Checkpoint
 from quant.layout import hub_identity
 
 WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FP32_BYTES = 4  # of a weight
 
 
 class TorchBackend:
@@ -39,7 +42,10 @@ class TorchBackend:
         torch.set_num_threads(threads)
         weights = stamp(path for path in directory.iterdir() if path.is_file())  # before they are read
         device, why_device = choose_device(options.device)
-        dtype, why_dtype = choose_dtype(options.dtype, device, directory)
+        checkpoint = open_weights(directory)
+        dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint)
+        if checkpoint.scheme:
+            why_dtype += f"; dequantised from {checkpoint.scheme}"
         geometry = Geometry.from_directory(directory)
         self._model = load(directory, dtype=DTYPES[dtype], device=device)
         self._mel = LogMel(geometry.mel)
@@ -255,7 +261,7 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
     return device, f"{wanted}: asked for"
 
 
-def choose_dtype(wanted: str, device: torch.device, directory: Path) -> tuple[str, str]:
+def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint) -> tuple[str, str]:
     """Name of the dtype to compute in and why."""
     if wanted != "auto":
         return wanted, f"{wanted}: asked for"
@@ -264,9 +270,9 @@ def choose_dtype(wanted: str, device: torch.device, directory: Path) -> tuple[st
         return ("bf16", f"bf16: SM {major}{minor}") if major >= 8 else ("fp16", f"fp16: SM {major}{minor} has no bf16")
     if device.type == "mps":
         return "fp16", "fp16: MPS"
-    n_bytes = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    n_bytes = FP32_BYTES * sum(prod(entry.shape) for entry in checkpoint.entries.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    if memory and 2 * n_bytes > memory / 2:
+    if memory and n_bytes > memory / 2:
         return "bf16", "bf16: fp32 weights would take more than half of the memory"
     return "fp32", "fp32: CPU"
 

@@ -5,7 +5,9 @@ This is the only definition of the network; the GGUF back end is converted from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +25,10 @@ from transformers.utils import logging as transformers_logging
 
 from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, read_json
 from mflamingo_cli.errors import ModelError
+from quant.checkpoint import Checkpoint
+from quant.convert import check_tensors, is_tied
+from quant.layout import IGNORED_SUFFIXES, PARTS, QuantError, some, tensors
+from quant.model import read_sizes
 
 Model: TypeAlias = Any  # one of CLASSES; transformers' attributes are not typed
 
@@ -30,6 +36,7 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, con
     "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
     "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
 }
+BLOCK_WEIGHTS = 1 << 22  # of FP8 dequantised at once
 
 
 class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
@@ -50,18 +57,69 @@ def build(config: Mapping[str, Any]) -> Model:
 
 
 def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Model:
-    """Load a checkpoint directory for inference. Raises ModelError that names a missing file or the tensors that do not fit."""
+    """Load a checkpoint directory for inference; FP8 weights are dequantised.
+
+    Raises ModelError that names a missing file or the tensors that do not fit.
+    """
     model_class, _ = _classes(read_json(directory / "config.json"))
-    transformers_logging.disable_progress_bar()
     try:
-        model, report = model_class.from_pretrained(directory, dtype=dtype, output_loading_info=True, local_files_only=True)
+        with open_weights(directory) as weights, _quiet():
+            source = {"pretrained_model_name_or_path": directory} if weights.scheme is None else _dequantized(weights, dtype)
+            model, report = model_class.from_pretrained(**source, dtype=dtype, output_loading_info=True, local_files_only=True)
+    except QuantError as error:
+        raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[kind]}
-    if wrong:
-        kind, names = next(iter(wrong.items()))
-        raise ModelError(f"{directory}: {kind.replace('_keys', '')} tensors: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+    for kind in ("missing", "unexpected"):  # of what the tables do not know of
+        if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
+            raise ModelError(f"{directory}: {kind} tensors: {some(names)}")
     return _protect(model).to(device).eval()
+
+
+def open_weights(directory: Path) -> Checkpoint:
+    """The weights of a checkpoint directory, which have the names and shapes that its config.json asks for.
+
+    Raises ModelError that names the tensors that do not fit.
+    """
+    config = read_json(directory / "config.json")
+    _classes(config)
+    try:
+        weights, sizes = Checkpoint(directory), read_sizes(directory, config)
+        tied = is_tied(weights, config)
+        check_tensors(weights, [tensor for part in PARTS for tensor in tensors(part, sizes, tied=tied)])
+    except QuantError as error:
+        raise ModelError(str(error)) from error
+    return weights
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress and its table of tensors, which says in ten lines what the error says in one."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _dequantized(weights: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` takes instead of a directory: the weights of an FP8 checkpoint in `dtype`, and its config without FP8.
+
+    transformers would need accelerate, compressed-tensors or kernels from the hub for it, and on GPUs without FP8 it does the same.
+    """
+    config = read_json(weights.directory / "config.json")
+    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    plain["text_config"] = {name: value for name, value in config["text_config"].items() if name != "quantization_config"}
+    state = {}
+    for name, entry in weights.entries.items():
+        flat, first = torch.empty(prod(entry.shape), dtype=dtype), 0
+        for rows in weights.blocks(name, BLOCK_WEIGHTS):
+            flat[first : first + rows.size] = torch.from_numpy(rows).ravel()
+            first += rows.size
+        state[name] = flat.reshape(entry.shape)
+    return {"pretrained_model_name_or_path": None, "config": _classes(config)[1](**plain), "state_dict": state}
 
 
 def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from mflamingo_cli.backends import generation
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet
+from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype
+from mflamingo_cli.core.model import open_weights
 from mflamingo_cli.errors import ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -52,3 +56,41 @@ def test_every_byte_has_its_character() -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
     assert set(byte_alphabet()) == set(ByteLevel.alphabet())
+
+
+@pytest.mark.parametrize("layout", checkpoints.FP8_LAYOUTS)
+def test_fp8_answers_as_its_dequantised_twin(layout: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits: list[np.ndarray] = []
+    pick = generation.Sampler.pick
+
+    def recording_pick(self: generation.Sampler, row: np.ndarray) -> int:
+        logits.append(row)
+        return pick(self, row)
+
+    monkeypatch.setattr(generation.Sampler, "pick", recording_pick)
+    for directory in checkpoints.write_fp8(checkpoint, tmp_path, layout):
+        with TorchBackend(directory, OpenOptions(device="cpu", threads=1)) as backend:
+            assert ("dequantised from FP8 (E4M3) with a scale per" in backend.info.reason) == (directory.parent.name == layout)
+            complete(backend, backend.encode(audio(3.0)), [Prompt("Key?")], GenerateOptions(max_new_tokens=4))
+    quantized, twin = np.array_split(np.array(logits), 2)
+    np.testing.assert_array_equal(quantized, twin)
+
+
+def test_fp8_without_its_scale_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    directory, _ = checkpoints.write_fp8(checkpoint, tmp_path, "channel")
+    weights = load_file(directory / "model.safetensors")
+    del weights["language_model.model.layers.1.mlp.down_proj.weight_scale"]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.down_proj\.weight is FP8, but \S+ or \S+ is missing") as caught:
+        TorchBackend(directory, OpenOptions(device="cpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_is_reckoned_from_weights_not_from_files(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized, twin = checkpoints.write_fp8(checkpoint, tmp_path, "channel")
+    checkpoints.write_shards(twin, [load_file(twin / "model.safetensors")])  # a second copy, which counts for nothing
+    n_weights = sum(weight.numel() for weight in load_file(twin / "model.safetensors").values())
+    for directory in (quantized, twin):
+        for memory, expected in ((8 * n_weights, "fp32"), (8 * n_weights - 8, "bf16")):
+            monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.get)
+            assert choose_dtype("auto", torch.device("cpu"), open_weights(directory))[0] == expected

@@ -72,7 +72,7 @@ def test_a_missing_tensor_is_named(checkpoint: Path, tmp_path: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors.pop("multi_modal_projector.linear_1.bias")
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"missing tensors: .*multi_modal_projector\.linear_1\.bias"):
+    with pytest.raises(ModelError, match=r"the checkpoint lacks multi_modal_projector\.linear_1\.bias"):
         load(directory)
 
 
@@ -81,7 +81,7 @@ def test_a_truncated_file_is_one_sentence(checkpoint: Path, tmp_path: Path) -> N
     shutil.copytree(checkpoint, directory)
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="not a safetensors file, or cut short"):
         load(directory)
 
 
