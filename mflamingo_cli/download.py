@@ -38,7 +38,7 @@ SETTINGS = re.compile(  # what transformers, the GGUF conversion and our own bac
 )
 TERMS = re.compile(r"(licen[sc]e|notice)([._-].*)?", re.IGNORECASE)  # whoever has the weights should have their terms
 SPARE = 1.1  # of a GGUF's size as its main type tells it: a few matrices take more bits
-ORIGINAL_BITS = 16  # of a weight in the published checkpoints
+ORIGINAL_BITS = 16  # of a weight in the published checkpoints, all but the FP8 one
 
 Tell = Callable[[str], None]
 
@@ -63,6 +63,7 @@ class Plan:
     bases: tuple[str, ...]  # models that this one was made from, by its card
     files: tuple[File, ...]  # weights last: when they are there, all is
     convert_to: str | None  # type of the GGUF pair to be made
+    n_weights: int | None  # in all safetensors files, where the hub says
 
     @property
     def n_bytes(self) -> int:
@@ -123,6 +124,7 @@ def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) 
         (bases,) if isinstance(bases, str) else tuple(map(str, bases)),
         files,
         convert_to,
+        info.safetensors.total if info.safetensors else None,
     )
 
 
@@ -187,8 +189,9 @@ def check_space(plan: Plan, output: Path) -> None:
     if plan.convert_to:
         base = mix(plan.convert_to).base
         bits = 8 * base.block_bytes / base.block
-        weights = sum(file.n_bytes for file in plan.files if file.name.endswith(".safetensors"))
-        needs[output] = needs.get(output, 0) + round(weights * bits / ORIGINAL_BITS * SPARE)
+        stored = sum(file.n_bytes for file in plan.files if file.name.endswith(".safetensors"))
+        n_weights = plan.n_weights or stored * 8 / ORIGINAL_BITS
+        needs[output] = needs.get(output, 0) + round(n_weights * bits / 8 * SPARE)
     devices: dict[int, tuple[Path, int]] = {}
     for path, wanted in needs.items():
         place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())

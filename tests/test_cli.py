@@ -481,6 +481,24 @@ def test_models_info_reads_headers(tiny_model):
     assert (done.returncode, facts["abilities"], len(facts["files"])) == (0, "all", 2)
 
 
+def test_models_info_says_how_weights_are_quantised(tiny_model, tmp_path):
+    pytest.importorskip("torch")
+    from tests import checkpoints
+
+    for layout, words in {
+        "fine-grained": "FP8 (E4M3) with a scale per 32 x 16 block (quant_method fp8)",
+        "channel": "FP8 (E4M3) with a scale per row (quant_method compressed-tensors)",
+    }.items():
+        directory, twin = checkpoints.write_fp8(tiny_model.parent / "tiny", tmp_path / layout, layout)
+        quantized, dense = (json.loads(run("models", "info", path, "--json").stdout) for path in (directory, twin))
+        assert (dense["checkpoint"], quantized["parameters"]) == ("100 % BF16", dense["parameters"])
+        assert words in quantized["checkpoint"]
+    (directory / "config.json").write_text((directory / "config.json").read_text().replace("compressed-tensors", "awq"))
+    done = run("models", "info", directory)
+    assert done.returncode == 69
+    assert b"quantised by 'awq', which cannot be read" in done.stderr
+
+
 def test_models_convert_and_verify(tiny_model, tmp_path):
     source = tiny_model.parent / "tiny"
     made = run("models", "convert", source, "-o", tmp_path, "--type", "Q8_0")

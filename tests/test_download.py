@@ -274,6 +274,15 @@ def set_too_large(hub: Hub) -> None:
     hub.repos[NAME].sizes = {"model.safetensors": 10**16}
 
 
+def set_many_fp8_weights(hub: Hub) -> None:
+    """As the hub tells it of an FP8 checkpoint: more weights than half of its bytes."""
+    hub.repos[NAME].info |= {"safetensors": {"parameters": {"F8_E4M3": 10**16 - 5, "BF16": 5}, "total": 10**16}}
+
+
+def set_packed_weights(hub: Hub) -> None:
+    hub.repos[NAME].info |= {"safetensors": {"parameters": {"I32": 10**6, "BF16": 5}, "total": 10**6 + 5}}
+
+
 def set_other_model(hub: Hub) -> None:
     hub.repos[NAME].info = {"config": {"model_type": "llama"}}
 
@@ -288,6 +297,8 @@ REFUSALS = {
     "missing": (lambda hub: hub.repos.clear(), (), 69, "is not on the hub, or it is private"),
     "no such revision": (lambda hub: None, ("--revision", "v9"), 69, "has no revision 'v9'"),
     "no space": (set_too_large, (), 69, "10000000.0 GB are needed but only"),
+    "no space for FP8 converted": (set_many_fp8_weights, ("--quantize", "Q8_0"), 69, "11687500.0 GB are needed but only"),
+    "weights that cannot be read": (set_packed_weights, ("--quantize", "Q8_0"), 69, "its weights are I32, which cannot be converted"),
     "another model": (set_other_model, (), 69, "is not Music Flamingo but 'llama'"),
     "no weights": (set_no_weights, (), 69, "holds neither"),
     "an unknown type": (lambda hub: None, ("--quantize", "Q99"), 2, "choose one of"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -16,7 +17,7 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.options import HELP_OPTIONS, Dtype, parse_time
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
-from quant import TYPES, QuantError
+from quant import TYPES, QuantError, fp8
 from quant.layout import hub_identity
 
 if TYPE_CHECKING:
@@ -269,10 +270,22 @@ def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
 
 
 def _directory_facts(directory: Path) -> dict[str, Any]:
+    from math import prod
+
     from mflamingo_cli.core.geometry import Geometry, read_json
+    from quant.checkpoint import Checkpoint
 
     own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
-    return _common(Geometry.from_directory(directory), own)
+    facts = _common(Geometry.from_directory(directory), own)
+    if not any(directory.glob("*.safetensors")):
+        return facts
+    checkpoint = Checkpoint(directory)
+    stored: Counter[str] = Counter()
+    for entry in checkpoint.entries.values():
+        stored[entry.dtype] += prod(entry.shape)
+    names = {fp8.DTYPE: f"{checkpoint.scheme} (quant_method {checkpoint.scheme.method})"} if checkpoint.scheme else {}
+    formats = [f"{100 * count / stored.total():.0f} % {names.get(dtype, dtype)}" for dtype, count in stored.most_common()]
+    return facts | {"parameters": stored.total(), "checkpoint": ", ".join(formats)}
 
 
 def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
