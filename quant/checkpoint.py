@@ -171,11 +171,14 @@ def _entries(directory: Path) -> Iterator[Entry]:
         path = directory / shard
         if not path.is_file():
             raise QuantError(f"{directory}: shard {shard} is missing; download the checkpoint again")
-        found = {entry.name: entry for entry in _read_header(path)}
+        found = _read_header(path)
+        names = {entry.name for entry in found}
         listed = {canonical(name) for name, home in index.items() if home == shard and not name.endswith(IGNORED_SUFFIXES)}
-        if listed - found.keys():
-            raise QuantError(f"{path}: lacks {some(listed - found.keys())}, which the index says it holds")
-        yield from (entry for name, entry in found.items() if name in listed)
+        if listed - names:
+            raise QuantError(f"{path}: lacks {some(listed - names)}, which the index says it holds")
+        if names - listed:
+            raise QuantError(f"{path}: holds {some(names - listed)}, which the index does not say")
+        yield from found
 
 
 def _read_header(path: Path) -> list[Entry]:

@@ -121,8 +121,8 @@ def read(directory: Path) -> Model:
         raise QuantError(f"{directory}: no such directory; give the directory of a checkpoint, the one that holds config.json")
     config = read_json(directory / "config.json")
     processor = read_json(directory / "processor_config.json", required=False)
-    if not processor:  # older layout
-        processor = {"feature_extractor": read_json(directory / "preprocessor_config.json")}
+    if "feature_extractor" not in processor:  # older layout
+        processor |= {"feature_extractor": read_json(directory / "preprocessor_config.json", required=not processor)}
     architecture = str(config.get("model_type", ""))
     if architecture not in HAS_ROTE:
         raise QuantError(f"{directory}: model_type {architecture!r} is not Music Flamingo; expected one of {', '.join(sorted(HAS_ROTE))}")
@@ -184,7 +184,7 @@ def _rope_theta(directory: Path, text: Mapping[str, Any]) -> float:
 
 
 def _mel(directory: Path, processor: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
-    extractor = processor.get("feature_extractor", processor)
+    extractor = processor["feature_extractor"]
     mel = {name: int(extractor.get(field, default)) for name, (field, default) in MEL_FIELDS.items()}
     if mel["n_mels"] != sizes["n_mels"]:
         raise QuantError(f"{directory}: the front end makes {mel['n_mels']} mel bands but the encoder takes {sizes['n_mels']}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gguf
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -242,6 +243,74 @@ def _spread(scale: torch.Tensor, rows: int, columns: int, shape: torch.Size) -> 
 def edit_json(path: Path, **fields: object) -> None:
     """Set fields of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
+# What the published checkpoints differ in: class, tokenizer class, generation settings (greedy; the preview samples), number of shards
+PUBLISHED: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "2601": ("musicflamingo", "Qwen2Tokenizer", {"max_new_tokens": 2048}, 4),
+    "think": ("musicflamingo", "TokenizersBackend", {"max_new_tokens": 2048}, 4),
+    "preview": (
+        "audioflamingo3",
+        "Qwen2TokenizerFast",
+        {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05},
+        4,
+    ),
+}
+
+
+def publish(directory: Path, layout: str, *, seed: int = 0) -> Path:
+    """Write a small checkpoint as one of NVIDIA's lies on the hub: BF16 in shards and an index, that one's JSON files."""
+    kind, tokenizer_class, generation, n_shards = PUBLISHED[layout]
+    write(directory, kind, seed=seed)
+    weights = {name: weight.bfloat16() for name, weight in load_file(directory / "model.safetensors").items()}
+    (directory / "model.safetensors").unlink()
+    order = sorted(weights, key=lambda name: (name.startswith("language_model"), name))  # as in NVIDIA's index: the audio part first
+    step = -(-len(order) // n_shards)
+    write_shards(directory, [{name: weights[name] for name in order[first : first + step]} for first in range(0, len(order), step)])
+    ends = [_special_id(directory, "<|im_end|>"), _special_id(directory, "<|endoftext|>")]
+    (directory / "generation_config.json").write_text(json.dumps(generation | {"eos_token_id": ends, "pad_token_id": ends[1]}))
+    edit_json(directory / "config.json", dtype="bfloat16")
+    edit_json(directory / "tokenizer_config.json", tokenizer_class=tokenizer_class, backend="tokenizers")
+    if layout == "preview":  # saved by a transformers that still kept the feature extractor in a file of its own
+        processor = json.loads((directory / "processor_config.json").read_text())
+        (directory / "preprocessor_config.json").write_text(json.dumps(processor.pop("feature_extractor")))
+        del processor["max_audio_len"]
+        (directory / "processor_config.json").write_text(json.dumps(processor))
+    return directory
+
+
+def write_stock_audio(source: Path, path: Path) -> Path:
+    """Write the audio part of a preview checkpoint as llama.cpp's converter does, by gguf-py alone: BF16 matrices, none of our keys."""
+    config = json.loads((source / "config.json").read_text())
+    audio, weights = config["audio_config"], {}
+    for shard_file in source.glob("*.safetensors"):
+        weights |= load_file(shard_file)
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type("mmproj")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_clip_has_audio_encoder(True)
+    writer.add_audio_projection_dim(config["text_config"]["hidden_size"])
+    writer.add_audio_embedding_length(audio["hidden_size"])
+    writer.add_audio_feed_forward_length(audio["intermediate_size"])
+    writer.add_audio_block_count(audio["num_hidden_layers"])
+    writer.add_audio_head_count(audio["num_attention_heads"])
+    writer.add_clip_projector_type(gguf.VisionProjectorType.MUSIC_FLAMINGO)
+    writer.add_audio_num_mel_bins(audio["num_mel_bins"])
+    writer.add_audio_attention_layernorm_eps(1e-5)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, audio["num_hidden_layers"] + 1)  # it counts convolutions as layers
+    for name in sorted(name for name in weights if not name.startswith("language_model")):
+        found = names.get_name(name.replace("multi_modal", "audio.multi_modal"), try_suffixes=(".weight", ".bias"))
+        values = weights[name].float().numpy()
+        if "conv" in name and name.endswith("bias"):
+            values = values[:, None]
+        matrix = values.ndim == 2 and name.endswith("weight") and "positions" not in name
+        kind = gguf.GGMLQuantizationType.BF16 if matrix else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(found, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def shard(directory: Path, n_shards: int = 3) -> None:

@@ -27,6 +27,7 @@ from mflamingo_cli.core.model import encode_windows, load, open_weights
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
 from quant.layout import hub_identity
+from quant.vocabulary import chat_template
 
 WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,9 +51,8 @@ class TorchBackend:
         self._model = load(directory, dtype=DTYPES[dtype], device=device)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        template = directory / "chat_template.jinja"
-        source = template.read_text(encoding="utf-8") if template.exists() else self._tokenizer.chat_template
-        self._chat = ChatTemplate(source, geometry.tokens)
+        settings = directory / "tokenizer_config.json"
+        self._chat = ChatTemplate(chat_template(directory, read_json(settings) if settings.exists() else {}), geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
         info = _info(directory, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
         self.info = replace(info, ears=f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}")

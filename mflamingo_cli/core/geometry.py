@@ -90,7 +90,11 @@ class Geometry:
     def from_directory(cls, directory: Path) -> Geometry:
         """Read `config.json` and `processor_config.json`. Raises ModelError when they are missing or of another model."""
         config = read_json(directory / "config.json")
-        return cls.from_config(config, read_json(directory / "processor_config.json"))
+        path, extractor = directory / "processor_config.json", directory / "preprocessor_config.json"
+        processor = read_json(path) if path.exists() or not extractor.exists() else {}
+        if "feature_extractor" not in processor and extractor.exists():  # older layout
+            processor |= {"feature_extractor": read_json(extractor)}
+        return cls.from_config(config, processor)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Geometry:

@@ -70,6 +70,8 @@ def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | t
         raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    except KeyError as error:  # such as the index's "metadata"
+        raise ModelError(f"{directory}: transformers misses {error} in the checkpoint's JSON files; download it again") from error
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
         if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
             raise ModelError(f"{directory}: {kind} tensors: {some(names)}")
