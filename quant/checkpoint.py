@@ -160,7 +160,7 @@ class Checkpoint:
 def _entries(directory: Path) -> Iterator[Entry]:
     """All tensors in the order of their files, so that reading is sequential."""
     if (directory / SINGLE).is_file():  # like transformers: the one file wins over shards, which are then a second copy
-        yield from _read_header(directory / SINGLE)
+        yield from read_header(directory / SINGLE)
         return
     if not (directory / INDEX).is_file():
         raise QuantError(f"{directory}: no weights found; expected {SINGLE} or {INDEX}")
@@ -171,7 +171,7 @@ def _entries(directory: Path) -> Iterator[Entry]:
         path = directory / shard
         if not path.is_file():
             raise QuantError(f"{directory}: shard {shard} is missing; download the checkpoint again")
-        found = _read_header(path)
+        found = read_header(path)
         names = {entry.name for entry in found}
         listed = {canonical(name) for name, home in index.items() if home == shard and not name.endswith(IGNORED_SUFFIXES)}
         if listed - names:
@@ -181,7 +181,8 @@ def _entries(directory: Path) -> Iterator[Entry]:
         yield from found
 
 
-def _read_header(path: Path) -> list[Entry]:
+def read_header(path: Path) -> list[Entry]:
+    """All tensors of a file in the order of their bytes, under the names that the tables of `layout` know."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)

@@ -20,6 +20,7 @@ from quant.checkpoint import Checkpoint, read_json
 from quant.imatrix import Imatrix
 from quant.imatrix import read as read_imatrix
 from quant.layout import PARTS, Part, QuantError
+from quant.lora import Adapted
 from quant.types import Mix
 from quant.writer import GgufWriter, Slot, Value
 
@@ -96,19 +97,21 @@ def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imat
     return made.paths
 
 
-def plan(src: Path, out: Path, type: str, audio_type: str | None = None, imatrix: Path | None = None) -> Plan:
-    """Read everything but the weights, and check that source and target fit together."""
+def plan(
+    src: Path, out: Path, type: str, audio_type: str | None = None, *, imatrix: Path | None = None, adapter: Path | None = None
+) -> Plan:
+    """Read everything but the weights, and check that source and target fit together; a LoRA in the directory `adapter` is merged."""
     mixes: dict[Part, Mix] = {
         "text": types.mix(type),
         "audio": types.mix(audio_type or layout.audio_type(type.upper()), "audio"),
     }
     weights = _weights(imatrix, mixes["text"])
-    source = model.read(src)
+    source = model.read(src, adapter)
     vocab = vocabulary.read(src, read_json(src / "config.json"))
     missing = [token for token in source.tokens.values() if token not in vocab.tokens]
     if missing:
         raise QuantError(f"{src}: the tokenizer lacks {', '.join(missing)}, which the processor puts around audio")
-    checkpoint = Checkpoint(src)
+    checkpoint = Adapted(src, adapter) if adapter else Checkpoint(src)
     tied = is_tied(checkpoint, read_json(src / "config.json"))
     tensors = {part: list(layout.tensors(part, source.sizes, tied=tied)) for part in PARTS}
     check_tensors(checkpoint, [tensor for part in PARTS for tensor in tensors[part]])

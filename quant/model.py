@@ -115,8 +115,8 @@ class Model:
         return keys
 
 
-def read(directory: Path) -> Model:
-    """Read config.json, processor_config.json and, where there is one, mflamingo.json."""
+def read(directory: Path, adapter: Path | None = None) -> Model:
+    """Read config.json, processor_config.json and, where there is one, mflamingo.json; a LoRA `adapter` gives the model its own name."""
     if not directory.is_dir():
         raise QuantError(f"{directory}: no such directory; give the directory of a checkpoint, the one that holds config.json")
     config = read_json(directory / "config.json")
@@ -130,6 +130,9 @@ def read(directory: Path) -> Model:
     _check_fixed(directory, config)
     name, revision = layout.hub_identity(directory) or (directory.resolve().name, None)
     card = {"name": name, "revision": revision} | read_json(directory / "mflamingo.json", required=False)
+    if adapter:
+        name, revision = layout.hub_identity(adapter) or (adapter.resolve().name, None)
+        card |= {"name": name, "revision": revision} | read_json(adapter / "mflamingo.json", required=False)
     has_rote = HAS_ROTE[architecture]
     text = config["text_config"]
     return Model(

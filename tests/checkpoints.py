@@ -340,3 +340,35 @@ def rename(directory: Path) -> None:
         new[modern + name.removeprefix(hub)] = weight
     assert len(new) == len(weights)
     save_file(new, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+# What LoRAs usually change: attention of the language model, and the projector
+LORA_TARGETS = (
+    "language_model.model.layers.0.self_attn.q_proj",
+    "language_model.model.layers.1.self_attn.v_proj",
+    "multi_modal_projector.linear_2",
+)
+
+
+def write_lora(base: Path, directory: Path, *, rslora: bool = False, rank: int = 4, seed: int = 0) -> tuple[Path, Path]:
+    """Write a LoRA adapter of `base` as peft saves it, and the checkpoint that it makes of its base."""
+    adapter, merged = directory / "adapter", Path(shutil.copytree(base, directory / "merged" / "adapter"))
+    adapter.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    weights, halves, alpha = load_file(base / "model.safetensors"), {}, 6
+    for target in LORA_TARGETS:
+        height, width = weights[f"{target}.weight"].shape
+        a, b = (torch.randn(shape, generator=generator) * 0.2 for shape in ((rank, width), (height, rank)))
+        memory = next(new + target.removeprefix(hub) for new, hub in CANONICAL_PREFIXES if target.startswith(hub))
+        halves |= {f"base_model.model.{memory}.lora_A.weight": a, f"base_model.model.{memory}.lora_B.weight": b}
+        weights[f"{target}.weight"] = weights[f"{target}.weight"] + alpha / (rank**0.5 if rslora else rank) * (b @ a)
+    save_file(halves, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank, "lora_alpha": alpha,
+        "use_rslora": rslora, "use_dora": False, "bias": "none", "fan_in_fan_out": False, "inference_mode": True, "lora_dropout": 0.0,
+        "init_lora_weights": True, "alpha_pattern": {}, "rank_pattern": {}, "modules_to_save": None, "layer_replication": None,
+        "target_modules": sorted({target.rpartition(".")[2] for target in LORA_TARGETS}),
+    }  # fmt: skip
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    return adapter, merged

@@ -11,6 +11,8 @@ from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.hub import hub_snapshot
 from quant.layout import AUDIO_PREFIX, QuantError, audio_file
+from quant.lora import CONFIG as ADAPTER
+from quant.lora import base_name
 
 DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
@@ -20,11 +22,12 @@ KV_TYPE_CHOICES = ("auto", "f16", "q8_0", "f32")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies: a checkpoint directory, GGUF pairs (text, audio), or both."""
+    """Where a model lies: a checkpoint directory, GGUF pairs (text, audio), or both; `adapter` is a LoRA's, then `directory` its base's."""
 
     name: str
     directory: Path | None = None
     pairs: tuple[tuple[Path, Path], ...] = field(default=())
+    adapter: Path | None = None
 
 
 def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None) -> Backend:
@@ -48,9 +51,28 @@ def find_model(name: str) -> ModelFiles:
     checkpoint = path / "hf" if (path / "hf" / "config.json").exists() else path
     pairs = tuple(_pair(text) for text in sorted(path.glob("*.gguf")) if not text.name.startswith(AUDIO_PREFIX))
     directory = checkpoint if (checkpoint / "config.json").exists() else None
+    if (path / ADAPTER).exists():
+        if directory is not None:
+            raise ModelError(f"{path}: holds a checkpoint and a LoRA adapter ({ADAPTER}); move one of them")
+        return ModelFiles(name, _base(path), pairs, adapter=path)
     if directory is None and not pairs:
         raise ModelError(f"{path}: holds neither a checkpoint (config.json) nor a GGUF pair")
     return ModelFiles(name, directory, pairs)
+
+
+def _base(adapter: Path) -> Path:
+    """The checkpoint that an adapter belongs to, as --model would find it."""
+    try:
+        name = base_name(adapter)
+    except QuantError as error:
+        raise ModelError(str(error)) from error
+    try:
+        found = find_model(name)
+    except ModelError as error:
+        raise ModelError(f"{adapter}: its base model {name} cannot be had: {error}") from error
+    if found.directory is None or found.adapter is not None:
+        raise ModelError(f"{adapter}: its base model {name} is {'an adapter too' if found.adapter else 'only GGUF'}; name a checkpoint")
+    return found.directory
 
 
 def embedded_directory() -> Path:
@@ -95,7 +117,7 @@ def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
         )
     from mflamingo_cli.backends.pytorch import TorchBackend
 
-    return TorchBackend(found.directory, options)
+    return TorchBackend(found.directory, options, found.adapter)
 
 
 def _open_gguf(found: ModelFiles, options: OpenOptions) -> Backend:

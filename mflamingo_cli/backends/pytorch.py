@@ -35,26 +35,29 @@ FP32_BYTES = 4  # of a weight
 
 
 class TorchBackend:
-    """`Backend` on a checkpoint directory."""
+    """`Backend` on a checkpoint directory, and a LoRA adapter's where there is one."""
 
-    def __init__(self, directory: Path, options: OpenOptions | None = None) -> None:
+    def __init__(self, directory: Path, options: OpenOptions | None = None, adapter: Path | None = None) -> None:
         options = options or OpenOptions()
         threads = options.threads or physical_cores()
         torch.set_num_threads(threads)
-        weights = stamp(path for path in directory.iterdir() if path.is_file())  # before they are read
+        folders = [directory, *([adapter] if adapter else [])]
+        weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
         device, why_device = choose_device(options.device)
-        checkpoint = open_weights(directory)
+        checkpoint = open_weights(directory, adapter)
         dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint)
         if checkpoint.scheme:
             why_dtype += f"; dequantised from {checkpoint.scheme}"
+        if adapter:
+            why_dtype += f"; {adapter} merged into {directory}"
         geometry = Geometry.from_directory(directory)
-        self._model = load(directory, dtype=DTYPES[dtype], device=device)
+        self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         settings = directory / "tokenizer_config.json"
         self._chat = ChatTemplate(chat_template(directory, read_json(settings) if settings.exists() else {}), geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        info = _info(directory, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
+        info = _info(directory, adapter, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
         self.info = replace(info, ears=f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}")
 
     @property
@@ -286,10 +289,16 @@ def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
     return frozenset(ids | set(named if isinstance(named, list) else [named] if named is not None else []))
 
 
-def _info(directory: Path, geometry: Geometry, device: str, dtype: str, reason: str) -> BackendInfo:
-    extras = directory / "mflamingo.json"
-    name, revision = hub_identity(directory) or (directory.name, None)
-    ours = read_json(extras) if extras.exists() else {}
+def _card(directory: Path) -> dict[str, Any]:
+    path = directory / "mflamingo.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _info(directory: Path, adapter: Path | None, geometry: Geometry, device: str, dtype: str, reason: str) -> BackendInfo:
+    name, revision = hub_identity(adapter or directory) or ((adapter or directory).resolve().name, None)
+    ours = _card(directory)
+    if adapter:  # the base's card says what it can, not what it is called
+        ours |= {"name": name, "revision": revision} | _card(adapter)
     abilities = ours.get("abilities")
     return BackendInfo(
         model=ours.get("name", name),

@@ -243,6 +243,8 @@ def describe(files: ModelFiles) -> dict[str, Any]:
         facts |= _gguf_facts(*files.pairs[0])
     if files.directory is not None:
         facts |= _directory_facts(files.directory)
+    if files.adapter is not None:
+        facts |= {"adapter": f"LoRA in {files.adapter}, merged into {files.directory} when it is opened or converted"}
     paths = [path for pair in files.pairs for path in pair]
     paths += sorted(files.directory.glob("*.safetensors")) if files.directory else []
     if identity is not None:
@@ -325,15 +327,17 @@ def convert(
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
     voice = Voice(progress="none" if quiet else "auto", quiet=quiet)
-    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix=imatrix), voice):
+    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix=imatrix, adapter=found.adapter), voice):
         print(path)
 
 
-def _plan(directory: Path, output: Path, type_name: str, audio_type: str | None = None, imatrix: Path | None = None) -> Conversion:
+def _plan(
+    directory: Path, output: Path, type_name: str, audio_type: str | None = None, *, imatrix: Path | None = None, adapter: Path | None = None
+) -> Conversion:
     from quant import plan
 
     try:
-        return plan(directory, output, type_name, audio_type, imatrix=imatrix)
+        return plan(directory, output, type_name, audio_type, imatrix=imatrix, adapter=adapter)
     except QuantError as error:
         raise MFlamingoError(str(error)) from error
 

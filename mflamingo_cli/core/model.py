@@ -28,6 +28,7 @@ from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
 from quant.convert import check_tensors, is_tied
 from quant.layout import IGNORED_SUFFIXES, PARTS, QuantError, some, tensors
+from quant.lora import Adapted
 from quant.model import read_sizes
 
 Model: TypeAlias = Any  # one of CLASSES; transformers' attributes are not typed
@@ -36,7 +37,7 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, con
     "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
     "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
 }
-BLOCK_WEIGHTS = 1 << 22  # of FP8 dequantised at once
+BLOCK_WEIGHTS = 1 << 22  # dequantised or merged at once
 
 
 class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
@@ -56,15 +57,16 @@ def build(config: Mapping[str, Any]) -> Model:
     return _protect(model_class(config_class(**config)))
 
 
-def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Model:
-    """Load a checkpoint directory for inference; FP8 weights are dequantised.
+def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", adapter: Path | None = None) -> Model:
+    """Load a checkpoint directory for inference; FP8 weights are dequantised, a LoRA in the directory `adapter` is merged.
 
     Raises ModelError that names a missing file or the tensors that do not fit.
     """
     model_class, _ = _classes(read_json(directory / "config.json"))
     try:
-        with open_weights(directory) as weights, _quiet():
-            source = {"pretrained_model_name_or_path": directory} if weights.scheme is None else _dequantized(weights, dtype)
+        with open_weights(directory, adapter) as weights, _quiet():
+            as_stored = weights.scheme is None and adapter is None
+            source = {"pretrained_model_name_or_path": directory} if as_stored else _computed(weights, dtype)
             model, report = model_class.from_pretrained(**source, dtype=dtype, output_loading_info=True, local_files_only=True)
     except QuantError as error:
         raise ModelError(str(error)) from error
@@ -78,15 +80,15 @@ def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | t
     return _protect(model).to(device).eval()
 
 
-def open_weights(directory: Path) -> Checkpoint:
-    """The weights of a checkpoint directory, which have the names and shapes that its config.json asks for.
+def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
+    """The weights of a checkpoint directory, with a LoRA or not; they have the names and shapes that its config.json asks for.
 
     Raises ModelError that names the tensors that do not fit.
     """
     config = read_json(directory / "config.json")
     _classes(config)
     try:
-        weights, sizes = Checkpoint(directory), read_sizes(directory, config)
+        weights, sizes = Adapted(directory, adapter) if adapter else Checkpoint(directory), read_sizes(directory, config)
         tied = is_tied(weights, config)
         check_tensors(weights, [tensor for part in PARTS for tensor in tensors(part, sizes, tied=tied)])
     except QuantError as error:
@@ -106,10 +108,10 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _dequantized(weights: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` takes instead of a directory: the weights of an FP8 checkpoint in `dtype`, and its config without FP8.
+def _computed(weights: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` takes instead of a directory: weights in `dtype`, dequantised and merged, and a config without FP8.
 
-    transformers would need accelerate, compressed-tensors or kernels from the hub for it, and on GPUs without FP8 it does the same.
+    transformers itself would need accelerate, compressed-tensors, kernels from the hub or peft for it, and may fall back unseen.
     """
     config = read_json(weights.directory / "config.json")
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -118,7 +120,7 @@ def _dequantized(weights: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
     for name, entry in weights.entries.items():
         flat, first = torch.empty(prod(entry.shape), dtype=dtype), 0
         for rows in weights.blocks(name, BLOCK_WEIGHTS):
-            flat[first : first + rows.size] = torch.from_numpy(rows).ravel()
+            flat[first : first + rows.size] = torch.tensor(rows).ravel()
             first += rows.size
         state[name] = flat.reshape(entry.shape)
     return {"pretrained_model_name_or_path": None, "config": _classes(config)[1](**plain), "state_dict": state}
