@@ -246,7 +246,7 @@ def describe(files: ModelFiles) -> dict[str, Any]:
     if files.adapter is not None:
         facts |= {"adapter": f"LoRA in {files.adapter}, merged into {files.directory} when it is opened or converted"}
     paths = [path for pair in files.pairs for path in pair]
-    paths += sorted(files.directory.glob("*.safetensors")) if files.directory else []
+    paths += [path for folder in (files.directory, files.adapter) if folder for path in sorted(folder.glob("*.safetensors"))]
     if identity is not None:
         facts["revision"] = facts["revision"] or identity[1]
     return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths]}

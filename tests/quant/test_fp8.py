@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,26 @@ def test_names_in_memory_of_transformers_are_read_too(fine_grained: Path, tmp_pa
     directory = Path(shutil.copytree(fine_grained, tmp_path / fine_grained.name))
     checkpoints.rename(directory)
     assert same_pair(quant.convert(fine_grained, tmp_path / "old", "F16"), quant.convert(directory, tmp_path / "new", "F16"))
+
+
+def test_memory_is_bounded_by_blocks_not_by_matrices_and_scales(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_rows = 100_000  # 6 MB of codes, a hundred blocks
+    monkeypatch.setattr(import_module("quant.convert"), "BLOCK_WEIGHTS", 1 << 16)
+    directory, _ = checkpoints.write_fp8(music, tmp_path, "channel")
+    weights = load_file(directory / "model.safetensors")
+    weights["language_model.model.embed_tokens.weight"] = torch.ones(n_rows, 64, dtype=torch.bfloat16)
+    weights["language_model.lm_head.weight"] = torch.ones(n_rows, 64).to(torch.float8_e4m3fn)
+    weights["language_model.lm_head.weight_scale"] = torch.ones(n_rows, 1, dtype=torch.bfloat16)
+    save_file(weights, directory / "model.safetensors")
+    text = json.loads((directory / "config.json").read_text())["text_config"]
+    edit_json(directory / "config.json", text_config=text | {"vocab_size": n_rows})
+    plan = quant.plan(directory, tmp_path, "Q8_0")
+    tracemalloc.start()
+    for _ in plan.run(n_threads=1):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 << 20  # the limit of unquantised checkpoints
 
 
 def test_verify_compares_with_what_fp8_is_worth(twins: tuple[Path, Path], tmp_path: Path) -> None:
