@@ -332,7 +332,13 @@ def convert(
 
 
 def _plan(
-    directory: Path, output: Path, type_name: str, audio_type: str | None = None, *, imatrix: Path | None = None, adapter: Path | None = None
+    directory: Path,
+    output: Path,
+    type_name: str,
+    audio_type: str | None = None,
+    *,
+    imatrix: Path | None = None,
+    adapter: Path | None = None,
 ) -> Conversion:
     from quant import plan
 
