@@ -100,10 +100,10 @@ def verify(path: Path, against: Path | None, on: Sequence[str], options: TrialOp
     """Show what is wrong with a pair, how exact it is, and how it agrees with its checkpoint on songs."""
     if on and against is None:
         raise UsageError("--on compares with a checkpoint; name it with --against")
-    found = find_model(str(against)) if against else None
-    if found and (found.directory is None or found.adapter):
-        raise ModelError(f"{against}: {'is an adapter, no' if found.adapter else 'holds no'} checkpoint to compare with")
-    source = found.directory if found else None
+    files = find_model(str(against)) if against else None
+    if files and (files.directory is None or files.adapter):
+        raise ModelError(f"{against}: {'is an adapter, no' if files.adapter else 'holds no'} checkpoint to compare with")
+    source = files.directory if files else None
     request = options.request()
     songs = _files(on) if on else []
     voice = terminal.Voice()
