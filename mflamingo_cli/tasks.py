@@ -368,7 +368,7 @@ GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
 SURE = 0.8  # confidence from which a tempo, key or meter is told to a model: what it is told it repeats as true
-SECTIONS_RIGHT = 0.54  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions do without
+SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions do without
 SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
