@@ -110,7 +110,7 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
         def draw(self, rng):
             return super().draw(np.random.default_rng(0))
 
-    objective = Same(model, speech, batch=4, chunks=1)
+    objective = Same(model, speech, batch=4)
     config = loop.LoopConfig(steps=60, lr=5e-3, warmup=5, save_every=1000, log_every=1, bf16=False)
     losses = [report.loss for report in loop.fit(objective, objective.module, config, tmp_path)]
     assert losses[-1] < 0.35 * losses[0]

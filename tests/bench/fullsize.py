@@ -1,0 +1,179 @@
+"""The real size on this machine: random weights in the shapes of the 2601 checkpoints, converted, then asked; not a test, run by hand.
+
+    python -m tests.bench.fullsize FOLDER [--type Q4_K_M] [--song FILE] [--seconds 60] [--tokens 32]
+
+FOLDER takes 17 GB for the checkpoint and what the conversion writes; what is there already is used again. Names come from a twin of the
+same depth that transformers saves, so nothing here knows them. Prints a table and one JSON line; seconds of a clock, peak memory of the
+whole process, mapped files included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from tests import checkpoints
+
+SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
+TWIN = checkpoints.Size(d_audio=80, audio_layers=32, audio_heads=20, d_text=112, text_layers=28, text_heads=28, kv_heads=4)
+REAL = {
+    80: 1280,
+    320: 5120,
+    112: 3584,
+    224: 18944,
+    16: 512,
+    128: 128,
+    3: 3,
+    1500: 1500,
+}  # the twin's extents, all different -> the real ones
+VOCABULARY = 151_672
+SHARD_BYTES = 4_200_000_000
+BLOCK = 1 << 24  # random weights that are written again and again, from another place each time
+SPREAD = 0.02
+
+
+def write(directory: Path) -> int:
+    """Write the checkpoint in shards with an index, bf16; the number of its parameters."""
+    with tempfile.TemporaryDirectory() as folder:
+        twin = checkpoints.write(Path(folder) / "twin", "musicflamingo", TWIN)
+        shapes = _shapes(twin)
+        n_parameters = sum(map(prod, shapes.values()))
+        if (directory / "model.safetensors.index.json").exists():
+            return n_parameters
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in twin.iterdir():
+            if path.suffix != ".safetensors":
+                (directory / path.name).write_bytes(path.read_bytes())
+        config = json.loads((twin / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(_grown(config), indent=2))
+    shards = list(_shards(shapes))
+    block = _block()
+    index = {}
+    for number, names in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_shard(directory / name, {key: shapes[key] for key in names}, block)
+        index |= dict.fromkeys(names, name)
+    text = json.dumps({"metadata": {"total_size": 2 * n_parameters}, "weight_map": index})
+    (directory / "model.safetensors.index.json").write_text(text)
+    return n_parameters
+
+
+def _shapes(twin: Path) -> dict[str, tuple[int, ...]]:
+    vocabulary = json.loads((twin / "config.json").read_text())["text_config"]["vocab_size"]
+    real = REAL | {vocabulary: VOCABULARY}
+    assert len(real) == len(REAL) + 1, "every extent of the twin has one meaning"
+    with safe_open(twin / "model.safetensors", "np") as file:
+        return {name: tuple(real[extent] for extent in file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def _grown(config: dict[str, Any]) -> dict[str, Any]:
+    audio = {"hidden_size": 1280, "intermediate_size": 5120}
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "vocab_size": VOCABULARY}
+    return config | {"audio_config": config["audio_config"] | audio, "text_config": config["text_config"] | text, "dtype": "bfloat16"}
+
+
+def _shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    shard: list[str] = []
+    size = 0
+    for name, shape in shapes.items():
+        if shard and size + 2 * prod(shape) > SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+        shard.append(name)
+        size += 2 * prod(shape)
+    yield shard
+
+
+def _block() -> np.ndarray:
+    """Normal numbers in bfloat16, twice over, so that any start has a whole block behind it."""
+    normal = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32) * np.float32(SPREAD)
+    return np.tile((normal.view(np.uint32) >> 16).astype(np.uint16), 2)
+
+
+def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], block: np.ndarray) -> None:
+    header: dict[str, Any] = {}
+    at = 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * prod(shape)]}
+        at += 2 * prod(shape)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    one = np.uint16(0x3F80)
+    rng = np.random.default_rng(len(shapes))
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            is_norm = len(shape) == 1 and name.endswith("weight")
+            left = prod(shape)
+            while left:
+                count, start = min(left, BLOCK), int(rng.integers(BLOCK))
+                file.write(np.full(count, one) if is_norm else block[start : start + count])
+                left -= count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took: seconds of a clock and of processors, peak memory in bytes."""
+
+    seconds: float
+    processor_s: float
+    peak_bytes: int
+
+
+def measured(*words: object) -> tuple[Cost, str]:
+    """Run a command of this program; what it cost and printed."""
+    with tempfile.TemporaryFile() as printed:
+        began = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "mflamingo_cli", *map(str, words)], stdout=printed)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - began
+        printed.seek(0)
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024), printed.read().decode()
+
+
+def main() -> None:
+    """Write, convert, ask."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--type", default="Q4_K_M")
+    parser.add_argument("--song", type=Path, default=SONG)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--tokens", type=int, default=32)
+    options = parser.parse_args()
+    n_parameters = write(options.folder / "checkpoint")
+    converted = options.folder / options.type
+    rows: list[tuple[str, Cost]] = []
+    if not converted.exists():
+        cost, _ = measured("models", "convert", options.folder / "checkpoint", "-o", converted, "--type", options.type)
+        rows.append(("convert", cost))
+    asked = ("ask", "What is the tempo of this song?", "-m", converted, "--json", "--no-cache", "--max-tokens", options.tokens)
+    cost, printed = measured(*asked, "--end", options.seconds, options.song)
+    rows.append(("ask", cost))
+    record = json.loads(printed)
+    sizes = {path.name: path.stat().st_size for path in sorted(converted.iterdir())}
+    print(f"{n_parameters / 1e9:.2f} B parameters; " + ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items()))
+    for name, cost in rows:
+        print(f"{name:<10}{cost.seconds:>8.0f} s{cost.processor_s:>8.0f} s of processors{cost.peak_bytes / 1e9:>8.2f} GB at most")
+    print(f"encode {record['timing']['encode_s']} s, prompt and answer {record['timing']['generate_s']} s, {record['usage']}")
+    found = {"parameters": n_parameters, "bytes": sizes, **{name: vars(cost) for name, cost in rows}}
+    print(json.dumps(found | {"timing": record["timing"], "usage": record["usage"]}))
+
+
+if __name__ == "__main__":
+    main()
