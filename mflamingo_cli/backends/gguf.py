@@ -51,7 +51,7 @@ class GgufBackend:
 
     def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
         options = options or OpenOptions()
-        threads = options.threads or useful_threads(text.stat().st_size + audio.stat().st_size)
+        threads = options.threads or useful_threads(memory.file_bytes(text, audio))
         ears = stamp([audio, *ggml.library().files()])  # before the weights are read: what is written over them later is not these ears
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
         geometry = geometry_of(audio_keys, text_keys)

@@ -362,9 +362,7 @@ def _run(made: Conversion, voice: Voice) -> tuple[Path, Path]:
 Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Begin songs here: 83.5 or 1:23.5.")]
 End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs here.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song.")]
-Device = Annotated[
-    str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", envvar="MFLAMINGO_DEVICE", help="Where torch runs.")
-]
+Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where torch runs.")]
 TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format that torch computes in.")]
 
 
