@@ -14,6 +14,7 @@ import typer
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands.songs import SOME_FAILED
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from quant import QuantError, TensorReport, TypeReport, by_type, verifying
@@ -21,8 +22,6 @@ from quant import QuantError, TensorReport, TypeReport, by_type, verifying
 if TYPE_CHECKING:
     from mflamingo_cli.pipeline import Request
     from mflamingo_cli.trial import Agreement, Trial
-
-SOME_FAILED = 3
 
 
 @dataclass(frozen=True)
