@@ -58,12 +58,16 @@ class GgufBackend:
         self._mel = LogMel(geometry.mel)
         with ExitStack() as opened:
             self._device = opened.enter_context(closing(ggml.Device(options.device, threads)))
-            memory.demand(text.stem, memory.file_bytes(text, audio), self._device.room(), "convert it to a smaller --type, or free some")
-            self._encoder = opened.enter_context(closing(ggml.Encoder(audio, geometry, self._device)))
+            weights = opened.enter_context(closing(ggml.Weights(audio, self._device)))
+            needed = memory.file_bytes(text) + weights.n_bytes
+            memory.demand(text.stem, needed, self._device.room(), "convert it to a smaller --type, or free some")
+            self._encoder = opened.enter_context(closing(ggml.Encoder(weights, geometry, self._device)))
             self._language = opened.enter_context(closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text)))
             self._opened = opened.pop_all()
         self._chat = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens)
         info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
+        if weights.widened:
+            info = replace(info, reason=f"{info.reason}, audio part in BF16: {ggml.QUICK_BF16}")
         self.info = replace(info, ears=f"{ears} {info.device} {threads}")
 
     def encode(self, audio: Audio) -> Encoded:

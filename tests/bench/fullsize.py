@@ -1,6 +1,7 @@
 """The real size on this machine: random weights in the shapes of the 2601 checkpoints, converted, then asked; not a test, run by hand.
 
-    python -m tests.bench.fullsize FOLDER [--type Q4_K_M] [--song FILE] [--seconds 60] [--tokens 32]
+    python -m tests.bench.fullsize FOLDER [--kind musicflamingo] [--type Q4_K_M] [--audio-type Q8_0] [--song FILE] [--seconds 60]
+        [--tokens 32]
 
 FOLDER takes 17 GB for the checkpoint and what the conversion writes; what is there already is used again. Names come from a twin of the
 same depth that transformers saves, so nothing here knows them. Prints a table and one JSON line; seconds of a clock, peak memory of the
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import safe_open
@@ -45,10 +46,10 @@ BLOCK = 1 << 24  # random weights that are written again and again, from another
 SPREAD = 0.02
 
 
-def write(directory: Path) -> int:
-    """Write the checkpoint in shards with an index, bf16; the number of its parameters."""
+def write(directory: Path, kind: str) -> int:
+    """Write the checkpoint of class `kind` in shards with an index, bf16; the number of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
-        twin = checkpoints.write(Path(folder) / "twin", "musicflamingo", TWIN)
+        twin = checkpoints.write(Path(folder) / "twin", kind, TWIN)
         shapes = _shapes(twin)
         n_parameters = sum(map(prod, shapes.values()))
         if (directory / "model.safetensors.index.json").exists():
@@ -135,32 +136,40 @@ class Cost:
 
 def measured(*words: object) -> tuple[Cost, str]:
     """Run a command of this program; what it cost and printed."""
+    return cost_of([sys.executable, "-m", "mflamingo_cli", *map(str, words)])
+
+
+def cost_of(command: list[str], stderr: IO[bytes] | None = None) -> tuple[Cost, str]:
+    """Run any command; what it cost and printed."""
     with tempfile.TemporaryFile() as printed:
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "mflamingo_cli", *map(str, words)], stdout=printed)
+        process = subprocess.Popen(command, stdout=printed, stderr=stderr)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - began
         printed.seek(0)
         if process.returncode:
-            raise SystemExit(process.returncode)
-        return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024), printed.read().decode()
+            raise SystemExit(f"{command[0]} ended with {process.returncode}")
+        return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024), printed.read().decode("utf-8", "replace")
 
 
 def main() -> None:
     """Write, convert, ask."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", choices=("musicflamingo", "audioflamingo3"), default="musicflamingo", help="2601 or the preview")
     parser.add_argument("--type", default="Q4_K_M")
+    parser.add_argument("--audio-type")
     parser.add_argument("--song", type=Path, default=SONG)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--tokens", type=int, default=32)
     options = parser.parse_args()
-    n_parameters = write(options.folder / "checkpoint")
+    n_parameters = write(options.folder / "checkpoint", options.kind)
     converted = options.folder / options.type
     rows: list[tuple[str, Cost]] = []
     if not converted.exists():
-        cost, _ = measured("models", "convert", options.folder / "checkpoint", "-o", converted, "--type", options.type)
+        audio = ("--audio-type", options.audio_type) if options.audio_type else ()
+        cost, _ = measured("models", "convert", options.folder / "checkpoint", "-o", converted, "--type", options.type, *audio)
         rows.append(("convert", cost))
     asked = ("ask", "What is the tempo of this song?", "-m", converted, "--json", "--no-cache", "--max-tokens", options.tokens)
     cost, printed = measured(*asked, "--end", options.seconds, options.song)

@@ -1,0 +1,116 @@
+"""The audio part where the processor is quick in BF16: what loses nothing is kept so, the rest stays as it is in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import quant
+from mflamingo_cli.backends import ggml
+from mflamingo_cli.backends.base import OpenOptions
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.pytorch import TorchBackend
+from tests import checkpoints
+from tests.clips import audio
+
+OPTIONS = OpenOptions(device="cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ggml multiplies BF16 on every processor, only not everywhere quickly."""
+    monkeypatch.setattr(ggml.Device, "features", lambda self: {ggml.QUICK_BF16})
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in float32."""
+    return checkpoints.write(tmp_path_factory.mktemp("hf") / "single", "audioflamingo3", "wide")
+
+
+@pytest.fixture(scope="module")
+def rounded(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as one that was trained in BF16."""
+    directory = tmp_path_factory.mktemp("hf") / "rounded"
+    directory.mkdir()
+    for path in single.iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    weights = {name: weight.bfloat16() for name, weight in load_file(single / "model.safetensors").items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[object]:
+    """Opens a checkpoint converted to a type; closes it at the end."""
+    backends: list[GgufBackend] = []
+
+    def open_as(checkpoint: Path, kind: str) -> GgufBackend:
+        backends.append(GgufBackend(*quant.convert(checkpoint, tmp_path / f"{checkpoint.name}-{kind}", kind), OPTIONS))
+        return backends[-1]
+
+    yield open_as
+    for backend in backends:
+        backend.close()
+
+
+@pytest.mark.parametrize(("kind", "widened"), [("Q8_0", True), ("F16", False), ("BF16", False), ("F32", False)])
+def test_of_float32_weights_only_quantised_ones_are_widened(opened, single, kind, widened) -> None:
+    backend = opened(single, kind)
+    assert backend._encoder.weights.widened is widened
+    assert ("audio part in BF16" in backend.info.reason) is widened
+
+
+def test_halves_that_were_bf16_are_again_the_numbers_of_the_checkpoint(opened, rounded) -> None:
+    weights = opened(rounded, "F16")._encoder.weights
+    assert weights.widened
+    wanted = load_file(rounded / "model.safetensors")
+    name = next(name for name in wanted if name.endswith("layers.1.fc1.weight"))
+    tensor = weights["a.blk.1.ffn_up.weight"]
+    bits = np.empty(wanted[name].numel(), np.int16)
+    get = weights.ggml.ggml_backend_tensor_get
+    get(tensor, bits.ctypes.data, 0, bits.nbytes)
+    got = torch.from_numpy(bits).view(torch.bfloat16).reshape(wanted[name].shape).float()
+    tiny = 2.0**-14  # below it halves have fewer bits than BF16
+    normal = wanted[name].float().abs() >= tiny
+    assert normal.float().mean() > 0.9
+    assert torch.equal(got[normal], wanted[name].float()[normal])
+
+
+def test_quantised_weights_hear_nearer_to_the_checkpoint_than_without(opened, single, monkeypatch) -> None:
+    song = audio(35.0)
+    with TorchBackend(single, OpenOptions(device="cpu", dtype="fp32", threads=1)) as exact:
+        truth = exact.encode(song).payload.numpy()
+
+    def error(backend: GgufBackend) -> float:
+        return float(np.sqrt(np.mean((backend.encode(song).payload - truth) ** 2)) / truth.std())
+
+    widened = error(opened(single, "Q8_0"))
+    monkeypatch.setattr(ggml.Device, "features", lambda self: set())
+    plain = error(opened(single, "Q8_0"))
+    assert widened < plain
+
+
+def test_memory_is_reckoned_as_it_will_be(opened, single) -> None:
+    weights = opened(single, "Q8_0")._encoder.weights
+    halves = sum(weight.numel() for name, weight in load_file(single / "model.safetensors").items() if "audio_tower.layers" in name)
+    assert weights.n_bytes > 2 * 0.9 * halves
+    assert weights.n_bytes > weights._path.stat().st_size
+
+
+def test_what_the_processor_can_is_asked_of_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    device = ggml.Device("cpu", 1)
+    try:
+        flags = Path("/proc/cpuinfo")
+        if not flags.exists() or "flags" not in flags.read_text():
+            pytest.skip("processor flags are read from Linux on x86")
+        assert (ggml.QUICK_BF16 in device.features()) <= ("avx512_bf16" in flags.read_text())
+        assert "F16C" in device.features() or "f16c" not in flags.read_text()
+    finally:
+        device.close()
