@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,17 +136,38 @@ def is_music_flamingo(directory: Path) -> bool:
         return False
 
 
-def disk_bytes(directory: Path) -> int:
-    """What the files of a directory take; links, which only point to one of them, are not counted."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+def disk_bytes(*paths: Path) -> int:
+    """What files and the files in folders take together, each once; links, which only point to one of them, are not counted."""
+    files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file() and not file.is_symlink()}
+    return sum(file.stat().st_size for file in files)
 
 
-def remove(name: str) -> None:
-    """Take a model out of the cache, all revisions: first what makes it found, so that a removal that is stopped leaves nothing half."""
+def removal(name: str, revision: str = "") -> list[Path]:
+    """What to delete to take a model out of the cache: all of it, or one revision with the files that no other one shares.
+
+    In the order to do it: first what makes the model found, so that a removal that is stopped leaves nothing half.
+    """
     home = repository(name)
-    for directory in (home / "refs", home / "snapshots", home, hub_cache() / ".locks" / home.name):
-        if directory.exists():
-            shutil.rmtree(directory)
+    everything = [path for path in (home / "refs", home / "snapshots", home, hub_cache() / ".locks" / home.name) if path.exists()]
+    if not revision:
+        return everything
+    gone = _snapshot(name, revision)
+    others = [path for path in (home / "snapshots").glob("*") if path != gone]
+    if gone is None or not others:
+        return everything if gone else []
+    named = [path for path in (home / "refs").rglob("*") if path.is_file() and path.read_text(encoding="utf-8").strip() == gone.name]
+    shared = {path.resolve() for other in others for path in other.rglob("*")}
+    own = {path.resolve() for path in gone.rglob("*")} - shared
+    return [*named, gone, *sorted(path for path in own if path.parent == (home / "blobs").resolve())]
+
+
+def remove(paths: Sequence[Path]) -> None:
+    """Delete files and folders in this order."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def size(n_bytes: float) -> str:

@@ -342,6 +342,26 @@ def test_what_is_removed_is_asked_for_and_told(hub: Hub, shell: Shell) -> None:
     assert shell("models", "rm", "mini", "--yes").returncode == 2
 
 
+def test_one_revision_goes_with_what_no_other_one_shares(hub: Hub, shell: Shell) -> None:
+    shell.pull()
+    first = shell.repository / "snapshots" / COMMIT
+    second = first.with_name("f" * 40)
+    second.mkdir()
+    for link in first.iterdir():  # another commit that changed the small files only
+        if link.name == "model.safetensors":
+            (second / link.name).symlink_to(os.readlink(link))
+        else:
+            (second / link.name).write_bytes(b"{}")
+    refused = shell("models", "rm", f"{NAME}@v9", "--yes")
+    assert (refused.returncode, first.exists()) == (69, True)
+    done = shell("models", "rm", f"{NAME}@{COMMIT[:8]}", "--yes")
+    assert (done.returncode, first.exists(), (second / "model.safetensors").read_bytes() == WEIGHTS) == (0, False, True)
+    assert done.stdout.endswith(" bytes\n"), done.stdout
+    assert not list((shell.repository / "refs").iterdir())
+    last = shell("models", "rm", f"{NAME}@{'f' * 40}", "--yes")
+    assert (last.stdout, shell.repository.exists()) == ("freed 24.0 MB\n", False)
+
+
 # --- what follows -------------------------------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from mflamingo_cli import trial
 from mflamingo_cli.cli import app
 from mflamingo_cli.errors import MFlamingoError
 from quant import imatrix, reader
@@ -49,6 +51,20 @@ def test_an_importance_matrix_fits_the_model_it_was_collected_on(collected: Path
     code, out, err = run("convert", source, "-o", tmp_path, "--type", "Q4_0", "--imatrix", collected)
     assert code == 0, err
     assert reader.read(Path(out.split()[0])).keys["quantize.imatrix.dataset"] == "song.wav"
+
+
+def test_ctrl_c_keeps_what_whole_songs_gave(source: Path, tmp_song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, heard = trial.attempt, []
+
+    def attempt(song: str, *others: Any) -> Any:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(song)
+        return whole(song, *others)
+
+    monkeypatch.setattr(trial, "attempt", attempt)
+    CliRunner().invoke(app, ["models", "imatrix", str(source), str(tmp_song), str(tmp_song), "-o", str(tmp_path / "i.gguf"), *SHORT])
+    assert imatrix.read(tmp_path / "i.gguf").datasets == ("song.wav",)
 
 
 def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_model: Path, tmp_song: Path, tmp_path: Path) -> None:

@@ -192,18 +192,23 @@ def _converted(directory: Path, output: Path | None, type_name: str, voice: Voic
 
 
 @app.command(context_settings=HELP_OPTIONS)
-def rm(name: Id, yes: Yes = False) -> None:
+def rm(
+    name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.", show_default=False)],
+    yes: Yes = False,
+) -> None:
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads, and what was converted beside them."""
     from mflamingo_cli.commands.terminal import Voice
 
     if name == DEFAULT_MODEL:
         raise UsageError(f"{name} is part of the program and cannot be removed")
-    found = hub.cached(name)
-    if found is None:
+    base, _, revision = name.partition("@")
+    paths = hub.removal(base, revision)
+    if not paths:
         raise ModelError(f"{name} is not in the Hugging Face cache, {hub.hub_cache()}")
-    _confirm(f"remove {hub.size(found.n_bytes)}", yes, Voice(), [f"{name}: {hub.size(found.n_bytes)} in {hub.repository(name)}"])
-    hub.remove(name)
-    print(f"freed {hub.size(found.n_bytes)}")
+    freed = hub.size(hub.disk_bytes(*paths))
+    _confirm(f"remove {freed}", yes, Voice(), [f"{name}: {freed} in {hub.repository(base)}"])
+    hub.remove(paths)
+    print(f"freed {freed}")
 
 
 @app.command(context_settings=HELP_OPTIONS)

@@ -69,6 +69,12 @@ def collect_imatrix(name: str, songs: Sequence[str], output: Path, options: Tria
                 voice.idle()
                 voice.warn(str(error))
                 failures.append(error)
+            except KeyboardInterrupt:
+                voice.idle()
+                if heard:
+                    _write(output, collector, heard)
+                    voice.warn(f"stopped; {output} holds what {len(heard)} of {len(files)} songs gave")
+                raise
     voice.idle()
     if not heard:
         raise failures[-1]
