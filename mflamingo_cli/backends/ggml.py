@@ -357,7 +357,7 @@ class Weights:
         self._names: list[bytes] = [self.ggml.gguf_get_tensor_name(self._gguf, i) for i in range(self.ggml.gguf_get_n_tensors(self._gguf))]
         self.types = {self._type(index) for index in range(len(self._names))}
         self._quick_bf16 = QUICK_BF16 in device.features()
-        self._data = np.memmap(path, np.uint8, "r")
+        self._data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
         self.context = self.ggml.ggml_init(InitParams((len(self._names) + 1) * self.ggml.ggml_tensor_overhead(), None, True))
         self._tensors = [self._kept(index) for index in range(len(self._names))]
         self.n_bytes = sum(self.ggml.ggml_nbytes(tensor) for tensor in self._tensors)
@@ -411,6 +411,7 @@ class Weights:
             if self._widens(index):
                 data = self._in_bf16(self._type(index), data, self.ggml.ggml_nelements(tensor))
             self.ggml.ggml_backend_tensor_set(tensor, data.ctypes.data, 0, data.nbytes)
+        self._data = np.empty(0, np.uint8)  # the file's pages are not needed any more
 
     def _in_bf16(self, kind: int, data: npt.NDArray[np.uint8], n: int) -> npt.NDArray[np.uint8]:
         numbers, halves = np.empty(n, np.float32), np.empty(2 * n, np.uint8)

@@ -46,10 +46,10 @@ import convert_hf_to_gguf
 del sys.argv[1]
 convert_hf_to_gguf.main()
 """
-STOCK_TIMES = {  # what llama-mtmd-cli says on stderr; several windows are several lines
+STOCK_TIMES = {  # what llama-mtmd-cli says on stderr, summed; its own "prompt eval time" holds the encoding, too
     "encode_s": (r"audio slice encoded in (\d+) ms|mtmd batch encoding done in (\d+) ms", 1e-3),
-    "read_ms": (r"prompt eval time = +([\d.]+) ms", 1.0),
-    "read_tokens": (r"prompt eval time = .*? / +(\d+) tokens", 1.0),
+    "read_ms": (r"audio decoded \(batch \d+/\d+\) in (\d+) ms", 1.0),
+    "read_tokens": (r"decoding audio batch \d+/\d+, n_tokens_batch = (\d+)", 1.0),
     "write_ms": (r"\n.*?[^t] eval time = +([\d.]+) ms", 1.0),
     "write_tokens": (r"\n.*?[^t] eval time = .*? / +(\d+) runs", 1.0),
 }
