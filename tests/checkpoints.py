@@ -185,19 +185,25 @@ def _scheme(strategy: str, block: list[int] | None = None, *, dynamic: bool = Tr
     }  # fmt: skip
 
 
-def _fine_grained(block: tuple[int, int] | None, scheme: str = "dynamic") -> dict[str, Any]:
+def fine_grained(block: tuple[int, int] | None, scheme: str = "dynamic") -> dict[str, Any]:
+    """A quantization_config as transformers leaves it."""
     config = FineGrainedFP8Config(activation_scheme=scheme, weight_block_size=block, modules_to_not_convert=KEPT)
     return {**config.to_dict(), "quant_method": "fp8"}
 
 
 # Layouts of FP8 checkpoints: quantization_config, then rows and columns that share a scale (0: all of them)
 FP8_LAYOUTS: dict[str, tuple[dict[str, Any], int, int]] = {
-    "fine-grained": (_fine_grained((32, 16)), 32, 16),
-    "fine-grained-static": (_fine_grained(None, "static"), 0, 0),
+    "fine-grained": (fine_grained((32, 16)), 32, 16),
+    "fine-grained-static": (fine_grained(None, "static"), 0, 0),
     "channel": (_scheme("channel"), 1, 0),
     "tensor": (_scheme("tensor", dynamic=False), 0, 0),
     "block": (_scheme("block", [48, 40]), 48, 40),  # which divides no matrix here
 }
+
+
+def is_linear(name: str) -> bool:
+    """Whether a weight is of those that FP8 checkpoints hold in FP8: matrices of the language model's layers."""
+    return ".layers." in name and name.startswith("language_model") and name.endswith("proj.weight")
 
 
 def write_fp8(source: Path, directory: Path, layout: str) -> tuple[Path, Path]:
@@ -206,7 +212,7 @@ def write_fp8(source: Path, directory: Path, layout: str) -> tuple[Path, Path]:
     quantized, twin = (Path(shutil.copytree(source, directory / name / source.name)) for name in (layout, "twin"))
     weights = {name: weight.bfloat16() for name, weight in load_file(source / "model.safetensors").items()}
     stored, dense = dict(weights), dict(weights)
-    for name in [name for name in weights if ".layers." in name and name.startswith("language_model") and name.endswith("proj.weight")]:
+    for name in filter(is_linear, weights):
         codes, scale = _quantize(weights[name], settings["quant_method"], rows, columns)
         dense[name] = (codes.float() * _spread(scale.float(), rows, columns, codes.shape)).bfloat16()
         layer = name.removesuffix(".weight")

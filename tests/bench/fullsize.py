@@ -1,6 +1,6 @@
 """The real size on this machine: random weights in the shapes of the 2601 checkpoints, converted, then asked; not a test, run by hand.
 
-    python -m tests.bench.fullsize FOLDER [--kind musicflamingo] [--type Q4_K_M] [--audio-type Q8_0] [--song FILE] [--seconds 60]
+    python -m tests.bench.fullsize FOLDER [--kind musicflamingo] [--fp8] [--type Q4_K_M] [--audio-type Q8_0] [--song FILE] [--seconds 60]
         [--tokens 32]
 
 FOLDER takes 17 GB for the checkpoint and what the conversion writes; what is there already is used again. Names come from a twin of the
@@ -44,10 +44,26 @@ VOCABULARY = 151_672
 SHARD_BYTES = 4_200_000_000
 BLOCK = 1 << 24  # random weights that are written again and again, from another place each time
 SPREAD = 0.02
+FP8_BLOCK = 128  # rows and columns that share a scale, as fine-grained FP8 has it
+NORM, FP8_SCALE = np.uint16(0x3F80), np.uint16(0x3800)  # 1 and 2^-15 in bfloat16: norms, and what brings codes up to 448 near SPREAD
 
 
-def write(directory: Path, kind: str) -> int:
-    """Write the checkpoint of class `kind` in shards with an index, bf16; the number of its parameters."""
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor to be written: its name in safetensors, shape, and two bytes or one for each number."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "BF16"
+
+    @property
+    def n_bytes(self) -> int:
+        """Size in the file."""
+        return prod(self.shape) * (1 if self.dtype == "F8_E4M3" else 2)
+
+
+def write(directory: Path, kind: str, *, fp8: bool = False) -> int:
+    """Write the checkpoint of class `kind` in shards with an index, bf16, or the language model in FP8; the number of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
         twin = checkpoints.write(Path(folder) / "twin", kind, TWIN)
         shapes = _shapes(twin)
@@ -58,18 +74,28 @@ def write(directory: Path, kind: str) -> int:
         for path in twin.iterdir():
             if path.suffix != ".safetensors":
                 (directory / path.name).write_bytes(path.read_bytes())
-        config = json.loads((twin / "config.json").read_text())
-        (directory / "config.json").write_text(json.dumps(_grown(config), indent=2))
-    shards = list(_shards(shapes))
+        config = _grown(json.loads((twin / "config.json").read_text()))
+        if fp8:
+            config["quantization_config"] = checkpoints.fine_grained((FP8_BLOCK, FP8_BLOCK))
+        (directory / "config.json").write_text(json.dumps(config, indent=2))
+    shards = list(_shards([part for name, shape in shapes.items() for part in _stored(name, shape, fp8)]))
     block = _block()
     index = {}
-    for number, names in enumerate(shards, 1):
+    for number, tensors in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(directory / name, {key: shapes[key] for key in names}, block)
-        index |= dict.fromkeys(names, name)
-    text = json.dumps({"metadata": {"total_size": 2 * n_parameters}, "weight_map": index})
-    (directory / "model.safetensors.index.json").write_text(text)
+        _write_shard(directory / name, tensors, block)
+        index |= {tensor.name: name for tensor in tensors}
+    size = sum(tensor.n_bytes for tensors in shards for tensor in tensors)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}))
     return n_parameters
+
+
+def _stored(name: str, shape: tuple[int, ...], fp8: bool) -> list[Tensor]:
+    """A weight as it lies in the files: of the language model's layers in FP8 codes and their scales."""
+    if not (fp8 and checkpoints.is_linear(name)):
+        return [Tensor(name, shape)]
+    scales = tuple(-(-extent // FP8_BLOCK) for extent in shape)
+    return [Tensor(name, shape, "F8_E4M3"), Tensor(f"{name}_scale_inv", scales)]
 
 
 def _shapes(twin: Path) -> dict[str, tuple[int, ...]]:
@@ -86,15 +112,13 @@ def _grown(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"audio_config": config["audio_config"] | audio, "text_config": config["text_config"] | text, "dtype": "bfloat16"}
 
 
-def _shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
-    shard: list[str] = []
-    size = 0
-    for name, shape in shapes.items():
-        if shard and size + 2 * prod(shape) > SHARD_BYTES:
+def _shards(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    shard: list[Tensor] = []
+    for tensor in tensors:
+        if shard and sum(one.n_bytes for one in shard) + tensor.n_bytes > SHARD_BYTES:
             yield shard
-            shard, size = [], 0
-        shard.append(name)
-        size += 2 * prod(shape)
+            shard = []
+        shard.append(tensor)
     yield shard
 
 
@@ -104,25 +128,34 @@ def _block() -> np.ndarray:
     return np.tile((normal.view(np.uint32) >> 16).astype(np.uint16), 2)
 
 
-def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], block: np.ndarray) -> None:
+def _write_shard(path: Path, tensors: list[Tensor], block: np.ndarray) -> None:
     header: dict[str, Any] = {}
     at = 0
-    for name, shape in shapes.items():
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * prod(shape)]}
-        at += 2 * prod(shape)
+    for tensor in tensors:
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [at, at + tensor.n_bytes]}
+        at += tensor.n_bytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    one = np.uint16(0x3F80)
-    rng = np.random.default_rng(len(shapes))
+    rng = np.random.default_rng(len(tensors))
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in shapes.items():
-            is_norm = len(shape) == 1 and name.endswith("weight")
-            left = prod(shape)
+        for tensor in tensors:
+            left = prod(tensor.shape)
             while left:
                 count, start = min(left, BLOCK), int(rng.integers(BLOCK))
-                file.write(np.full(count, one) if is_norm else block[start : start + count])
+                file.write(_numbers(tensor, block[start : start + count]))
                 left -= count
+
+
+def _numbers(tensor: Tensor, random: np.ndarray) -> np.ndarray:
+    """Random numbers as a tensor has them; norms are 1."""
+    if tensor.dtype == "F8_E4M3":
+        codes = random.astype(np.uint8)
+        return np.where(codes & 0x7F == 0x7F, np.uint8(0), codes)  # which would be no number
+    if tensor.name.endswith("_scale_inv"):
+        return np.full(random.size, FP8_SCALE)
+    is_norm = len(tensor.shape) == 1 and tensor.name.endswith("weight")
+    return np.full(random.size, NORM) if is_norm else random
 
 
 @dataclass(frozen=True)
@@ -158,13 +191,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=("musicflamingo", "audioflamingo3"), default="musicflamingo", help="2601 or the preview")
+    parser.add_argument("--fp8", action="store_true", help="the language model in fine-grained FP8")
     parser.add_argument("--type", default="Q4_K_M")
     parser.add_argument("--audio-type")
     parser.add_argument("--song", type=Path, default=SONG)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--tokens", type=int, default=32)
     options = parser.parse_args()
-    n_parameters = write(options.folder / "checkpoint", options.kind)
+    n_parameters = write(options.folder / "checkpoint", options.kind, fp8=options.fp8)
     converted = options.folder / options.type
     rows: list[tuple[str, Cost]] = []
     if not converted.exists():
