@@ -41,14 +41,25 @@ CHECK_BYTES = 4  # CRC-32 in front of every entry: damage is an accident here, n
 
 
 def default_folder() -> Path | None:
-    """$MFLAMINGO_CACHE, or `mflamingo` in the user's cache directory (XDG base directories 0.8); None for a user without a home."""
-    if named := os.environ.get("MFLAMINGO_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME", "")
+    """$MFLAMINGO_CACHE, or `mflamingo` in the user's cache directory; None for a user without a home."""
+    return user_folder("MFLAMINGO_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def user_folder(named: str, xdg: str, usual: str) -> Path | None:
+    """Our folder of a kind: where one variable says, or `mflamingo` in the base directory (XDG base directories 0.8); None without a home."""
+    if own := os.environ.get(named):
+        return Path(own)
+    base = os.environ.get(xdg, "")
     try:
-        return Path(base if os.path.isabs(base) else Path.home() / ".cache") / "mflamingo"
+        return Path(base if os.path.isabs(base) else Path.home() / usual) / "mflamingo"
     except RuntimeError:
         return None
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Cache:
@@ -71,9 +82,7 @@ class Cache:
             state = os.stat(path)
             if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_SONG:
                 return None
-            before = stamp([path])
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            before, digest = stamp([path]), digest_of(path)
         except OSError:  # decoding will say it
             return None
         return Shelf(self, path, before, (digest, float(start_s), None if end_s is None else float(end_s)))
@@ -147,6 +156,10 @@ class Shelf:
 
     def __init__(self, cache: Cache, path: str | os.PathLike[str], state: str, part: tuple[str, float, float | None]) -> None:
         self._cache, self._path, self._state, self._part = cache, path, state, part
+
+    def within(self, cache: Cache) -> Shelf:
+        """The same place, counted by this view of the cache: a shelf that comes from another process has a view of its own."""
+        return Shelf(cache, self._path, self._state, self._part)
 
     def sound(self) -> tuple[Sound, Facts | None] | None:
         """The sound, under the name that its file has now, and its facts if they were measured."""

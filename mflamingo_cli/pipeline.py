@@ -117,31 +117,39 @@ class Heard:
     shelf: Shelf | None = None
 
 
-def hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None = None) -> Heard:
-    """Decode and measure one song, or remember it; safe to call from several threads."""
-    return _finish(_hear(path, request, info, cache))
+def hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None = None, tell: Callable[[Sound], None] | None = None) -> Heard:
+    """Decode and measure one song, or remember it; safe to call from several threads.
+
+    `tell` is called as soon as it is clear which sound this is, before it is measured, and may raise to leave it at that.
+    """
+    return _finish(_hear(path, request, info, cache, tell))
 
 
-def _hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None) -> Generator[Step, None, Heard]:
+def _hear(
+    path: Path, request: Request, info: BackendInfo, cache: Cache | None, tell: Callable[[Sound], None] | None = None
+) -> Generator[Step, None, Heard]:
     measures, listens = request.command == "analyze" or info.grounded, bool(_within_abilities(request, info))
     shelf = cache.shelf(path, request.start_s, request.end_s) if cache else None
     sound, facts = (shelf and shelf.sound()) or (None, None)
+    if sound is not None and tell:
+        tell(sound)
     encoding = shelf.encoding(info.ears) if shelf and listens else None
     to_measure, to_encode = measures and facts is None, listens and encoding is None
     if sound is not None and not to_measure and not to_encode:
         return Heard(sound, facts if measures else None, encoding=encoding)
     yield Step("decoding")
-    meter = measure.LoudnessMeter()
-    listeners = (meter,) if to_measure else ()
+    meter, name = measure.LoudnessMeter(), core_audio.Fingerprint()
+    listeners = (name, meter) if to_measure else (name,)
     audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=listeners))
+    was_known, sound = sound, Sound.of(audio, name.result())
+    if was_known is None and tell:
+        tell(sound)
     measure_s = None
     if to_measure:
         yield Step("measuring")
         facts, measure_s = _timed(lambda: measure.measure(audio, meter))
-    if sound is None or to_measure:
-        sound = Sound.of(audio)
-        if shelf:
-            shelf.keep_sound(sound, facts)
+    if shelf and (was_known is None or to_measure):
+        shelf.keep_sound(sound, facts)
     return Heard(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, shelf)
 
 

@@ -76,10 +76,8 @@ class Sound:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, audio: Audio) -> Sound:
-        """Tell of audio; the id is of its samples as 16-bit integers."""
-        integers = np.clip(np.rint(audio.samples * 32767.0), -32768, 32767).astype("<i2")
-        name = "sha256:" + hashlib.sha256(integers.tobytes()).hexdigest()
+    def of(cls, audio: Audio, name: str) -> Sound:
+        """Tell of audio whose stream a `Fingerprint` named."""
         return cls(name, len(audio.samples), audio.source, audio.start_s, audio.rate_hz, audio.warnings)
 
     @property
@@ -103,6 +101,22 @@ class Listener(Protocol):
     def add(self, block: NDArray[np.float32]) -> None:
         """Hear (n, channels) samples; the block may be kept but not written to."""
         ...
+
+
+class Fingerprint:
+    """A listener that names a stream: SHA-256 of its rate, its channels and every sample (little-endian float32)."""
+
+    def open(self, rate_hz: int, channels: int) -> None:
+        """Begin."""
+        self._hash = hashlib.sha256(f"{rate_hz} {channels}:".encode())
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Hear (n, channels) samples."""
+        self._hash.update(np.ascontiguousarray(block, "<f4"))
+
+    def result(self) -> str:
+        """The name, "sha256:…"."""
+        return f"sha256:{self._hash.hexdigest()}"
 
 
 def load(
