@@ -46,7 +46,7 @@ def default_folder() -> Path | None:
 
 
 def user_folder(named: str, xdg: str, usual: str) -> Path | None:
-    """Our folder of a kind: where one variable says, or `mflamingo` in the base directory (XDG base directories 0.8); None without a home."""
+    """Our folder of a kind: where a variable says, or in the base directory (XDG base directories 0.8); None for a user without a home."""
     if own := os.environ.get(named):
         return Path(own)
     base = os.environ.get(xdg, "")

@@ -16,12 +16,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from mflamingo_cli.errors import UsageError
+from mflamingo_cli.errors import ConfigError
 
 COMMANDS = ("analyze", "caption", "ask", "think")
-OF_ONE_CALL = {"help", "files-from", "null", "start", "end", "json", "output", "dry-run"}  # a default of these would be an accident
+OF_ONE_CALL = frozenset(  # a default of these would be an accident
+    {"help", "files-from", "null", "start", "end", "json", "output", "dry-run", "force", "retry-failed", "shard"}
+)
 PREFIX = "MFLAMINGO_"
-OTHERS = {"MFLAMINGO_CACHE"}  # variables that are no option's
+OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE"}  # variables that are no option's
 HERE = Path("mflamingo.toml")
 DEFAULT = "default"
 
@@ -54,13 +56,13 @@ def settable(command: Any) -> Options:
 
 
 def load(commands: Mapping[str, Options]) -> Settings:
-    """What holds for every option of every command. Raises UsageError that names file or variable."""
+    """What holds for every option of every command. Raises ConfigError that names file or variable."""
     held = {command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()}
     for command, key, value, origin in _given(commands):
         try:
             held[command][key] = Setting(commands[command][key].convert(value), origin)
         except typer.BadParameter as error:
-            raise UsageError(f"{origin}: {key}: {error.message.removeprefix('Value error, ')}") from error
+            raise ConfigError(f"{origin}: {key}: {error.message.removeprefix('Value error, ')}") from error
     return held
 
 
@@ -81,7 +83,7 @@ def _given(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str
             for key, value in entries.items():
                 for command in _commands_with(commands, key, name, str(path)):
                     if isinstance(value, dict | list):
-                        raise UsageError(f"{path}: {key}: takes one value")
+                        raise ConfigError(f"{path}: {key}: takes one value")
                     yield command, key, value, str(path)
     for variable, value in sorted(os.environ.items()):
         if variable.startswith(PREFIX) and variable not in OTHERS:
@@ -105,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({getattr(error, 'strerror', None) or error})") from error
+        raise ConfigError(f"{path}: cannot be read as TOML ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _commands_with(commands: Mapping[str, Options], key: str, name: str | None, origin: str) -> list[str]:
@@ -127,4 +129,4 @@ def _unknown(key: str, known: set[str], table: str | None, origin: str) -> NoRet
         known |= set() if table else set(COMMANDS)
     near = get_close_matches(key, sorted(known), 1, 0.5)
     cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
-    raise UsageError(f"{where}: there is no setting {key}; {cure}")
+    raise ConfigError(f"{where}: there is no setting {key}; {cure}")

@@ -34,3 +34,29 @@ class UsageError(MFlamingoError):
 
     code = "usage"
     exit_code = 2
+
+
+class OutOfMemoryError(MFlamingoError):
+    """A song that does not fit into memory now; it may when other programs have ended."""
+
+    code = "oom"
+    retryable = True
+
+    @classmethod
+    def of(cls, song: str) -> OutOfMemoryError:
+        """Say what to do about a song."""
+        return cls(f"{song}: not enough memory; choose a part of it with --start and --end")
+
+
+class ConfigError(MFlamingoError):
+    """A setting in a file or variable that does not exist or does not fit: EX_CONFIG of sysexits.h."""
+
+    code = "config"
+    exit_code = 78
+
+
+class StoppedError(MFlamingoError):
+    """A run that ended before its inputs did and goes on when it is started again: EX_TEMPFAIL of sysexits.h."""
+
+    code = "stopped"
+    exit_code = 75

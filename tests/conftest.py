@@ -14,9 +14,11 @@ NUMBERS = count()
 
 @pytest.fixture(autouse=True)
 def own_cache_and_settings(tmp_path_factory, monkeypatch) -> None:
-    """A cache that no other test has filled and settings that nobody has made, never the user's."""
+    """A cache and a run store that no other test has filled and settings that nobody has made, never the user's."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
-    monkeypatch.setenv("MFLAMINGO_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{next(NUMBERS)}"))
+    number = next(NUMBERS)
+    monkeypatch.setenv("MFLAMINGO_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{number}"))
+    monkeypatch.setenv("MFLAMINGO_STATE", str(tmp_path_factory.getbasetemp() / f"state-{number}"))
 
 
 @pytest.fixture(scope="session")

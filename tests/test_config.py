@@ -13,7 +13,7 @@ import pytest
 
 from mflamingo_cli import cli, config
 from mflamingo_cli.backends.base import GenerateOptions
-from mflamingo_cli.errors import UsageError
+from mflamingo_cli.errors import ConfigError
 
 TIMEOUT_S = 300
 
@@ -82,7 +82,7 @@ def test_the_top_of_a_nearer_file_outranks_a_table_of_a_farther_one(place: Path)
 )
 def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text: str, said: str) -> None:
     write(place, here=text)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.load(cli.settable())
     assert str(caught.value).startswith("mflamingo.toml")
     assert said in str(caught.value)
@@ -90,7 +90,7 @@ def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text
 
 def test_an_unknown_variable_is_suggested_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MFLAMINGO_MODLE", "mini")
-    with pytest.raises(UsageError, match="there is no setting MFLAMINGO_MODLE; did you mean MFLAMINGO_MODEL"):
+    with pytest.raises(ConfigError, match="there is no setting MFLAMINGO_MODLE; did you mean MFLAMINGO_MODEL"):
         config.load(cli.settable())
 
 

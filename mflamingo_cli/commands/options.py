@@ -20,9 +20,9 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.render import WRITERS
 
-__all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "WORDS", "SongOptions", "song_command"]
+__all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "RUN", "WORDS", "SongOptions", "song_command"]
 MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked for more
-INPUT, MODEL, WORDS, OUTPUT = "Input", "Model", "Words", "Output"
+INPUT, MODEL, WORDS, OUTPUT, RUN = "Input", "Model", "Words", "Output", "Many songs"
 
 if TYPE_CHECKING:
     Format: TypeAlias = str
@@ -51,6 +51,48 @@ def parse_time(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
     hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many, or so many percent of all."""
+
+    number: float
+    percent: bool
+
+    def of(self, total: int) -> float:
+        """The number that it is."""
+        return self.number * total / 100 if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number:g}{'%' if self.percent else ''}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The I-th of N parts of the inputs, I from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse_share(text: object) -> Share:
+    """`20` or `5%`."""
+    match = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d*)?)%", str(text).strip(), re.ASCII)
+    if match is None or float(match[2] or 0) > 100:
+        raise typer.BadParameter(f"{text!r} is neither a number nor a percentage; write 20 or 5%")
+    return Share(float(match[1] or match[2]), match[2] is not None)
+
+
+def parse_shard(text: str) -> Shard:
+    """`3/8`: the third of eight."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip(), re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise typer.BadParameter(f"{text!r} is not a shard; write 3/8 for the third of eight")
+    return Shard(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)
@@ -101,7 +143,7 @@ class SongOptions:
         False
     )
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Decode, measure and listen again, and remember nothing of it.", rich_help_panel=MODEL)
+        bool, typer.Option("--no-cache", help="Do everything again, and remember nothing of it.", rich_help_panel=MODEL)
     ] = False
     max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer.", rich_help_panel=WORDS)] = (
         GenerateOptions.max_new_tokens
@@ -123,8 +165,37 @@ class SongOptions:
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to FILE (- is stdout).", rich_help_panel=OUTPUT)
     ] = None
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Songs to decode and measure at the same time.", rich_help_panel=OUTPUT)
-    ] = 1
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Songs to hear at the same time; one per core if not given.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Do again what earlier runs have done.", rich_help_panel=RUN)] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed or was skipped in earlier runs.", rich_help_panel=RUN)
+    ] = False
+    max_failures: Annotated[
+        Share | None,
+        typer.Option(
+            "--max-failures",
+            metavar="N|P%",
+            parser=parse_share,
+            help="Stop when more songs than that fail in this run.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first song that fails.", rich_help_panel=RUN)] = False
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            "--shard", metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, chosen by path.", rich_help_panel=RUN
+        ),
+    ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=OUTPUT)] = False
     verbose: Annotated[
         int,

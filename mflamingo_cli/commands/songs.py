@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from mflamingo_cli.commands import inputs, terminal
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.errors import MFlamingoError, ModelError, StoppedError, UsageError
 from mflamingo_cli.hub import forbid_network
 from mflamingo_cli.render import WRITERS, Writer, safe
 from mflamingo_cli.schema import Analysis
@@ -23,10 +21,14 @@ if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
     from mflamingo_cli.cache import Cache
     from mflamingo_cli.commands.options import SongOptions
-    from mflamingo_cli.pipeline import Heard, Request
+    from mflamingo_cli.library.progress import Progress
+    from mflamingo_cli.library.run import Memory
+    from mflamingo_cli.library.store import Store
+    from mflamingo_cli.pipeline import Request
 
 STDOUT = ("-", "/dev/stdout")
 OK, ALL_FAILED, SOME_FAILED, CLOSED_PIPE = 0, 1, 3, 141
+MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
 
 
 @dataclass
@@ -38,10 +40,19 @@ class Tally:
     missing: int = 0
     model: int = 0
     failed: int = 0
+    broken: int = 0  # in this run: those of earlier runs stop no run
+    resumable: bool = False
 
-    def add(self, record: Analysis, error: MFlamingoError | None) -> None:
+    @property
+    def so_far(self) -> str:
+        """`12 done, 38 left; run again to resume`."""
+        done = self.ok + self.failed
+        return f"{done} done, {self.total - done} left{'; run again to resume' if self.resumable else ''}"
+
+    def add(self, record: Analysis, error: MFlamingoError | None, *, remembered: bool = False) -> None:
         """Count one record."""
         self.ok += record.status == "ok"
+        self.broken += record.status == "error" and not remembered
         if error is not None:
             self.failed += 1
             self.missing += error.code == "not_found"
@@ -65,8 +76,9 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
     name = _format(options, default_format)
+    songs = _songs(options)
+    tally = Tally(len(songs))
     try:
-        songs = inputs.collect(options.paths or [], options.files_from, options.null)
         if name == "labels" and len(songs) > 1:
             raise UsageError(f"a label file is of one song, not of {len(songs)}; name one song, or choose another --format")
         request = _with_options(request, options)
@@ -74,18 +86,35 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         if options.dry_run:
             _list(songs, options, request)
             return
-        tally = Tally(len(songs))
-        with _results(output, tally) as stream:
+        with terminal.stopping(), _results(output, tally) as stream:
             writer = WRITERS[name](stream, terminal.wants_color(options.color, stream) and not output, len(songs) > 1)
-            _each(songs, options, request, Show(voice, stream, writer, name, hide_thinking), tally)
+            _each(songs, options, request, Show(voice, stream, writer, name, hide_thinking), tally, lasting=output is not None)
         if output and tally.ok:
             voice.detail(f"saved {output}")
     except BrokenPipeError as error:
         raise typer.Exit(CLOSED_PIPE) from error
+    except terminal.Interrupt as stop:
+        if len(songs) > 1:
+            voice.say(f"mflamingo: stopped, {tally.so_far}")
+        raise typer.Exit(stop.exit_code) from stop
+    except OSError as error:
+        if not tally.resumable:
+            raise
+        raise StoppedError(f"cannot write: {error.strerror or error}; {tally.so_far}") from error
     finally:
         voice.idle()
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+def _songs(options: SongOptions) -> list[str]:
+    """All that were named, or the part of them that is this shard."""
+    songs = inputs.collect(options.paths or [], options.files_from, options.null)
+    if options.shard is None:
+        return songs
+    from mflamingo_cli.library.keys import shard_of
+
+    return [song for song in songs if shard_of(song, options.shard.count) == options.shard.index - 1]
 
 
 def _format(options: SongOptions, default: str) -> str:
@@ -97,7 +126,7 @@ def _format(options: SongOptions, default: str) -> str:
 def _with_options(request: Request, options: SongOptions) -> Request:
     if options.end is not None and options.end <= (options.start or 0.0):
         raise UsageError("--end must be later than --start")
-    return replace(request, start_s=options.start or 0.0, end_s=options.end, options=options.generate, keep_raw=options.verbose > 0)
+    return replace(request, start_s=options.start or 0.0, end_s=options.end, options=options.generate, keep_raw=True)
 
 
 def _output(songs: list[str], options: SongOptions) -> str | None:
@@ -113,7 +142,7 @@ def _output(songs: list[str], options: SongOptions) -> str | None:
 
 
 def _results(output: str | None, tally: Tally) -> AbstractContextManager[TextIO]:
-    return terminal.to_file(output, lambda: tally.ok > 0) if output else terminal.only_results()
+    return terminal.to_file(output, lambda: tally.ok > 0 or not tally.total) if output else terminal.only_results()
 
 
 def _list(songs: list[str], options: SongOptions, request: Request) -> None:
@@ -134,21 +163,28 @@ class Show:
         self._split: Callable[[str], list[tuple[bool, str]]] | None = None
         self._pieces = 0
         self._format = format_name
-        self._seen = format_name == "table" and stream.isatty()  # a failure's panel is enough
+        self._on_terminal = stream.isatty()
+        self._seen = format_name == "table" and self._on_terminal  # a failure's panel is enough
 
-    def event(self, song: str, count: str, event: object) -> None:
+    def event(self, song: str, progress: Progress, event: object) -> None:
         """A step that begins, or a piece of text."""
         from mflamingo_cli.pipeline import Piece
 
-        if isinstance(event, Piece):
-            self._pieces += 1
-            if self._live is not None and event.task in ("caption", "ask", "think"):
-                self._stream_piece(song, event.task, event.text)
-            else:
-                self.voice.working(f"{count}{song}: writing, {self._pieces} pieces")
-        else:
+        if not isinstance(event, Piece):
             self._pieces = 0
-            self.voice.working(f"{count}{song}: {getattr(event, 'name', '')}")
+            self._working(song, progress, getattr(event, "name", ""))
+            return
+        self._pieces += 1
+        if self._live is not None and event.task in ("caption", "ask", "think"):
+            self._stream_piece(song, event.task, event.text)
+        else:
+            self._working(song, progress, f"writing, {self._pieces} pieces")
+
+    def _working(self, song: str, progress: Progress, step: str) -> None:
+        if progress.total > 1:
+            self.voice.progress(progress, f"{song}: {step}")
+        else:
+            self.voice.working(f"{song}: {step}")
 
     def _stream_piece(self, song: str, task: str, text: str) -> None:
         from mflamingo_cli.tasks import ThoughtStream, scrub
@@ -188,20 +224,23 @@ class Show:
         if self._split is not None and self._live is not None:
             self._live.write("\n")
 
-    def no_model(self, records: list[Analysis], reason: str) -> None:
-        """No model for any input: said once, and written for programs, which want every input."""
+    def no_model(self, reason: str) -> bool:
+        """No model for any input: said once; whether programs read along, which want every input."""
         self.voice.idle()
         self.voice.error(reason)
-        for record in records if self._format in ("json", "csv") else ():
-            self._writer.write(record)
+        self._seen = True
+        return self._format in ("json", "csv")
 
     def record(self, record: Analysis) -> None:
         """One finished input."""
         from mflamingo_cli.tasks import scrub
 
-        self.voice.idle()
+        if self._on_terminal:
+            self.voice.idle()
         if self._hide:
             record = replace(record, thinking=None)
+        if not self.voice.verbose:
+            record = replace(record, raw=None)
         if self._split is not None and self._live is not None:
             for is_answer, part in self._thoughts.end():
                 self._put(is_answer, scrub(part))
@@ -220,44 +259,66 @@ class Show:
                 self.voice.warn(warning)
 
 
-def _each(songs: list[str], options: SongOptions, request: Request, show: Show, tally: Tally) -> None:
+def _each(songs: list[str], options: SongOptions, request: Request, show: Show, tally: Tally, *, lasting: bool) -> None:
     """Hear song after song; one that fails becomes a record and a line on stderr, the others go on."""
-    from mflamingo_cli import pipeline
+    from mflamingo_cli.library.progress import Progress
+    from mflamingo_cli.library.run import Done, Run
 
     with ExitStack() as stack:
-        try:
-            show.voice.working(f"opening {options.model}")
-            backend = stack.enter_context(_open(options))
-            show.voice.detail(
-                f"{backend.info.model}: {backend.info.backend} on {backend.info.device}, {backend.info.dtype} ({backend.info.reason})"
-            )
-        except ModelError as error:
-            lost = [pipeline.failed(song, request.command, error) for song in songs]
-            for record in lost:
-                tally.add(record, error)
-            show.no_model(lost, str(error))
+        backend = _opened(songs, options, request, show, tally, stack)
+        if backend is None:
             return
         cache = None if options.no_cache else _cache()
+        store = _store(show.voice) if (lasting or len(songs) > 1) and not options.no_cache else None
+        memory = _memory(store and stack.enter_context(store), options, request, backend)
+        tally.resumable = store is not None
+        progress = Progress(songs)
+        run = Run(request, backend, memory, cache, _jobs(options, len(songs)))
         try:
-            for number, (song, heard) in enumerate(_ahead(songs, request, backend, options.jobs, cache, stack), start=1):
-                count = f"{number}/{len(songs)} " if len(songs) > 1 else ""
-                record, failure = _one(song, heard, backend, request, cache, lambda event, s=song, c=count: show.event(s, c, event))  # type: ignore[misc]
-                tally.add(record, failure)
-                show.record(record)
-            if cache and cache.problem:
-                show.voice.detail(f"nothing more is remembered for next time: {cache.problem}")
+            for item in stack.enter_context(closing(run.over(songs))):
+                if not isinstance(item, Done):
+                    show.event(item.song.path, progress, item.event)
+                    continue
+                tally.add(item.record, item.failure, remembered=item.remembered)
+                progress.add(item.song.path, item.record, remembered=item.remembered)
+                show.record(item.record)
+                _stop_at_failures(options, tally)
         except KeyboardInterrupt:
             show.interrupted()
-            done = tally.ok + tally.failed
-            if len(songs) > 1:
-                show.voice.say(f"mflamingo: stopped, {done} done, {len(songs) - done} left")
             raise
+        if lasting and len(songs) > 1:
+            show.voice.finished(progress)
+        if cache and cache.problem:
+            show.voice.detail(f"nothing more is remembered for next time: {cache.problem}")
+        if store and store.problem:
+            show.voice.warn(f"not all of this run is remembered: {store.problem}")
 
 
-def _open(options: SongOptions) -> Backend:
+def _jobs(options: SongOptions, n_songs: int) -> int:
+    from mflamingo_cli.backends.cores import physical_cores
+
+    return min(n_songs, options.jobs or min(physical_cores(), MOST_JOBS)) or 1
+
+
+def _opened(songs: list[str], options: SongOptions, request: Request, show: Show, tally: Tally, stack: ExitStack) -> Backend | None:
+    """The model; where there is none, every song failed."""
+    from mflamingo_cli import pipeline
     from mflamingo_cli.backends import open_backend
 
-    return open_backend(options.model, options.open)
+    try:
+        show.voice.working(f"opening {options.model}")
+        backend = stack.enter_context(open_backend(options.model, options.open))
+    except ModelError as error:
+        wanted = show.no_model(str(error))
+        for song in songs:
+            record = pipeline.failed(song, request.command, error)
+            tally.add(record, error)
+            if wanted:
+                show.record(record)
+        return None
+    info = backend.info
+    show.voice.detail(f"{info.model}: {info.backend} on {info.device}, {info.dtype} ({info.reason})")
+    return backend
 
 
 def _cache() -> Cache | None:
@@ -267,49 +328,31 @@ def _cache() -> Cache | None:
     return Cache(folder) if folder else None
 
 
-def _ahead(
-    songs: list[str], request: Request, backend: Backend, jobs: int, cache: Cache | None, stack: ExitStack
-) -> Iterator[tuple[str, Callable[[], Heard] | None]]:
-    """Each song, with --jobs beside what was decoded and measured ahead of time by that many threads."""
-    from mflamingo_cli import pipeline
+def _store(voice: terminal.Voice) -> Store | None:
+    """The run store; None, and a warning, where there can be none: results are worth more than their memory."""
+    from mflamingo_cli.library.store import Store, StoreError, default_folder
 
-    if jobs == 1 or len(songs) == 1:
-        yield from ((song, None) for song in songs)
-        return
-    pool = stack.enter_context(ThreadPoolExecutor(jobs))
-    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    pending: deque[tuple[str, Future[Heard]]] = deque()
-    waiting = iter(songs)
-    for song in waiting:
-        pending.append((song, pool.submit(pipeline.hear, _source(song), request, backend.info, cache)))
-        if len(pending) > jobs:
-            ready, future = pending.popleft()
-            yield ready, future.result
-    yield from ((ready, future.result) for ready, future in pending)
-
-
-def _source(song: str) -> str | BinaryIO:
-    return sys.stdin.buffer if song == inputs.STDIN else song
-
-
-def _one(
-    song: str,
-    heard: Callable[[], Heard] | None,
-    backend: Backend,
-    request: Request,
-    cache: Cache | None,
-    event: Callable[[object], None],
-) -> tuple[Analysis, MFlamingoError | None]:
-    from mflamingo_cli import pipeline
-
+    folder = default_folder()
     try:
-        for item in pipeline.run(_source(song), backend, request, heard, cache):
-            if isinstance(item, Analysis):
-                return item, None
-            event(item)
-    except MFlamingoError as error:
-        return pipeline.failed(song, request.command, error), error
-    except MemoryError:
-        full = MFlamingoError(f"{song}: not enough memory; choose a part of it with --start and --end", code="oom")
-        return pipeline.failed(song, request.command, full), full
-    raise AssertionError("pipeline.run() ends with an Analysis")
+        return Store(folder) if folder else None
+    except StoreError as error:
+        voice.warn(f"this run is not remembered and cannot be resumed: {error}")
+        return None
+
+
+def _memory(store: Store | None, options: SongOptions, request: Request, backend: Backend) -> Memory:
+    from mflamingo_cli.backends import find_model
+    from mflamingo_cli.library.keys import Work
+    from mflamingo_cli.library.run import Memory
+
+    work = Work.of(request, backend.info, find_model(options.model), options.kv_type)
+    return Memory(store, work, request, force=options.force, retry_failed=options.retry_failed)
+
+
+def _stop_at_failures(options: SongOptions, tally: Tally) -> None:
+    """Raise StoppedError where more songs failed in this run than --fail-fast or --max-failures allow."""
+    from mflamingo_cli.commands.options import Share
+
+    limit = Share(0, percent=False) if options.fail_fast else options.max_failures
+    if limit is not None and tally.broken > limit.of(tally.total):
+        raise StoppedError(f"stopped after {tally.broken} failed: {tally.so_far}")

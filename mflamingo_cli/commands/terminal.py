@@ -6,10 +6,12 @@ Times are seconds.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +21,20 @@ from typing import TYPE_CHECKING, TextIO
 from rich.cells import cell_len
 
 from mflamingo_cli import render
-from mflamingo_cli.errors import UsageError
+from mflamingo_cli.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+    from rich.progress import Progress as Bar
     from rich.status import Status
 
-PLAIN_EVERY_S = 10.0  # between two lines of plain progress: a log stays readable
+    from mflamingo_cli.library.progress import Progress
+
+PLAIN_EVERY_S = 30.0  # between two lines of plain progress: the log of a night stays readable
+BAR_WIDTH = 20  # columns
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def wants_color(mode: str, stream: TextIO) -> bool:
@@ -59,28 +69,76 @@ def only_results() -> Iterator[TextIO]:
             os.dup2(kept, 1)
 
 
+class Interrupt(KeyboardInterrupt):
+    """The first Ctrl-C or SIGTERM; the exit code is the shell's for the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Raise Interrupt at the first Ctrl-C or SIGTERM, to end in order; the second ends the process at once. What is ignored stays so."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in heeded:
+            signal.signal(each, signal.SIG_DFL)
+        raise Interrupt(number)
+
+    heeded = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def to_file(path: str, worth: Callable[[], bool]) -> Iterator[TextIO]:
     """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part.
 
     An existing file is replaced only when `worth()` at the end. A link is followed; a FIFO or a device is written directly.
+    Raises StoppedError where another process writes the same file.
     """
     target, part = _target(path)
-    opened = functools.partial(open, encoding="utf-8", errors="backslashreplace")
     try:  # /dev/fd/1 may be a file with other words in it: nothing is cut off
-        stream = opened(target, "a") if part is None else opened(part, "w")
+        stream = _opened(target) if part is None else _owned(part)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     try:
         with stream:
             yield stream
-        if part is not None and (worth() or (not target.exists() and part.stat().st_size)):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(target, part)
-            part.replace(target)
+            stream.flush()
+            if part is not None and (worth() or (not target.exists() and part.stat().st_size)):
+                os.fsync(stream.fileno())
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(target, part)
+                part.replace(target)  # while it is ours
     finally:
         if part is not None and part.exists() and not part.stat().st_size:
             part.unlink()
+
+
+_opened = functools.partial(open, mode="a", encoding="utf-8", errors="backslashreplace")
+
+
+def _owned(part: Path) -> TextIO:
+    """An empty file that no other process writes as long as it is open. Raises StoppedError where one does."""
+    while True:
+        stream = _opened(part)
+        try:
+            with contextlib.suppress(PermissionError):  # a file system without locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat()):
+                stream.truncate(0)
+                return stream
+        except BlockingIOError as error:
+            stream.close()
+            raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
+        stream.close()  # it was another run's, which has just given it its name
 
 
 def _target(path: str) -> tuple[Path, Path | None]:
@@ -145,6 +203,7 @@ class Voice:
             self._mode = "none"
         self.quiet, self.verbose = quiet, verbose
         self._status: Status | None = None
+        self._bar: Bar | None = None
         self._last_line = time.monotonic()
 
     def say(self, text: str, style: str = "") -> None:
@@ -176,18 +235,62 @@ class Voice:
 
     def working(self, text: str) -> None:
         """What is being done now."""
-        text = render.safe(text)
         if self._mode == "bar":
+            text = render.safe(text)
             if self._status is None:
+                self.idle()
                 self._status = self._console.status(text)
                 self._status.start()
             self._status.update(text)
-        elif self._mode == "plain" and time.monotonic() - self._last_line >= PLAIN_EVERY_S:
+        elif self._line_is_due():
+            self._console.print(render.safe(text), soft_wrap=True)
+
+    def progress(self, progress: Progress, doing: str = "") -> None:
+        """How far a run over many songs is, and what is being done now."""
+        if self._mode == "bar":
+            if self._bar is None:
+                self.idle()
+                self._bar = _bar(self._console)
+                self._bar.start()
+            left = progress.left_audio_s
+            total = None if left is None else progress.audio_s + left
+            self._bar.update(
+                self._bar.task_ids[0], completed=progress.audio_s, total=total, description=str(progress), doing=render.safe(doing)
+            )
+        elif self._line_is_due():
+            self._console.print(str(progress), soft_wrap=True)
+
+    def finished(self, progress: Progress) -> None:
+        """The last word on a run, where progress is shown."""
+        self.idle()
+        if self._mode != "none":
+            self._console.print(str(progress), soft_wrap=True)
+
+    def _line_is_due(self) -> bool:
+        due = self._mode == "plain" and time.monotonic() - self._last_line >= PLAIN_EVERY_S
+        if due:
             self._last_line = time.monotonic()
-            self._console.print(text, soft_wrap=True)
+        return due
 
     def idle(self) -> None:
-        """Take the spinner away before results are printed."""
+        """Take spinner and bar away before results are printed."""
         if self._status is not None:
             self._status.stop()
             self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _bar(console: Console) -> Bar:
+    """A bar of seconds of audio with words beside it and, where there is room, what is being done."""
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    doing = TextColumn("{task.fields[doing]}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    bar = Progress(
+        BarColumn(BAR_WIDTH), words, doing, console=console, transient=True, redirect_stdout=False, redirect_stderr=False, expand=True
+    )
+    bar.add_task("", total=None, doing="")
+    return bar

@@ -112,7 +112,7 @@ class Fingerprint:
 
     def add(self, block: NDArray[np.float32]) -> None:
         """Hear (n, channels) samples."""
-        self._hash.update(np.ascontiguousarray(block, "<f4"))
+        self._hash.update(np.ascontiguousarray(block, "<f4").data)
 
     def result(self) -> str:
         """The name, "sha256:…"."""

@@ -1,0 +1,241 @@
+"""A run over many songs: what is remembered of them, and which are heard ahead. Songs come out in the order in which they went in."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO
+
+from mflamingo_cli import pipeline, schema
+from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
+from mflamingo_cli.library.hearing import Hearer, Known
+from mflamingo_cli.library.keys import Work, part_name, sound_name
+from mflamingo_cli.pipeline import Piece, Step
+from mflamingo_cli.schema import Analysis
+
+if TYPE_CHECKING:
+    from mflamingo_cli.backends.base import Backend
+    from mflamingo_cli.cache import Cache
+    from mflamingo_cli.core.audio import Sound
+    from mflamingo_cli.library.store import Store
+    from mflamingo_cli.pipeline import Heard, Request
+
+STDIN = "-"
+
+
+@dataclass
+class Song:
+    """An input of a run and what is known of it so far: hash of its bytes, name of its sound."""
+
+    index: int
+    path: str
+    digest: str | None = None
+    sound: str | None = None
+
+    @property
+    def source(self) -> str | BinaryIO:
+        """What decoders open."""
+        return sys.stdin.buffer if self.path == STDIN else self.path
+
+
+class Memory:
+    """What earlier runs left in the store and this one adds to it; without a store it remembers nothing. Threads may share it."""
+
+    def __init__(self, store: Store | None, work: Work, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
+        self.store, self._work, self._part = store, work, part_name(request)
+        self._force, self._retry = force, force or retry_failed
+        self._made: set[str] = set()  # keys of this run where those of earlier runs do not count
+        self._claims: dict[str, int] = {}  # bytes and sounds that are on their way: index of the first song with them
+        self._lock = threading.Lock()
+
+    def look(self, song: Song) -> bool:
+        """Whether a song need not be heard: its record is there, or one with the same bytes is on its way before it."""
+        if self.store is None or song.path == STDIN:
+            return False
+        song.digest = self.store.digest(song.path)
+        if song.digest is None:
+            return False
+        song.sound = self.store.sound(song.digest, self._part)
+        return any(self._counts(key, failure) for key, failure in self._keys(song)) or not self._is_first(song.digest, song.index)
+
+    def note(self, song: Song, sound: Sound) -> None:
+        """A song was decoded: this is its sound."""
+        song.sound = sound_name(sound)
+        if self.store is not None and self._is_unchanged(song):
+            assert song.digest is not None
+            self.store.keep_sound(song.digest, self._part, song.sound)
+
+    def judge(self, song: Song, sound: Sound) -> None:
+        """The same, before it is measured. Raises Known where that is not needed."""
+        self.note(song, sound)
+        assert song.sound is not None
+        if self._counts(self._work.of_sound(song.sound), failure=False) or not self._is_first(song.sound, song.index):
+            raise Known
+
+    def record(self, song: Song) -> Analysis | None:
+        """The record that the store has of a song, under the name that its file has now."""
+        if self.store is None:
+            return None
+        for key, failure in self._keys(song):
+            if self._counts(key, failure) and (record := self.store.record(key)):
+                path, encoded = schema.path_fields(song.path)
+                return replace(record, path=path, path_b64=encoded)
+        return None
+
+    def keep(self, song: Song, record: Analysis, failure: MFlamingoError | None) -> None:
+        """Commit a record. Of failures only those are kept that are the file's own and will come again."""
+        lasting = isinstance(failure, AudioError) and not failure.retryable and self._is_unchanged(song)
+        if self.store is not None and (failure is None or lasting):
+            for key in [key for key, of_failure in self._keys(song) if of_failure is (failure is not None)]:
+                self.store.keep(key, record)
+                if self._retry:
+                    self._made.add(key)
+
+    def release(self, song: Song) -> None:
+        """Songs that waited for this one find its record, or must be heard themselves."""
+        with self._lock:
+            for name in (song.digest, song.sound):
+                if name is not None and self._claims.get(name) == song.index:
+                    del self._claims[name]
+
+    def _keys(self, song: Song) -> Iterator[tuple[str, bool]]:
+        """Where its record may be, and whether that would be one of a failure."""
+        if song.sound is not None:
+            yield self._work.of_sound(song.sound), False
+        if song.digest is not None:
+            yield self._work.of_file(song.path, song.digest), True
+
+    def _counts(self, key: str, failure: bool) -> bool:
+        if key in self._made:
+            return True
+        ignored = self._retry if failure else self._force
+        return not ignored and self.store is not None and self.store.has(key)
+
+    def _is_first(self, name: str, index: int) -> bool:
+        with self._lock:
+            self._claims[name] = min(index, self._claims.get(name, index))
+            return self._claims[name] == index
+
+    def _is_unchanged(self, song: Song) -> bool:
+        """Whether the bytes are still those that were hashed; else it is not known what was decoded."""
+        if song.digest is not None and self.store is not None and self.store.digest(song.path) != song.digest:
+            self.release(song)
+            song.digest = None
+        return song.digest is not None
+
+
+@dataclass(frozen=True)
+class Doing:
+    """A step of the work on a song, or a piece of text."""
+
+    song: Song
+    event: Step | Piece
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished song, committed where there is a store; `remembered` where nothing was done for it in this run."""
+
+    song: Song
+    record: Analysis
+    failure: MFlamingoError | None
+    remembered: bool
+
+
+Ready = tuple[Song, "Callable[[], Heard | None] | None"]  # the call waits and may raise; None for a song to be heard at its turn
+
+
+@dataclass(frozen=True)
+class Run:
+    """One request to one model about many songs; beyond one job so many processes hear songs before it is their turn."""
+
+    request: Request
+    backend: Backend
+    memory: Memory
+    cache: Cache | None = None
+    jobs: int = 1
+
+    def over(self, paths: Sequence[str]) -> Generator[Doing | Done, None, None]:
+        """Work on all songs, in their order. To be closed when it is left early."""
+        songs = (Song(index, path) for index, path in enumerate(paths))
+        with ExitStack() as stack:
+            for song, heard in self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs):
+                yield Doing(song, Step("hearing"))
+                done = yield from self._finish(song, heard)
+                self.memory.release(song)
+                yield done
+
+    def _in_turn(self, songs: Iterable[Song]) -> Iterator[Ready]:
+        for song in songs:
+            yield song, partial(self._hear, song) if self.memory.store else None
+
+    def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Ready]:
+        """No more songs than there are jobs wait for their turn, so that memory stays flat."""
+        pool = stack.enter_context(ThreadPoolExecutor(self.jobs))  # threads that wait for processes
+        free: SimpleQueue[Hearer] = SimpleQueue()
+        for _ in range(self.jobs):
+            hearer = Hearer(self.request, self.backend.info, self.cache)
+            stack.callback(hearer.close)
+            free.put(hearer)
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        waiting: deque[tuple[Song, Future[Heard | None]]] = deque()
+        for song in songs:
+            waiting.append((song, pool.submit(self._hear, song, free)))
+            if len(waiting) > self.jobs:
+                ready, future = waiting.popleft()
+                yield ready, future.result
+        yield from ((ready, future.result) for ready, future in waiting)
+
+    def _hear(self, song: Song, free: SimpleQueue[Hearer] | None = None) -> Heard | None:
+        """What was decoded and measured of a song, in a free process; None where the memory knows it or will."""
+        if self.memory.look(song):
+            return None
+        tell = partial(self.memory.judge, song)
+        try:
+            if free is None or song.path == STDIN:
+                return pipeline.hear(song.source, self.request, self.backend.info, self.cache, tell)
+            hearer = free.get()
+            try:
+                return hearer.hear(song.path, tell)
+            finally:
+                free.put(hearer)
+        except Known:
+            return None
+
+    def _finish(self, song: Song, heard: Callable[[], Heard | None] | None) -> Generator[Doing, None, Done]:
+        """The rest of the work on a song, or its record where there is one."""
+        try:
+            ready = heard() if heard else None
+            if known := self.memory.record(song):
+                return Done(song, known, _failure(known), remembered=True)
+            if heard and ready is None:  # the song with the same sound that was before this one gave no record
+                ready = pipeline.hear(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
+            record = yield from self._answer(song, ready)
+            failure = None
+        except MFlamingoError as error:
+            failure = error
+        except MemoryError:
+            failure = OutOfMemoryError.of(song.path)
+        if failure is not None:
+            record = pipeline.failed(song.path, self.request.command, failure)
+        self.memory.keep(song, record, failure)
+        return Done(song, record, failure, remembered=False)
+
+    def _answer(self, song: Song, ready: Heard | None) -> Generator[Doing, None, Analysis]:
+        for item in pipeline.run(song.source, self.backend, self.request, (lambda: ready) if ready else None, self.cache):
+            if isinstance(item, Analysis):
+                return item
+            yield Doing(song, item)
+        raise AssertionError("pipeline.run() ends with an Analysis")
+
+
+def _failure(record: Analysis) -> MFlamingoError | None:
+    """What a remembered record says went wrong; only files' own failures are remembered."""
+    return AudioError(record.error.message, code=record.error.code) if record.error else None
