@@ -344,6 +344,7 @@ def _result(facts: Facts | None, parsed: dict[str, Any], *, told: bool) -> tuple
         tempo=replace(_tempo(facts.tempo, parsed.get("tempo"), warnings), confidence=_rounded(facts.confidence.tempo, 2)),
         key=replace(_key(facts.key, parsed.get("key"), told, warnings), confidence=_rounded(facts.confidence.key, 2)),
         meter=replace(_meter(facts.meter, parsed.get("meter"), warnings), confidence=_rounded(facts.confidence.meter, 2)),
+        beats=_beats(facts),
         chords=tuple(_span(segment) for segment in facts.chords),
         sections=tuple(_span(segment) for segment in facts.sections),
         loudness=LoudnessInfo(
@@ -392,6 +393,15 @@ def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(float(value), digits)
+
+
+def _beats(facts: Facts) -> tuple[tuple[float, int | None], ...]:
+    """Each beat's time and its place in the bar; no place where the meter is not known."""
+    times, firsts = facts.tempo.beats, facts.tempo.downbeats
+    if not facts.meter or not len(firsts):
+        return tuple((round(float(time), 3), None) for time in times)
+    first, bar = int(abs(times - firsts[0]).argmin()), int(facts.meter.partition("/")[0])
+    return tuple((round(float(time), 3), (index - first) % bar + 1) for index, time in enumerate(times))
 
 
 def _span(segment: measure.Segment) -> Span:

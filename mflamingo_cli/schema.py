@@ -101,11 +101,12 @@ class VocalsInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of the song."""
+    """What is known of the song; a beat is its time and its place in the bar, 1 for the first, null where bars cannot be told."""
 
     tempo: TempoInfo = TempoInfo()
     key: KeyInfo = KeyInfo()
     meter: MeterInfo = MeterInfo()
+    beats: tuple[tuple[float, int | None], ...] = ()
     chords: tuple[Span, ...] = ()
     sections: tuple[Span, ...] = ()
     loudness: LoudnessInfo = LoudnessInfo()
@@ -233,7 +234,10 @@ def _build(hint: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(option) and isinstance(value, dict):
             return _build_record(typing.cast(type, option), value)
         if origin is tuple and isinstance(value, list):
-            return tuple(_build(args[0], item) for item in value)
+            if args[-1] is Ellipsis:
+                return tuple(_build(args[0], item) for item in value)
+            if len(args) == len(value):
+                return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
         if origin is dict and isinstance(value, dict):
             return {str(name): _build(args[1], item) for name, item in value.items()}
         if origin is Literal and value in args:
@@ -275,8 +279,11 @@ def _schema_of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         definitions.setdefault(hint.__name__, None)  # type: ignore[union-attr]  # a class here, never an instance
         definitions[hint.__name__] = _schema_record(typing.cast(type, hint), definitions)  # type: ignore[union-attr]
         return {"$ref": f"#/$defs/{hint.__name__}"}  # type: ignore[union-attr]
-    if origin is tuple:
+    if origin is tuple and args[-1] is Ellipsis:
         return {"type": "array", "items": _schema_of(args[0], definitions)}
+    if origin is tuple:
+        places = [_schema_of(arg, definitions) for arg in args]
+        return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema_of(args[1], definitions)}
     if origin is Literal:

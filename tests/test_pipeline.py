@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,14 @@ def test_claims_stand_beside_facts(song, known):
     assert result.chords[1].end == 4.0
     assert (result.instruments, result.genre, result.mood) == (("piano", "drums"), ("House",), ())
     assert (result.vocals.present, result.caption) == (False, "A calm piece.")
+
+
+@pytest.mark.parametrize(("meter", "places"), [("3/4", [2, 3, 1, 2, 3, 1, 2, 3]), (None, [None] * 8)])
+def test_beats_are_counted_in_bars_where_the_meter_is_known(song, monkeypatch, meter, places):
+    beats = np.arange(8) * 0.5
+    facts = replace(FACTS, tempo=Tempo(120.0, (), beats, beats[2::3] if meter else np.zeros(0)), meter=meter)
+    monkeypatch.setattr(measure, "measure", lambda *_: facts)
+    assert pipeline.analyze(song(), Parrot(ANSWERS)).result.beats == tuple(zip(beats.tolist(), places, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ FULL = Analysis(
     result=Result(
         tempo=TempoInfo(87.5, (175.0,), "measured", 88.0, True, 0.93),
         key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", "A minor", True, 0.41),
+        beats=((0.02, 1), (0.71, None)),
         chords=(Span(0.0, 2.1, "A:min"),),
         genre=("Trance-Pop",),
         caption="Warm \u266f strings",
@@ -53,7 +54,7 @@ def test_every_key_is_present_and_in_the_order_of_the_design():
     keys = list(json.loads(FAILED.to_json()))
     assert [key for key in keys if key != "raw"] == DESIGNED_KEYS
     assert list(json.loads(FULL.to_json())["result"]) == (
-        "tempo key meter chords sections loudness instruments genre mood vocals caption".split()
+        "tempo key meter beats chords sections loudness instruments genre mood vocals caption".split()
     )
 
 
