@@ -20,8 +20,10 @@ from mflamingo_cli.errors import ConfigError
 
 COMMANDS = ("analyze", "caption", "ask", "think")
 OF_ONE_CALL = frozenset(  # a default of these would be an accident
-    {"help", "files-from", "null", "start", "end", "json", "output", "dry-run", "force", "retry-failed", "shard"}
-)
+    {
+        "help", "files-from", "null", "start", "end", "json", "output", "sidecar", "where", "dry-run", "force", "retry-failed", "shard",
+    }
+)  # fmt: skip
 PREFIX = "MFLAMINGO_"
 OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE"}  # variables that are no option's
 HERE = Path("mflamingo.toml")

@@ -196,6 +196,11 @@ def path_fields(path: str | os.PathLike[str]) -> tuple[str, str | None]:
         return raw.decode("utf-8", "replace"), base64.b64encode(raw).decode("ascii")
 
 
+def path_of(record: Analysis) -> str:
+    """The path that `path_fields` took apart, as the functions of `os` take it."""
+    return os.fsdecode(base64.b64decode(record.path_b64)) if record.path_b64 else record.path
+
+
 # --- dataclass to JSON and back, driven by the annotations ---------------------------------------------------------
 
 
@@ -206,6 +211,21 @@ def _hints(cls: type) -> dict[str, Any]:
     if "schema" in names:  # first in the record, though last among the fields because it has a default
         names.insert(0, names.pop(names.index("schema")))
     return {name: hints[name] for name in names}
+
+
+@functools.cache
+def paths() -> dict[str, tuple[Any, ...]]:
+    """Every value of the record by its path ("result.tempo.bpm"), with the types it may have besides null."""
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def visit(cls: type, before: str) -> None:
+        for name, hint in _hints(cls).items():
+            found[before + name] = types_ = tuple(option for option in _options(hint) if option is not type(None))
+            if dataclasses.is_dataclass(types_[0]):
+                visit(typing.cast(type, types_[0]), f"{before}{name}.")
+
+    visit(Analysis, "")
+    return found
 
 
 def to_plain(value: Any) -> Any:
@@ -251,9 +271,10 @@ def _build(hint: Any, value: Any) -> Any:
 
 def _build_record(cls: type, value: dict[str, Any]) -> Any:
     hints = _hints(cls)
-    if missing := hints.keys() - value.keys():
+    if missing := {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING} - value.keys():
         raise ValueError(f"{cls.__name__}: missing {', '.join(sorted(missing))}")
-    return cls(**{name: _build(hint, value[name]) for name, hint in hints.items()})  # keys of later minor versions are ignored
+    # keys of later minor versions are ignored, those that an earlier one did not have are as if nothing were known
+    return cls(**{name: _build(hint, value[name]) for name, hint in hints.items() if name in value})
 
 
 # --- JSON Schema ----------------------------------------------------------------------------------------------------

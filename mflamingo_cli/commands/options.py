@@ -162,7 +162,32 @@ class SongOptions:
         bool, typer.Option("--json", help="JSON Lines, one record per input, failures too: --format json.", rich_help_panel=OUTPUT)
     ] = False
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to FILE (- is stdout).", rich_help_panel=OUTPUT)
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER/",
+            help="Write results to FILE (- is stdout), or a file for each song to FOLDER, in json if no format is given.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    sidecar: Annotated[
+        bool,
+        typer.Option("--sidecar", help="Write a file beside each song: song.flac.mflamingo.json, or in --format.", rich_help_panel=OUTPUT),
+    ] = False
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            "--fields", metavar="A,B", help="What json, csv, tsv and markdown hold: path,tempo.bpm,key.camelot.", rich_help_panel=OUTPUT
+        ),
+    ] = None
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="TEST", help="Only songs such as 'bpm > 120 and key in (8A, 9A)'.", rich_help_panel=OUTPUT),
+    ] = None
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="A,-B", help="By these fields; - is downwards. Written at the end.", rich_help_panel=OUTPUT),
     ] = None
     jobs: Annotated[
         int | None,

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands import inputs, results, terminal
 from mflamingo_cli.errors import MFlamingoError, ModelError, StoppedError, UsageError
 from mflamingo_cli.hub import forbid_network
-from mflamingo_cli.render import WRITERS, Writer, safe
+from mflamingo_cli.render import Writer, safe
 from mflamingo_cli.schema import Analysis
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
     from mflamingo_cli.cache import Cache
     from mflamingo_cli.commands.options import SongOptions
+    from mflamingo_cli.commands.results import Results
     from mflamingo_cli.library.progress import Progress
     from mflamingo_cli.library.run import Memory
     from mflamingo_cli.library.store import Store
     from mflamingo_cli.pipeline import Request
 
-STDOUT = ("-", "/dev/stdout")
 OK, ALL_FAILED, SOME_FAILED, CLOSED_PIPE = 0, 1, 3, 141
 MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
 
@@ -75,20 +74,22 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     if options.offline:
         forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
-    name = _format(options, default_format)
     songs = _songs(options)
     tally = Tally(len(songs))
     try:
-        if name == "labels" and len(songs) > 1:
-            raise UsageError(f"a label file is of one song, not of {len(songs)}; name one song, or choose another --format")
+        wanted = results.of(options, default_format, request.command, songs)
         request = _with_options(request, options)
-        output = _output(songs, options)
+        output = results.file_of(songs, options, wanted)
         if options.dry_run:
             _list(songs, options, request)
             return
-        with terminal.stopping(), _results(output, tally) as stream:
-            writer = WRITERS[name](stream, terminal.wants_color(options.color, stream) and not output, len(songs) > 1)
-            _each(songs, options, request, Show(voice, stream, writer, name, hide_thinking), tally, lasting=output is not None)
+        with (
+            terminal.stopping(),
+            results.stream_to(output, lambda: tally.ok > 0 or not tally.total) as stream,
+            wanted.writer(stream, terminal.wants_color(options.color, stream) and not output) as writer,
+        ):
+            show = Show(voice, stream, writer, wanted, tally, hide_thinking)
+            _each(songs, options, request, show, tally, lasting=bool(output or wanted.place))
         if output and tally.ok:
             voice.detail(f"saved {output}")
     except BrokenPipeError as error:
@@ -117,32 +118,10 @@ def _songs(options: SongOptions) -> list[str]:
     return [song for song in songs if shard_of(song, options.shard.count) == options.shard.index - 1]
 
 
-def _format(options: SongOptions, default: str) -> str:
-    if options.json and options.format not in (None, "json"):
-        raise UsageError(f"--json and --format {options.format} cannot both be; leave one out")
-    return "json" if options.json else options.format or default
-
-
 def _with_options(request: Request, options: SongOptions) -> Request:
     if options.end is not None and options.end <= (options.start or 0.0):
         raise UsageError("--end must be later than --start")
     return replace(request, start_s=options.start or 0.0, end_s=options.end, options=options.generate, keep_raw=True)
-
-
-def _output(songs: list[str], options: SongOptions) -> str | None:
-    """The file that results go to, None for stdout. Raises UsageError before anything is lost."""
-    if options.output in (None, *STDOUT):
-        return None
-    assert options.output is not None
-    if os.path.isdir(options.output):
-        raise UsageError(f"{options.output}: is a folder; name a file")
-    lists = [options.files_from] if options.files_from else []
-    terminal.refuse_overwriting(options.output, [*songs, *(options.paths or []), *lists, options.model])
-    return options.output
-
-
-def _results(output: str | None, tally: Tally) -> AbstractContextManager[TextIO]:
-    return terminal.to_file(output, lambda: tally.ok > 0 or not tally.total) if output else terminal.only_results()
 
 
 def _list(songs: list[str], options: SongOptions, request: Request) -> None:
@@ -157,14 +136,13 @@ def _list(songs: list[str], options: SongOptions, request: Request) -> None:
 class Show:
     """Where events and records go: pieces of text to a terminal as they come, whole records to the writer."""
 
-    def __init__(self, voice: terminal.Voice, stream: TextIO, writer: Writer, format_name: str, hide_thinking: bool) -> None:
-        self.voice, self._writer, self._hide = voice, writer, hide_thinking
-        self._live = stream if format_name == "text" and stream.isatty() else None
+    def __init__(self, voice: terminal.Voice, stream: TextIO, writer: Writer, wanted: Results, tally: Tally, hide_thinking: bool) -> None:
+        self.voice, self._writer, self._wanted, self._tally, self._hide = voice, writer, wanted, tally, hide_thinking
+        self._live = stream if wanted.live and stream.isatty() else None
         self._split: Callable[[str], list[tuple[bool, str]]] | None = None
         self._pieces = 0
-        self._format = format_name
         self._on_terminal = stream.isatty()
-        self._seen = format_name == "table" and self._on_terminal  # a failure's panel is enough
+        self._seen = wanted.name == "table" and wanted.test is None and self._on_terminal  # a failure's panel is enough
 
     def event(self, song: str, progress: Progress, event: object) -> None:
         """A step that begins, or a piece of text."""
@@ -229,7 +207,7 @@ class Show:
         self.voice.idle()
         self.voice.error(reason)
         self._seen = True
-        return self._format in ("json", "csv")
+        return self._wanted.rows
 
     def record(self, record: Analysis) -> None:
         """One finished input."""
@@ -249,14 +227,22 @@ class Show:
             self._live.write("\n")
             self._split = None
         else:
-            if self._format == "text" and record.thinking:
+            if self._wanted.name == "text" and record.thinking:
                 self.voice.say_lines(record.thinking)
-            self._writer.write(record)
+            self._write(record)
         if record.error is not None and not self._seen:
             self.voice.error(record.error.message)
-        if self._format in ("text", "labels"):
+        if self._wanted.name != "table" and not self._wanted.rows:
             for warning in record.warnings:
                 self.voice.warn(warning)
+
+    def _write(self, record: Analysis) -> None:
+        """To the writer; a file that cannot be written is a failure of its song alone."""
+        try:
+            self._writer.write(record)
+        except results.OutputError as error:
+            self._tally.failed += 1
+            self.voice.error(str(error))
 
 
 def _each(songs: list[str], options: SongOptions, request: Request, show: Show, tally: Tally, *, lasting: bool) -> None:

@@ -1,17 +1,14 @@
-"""Analysis -> text for people and programs: `WRITERS`, one per format.
+"""What people read: panels and plain words, at most `MAX_WIDTH` columns wide.
 
 Nothing that came from a file name or a model reaches the terminal unescaped. Times are shown as m:ss.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from io import StringIO
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -19,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
 from mflamingo_cli.tasks import clock, short_chord, sure
 
@@ -26,14 +24,6 @@ MAX_WIDTH = 100  # columns: longer lines are hard to read
 SHOWN_CHORDS = 4  # of the chords that sound longest
 LIKELY = 0.6  # confidence below which a value is called unsure
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-class Writer(Protocol):
-    """Writes records one by one, each as soon as it is there."""
-
-    def write(self, record: Analysis) -> None:
-        """Write one record."""
-        ...
 
 
 def safe(text: str) -> str:
@@ -165,8 +155,8 @@ def _took(record: Analysis) -> str:
 class TableWriter:
     """A panel per song, at most `MAX_WIDTH` columns wide; colours only where the console has them."""
 
-    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
-        self._console = console(stream, color)
+    def __init__(self, stream: TextIO, layout: Layout) -> None:
+        self._console = console(stream, layout.color)
 
     def write(self, record: Analysis) -> None:
         """Print one record."""
@@ -216,9 +206,9 @@ def _body(record: Analysis) -> list[RenderableType]:
 class TextWriter:
     """Plain words: the answer alone, or `name: value` lines for analyze; several songs get a headline each."""
 
-    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
+    def __init__(self, stream: TextIO, layout: Layout) -> None:
         self._stream = stream
-        self._many = many
+        self._many = layout.many
         self._count = 0
 
     def headline(self, path: str) -> None:
@@ -244,80 +234,6 @@ class TextWriter:
 def answer(record: Analysis) -> str | None:
     """The free text a command was asked for."""
     return record.result.caption if record.result else record.text
-
-
-class JsonWriter:
-    """JSON Lines: one record per input, failures too."""
-
-    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
-        self._stream = stream
-
-    def write(self, record: Analysis) -> None:
-        """Print one line and flush it."""
-        self._stream.write(record.to_json() + "\n")
-        self._stream.flush()
-
-
-COLUMNS: dict[str, Callable[[Analysis, Result], Any]] = {
-    "path": lambda record, _: record.path,
-    "status": lambda record, _: record.status,
-    "duration": lambda record, _: record.audio and record.audio.duration,
-    "bpm": lambda _, result: result.tempo.bpm,
-    "key": lambda _, result: result.key.name,
-    "camelot": lambda _, result: result.key.camelot,
-    "meter": lambda _, result: result.meter.value,
-    "integrated_lufs": lambda _, result: result.loudness.integrated_lufs,
-    "true_peak_dbtp": lambda _, result: result.loudness.true_peak_dbtp,
-    "instruments": lambda _, result: "; ".join(result.instruments),
-    "genre": lambda _, result: "; ".join(result.genre),
-    "mood": lambda _, result: "; ".join(result.mood),
-    "vocals": lambda _, result: result.vocals.present,
-    "caption": lambda _, result: result.caption,
-    "text": lambda record, _: record.text,
-    "error": lambda record, _: record.error and record.error.message,
-}
-
-
-class CsvWriter:
-    """One row per input under a header (RFC 4180); unknown cells are empty."""
-
-    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
-        self._stream = stream
-        self._row(list(COLUMNS))
-
-    def _row(self, cells: list[Any]) -> None:
-        buffer = StringIO(newline="")
-        csv.writer(buffer, lineterminator="\n").writerow(cells)
-        self._stream.write(buffer.getvalue())
-        self._stream.flush()
-
-    def write(self, record: Analysis) -> None:
-        """Print one row."""
-        self._row([column(record, record.result or Result()) for column in COLUMNS.values()])
-
-
-class LabelWriter:
-    """Audacity labels of chords and sections: `start<TAB>end<TAB>text`, seconds; of one song."""
-
-    def __init__(self, stream: TextIO, color: bool, many: bool) -> None:
-        self._stream = stream
-
-    def write(self, record: Analysis) -> None:
-        """Print the spans of one record."""
-        if record.result is not None:
-            spans = [*record.result.sections, *record.result.chords]
-            self._stream.writelines(f"{span.start:.3f}\t{span.end:.3f}\t{safe(span.label)}\n" for span in spans)
-            self._stream.flush()
-
-
-# name -> writer of (stream, whether colours may be used, whether there are several songs)
-WRITERS: dict[str, Callable[[TextIO, bool, bool], Writer]] = {
-    "table": TableWriter,
-    "text": TextWriter,
-    "json": JsonWriter,
-    "csv": CsvWriter,
-    "labels": LabelWriter,
-}
 
 
 def console(stream: TextIO, color: bool, animate: bool = False) -> Console:

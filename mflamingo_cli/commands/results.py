@@ -1,0 +1,154 @@
+"""What is written of the records and where: one stream, or a file for each song beside it or in a folder that mirrors the songs' own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from mflamingo_cli import fields, where
+from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.render import WRITERS, Format, Layout, Writer
+from mflamingo_cli.schema import Analysis, path_of
+
+if TYPE_CHECKING:
+    from mflamingo_cli.commands.options import SongOptions
+
+STDOUT = ("-", "/dev/stdout")
+OURS = ".mflamingo"  # in the name of every song's own file: song.flac.mflamingo.json
+STDIN_NAME = "stdin"  # of the file of a song that came from there
+Place = Callable[[str], Path]  # a song -> its own file, without suffix
+
+
+class OutputError(MFlamingoError):
+    """The result of one song could not be written."""
+
+    code = "not_written"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the user wants of the results."""
+
+    name: str
+    layout: Layout
+    place: Place | None  # of the files of several songs; else there is one stream
+    test: where.Test | None
+    order: where.Order | None
+
+    @property
+    def rows(self) -> bool:
+        """Whether every input has a row, failures too."""
+        return WRITERS[self.name].rows
+
+    @property
+    def live(self) -> bool:
+        """Whether text may be shown before its record is there."""
+        return self.name == "text" and not (self.place or self.test or self.order)
+
+    @contextmanager
+    def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
+        """A writer to the stream, or to the files of the songs."""
+        row = WRITERS[self.name]
+        made = _Files(row, self.layout, self.place) if self.place else row.writer(stream, replace(self.layout, color=color))
+        with where.chosen(made, self.test, self.order) as writer:
+            yield writer
+
+
+def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
+    """What the options say. Raises UsageError before any song is heard."""
+    place = _place(options, songs)
+    name = _format(options, "json" if place else default)
+    row = WRITERS[name]
+    if row.times and command != "analyze":
+        raise UsageError(f"--format {name} shows what analyze measures; {command} has only words")
+    if row.times and len(songs) > 1 and place is None:
+        raise UsageError(f"a file of {name} is of one song, not of {len(songs)}; name one song, or a folder with -o FOLDER/")
+    if place and row.suffix is None:
+        raise UsageError(f"--format {name} is about several songs; name one file with -o")
+    if name == "m3u" and inputs.STDIN in songs:
+        raise UsageError("a song on stdin has no name that a playlist could hold")
+    if options.fields is not None and not row.rows:
+        raise UsageError(f"--fields is for {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not for {name}")
+    folder = "." if place or options.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(options.output or ""))
+    layout = Layout(many=len(songs) > 1, fields=fields.parse(options.fields), folder=folder)
+    test = where.parse(options.where) if options.where is not None else None
+    return Results(name, layout, place, test, where.parse_order(options.sort) if options.sort is not None else None)
+
+
+def _format(options: SongOptions, default: str) -> str:
+    if options.json and options.format not in (None, "json"):
+        raise UsageError(f"--json and --format {options.format} cannot both be; leave one out")
+    return "json" if options.json else options.format or default
+
+
+def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:
+    """The one file that results go to, None for stdout or several files. Raises UsageError before anything is lost."""
+    if results.place or options.output in (None, *STDOUT):
+        return None
+    assert options.output is not None
+    lists = [options.files_from] if options.files_from else []
+    terminal.refuse_overwriting(options.output, [*songs, *(options.paths or []), *lists, options.model])
+    return options.output
+
+
+def stream_to(output: str | None, worth: Callable[[], bool]) -> AbstractContextManager[TextIO]:
+    """The stream to a file, or to stdout."""
+    return terminal.to_file(output, worth) if output else terminal.only_results()
+
+
+# --- a file for each song ----------------------------------------------------------------------------------------------
+
+
+def _place(options: SongOptions, songs: list[str]) -> Place | None:
+    """Where each song's own file is, if each has one: beside it, or under the folder of --output."""
+    output = options.output
+    if options.sidecar:
+        if output is not None:
+            raise UsageError("--sidecar writes beside each song; leave out --output")
+        if inputs.STDIN in songs:
+            raise UsageError("a song on stdin has no place that a file could be beside")
+        return Path
+    if output is None or not (output.endswith("/") or os.path.isdir(output)):
+        return None
+    folder, root = Path(output), _root(options.paths or [], songs)
+    return lambda song: folder / (STDIN_NAME if song == inputs.STDIN else os.path.relpath(os.path.abspath(song), root))
+
+
+def _root(paths: list[str], songs: list[str]) -> str:
+    """The folder that all named folders and songs have in common: the same for the same words, whatever lies in the folders now."""
+    folders = [os.path.abspath(path) for path in paths if path != inputs.STDIN and os.path.isdir(path)]
+    files = [os.path.abspath(song) for song in songs if song != inputs.STDIN]
+    alone = [os.path.dirname(file) for file in files if not any(file.startswith(folder.rstrip("/") + "/") for folder in folders)]
+    return os.path.commonpath([*folders, *alone] or ["/"])
+
+
+class _Files:
+    """Writes each record to a file of its own, whole or not at all."""
+
+    def __init__(self, row: Format, layout: Layout, place: Place) -> None:
+        self._row, self._layout, self._place = row, replace(layout, many=False), place
+
+    def write(self, record: Analysis) -> None:
+        """Write one file; of a song that failed only where there is none yet. Raises OutputError."""
+        stream = StringIO()
+        self._row.writer(stream, self._layout).write(record)
+        song = self._place(path_of(record))
+        path = song.with_name(f"{song.name}{OURS}{self._row.suffix}")
+        if record.error is not None and (path.exists() or not stream.getvalue()):
+            return
+        try:
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                raise OutputError(f"{path}: is no file that could be replaced; it was left as it is")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + ".part")
+            part.write_text(stream.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
+            part.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

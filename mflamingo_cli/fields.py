@@ -1,0 +1,81 @@
+"""Names of what a record holds: `tempo.bpm`, `audio.duration`, and short ones such as `bpm`.
+
+A name is a path through the record; what lies in `result` may be named without it. Values are those of the record's JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mflamingo_cli import schema
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.schema import Analysis
+
+Kind = Literal["number", "text", "truth", "words", "parts"]  # parts: a value that holds others
+SHORT = {
+    "bpm": "result.tempo.bpm",
+    "key": "result.key.name",
+    "camelot": "result.key.camelot",
+    "openkey": "result.key.openkey",
+    "meter": "result.meter.value",
+    "lufs": "result.loudness.integrated_lufs",
+    "integrated_lufs": "result.loudness.integrated_lufs",
+    "true_peak_dbtp": "result.loudness.true_peak_dbtp",
+    "vocals": "result.vocals.present",
+    "duration": "audio.duration",
+    "codec": "audio.codec",
+    "error": "error.message",
+}
+WITHIN = "result."  # may be left out
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value of every record: the name it was asked by, its whole path, and what it is."""
+
+    name: str
+    path: str
+    kind: Kind
+
+    def of(self, record: Analysis) -> Any:
+        """The value as in JSON, None where the record does not have it."""
+        value: Any = record
+        for step in self.path.split("."):
+            value = None if value is None else getattr(value, step)
+        return schema.to_plain(value)
+
+
+def find(name: str) -> Field:
+    """The field of a name. Raises UsageError with the nearest name."""
+    path = names().get(name)
+    if path is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, sorted(names()), 1, 0.5)
+        cure = f"did you mean {near[0]}?" if near else f"some are {', '.join(SHORT)}; `mflamingo schema` describes all"
+        raise UsageError(f"there is no field {name or 'without a name'}; {cure}")
+    return Field(name, path, _kind(schema.paths()[path]))
+
+
+def parse(text: str | None) -> tuple[Field, ...]:
+    """Fields separated by commas. Raises UsageError; nothing given is no field."""
+    return () if text is None else tuple(find(name.strip()) for name in text.split(","))
+
+
+@functools.cache
+def names() -> dict[str, str]:
+    """Every name with its path; short names come before parts of the same name."""
+    paths = list(schema.paths())
+    return {path: path for path in paths} | {path.removeprefix(WITHIN): path for path in paths if path.startswith(WITHIN)} | SHORT
+
+
+def _kind(types: tuple[Any, ...]) -> Kind:
+    if len(types) == 1 and typing.get_origin(types[0]) is Literal:
+        return "text"
+    return _KINDS.get(types, "parts")
+
+
+_KINDS: dict[tuple[Any, ...], Kind] = {(float,): "number", (int,): "number", (str,): "text", (bool,): "truth", (tuple[str, ...],): "words"}

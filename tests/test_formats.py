@@ -1,0 +1,148 @@
+"""Laws of the formats that other programs read: each is read back by a program or library that others use."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+
+import pytest
+
+from mflamingo_cli import fields
+from mflamingo_cli.commands.inputs import collect
+from mflamingo_cli.render import WRITERS, Layout
+from mflamingo_cli.schema import MeterInfo, Result, Span, path_fields, path_of
+from tests.test_schema import FAILED, FULL
+
+CHORDS = (Span(0.0, 2.1, "A:min"), Span(2.1, 4.0, "N"), Span(4.0, 5.5, "F#:min7"), Span(5.5, 9.0, "Bb:maj7"))
+SONG = dataclasses.replace(
+    FULL,
+    path="album/A | B\t*song*.flac",
+    result=dataclasses.replace(
+        FULL.result,
+        meter=MeterInfo("4/4", "measured"),
+        beats=((0.02, 4), (0.71, 1), (1.4, 2)),
+        chords=CHORDS,
+        sections=(Span(0.0, 5.5, "A"), Span(5.5, 9.0, "B")),
+        genre=("Trance", "Deep House"),
+    ),
+)
+
+
+def written(name: str, *records, **layout: object) -> str:
+    stream = io.StringIO()
+    writer = WRITERS[name].writer(stream, Layout(**layout))
+    for record in records:
+        writer.write(record)
+    return stream.getvalue()
+
+
+def test_tsv_keeps_tabs_and_backslashes_in_their_cells():
+    odd = dataclasses.replace(SONG, path="a\tb\\c\nd")
+    head, row = written("tsv", odd, fields=fields.parse("path,bpm,genre,text")).splitlines()
+    assert head.split("\t") == ["path", "bpm", "genre", "text"]
+    assert row.split("\t") == ["a\\tb\\\\c\\nd", "87.5", "Trance; Deep House", ""]
+
+
+def test_chosen_fields_are_those_of_the_record_under_the_names_given():
+    chosen = fields.parse("bpm, key.camelot,chords,error.code,tempo.agrees")
+    assert json.loads(written("json", SONG, fields=chosen)) == {
+        "bpm": 87.5,
+        "key.camelot": "8A",
+        "chords": json.loads(SONG.to_json())["result"]["chords"],
+        "error.code": None,
+        "tempo.agrees": True,
+    }
+    rows = list(csv.DictReader(io.StringIO(written("csv", SONG, FAILED, fields=chosen))))
+    assert rows[0]["bpm"] == "87.5"
+    assert rows[0]["tempo.agrees"] == "true"
+    assert json.loads(rows[0]["chords"])[2]["label"] == "F#:min7"
+    assert rows[1] == {"bpm": "", "key.camelot": "", "chords": "", "error.code": "decode_failed", "tempo.agrees": ""}
+
+
+def test_markdown_is_a_table_in_which_no_name_is_markup():
+    head, rule, row, failed = written("markdown", SONG, FAILED).splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|") - 1 == failed.count("|")  # one is escaped
+    assert r"| album/A \| B \*song\*.flac | 213.4 | 87.5 |" in row
+    html = pytest.importorskip("markdown_it").MarkdownIt("gfm-like").disable("linkify").render(written("markdown", SONG))
+    assert "<td>album/A | B *song*.flac</td>" in html
+
+
+def test_chords_are_what_mir_eval_reads(tmp_path):
+    mir_eval = pytest.importorskip("mir_eval")
+    (tmp_path / "song.lab").write_text(written("lab", SONG))
+    intervals, labels = mir_eval.io.load_labeled_intervals(str(tmp_path / "song.lab"))
+    assert labels == [chord.label for chord in CHORDS]
+    assert intervals.tolist() == [[chord.start, chord.end] for chord in CHORDS]
+    mir_eval.chord.evaluate(intervals, labels, intervals, labels)
+
+
+def test_beats_are_times_and_places_in_the_bar():
+    assert written("beats", SONG) == "0.020\t4\n0.710\t1\n1.400\t2\n"
+    unknown = dataclasses.replace(SONG, result=dataclasses.replace(SONG.result, beats=((0.02, None), (0.71, None))))
+    assert written("beats", unknown) == "0.020\n0.710\n"
+
+
+def test_labels_are_sections_then_chords():
+    lines = [line.split("\t") for line in written("labels", SONG).splitlines()]
+    assert [label for _, _, label in lines] == ["A", "B", *(chord.label for chord in CHORDS)]
+
+
+NAMESPACES = ["tempo", "beat", "key_mode", "chord", "segment_open", "tag_open"]
+
+
+def test_jams_holds_what_is_known():
+    made = json.loads(written("jams", SONG))
+    assert [annotation["namespace"] for annotation in made["annotations"]] == NAMESPACES
+    assert made["annotations"][0]["data"] == [{"time": 0.0, "duration": 213.4, "value": 87.5, "confidence": 0.93}]
+    assert json.loads(written("jams", dataclasses.replace(SONG, result=Result())))["annotations"] == []
+    assert written("jams", FAILED) == ""
+
+
+def test_jams_is_valid_to_the_jams_package(tmp_path):
+    jams = pytest.importorskip("jams")
+    (tmp_path / "song.jams").write_text(written("jams", SONG))
+    loaded = jams.load(str(tmp_path / "song.jams"), validate=True, strict=True)
+    assert loaded.validate()
+    assert loaded.search(namespace="key_mode")[0].data[0].value == "A:minor"
+    intervals, labels = loaded.search(namespace="chord")[0].to_interval_values()
+    assert labels == [chord.label for chord in CHORDS]
+    assert intervals[-1].tolist() == [5.5, 9.0]
+
+
+# --- playlists -----------------------------------------------------------------------------------------------------------
+
+
+def playlist(folder, path: str | bytes) -> list[str]:
+    """Where a playlist that we wrote leads, as we read it."""
+    name, encoded = path_fields(os.fsdecode(path))
+    with open(folder / "list.m3u", "w", encoding="ascii", errors="backslashreplace") as stream:
+        WRITERS["m3u"].writer(stream, Layout(folder=str(folder))).write(dataclasses.replace(FULL, path=name, path_b64=encoded))
+    return [os.path.normpath(song) for song in collect([str(folder / "list.m3u")])]
+
+
+@pytest.mark.parametrize("name", [b"a/song.mp3", b"#1.mp3", b" x.mp3", b"caf\xe9.mp3", "♥.mp3".encode(), b"a b;c.mp3", b"..x.mp3"])
+def test_a_playlist_leads_to_the_song_whatever_its_name(tmp_path, name):
+    assert playlist(tmp_path, os.path.join(os.fsencode(tmp_path), name)) == [os.path.join(str(tmp_path), os.fsdecode(name))]
+
+
+def test_a_song_below_the_playlist_is_relative_to_it_and_another_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, entry in (("lists/a/x.mp3", "a/x.mp3"), ("other/x.mp3", str(tmp_path / "other/x.mp3"))):
+        text = written("m3u", dataclasses.replace(FULL, path=path), folder="lists")
+        assert text == f"#EXTM3U\n#EXTINF:213,x\n{entry}\n"
+
+
+def test_a_playlist_leaves_out_what_failed_and_says_what_it_cannot_name():
+    assert written("m3u", FAILED) == "#EXTM3U\n"
+    text = written("m3u", dataclasses.replace(FULL, path="a\nb.mp3"))
+    assert [line[0] for line in text.splitlines()] == ["#", "#"]
+    assert "a\\nb.mp3" in text
+
+
+@pytest.mark.parametrize("path", ["a.mp3", os.fsdecode(b"caf\xe9.mp3"), "♥"])
+def test_a_record_leads_back_to_its_file(path):
+    name, encoded = path_fields(path)
+    assert path_of(dataclasses.replace(FULL, path=name, path_b64=encoded)) == path
