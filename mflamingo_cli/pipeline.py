@@ -1,6 +1,7 @@
 """Song -> Analysis: decoded once, measured once, encoded once, asked several questions at the same time. The file to read first.
 
-Times are seconds from the start of the file; `*_s` of the timing block are seconds of wall time.
+Times are seconds from the start of the file; `*_s` of the timing block are seconds of wall time, of songs that
+the model hears or answers together an equal share each.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from mflamingo_cli import measure, schema, tasks
-from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Completion, Encoded, GenerateOptions, Prompt
+from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt, Talk
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
@@ -63,6 +65,9 @@ class Piece:
 
     task: str
     text: str
+
+
+Event = tuple[int, Step | Piece | Analysis | MFlamingoError]  # which song of several, and what became of it
 
 
 def analyze_request(**settings: Any) -> Request:
@@ -153,6 +158,14 @@ def _hear(
     return Heard(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, shelf)
 
 
+@dataclass(frozen=True)
+class Song:
+    """A song to ask about: where it is and, where that is done ahead, what gives it decoded and measured."""
+
+    path: Path
+    ahead: Callable[[], Heard] | None = None
+
+
 def run(
     path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None, cache: Cache | None = None
 ) -> Iterator[Step | Piece | Analysis]:
@@ -160,26 +173,78 @@ def run(
 
     With a cache nothing is done again that was done before, and the record is the same but for its timing.
     """
-    info = backend.info
-    asked = _within_abilities(request, info)
-    heard = ahead() if ahead else (yield from _hear(path, request, info, cache))
-    completions: list[Completion] = []
-    encode_s = generate_s = None
-    if asked:
-        encoded, encode_s = yield from _listen(backend, heard)
-        yield Step("writing")
-        began = time.perf_counter()
-        completions = yield from _answer(backend, encoded, asked, _prompts(asked, info, heard), request.options)
-        generate_s = time.perf_counter() - began
-    answers = dict(zip((task.name for task in asked), completions, strict=True))
-    times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
-    timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
-    yield replace(_conclude(request, heard, info, answers), timing=timing)
+    for _, event in run_together([Song(path, ahead)], backend, request, cache):
+        if isinstance(event, MFlamingoError):
+            raise event
+        yield event
+
+
+def run_together(songs: Sequence[Song], backend: Backend, request: Request, cache: Cache | None = None) -> Iterator[Event]:
+    """Do all the work on several songs, which the model answers together; whose event it is, and the event.
+
+    Each song ends with its Analysis or with the error that it failed with; the others go on.
+    """
+    try:
+        asked = _within_abilities(request, backend.info)
+    except ModelError as error:
+        yield from ((index, error) for index in range(len(songs)))
+        return
+    heard: dict[int, Heard] = {}
+    for index, song in enumerate(songs):
+        try:
+            with _telling_of_memory(song.path):
+                heard[index] = song.ahead() if song.ahead else (yield from _of(index, _hear(song.path, request, backend.info, cache)))
+        except MFlamingoError as error:
+            yield index, error
+    yield from _ask(heard, backend, request, asked)
+
+
+def _ask(heard: dict[int, Heard], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
+    """Let the model answer; where it fails on several songs, those that are left are tried one by one: the fault is one song's."""
+    if not heard:
+        return
+    try:
+        with _telling_of_memory(next(iter(heard.values())).sound.source.path):
+            yield from _ask_together(heard, backend, request, asked)
+    except MFlamingoError as error:
+        if len(heard) == 1:
+            yield next(iter(heard)), error
+            return
+        for index, one in heard.items():
+            yield from _ask({index: one}, backend, request, asked)
+
+
+def _ask_together(heard: dict[int, Heard], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
+    """Let the model listen and answer, all songs at once; who has its Analysis is taken out of `heard`."""
+    if not asked:
+        for index in list(heard):
+            yield index, _record(request, heard.pop(index), backend.info, {}, None, None)
+        return
+    info, numbers = backend.info, list(heard)
+    encoded = yield from _listen(backend, heard)
+    for index in numbers:
+        yield index, Step("writing")
+    began = time.perf_counter()
+    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index])) for index in numbers]
+    texts = {index: ["" for _ in asked] for index in numbers}
+    ended: dict[int, dict[str, Completion]] = {index: {} for index in numbers}
+    for place, number, chunk in backend.generate(talks, request.options):
+        index, task = numbers[place], asked[number].name
+        texts[index][number] += chunk.text
+        if chunk.text:
+            yield index, Piece(task, chunk.text)
+        if chunk.finish:
+            assert chunk.usage, "the last chunk carries the usage"
+            ended[index][task] = Completion(texts[index][number], chunk.finish, chunk.usage)
+        if len(ended[index]) == len(asked) and index in heard:
+            seconds = (time.perf_counter() - began) / len(numbers)
+            yield index, _record(request, heard.pop(index), info, ended[index], encoded[index][1], seconds)
+    assert not heard, "generate() must finish every prompt"
 
 
 def put(heard: Heard, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
     """A song as a model hears it, and the questions put to it, without the answers. Raises MFlamingoError."""
-    encoded, _ = _finish(_listen(backend, heard))
+    encoded, _ = _finish(_listen(backend, {0: heard}))[0]
     return encoded, _prompts(_within_abilities(request, backend.info), backend.info, heard)
 
 
@@ -199,17 +264,43 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
     return work(), time.perf_counter() - began
 
 
-def _listen(backend: Backend, heard: Heard) -> Generator[Step, None, tuple[Encoded, float | None]]:
-    """Let the model hear the song, and the seconds it took; None where it only remembers."""
-    if heard.encoding is not None:
-        return backend.unpack(heard.encoding), None
-    assert heard.audio is not None, "what was not heard before was decoded"
-    yield Step("listening")
-    excerpt = _excerpt(heard.audio, backend.info)
-    encoded, encode_s = _timed(lambda: backend.encode(excerpt))
-    if heard.shelf:
-        heard.shelf.keep_encoding(backend.info.ears, backend.pack(encoded))
-    return encoded, encode_s
+@contextmanager
+def _telling_of_memory(path: Path) -> Iterator[None]:
+    """Tell want of memory as an error of the song."""
+    try:
+        yield
+    except MemoryError as error:
+        name = path if isinstance(path, str) else "the song"
+        raise MFlamingoError(f"{name}: not enough memory; choose a part of it with --start and --end", code="oom") from error
+
+
+def _of(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Step], None, T]:
+    """The steps of one song, as events of several."""
+    while True:
+        try:
+            yield index, next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _listen(backend: Backend, songs: Mapping[int, Heard]) -> Generator[tuple[int, Step], None, dict[int, tuple[Encoded, float | None]]]:
+    """Let the model hear songs together, and the seconds each one took; None where it only remembers."""
+    found: dict[int, tuple[Encoded, float | None]] = {}
+    new: dict[int, Audio] = {}
+    for index, song in songs.items():
+        if song.encoding is not None:
+            found[index] = backend.unpack(song.encoding), None
+        else:
+            assert song.audio is not None, "what was not heard before was decoded"
+            new[index] = _excerpt(song.audio, backend.info)
+            yield index, Step("listening")
+    listened, seconds = _timed(lambda: backend.encode(list(new.values()))) if new else ([], 0.0)
+    for index, encoded in zip(new, listened, strict=True):
+        found[index] = encoded, seconds / len(new)
+        if shelf := songs[index].shelf:
+            shelf.keep_encoding(backend.info.ears, backend.pack(encoded))
+    return found
 
 
 def _within_abilities(request: Request, info: BackendInfo) -> tuple[Task, ...]:
@@ -247,27 +338,15 @@ def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard) -> list[Pro
     return [Prompt(tasks.grounded_prompt(task.prompt, known.get(task.name, ""))) for task in asked]
 
 
-def _answer(
-    backend: Backend, encoded: Encoded, asked: Sequence[Task], prompts: Sequence[Prompt], options: GenerateOptions
-) -> Generator[Piece, None, list[Completion]]:
-    """Stream all answers as they come; returns the completions."""
-    texts: list[list[str]] = [[] for _ in prompts]
-    ends: dict[int, Chunk] = {}
-    for index, chunk in backend.generate(encoded, prompts, options):
-        texts[index].append(chunk.text)
-        if chunk.text:
-            yield Piece(asked[index].name, chunk.text)
-        if chunk.finish:
-            ends[index] = chunk
-    return [_completion("".join(parts), ends.get(index)) for index, parts in enumerate(texts)]
-
-
-def _completion(text: str, end: Chunk | None) -> Completion:
-    assert end is not None and end.finish and end.usage, "generate() must finish every prompt"  # noqa: PT018
-    return Completion(text, end.finish, end.usage)
-
-
 # --- the record ----------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    request: Request, heard: Heard, info: BackendInfo, answers: dict[str, Completion], encode_s: float | None, generate_s: float | None
+) -> Analysis:
+    times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
+    timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
+    return replace(_conclude(request, heard, info, answers), timing=timing)
 
 
 def _conclude(request: Request, heard: Heard, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
@@ -449,7 +528,7 @@ def _meter(fact: str | None, claim: str | None, warnings: list[str]) -> MeterInf
 # --- the Python API --------------------------------------------------------------------------------------------------------
 
 
-def _finish(steps: Generator[Step, None, T]) -> T:
+def _finish(steps: Generator[Any, None, T]) -> T:
     while True:
         try:
             next(steps)

@@ -107,7 +107,7 @@ def test_the_second_record_is_the_same_byte_for_byte_and_nothing_is_done_for_it(
 
 
 def test_an_encoding_comes_back_bit_by_bit(backend, song) -> None:
-    encoded = backend.encode(core_audio.load(song))
+    encoded = backend.encode([core_audio.load(song)])[0]
     again = backend.unpack(backend.pack(encoded).copy())
     assert again.n_tokens == encoded.n_tokens
     assert again.payload.dtype == encoded.payload.dtype

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli import measure, pipeline, tasks
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, Usage
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Talk, Usage
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
@@ -53,20 +53,21 @@ class Parrot:
         self.info = BackendInfo("parrot", "r1", "gguf", "cpu", "F16", "a test", 4096, sizes, abilities, grounded)
         self._answers, self.heard, self.calls = answers, [], []
 
-    def encode(self, audio: Audio) -> Encoded:
-        self.heard.append(audio)
-        return Encoded(10, None)
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        self.heard += audios
+        return [Encoded(10, None) for _ in audios]
 
-    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
-        self.calls.append([prompt.text for prompt in prompts])
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        self.calls += [[prompt.text for prompt in talk.prompts] for talk in talks]
         names = {task.prompt: name for name, task in tasks.TASKS.items()} | {p: "caption" for p in tasks.CAPTION_STYLES.values()}
-        texts = [next(self._answers[name] for prompt, name in {**names, "": "ask"}.items() if p.text.endswith(prompt)) for p in prompts]
+        asked = [(song, number, prompt.text) for song, talk in enumerate(talks) for number, prompt in enumerate(talk.prompts)]
+        texts = [next(self._answers[name] for prompt, name in {**names, "": "ask"}.items() if text.endswith(prompt)) for *_, text in asked]
         for half in (0, 1):
-            for index, text in enumerate(texts):
+            for (song, number, _), text in zip(asked, texts, strict=True):
                 words = len(text.split())
                 ended = Usage(10, words) if half else None
                 finish = ("stop" if words < options.max_new_tokens else "length") if half else None
-                yield index, Chunk(text[len(text) // 2 :] if half else text[: len(text) // 2], finish, ended)
+                yield song, number, Chunk(text[len(text) // 2 :] if half else text[: len(text) // 2], finish, ended)
 
     def close(self) -> None: ...
 

@@ -53,6 +53,14 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """A song, or none, and what is asked about it."""
+
+    encoded: Encoded | None
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens read (text and audio) and written for one prompt."""
 
@@ -82,6 +90,7 @@ class Completion:
 class BackendInfo:
     """What is loaded and why it runs the way it does.
 
+    `together` is how many songs are best answered at once, of four minutes and with eight questions each;
     `abilities` are the tasks the model's card claims (None: a full checkpoint, all of them);
     `grounded` says that measured facts make its captions truer and belong in the prompt by default;
     `ears` names everything that an encoding depends on besides the sound: weights, libraries, device, number format, threads.
@@ -98,13 +107,14 @@ class BackendInfo:
     abilities: frozenset[str] | None = None
     grounded: bool = False
     ears: str = ""
+    together: int = 1
 
 
 @dataclass(frozen=True)
 class OpenOptions:
     """How a model is opened; "auto" chooses, and `BackendInfo.reason` says why.
 
-    `dtype` belongs to torch, `kv_type` to gguf; `threads=None` takes as many as help.
+    `dtype` and `quantize` belong to torch, `kv_type` to gguf; `threads=None` takes as many as help.
     """
 
     backend: str = "auto"
@@ -112,6 +122,7 @@ class OpenOptions:
     dtype: str = "auto"
     kv_type: str = "auto"
     threads: int | None = None
+    quantize: str = "none"
 
 
 class Backend(Protocol):
@@ -119,12 +130,12 @@ class Backend(Protocol):
 
     info: BackendInfo
 
-    def encode(self, audio: Audio) -> Encoded:
-        """Hear a song once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        """Hear songs, each once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
         ...
 
-    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
-        """Answer prompts together on one shared audio prefix; the int is the index of the prompt a chunk belongs to."""
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        """Answer all prompts of all songs together, each song read once; the ints name the talk and the prompt that a chunk belongs to."""
         ...
 
     def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
@@ -157,10 +168,10 @@ def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:
 
 
 def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> list[Completion]:
-    """Run `generate` to its end and join the chunks of each prompt."""
+    """Run `generate` on one song to its end and join the chunks of each prompt."""
     texts: list[list[str]] = [[] for _ in prompts]
     ends: list[Chunk | None] = [None] * len(prompts)
-    for index, chunk in backend.generate(encoded, prompts, options):
+    for _, index, chunk in backend.generate([Talk(encoded, prompts)], options):
         texts[index].append(chunk.text)
         if chunk.finish:
             ends[index] = chunk

@@ -1,17 +1,72 @@
-"""From logits to streamed text, the same for both back ends: choosing a token, stop strings, half UTF-8 characters."""
+"""From questions to tokens and from logits to streamed text, the same for both back ends: shared prefixes, choosing, stop strings."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import Chunk, GenerateOptions, Usage
+from mflamingo_cli.backends.base import Chunk, GenerateOptions, Talk, Usage
+from mflamingo_cli.core.chat import ChatTemplate, group_by_prefix
+from mflamingo_cli.errors import ModelError
 
 Logits = npt.NDArray[np.float32]
+Tokenize = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Prompts that begin alike: with tokens, then a song's embeddings; `names` are (talk, prompt), `after` each one's own tokens."""
+
+    names: list[tuple[int, int]]
+    before: list[int]
+    embeddings: Any = field(repr=False)  # (n, d_model) of the back end that made them, None without a song
+    after: list[list[int]]
+
+    @property
+    def n_shared(self) -> int:
+        """Positions that are read once."""
+        return len(self.before) + (0 if self.embeddings is None else len(self.embeddings))
+
+    def n_needed(self, options: GenerateOptions, context_length: int) -> int:
+        """Positions when all answers are as long as they may be."""
+        room = context_length - self.n_shared
+        return self.n_shared + sum(min(len(tokens) + options.max_new_tokens, room) for tokens in self.after)
+
+    def check(self, context_length: int) -> None:
+        """Raise ModelError(code="too_long") where no answer would fit."""
+        longest = self.n_shared + max(map(len, self.after))
+        if longest >= context_length:
+            sizes = f"{longest} tokens, the model holds {context_length}"
+            raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
+
+
+def share(talks: Sequence[Talk], chat: ChatTemplate, tokenize: Tokenize) -> list[Shared]:
+    """Render the prompts of each song and put together those that have the same text in front of the audio."""
+    found = []
+    for index, talk in enumerate(talks):
+        rendered = [chat.render_prompt(prompt.messages(audio=talk.encoded is not None)) for prompt in talk.prompts]
+        for group in group_by_prefix(rendered):
+            embeddings = None if talk.encoded is None else talk.encoded.payload
+            after = [tokenize(rendered[number].after) for number in group]
+            found.append(Shared([(index, number) for number in group], tokenize(rendered[group[0]].before), embeddings, after))
+    return found
+
+
+def batches(rows: Iterable[Shared], fit: Callable[[Sequence[Shared]], bool]) -> Iterator[list[Shared]]:
+    """As many together as fit, in order, at least one; asked again when the batch before has been answered."""
+    batch: list[Shared] = []
+    for row in rows:
+        if batch and not fit([*batch, row]):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 class Sampler:
@@ -21,6 +76,11 @@ class Sampler:
         self._options = options
         self._random = np.random.default_rng(options.seed)
         self._seen = set(context_ids)
+
+    @property
+    def plain(self) -> bool:
+        """The likeliest token is taken, whatever was said before."""
+        return self._options.temperature <= 0 and self._options.repetition_penalty == 1.0
 
     def pick(self, logits: Logits) -> int:
         """Choose from (vocab,) logits. Temperature 0 takes the first maximum, as transformers' greedy search does."""
@@ -88,3 +148,27 @@ class TextStream:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class Answer:
+    """What one prompt gets to say: chooses its tokens and makes text of them until it ends or the context is full."""
+
+    def __init__(self, shared: Shared, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
+        own = shared.after[index]
+        n_read = shared.n_shared + len(own)
+        self.name = shared.names[index]
+        self.sampler = Sampler(options, shared.before + own)
+        self._stream = TextStream(options, end_ids, n_read)
+        self._room = context_length - n_read
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be said."""
+        return self._stream.finish is not None
+
+    def add(self, token: int, piece: bytes) -> Iterator[tuple[int, int, Chunk]]:
+        """Take the next token; what can be shown of it, as `Backend.generate` yields it."""
+        self._room -= 1
+        chunk = self._stream.add(token, piece, last=self._room <= 0)
+        if chunk.text or chunk.finish:
+            yield (*self.name, chunk)

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml, memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, stamp
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp
 from mflamingo_cli.backends.cores import useful_threads
-from mflamingo_cli.backends.generation import Sampler, TextStream
+from mflamingo_cli.backends.generation import Answer, Shared, batches, share
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, group_by_prefix
-from mflamingo_cli.core.features import checked_windows
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
+from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
 from mflamingo_cli.core.mel import LogMel, MelConfig
 from mflamingo_cli.errors import ModelError
@@ -70,40 +70,38 @@ class GgufBackend:
             info = replace(info, reason=f"{info.reason}, audio part in BF16: {ggml.QUICK_BF16}")
         self.info = replace(info, ears=f"{ears} {info.device} {threads}")
 
-    def encode(self, audio: Audio) -> Encoded:
-        """Embed every window of a song.
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        """Embed every window of each song.
 
-        Raises AudioError(code="too_long") beyond the model's limit and ModelError(code="oom") where there is no room to talk about it.
+        Raises AudioError(code="too_long") beyond the model's limit and ModelError(code="oom") where there is no room to talk about one.
         """
-        windows = list(checked_windows(audio, self.info.geometry))
-        needed = self._language.song_bytes(sum(window.n_tokens for window in windows))
-        memory.demand(f"{audio.duration_s:.0f} s of audio", needed, self._device.room(), "choose a part with --start and --end")
+        songs = [list(checked_windows(audio, self.info.geometry)) for audio in audios]
+        for audio, windows in zip(audios, songs, strict=True):
+            needed = self._language.song_bytes(sum(window.n_tokens for window in windows))
+            memory.demand(f"{audio.duration_s:.0f} s of audio", needed, self._device.room(), "choose a part with --start and --end")
+        return [self._encode(windows) for windows in songs]
+
+    def _encode(self, windows: Sequence[Window]) -> Encoded:
         parts = (self._encoder.window(self._mel(window.samples), window.n_frames, index) for index, window in enumerate(windows))
         embeddings = np.concatenate(list(parts))
         return Encoded(len(embeddings), embeddings)
 
-    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
-        """Answer prompts together; those with the same text in front of the audio share one prefix in the KV cache."""
-        audio = encoded is not None
-        rendered = [self._chat.render_prompt(prompt.messages(audio=audio)) for prompt in prompts]
-        embeddings = encoded.payload if encoded is not None else np.empty((0, self.info.geometry.text.d_model), np.float32)
-        for group in group_by_prefix(rendered):
-            before = self._language.tokenize(rendered[group[0]].before)
-            after = [self._language.tokenize(rendered[index].after) for index in group]
-            for index, chunk in self._language.generate(before, embeddings, after, options, self.info.context_length):
-                yield group[index], chunk
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it."""
+        rows, limit = share(talks, self._chat, self._language.tokenize), self.info.context_length
+        for row in rows:
+            row.check(limit)
+        for batch in batches(rows, lambda some: self._language.fit(some, options, limit, self._device.room())):
+            yield from self._language.generate(batch, options, limit)
 
     def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Likeliest tokens along given answers; prompts with the same text in front of the audio share one prefix."""
-        rendered = [self._chat.render_prompt(prompt.messages(audio=encoded is not None)) for prompt in prompts]
-        embeddings = encoded.payload if encoded is not None else np.empty((0, self.info.geometry.text.d_model), np.float32)
         choices: dict[int, npt.NDArray[Any]] = {}
-        for group in group_by_prefix(rendered):
-            before = self._language.tokenize(rendered[group[0]].before)
-            after = [self._language.tokenize(rendered[index].after) for index in group]
-            given = [self._language.tokenize(answers[index]) for index in group]
-            choices |= zip(group, self._language.follow(before, embeddings, after, given), strict=True)
-        return [choices[index] for index in range(len(prompts))]
+        for row in share([Talk(encoded, prompts)], self._chat, self._language.tokenize):
+            numbers = [number for _, number in row.names]
+            given = [self._language.tokenize(answers[number]) for number in numbers]
+            choices |= zip(numbers, self._language.follow(row, given), strict=True)
+        return [choices[number] for number in range(len(prompts))]
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
         """The embeddings: (n_tokens, d_model) float32."""
@@ -221,10 +219,11 @@ class LanguageModel:
 
     def song_bytes(self, n_audio_tokens: int) -> int:
         """Memory that embeddings and KV cache of a song take, beside weights that are only mapped."""
-        n_tokens = n_audio_tokens + ROOM_TO_ANSWER
+        return self._mapped_bytes + self._cache_bytes(n_audio_tokens + ROOM_TO_ANSWER) + 4 * n_audio_tokens * self._sizes.d_model
+
+    def _cache_bytes(self, n_tokens: int) -> int:
         _, value_bytes = KV_TYPES[self.kv_type(n_tokens)]
-        cache = n_tokens * memory.kv_bytes(self._sizes.n_layers, self._sizes.n_kv_heads, self._sizes.d_head, value_bytes)
-        return self._mapped_bytes + int(cache) + 4 * n_audio_tokens * self._sizes.d_model
+        return int(n_tokens * memory.kv_bytes(self._sizes.n_layers, self._sizes.n_kv_heads, self._sizes.d_head, value_bytes))
 
     def _ends(self) -> frozenset[int]:
         """Ids that end an answer; llama.cpp's own list also holds [PAD], which transformers does not stop at."""
@@ -247,55 +246,47 @@ class LanguageModel:
         assert count >= 0, "no token is longer than the buffer"
         return buffer.raw[:count]
 
-    def generate(
-        self, before: list[int], embeddings: Floats, after: list[list[int]], options: GenerateOptions, limit: int
-    ) -> Iterator[tuple[int, Chunk]]:
-        """Stream answers to several continuations of one prefix: tokens, then (n, d) embeddings, then each one's tokens."""
-        prefix = len(before) + len(embeddings)
-        longest = prefix + max(map(len, after))
-        if longest >= limit:
-            raise ModelError(
-                f"the prompt needs {longest} tokens, the model holds {limit}; shorten the question or use --start/--end", code="too_long"
-            )
-        needed = prefix + sum(min(len(tokens) + options.max_new_tokens, limit - prefix) for tokens in after)
-        context = Context(self, needed, len(after))
+    def fit(self, rows: Sequence[Shared], options: GenerateOptions, limit: int, room: int | None) -> bool:
+        """Whether songs can be answered together: in so many sequences, and in so many bytes."""
+        if sum(len(row.after) for row in rows) > self._llama.llama_max_parallel_sequences():
+            return False
+        n_tokens = sum(row.n_needed(options, limit) for row in rows)
+        return room is None or self._mapped_bytes + self._cache_bytes(n_tokens) <= room
+
+    def generate(self, rows: Sequence[Shared], options: GenerateOptions, limit: int) -> Iterator[tuple[int, int, Chunk]]:
+        """Stream answers to the prompts of several songs; `limit` is the context length of one conversation."""
+        context = Context(self, sum(row.n_needed(options, limit) for row in rows), sum(len(row.after) for row in rows))
         try:
-            context.read(before, embeddings)
-            context.share(len(after))
-            streams = [TextStream(options, self._end_ids, prefix + len(tokens)) for tokens in after]
-            samplers = [Sampler(options, before + tokens) for tokens in after]
-            logits = context.continue_each(after)
-            room = limit - prefix
-            yield from self._decode(context, logits, samplers, streams, [room - len(tokens) for tokens in after])
+            logits = context.continue_each(self._read(context, rows))
+            answers = [Answer(row, index, options, self._end_ids, limit) for row in rows for index in range(len(row.after))]
+            running = list(range(len(answers)))
+            while running:
+                tokens = [answers[index].sampler.pick(row) for index, row in zip(running, logits, strict=True)]
+                for index, token in zip(running, tokens, strict=True):
+                    yield from answers[index].add(token, self.piece(token))
+                going = [(index, token) for index, token in zip(running, tokens, strict=True) if not answers[index].ended]
+                running = [index for index, _ in going]
+                if running:
+                    logits = context.step(going)
         finally:
             context.close()
 
-    def _decode(
-        self, context: Context, logits: list[Floats], samplers: list[Sampler], streams: list[TextStream], room: list[int]
-    ) -> Iterator[tuple[int, Chunk]]:
-        running = list(range(len(streams)))
-        while running:
-            tokens = [samplers[index].pick(row) for index, row in zip(running, logits, strict=True)]
-            for index, token in zip(running, tokens, strict=True):
-                room[index] -= 1
-                chunk = streams[index].add(token, self.piece(token), last=room[index] <= 0)
-                if chunk.text or chunk.finish:
-                    yield index, chunk
-            going = [(index, token) for index, token in zip(running, tokens, strict=True) if streams[index].finish is None]
-            running = [index for index, _ in going]
-            if running:
-                logits = context.step(going)
+    def _read(self, context: Context, rows: Sequence[Shared]) -> list[list[int]]:
+        """Read what each row shares, a sequence for each of its prompts; the prompts' own tokens, by sequence."""
+        own: list[list[int]] = []
+        for row in rows:
+            embeddings = np.empty((0, self._sizes.d_model), np.float32) if row.embeddings is None else row.embeddings
+            context.read(len(own), row.before, embeddings)
+            context.share(len(own), len(row.after))
+            own += row.after
+        return own
 
-    def follow(
-        self, before: list[int], embeddings: Floats, after: list[list[int]], answers: list[list[int]]
-    ) -> list[npt.NDArray[np.int64]]:
-        """Likeliest tokens after each continuation of one prefix and along the answer to it: (tokens of the answer + 1,) each."""
-        prefix = len(before) + len(embeddings)
-        context = Context(self, prefix + sum(map(len, after)) + sum(map(len, answers)), len(after))
+    def follow(self, row: Shared, answers: list[list[int]]) -> list[npt.NDArray[np.int64]]:
+        """Likeliest tokens after each prompt and along the answer to it: (tokens of the answer + 1,) each."""
+        context = Context(self, row.n_shared + sum(map(len, row.after)) + sum(map(len, answers)), len(row.after))
         try:
-            context.read(before, embeddings)
-            context.share(len(after))
-            return [context.follow(index, own + answers[index])[len(own) - 1 :] for index, own in enumerate(after)]
+            own = self._read(context, [row])
+            return [context.follow(index, tokens + answers[index])[len(tokens) - 1 :] for index, tokens in enumerate(own)]
         finally:
             context.close()
 
@@ -307,7 +298,7 @@ class LanguageModel:
 
 
 class Context:
-    """A KV cache for one call: as long as needed, one sequence per prompt, the prefix in all of them."""
+    """A KV cache for one call: as long as needed, one sequence per prompt, what a song's prompts share in all of theirs."""
 
     def __init__(self, model: LanguageModel, n_tokens: int, n_sequences: int) -> None:
         self._llama, self._model = model._llama, model
@@ -327,18 +318,18 @@ class Context:
         self._memory = self._llama.llama_get_memory(self._context)
         self._length = [0] * n_sequences
 
-    def read(self, tokens: list[int], embeddings: Floats) -> None:
-        """Put the common prefix into sequence 0."""
+    def read(self, sequence: int, tokens: list[int], embeddings: Floats) -> None:
+        """Put tokens, then embeddings, into a sequence."""
         for start in range(0, len(tokens), BATCH):
-            self._submit([(0, token) for token in tokens[start : start + BATCH]], [])
+            self._submit([(sequence, token) for token in tokens[start : start + BATCH]], [])
         for start in range(0, len(embeddings), BATCH):
-            self._submit_embeddings(embeddings[start : start + BATCH])
+            self._submit_embeddings(sequence, embeddings[start : start + BATCH])
 
-    def share(self, n_sequences: int) -> None:
-        """Let every sequence see what sequence 0 holds, without copying it."""
-        for sequence in range(1, n_sequences):
-            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
-            self._length[sequence] = self._length[0]
+    def share(self, first: int, count: int) -> None:
+        """Let so many sequences from `first` on see what that one holds, without copying it."""
+        for sequence in range(first + 1, first + count):
+            self._llama.llama_memory_seq_cp(self._memory, first, sequence, -1, -1)
+            self._length[sequence] = self._length[first]
 
     def continue_each(self, tokens: list[list[int]]) -> list[Floats]:
         """Append each sequence's tokens and return the logits after its last one."""
@@ -369,9 +360,9 @@ class Context:
         self._decode(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), None, [sequence for sequence, _ in entries], wanted)
         return [self._logits(row) for row in wanted]
 
-    def _submit_embeddings(self, embeddings: Floats) -> None:
+    def _submit_embeddings(self, sequence: int, embeddings: Floats) -> None:
         rows = np.ascontiguousarray(embeddings, np.float32)
-        self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [0] * len(rows), [])
+        self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [sequence] * len(rows), [])
 
     def _decode(self, tokens: Any, embeddings: Any, sequences: list[int], wanted: list[int]) -> None:
         n = len(sequences)

@@ -1,11 +1,11 @@
-"""The PyTorch back end: transformers' class, one encoding per song, prompts decoded together on its shared prefix."""
+"""The PyTorch back end: transformers' class, windows of songs encoded in batches, all prompts of all songs decoded together."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoTokenizer
 
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, stamp
+from mflamingo_cli.backends import memory
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp
 from mflamingo_cli.backends.cores import physical_cores
-from mflamingo_cli.backends.generation import Sampler, TextStream
+from mflamingo_cli.backends.decoding import Conversation, is_out_of_memory, longest_answer, memory_errors, n_slots, room
+from mflamingo_cli.backends.generation import Answer, Sampler, Shared, batches, share
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, RenderedPrompt, group_by_prefix
-from mflamingo_cli.core.features import checked_windows
+from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
+from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, load, open_weights
@@ -29,7 +31,9 @@ from quant.checkpoint import Checkpoint
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
 
-WINDOWS_TOGETHER = 4  # encoder windows in one batch: two minutes of music
+WINDOWS_TOGETHER = {"cuda": 16}  # encoder windows in one batch
+OTHER_WINDOWS_TOGETHER = 4
+CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP32_BYTES = 4  # of a weight
 
@@ -52,6 +56,10 @@ class TorchBackend:
             why_dtype += f"; {adapter} merged into {directory}"
         geometry = Geometry.from_directory(directory)
         self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter)
+        self._devices = list(dict.fromkeys(parameter.device for parameter in self._model.parameters()))
+        text = geometry.text
+        self._slot_bytes = int(memory.kv_bytes(text.n_layers, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))
+        self._n_windows = WINDOWS_TOGETHER.get(device.type, OTHER_WINDOWS_TOGETHER)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         settings = directory / "tokenizer_config.json"
@@ -66,51 +74,102 @@ class TorchBackend:
         return self._model
 
     @torch.inference_mode()
-    def encode(self, audio: Audio) -> Encoded:
-        """Embed every window of a song; raises AudioError(code="too_long") beyond the model's limit."""
-        windows = list(checked_windows(audio, self.info.geometry))
-        parts: list[torch.Tensor] = []
-        for first in range(0, len(windows), WINDOWS_TOGETHER):
-            batch = windows[first : first + WINDOWS_TOGETHER]
-            mels = torch.from_numpy(np.stack([self._mel(window.samples) for window in batch])).to(self._model.device, self._model.dtype)
-            n_frames = torch.tensor([window.n_frames for window in batch])
-            parts += encode_windows(self._model, self.info.geometry, mels, n_frames, first)
-        embeddings = torch.cat(parts)
-        return Encoded(len(embeddings), embeddings)
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        """Embed every window of all songs, in batches across them.
 
-    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
-        """Answer prompts together; those with the same text in front of the audio share one prefill."""
-        audio = encoded is not None
-        rendered = [self._chat.render_prompt(prompt.messages(audio=audio)) for prompt in prompts]
-        embeddings = encoded.payload if encoded is not None else None
-        for group in group_by_prefix(rendered):
-            run = _Run(self, rendered[group[0]].before, embeddings, [rendered[index] for index in group], options)
-            for index, chunk in run.stream():
-                yield group[index], chunk
+        Raises AudioError(code="too_long") beyond the model's limit and ModelError(code="oom") when not even one window fits.
+        """
+        windows = [(place, window) for audio in audios for place, window in enumerate(checked_windows(audio, self.info.geometry))]
+        embedded: list[torch.Tensor] = []
+        while len(embedded) < len(windows):
+            try:
+                embedded += self._encode(windows[len(embedded) : len(embedded) + self._n_windows])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._n_windows == 1:
+                    raise ModelError("no memory to hear 30 s of music; use a smaller --dtype or --quantize", code="oom") from error
+                self._n_windows //= 2
+        firsts = [number for number, (place, _) in enumerate(windows) if place == 0]
+        songs = [torch.cat(embedded[first:end]) for first, end in zip(firsts, [*firsts[1:], None], strict=True)]
+        return [Encoded(len(song), song) for song in songs]
+
+    def _encode(self, windows: Sequence[tuple[int, Window]]) -> list[torch.Tensor]:
+        """Embed windows with their places in their songs: (n_tokens, d_text) each."""
+        mels = torch.from_numpy(np.stack([self._mel(window.samples) for _, window in windows])).to(self._model.device, self._model.dtype)
+        n_frames = torch.tensor([window.n_frames for _, window in windows])
+        return encode_windows(self._model, self.info.geometry, mels, n_frames, torch.tensor([place for place, _ in windows]))
+
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it.
+
+        Raises ModelError(code="too_long") for a prompt that leaves no room to answer, ModelError(code="oom") when one song does not fit.
+        """
+        rows = share(talks, self._chat, self.tokenize)
+        for row in rows:
+            row.check(self.info.context_length)
+        for batch in batches(rows, lambda some: self._fits(some, options)):
+            yield from self._answer(batch, options)
+
+    def _fits(self, rows: Sequence[Shared], options: GenerateOptions) -> bool:
+        left = self._room()
+        return left is None or self._memory_bytes(rows, options) <= left
+
+    def _memory_bytes(self, rows: Sequence[Shared], options: GenerateOptions) -> int:
+        n_new = longest_answer(rows, options, self.info.context_length)
+        return len(rows) * n_slots(rows, n_new, self._devices[0]) * self._slot_bytes
+
+    def _room(self) -> int | None:
+        """Bytes left on all devices that the model lies on."""
+        left = [room(device) for device in self._devices]
+        return None if None in left else sum(filter(None, left))
+
+    @torch.inference_mode()
+    def _answer(self, rows: list[Shared], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        """Answer songs together, or each half of them alone where they do not fit after all."""
+        began = self._begin(rows, options)
+        if began is None:
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                yield from self._answer(half, options)
+            return
+        conversation, logits = began
+        names = [(song, prompt) for song, row in enumerate(rows) for prompt in range(len(row.after))]
+        running = [(*name, Answer(rows[name[0]], name[1], options, self._end_ids, self.info.context_length)) for name in names]
+        while running:
+            tokens = choose(logits, [answer.sampler for _, _, answer in running])
+            for (_, _, answer), token in zip(running, tokens, strict=True):
+                yield from answer.add(token, self.piece(token))
+            said = [(*place, token) for place, token in zip(running, tokens, strict=True) if not place[2].ended]
+            running = [(song, prompt, answer) for song, prompt, answer, _ in said]
+            if said:
+                with memory_errors("to go on writing", CURE):
+                    logits = conversation.step([(song, prompt, token) for song, prompt, _, token in said])
+
+    def _begin(self, rows: list[Shared], options: GenerateOptions) -> tuple[Conversation, torch.Tensor] | None:
+        """Songs that are read, with the logits after each prompt; None where several do not fit. Raises ModelError where one does not."""
+        if len(rows) == 1:
+            memory.demand(f"talking about {rows[0].n_shared} tokens", self._memory_bytes(rows, options), self._room(), CURE)
+        try:
+            conversation = Conversation(self._model, rows, longest_answer(rows, options, self.info.context_length))
+            return conversation, conversation.read()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise ModelError(f"no memory to read {rows[0].n_shared} tokens; {CURE}", code="oom") from error
+            return None
 
     @torch.inference_mode()
     def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
         """Likeliest tokens along given answers; every position, also of a shared prefix, passes the language model once."""
-        rendered = [self._chat.render_prompt(prompt.messages(audio=encoded is not None)) for prompt in prompts]
         choices: dict[int, np.ndarray] = {}
-        for group in group_by_prefix(rendered):
-            before = self.tokenize(rendered[group[0]].before)
-            parts = [self._embed(before)] if before else []
-            parts += [encoded.payload] if encoded is not None else []
-            cache = DynamicCache(config=self._model.config.get_text_config())
-            read = partial(self._model.model.language_model, past_key_values=cache, use_cache=True)
-            if parts:
-                read(inputs_embeds=torch.cat(parts)[None])
-            for index in group:
-                own, answer = self.tokenize(rendered[index].after), self.tokenize(answers[index])
-                hidden = read(inputs_embeds=self._embed(own + answer)[None]).last_hidden_state[0, len(own) - 1 :]
-                choices[index] = self._model.lm_head(hidden).argmax(-1).cpu().numpy()
-                cache.crop(-len(own + answer))
-        return [choices[index] for index in range(len(prompts))]
-
-    def _embed(self, ids: list[int]) -> torch.Tensor:
-        embedded: torch.Tensor = self._model.get_input_embeddings()(torch.tensor(ids, device=self._model.device))
-        return embedded
+        for row in share([Talk(encoded, prompts)], self._chat, self.tokenize):
+            numbers = [number for _, number in row.names]
+            whole = [own + self.tokenize(answers[number]) for number, own in zip(numbers, row.after, strict=True)]
+            read = Conversation(self._model, [replace(row, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
+            for number, own, hidden in zip(numbers, row.after, read, strict=True):
+                choices[number] = self._model.lm_head(hidden[len(own) - 1 :]).argmax(-1).cpu().numpy()
+        return [choices[number] for number in range(len(prompts))]
 
     def pack(self, encoded: Encoded) -> np.ndarray:
         """The bytes of the embeddings, whatever their dtype, which may be one that NumPy lacks: (n_tokens, d_model * bytes) uint8."""
@@ -150,95 +209,11 @@ class TorchBackend:
         self.close()
 
 
-class _Run:
-    """One group of prompts with a common prefix: prefill once, widen the cache, continue all, step together."""
-
-    def __init__(
-        self,
-        backend: TorchBackend,
-        before: str,
-        embeddings: torch.Tensor | None,
-        prompts: Sequence[RenderedPrompt],
-        options: GenerateOptions,
-    ) -> None:
-        self.backend, self.model = backend, backend._model
-        self.before = backend.tokenize(before)
-        self.after = [backend.tokenize(prompt.after) for prompt in prompts]
-        self.embeddings = embeddings
-        n_prefix = len(self.before) + (0 if embeddings is None else len(embeddings))
-        self.limit = backend.info.context_length - n_prefix
-        longest = max(map(len, self.after))
-        if longest >= self.limit:
-            sizes = f"{n_prefix + longest} tokens, the model holds {backend.info.context_length}"
-            raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
-        self.samplers = [Sampler(options, self.before + ids) for ids in self.after]
-        self.streams = [TextStream(options, backend._end_ids, n_prefix + len(ids)) for ids in self.after]
-        self.cache = DynamicCache(config=self.model.config.get_text_config())
-        self.mask = torch.ones((1, 0), dtype=torch.long, device=self.model.device)  # (prompts, positions in the cache)
-
-    @torch.inference_mode()
-    def stream(self) -> Iterator[tuple[int, Chunk]]:
-        """Yield (index in the group, chunk) until all have finished."""
-        self._prefill()
-        logits = self._continue()
-        running = list(range(len(self.after)))
-        room = [self.limit - len(ids) for ids in self.after]
-        while running:
-            tokens = [self.samplers[index].pick(row) for index, row in zip(running, logits, strict=True)]
-            for index, token in zip(running, tokens, strict=True):
-                room[index] -= 1
-                chunk = self.streams[index].add(token, self.backend.piece(token), last=room[index] <= 0)
-                if chunk.text or chunk.finish:
-                    yield index, chunk
-            keep = [row for row, index in enumerate(running) if self.streams[index].finish is None]
-            if 0 < len(keep) < len(running):
-                self.cache.batch_select_indices(torch.tensor(keep, device=self.model.device))
-                self.mask = self.mask[keep]
-            running = [running[row] for row in keep]
-            if running:
-                logits = self._step([tokens[row] for row in keep])
-
-    def _prefill(self) -> None:
-        parts = [self._embed(self.before)] if self.before else []
-        if self.embeddings is not None:
-            parts.append(self.embeddings)
-        if parts:
-            self._forward(torch.cat(parts)[None])
-        if len(self.after) > 1 and parts:
-            self.cache.batch_repeat_interleave(len(self.after))
-        self.mask = self.mask.expand(len(self.after), -1)
-
-    def _continue(self) -> list[np.ndarray]:
-        """Append each prompt's own tokens, padded on the right and masked there; logits after each one's last."""
-        lengths = torch.tensor([len(ids) for ids in self.after], device=self.model.device)
-        width = int(lengths.max())
-        filler = self.after[0][0]
-        embedded = torch.stack([self._embed(ids + [filler] * (width - len(ids))) for ids in self.after])
-        valid = torch.arange(width, device=self.model.device) < lengths[:, None]
-        hidden = self._forward(embedded, valid)
-        return self._logits(hidden[torch.arange(len(self.after)), lengths - 1])
-
-    def _step(self, tokens: list[int]) -> list[np.ndarray]:
-        return self._logits(self._forward(self._embed(tokens)[:, None])[:, -1])
-
-    def _forward(self, embedded: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-        """Run (B, T, d) through the language model on top of the cache; positions count valid tokens only."""
-        new = torch.ones(embedded.shape[:2], dtype=torch.long, device=self.model.device) if valid is None else valid.long()
-        positions = self.mask.sum(1, keepdim=True) + new.cumsum(1) - 1
-        self.mask = torch.cat([self.mask, new], 1)
-        return self.model.model.language_model(
-            inputs_embeds=embedded,
-            attention_mask=self.mask,
-            position_ids=positions.clamp(min=0),
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-
-    def _embed(self, ids: list[int]) -> torch.Tensor:
-        return self.model.get_input_embeddings()(torch.tensor(ids, device=self.model.device))
-
-    def _logits(self, hidden: torch.Tensor) -> list[np.ndarray]:
-        return list(self.model.lm_head(hidden).float().cpu().numpy())
+def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """A token of each row of (n, vocabulary) logits; the likeliest ones are found where the logits lie."""
+    if all(sampler.plain for sampler in samplers):
+        return logits.argmax(-1).tolist()
+    return [sampler.pick(row) for sampler, row in zip(samplers, logits.cpu().numpy(), strict=True)]
 
 
 @lru_cache(maxsize=1)

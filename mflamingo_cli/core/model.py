@@ -133,14 +133,16 @@ def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) 
     model.save_pretrained(directory, state_dict=state)
 
 
-def encode_windows(model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, first_index: int) -> list[torch.Tensor]:
-    """Embed consecutive windows of one song.
+def encode_windows(
+    model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, places: torch.Tensor
+) -> list[torch.Tensor]:
+    """Embed windows, of one song or of several.
 
     Parameters
     ----------
     mels : (windows, n_mels, frames) in the model's dtype
     n_frames : (windows,) valid frames of each
-    first_index : place of the first window in its song
+    places : (windows,) place of each in its song, from 0
 
     Returns
     -------
@@ -151,8 +153,9 @@ def encode_windows(model: Model, geometry: Geometry, mels: torch.Tensor, n_frame
     hidden = core.audio_tower(mels, input_features_mask=mask, return_dict=True).last_hidden_state  # (windows, tokens, d_audio)
     if geometry.rote is not None:
         n_tokens, step = hidden.shape[1], geometry.rote.frame_step_s * ENCODER_STRIDE
-        windows = torch.arange(first_index, first_index + len(mels), device=mels.device)[:, None]
-        timestamps = windows * n_tokens * step + torch.arange(n_tokens, device=mels.device, dtype=torch.float32) * step
+        timestamps = (
+            places.to(mels.device)[:, None] * n_tokens * step + torch.arange(n_tokens, device=mels.device, dtype=torch.float32) * step
+        )
         hidden = apply_rotary_time_emb(hidden, *core.pos_emb(timestamps, seq_len=n_tokens))
     _, lengths = core.audio_tower._get_feat_extract_output_lengths(n_frames)
     projected = core.multi_modal_projector(hidden)

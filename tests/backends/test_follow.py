@@ -57,8 +57,8 @@ def lengths(backend: TorchBackend) -> list[int]:
 
 def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
     clip = audio(3.0)
-    mine = both.torch.follow(both.torch.encode(clip), PROMPTS, ANSWERS)
-    theirs = both.gguf.follow(both.gguf.encode(clip), PROMPTS, ANSWERS)
+    mine = both.torch.follow(both.torch.encode([clip])[0], PROMPTS, ANSWERS)
+    theirs = both.gguf.follow(both.gguf.encode([clip])[0], PROMPTS, ANSWERS)
     assert [choices.shape for choices in mine] == [(n + 1,) for n in lengths(both.torch)]  # every place, and the one after the last
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -67,7 +67,7 @@ def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
 @pytest.mark.parametrize("name", ["torch", "gguf"])
 def test_answers_followed_together_are_followed_as_alone(name: str, both: Both) -> None:
     backend: Backend = getattr(both, name)
-    encoded = backend.encode(audio(3.0))
+    encoded = backend.encode([audio(3.0)])[0]
     together = backend.follow(encoded, PROMPTS, ANSWERS)
     for prompt, answer, choices in zip(PROMPTS, ANSWERS, together, strict=True):
         np.testing.assert_array_equal(backend.follow(encoded, [prompt], [answer])[0], choices)
@@ -82,7 +82,7 @@ def test_a_model_would_say_its_own_answer_again(name: str) -> None:
     with GgufBackend(*pair, options) if name == "gguf" else TorchBackend(EMBEDDED / "hf", options) as backend:
         tokenize = backend._language.tokenize if isinstance(backend, GgufBackend) else backend.tokenize
         for clip in (audio(8.0), None):  # with a song and without
-            encoded = backend.encode(clip) if clip else None
+            encoded = backend.encode([clip])[0] if clip else None
             answers = [done.text for done in complete(backend, encoded, PROMPTS, GenerateOptions())]
             for answer, choices in zip(answers, backend.follow(encoded, PROMPTS, answers), strict=True):
                 assert choices.tolist() == tokenize(answer + END_OF_TURN)
@@ -106,13 +106,13 @@ def summed_by_hooks(both: Both, prompt: Prompt, answer: str) -> tuple[dict[str, 
     embed = model.get_input_embeddings()
     with torch.no_grad():
         before, after = (embed(torch.tensor(both.torch.tokenize(text))) for text in (rendered.before, rendered.after + answer))
-        whole = torch.cat([before, both.torch.encode(audio(3.0)).payload, after])
+        whole = torch.cat([before, both.torch.encode([audio(3.0)])[0].payload, after])
         model.model.language_model(inputs_embeds=whole[None], use_cache=False)
     return sums, len(whole)
 
 
 def test_collected_sums_are_those_of_forward_hooks(both: Both) -> None:
-    encoded = both.torch.encode(audio(3.0))
+    encoded = both.torch.encode([audio(3.0)])[0]
     for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
         expected, n_tokens = summed_by_hooks(both, prompt, answer)
         collector = Collector(both.torch.network)
@@ -125,7 +125,7 @@ def test_collected_sums_are_those_of_forward_hooks(both: Both) -> None:
 
 
 def test_a_shared_song_is_collected_once(both: Both) -> None:
-    encoded = both.torch.encode(audio(3.0))
+    encoded = both.torch.encode([audio(3.0)])[0]
     collector = Collector(both.torch.network)
     with collector:
         both.torch.follow(encoded, PROMPTS, ANSWERS)
@@ -138,7 +138,7 @@ def test_a_shared_song_is_collected_once(both: Both) -> None:
 
 
 def test_nothing_is_collected_outside(both: Both) -> None:
-    encoded = both.torch.encode(audio(3.0))
+    encoded = both.torch.encode([audio(3.0)])[0]
     collector = Collector(both.torch.network)
     with collector:
         pass
@@ -147,7 +147,7 @@ def test_nothing_is_collected_outside(both: Both) -> None:
 
 
 def test_a_song_that_fails_midway_leaves_nothing(both: Both) -> None:
-    encoded = both.torch.encode(audio(3.0))
+    encoded = both.torch.encode([audio(3.0)])[0]
     collector = Collector(both.torch.network)
     with collector:
         both.torch.follow(encoded, PROMPTS[:1], ANSWERS[:1])

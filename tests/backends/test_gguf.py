@@ -37,7 +37,7 @@ from mflamingo_cli.backends import open_backend, OpenOptions
 from mflamingo_cli.backends.base import *
 from tests.clips import audio
 with open_backend({str(pair[0])!r}, OpenOptions(device="cpu", threads=1)) as backend:
-    complete(backend, backend.encode(audio(2.0)), [Prompt("Key?")], GenerateOptions(max_new_tokens=3))
+    complete(backend, backend.encode([audio(2.0)])[0], [Prompt("Key?")], GenerateOptions(max_new_tokens=3))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert (done.stdout, done.stderr) == ("", "")
@@ -46,7 +46,7 @@ with open_backend({str(pair[0])!r}, OpenOptions(device="cpu", threads=1)) as bac
 def test_memory_returns_when_closed(pair: tuple[Path, Path]) -> None:
     def use() -> None:
         with GgufBackend(*pair, OPTIONS) as backend:
-            complete(backend, backend.encode(audio(20.0)), [Prompt("Key?")], SHORT)
+            complete(backend, backend.encode([audio(20.0)])[0], [Prompt("Key?")], SHORT)
         gc.collect()
 
     def resident_kb() -> int:
@@ -70,7 +70,7 @@ def test_closing_twice_is_harmless(pair: tuple[Path, Path]) -> None:
 
 def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
-        encoded = backend.encode(audio(2.0))
+        encoded = backend.encode([audio(2.0)])[0]
         stream = backend.generate(encoded, [Prompt("Key?")], GenerateOptions(max_new_tokens=50))
         next(stream)
         stream.close()
@@ -79,7 +79,7 @@ def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path])
 
 def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
-        encoded = backend.encode(audio(2.0))
+        encoded = backend.encode([audio(2.0)])[0]
         prompts = [Prompt(f"Question {number}?") for number in range(19)]
         answers = complete(backend, encoded, prompts, SHORT)
         assert answers[18] == complete(backend, encoded, prompts[18:], SHORT)[0]
@@ -87,14 +87,14 @@ def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]
 
 def test_audio_beyond_the_limit_is_refused_not_cut(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend, pytest.raises(AudioError, match="hears at most 60 s") as caught:
-        backend.encode(audio(60.1))
+        backend.encode([audio(60.1)])[0]
     assert caught.value.code == "too_long"
 
 
 def test_every_window_depends_on_its_place_in_the_song(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
         tone = audio(30.0)
-        twice = backend.encode(type(tone)(np.concatenate([tone.samples, tone.samples]), tone.source)).payload
+        twice = backend.encode([type(tone)(np.concatenate([tone.samples, tone.samples]), tone.source)])[0].payload
     assert np.abs(twice[:750] - twice[750:]).max() > 0.1, "the same sound a window later is another embedding"
 
 

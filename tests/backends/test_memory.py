@@ -78,12 +78,12 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_read(pair: tuple[Pa
 def test_a_song_that_does_not_fit_is_refused_before_it_is_encoded(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with GgufBackend(*pair, OpenOptions(device="cpu", threads=1)) as backend:
         song = audio(40.0)
-        encoded = backend.encode(song)
+        encoded = backend.encode([song])[0]
         needed = backend._language.song_bytes(encoded.n_tokens)
         monkeypatch.setattr(Device, "room", lambda device: needed - 1)
         monkeypatch.setattr(backend._encoder, "window", lambda *_: pytest.fail("it was encoded"))
         with pytest.raises(ModelError, match=r"40 s of audio needs .* choose a part") as caught:
-            backend.encode(song)
+            backend.encode([song])[0]
         assert caught.value.code == "oom"
 
 
@@ -97,7 +97,7 @@ def test_the_need_of_a_song_is_its_cache_and_its_embeddings(pair: tuple[Path, Pa
 def test_long_songs_take_half_of_the_cache_and_still_answer(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OpenOptions(device="cpu", threads=1)) as backend:
         assert (backend._language.kv_type(LONG_TOKENS - 1), backend._language.kv_type(LONG_TOKENS)) == ("f16", "q8_0")
-        short = backend.encode(audio(31.0))
+        short = backend.encode([audio(31.0)])[0]
         rows = short.payload.repeat(-(-LONG_TOKENS // len(short.payload)), axis=0)
         long = replace(short, n_tokens=len(rows), payload=rows)
         assert complete(backend, long, [Prompt("What is this?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3

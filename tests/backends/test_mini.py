@@ -30,7 +30,7 @@ def excerpt(request: pytest.FixtureRequest) -> Audio:
 def answers(backend: Backend, audio: Audio) -> list[str]:
     asked = [task for task in ANALYZE if backend.info.abilities is None or task.name in backend.info.abilities]
     prompts = [Prompt(task.prompt) for task in asked] + [Prompt(grounded_prompt(asked[-1].prompt, KNOWN))]
-    return [completion.text for completion in complete(backend, backend.encode(audio), prompts, GenerateOptions(max_new_tokens=60))]
+    return [completion.text for completion in complete(backend, backend.encode([audio])[0], prompts, GenerateOptions(max_new_tokens=60))]
 
 
 def test_gguf_and_checkpoint_say_the_same_words(excerpt: Audio) -> None:

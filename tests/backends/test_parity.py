@@ -15,7 +15,6 @@ import torch
 from transformers import AutoProcessor
 
 import quant
-from mflamingo_cli.backends import generation
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
@@ -63,20 +62,6 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Trained(directory, AutoProcessor.from_pretrained(directory), load(directory), ours, gguf)
 
 
-@pytest.fixture
-def picked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, np.ndarray]]:
-    """Every token that a back end chose, with its logits, in order."""
-    record: list[tuple[int, np.ndarray]] = []
-    pick = generation.Sampler.pick
-
-    def recording_pick(self: generation.Sampler, logits: np.ndarray) -> int:
-        record.append((pick(self, logits), logits))
-        return record[-1][0]
-
-    monkeypatch.setattr(generation.Sampler, "pick", recording_pick)
-    return record
-
-
 def prompt_of(trained: Trained, question: str) -> str:
     turns = [{"role": "user", "content": [{"type": "text", "text": question}, {"type": "audio", "path": None}]}]
     return trained.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -100,14 +85,14 @@ def test_answers_equal_transformers_token_by_token(trained: Trained, clip: str, 
     expected = reference_tokens(trained, clip, question)
     for backend in (trained.torch, trained.gguf):
         picked.clear()
-        complete(backend, backend.encode(CLIPS[clip]), [Prompt(question)], OPTIONS)
+        complete(backend, backend.encode([CLIPS[clip]])[0], [Prompt(question)], OPTIONS)
         assert [token for token, _ in picked] == expected, backend.info.backend
 
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_encoders_agree(trained: Trained, clip: str) -> None:
-    theirs = trained.torch.encode(CLIPS[clip]).payload.numpy()
-    ours = trained.gguf.encode(CLIPS[clip]).payload
+    theirs = trained.torch.encode([CLIPS[clip]])[0].payload.numpy()
+    ours = trained.gguf.encode([CLIPS[clip]])[0].payload
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() < EMBEDDING_TOLERANCE
 
@@ -118,7 +103,7 @@ def test_prompts_together_equal_each_alone(trained: Trained) -> None:
         Prompt("Hm?", system="Be brief."),
     ]
     for backend in (trained.torch, trained.gguf):
-        encoded = backend.encode(CLIPS["3 s"])
+        encoded = backend.encode([CLIPS["3 s"]])[0]
         together = complete(backend, encoded, prompts, OPTIONS)
         assert together == [complete(backend, encoded, [prompt], OPTIONS)[0] for prompt in prompts], backend.info.backend
 
@@ -134,7 +119,7 @@ def test_prompt_ids_equal_the_processors(trained: Trained, clip: str) -> None:
     for question in QUESTIONS:
         inputs = trained.processor(text=[prompt_of(trained, question)], audio=[samples], sampling_rate=16_000)
         for backend in (trained.torch, trained.gguf):
-            assert prompt_ids(backend, question, backend.encode(CLIPS[clip]).n_tokens) == inputs["input_ids"][0].tolist()
+            assert prompt_ids(backend, question, backend.encode([CLIPS[clip]])[0].n_tokens) == inputs["input_ids"][0].tolist()
 
 
 def prompt_ids(backend: Backend, question: str, n_audio_tokens: int) -> list[int]:
@@ -157,6 +142,6 @@ def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path:
     ):
         for backend in (reference, rounded):
             picked.clear()
-            complete(backend, backend.encode(CLIPS["47 s"]), [Prompt(QUESTIONS[0])], OPTIONS)
+            complete(backend, backend.encode([CLIPS["47 s"]])[0], [Prompt(QUESTIONS[0])], OPTIONS)
             first.append(picked[0][1])
     assert np.abs(first[0] - first[1][: first[0].size]).max() < LOGIT_TOLERANCE[weights, kv_type]

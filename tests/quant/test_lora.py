@@ -59,7 +59,7 @@ def test_torch_answers_like_the_merged_checkpoint(twins: tuple[Path, Path], musi
     answers = []
     for path in twins:
         with open_backend(str(path), OpenOptions(backend="torch", device="cpu", threads=1)) as backend:
-            answers.append(complete(backend, backend.encode(audio(3.0)), [Prompt("Key?")], GenerateOptions(max_new_tokens=6)))
+            answers.append(complete(backend, backend.encode([audio(3.0)])[0], [Prompt("Key?")], GenerateOptions(max_new_tokens=6)))
             assert ("merged into" in backend.info.reason) == (path.name == "adapter" and path.parent.name != "merged")
             assert backend.info.model == "adapter"
     assert answers[0] == answers[1]

@@ -29,7 +29,7 @@ def mini():
 def song(mini):
     seconds = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
     samples = sum(0.1 * np.sin(2 * np.pi * hertz * seconds) for hertz in (261.6, 329.6, 392.0)).astype(np.float32)
-    return mini.encode(Audio(samples, Source("-", 6.0, SAMPLE_RATE, 1, "test")))
+    return mini.encode([Audio(samples, Source("-", 6.0, SAMPLE_RATE, 1, "test"))])[0]
 
 
 EXACT = 0.99  # share of the facts below that come back: the card gives it for many more; this catches weights that lost it
