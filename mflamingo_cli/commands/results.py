@@ -138,9 +138,9 @@ class _Files:
     def write(self, record: Analysis) -> None:
         """Write one file; of a song that failed only where there is none yet. Raises OutputError."""
         stream = StringIO()
-        self._row.writer(stream, self._layout).write(record)
         song = self._place(path_of(record))
         path = song.with_name(f"{song.name}{OURS}{self._row.suffix}")
+        self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
         if record.error is not None and (path.exists() or not stream.getvalue()):
             return
         try:

@@ -25,6 +25,12 @@ class Format:
     times: bool = False  # times in one song, which `analyze` measures
 
 
+def _html(stream: TextIO, layout: Layout) -> Writer:
+    from mflamingo_cli import page  # templates load when they are asked for
+
+    return page.IndexPage(stream, layout) if layout.many else page.SongPage(stream, layout)
+
+
 WRITERS = {
     "table": Format(TableWriter, ".txt"),
     "text": Format(TextWriter, ".txt"),
@@ -37,4 +43,5 @@ WRITERS = {
     "lab": Format(ChordWriter, ".lab", times=True),
     "jams": Format(JamsWriter, ".jams", times=True),
     "m3u": Format(PlaylistWriter, None),
+    "html": Format(_html, ".html"),
 }

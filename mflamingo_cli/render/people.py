@@ -135,13 +135,15 @@ def lines(result: Result) -> list[Line]:
     return [line for line in found if line is not None]
 
 
-def _about(audio: AudioInfo) -> str:
+def about(audio: AudioInfo) -> str:
+    """Length, part, codec, rate and channels of a song on one line."""
     part = "" if audio.start == 0 and audio.end >= audio.duration - 0.01 else f" · {clock(audio.start)} to {clock(audio.end)}"
     channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
     return f"{clock(audio.duration)}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}"
 
 
-def _took(record: Analysis) -> str:
+def made_by(record: Analysis) -> str:
+    """The model and the seconds of each step on one line."""
     steps = {} if record.timing is None else vars(record.timing)
     parts = [f"{name.removesuffix('_s')} {seconds:.1f} s" for name, seconds in steps.items() if seconds is not None]
     model = record.model
@@ -160,7 +162,7 @@ class TableWriter:
 
     def write(self, record: Analysis) -> None:
         """Print one record."""
-        body, took, style = Group(*_body(record)), Text(_took(record), style="dim"), "cyan"
+        body, took, style = Group(*_body(record)), Text(made_by(record), style="dim"), "cyan"
         if record.error is not None:
             body, took, style = Group(Text(safe(record.error.message))), Text(""), "yellow" if record.status == "skipped" else "red"
         width = min(self._console.width, MAX_WIDTH)
@@ -186,7 +188,7 @@ def _tail(path: str, room: int) -> str:
 def _body(record: Analysis) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if record.audio:
-        parts.append(Text(_about(record.audio), style="dim"))
+        parts.append(Text(about(record.audio), style="dim"))
     if record.result and record.command == "analyze":
         grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
         grid.add_column(style="cyan", no_wrap=True)
