@@ -236,9 +236,9 @@ def pages(tmp_path_factory):
         with (folder / f"{name}.html").open("w", encoding="utf-8") as stream:
             SongPage(stream, Layout(folder=str(folder))).write(dataclasses.replace(SONG, path=path))
     with (folder / "hostile.html").open("w", encoding="utf-8") as stream:
-        SongPage(stream).write(hostile())
+        SongPage(stream, Layout(folder=str(folder))).write(hostile())
     with (folder / "index.html").open("w", encoding="utf-8") as stream:
-        index = IndexPage(stream, Layout(many=True))
+        index = IndexPage(stream, Layout(many=True, folder=str(folder)))
         slow = dataclasses.replace(RESULT, tempo=TempoInfo(61.0, (), "measured"), caption=None)
         for record in (
             dataclasses.replace(SONG, path=songs["song"]),

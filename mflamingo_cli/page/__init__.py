@@ -29,13 +29,12 @@ from mflamingo_cli.measure import Key
 from mflamingo_cli.measure.check import parse_key
 from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.people import about, made_by, number, safe
+from mflamingo_cli.render.people import about, chord_name, made_by, number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, path_of
 from mflamingo_cli.tasks import clock, short_chord
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
 HEIGHT = 100  # units of a waveform above and below its middle
-NO_CHORD = "N"
 MINUS = "\u2212"
 TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 MAX_TICKS = 9
@@ -79,7 +78,7 @@ class IndexPage:
                 result=result,
                 tone=f"{_root(result.key.id3)} {result.key.mode}",
                 strip=_chords(result, _Scale.of(record.audio)),
-                chords=" ".join(dict.fromkeys(name for name in map(_name, result.chords) if name)),
+                chords=" ".join(dict.fromkeys(name for name in map(chord_name, result.chords) if name)),
             )
             + "\n"
         )
@@ -227,16 +226,12 @@ def _sections(record: Analysis, scale: _Scale) -> list[dict[str, Any]]:
 
 
 def _chords(result: Result, scale: _Scale) -> list[dict[str, Any]]:
-    return [_block(span, scale, _name(span), _tone(span)) for span in result.chords]
+    return [_block(span, scale, chord_name(span), _tone(span)) for span in result.chords]
 
 
 def _block(span: Span, scale: _Scale, name: str, tone: str) -> dict[str, Any]:
     at, to = scale.at(span.start), scale.at(span.end)
     return {"at": at, "width": round(to - at, 3), "name": name, "tone": tone, "start": span.start, "end": span.end}
-
-
-def _name(span: Span) -> str:
-    return "" if span.label == NO_CHORD else short_chord(span.label) or span.label
 
 
 def _root(chord: str | None) -> str:
@@ -401,7 +396,7 @@ def _sounding(chords: Sequence[Span], start: float, end: float, beats: int) -> I
     near = (end - start) / beats / 2
     for chord in chords:
         if chord.start < end - near and chord.end > start + near:
-            yield _name(chord), _tone(chord), chord.start < start - near
+            yield chord_name(chord), _tone(chord), chord.start < start - near
 
 
 def _pieces(chords: Sequence[Span], section: Span) -> Iterator[_Cell]:
@@ -409,4 +404,4 @@ def _pieces(chords: Sequence[Span], section: Span) -> Iterator[_Cell]:
     for chord in chords:
         start, end = max(chord.start, section.start), min(chord.end, section.end)
         if end - start >= SHORTEST_CELL_S:
-            yield _Cell(start, end, ((_name(chord), _tone(chord), chord.start < start - SHORTEST_CELL_S),), 0)
+            yield _Cell(start, end, ((chord_name(chord), _tone(chord), chord.start < start - SHORTEST_CELL_S),), 0)

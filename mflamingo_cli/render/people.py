@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -16,11 +17,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mflamingo_cli import timeline
 from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
 from mflamingo_cli.tasks import clock, short_chord, sure
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
+WIDE = 56  # columns from which the table of facts has three
+FRAME = 4  # columns of a panel's sides
+NO_CHORD = "N"  # in Harte's notation
 SHOWN_CHORDS = 4  # of the chords that sound longest
 LIKELY = 0.6  # confidence below which a value is called unsure
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -162,10 +167,10 @@ class TableWriter:
 
     def write(self, record: Analysis) -> None:
         """Print one record."""
-        body, took, style = Group(*_body(record)), Text(made_by(record), style="dim"), "cyan"
+        width = min(self._console.width, MAX_WIDTH)
+        body, took, style = Group(*_body(record, width - FRAME)), Text(made_by(record), style="dim"), "cyan"
         if record.error is not None:
             body, took, style = Group(Text(safe(record.error.message))), Text(""), "yellow" if record.status == "skipped" else "red"
-        width = min(self._console.width, MAX_WIDTH)
         panel = Panel(body, border_style=style, width=width, title_align="left", subtitle_align="right")
         panel.title, panel.subtitle = Text(_tail(safe(record.path), width - 6), style="bold"), took if took.plain else None
         self._console.print(panel)
@@ -185,18 +190,42 @@ def _tail(path: str, room: int) -> str:
     return "\u2026" + path
 
 
-def _body(record: Analysis) -> list[RenderableType]:
+def _timeline(record: Analysis, width: int) -> list[Text]:
+    result, audio = record.result, record.audio
+    if result is None or audio is None:
+        return []
+    chords = [replace(span, label=safe(chord_name(span))) for span in result.chords]
+    sections = [replace(span, label=safe(span.label)) for span in result.sections]
+    return timeline.draw(chords, sections, audio.start, audio.end, width)
+
+
+def chord_name(span: Span) -> str:
+    """As musicians write it; nothing where no chord sounds."""
+    return "" if span.label == NO_CHORD else short_chord(span.label) or span.label
+
+
+def _facts(result: Result, width: int, drawn: bool) -> Table:
+    """Name, value and source of what is known; the source goes behind the value where there is no room for a column of its own."""
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(ratio=1)
+    if wide := width >= WIDE:
+        grid.add_column(style="dim", justify="right")
+    for name, value, source in lines(result):
+        if name == "sections" and drawn:  # the timeline has their times
+            value = " ".join(span.label for span in result.sections)
+        shown, origin = Text(_glued(safe(value))), Text(_glued(source), style="dim")
+        grid.add_row(Text(name), *((shown, origin) if wide else (shown + Text(" · ", "dim") + origin if source else shown,)))
+    return grid
+
+
+def _body(record: Analysis, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if record.audio:
         parts.append(Text(about(record.audio), style="dim"))
     if record.result and record.command == "analyze":
-        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        grid.add_column(style="cyan", no_wrap=True)
-        grid.add_column(ratio=1)
-        grid.add_column(style="dim", justify="right")
-        for name, value, source in lines(record.result):
-            grid.add_row(Text(name), Text(_glued(safe(value))), Text(_glued(source)))
-        parts += [Text(""), grid]
+        drawn = _timeline(record, width)
+        parts += [Text(""), _facts(record.result, width, bool(drawn)), *([Text(""), *drawn] if drawn else [])]
     for text, style in ((record.thinking, "dim"), (record.result and record.result.caption, ""), (record.text, "")):
         if text:
             parts += [Text(""), Text("\n".join(safe(line) for line in text.expandtabs().split("\n")), style=style)]
