@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.options import SongOptions, song_command
+from mflamingo_cli.commands.options import AnalyzeOptions, song_command
 
 
-def analyze(options: SongOptions) -> None:
+def analyze(options: AnalyzeOptions) -> None:
     """Tell tempo, key, meter, chords, sections, loudness, instruments, genre, mood and vocals, and describe the song.
 
     Facts are measured from the sound; what the model claims stands beside them. What nobody can tell is left out, or null in JSON.

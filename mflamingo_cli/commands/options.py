@@ -11,18 +11,19 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import typer
 
 from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.help import HELP_OPTIONS
+from mflamingo_cli.library.tags import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
 from mflamingo_cli.render import WRITERS
 
-__all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "RUN", "WORDS", "SongOptions", "song_command"]
+__all__ = ["HELP_OPTIONS", "INPUT", "MODEL", "OUTPUT", "RUN", "WORDS", "AnalyzeOptions", "SongOptions", "song_command"]
 MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked for more
-INPUT, MODEL, WORDS, OUTPUT, RUN = "Input", "Model", "Words", "Output", "Many songs"
+INPUT, MODEL, WORDS, OUTPUT, RUN, TAGS = "Input", "Model", "Words", "Output", "Many songs", "Tags"
 
 if TYPE_CHECKING:
     Format: TypeAlias = str
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     KvType: TypeAlias = str
     ColorMode: TypeAlias = str
     ProgressMode: TypeAlias = str
+    Policy: TypeAlias = str
+    KeyNotation: TypeAlias = str
+    BpmForm: TypeAlias = str
 else:  # a table's names as the choices of an option
     Format = Literal[tuple(WRITERS)]
     BackendName = Literal[BACKENDS]
@@ -38,6 +42,9 @@ else:  # a table's names as the choices of an option
     KvType = Literal[KV_TYPE_CHOICES]
     ColorMode = Literal["auto", "always", "never"]
     ProgressMode = Literal["auto", "bar", "plain", "none"]
+    Policy = Literal[tuple(POLICIES)]
+    KeyNotation = Literal[KEY_NOTATIONS]
+    BpmForm = Literal[tuple(BPM_FORMS)]
 
 
 # hours before minutes and seconds below 60, minutes before seconds below 60, seconds; nine digits are 30 years
@@ -247,19 +254,60 @@ class SongOptions:
         """How the model is opened."""
         return OpenOptions(self.backend, self.device, self.dtype, self.kv_type, self.threads)
 
+    @property
+    def tags(self) -> TagOptions | None:
+        """What is written into the songs' files: nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class AnalyzeOptions(SongOptions):
+    """What `analyze` can be told besides."""
+
+    write_tags: Annotated[
+        str | None,
+        typer.Option(
+            "--write-tags",
+            metavar="[=A,B]",
+            help="Write bpm,key,genre,mood into the files, or =bpm,key,… with comment too, or =all; -n shows what would change.",
+            rich_help_panel=TAGS,
+            show_default=False,
+        ),
+    ] = None
+    overwrite_tags: Annotated[
+        Policy, typer.Option("--overwrite-tags", help="Which values are replaced: none, those we wrote, all.", rich_help_panel=TAGS)
+    ] = TagOptions.overwrite
+    tag_key_notation: Annotated[KeyNotation, typer.Option("--tag-key-notation", help="Am, 8A or 1m.", rich_help_panel=TAGS)] = (
+        TagOptions.key_notation
+    )
+    tag_bpm: Annotated[BpmForm, typer.Option("--tag-bpm", help="124 or 123.97.", rich_help_panel=TAGS)] = TagOptions.bpm_form
+    tag_confidence: Annotated[
+        float,
+        typer.Option(
+            "--tag-confidence", metavar="X", min=0.0, max=1.0, help="Write no tempo or key less sure than this.", rich_help_panel=TAGS
+        ),
+    ] = TagOptions.least
+
+    @property
+    def tags(self) -> TagOptions | None:
+        """What is written into the songs' files. Raises UsageError."""
+        if self.write_tags is None:
+            return None
+        return TagOptions(parse_fields(self.write_tags), self.overwrite_tags, self.tag_key_notation, self.tag_bpm, self.tag_confidence)
+
 
 def song_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Let `function(options: SongOptions, ...)` be a Typer command: its own parameters first, then those of SongOptions."""
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    hints = inspect.get_annotations(SongOptions, eval_str=True)
+    """Let `function(options: SongOptions, ...)`, or of a class made from it, be a Typer command: own parameters first, then the class's."""
+    first, *own = inspect.signature(function, eval_str=True).parameters.values()
+    hints = get_type_hints(first.annotation, include_extras=True)
     shared = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in dataclasses.fields(SongOptions)
+        for f in dataclasses.fields(first.annotation)
     ]
 
     def command(**values: Any) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are small: a second thread waits more than it works
-        options = SongOptions(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        options = first.annotation(**{parameter.name: values.pop(parameter.name) for parameter in shared})
         function(options, **values)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from mflamingo_cli import fields, where
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.library.tags import TagOptions
 from mflamingo_cli.render import WRITERS, Format, Layout, Writer
 from mflamingo_cli.schema import Analysis, path_of
 
@@ -41,6 +42,12 @@ class Results:
     place: Place | None  # of the files of several songs; else there is one stream
     test: where.Test | None
     order: where.Order | None
+    tags: TagOptions | None  # to write into the songs' files
+    dry_run: bool
+
+    def chooses(self, record: Analysis) -> bool:
+        """Whether --where lets a record pass."""
+        return self.test is None or bool(self.test(record))
 
     @property
     def rows(self) -> bool:
@@ -50,13 +57,15 @@ class Results:
     @property
     def live(self) -> bool:
         """Whether text may be shown before its record is there."""
-        return self.name == "text" and not (self.place or self.test or self.order)
+        return self.name == "text" and not (self.place or self.test or self.order or self.dry_run)
 
     @contextmanager
     def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
-        """A writer to the stream, or to the files of the songs."""
+        """A writer to the stream or to the files of the songs; in a dry run, to nothing."""
         row = WRITERS[self.name]
-        made = _Files(row, self.layout, self.place) if self.place else row.writer(stream, replace(self.layout, color=color))
+        made: Writer = _Nothing()
+        if not self.dry_run:
+            made = _Files(row, self.layout, self.place) if self.place else row.writer(stream, replace(self.layout, color=color))
         with where.chosen(made, self.test, self.order) as writer:
             yield writer
 
@@ -79,7 +88,8 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     folder = "." if place or options.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(options.output or ""))
     layout = Layout(many=len(songs) > 1, fields=fields.parse(options.fields), folder=folder)
     test = where.parse(options.where) if options.where is not None else None
-    return Results(name, layout, place, test, where.parse_order(options.sort) if options.sort is not None else None)
+    order = where.parse_order(options.sort) if options.sort is not None else None
+    return Results(name, layout, place, test, order, options.tags, options.dry_run)
 
 
 def _format(options: SongOptions, default: str) -> str:
@@ -90,7 +100,7 @@ def _format(options: SongOptions, default: str) -> str:
 
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:
     """The one file that results go to, None for stdout or several files. Raises UsageError before anything is lost."""
-    if results.place or options.output in (None, *STDOUT):
+    if results.place or results.dry_run or options.output in (None, *STDOUT):
         return None
     assert options.output is not None
     lists = [options.files_from] if options.files_from else []
@@ -127,6 +137,13 @@ def _root(paths: list[str], songs: list[str]) -> str:
     files = [os.path.abspath(song) for song in songs if song != inputs.STDIN]
     alone = [os.path.dirname(file) for file in files if not any(file.startswith(folder.rstrip("/") + "/") for folder in folders)]
     return os.path.commonpath([*folders, *alone] or ["/"])
+
+
+class _Nothing:
+    """Writes nothing."""
+
+    def write(self, record: Analysis) -> None:
+        """Leave a record out."""
 
 
 class _Files:

@@ -13,6 +13,7 @@ import typer
 from mflamingo_cli.commands import inputs, results, terminal
 from mflamingo_cli.errors import MFlamingoError, ModelError, StoppedError, UsageError
 from mflamingo_cli.hub import forbid_network
+from mflamingo_cli.library import tags
 from mflamingo_cli.render import Writer, safe
 from mflamingo_cli.schema import Analysis
 
@@ -80,7 +81,9 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         wanted = results.of(options, default_format, request.command, songs)
         request = _with_options(request, options)
         output = results.file_of(songs, options, wanted)
-        if options.dry_run:
+        if wanted.tags is not None:
+            tags.require_tools()
+        elif options.dry_run:
             _list(songs, options, request)
             return
         with (
@@ -138,7 +141,7 @@ class Show:
 
     def __init__(self, voice: terminal.Voice, stream: TextIO, writer: Writer, wanted: Results, tally: Tally, hide_thinking: bool) -> None:
         self.voice, self._writer, self._wanted, self._tally, self._hide = voice, writer, wanted, tally, hide_thinking
-        self._live = stream if wanted.live and stream.isatty() else None
+        self._stream, self._live = stream, stream if wanted.live and stream.isatty() else None
         self._split: Callable[[str], list[tuple[bool, str]]] | None = None
         self._pieces = 0
         self._on_terminal = stream.isatty()
@@ -229,12 +232,29 @@ class Show:
         else:
             if self._wanted.name == "text" and record.thinking:
                 self.voice.say_lines(record.thinking)
-            self._write(record)
+            self._write(self._tagged(record))
         if record.error is not None and not self._seen:
             self.voice.error(record.error.message)
         if self._wanted.name != "table" and not self._wanted.rows:
             for warning in record.warnings:
                 self.voice.warn(warning)
+
+    def _tagged(self, record: Analysis) -> Analysis:
+        """Write a song's tags, or say what they would be; what cannot be written is a failure of the run and a warning of the record."""
+        if self._wanted.tags is None or record.result is None or not self._wanted.chooses(record):
+            return record
+        try:
+            changes = [str(change) for change in tags.write(record, self._wanted.tags, self._wanted.dry_run)]
+        except tags.TagError as error:
+            self._tally.failed += 1
+            self.voice.error(str(error))
+            return replace(record, warnings=(*record.warnings, str(error)))
+        for change in changes or ["no change"]:
+            if self._wanted.dry_run:
+                self._stream.write(safe(f"{record.path}: {change}") + "\n")
+            else:
+                self.voice.detail(f"{record.path}: {change}")
+        return record
 
     def _write(self, record: Analysis) -> None:
         """To the writer; a file that cannot be written is a failure of its song alone."""

@@ -82,10 +82,9 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
 ]
-INSTALL = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}
+INSTALL_FFMPEG = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}.get(sys.platform, "apt install ffmpeg")
 KINDS = {"mov": "MP4 or M4A", "asf": "WMA", "wv": "WavPack", "matroska": "Matroska", "mpeg": "MPEG"}  # what people call them
 ANY_NAME = "file:"  # stands for the file while ffmpeg-python builds a command: it cannot hash names that are not UTF-8
-INSTALL_ELSEWHERE = "apt install ffmpeg"
 
 
 class Damaged(Exception):
@@ -225,9 +224,10 @@ class FfmpegDecoder:
 
         for program in ("ffmpeg", "ffprobe"):
             if shutil.which(program) is None:
-                cure = INSTALL.get(sys.platform, INSTALL_ELSEWHERE)
                 kind = KINDS.get(demuxer, demuxer.upper())
-                raise AudioError(f"{name}: this {kind} file needs the program {program}, which is not installed: `{cure}` ({refusal})")
+                raise AudioError(
+                    f"{name}: this {kind} file needs the program {program}, which is not installed: `{INSTALL_FFMPEG}` ({refusal})"
+                )
         # protocol and format lists hold for whatever the demuxer itself would open
         self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file", "f": demuxer}
         self._url = f"file:{os.path.abspath(path)}"

@@ -1,0 +1,218 @@
+"""Where each kind of file keeps a field, through mutagen (GPL-2.0-or-later, the extra `tags`): ID3, Vorbis comments, MP4 atoms.
+
+A field has one value of one or several words. The homes are those that players, DJ programs and MusicBrainz Picard read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from mutagen import File, MutagenError
+from mutagen.aiff import AIFF
+from mutagen.flac import FLAC, Padding, VCFLACDict
+from mutagen.id3 import COMM, ID3, TBPM, TCON, TKEY, TMOO, TXXX
+from mutagen.mp3 import MP3
+from mutagen.mp4 import MP4, MP4FreeForm
+from mutagen.oggflac import OggFLAC
+from mutagen.oggopus import OggOpus
+from mutagen.oggvorbis import OggVorbis
+from mutagen.wave import WAVE
+
+from mflamingo_cli.library.tags import FIELDS, JOIN, MARK, TagError
+
+__all__ = ["Container", "MutagenError", "open_tags"]
+ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
+
+
+class Container(Protocol):
+    """The tags of one open file."""
+
+    demuxer: str  # ffmpeg's name of the container
+
+    def get(self, field: str) -> str | None:
+        """The value of a field or of MARK, None where there is none."""
+        ...
+
+    def put(self, field: str, words: Sequence[str]) -> None:
+        """Set a field or MARK, in its home and wherever else the file keeps it already."""
+        ...
+
+    def others(self) -> Any:
+        """Everything else, in a form that can be compared."""
+        ...
+
+    def save(self, path: str) -> None:
+        """Write to a copy of the file. Raises mutagen's errors and OSError."""
+        ...
+
+
+def _joined(words: Sequence[Any]) -> str | None:
+    return JOIN.join(str(word) for word in words) or None
+
+
+class Id3:
+    """ID3v2.3 and 2.4, of which a file keeps its own; new tags are 2.3, which everything reads."""
+
+    FRAMES = {"bpm": TBPM, "key": TKEY, "genre": TCON, "mood": TMOO}  # noqa: RUF012  (a table, never changed)
+
+    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
+        # frames as they are: neither those of 2.3 nor those of ID3v1 become those of 2.4
+        self._file, self.demuxer = kind(path, translate=False, v2_version=3), demuxer
+        if self._file.tags is None:
+            self._file.add_tags()
+            self._major = 3
+        else:
+            self._major = self._file.tags.version[1] if self._file.tags.version[0] == 2 else 3
+        if self._major not in (3, 4):
+            raise TagError(f"its tags are ID3v2.{self._major}, which cannot be kept; convert them to ID3v2.3 first")
+        self._tags: ID3 = self._file.tags
+
+    def _home(self, field: str) -> str:
+        """The key of a field's frame; moods have one in 2.4 only."""
+        if field == "comment":  # of any language
+            return next((key for key, frame in self._tags.items() if key.startswith("COMM:") and not frame.desc), "COMM::eng")
+        if field == MARK or (field == "mood" and self._major == 3):
+            return f"TXXX:{field.upper()}"
+        return str(self.FRAMES[field].__name__)
+
+    def get(self, field: str) -> str | None:
+        frame = self._tags.get(self._home(field))
+        return None if frame is None else _joined(frame.text)
+
+    def put(self, field: str, words: Sequence[str]) -> None:
+        home, text = self._home(field), list(words) if self._major == 4 else [JOIN.join(words)]
+        encoding = 0 if all(word.isascii() for word in text) else 1  # Latin-1 or UTF-16: both are known to 2.3
+        if home.startswith("COMM"):
+            self._tags[home] = COMM(encoding=encoding, lang=home.rpartition(":")[2], desc="", text=text)
+        elif home.startswith("TXXX"):
+            self._tags[home] = TXXX(encoding=encoding, desc=home.partition(":")[2], text=text)
+        else:
+            self._tags[home] = self.FRAMES[field](encoding=encoding, text=text)
+
+    def others(self) -> Any:
+        ours = {self._home(field) for field in (*FIELDS, MARK)}
+        return self._major, {key: repr(frame) for key, frame in self._tags.items() if key not in ours}, self._tags.unknown_frames
+
+    def save(self, path: str) -> None:
+        with open(path, "rb") as file:
+            end = file.read()[-ID3V1_BYTES:] if self.demuxer == "mp3" else b""
+        self._tags.save(path, v2_version=self._major, v23_sep=None)
+        if end.startswith(b"TAG"):  # mutagen has written ours into it too
+            with open(path, "r+b") as file:
+                file.seek(-ID3V1_BYTES, 2)
+                file.write(end)
+
+
+class Vorbis:
+    """Vorbis comments: FLAC and everything in Ogg."""
+
+    HOMES = {
+        "bpm": ("BPM",),
+        "key": ("INITIALKEY", "KEY"),
+        "genre": ("GENRE",),
+        "mood": ("MOOD",),
+        "comment": ("COMMENT", "DESCRIPTION"),
+        MARK: (MARK,),
+    }  # noqa: RUF012
+
+    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
+        self._file, self.demuxer = kind(path), demuxer
+        if self._file.tags is None:
+            self._file.add_tags()
+        self._tags: VCFLACDict = self._file.tags
+
+    def get(self, field: str) -> str | None:
+        found = [self._tags[home] for home in self.HOMES[field] if home in self._tags]
+        return _joined(found[0]) if found else None
+
+    def put(self, field: str, words: Sequence[str]) -> None:
+        first, *aliases = self.HOMES[field]
+        for home in (first, *(alias for alias in aliases if alias in self._tags)):
+            self._tags[home] = list(words)
+
+    def others(self) -> Any:
+        ours = {home for homes in self.HOMES.values() for home in homes}
+        blocks = [block for block in getattr(self._file, "metadata_blocks", []) if not isinstance(block, Padding | VCFLACDict)]
+        comments = [(name, value) for name, value in self._tags if name.upper() not in ours]
+        return self._tags.vendor, comments, [(block.code, block.write()) for block in blocks]
+
+    def save(self, path: str) -> None:
+        self._file.save(path)
+
+
+FREE = "----:com.apple.iTunes:"
+
+
+class Mp4:
+    """Atoms of iTunes. `tmpo` holds a whole number, so a tempo with decimals stands beside it."""
+
+    HOMES = {  # noqa: RUF012
+        "bpm": (FREE + "BPM", "tmpo"),
+        "key": (FREE + "initialkey", FREE + "KEY"),
+        "genre": ("\xa9gen",),
+        "mood": (FREE + "MOOD",),
+        "comment": ("\xa9cmt",),
+        MARK: (FREE + MARK,),
+    }
+
+    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
+        self._file, self.demuxer = kind(path), demuxer
+        if self._file.tags is None:
+            self._file.add_tags()
+        self._tags = self._file.tags
+
+    def _homes(self, field: str) -> list[str]:
+        """The keys under which the file has the field, however their case."""
+        return [key for home in self.HOMES[field] for key in self._tags if key.lower() == home.lower()]
+
+    def get(self, field: str) -> str | None:
+        for home in self._homes(field):
+            words = [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in self._tags[home]]
+            if words and words != [0]:  # a tempo of 0 is none
+                return _joined(words)
+        return None
+
+    def put(self, field: str, words: Sequence[str]) -> None:
+        homes = {*self._homes(field), "tmpo" if field == "bpm" else self.HOMES[field][0]}
+        if field == "bpm" and not words[0].isdecimal():
+            homes.add(self.HOMES[field][0])
+        for home in homes:
+            if home == "tmpo":
+                self._tags[home] = [int(float(words[0]) + 0.5)]
+            else:
+                self._tags[home] = [MP4FreeForm(word.encode()) for word in words] if home.startswith("----") else list(words)
+
+    def others(self) -> Any:
+        ours = {key for field in (*FIELDS, MARK) for key in self._homes(field)}
+        plain = {key: [(repr(item), getattr(item, "imageformat", None)) for item in _list(value)] for key, value in self._tags.items()}
+        return {key: value for key, value in plain.items() if key not in ours}, repr(self._tags._failed_atoms)
+
+    def save(self, path: str) -> None:
+        self._file.save(path)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+KINDS: dict[type[Any], tuple[type[Any], str]] = {  # mutagen's class -> ours, ffmpeg's demuxer
+    MP3: (Id3, "mp3"),
+    WAVE: (Id3, "wav"),
+    AIFF: (Id3, "aiff"),
+    FLAC: (Vorbis, "flac"),
+    OggVorbis: (Vorbis, "ogg"),
+    OggOpus: (Vorbis, "ogg"),
+    OggFLAC: (Vorbis, "ogg"),
+    MP4: (Mp4, "mov"),
+}
+
+
+def open_tags(path: str) -> Container:
+    """The tags of a file. Raises TagError for a kind that is not written, mutagen's errors and OSError for what cannot be read."""
+    found = File(path, options=list(KINDS))
+    if found is None:
+        raise TagError("tags are written to MP3, FLAC, Ogg, Opus, M4A, WAV and AIFF files only")
+    container, demuxer = KINDS[type(found)]
+    made: Container = container(path, type(found), demuxer)
+    return made

@@ -1,0 +1,257 @@
+"""Tags in the files themselves: what would be written, and writing it so that nothing else changes.
+
+A file is copied beside itself, the copy is written and compared (our fields, all other tags, the audio stream bit by bit), then it takes
+the file's place with its dates, permissions and extended attributes. Until then the file is as it was; a process that is killed leaves at
+most a hidden `.mflamingo-…` copy. What we wrote is known again by a frame of our own: values of a person are not taken for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mflamingo_cli import __version__
+from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.schema import Analysis, path_of
+from mflamingo_cli.tasks import SURE, sure
+
+if TYPE_CHECKING:
+    from mflamingo_cli.library.containers import Container
+
+FIELDS = ("bpm", "key", "genre", "mood", "comment")
+ALL = "all"
+USUAL = ("bpm", "key", "genre", "mood")  # where --write-tags names none: a comment is a person's place
+KEY_NOTATIONS = ("id3", "camelot", "openkey")
+BPM_FORMS: dict[str, Callable[[float], str]] = {"int": lambda bpm: str(int(bpm + 0.5)), "2dp": lambda bpm: f"{bpm:.2f}"}
+MARK = "MFLAMINGO"  # the name of our own frame, which says what we wrote
+JOIN = "; "  # between words where a file has room for one text only
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # by anybody: root may write all the same, but was told not to
+PART = ".mflamingo-"  # begins the name of a copy
+HASH_LINE = re.compile(r"^\d+,(\w),MD5=[0-9a-f]{32}$", re.MULTILINE)  # of ffmpeg's streamhash: the kind of a stream
+
+
+class TagError(MFlamingoError):
+    """Tags that cannot be written as they should be; the file is as it was."""
+
+    code = "tags_not_written"
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """What is written, over what, and how."""
+
+    fields: tuple[str, ...]
+    overwrite: str = "ours"
+    key_notation: str = "id3"
+    bpm_form: str = "int"
+    least: float = SURE  # confidence of a tempo or key that is written
+
+
+Policy = Callable[[str, str | None], bool]  # (value in the file, value that we wrote, if we did) -> may it be replaced?
+POLICIES: dict[str, Policy] = {
+    "never": lambda old, ours: False,
+    "ours": lambda old, ours: old == ours,
+    "all": lambda old, ours: True,
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field: the value in the file, the new words, and whether they are written or the old value stays."""
+
+    field: str
+    old: str | None
+    words: tuple[str, ...]
+    written: bool
+
+    @property
+    def new(self) -> str:
+        """The new value as one text."""
+        return JOIN.join(self.words)
+
+    def __str__(self) -> str:
+        if self.written:
+            return f"{self.field} {'none' if self.old is None else repr(self.old)} -> {self.new!r}"
+        return f"{self.field} stays {self.old!r}, not {self.new!r}"
+
+
+def parse_fields(text: str) -> tuple[str, ...]:
+    """Fields separated by commas; nothing is the usual ones. Raises UsageError."""
+    if not text:
+        return USUAL
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in (*FIELDS, ALL)]:
+        raise UsageError(f"--write-tags={unknown[0]}: choose from {', '.join(FIELDS)}, {ALL}")
+    return FIELDS if ALL in names else names
+
+
+def require_tools() -> None:
+    """Raise ModelError with the cure where mutagen or ffmpeg is missing."""
+    from mflamingo_cli.core.decode import INSTALL_FFMPEG
+
+    _containers()
+    if shutil.which("ffmpeg") is None:
+        raise ModelError(f"written tags are checked with the program ffmpeg, which is not installed: `{INSTALL_FFMPEG}`")
+
+
+def _containers() -> Any:
+    try:
+        from mflamingo_cli.library import containers
+    except ModuleNotFoundError as error:
+        raise ModelError(f"writing tags needs {error.name}; install it with: pip install 'mflamingo-cli[tags]'") from error
+    return containers
+
+
+def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
+    """The words for each field that is known: measured tempo and key of enough confidence, and what the model says of the rest."""
+    result = record.result
+    if result is None:
+        return {}
+    tempo, key = result.tempo, result.key
+    known: dict[str, tuple[str, ...]] = {"genre": result.genre, "mood": result.mood}
+    if tempo.bpm and tempo.source == "measured" and sure(tempo.confidence, options.least):
+        known["bpm"] = (BPM_FORMS[options.bpm_form](tempo.bpm),)
+    if key.tonic and key.source == "measured" and sure(key.confidence, options.least):
+        known["key"] = (getattr(key, options.key_notation),)
+    if result.caption:
+        known["comment"] = (result.caption,)
+    return {field: known[field] for field in options.fields if known.get(field)}
+
+
+# --- what changes ----------------------------------------------------------------------------------------------------------
+
+
+def plan(tags: Container, wanted: dict[str, tuple[str, ...]], policy: Policy) -> list[Change]:
+    """What would be written over what; fields that have the value already are left out."""
+    ours, changes = _ours(tags), []
+    for field, words in wanted.items():
+        old = tags.get(field)
+        if old != JOIN.join(words):
+            changes.append(Change(field, old, words, old is None or policy(old, ours.get(field))))
+    return changes
+
+
+def _ours(tags: Container) -> dict[str, str]:
+    """What our frame says that we wrote; another program may have left anything there."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(tags.get(MARK) or "{}")
+        if isinstance(told, dict) and isinstance(told.get("wrote"), dict):
+            return {field: value for field, value in told["wrote"].items() if isinstance(value, str)}
+    return {}
+
+
+def _mark(record: Analysis, tags: Container, written: dict[str, str]) -> str:
+    """Our frame: who wrote what, and what of our earlier values is still there."""
+    model = record.model and "@".join(filter(None, (record.model.id, record.model.revision)))
+    kept = {field: value for field, value in _ours(tags).items() if tags.get(field) == value}
+    return json.dumps({"by": f"mflamingo {__version__}", "model": model, "wrote": kept | written}, separators=(",", ":"))
+
+
+def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[Change]:
+    """Write what is known of a song into its file, or only tell what would be. Raises TagError; then the file is as it was."""
+    containers, path = _containers(), path_of(record)
+    try:
+        before = _writable(path)
+        tags = containers.open_tags(path)
+        changes = plan(tags, values(record, options), POLICIES[options.overwrite])
+        if any(change.written for change in changes):
+            hashed = _stream_hash(path, tags.demuxer)
+            if not dry_run:
+                _replace(record, before, tags, [change for change in changes if change.written], hashed)
+    except (OSError, ValueError, EOFError, struct.error, containers.MutagenError, TagError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise TagError(f"{path}: tags not written: {why}") from error
+    return changes
+
+
+def _writable(path: str) -> os.stat_result:
+    """The state of a file that a copy can replace. Raises TagError."""
+    if path == "-":
+        raise TagError("a song on stdin has no file")
+    state = os.lstat(path)
+    if stat.S_ISLNK(state.st_mode):
+        raise TagError(f"it is a link; name the file it leads to, {os.path.realpath(path)}")
+    if not stat.S_ISREG(state.st_mode):
+        raise TagError("it is no regular file")
+    if not state.st_mode & WRITABLE or not os.access(path, os.W_OK):
+        raise TagError("it is read-only")
+    if state.st_nlink > 1:
+        raise TagError(f"it has {state.st_nlink} names (hard links), of which only this one would get the tags")
+    return state
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------------
+
+
+def _replace(record: Analysis, before: os.stat_result, tags: Container, changes: list[Change], hashed: str) -> None:
+    """Write a copy of a file, compare the two, and let the copy take its place. Raises TagError, OSError and mutagen's errors."""
+    path, others = path_of(record), tags.others()
+    written = {change.field: change.new for change in changes}
+    mark = _mark(record, tags, written)
+    descriptor, part = tempfile.mkstemp(os.path.splitext(path)[1], PART, os.path.dirname(path) or ".")
+    os.close(descriptor)
+    try:
+        shutil.copyfile(path, part)
+        for change in changes:
+            tags.put(change.field, change.words)
+        tags.put(MARK, (mark,))
+        tags.save(part)
+        _compare(part, written | {MARK: mark}, others, hashed)
+        _take_state(path, part, before)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+
+
+def _compare(part: str, written: dict[str, str], others: Any, hashed: str) -> None:
+    """Raise TagError unless a copy, read anew, has the new values, all other tags, and the same sound."""
+    tags = _containers().open_tags(part)
+    if lost := [field for field, value in written.items() if tags.get(field) != value]:
+        raise TagError(f"{', '.join(lost)} cannot be kept in this file as it should be")
+    if tags.others() != others:
+        raise TagError("its other tags would not stay as they are")
+    if _stream_hash(part, tags.demuxer) != hashed:
+        raise TagError("its sound would not stay as it is")
+
+
+def _take_state(path: str, part: str, before: os.stat_result) -> None:
+    """Give a copy the owner, permissions, dates and extended attributes of its original, and see it on the disk."""
+    now, copy = os.lstat(path), os.stat(part)
+    if (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns):
+        raise TagError("another program has changed it meanwhile")
+    if (copy.st_uid, copy.st_gid) != (now.st_uid, now.st_gid):
+        os.chown(part, now.st_uid, now.st_gid)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    shutil.copystat(path, part)
+
+
+def _stream_hash(path: str, demuxer: str) -> str:
+    """The checksums of all audio packets, not decoded. Raises TagError for a video and for what ffmpeg cannot read."""
+    limits = ["-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer]
+    streams = ["-map", "0:a", "-map", "0:V?", "-c", "copy", "-f", "streamhash", "-hash", "md5", "-"]  # V: no pictures of covers
+    done = subprocess.run(
+        ["ffmpeg", "-nostdin", "-v", "error", *limits, "-i", f"file:{os.path.abspath(path)}", *streams],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        errors="replace",
+    )
+    kinds = HASH_LINE.findall(done.stdout)
+    if done.returncode or "a" not in kinds:
+        raise TagError("ffmpeg cannot read its sound, so that it could not be compared")
+    if "v" in kinds:
+        raise TagError("it is a video; tags are written to audio files")
+    return done.stdout

@@ -1,0 +1,435 @@
+"""Laws of tags: our values are where others look for them, and nothing else of a file changes, least of all its sound."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mflamingo_cli.library import tags
+from mflamingo_cli.library.tags import MARK, TagError, TagOptions
+from mflamingo_cli.schema import Analysis, KeyInfo, ModelInfo, Result, TempoInfo
+from tests.test_cli import SHORT, one_sentence, records, run
+
+mutagen = pytest.importorskip("mutagen")
+from mutagen import aiff, id3, mp3, mp4, wave  # noqa: E402
+
+pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+
+OPTIONS = TagOptions(tags.FIELDS)
+NEW = {"bpm": "124", "key": "Am", "genre": "Trance-Pop; Dream Pop", "mood": "calm", "comment": "Warm ♯ strings; slow.\nIt ends."}
+HOMES = {  # where players look, by ffprobe's own names: another reader than the one that wrote
+    "id3": {"bpm": "TBPM", "key": "TKEY", "genre": "genre", "mood": "TMOO", "comment": "comment"},
+    "id3v2.3": {"bpm": "TBPM", "key": "TKEY", "genre": "genre", "mood": "MOOD", "comment": "comment"},
+    "vorbis": {"bpm": "BPM", "key": "INITIALKEY", "genre": "GENRE", "mood": "MOOD", "comment": "comment"},
+    "mp4": {"bpm": "tmpo", "key": "initialkey", "genre": "genre", "mood": "MOOD", "comment": "comment"},
+}
+CASES = {  # file -> (ffmpeg's arguments, homes)
+    "v23.mp3": ("-id3v2_version 3 -write_id3v1 1", "id3v2.3"),
+    "v24.mp3": ("-id3v2_version 4", "id3"),
+    "song.wav": ("", "id3"),
+    "song.aiff": ("-write_id3v2 1 -id3v2_version 3", "id3v2.3"),
+    "song.flac": ("", "vorbis"),
+    "song.ogg": ("-c:a libvorbis", "vorbis"),
+    "song.opus": ("-c:a libopus", "vorbis"),
+    "flac.oga": ("-c:a flac", "vorbis"),
+    "song.m4a": ("-c:a aac", "mp4"),
+}
+WITH_COVER = ("v23.mp3", "v24.mp3", "song.aiff", "song.flac", "song.m4a")
+PLAIN = {"bare.mp3": "-id3v2_version 0 -write_id3v1 0", "bare.wav": "", "bare.flac": "", "bare.m4a": ""}
+
+
+def ffmpeg(*arguments: object) -> bytes:
+    return subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)], check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One file of each kind with tags and pictures of other programs."""
+    folder = tmp_path_factory.mktemp("tagged")
+    tone, cover = folder / "tone.wav", folder / "cover.png"
+    ffmpeg("-f", "lavfi", "-i", "sine=440:d=1.5", "-ac", "2", tone)
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", "1", cover)
+    words = ["-metadata", "title=Tïtle ♥", "-metadata", "artist=Somebody", "-metadata", "date=1999", "-metadata", "comment=", "-bitexact"]
+    for name, (arguments, _) in CASES.items():
+        picture = ["-i", cover, "-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic"] if name in WITH_COVER else []
+        ffmpeg("-i", tone, *picture, *arguments.split(), *words, folder / name)
+        add_foreign(folder / name)
+    for name, arguments in PLAIN.items():
+        ffmpeg("-i", tone, "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact", *arguments.split(), folder / name)
+    return folder
+
+
+def as_it_is(path):
+    """A file opened by mutagen without changing ID3v2.3 into 2.4."""
+    kind = type(mutagen.File(path))
+    return kind(path, translate=False) if issubclass(kind, mp3.MP3 | wave.WAVE | aiff.AIFF) else kind(path)
+
+
+def add_foreign(path) -> None:
+    """What other programs keep in tags, some of it in the version of the tag only or in no standard at all."""
+    file = as_it_is(path)
+    if file.tags is None:
+        file.add_tags()
+    found = file.tags
+    if isinstance(found, id3.ID3):
+        major = found.version[1]
+        if major == 3:
+            found.add(id3.TYER(encoding=0, text=["1999"]))
+            found.add(id3.TSOP(encoding=1, text=["Body, Some"]))  # of 2.4, but iTunes puts it into 2.3
+        found.add(id3.TPE1(encoding=1, text=["One", "Two/Three"]))
+        found.add(id3.TXXX(encoding=1, desc="SERATO ♥", text=["x"]))
+        found.add(id3.COMM(encoding=0, lang="eng", desc="iTunNORM", text=[" 00000A2B"]))
+        found.add(id3.POPM(email="a@b", rating=196, count=7))
+        found.add(id3.PRIV(owner="TRAKTOR4", data=bytes(range(256))))
+        found.add(id3.GEOB(encoding=0, mime="application/octet-stream", filename="", desc="Serato BeatGrid", data=b"\x01\x00" * 40))
+        found.unknown_frames.append(b"XYZW\x00\x00\x00\x04\x00\x00abcd")
+        found._unknown_v2_version = major
+        found.save(path, v2_version=major, v23_sep=None)
+    elif isinstance(found, mp4.MP4Tags):
+        found["----:com.serato.dj:markers"] = [mp4.MP4FreeForm(b"\x00\x01\xff", mp4.AtomDataType.IMPLICIT)]
+        found["trkn"], found["cpil"] = [(3, 9)], True
+        file.save()
+    else:
+        found["REPLAYGAIN_TRACK_GAIN"] = ["-3.00 dB"]
+        found["artist"] = ["One", "Two"]
+        file.save()
+
+
+def record_of(path, **result: object) -> Analysis:
+    known = Result(
+        tempo=TempoInfo(123.97, (61.98,), "measured", None, None, 0.93),
+        key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", None, None, 0.9),
+        genre=("Trance-Pop", "Dream Pop"),
+        mood=("calm",),
+        caption=NEW["comment"],
+    )
+    model = ModelInfo("mini", "2026", "gguf", "F16")
+    return Analysis("analyze", "ok", str(path), result=dataclasses.replace(known, **result), model=model)
+
+
+def probed(path) -> dict[str, str]:
+    command = ["ffprobe", "-v", "error", "-of", "json", "-show_entries", "format_tags:stream_tags", str(path)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    of_streams = [stream.get("tags", {}) for stream in told["streams"]]
+    return {name: value for part in (*of_streams, told["format"].get("tags", {})) for name, value in part.items()}
+
+
+def sound(path) -> bytes:
+    return ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "md5", "-") + ffmpeg("-i", path, "-map", "0:a", "-f", "md5", "-")
+
+
+def pictures(path) -> bytes:
+    return ffmpeg("-i", path, "-map", "0:v?", "-map", "0:a", "-c", "copy", "-f", "streamhash", "-")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_where_others_look_and_all_else_stays(made, tmp_path, name):
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    os.utime(path, ns=(10**18, 10**18 + 123_456_789))
+    path.chmod(0o640)
+    before, heard, seen = probed(path), sound(path), pictures(path)
+    changes = tags.write(record_of(path), OPTIONS)
+    assert {change.field: (change.old, change.new, change.written) for change in changes} == {f: (None, v, True) for f, v in NEW.items()}
+    after, homes = probed(path), HOMES[CASES[name][1]]
+    for field, home in homes.items():
+        assert after[home].replace("\n", " ").split(";")[0].strip() == NEW[field].replace("\n", " ").split(";")[0].strip(), field
+    ours = {home.casefold() for home in (*homes.values(), MARK)}
+    assert {key: value for key, value in after.items() if key.casefold() not in ours} == {
+        key: value for key, value in before.items() if key.casefold() not in ours
+    }
+    assert (sound(path), pictures(path)) == (heard, seen)
+    assert (path.stat().st_mtime_ns, path.stat().st_mode & 0o777) == (10**18 + 123_456_789, 0o640)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", [*CASES, *PLAIN])
+def test_writing_again_changes_no_byte(made, tmp_path, name):
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    assert len(tags.write(record_of(path), OPTIONS)) == 5
+    content, inode = path.read_bytes(), path.stat().st_ino
+    assert tags.write(record_of(path), OPTIONS) == []
+    assert (path.read_bytes(), path.stat().st_ino) == (content, inode)
+
+
+@pytest.mark.parametrize(("name", "version"), [("v23.mp3", 3), ("v24.mp3", 4), ("song.aiff", 3), ("song.wav", 4), ("bare.mp3", 3)])
+def test_the_version_of_a_tag_stays(made, tmp_path, name, version):
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    raw = path.read_bytes()[-128:]
+    tags.write(record_of(path), OPTIONS)
+    found = as_it_is(path).tags
+    assert found.version == (2, version, 0)
+    assert path.read_bytes()[-128:].startswith(b"TAG") == raw.startswith(b"TAG")
+    assert not raw.startswith(b"TAG") or path.read_bytes()[-128:] == raw
+    if name == "v23.mp3":
+        assert [str(found["TYER"]), found["TPE1"].text, str(found["TSOP"])] == ["1999", ["One", "Two/Three"], "Body, Some"]
+        assert found.unknown_frames == [b"XYZW\x00\x00\x00\x04\x00\x00abcd"]
+
+
+def test_a_song_with_an_old_tag_only_keeps_what_it_says(made, tmp_path):
+    path = tmp_path / "old.mp3"
+    path.write_bytes((made / "bare.mp3").read_bytes() + b"TAG" + b"Old title".ljust(94, b"\0") + b"1987" + bytes(26) + b"\xff")
+    tags.write(record_of(path), OPTIONS)
+    assert path.read_bytes()[-128:-116] == b"TAGOld title"
+    assert probed(path)["title"] == "Old title"
+
+
+def test_id3v22_is_left_alone(made, tmp_path):
+    path = tmp_path / "old.mp3"
+    path.write_bytes(b"ID3\x02\x00\x00\x00\x00\x00\x0cTT2\x00\x00\x06\x00Title" + (made / "bare.mp3").read_bytes())
+    content = path.read_bytes()
+    with pytest.raises(TagError, match=r"ID3v2\.2"):
+        tags.write(record_of(path), OPTIONS)
+    assert path.read_bytes() == content
+
+
+# --- whose values ----------------------------------------------------------------------------------------------------------
+
+
+def value(path, field: str) -> str | None:
+    from mflamingo_cli.library.containers import open_tags
+
+    return open_tags(str(path)).get(field)
+
+
+def put(path, field: str, text: str) -> None:
+    from mflamingo_cli.library.containers import open_tags
+
+    opened = open_tags(str(path))
+    opened.put(field, [text])
+    opened.save(str(path))
+
+
+@pytest.mark.parametrize("name", ["bare.mp3", "bare.flac", "bare.m4a"])
+@pytest.mark.parametrize(("policy", "theirs", "ours"), [("never", "Dm", "Am"), ("ours", "Dm", "Em"), ("all", "Em", "Em")])
+def test_what_may_be_overwritten(made, tmp_path, name, policy, theirs, ours):
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    put(path, "key", "Dm")  # of a person
+    later = record_of(path, key=dataclasses.replace(record_of(path).result.key, id3="Em"))
+    options = dataclasses.replace(OPTIONS, overwrite=policy)
+    [change] = [change for change in tags.write(later, options) if change.field == "key"]
+    assert (value(path, "key"), change.written) == (theirs, theirs == "Em")
+    shutil.copy(made / name, path)
+    tags.write(record_of(path), OPTIONS)
+    tags.write(later, options)
+    assert value(path, "key") == ours
+
+
+def test_our_value_that_a_person_has_corrected_is_the_persons(made, tmp_path):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", path)
+    tags.write(record_of(path), OPTIONS)
+    put(path, "bpm", "62")
+    later = record_of(path, tempo=dataclasses.replace(record_of(path).result.tempo, bpm=125.1), mood=("tense",))
+    tags.write(later, OPTIONS)
+    assert (value(path, "bpm"), value(path, "mood")) == ("62", "tense")
+    wrote = {field: text for field, text in NEW.items() if field != "bpm"}
+    assert json.loads(value(path, MARK) or "")["wrote"] == wrote | {"mood": "tense"}
+
+
+@pytest.mark.parametrize("mark", ["", "[]", "{", '{"wrote": 3}', '{"wrote": {"key": ["Dm"]}}'])
+def test_a_strange_frame_of_our_name_says_nothing(made, tmp_path, mark):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", path)
+    put(path, "key", "Dm")
+    put(path, MARK, mark)
+    tags.write(record_of(path), OPTIONS)
+    assert value(path, "key") == "Dm"
+
+
+def test_what_is_not_known_is_not_written():
+    tempo = TempoInfo(120.0, (), "measured", None, None, 0.79)
+    unsure = record_of("x", tempo=tempo, key=KeyInfo(claimed="A minor"), genre=(), caption=None)
+    assert tags.values(unsure, OPTIONS) == {"mood": ("calm",)}
+    assert tags.values(unsure, dataclasses.replace(OPTIONS, least=0.5))["bpm"] == ("120",)
+    guessed = record_of("x", tempo=TempoInfo(120.0, (), "model", 120.0), key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "model"))
+    assert not {"bpm", "key"} & tags.values(guessed, OPTIONS).keys()
+    assert tags.values(record_of("x"), TagOptions(("bpm",))) == {"bpm": ("124",)}
+
+
+@pytest.mark.parametrize(("notation", "key"), [("id3", "Am"), ("camelot", "8A"), ("openkey", "1m")])
+@pytest.mark.parametrize(("form", "bpm"), [("int", "124"), ("2dp", "123.97")])
+def test_notations(made, tmp_path, notation, key, form, bpm):
+    path = tmp_path / "song.m4a"
+    shutil.copy(made / "bare.m4a", path)
+    tags.write(record_of(path), TagOptions(("bpm", "key"), key_notation=notation, bpm_form=form))
+    assert (value(path, "bpm"), value(path, "key")) == (bpm, key)
+    assert mutagen.File(path)["tmpo"] == [124]  # iTunes knows whole numbers only
+
+
+def test_aliases_that_a_file_has_are_kept_alike(made, tmp_path):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", path)
+    file = mutagen.File(path)
+    file["KEY"] = ["Dm"]
+    file.save()
+    tags.write(record_of(path), dataclasses.replace(OPTIONS, overwrite="all"))
+    assert (mutagen.File(path)["KEY"], mutagen.File(path)["INITIALKEY"]) == (["Am"], ["Am"])
+
+
+def test_which_fields():
+    assert tags.parse_fields("") == ("bpm", "key", "genre", "mood")
+    assert tags.parse_fields("key, comment") == ("key", "comment")
+    assert tags.parse_fields("all") == tags.FIELDS
+    with pytest.raises(tags.UsageError, match="choose from bpm, key"):
+        tags.parse_fields("bpm,tempo")
+
+
+# --- files that are not written ----------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_not_written_say_why(made, tmp_path):
+    song = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", song)
+    (tmp_path / "link.flac").symlink_to(song)
+    (tmp_path / "words.mp3").write_text("not audio " * 99)
+    shutil.copy(song, tmp_path / "protected.flac")
+    (tmp_path / "protected.flac").chmod(0o444)
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64:d=1", "-i", made / "tone.wav", "-c:a", "aac", tmp_path / "film.mp4")
+    ffmpeg("-i", made / "tone.wav", "-c:a", "libopus", tmp_path / "song.mka")
+    shutil.copy(song, tmp_path / "two.flac")
+    os.link(tmp_path / "two.flac", tmp_path / "names.flac")
+    why = {
+        "link.flac": "it is a link; name the file it leads to, .*song.flac",
+        "words.mp3": "tags are written to MP3, FLAC|can't sync",
+        "protected.flac": "it is read-only",
+        "film.mp4": "it is a video",
+        "song.mka": "tags are written to MP3, FLAC",
+        "names.flac": "it has 2 names",
+        "gone.flac": "No such file",
+        "": "no regular file",
+    }
+    content = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name, words in why.items():
+        with pytest.raises(TagError, match=words):
+            tags.write(record_of(tmp_path / name), OPTIONS)
+    with pytest.raises(TagError, match="a song on stdin has no file"):
+        tags.write(record_of("-"), OPTIONS)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == content
+
+
+def test_a_copy_that_differs_is_never_kept(made, tmp_path, monkeypatch):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "song.flac", path)
+    content = path.read_bytes()
+    from mflamingo_cli.library import containers
+
+    class Careless(containers.Vorbis):
+        spoil = ""
+
+        def save(self, copy: str) -> None:
+            super().save(copy)
+            if self.spoil == "sound":
+                data = bytearray(Path(copy).read_bytes())
+                data[-20] ^= 1
+                Path(copy).write_bytes(data)
+            else:
+                file = mutagen.File(copy)
+                file["title"] = ["Another"]
+                file.save()
+
+    monkeypatch.setitem(containers.KINDS, mutagen.flac.FLAC, (Careless, "flac"))
+    for what, words in (("sound", "its sound would not stay|ffmpeg cannot read"), ("title", "its other tags would not stay")):
+        monkeypatch.setattr(Careless, "spoil", what)
+        with pytest.raises(TagError, match=words):
+            tags.write(record_of(path), OPTIONS)
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_that_is_killed_before_the_rename_leaves_the_file_as_it_was(made, tmp_path):
+    path = tmp_path / "song.mp3"
+    shutil.copy(made / "v23.mp3", path)
+    content = path.read_bytes()
+    code = f"""
+import os, time
+from mflamingo_cli.library import tags
+from tests.library.test_tags import OPTIONS, record_of
+tags._take_state = lambda *_: (print("copied", flush=True), time.sleep(60))
+tags.write(record_of({str(path)!r}), OPTIONS)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"copied\n"
+        process.send_signal(signal.SIGKILL)
+    assert path.read_bytes() == content
+    assert all(left.name.startswith(".mflamingo-") for left in tmp_path.iterdir() if left != path)
+    tags.write(record_of(path), OPTIONS)
+    assert value(path, "key") == "Am"
+
+
+def test_a_file_that_another_program_changes_meanwhile_is_left_to_it(made, tmp_path, monkeypatch):
+    path = tmp_path / "song.mp3"
+    shutil.copy(made / "v24.mp3", path)
+    compare = tags._compare
+
+    def slow(*arguments):
+        compare(*arguments)
+        time.sleep(0.01)
+        path.write_bytes(b"theirs")
+
+    monkeypatch.setattr(tags, "_compare", slow)
+    with pytest.raises(TagError, match="another program has changed it"):
+        tags.write(record_of(path), OPTIONS)
+    assert path.read_bytes() == b"theirs"
+
+
+# --- the command ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def music(tmp_path):
+    """Fifteen seconds of music whose tempo is plain, as MP3, and a link to it."""
+    ffmpeg("-t", "30", "-i", "tests/data/rlyeh.opus", "-id3v2_version", "3", tmp_path / "song.mp3")
+    (tmp_path / "link.mp3").symlink_to("song.mp3")
+    return tmp_path / "song.mp3"
+
+
+def test_the_command_shows_then_writes_then_has_nothing_to_do(tiny_model, music):
+    arguments = ("analyze", "-q", "-m", tiny_model, *SHORT, "--write-tags=bpm", "--tag-confidence", "0")
+    content = music.read_bytes()
+    shown = run(*arguments, "-n", music)
+    assert (shown.returncode, shown.stdout.decode()) == (0, f"{music}: bpm none -> '75'\n")
+    assert music.read_bytes() == content
+    done = run(*arguments, "--json", music, music.with_name("link.mp3"))
+    assert done.returncode == 3
+    assert "it is a link" in one_sentence(done.stderr)
+    first, second = records(done)
+    assert (first["status"], second["status"]) == ("ok", "ok")
+    assert first["result"] == second["result"]
+    assert "it is a link" in second["warnings"][-1]
+    assert value(music, "bpm") == "75"
+    assert run(*arguments, "-n", music).stdout.decode() == f"{music}: no change\n"
+
+
+def test_only_chosen_songs_get_tags(tiny_model, music):
+    content = music.read_bytes()
+    done = run("analyze", "-m", tiny_model, *SHORT, "--write-tags", "--where", "bpm > 300", music)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert music.read_bytes() == content
+
+
+def test_what_is_missing_is_said_before_any_song_is_heard(tiny_model, music, tmp_path):
+    hide = tmp_path / "hide" / "mutagen"
+    hide.mkdir(parents=True)
+    (hide / "__init__.py").write_text("raise ModuleNotFoundError('no', name='mutagen')")
+    env = {**os.environ, "PYTHONPATH": f"{hide.parent}:{os.environ.get('PYTHONPATH', '.')}"}
+    done = run("analyze", "--json", "-m", tiny_model, "--write-tags", music, env=env)
+    assert (done.returncode, done.stdout) == (69, b"")
+    assert "pip install 'mflamingo-cli[tags]'" in one_sentence(done.stderr)
+    done = run("analyze", "-m", tiny_model, "--write-tags=tempo", music)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "choose from bpm" in one_sentence(done.stderr)
+    assert run("ask", "Why?", "--write-tags", music).returncode == 2
