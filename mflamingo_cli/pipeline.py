@@ -18,7 +18,7 @@ from mflamingo_cli import measure, schema, tasks
 from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt, Talk
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Sound
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
 from mflamingo_cli.measure import check
 from mflamingo_cli.schema import Analysis, Command, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
 
@@ -158,14 +158,6 @@ def _hear(
     return Heard(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, shelf)
 
 
-@dataclass(frozen=True)
-class Song:
-    """A song to ask about: where it is and, where that is done ahead, what gives it decoded and measured."""
-
-    path: Path
-    ahead: Callable[[], Heard] | None = None
-
-
 def run(
     path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None, cache: Cache | None = None
 ) -> Iterator[Step | Piece | Analysis]:
@@ -173,14 +165,16 @@ def run(
 
     With a cache nothing is done again that was done before, and the record is the same but for its timing.
     """
-    for _, event in run_together([Song(path, ahead)], backend, request, cache):
+    for _, event in run_together([(path, ahead)], backend, request, cache):
         if isinstance(event, MFlamingoError):
             raise event
         yield event
 
 
-def run_together(songs: Sequence[Song], backend: Backend, request: Request, cache: Cache | None = None) -> Iterator[Event]:
-    """Do all the work on several songs, which the model answers together; whose event it is, and the event.
+def run_together(
+    songs: Sequence[tuple[Path, Callable[[], Heard] | None]], backend: Backend, request: Request, cache: Cache | None = None
+) -> Iterator[Event]:
+    """Do all the work on several songs, or what is left of each, which the model answers together; whose event it is, and the event.
 
     Each song ends with its Analysis or with the error that it failed with; the others go on.
     """
@@ -190,10 +184,10 @@ def run_together(songs: Sequence[Song], backend: Backend, request: Request, cach
         yield from ((index, error) for index in range(len(songs)))
         return
     heard: dict[int, Heard] = {}
-    for index, song in enumerate(songs):
+    for index, (path, ahead) in enumerate(songs):
         try:
-            with _telling_of_memory(song.path):
-                heard[index] = song.ahead() if song.ahead else (yield from _of(index, _hear(song.path, request, backend.info, cache)))
+            with _telling_of_memory(path):
+                heard[index] = ahead() if ahead else (yield from _of(index, _hear(path, request, backend.info, cache)))
         except MFlamingoError as error:
             yield index, error
     yield from _ask(heard, backend, request, asked)
@@ -270,8 +264,7 @@ def _telling_of_memory(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        name = path if isinstance(path, str) else "the song"
-        raise MFlamingoError(f"{name}: not enough memory; choose a part of it with --start and --end", code="oom") from error
+        raise OutOfMemoryError.of(path if isinstance(path, str) else "the song") from error
 
 
 def _of(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Step], None, T]:

@@ -134,6 +134,21 @@ class Checkpoint:
         scales = self._read(self._scales[name], int(rows[0]) * across, int(rows[-1] - rows[0] + 1) * across).reshape(-1, across)
         return fp8.scale(values.reshape(-1, shape[1]), scales[rows - rows[0]], self.scheme.columns).ravel()
 
+    def stored_fp8(self, name: str) -> tuple[npt.NDArray[np.uint8], Floats, int, int] | None:
+        """Codes of an FP8 matrix and its scales, unmultiplied, with the rows and columns that share a scale; None for other tensors."""
+        import numpy as np
+
+        if name not in self._scales:
+            return None
+        assert self.scheme is not None
+        entry, scales = self.entries[name], self._scales[name]
+        file = self._open(entry.file)
+        file.seek(entry.offset)
+        codes = np.frombuffer(file.read(entry.n_bytes), np.uint8).reshape(entry.shape)
+        grid = self.scheme.grid(entry.shape)
+        values = self._read(scales, 0, grid[0] * grid[1]).reshape(grid)
+        return codes, values, self.scheme.rows or entry.shape[0], self.scheme.columns or entry.shape[1]
+
     def _read(self, entry: Entry, first: int, count: int) -> Floats:
         size, convert = DTYPES[entry.dtype]
         file = self._open(entry.file)

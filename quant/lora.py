@@ -15,6 +15,9 @@ from quant.checkpoint import Checkpoint, Entry, read_header, read_json
 from quant.layout import QuantError, canonical, some
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from quant.checkpoint import Floats
 
 CONFIG = "adapter_config.json"
@@ -63,6 +66,10 @@ class Adapted(Checkpoint):
         b = self._read(change.b, first // columns * rank, count // columns * rank).reshape(-1, rank)
         merged: Floats = values + (change.scale * (b @ a)).astype("f4").ravel()
         return merged
+
+    def stored_fp8(self, name: str) -> tuple[npt.NDArray[np.uint8], Floats, int, int] | None:
+        """As for a checkpoint; what is changed is no longer what is stored."""
+        return None if name in self.changes else super().stored_fp8(name)
 
 
 def base_name(adapter: Path) -> str:

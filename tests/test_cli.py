@@ -184,6 +184,25 @@ def test_jobs_change_nothing_but_time(tiny_model, tmp_song):
     assert [r["result"] for r in records(plain)] == [r["result"] for r in records(ahead)]
 
 
+def test_songs_answered_together_are_written_as_each_alone(tiny_model, tmp_song):
+    songs = [tmp_song, "missing.wav", tmp_song]
+    alone = run("analyze", "--json", "--no-cache", "-m", tiny_model, *SHORT, *songs)
+    batch = run("analyze", "--json", "--no-cache", "-m", tiny_model, *SHORT, "--batch-size", "3", *songs)
+    assert [replace_timing(r) for r in records(alone)] == [replace_timing(r) for r in records(batch)]
+    assert (alone.returncode, batch.returncode) == (3, 3)
+
+
+def replace_timing(record: dict) -> dict:
+    return record | {"timing": None}
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", ""])
+def test_a_batch_is_a_number_of_songs(size, tmp_song):
+    done = run("analyze", "--batch-size", size, tmp_song)
+    assert done.returncode == 2
+    assert b"is no number of songs; write 4 or auto" in done.stderr
+
+
 # --- inputs ---------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOpt
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
-from mflamingo_cli.errors import AudioError, ModelError, UsageError
+from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.pipeline import Piece, Step
 from mflamingo_cli.schema import Analysis
@@ -249,6 +249,87 @@ def test_what_was_prepared_ahead_is_not_done_again(song, known):
     *_, record = pipeline.run(path, backend, request, lambda: heard)
     assert len(known) == 1
     assert record.result.tempo.bpm == 120.0
+
+
+class Choosy(Parrot):
+    """One that cannot hear songs of a certain length, nor talk about those of another; it fails with all that it has at once."""
+
+    deaf_s, dumb_s = 5.0, 6.0
+
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        if any(audio.duration_s == self.deaf_s for audio in audios):
+            raise ModelError("no memory to hear it", code="oom")
+        return [Encoded(round(audio.duration_s), None) for audio in super_heard(self, audios)]
+
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        if any(talk.encoded.n_tokens == self.dumb_s for talk in talks):
+            raise ModelError("no memory to talk about it", code="oom")
+        yield from super().generate(talks, options)
+
+
+def super_heard(backend: Parrot, audios: Sequence[Audio]) -> Sequence[Audio]:
+    backend.heard += audios
+    return audios
+
+
+def together(paths, backend, **settings):
+    """What became of each song: its record or its error."""
+    ends = {}
+    for index, event in pipeline.run_together([(path, None) for path in paths], backend, pipeline.analyze_request(), **settings):
+        assert index not in ends, "nothing comes after a song's end"
+        if isinstance(event, Analysis | MFlamingoError):
+            ends[index] = event
+    return [ends[index] for index in range(len(paths))]
+
+
+def test_songs_together_are_answered_in_one_call_and_as_each_alone(song, known):
+    paths, backend = [song(4.0, "a.wav"), song(3.0, "b.wav")], Parrot(ANSWERS)
+    calls = []
+    generate = backend.generate
+    backend.generate = lambda talks, options: calls.append(len(talks)) or generate(talks, options)
+    found = together(paths, backend)
+    assert calls == [2]
+    alone = [pipeline.analyze(path, Parrot(ANSWERS)) for path in paths]
+    assert [replace(record, timing=None) for record in found] == [replace(record, timing=None) for record in alone]
+
+
+def test_one_songs_failure_does_not_fail_the_others(song, known):
+    paths = [song(4.0, "a.wav"), song(5.0, "deaf.wav"), "missing.wav", song(6.0, "dumb.wav"), song(3.0, "b.wav")]
+    found = together(paths, Choosy(ANSWERS))
+    assert [str(end) if isinstance(end, MFlamingoError) else end.path for end in found] == [
+        paths[0],
+        "no memory to hear it",
+        "missing.wav: no such file",
+        "no memory to talk about it",
+        paths[4],
+    ]
+
+
+def test_a_song_that_has_its_answers_is_not_asked_about_again(song, known):
+    """The others may fail after it."""
+
+    class Tired(Parrot):
+        def generate(self, talks, options):
+            for talk, prompt, chunk in super().generate(talks, options):
+                if talk == 1 and chunk.finish:
+                    raise ModelError("no memory to go on writing", code="oom")
+                yield talk, prompt, chunk
+
+    backend = Tired({"key": ANSWERS["key"]}, abilities=frozenset({"key"}))
+    first, second = together([song(4.0, "a.wav"), song(3.0, "b.wav")], backend)
+    assert first.status == "ok"
+    assert isinstance(second, Analysis), "alone it is the first"
+    assert len(backend.calls) == 3, "both together, then the second alone"
+
+
+def test_no_memory_for_one_song_is_its_own_error(song, known):
+    def full() -> pipeline.Heard:
+        raise MemoryError
+
+    ends = [event for _, event in pipeline.run_together([("a.wav", full), (song(), None)], Parrot(ANSWERS), pipeline.analyze_request())]
+    [error] = [event for event in ends if isinstance(event, MFlamingoError)]
+    assert (error.code, str(error)) == ("oom", "a.wav: not enough memory; choose a part of it with --start and --end")
+    assert isinstance(ends[-1], Analysis)
 
 
 OCEAN = Facts(

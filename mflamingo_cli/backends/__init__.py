@@ -18,6 +18,7 @@ DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
 DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
 KV_TYPE_CHOICES = ("auto", "f16", "q8_0", "f32")
+QUANTIZE_CHOICES = ("none", "int8", "nf4", "fp8")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
     options = options or OpenOptions()
     _check(options)
     found = find_model(model)
-    return _open_torch(found, options) if _choose(found, options.backend) == "torch" else _open_gguf(found, options)
+    return _open_torch(found, options) if _choose(found, options) == "torch" else _open_gguf(found, options)
 
 
 def find_model(name: str) -> ModelFiles:
@@ -92,19 +93,22 @@ def _check(options: OpenOptions) -> None:
         ("--backend", options.backend, BACKENDS),
         ("--dtype", options.dtype, DTYPE_CHOICES),
         ("--kv-type", options.kv_type, KV_TYPE_CHOICES),
+        ("--quantize", options.quantize, QUANTIZE_CHOICES),
     ):
         if value not in choices:
             raise UsageError(f"{name} {value}: choose one of {', '.join(choices)}")
+    if options.quantize != "none" and options.backend == "gguf":
+        raise UsageError("--quantize is for the torch back end; a GGUF is made smaller by `mflamingo models convert --type`")
     family, _, number = options.device.partition(":")
     known = number.isdigit() if family == "cuda" and number else not number and family in ("auto", "cpu", "cuda", "mps")
     if not known:
         raise UsageError(f"--device {options.device}: choose auto, cpu, cuda, cuda:N or mps")
 
 
-def _choose(found: ModelFiles, wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "gguf" if found.pairs else "torch"
+def _choose(found: ModelFiles, options: OpenOptions) -> str:
+    if options.backend != "auto":
+        return options.backend
+    return "gguf" if found.pairs and options.quantize == "none" else "torch"
 
 
 def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:

@@ -163,9 +163,9 @@ def room(device: torch.device) -> int | None:
     return memory.available()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed for want of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch or NumPy failed for want of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def memory_errors(what: str, cure: str) -> Iterator[None]:
     """Tell want of memory as ModelError(code="oom") in one sentence."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise ModelError(f"no memory {what}; {cure}", code="oom") from error

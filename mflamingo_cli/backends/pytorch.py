@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -26,6 +27,7 @@ from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, load, open_weights
+from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
 from quant.layout import hub_identity
@@ -33,9 +35,13 @@ from quant.vocabulary import chat_template
 
 WINDOWS_TOGETHER = {"cuda": 16}  # encoder windows in one batch
 OTHER_WINDOWS_TOGETHER = 4
+TYPICAL_SLOTS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
+MOST_TOGETHER = 16  # more would only let the first song wait
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP32_BYTES = 4  # of a weight
+QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK, "fp8": 1.0}  # of a weight, a float32 scale per block included where it counts
+IN_LANGUAGE_LAYER = re.compile(r"language_model\.model\.layers\.")
 
 
 class TorchBackend:
@@ -49,14 +55,22 @@ class TorchBackend:
         weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
         device, why_device = choose_device(options.device)
         checkpoint = open_weights(directory, adapter)
-        dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint)
-        if checkpoint.scheme:
+        dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint, options.quantize)
+        keeps = checkpoint.scheme is not None and options.quantize == "fp8"
+        if checkpoint.scheme and not keeps:
             why_dtype += f"; dequantised from {checkpoint.scheme}"
         if adapter:
             why_dtype += f"; {adapter} merged into {directory}"
         geometry = Geometry.from_directory(directory)
-        self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter)
+        spread = is_spread(options.device, checkpoint, DTYPES[dtype].itemsize, options.quantize)
+        if spread:
+            why_device += f", its layers on {torch.cuda.device_count()} GPUs"
+        self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter, quantize=options.quantize, spread=spread)
+        if options.quantize != "none":
+            why_dtype += f"; {options.quantize}: {_how(self._model, checkpoint if keeps else None)}"
         self._devices = list(dict.fromkeys(parameter.device for parameter in self._model.parameters()))
+        if spread and any(place.type != "cuda" for place in self._devices):
+            raise ModelError(f"{directory}: does not fit on {torch.cuda.device_count()} GPUs; choose a smaller --quantize", code="oom")
         text = geometry.text
         self._slot_bytes = int(memory.kv_bytes(text.n_layers, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))
         self._n_windows = WINDOWS_TOGETHER.get(device.type, OTHER_WINDOWS_TOGETHER)
@@ -65,8 +79,17 @@ class TorchBackend:
         settings = directory / "tokenizer_config.json"
         self._chat = ChatTemplate(chat_template(directory, read_json(settings) if settings.exists() else {}), geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        info = _info(directory, adapter, geometry, str(device), dtype, f"{why_device}; {why_dtype}")
-        self.info = replace(info, ears=f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}")
+        stored = dtype if options.quantize == "none" else f"{dtype}+{options.quantize}"
+        info = _info(directory, adapter, geometry, str(device), stored, f"{why_device}; {why_dtype}")
+        ears = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
+        self.info = replace(info, ears=ears, together=self._together())
+
+    def _together(self) -> int:
+        """Songs that are best answered at once: on GPUs, whose steps cost the same for many, as many as fit into half of what is left."""
+        left = self._room()
+        if self._devices[0].type != "cuda" or left is None:
+            return 1
+        return max(1, min(MOST_TOGETHER, left // (2 * TYPICAL_SLOTS * self._slot_bytes)))
 
     @property
     def network(self) -> Any:
@@ -84,7 +107,7 @@ class TorchBackend:
         while len(embedded) < len(windows):
             try:
                 embedded += self._encode(windows[len(embedded) : len(embedded) + self._n_windows])
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if self._n_windows == 1:
@@ -152,7 +175,7 @@ class TorchBackend:
         try:
             conversation = Conversation(self._model, rows, longest_answer(rows, options, self.info.context_length))
             return conversation, conversation.read()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(rows) == 1:
@@ -239,7 +262,35 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
     return device, f"{wanted}: asked for"
 
 
-def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint) -> tuple[str, str]:
+def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> bool:
+    """Whether a model must lie on several GPUs: it is larger than what is free on the first, and no single one was asked for.
+
+    Raises ModelError(code="oom") when it does not fit on all of them either.
+    """
+    needed = weight_bytes(checkpoint, bytes_per_weight, quantize)
+    if wanted not in ("auto", "cuda") or not torch.cuda.is_available() or needed <= torch.cuda.mem_get_info(0)[0]:
+        return False
+    left = sum(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
+    memory.demand(f"the model on {torch.cuda.device_count()} GPUs", needed, left, "choose a smaller --quantize, or --device cpu")
+    return torch.cuda.device_count() > 1
+
+
+def weight_bytes(checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> int:
+    """What the weights take when they are loaded."""
+    sizes = {name: prod(entry.shape) for name, entry in checkpoint.entries.items()}
+    packed = sum(size for name, size in sizes.items() if IN_LANGUAGE_LAYER.match(name) and len(checkpoint.entries[name].shape) == 2)
+    return int(bytes_per_weight * (sum(sizes.values()) - packed) + QUANTIZED_BYTES.get(quantize, bytes_per_weight) * packed)
+
+
+def _how(model: Any, checkpoint: Checkpoint | None) -> str:
+    """What was done with the weights of a quantised model."""
+    layers = [module for module in model.modules() if isinstance(module, Quantized)]
+    kept = f"the checkpoint's own numbers, {checkpoint.scheme}, " if checkpoint else ""
+    n_native = sum(module.native for module in layers)
+    return f"{kept}{n_native} of {len(layers)} matrices multiplied in FP8" if n_native else f"{kept}unpacked where they are used"
+
+
+def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint, quantize: str = "none") -> tuple[str, str]:
     """Name of the dtype to compute in and why."""
     if wanted != "auto":
         return wanted, f"{wanted}: asked for"
@@ -247,10 +298,11 @@ def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint) -> t
         major, minor = torch.cuda.get_device_capability(device)
         return ("bf16", f"bf16: SM {major}{minor}") if major >= 8 else ("fp16", f"fp16: SM {major}{minor} has no bf16")
     if device.type == "mps":
-        return "fp16", "fp16: MPS"
-    n_bytes = FP32_BYTES * sum(prod(entry.shape) for entry in checkpoint.entries.values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    if memory and n_bytes > memory / 2:
+        new = torch.backends.mps.is_macos_or_newer(14, 0)
+        return ("bf16", "bf16: MPS") if new else ("fp16", "fp16: MPS before macOS 14 has no bf16")
+    n_bytes = weight_bytes(checkpoint, FP32_BYTES, quantize)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    if total and n_bytes > total / 2:
         return "bf16", "bf16: fp32 weights would take more than half of the memory"
     return "fp32", "fp32: CPU"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_h
 
 import typer
 
-from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES
+from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, QUANTIZE_CHOICES
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.library.tags import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     BackendName: TypeAlias = str
     Dtype: TypeAlias = str
     KvType: TypeAlias = str
+    Quantize: TypeAlias = str
     ColorMode: TypeAlias = str
     ProgressMode: TypeAlias = str
     Policy: TypeAlias = str
@@ -40,6 +41,7 @@ else:  # a table's names as the choices of an option
     BackendName = Literal[BACKENDS]
     Dtype = Literal[DTYPE_CHOICES]
     KvType = Literal[KV_TYPE_CHOICES]
+    Quantize = Literal[QUANTIZE_CHOICES]
     ColorMode = Literal["auto", "always", "never"]
     ProgressMode = Literal["auto", "bar", "plain", "none"]
     Policy = Literal[tuple(POLICIES)]
@@ -58,6 +60,14 @@ def parse_time(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
     hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_batch(text: object) -> int | None:
+    """A number of songs from 1 on, None for `auto`."""
+    match = re.fullmatch(r"auto|([1-9]\d{0,3})", str(text).strip(), re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no number of songs; write 4 or auto")
+    return int(match[1]) if match[1] else None
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,10 @@ class SongOptions:
         typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where it runs.", rich_help_panel=MODEL),
     ] = OpenOptions.device
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Number format of the torch back end.", rich_help_panel=MODEL)] = OpenOptions.dtype
+    quantize: Annotated[
+        Quantize,
+        typer.Option("--quantize", help="Load the language model in fewer bits (torch back end).", rich_help_panel=MODEL),
+    ] = OpenOptions.quantize
     kv_type: Annotated[KvType, typer.Option("--kv-type", help="Number format of the gguf back end's memory.", rich_help_panel=MODEL)] = (
         OpenOptions.kv_type
     )
@@ -146,6 +160,16 @@ class SongOptions:
             "--threads", metavar="N", min=1, max=MAX_THREADS, help="CPU threads; as many as help if not given.", rich_help_panel=MODEL
         ),
     ] = OpenOptions.threads
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N|auto",
+            parser=parse_batch,
+            help="Songs that the model answers together; auto: 1, on a GPU as many as help and fit.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
     offline: Annotated[bool, typer.Option("--offline", help="Never ask the network, whatever a library tries.", rich_help_panel=MODEL)] = (
         False
     )
@@ -252,7 +276,7 @@ class SongOptions:
     @property
     def open(self) -> OpenOptions:
         """How the model is opened."""
-        return OpenOptions(self.backend, self.device, self.dtype, self.kv_type, self.threads)
+        return OpenOptions(self.backend, self.device, self.dtype, self.kv_type, self.threads, self.quantize)
 
     @property
     def tags(self) -> TagOptions | None:

@@ -279,7 +279,7 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show, 
         memory = _memory(store and stack.enter_context(store), options, request, backend)
         tally.resumable = store is not None
         progress = Progress(songs)
-        run = Run(request, backend, memory, cache, _jobs(options, len(songs)))
+        run = Run(request, backend, memory, cache, _jobs(options, len(songs)), options.batch_size or backend.info.together)
         try:
             for item in stack.enter_context(closing(run.over(songs))):
                 if not isinstance(item, Done):

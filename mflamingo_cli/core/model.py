@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -24,10 +25,11 @@ from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamin
 from transformers.utils import logging as transformers_logging
 
 from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, read_json
+from mflamingo_cli.core.quantized import BLOCK_WEIGHTS, KINDS, Quantized
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
 from quant.convert import check_tensors, is_tied
-from quant.layout import IGNORED_SUFFIXES, PARTS, QuantError, some, tensors
+from quant.layout import IGNORED_SUFFIXES, PARTS, QuantError, canonical, some, tensors
 from quant.lora import Adapted
 from quant.model import read_sizes
 
@@ -37,7 +39,6 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, con
     "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
     "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
 }
-BLOCK_WEIGHTS = 1 << 22  # dequantised or merged at once
 
 
 class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
@@ -57,17 +58,33 @@ def build(config: Mapping[str, Any]) -> Model:
     return _protect(model_class(config_class(**config)))
 
 
-def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", adapter: Path | None = None) -> Model:
-    """Load a checkpoint directory for inference; FP8 weights are dequantised, a LoRA in the directory `adapter` is merged.
+def load(
+    directory: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    adapter: Path | None = None,
+    quantize: str = "none",
+    spread: bool = False,
+) -> Model:
+    """Load a checkpoint directory for inference, straight to where it will run.
 
-    Raises ModelError that names a missing file or the tensors that do not fit.
+    FP8 weights are dequantised, a LoRA in the directory `adapter` is merged; `quantize` names one of `quantized.KINDS` for the language
+    model's linear layers, `spread` puts layers on all CUDA devices. Raises ModelError that names a missing file or the tensors that do not
+    fit.
     """
-    model_class, _ = _classes(read_json(directory / "config.json"))
+    config = read_json(directory / "config.json")
+    model_class, _ = _classes(config)
     try:
         with open_weights(directory, adapter) as weights, _quiet():
-            as_stored = weights.scheme is None and adapter is None
-            source = {"pretrained_model_name_or_path": directory} if as_stored else _computed(weights, dtype)
-            model, report = model_class.from_pretrained(**source, dtype=dtype, output_loading_info=True, local_files_only=True)
+            if weights.scheme or adapter or quantize != "none":
+                model = _filled(weights, config, dtype, torch.device(device), quantize, spread)
+                return _protect(model).eval()
+            places = "auto" if spread else {"": torch.device(device)}
+            found: Any = model_class.from_pretrained(
+                directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=places
+            )
+            model, report = found
     except QuantError as error:
         raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -77,7 +94,7 @@ def load(directory: Path, *, dtype: torch.dtype = torch.float32, device: str | t
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
         if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
             raise ModelError(f"{directory}: {kind} tensors: {some(names)}")
-    return _protect(model).to(device).eval()
+    return _protect(model).eval()
 
 
 def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
@@ -108,22 +125,58 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _computed(weights: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` takes instead of a directory: weights in `dtype`, dequantised and merged, and a config without FP8.
+def _filled(weights: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device, quantize: str, spread: bool) -> Model:
+    """A model whose weights are computed while they are read, tensor by tensor: dequantised, merged, quantised.
 
-    transformers itself would need accelerate, compressed-tensors, kernels from the hub or peft for it, and may fall back unseen.
+    transformers itself would need compressed-tensors, kernels from the hub, peft or bitsandbytes for it, and may fall back unseen.
     """
-    config = read_json(weights.directory / "config.json")
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
     plain["text_config"] = {name: value for name, value in config["text_config"].items() if name != "quantization_config"}
-    state = {}
-    for name, entry in weights.entries.items():
-        flat, first = torch.empty(prod(entry.shape), dtype=dtype), 0
-        for rows in weights.blocks(name, BLOCK_WEIGHTS):
-            flat[first : first + rows.size] = torch.tensor(rows).ravel()
-            first += rows.size
-        state[name] = flat.reshape(entry.shape)
-    return {"pretrained_model_name_or_path": None, "config": _classes(config)[1](**plain), "state_dict": state}
+    model_class, config_class = _classes(config)
+    with init_empty_weights(include_buffers=False):
+        model = model_class(config_class(**plain))
+    if quantize != "none":
+        _quantize(model, KINDS[quantize])
+    places = infer_auto_device_map(model, dtype=dtype, no_split_module_classes=model._no_split_modules) if spread else {"": device}
+    targets = {canonical(name): name for name in model.state_dict()}
+    for name in weights.entries:
+        path, _, leaf = targets[name].rpartition(".")
+        module, place = model.get_submodule(path), _place(places, path)
+        if isinstance(module, Quantized) and leaf == "weight":
+            module.allocate(place)
+            module.fill(weights, name)
+        else:
+            setattr(module, leaf, nn.Parameter(_tensor(weights, name, dtype, place), requires_grad=False))
+    model.tie_weights()
+    return dispatch_model(model, places) if spread else model.to(device)
+
+
+def _quantize(model: Model, kind: type[Quantized]) -> None:
+    """Put empty layers of a kind in the place of the language model's.
+
+    lm_head and the embedding keep their dtype: an error there is an error of the answer, which no later layer evens out, and of 8 B
+    parameters they are 1.
+    """
+    for layer in model.model.language_model.layers:
+        for path, linear in [(path, module) for path, module in layer.named_modules() if isinstance(module, nn.Linear)]:
+            parent, _, leaf = path.rpartition(".")
+            setattr(layer.get_submodule(parent), leaf, kind((linear.out_features, linear.in_features), linear.bias, torch.device("meta")))
+
+
+def _place(places: Mapping[str, Any], path: str) -> torch.device:
+    """Where a map of modules to devices puts a module."""
+    while path not in places:
+        path = path.rpartition(".")[0]
+    return torch.device(places[path])
+
+
+def _tensor(weights: Checkpoint, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    shape = weights.entries[name].shape
+    flat, first = torch.empty(prod(shape), dtype=dtype, device=device), 0
+    for rows in weights.blocks(name, BLOCK_WEIGHTS):
+        flat[first : first + rows.size] = torch.tensor(rows).ravel()
+        first += rows.size
+    return flat.reshape(shape)
 
 
 def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:

@@ -6,7 +6,7 @@ A field has one value of one or several words. The homes are those that players,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from mutagen import File, MutagenError
 from mutagen.aiff import AIFF
@@ -107,14 +107,14 @@ class Id3:
 class Vorbis:
     """Vorbis comments: FLAC and everything in Ogg."""
 
-    HOMES = {
+    HOMES: ClassVar[dict[str, tuple[str, ...]]] = {
         "bpm": ("BPM",),
         "key": ("INITIALKEY", "KEY"),
         "genre": ("GENRE",),
         "mood": ("MOOD",),
         "comment": ("COMMENT", "DESCRIPTION"),
         MARK: (MARK,),
-    }  # noqa: RUF012
+    }
 
     def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
         self._file, self.demuxer = kind(path), demuxer
@@ -147,7 +147,7 @@ FREE = "----:com.apple.iTunes:"
 class Mp4:
     """Atoms of iTunes. `tmpo` holds a whole number, so a tempo with decimals stands beside it."""
 
-    HOMES = {  # noqa: RUF012
+    HOMES: ClassVar[dict[str, tuple[str, ...]]] = {
         "bpm": (FREE + "BPM", "tmpo"),
         "key": (FREE + "initialkey", FREE + "KEY"),
         "genre": ("\xa9gen",),

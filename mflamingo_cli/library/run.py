@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -150,27 +151,30 @@ class Done:
 
 
 Ready = tuple[Song, "Callable[[], Heard | None] | None"]  # the call waits and may raise; None for a song to be heard at its turn
+Ended = tuple[Analysis, "MFlamingoError | None", bool]  # the record, why there is no result, and whether it was remembered
 
 
 @dataclass(frozen=True)
 class Run:
-    """One request to one model about many songs; beyond one job so many processes hear songs before it is their turn."""
+    """One request to one model about many songs, so many answered together; beyond one job processes hear songs before their turn."""
 
     request: Request
     backend: Backend
     memory: Memory
     cache: Cache | None = None
     jobs: int = 1
+    together: int = 1
 
     def over(self, paths: Sequence[str]) -> Generator[Doing | Done, None, None]:
         """Work on all songs, in their order. To be closed when it is left early."""
         songs = (Song(index, path) for index, path in enumerate(paths))
         with ExitStack() as stack:
-            for song, heard in self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs):
-                yield Doing(song, Step("hearing"))
-                done = yield from self._finish(song, heard)
-                self.memory.release(song)
-                yield done
+            ready = self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs)
+            while batch := list(islice(ready, self.together)):
+                ended = yield from self._finish(batch)
+                for song, _ in batch:
+                    self.memory.release(song)
+                    yield Done(song, *ended[song.index])
 
     def _in_turn(self, songs: Iterable[Song]) -> Iterator[Ready]:
         for song in songs:
@@ -209,31 +213,67 @@ class Run:
         except Known:
             return None
 
-    def _finish(self, song: Song, heard: Callable[[], Heard | None] | None) -> Generator[Doing, None, Done]:
-        """The rest of the work on a song, or its record where there is one."""
-        try:
-            ready = heard() if heard else None
-            if known := self.memory.record(song):
-                return Done(song, known, _failure(known), remembered=True)
-            if heard and ready is None:  # the song with the same sound that was before this one gave no record
-                ready = pipeline.hear(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
-            record = yield from self._answer(song, ready)
-            failure = None
-        except MFlamingoError as error:
-            failure = error
-        except MemoryError:
-            failure = OutOfMemoryError.of(song.path)
-        if failure is not None:
-            record = pipeline.failed(song.path, self.request.command, failure)
-        self.memory.keep(song, record, failure)
-        return Done(song, record, failure, remembered=False)
+    def _finish(self, batch: Sequence[Ready]) -> Generator[Doing, None, dict[int, Ended]]:
+        """The rest of the work on some songs, or their records where there are any, by their index."""
+        ended: dict[int, Ended] = {}
+        fresh: list[tuple[Song, Heard | None]] = []
+        waiting: list[Song] = []  # for the record of a song with the same sound, which may be in this batch
+        for song, heard in batch:
+            yield Doing(song, Step("hearing"))
+            try:
+                ready = heard() if heard else None
+            except (MFlamingoError, MemoryError) as error:
+                ended[song.index] = self._failed(song, error)
+                continue
+            if known := self._known(song):
+                ended[song.index] = known
+            elif heard and ready is None:
+                waiting.append(song)
+            else:
+                fresh.append((song, ready))
+        ended |= yield from self._ask(fresh)
+        for song in waiting:
+            ended |= yield from self._after(song)
+        return ended
 
-    def _answer(self, song: Song, ready: Heard | None) -> Generator[Doing, None, Analysis]:
-        for item in pipeline.run(song.source, self.backend, self.request, (lambda: ready) if ready else None, self.cache):
-            if isinstance(item, Analysis):
-                return item
-            yield Doing(song, item)
-        raise AssertionError("pipeline.run() ends with an Analysis")
+    def _after(self, song: Song) -> Generator[Doing, None, dict[int, Ended]]:
+        """A song whose twin is done: its record, or the work itself where that gave none."""
+        if known := self._known(song):
+            return {song.index: known}
+        try:
+            heard = pipeline.hear(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
+        except (MFlamingoError, MemoryError) as error:
+            return {song.index: self._failed(song, error)}
+        return (yield from self._ask([(song, heard)]))
+
+    def _ask(self, songs: Sequence[tuple[Song, Heard | None]]) -> Generator[Doing, None, dict[int, Ended]]:
+        """Let the model answer, and commit each record as soon as it is there. Words are passed on as they come of a song alone only."""
+        ended: dict[int, Ended] = {}
+        given = [(song.source, _given(heard)) for song, heard in songs]
+        for place, event in pipeline.run_together(given, self.backend, self.request, self.cache):
+            song, _ = songs[place]
+            if isinstance(event, Analysis):
+                self.memory.keep(song, event, None)
+                ended[song.index] = event, None, False
+            elif isinstance(event, MFlamingoError):
+                ended[song.index] = self._failed(song, event)
+            elif len(songs) == 1 or isinstance(event, Step):
+                yield Doing(song, event)
+        return ended
+
+    def _known(self, song: Song) -> Ended | None:
+        record = self.memory.record(song)
+        return None if record is None else (record, _failure(record), True)
+
+    def _failed(self, song: Song, error: MFlamingoError | MemoryError) -> Ended:
+        failure = error if isinstance(error, MFlamingoError) else OutOfMemoryError.of(song.path)
+        record = pipeline.failed(song.path, self.request.command, failure)
+        self.memory.keep(song, record, failure)
+        return record, failure, False
+
+
+def _given(heard: Heard | None) -> Callable[[], Heard] | None:
+    return None if heard is None else lambda: heard
 
 
 def _failure(record: Analysis) -> MFlamingoError | None:

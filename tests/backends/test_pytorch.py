@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype
+from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype, weight_bytes
 from mflamingo_cli.core.model import open_weights
-from mflamingo_cli.errors import ModelError
+from mflamingo_cli.core.quantized import KINDS, Quantized
+from mflamingo_cli.errors import ModelError, UsageError
 from tests import checkpoints
 from tests.clips import audio
 
@@ -85,3 +88,46 @@ def test_memory_is_reckoned_from_weights_not_from_files(checkpoint: Path, tmp_pa
         for memory, expected in ((8 * n_weights, "fp32"), (8 * n_weights - 8, "bf16")):
             monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.get)
             assert choose_dtype("auto", torch.device("cpu"), open_weights(directory))[0] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_are_loaded_so_and_still_hear_alike(kind: str, checkpoint: Path) -> None:
+    with (
+        TorchBackend(checkpoint, OpenOptions(device="cpu", dtype="bf16", threads=1, quantize=kind)) as small,
+        TorchBackend(checkpoint, OpenOptions(device="cpu", dtype="bf16", threads=1)) as plain,
+    ):
+        layers = [module for module in small.network.modules() if isinstance(module, Quantized)]
+        assert len(layers) == 7 * plain.info.geometry.text.n_layers
+        assert type(small.network.lm_head) is nn.Linear
+        assert not any(isinstance(module, Quantized) for module in small.network.model.audio_tower.modules())
+        assert small.info.dtype == f"bf16+{kind}"
+        assert small.info.reason.endswith(f"; {kind}: unpacked where they are used")
+        held = sum(tensor.nbytes for tensor in (*small.network.parameters(), *(layer.weight for layer in layers)))
+        assert held <= weight_bytes(open_weights(checkpoint), 2, kind) < weight_bytes(open_weights(checkpoint), 2, "none")
+        song = small.encode([audio(3.0)])[0]
+        torch.testing.assert_close(song.payload, plain.encode([audio(3.0)])[0].payload, rtol=0, atol=0)
+        assert complete(small, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=4))[0].usage.tokens_out > 0
+
+
+@pytest.mark.parametrize("layout", checkpoints.FP8_LAYOUTS)
+def test_fp8_checkpoints_keep_their_numbers(layout: str, checkpoint: Path, tmp_path: Path, picked: list[tuple[int, np.ndarray]]) -> None:
+    """Kept in FP8 or dequantised while loading, the logits are the same bit by bit."""
+    directory, _ = checkpoints.write_fp8(checkpoint, tmp_path, layout)
+    for quantize in ("fp8", "none"):
+        with TorchBackend(directory, OpenOptions(device="cpu", dtype="bf16", threads=1, quantize=quantize)) as backend:
+            assert ("; fp8: the checkpoint's own numbers, FP8 (E4M3) with a scale per" in backend.info.reason) == (quantize == "fp8")
+            complete(backend, backend.encode([audio(3.0)])[0], [Prompt("Key?")], GenerateOptions(max_new_tokens=4))
+    kept, dequantised = np.array_split(np.array([logits for _, logits in picked]), 2)
+    np.testing.assert_array_equal(kept, dequantised)
+
+
+def test_gguf_is_not_quantised_while_it_is_loaded() -> None:
+    with pytest.raises(UsageError, match="--quantize is for the torch back end"):
+        open_backend("mini", OpenOptions(backend="gguf", quantize="nf4"))
+    with pytest.raises(UsageError, match="choose one of none, int8, nf4, fp8"):
+        open_backend("mini", OpenOptions(quantize="int3"))
+
+
+def test_a_gguf_pair_alone_cannot_be_loaded_in_fewer_bits(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="has no checkpoint directory, only GGUF"):
+        open_backend(str(tiny_model), OpenOptions(quantize="nf4"))

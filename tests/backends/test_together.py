@@ -1,0 +1,247 @@
+"""Several songs with several prompts each are answered in one batch as each would be alone, token by token."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quant
+from mflamingo_cli.backends import decoding, embedded_directory
+from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.errors import AudioError, ModelError
+from tests import checkpoints
+from tests.clips import audio
+
+EXACT = OpenOptions(device="cpu", dtype="fp32", kv_type="f32", threads=1)
+CLIPS = [audio(3.0), audio(47.0), audio(30.01), audio(33.0, silence_s=5.0)]
+PROMPTS = [
+    [Prompt("What is the key of this song?"), Prompt("Key?"), Prompt("Hm?", system="Be brief.")],
+    [Prompt("Describe the chords & the tempo.")],
+    [Prompt("Key?"), Prompt("Now?", history=(("Key?", "A minor."),))],
+    [Prompt("Tempo?")],
+]
+OPTIONS = {
+    "all end alike": GenerateOptions(max_new_tokens=10),
+    "some end earlier": GenerateOptions(max_new_tokens=24, stop=("a", "\u20ac", "Q")),
+    "by chance": GenerateOptions(max_new_tokens=6, temperature=1.0, seed=5),
+}
+EMBEDDING_TOLERANCE = 1e-5  # float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", seed=3, max_audio_len=500)
+
+
+@pytest.fixture(scope="module", params=["torch", "gguf"])
+def backend(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    if request.param == "torch":
+        with TorchBackend(checkpoint, EXACT) as opened:
+            yield opened
+    else:
+        with GgufBackend(*quant.convert(checkpoint, tmp_path_factory.mktemp("gguf"), "F32"), EXACT) as opened:
+            yield opened
+
+
+def together(backend: Backend, talks: Sequence[Talk], options: GenerateOptions) -> list[list[str]]:
+    texts = [["" for _ in talk.prompts] for talk in talks]
+    for song, prompt, chunk in backend.generate(talks, options):
+        texts[song][prompt] += chunk.text + (f" [{chunk.finish} {chunk.usage}]" if chunk.finish else "")
+    return texts
+
+
+def talks_of(songs: Sequence[Encoded]) -> list[Talk]:
+    return [*(Talk(song, prompts) for song, prompts in zip(songs, PROMPTS, strict=True)), Talk(None, [Prompt("What is a tritone?")])]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_songs_together_are_answered_as_each_alone(backend: Backend, name: str) -> None:
+    talks = talks_of(backend.encode(CLIPS))
+    alone = [[together(backend, [Talk(talk.encoded, [prompt])], OPTIONS[name])[0][0] for prompt in talk.prompts] for talk in talks]
+    assert together(backend, talks, OPTIONS[name]) == alone
+
+
+def test_shapes_that_change_rarely_change_no_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shapes of CUDA graphs: powers of two with places that nobody uses, ended songs kept, more slots than are filled."""
+    options = OPTIONS["some end earlier"]
+    with TorchBackend(checkpoint, EXACT) as backend:
+        talks = talks_of(backend.encode(CLIPS))
+        plain = together(backend, talks, options)
+        monkeypatch.setattr(decoding, "fit", lambda n, device: 1 << (n - 1).bit_length())
+        monkeypatch.setattr(decoding, "OTHER_SLOT_STEP", 1024)
+        shapes = []
+        run = decoding.Conversation._run
+
+        def recording_run(self: decoding.Conversation) -> torch.Tensor:
+            shapes.append(self._shape)
+            return run(self)
+
+        monkeypatch.setattr(decoding.Conversation, "_run", recording_run)
+        assert together(backend, talks, options) == plain
+    assert len(set(shapes)) <= 4 < len(shapes), "so few graphs for so many steps"
+
+
+def test_a_song_is_read_once_for_all_its_prompts(checkpoint: Path) -> None:
+    with TorchBackend(checkpoint, EXACT) as backend:
+        [song] = backend.encode([audio(40.0)])
+        n_read: list[int] = []
+        layer = backend.network.model.language_model.layers[0].mlp
+        layer.register_forward_pre_hook(lambda module, inputs: n_read.append(inputs[0].shape[:-1].numel()))
+        complete(backend, song, [Prompt(f"Question {number}?") for number in range(6)], GenerateOptions(max_new_tokens=1))
+    assert song.n_tokens < sum(n_read) < song.n_tokens + 300, "the song once, and six short questions"
+
+
+def test_windows_of_several_songs_are_encoded_as_each_alone(backend: Backend) -> None:
+    for clip, song in zip(CLIPS, backend.encode(CLIPS), strict=True):
+        [alone] = backend.encode([clip])
+        assert song.n_tokens == alone.n_tokens
+        assert np.abs(np.asarray(song.payload) - np.asarray(alone.payload)).max() < EMBEDDING_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["torch", "gguf"])
+def test_the_embedded_model_answers_two_songs_as_each_alone(name: str) -> None:
+    clips, prompts = [audio(20.0), audio(34.0)], [Prompt("What key is this in?"), Prompt("Describe this song.")]
+    folder = embedded_directory()
+    pair = (folder / "mini-F16.gguf", folder / "mmproj-mini-F16.gguf")
+    with TorchBackend(folder / "hf", EXACT) if name == "torch" else GgufBackend(*pair, EXACT) as backend:
+        songs = backend.encode(clips)
+        options = GenerateOptions(max_new_tokens=60)
+        alone = [[together(backend, [Talk(song, [prompt])], options)[0][0] for prompt in prompts] for song in songs]
+        assert together(backend, [Talk(song, prompts) for song in songs], options) == alone
+
+
+def test_too_long_a_song_fails_and_says_which(backend: Backend) -> None:
+    limit = backend.info.geometry.max_audio_s
+    with pytest.raises(AudioError, match="the model hears at most"):
+        backend.encode([CLIPS[0], audio(limit + 1)])
+
+
+# --- want of memory ----------------------------------------------------------------------------------------------------
+
+HUNGRY = """
+import re, resource, sys
+import torch
+from mflamingo_cli.backends import pytorch
+from mflamingo_cli.backends.base import OpenOptions
+from tests.clips import audio
+
+pytorch.OTHER_WINDOWS_TOGETHER = 16
+with pytorch.TorchBackend(pytorch.Path(sys.argv[1]), OpenOptions(device="cpu", dtype="fp32", threads=1)) as backend:
+    backend.encode([audio(3.0)])  # what is loaded on the first use
+    used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
+    try:
+        [song] = backend.encode([audio(30.0 * 16)])
+        print(backend._n_windows, song.n_tokens)
+    except pytorch.ModelError as error:
+        print(error.code, error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits address space so")
+@pytest.mark.parametrize(("room", "expected"), [(110 << 20, r"[1248] 12000"), (45 << 20, "oom no memory to hear 30 s of music; .*")])
+def test_windows_that_do_not_fit_are_encoded_fewer_at_once(checkpoint: Path, room: int, expected: str) -> None:
+    done = subprocess.run([sys.executable, "-c", HUNGRY, str(checkpoint), str(room)], capture_output=True, text=True, check=True)
+    assert re.fullmatch(expected, done.stdout.strip()), (done.stdout, done.stderr)
+
+
+def test_songs_that_do_not_fit_together_are_answered_fewer_at_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is torch's own: beyond two songs the memory is made absurdly large, so that the allocation cannot succeed."""
+    slots, asked = decoding.n_slots, []
+
+    def absurd(rows: Sequence[decoding.Shared], n_new: int, device: torch.device) -> int:
+        asked.append(len(rows))
+        return 1 << 48 if len(rows) > 2 else slots(rows, n_new, device)
+
+    options = OPTIONS["all end alike"]
+    with TorchBackend(checkpoint, EXACT) as backend:
+        talks = [Talk(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+        plain = together(backend, talks, options)
+        monkeypatch.setattr(decoding, "n_slots", absurd)  # what is reckoned beforehand stays as it is
+        assert together(backend, talks, options) == plain
+    assert asked == [4, 2, 2]
+
+
+def test_songs_whose_memory_is_known_not_to_fit_are_not_tried_together(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = OPTIONS["all end alike"]
+    talks = [Talk(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+    plain = together(backend, talks, options)
+    if isinstance(backend, TorchBackend):
+        rows = [decoding.Shared([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in talks[:2]]
+        left = backend._memory_bytes(rows, options)
+        monkeypatch.setattr(TorchBackend, "_room", lambda self: left)
+        begun: list[int] = []
+        begin = TorchBackend._begin
+        monkeypatch.setattr(TorchBackend, "_begin", lambda self, rows, options: begun.append(len(rows)) or begin(self, rows, options))
+        assert together(backend, talks, options) == plain
+        assert sum(begun) == 4
+        assert max(begun) < 4
+    else:
+        assert isinstance(backend, GgufBackend)
+        monkeypatch.setattr(type(backend._device), "room", lambda self: backend._language._mapped_bytes)
+        assert together(backend, talks, options) == plain, "one at a time where nothing is left"
+
+
+def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TorchBackend(checkpoint, EXACT) as backend:
+        [song] = backend.encode(CLIPS[:1])
+        monkeypatch.setattr(TorchBackend, "_room", lambda self: 1000)
+        with pytest.raises(ModelError, match=r"talking about \d+ tokens needs .* of memory, 1\.0 kB are left; choose a part") as caught:
+            complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
+        monkeypatch.undo()
+        monkeypatch.setattr(decoding, "n_slots", lambda *_: 1 << 48)
+        with pytest.raises(ModelError, match=r"no memory to read \d+ tokens; choose a part") as torn:
+            complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
+    assert (caught.value.code, torn.value.code) == ("oom", "oom")
+
+
+def test_other_failures_are_not_taken_for_want_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="size mismatch"), decoding.memory_errors("to write", "wait"):
+        raise RuntimeError("size mismatch")
+    with pytest.raises(ModelError, match="no memory to write; wait"), decoding.memory_errors("to write", "wait"):
+        torch.empty(1 << 60)
+
+
+# --- where there is a GPU ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_captured_steps_answer_as_the_cpu(checkpoint: Path, name: str) -> None:
+    answers = []
+    for device in ("cpu", "cuda:0"):
+        with TorchBackend(checkpoint, OpenOptions(device=device, dtype="fp32", threads=1)) as backend:
+            answers.append(together(backend, talks_of(backend.encode(CLIPS)), OPTIONS[name]))
+            assert backend.info.together == (1 if device == "cpu" else 16)
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_a_step_on_cuda_is_replayed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    run = decoding.Conversation._run
+    monkeypatch.setattr(decoding.Conversation, "_run", lambda self: runs.append(1) or run(self))
+    with TorchBackend(checkpoint, OpenOptions(device="cuda", threads=1)) as backend:
+        [song] = backend.encode(CLIPS[:1])
+        usage = complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=200))[0].usage
+    assert len(runs) <= 4 < usage.tokens_out, "two runs for each of at most two graphs"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
+def test_layers_on_two_gpus_answer_as_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for spread in (False, True):
+        monkeypatch.setattr("mflamingo_cli.backends.pytorch.is_spread", lambda *_, spread=spread: spread)
+        with TorchBackend(checkpoint, OpenOptions(device="cuda", dtype="fp32", threads=1)) as backend:
+            answers.append(together(backend, talks_of(backend.encode(CLIPS)), OPTIONS["all end alike"]))
+            assert len(backend._devices) == 1 + spread
+    assert answers[0] == answers[1]
