@@ -16,10 +16,12 @@ SONGS, MODELS, ABOUT = "Songs", "Models", "About"
 EXAMPLES = (
     "mflamingo analyze song.flac",
     "mflamingo analyze --json ~/Music/album | jq -r '[.path, .result.tempo.bpm, .result.key.name] | @tsv'",
+    "mflamingo analyze --json ~/Music -o music.jsonl",
     'mflamingo ask "Which key is the solo in?" --start 2:10 --end 2:40 song.mp3',
 )
 EXIT_CODES = (
-    "0 all done, 1 all failed, 2 usage, 3 some failed, 66 no input, 69 model or back end unavailable, 130 interrupted, 141 closed pipe."
+    "0 all done, 1 all failed, 2 usage, 3 some failed, 66 no input, 69 model or back end unavailable, "
+    "75 stopped, goes on when run again, 78 wrong setting, 130 interrupted, 141 closed pipe, 143 terminated."
 )
 
 
