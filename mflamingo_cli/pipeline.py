@@ -76,7 +76,9 @@ def analyze_request(**settings: Any) -> Request:
 
 
 def caption_request(style: str = "full", **settings: Any) -> Request:
-    """One caption in one of `tasks.CAPTION_STYLES`."""
+    """One caption in one of `tasks.CAPTION_STYLES`. Raises UsageError for another."""
+    if style not in tasks.CAPTION_STYLES:
+        raise UsageError(f"caption style {style}: choose one of {', '.join(tasks.CAPTION_STYLES)}")
     return Request("caption", (tasks.caption_task(style),), **settings)
 
 
@@ -251,6 +253,15 @@ def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
 
 
 # --- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def _finish(steps: Generator[Any, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -516,41 +527,3 @@ def _meter(fact: str | None, claim: str | None, warnings: list[str]) -> MeterInf
     if claim and claim != fact:
         warnings.append(f"meter: measured {fact}, the model says {claim}")
     return MeterInfo(fact, "measured", claim == fact if claim else None)
-
-
-# --- the Python API --------------------------------------------------------------------------------------------------------
-
-
-def _finish(steps: Generator[Any, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-def _last(events: Iterator[Step | Piece | Analysis]) -> Analysis:
-    *_, record = events
-    assert isinstance(record, Analysis)
-    return record
-
-
-def analyze(path: Path, backend: Backend, **settings: Any) -> Analysis:
-    """Everything that can be known of a song. Settings are the fields of `Request`: start_s, end_s, options, keep_raw."""
-    return _last(run(path, backend, analyze_request(**settings)))
-
-
-def caption(path: Path, backend: Backend, style: str = "full", **settings: Any) -> Analysis:
-    """Describe a song in words, in one of `tasks.CAPTION_STYLES`."""
-    return _last(run(path, backend, caption_request(style, **settings)))
-
-
-def ask(path: Path, backend: Backend, question: str, **settings: Any) -> Analysis:
-    """Answer a free question about a song."""
-    return _last(run(path, backend, ask_request(question, **settings)))
-
-
-def think(path: Path, backend: Backend, question: str, **settings: Any) -> Analysis:
-    """Answer a free question about a song after reasoning; the reasoning is in `thinking`."""
-    return _last(run(path, backend, think_request(question, **settings)))

@@ -175,6 +175,67 @@ class Analysis:
     error: ErrorInfo | None = None
     schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True)
 
+    # What is known of the song, without asking first whether there is a result: empty where there is none.
+
+    @property
+    def tempo(self) -> TempoInfo:
+        """Beats per minute; `bpm` is None where nobody can tell."""
+        return self._known.tempo
+
+    @property
+    def key(self) -> KeyInfo:
+        """The key in all notations; each is None where nobody can tell."""
+        return self._known.key
+
+    @property
+    def meter(self) -> MeterInfo:
+        """The time signature; `value` is None where nobody can tell."""
+        return self._known.meter
+
+    @property
+    def chords(self) -> tuple[Span, ...]:
+        """Measured chords in their order."""
+        return self._known.chords
+
+    @property
+    def sections(self) -> tuple[Span, ...]:
+        """Measured sections in their order."""
+        return self._known.sections
+
+    @property
+    def loudness(self) -> LoudnessInfo:
+        """Measured loudness."""
+        return self._known.loudness
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """Instruments that the model hears."""
+        return self._known.instruments
+
+    @property
+    def genre(self) -> tuple[str, ...]:
+        """Genres that the model hears."""
+        return self._known.genre
+
+    @property
+    def mood(self) -> tuple[str, ...]:
+        """Moods that the model hears."""
+        return self._known.mood
+
+    @property
+    def vocals(self) -> VocalsInfo:
+        """What the model hears of voices."""
+        return self._known.vocals
+
+    @property
+    def caption(self) -> str | None:
+        """The description of `analyze` and `caption`."""
+        return self._known.caption
+
+    @property
+    def _known(self) -> Result:
+        return self.result or Result()
+
     def to_json(self) -> str:
         """One line of JSON, ASCII only, so that no path and no locale can break it."""
         return json.dumps(to_plain(self), allow_nan=False, separators=(",", ":"))

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli import measure, pipeline, tasks
+from mflamingo_cli.api import Model
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Talk, Usage
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
@@ -112,7 +113,7 @@ def test_pieces_of_each_task_join_to_its_answer(song, known):
 
 
 def test_claims_stand_beside_facts(song, known):
-    result = pipeline.analyze(song(), Parrot(ANSWERS)).result
+    result = Model(Parrot(ANSWERS)).analyze(song()).result
     assert (result.tempo.bpm, result.tempo.claimed, result.tempo.agrees, result.tempo.source) == (120.0, 119.0, True, "measured")
     assert (result.key.name, result.key.camelot, result.key.claimed, result.key.agrees) == ("A minor", "8A", "A minor", True)
     assert (result.meter.value, result.meter.source, result.meter.agrees) == ("4/4", "model", None)
@@ -139,66 +140,66 @@ def test_beats_are_counted_in_bars_where_the_meter_is_known(song, monkeypatch, m
     ],
 )
 def test_a_disagreement_is_a_warning_that_names_the_relation(song, known, answers, words):
-    record = pipeline.analyze(song(), Parrot(ANSWERS | answers))
+    record = Model(Parrot(ANSWERS | answers)).analyze(song())
     assert words in record.warnings
     assert record.result.tempo.bpm == 120.0
 
 
 def test_a_model_is_asked_only_what_it_can(song, known):
     backend = Parrot(ANSWERS, abilities=frozenset({"key"}))
-    record = pipeline.analyze(song(), backend)
+    record = Model(backend).analyze(song())
     assert backend.calls == [[tasks.TASKS["key"].prompt]]
     assert (record.result.caption, record.result.genre, record.result.meter.value) == (None, (), None)
 
 
 def test_a_model_that_can_nothing_still_lets_facts_through(song, known):
-    record = pipeline.analyze(song(), Parrot({}, abilities=frozenset()))
+    record = Model(Parrot({}, abilities=frozenset())).analyze(song())
     assert (record.result.tempo.bpm, record.timing.encode_s, record.timing.generate_s) == (120.0, None, None)
     assert (record.usage.tokens_in, record.usage.tokens_out) == (0, 0)
 
 
 def test_a_caption_from_a_model_that_writes_none_is_an_error(song, known):
     with pytest.raises(ModelError, match="writes no captions"):
-        pipeline.caption(song(), Parrot(ANSWERS, abilities=frozenset({"key"})))
+        Model(Parrot(ANSWERS, abilities=frozenset({"key"}))).caption(song())
 
 
 def test_a_grounded_caption_is_told_the_facts_but_claims_are_not(song, known):
     backend = Parrot(ANSWERS, grounded=True)
-    pipeline.analyze(song(), backend)
+    Model(backend).analyze(song())
     told = [prompt for prompt in backend.calls[0] if prompt.startswith(tasks.GROUND_PREFIX)]
     assert told == [tasks.grounded_prompt(tasks.CAPTION_STYLES["full"], tasks.ground(FACTS, 4.0))]
 
 
 def test_a_caption_in_a_key_that_was_too_unsure_to_be_told_is_still_held_to_it(song, known):
     backend = Parrot(ANSWERS | {"caption": "A song in D minor."}, grounded=True)
-    record = pipeline.analyze(song(), backend)
+    record = Model(backend).analyze(song())
     assert not any("key A minor" in prompt for prompt in backend.calls[0])
     assert "the text says D minor, measured A minor" in record.warnings
 
 
 def test_who_asks_is_told_unsure_facts_too(song, known):
     backend = Parrot({"ask": "A minor"}, grounded=True)
-    pipeline.ask(song(), backend, "What key is it in?")
+    Model(backend).ask(song(), "What key is it in?")
     assert backend.calls[0] == [tasks.grounded_prompt("What key is it in?", tasks.ground(FACTS, 4.0, 0.0))]
     assert "key A minor" in backend.calls[0][0]
 
 
 @pytest.mark.parametrize("grounded", [False, True])
 def test_ask_measures_only_for_a_model_that_is_told_facts(song, known, grounded):
-    record = pipeline.ask(song(), Parrot({"ask": "Yes."}, grounded=grounded), "Is it slow?")
+    record = Model(Parrot({"ask": "Yes."}, grounded=grounded)).ask(song(), "Is it slow?")
     assert (record.text, record.result, record.thinking) == ("Yes.", None, None)
     assert (len(known) == 1) is grounded
     assert (record.timing.measure_s is not None) is grounded
 
 
 def test_thinking_is_apart_from_the_answer(song, known):
-    record = pipeline.think(song(), Parrot({"ask": "<think>slow\x1b</think><answer>A ballad.</answer>"}), "What is it?")
+    record = Model(Parrot({"ask": "<think>slow\x1b</think><answer>A ballad.</answer>"})).think(song(), "What is it?")
     assert (record.thinking, record.text) == ("slow", "A ballad.")
 
 
 def test_a_song_longer_than_the_model_hears_is_cut_and_says_so(song, known):
     backend = Parrot(ANSWERS, max_audio_s=30.0)
-    record = pipeline.analyze(song(31.5), backend)
+    record = Model(backend).analyze(song(31.5))
     assert backend.heard[0].duration_s == 30.0
     assert known[0].duration_s == pytest.approx(31.5, abs=0.01)  # facts are of the whole song; resampling may round a sample away
     assert (record.audio.truncated, record.audio.windows) == (True, 1)
@@ -206,30 +207,30 @@ def test_a_song_longer_than_the_model_hears_is_cut_and_says_so(song, known):
 
 
 def test_an_answer_that_was_cut_is_a_warning(song, known):
-    record = pipeline.ask(song(), Parrot({"ask": "one two three"}), "?", options=GenerateOptions(max_new_tokens=3))
+    record = Model(Parrot({"ask": "one two three"})).ask(song(), "?", max_new_tokens=3)
     assert record.warnings == ("ask: cut at 3 tokens; raise --max-tokens",)
 
 
 def test_a_part_of_a_song_has_its_own_times(song, known):
-    record = pipeline.ask(song(), Parrot({"ask": "x"}), "?", start_s=1.0, end_s=3.0)
+    record = Model(Parrot({"ask": "x"})).ask(song(), "?", start_s=1.0, end_s=3.0)
     assert (record.audio.start, record.audio.end, record.audio.duration) == (1.0, 3.0, 4.0)
 
 
 def test_raw_words_are_kept_only_on_request(song, known):
-    assert pipeline.analyze(song(), Parrot(ANSWERS)).raw is None
-    assert pipeline.analyze(song(), Parrot(ANSWERS), keep_raw=True).raw == ANSWERS
+    assert Model(Parrot(ANSWERS)).analyze(song()).raw is None
+    assert Model(Parrot(ANSWERS)).analyze(song(), keep_raw=True).raw == ANSWERS
 
 
 def test_the_id_belongs_to_the_sound_not_to_the_file(song, known):
-    first = pipeline.ask(song(), Parrot({"ask": "x"}), "?")
-    other = pipeline.ask(song(name="copy.wav"), Parrot({"ask": "x"}), "?")
-    part = pipeline.ask(song(), Parrot({"ask": "x"}), "?", end_s=2.0)
+    first = Model(Parrot({"ask": "x"})).ask(song(), "?")
+    other = Model(Parrot({"ask": "x"})).ask(song(name="copy.wav"), "?")
+    part = Model(Parrot({"ask": "x"})).ask(song(), "?", end_s=2.0)
     assert first.audio_id == other.audio_id != part.audio_id
     assert first.audio_id.startswith("sha256:")
 
 
 def test_nothing_that_is_not_a_number_reaches_the_record(song, known):
-    record = pipeline.analyze(song(), Parrot(ANSWERS))
+    record = Model(Parrot(ANSWERS)).analyze(song())
     assert '"true_peak_dbtp":null' in record.to_json()
     assert Analysis.from_json(record.to_json()).result.loudness.integrated_lufs == -14.12
 

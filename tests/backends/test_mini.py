@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli import pipeline
+from mflamingo_cli.api import Model
 from mflamingo_cli.backends import embedded_directory, open_backend
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.core.audio import Audio, load
@@ -54,7 +54,7 @@ def test_a_sound_without_harmony_gets_no_key_and_no_chords_nor_a_caption_that_na
     t = np.arange(16_000 * 12) / 16_000
     soundfile.write(tmp_path / "sine.wav", 0.3 * np.sin(2 * np.pi * 440 * t), 16_000)
     with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend:
-        record = pipeline.analyze(str(tmp_path / "sine.wav"), backend)
+        record = Model(backend).analyze(str(tmp_path / "sine.wav"))
     assert record.result is not None
     assert (record.result.key.name, record.result.chords) == (None, ())
     caption = record.result.caption
@@ -63,4 +63,4 @@ def test_a_sound_without_harmony_gets_no_key_and_no_chords_nor_a_caption_that_na
 
 def test_a_question_for_yes_or_no_is_refused_with_the_cure() -> None:
     with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend, pytest.raises(ModelError, match="ask what, which or how"):
-        pipeline.ask(str(SONG), backend, "Is this a slow song?")
+        Model(backend).ask(str(SONG), "Is this a slow song?")
