@@ -22,6 +22,7 @@ COMMANDS = ("analyze", "caption", "ask", "think")
 OF_ONE_CALL = frozenset(  # a default of these would be an accident
     {
         "help", "files-from", "null", "start", "end", "json", "output", "sidecar", "where", "dry-run", "force", "retry-failed", "shard",
+        "chat",
     }
 )  # fmt: skip
 PREFIX = "MFLAMINGO_"

@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORTH_SAYING_S = 1.0  # of a song that the model did not hear: less is the last echo
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
+FOLLOWS = "chat"  # the ability to understand a question by the turns before it
+ROOM_TO_ANSWER = 512  # positions that an answer in a conversation shall have, if it may be so long
+CHARS_PER_TOKEN = 4  # of English; text of other scripts has more tokens, so too much is forgotten rather than too little
 YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
 _OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
 Path = str | os.PathLike[str] | BinaryIO
+Turn = tuple[str, str]  # question and answer
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None = 
 
     `tell` is called as soon as it is clear which sound this is, before it is measured, and may raise to leave it at that.
     """
-    return _finish(_hear(path, request, info, cache, tell))
+    return finish(_hear(path, request, info, cache, tell))
 
 
 def _hear(
@@ -216,12 +220,20 @@ def _ask_together(heard: dict[int, Heard], backend: Backend, request: Request, a
         for index in list(heard):
             yield index, _record(request, heard.pop(index), backend.info, {}, None, None)
         return
-    info, numbers = backend.info, list(heard)
     encoded = yield from _listen(backend, heard)
+    yield from _tell(heard, encoded, backend, request, asked)
+
+
+def _tell(
+    heard: dict[int, Heard], encoded: Mapping[int, tuple[Encoded, float | None]], backend: Backend, request: Request, asked: Sequence[Task],
+    history: Sequence[Turn] = (),
+) -> Iterator[tuple[int, Step | Piece | Analysis]]:  # fmt: skip
+    """The answers about songs that were heard, with the seconds that took; who has its Analysis is taken out of `heard`."""
+    info, numbers = backend.info, list(heard)
     for index in numbers:
         yield index, Step("writing")
     began = time.perf_counter()
-    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index])) for index in numbers]
+    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index], history)) for index in numbers]
     texts = {index: ["" for _ in asked] for index in numbers}
     ended: dict[int, dict[str, Completion]] = {index: {} for index in numbers}
     for place, number, chunk in backend.generate(talks, request.options):
@@ -238,9 +250,70 @@ def _ask_together(heard: dict[int, Heard], backend: Backend, request: Request, a
     assert not heard, "generate() must finish every prompt"
 
 
+class Conversation:
+    """Turns about one song, which is decoded, measured and encoded once.
+
+    A model that can follow a conversation is given the turns before, the oldest left out when it holds no more: `forgotten` counts them.
+    """
+
+    def __init__(self, backend: Backend, heard: Heard, encoded: Encoded, encode_s: float | None) -> None:
+        self.follows = backend.info.abilities is None or FOLLOWS in backend.info.abilities
+        self.forgotten = 0
+        self._backend, self._heard, self._encoded, self._encode_s = backend, heard, encoded, encode_s
+        self._turns: list[Turn] = []
+        self._used = 0  # positions of the last prompt and its answer
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the part that the conversation is about."""
+        return self._heard.sound.duration_s
+
+    @classmethod
+    def begin(cls, path: Path, backend: Backend, request: Request, cache: Cache | None = None) -> Generator[Step, None, Conversation]:
+        """Hear the song as the request says. Raises MFlamingoError."""
+        heard = yield from _hear(path, request, backend.info, cache)
+        if heard.encoding is None:
+            yield Step("listening")
+        return cls(backend, heard, *finish(_listen(backend, {0: heard}))[0])
+
+    def say(self, request: Request) -> Generator[Step | Piece | Analysis, None, None]:
+        """One turn: the same events as `run` gives. A turn that fails or is not waited for leaves no trace."""
+        self._make_room(request)
+        while True:
+            try:
+                yield from self._turn(request)
+                return
+            except ModelError as error:
+                if error.code != "too_long" or not self._turns:
+                    raise
+                self._forget()
+
+    def _turn(self, request: Request) -> Iterator[Step | Piece | Analysis]:
+        asked, encoded = _within_abilities(request, self._backend.info), {0: (self._encoded, self._encode_s)}
+        for _, event in _tell({0: self._heard}, encoded, self._backend, request, asked, self._turns):
+            if isinstance(event, Analysis):
+                words = event.result.caption if event.result else event.text
+                if self.follows and words:
+                    self._turns.append((request.tasks[0].prompt, words))
+                self._used = event.usage.tokens_in + event.usage.tokens_out if event.usage else 0
+                self._heard, self._encode_s = replace(self._heard, decode_s=None, measure_s=None), None
+            yield event
+
+    def _make_room(self, request: Request) -> None:
+        """Forget turns until the next answer has room, as far as can be told beforehand."""
+        room = min(request.options.max_new_tokens, ROOM_TO_ANSWER) + len(request.tasks[0].prompt)
+        while self._turns and self._used + room > self._backend.info.context_length:
+            self._used -= sum(map(len, self._turns[0])) // CHARS_PER_TOKEN
+            self._forget()
+
+    def _forget(self) -> None:
+        del self._turns[0]
+        self.forgotten += 1
+
+
 def put(heard: Heard, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
     """A song as a model hears it, and the questions put to it, without the answers. Raises MFlamingoError."""
-    encoded, _ = _finish(_listen(backend, {0: heard}))[0]
+    encoded, _ = finish(_listen(backend, {0: heard}))[0]
     return encoded, _prompts(_within_abilities(request, backend.info), backend.info, heard)
 
 
@@ -255,10 +328,11 @@ def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
 # --- the steps ---------------------------------------------------------------------------------------------------------
 
 
-def _finish(steps: Generator[Any, None, T]) -> T:
+def finish(steps: Generator[Any, None, T], tell: Callable[[Any], None] = lambda step: None) -> T:
+    """Go through all steps, telling each as it begins; returns what they lead to."""
     while True:
         try:
-            next(steps)
+            tell(next(steps))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -335,11 +409,11 @@ def _n_heard(n_samples: int, rate_hz: int, info: BackendInfo) -> int:
     return min(n_samples, int(info.geometry.max_audio_s * rate_hz))
 
 
-def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard) -> list[Prompt]:
+def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard, history: Sequence[Turn] = ()) -> list[Prompt]:
     """Questions as prompts. A caption is told what was surely measured, who asks gets the best there is; claims to compare know nothing."""
     least = {"caption": tasks.SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
     known = {name: tasks.ground(heard.facts, heard.sound.duration_s, confidence) for name, confidence in least.items()}
-    return [Prompt(tasks.grounded_prompt(task.prompt, known.get(task.name, ""))) for task in asked]
+    return [Prompt(tasks.grounded_prompt(task.prompt, known.get(task.name, "")), history=tuple(history)) for task in asked]
 
 
 # --- the record ----------------------------------------------------------------------------------------------------------

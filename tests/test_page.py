@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli.page import IndexPage, SongPage
-from mflamingo_cli.render import Layout
+from mflamingo_cli.render import WRITERS
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo, path_fields
 from tests import browser
 from tests.docs import ROOT
@@ -75,7 +75,7 @@ class Tags(HTMLParser):
 
 def page(record: Analysis, writer=SongPage) -> str:
     stream = io.StringIO()
-    writer(stream, Layout()).write(record)
+    writer(stream).write(record)
     return stream.getvalue()
 
 
@@ -120,7 +120,7 @@ def test_a_path_that_is_not_utf8_is_played_by_its_bytes():
 
 def test_a_page_in_another_folder_finds_the_song(tmp_path):
     with (tmp_path / "page.html").open("w") as stream:
-        SongPage(stream, Layout(folder=str(tmp_path))).write(SONG)
+        WRITERS["html"](stream, False, False).write(SONG)
     [source] = Tags((tmp_path / "page.html").read_text()).values("audio", "src")
     assert os.path.realpath(tmp_path / source) == os.path.realpath("song.mp3")
 
@@ -176,7 +176,7 @@ def test_a_page_of_four_minutes_is_small(tmp_path):
 
 def test_an_index_is_whole_after_every_row():
     stream = io.StringIO()
-    index = IndexPage(stream, Layout(many=True))
+    index = IndexPage(stream)
     for count, record in enumerate([SONG, FAILED, hostile()], start=1):
         index.write(record, link="pages/a b.html" if record is FAILED else None)
         found = Tags(stream.getvalue())
@@ -234,11 +234,11 @@ def pages(tmp_path_factory):
     songs = {"song": os.fspath(folder / "ocean.opus"), "gone": os.fspath(folder / "gone.opus")}
     for name, path in songs.items():
         with (folder / f"{name}.html").open("w", encoding="utf-8") as stream:
-            SongPage(stream, Layout(folder=str(folder))).write(dataclasses.replace(SONG, path=path))
+            SongPage(stream, os.fspath(folder)).write(dataclasses.replace(SONG, path=path))
     with (folder / "hostile.html").open("w", encoding="utf-8") as stream:
-        SongPage(stream, Layout(folder=str(folder))).write(hostile())
+        SongPage(stream, os.fspath(folder)).write(hostile())
     with (folder / "index.html").open("w", encoding="utf-8") as stream:
-        index = IndexPage(stream, Layout(many=True, folder=str(folder)))
+        index = IndexPage(stream, os.fspath(folder))
         slow = dataclasses.replace(RESULT, tempo=TempoInfo(61.0, (), "measured"), caption=None)
         for record in (
             dataclasses.replace(SONG, path=songs["song"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
@@ -142,7 +141,7 @@ class Show:
     def __init__(self, voice: terminal.Voice, stream: TextIO, writer: Writer, wanted: Results, tally: Tally, hide_thinking: bool) -> None:
         self.voice, self._writer, self._wanted, self._tally, self._hide = voice, writer, wanted, tally, hide_thinking
         self._stream, self._live = stream, stream if wanted.live and stream.isatty() else None
-        self._split: Callable[[str], list[tuple[bool, str]]] | None = None
+        self._reply: terminal.Reply | None = None
         self._pieces = 0
         self._on_terminal = stream.isatty()
         self._seen = wanted.name == "table" and wanted.test is None and self._on_terminal  # a failure's panel is enough
@@ -168,41 +167,19 @@ class Show:
             self.voice.working(f"{song}: {step}")
 
     def _stream_piece(self, song: str, task: str, text: str) -> None:
-        from mflamingo_cli.tasks import ThoughtStream, scrub
-
         assert self._live is not None
-        if self._split is None:
+        if self._reply is None:
             self.voice.idle()
-            self._thoughts = ThoughtStream()
-            self._split = self._thoughts.feed if task == "think" else lambda text: [(True, text)]
             headline = getattr(self._writer, "headline", None)
             if headline:
                 headline(song)
-            self._answer, self._aside = terminal.Wrapped(self._live.write), terminal.Wrapped(self.voice.aside)
-            self._was_thinking, self._began = False, False
-        for is_answer, part in self._split(text):
-            self._put(is_answer, scrub(part))
-
-    def _put(self, is_answer: bool, text: str) -> None:
-        assert self._live is not None
-        if not is_answer:
-            if not self._hide:
-                self._aside.feed(text)
-                self._was_thinking = True
-            return
-        if not self._began:
-            text = text.lstrip()
-            if text and self._was_thinking:
-                self._aside.flush()
-                self.voice.aside("\n\n")
-        self._began = self._began or bool(text)
-        self._answer.feed(text)
-        self._live.flush()
+            self._reply = terminal.Reply(self.voice, self._live, task == "think", self._hide)
+        self._reply.feed(text)
 
     def interrupted(self) -> None:
         """Leave the terminal's cursor on a line of its own."""
         self.voice.idle()
-        if self._split is not None and self._live is not None:
+        if self._reply is not None and self._live is not None:
             self._live.write("\n")
 
     def no_model(self, reason: str) -> bool:
@@ -214,21 +191,15 @@ class Show:
 
     def record(self, record: Analysis) -> None:
         """One finished input."""
-        from mflamingo_cli.tasks import scrub
-
         if self._on_terminal:
             self.voice.idle()
         if self._hide:
             record = replace(record, thinking=None)
         if not self.voice.verbose:
             record = replace(record, raw=None)
-        if self._split is not None and self._live is not None:
-            for is_answer, part in self._thoughts.end():
-                self._put(is_answer, scrub(part))
-            self._aside.flush()
-            self._answer.flush()
-            self._live.write("\n")
-            self._split = None
+        if self._reply is not None:
+            self._reply.end()
+            self._reply = None
         else:
             if self._wanted.name == "text" and record.thinking:
                 self.voice.say_lines(record.thinking)

@@ -22,6 +22,7 @@ from rich.cells import cell_len
 
 from mflamingo_cli import render
 from mflamingo_cli.errors import StoppedError, UsageError
+from mflamingo_cli.tasks import ThoughtStream, scrub
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -219,6 +220,11 @@ class Voice:
         if not self.quiet:
             self.say(f"mflamingo: {text}", "yellow")
 
+    def note(self, text: str) -> None:
+        """Something good to know, not with --quiet."""
+        if not self.quiet:
+            self.say(text, "dim")
+
     def detail(self, text: str) -> None:
         """Only with --verbose."""
         if self.verbose:
@@ -294,3 +300,41 @@ def _bar(console: Console) -> Bar:
     )
     bar.add_task("", total=None, doing="")
     return bar
+
+
+class Reply:
+    """What a model writes, shown as it comes: the answer on a terminal's stream, its reasons on stderr, both broken between words."""
+
+    def __init__(self, voice: Voice, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
+        self._voice, self._stream, self._hide = voice, stream, hide_thinking
+        self._thoughts = ThoughtStream() if thinks else None
+        self._answer, self._aside = Wrapped(stream.write), Wrapped(voice.aside)
+        self._was_thinking = self._began = False
+
+    def feed(self, text: str) -> None:
+        """Take the next piece."""
+        for is_answer, part in self._thoughts.feed(text) if self._thoughts else [(True, text)]:
+            self._put(is_answer, scrub(part))
+
+    def end(self) -> None:
+        """Show what was held back, and end the line."""
+        for is_answer, part in self._thoughts.end() if self._thoughts else []:
+            self._put(is_answer, scrub(part))
+        self._aside.flush()
+        self._answer.flush()
+        self._stream.write("\n")
+
+    def _put(self, is_answer: bool, text: str) -> None:
+        if not is_answer:
+            if not self._hide:
+                self._aside.feed(text)
+                self._was_thinking = True
+            return
+        if not self._began:
+            text = text.lstrip()
+            if text and self._was_thinking:
+                self._aside.flush()
+                self._voice.aside("\n\n")
+        self._began = self._began or bool(text)
+        self._answer.feed(text)
+        self._stream.flush()

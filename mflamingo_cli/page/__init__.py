@@ -28,7 +28,6 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.measure.check import parse_key
 from mflamingo_cli.measure.facts import pitch_class
-from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.people import about, chord_name, made_by, number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, path_of
 from mflamingo_cli.tasks import clock, short_chord
@@ -46,10 +45,10 @@ SECTION_TINTS = 6
 
 
 class SongPage:
-    """One record as a page; the writer of `-f html` for one song."""
+    """One record as a page that will lie in `folder`; the writer of `-f html` for one song."""
 
-    def __init__(self, stream: TextIO, layout: Layout) -> None:
-        self._stream, self._folder = stream, layout.folder
+    def __init__(self, stream: TextIO, folder: str = ".") -> None:
+        self._stream, self._folder = stream, folder
 
     def write(self, record: Analysis) -> None:
         """Write the page of a record."""
@@ -61,8 +60,8 @@ class SongPage:
 class IndexPage:
     """Many records as rows of one page, which is whole after every row: HTML lets the last end tags be left out."""
 
-    def __init__(self, stream: TextIO, layout: Layout) -> None:
-        self._stream, self._folder = stream, layout.folder
+    def __init__(self, stream: TextIO, folder: str = ".") -> None:
+        self._stream, self._folder = stream, folder
         self._row = _template("row.html")
         stream.write(_template("index.html").render(page=_Policy("index.js"), version=__version__) + "\n")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from mflamingo_cli.render.layout import Layout, Writer
-from mflamingo_cli.render.people import TableWriter, TextWriter, console, lines, number, safe
+from mflamingo_cli.render.people import TableWriter, TextWriter, answer, console, lines, number, safe
 from mflamingo_cli.render.playlist import PlaylistWriter
 from mflamingo_cli.render.records import CsvWriter, JsonWriter, MarkdownWriter, TsvWriter
 from mflamingo_cli.render.times import BeatWriter, ChordWriter, JamsWriter, LabelWriter
 
-__all__ = ["WRITERS", "Format", "Layout", "Writer", "console", "lines", "number", "safe"]
+__all__ = ["WRITERS", "Format", "Layout", "Writer", "answer", "console", "lines", "number", "safe"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Format:
 def _html(stream: TextIO, layout: Layout) -> Writer:
     from mflamingo_cli import page  # templates load when they are asked for
 
-    return page.IndexPage(stream, layout) if layout.many else page.SongPage(stream, layout)
+    return page.IndexPage(stream, layout.folder) if layout.many else page.SongPage(stream, layout.folder)
 
 
 WRITERS = {

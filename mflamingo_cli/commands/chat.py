@@ -1,0 +1,229 @@
+"""`mflamingo ask --chat`: a conversation about one song. Questions come from the keyboard or, line by line, from stdin.
+
+Answers and records go to stdout, all else to stderr: also the prompt, so that answers can be kept in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from mflamingo_cli import pipeline
+from mflamingo_cli.backends import open_backend
+from mflamingo_cli.cache import Cache, default_folder
+from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands.results import STDOUT
+from mflamingo_cli.commands.songs import CLOSED_PIPE, Tally
+from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.hub import forbid_network
+from mflamingo_cli.pipeline import Conversation, Piece, Request, Step
+from mflamingo_cli.render import answer
+from mflamingo_cli.schema import Analysis
+from mflamingo_cli.tasks import CAPTION_STYLES, clock
+
+if TYPE_CHECKING:
+    from mflamingo_cli.commands.options import SongOptions
+
+PROMPT = "> "
+FORMATS = ("text", "json")
+
+
+class Quit(Exception):
+    """The user has asked for the end."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line that begins with a slash: what may follow its name, what it is for, and what it does, or the request that it makes."""
+
+    takes: str
+    summary: str
+    do: Callable[[Chat, str], Request | None]
+
+
+class Chat:
+    """Lines in, answers out, about one song."""
+
+    def __init__(self, conversation: Conversation, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Voice, json: bool):
+        self.settings, self.tally = settings, Tally(1)
+        self.voice, self._conversation, self._song, self._stream, self._json = voice, conversation, song, stream, json
+        self._reply: terminal.Reply | None = None
+        self._said: list[Analysis] = []
+
+    def line(self, line: str) -> None:
+        """Take a question or a command. What goes wrong is told, and the conversation can go on. Raises Quit."""
+        line = line.strip()
+        if not line:
+            return
+        try:
+            request = self._command(line) if line.startswith("/") else pipeline.ask_request(line, **self.settings)
+            if request is not None:
+                self._turn(request)
+        except MFlamingoError as error:
+            self._end_reply()
+            self._write(pipeline.failed(self._song, "ask", error), error)
+
+    def _command(self, line: str) -> Request | None:
+        name, _, rest = line[1:].partition(" ")
+        if name not in COMMANDS:
+            raise UsageError(f"there is no /{name}; there are {', '.join('/' + known for known in COMMANDS)}")
+        return COMMANDS[name].do(self, rest.strip())
+
+    def _turn(self, request: Request) -> None:
+        forgotten = self._conversation.forgotten
+        with contextlib.closing(self._conversation.say(request)) as events:
+            for event in events:
+                if isinstance(event, Analysis):
+                    self._write(event, None)
+                elif isinstance(event, Piece) and self._stream.isatty() and not self._json:
+                    self.voice.idle()
+                    self._reply = self._reply or terminal.Reply(self.voice, self._stream, request.command == "think")
+                    self._reply.feed(event.text)
+                elif isinstance(event, Step):
+                    self.voice.working(f"{self._song}: {event.name}")
+        if self._conversation.forgotten > forgotten:
+            self.voice.warn("the beginning of the conversation is forgotten: it is longer than the model holds")
+
+    def _write(self, record: Analysis, error: MFlamingoError | None) -> None:
+        self.voice.idle()
+        self._said.append(record)
+        self.tally.add(record, error)
+        if self._json:
+            self._stream.write(record.to_json() + "\n")
+        elif not self._end_reply() and error is None:
+            if record.thinking:
+                self.voice.say_lines(record.thinking)
+            self._stream.write((answer(record) or "") + "\n")
+        if error is not None:
+            self.voice.error(str(error))
+        for warning in record.warnings:
+            self.voice.warn(warning)
+
+    def _end_reply(self) -> bool:
+        """End an answer that was shown as it came; whether there was one."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.end()
+        return reply is not None
+
+    def stop(self) -> None:
+        """Give up the answer that is being written."""
+        self.voice.idle()
+        self._end_reply()
+        self.voice.say("stopped")
+
+    def json(self, which: str) -> None:
+        """Write the last record, or all of them."""
+        if which not in ("", "all"):
+            raise UsageError("/json takes nothing, or all")
+        self._stream.writelines(record.to_json() + "\n" for record in (self._said if which else self._said[-1:]))
+
+    def help(self) -> None:
+        """Tell what can be said."""
+        rows = [(f"/{name} {command.takes}", command.summary) for name, command in COMMANDS.items()]
+        for name, summary in [("QUESTION", "what you want to know"), *rows]:
+            self.voice.say(f"{name:<16} {summary}")
+
+
+def _caption(chat: Chat, style: str) -> Request:
+    return pipeline.caption_request(style or "full", **chat.settings)
+
+
+def _think(chat: Chat, question: str) -> Request:
+    if not question:
+        raise UsageError("/think takes a question")
+    return pipeline.think_request(question, **chat.settings)
+
+
+def _quit(chat: Chat, _: str) -> None:
+    raise Quit
+
+
+COMMANDS = {
+    "caption": Command("[STYLE]", f"the song in words: {', '.join(CAPTION_STYLES)}", _caption),
+    "think": Command("QUESTION", "an answer after reasoning", _think),
+    "json": Command("[all]", "the last answer as a record, or all of them", Chat.json),
+    "help": Command("", "this list", lambda chat, _: chat.help()),
+    "quit": Command("", "the end, as Ctrl-D is", _quit),
+}
+
+
+def run_chat(options: SongOptions, question: str | None) -> None:
+    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code."""
+    song, json = _check(options)
+    if options.offline:
+        forbid_network()
+    voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
+    settings = {"start_s": options.start or 0.0, "end_s": options.end, "options": options.generate, "keep_raw": options.verbose > 0}
+    try:
+        with terminal.only_results() as stream:
+            voice.working(f"opening {options.model}")
+            with open_backend(options.model, options.open) as backend:
+                folder = None if options.no_cache else default_folder()
+                begin = Conversation.begin(song, backend, pipeline.ask_request("", **settings), Cache(folder) if folder else None)
+                conversation = pipeline.finish(begin, lambda step: voice.working(f"{song}: {step.name}"))
+                chat = Chat(conversation, song, settings, stream, voice, json)
+                _talk(chat, question, conversation, backend.info.model)
+    except BrokenPipeError as error:
+        raise typer.Exit(CLOSED_PIPE) from error
+    finally:
+        voice.idle()
+    if chat.tally.exit_code:
+        raise typer.Exit(chat.tally.exit_code)
+
+
+def _check(options: SongOptions) -> tuple[str, bool]:
+    """The song, and whether records are wanted. Raises UsageError."""
+    songs = inputs.collect(options.paths or [], options.files_from, options.null)
+    if len(songs) > 1:
+        raise UsageError(f"a conversation is about one song, not about {len(songs)}")
+    if inputs.STDIN in (songs[0], options.files_from):
+        raise UsageError("stdin is for the questions of a conversation; name a song")
+    name = "json" if options.json else options.format or "text"
+    if name not in FORMATS:
+        raise UsageError(f"a conversation is written as {' or '.join(FORMATS)}, not as {name}")
+    if options.output not in (None, *STDOUT):
+        raise UsageError("a conversation goes to stdout; leave --output out")
+    return songs[0], name == "json"
+
+
+def _talk(chat: Chat, question: str | None, conversation: Conversation, model: str) -> None:
+    """Say the first question and all lines. On a terminal Ctrl-C stops an answer, else everything."""
+    keyboard = sys.stdin.isatty()
+    chat.voice.idle()
+    if keyboard:
+        chat.voice.detail(f"{clock(conversation.duration_s)} of music, heard by {model}")
+        chat.voice.note("ask about the song; /help tells more, Ctrl-D ends")
+        if not conversation.follows:
+            chat.voice.note(f"{model} takes each question by itself: it was not taught to follow a conversation")
+    with contextlib.suppress(Quit):
+        for line in _lines(question, keyboard):
+            try:
+                chat.line(line)
+            except KeyboardInterrupt:
+                if not keyboard:
+                    raise
+                chat.stop()
+
+
+def _lines(first: str | None, keyboard: bool) -> Iterator[str]:
+    if first is not None:
+        yield first
+    if not keyboard:
+        yield from sys.stdin
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() edits lines with it and remembers them)
+    while True:
+        try:
+            yield input(PROMPT)
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        except KeyboardInterrupt:  # of a line that is not wanted
+            print(file=sys.stderr)
