@@ -62,7 +62,9 @@ class Memory:
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.keys[layer][song, :, :n], self.values[layer][song, :, :n] = k[0], v[0]
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            if q.device.type == "mps":  # whose kernel learnt of groups only in 2026
+                k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) for part in (k, v))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] != q.shape[1])
 
         if n:
             read(self._language, embedded[None], torch.arange(n, device=embedded.device)[None], attend)
@@ -96,18 +98,17 @@ class Memory:
         -------
         (B, T, d) hidden states.
         """
-        self.owners[songs].index_copy_(1, slots, owners)
+        self.owners[songs, slots] = owners  # plain indices: index_copy_ is wrong on MPS (pytorch issue 166237)
         held = self.owners[songs, None, :width]
         before = torch.arange(width, device=slots.device) <= slots[:, None]
-        seen = (held == SHARED) | ((held == owners[..., None]) & before)  # (B, T, width)
-        seen_at = {device: seen.to(device) for device in {keys.device for keys in self.keys}}
-        slots_at = {device: slots.to(device) for device in seen_at}
+        unseen = ~((held == SHARED) | ((held == owners[..., None]) & before))  # (B, T, width)
+        unseen_at = {device: unseen.to(device) for device in {keys.device for keys in self.keys}}
+        slots_at = {device: slots.to(device) for device in unseen_at}
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             keys, values = self.keys[layer][songs], self.values[layer][songs]
-            keys.index_copy_(2, slots_at[keys.device], k)
-            values.index_copy_(2, slots_at[keys.device], v)
-            return _mix(q, keys[:, :, :width], values[:, :, :width], seen_at[keys.device])
+            keys[:, :, slots_at[keys.device]], values[:, :, slots_at[keys.device]] = k, v
+            return _mix(q, keys[:, :, :width], values[:, :, :width], unseen_at[keys.device])
 
         return read(self._language, embedded, positions, attend)
 
@@ -118,7 +119,7 @@ class Memory:
             self.keys[layer], self.values[layer] = self.keys[layer][songs], self.values[layer][songs]
 
 
-def _mix(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def _mix(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
     """Attention of few queries on many slots: (B, heads, T, d), (B, kv heads, slots, d) twice, (B, T, slots) -> as q.
 
     Two matrix products instead of a fused kernel: those take one block of a GPU per head, these spread the slots over all of it. Query
@@ -128,6 +129,6 @@ def _mix(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: torch.
     n_kv = keys.shape[1]
     rows = (q * d_head**-0.5).reshape(batch, n_kv, -1, d_head)  # (B, kv heads, group * T, d)
     scores = (rows @ keys.mT).float().unflatten(2, (-1, n_queries))  # (B, kv heads, group, T, slots)
-    scores = scores.masked_fill_(~seen[:, None, None], torch.finfo(torch.float32).min)
+    scores = scores.masked_fill_(unseen[:, None, None], torch.finfo(torch.float32).min)
     weights = scores.softmax(-1).to(values.dtype).flatten(2, 3)
     return (weights @ values).reshape(q.shape)
