@@ -36,7 +36,7 @@ class Conversation:
         self._next = [[row.n_shared + len(own) for own in row.after] for row in rows]  # position of each prompt's next token
         self._shape: tuple[int, int, int] | None = None  # songs, prompts of each, slots that are looked at
         self._inputs = torch.empty(0)
-        self._replay: Callable[[], torch.Tensor] = self._run
+        self._replay: Callable[[], torch.Tensor] | None = None  # holds no `self`: a cycle would keep the memory until it is collected
         self._n_slots = n_slots(rows, n_new, self._device)
         self.memory = Memory(self._language, len(rows), self._n_slots)
 
@@ -86,10 +86,10 @@ class Conversation:
         if shape != self._shape:
             self._shape = shape
             self._inputs = inputs.to(self._device)
-            self._replay = captured(self._run) if self._graphs else self._run
+            self._replay = captured(self._run) if self._graphs else None
         else:
             self._inputs.copy_(inputs)
-        return self._replay()
+        return self._replay() if self._replay else self._run()
 
     def _run(self) -> torch.Tensor:
         """One step on what `_inputs` holds; run twice it does the same again."""

@@ -270,9 +270,10 @@ def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quanti
     needed = weight_bytes(checkpoint, bytes_per_weight, quantize)
     if wanted not in ("auto", "cuda") or not torch.cuda.is_available() or needed <= torch.cuda.mem_get_info(0)[0]:
         return False
-    left = sum(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
-    memory.demand(f"the model on {torch.cuda.device_count()} GPUs", needed, left, "choose a smaller --quantize, or --device cpu")
-    return torch.cuda.device_count() > 1
+    count = torch.cuda.device_count()
+    left = sum(torch.cuda.mem_get_info(number)[0] for number in range(count))
+    memory.demand(f"the model on {count} GPU{'s' * (count > 1)}", needed, left, "choose a smaller --quantize, or --device cpu")
+    return count > 1
 
 
 def weight_bytes(checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> int:

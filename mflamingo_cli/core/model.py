@@ -88,7 +88,8 @@ def load(
     except QuantError as error:
         raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        code = "oom" if isinstance(error, torch.OutOfMemoryError) else None
+        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
     except KeyError as error:  # such as the index's "metadata"
         raise ModelError(f"{directory}: transformers misses {error} in the checkpoint's JSON files; download it again") from error
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
