@@ -128,6 +128,6 @@ def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_mode
 def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: Path) -> None:
     write(place, here="modle = 3")
     done = run("analyze", tmp_song)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
     assert "did you mean model?" in done.stderr

@@ -1,0 +1,156 @@
+"""Kill a run at random moments until it is through, again and again: nothing lost, nothing twice, no output torn.
+
+`python -m tests.bench.kill --kills 100` prints the counts and fails at the first broken promise. It takes about two seconds a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+
+from mflamingo_cli.core.audio import SAMPLE_RATE
+from tests.clips import song
+from tests.docs import ROOT
+
+ORPHANS_S = 20.0  # after the end of a run its helpers are gone within this; a busy machine takes its time
+
+
+@dataclass
+class Trial:
+    """A library, one run over it that is killed and started again, and what was seen."""
+
+    folder: Path
+    arguments: tuple[str, ...] = ()
+    seed: int = 0
+    kills: int = 0
+    finished: int = 0
+    torn_parts: int = 0  # FILE.part may end anywhere, FILE may not
+    committed: list[int] = field(default_factory=list)  # records in the store after each kill
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.music, self.out, self.state = self.folder / "music", self.folder / "out.jsonl", self.folder / "state"
+        self.env = os.environ | {"PYTHONPATH": str(ROOT), "MFLAMINGO_CACHE": str(self.folder / "cache"), "MFLAMINGO_STATE": str(self.state)}
+
+    def make_music(self, n_songs: int) -> None:
+        """Short songs, a copy, a broken one and a silent one."""
+        self.music.mkdir(parents=True)
+        for n in range(n_songs - 3):
+            soundfile.write(self.music / f"{n:03d}.wav", song(2.0 + n / 100, bpm=80 + n), SAMPLE_RATE)
+        (self.music / "copy.wav").write_bytes((self.music / "000.wav").read_bytes())
+        (self.music / "broken.wav").write_bytes(b"words, no sound")
+        soundfile.write(self.music / "silent.wav", 0 * song(2.0), SAMPLE_RATE)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-q", *self.arguments, "-o", str(self.out), str(self.music)]
+        return subprocess.Popen(command, env=self.env, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def until_done(self, longest_s: float, most_kills: int) -> None:
+        """Start and kill until a run ends by itself; after so many kills it may."""
+        rows: dict[str, int] = {}
+        while True:
+            process = self.start()
+            try:
+                if self.kills < most_kills:
+                    process.wait(self.random.uniform(0.0, longest_s))
+                else:
+                    process.wait()
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                self.kills += 1
+                assert not self.out.exists(), "an output that is not whole has its name"
+                rows = self.check_store(rows)
+                continue
+            finally:
+                stderr = process.stderr.read() if process.poll() is not None and process.stderr else b""
+            assert process.returncode == 3, stderr.decode()  # one is broken
+            self.finished += 1
+            self.check_store(rows)
+            return
+
+    def check_store(self, before: dict[str, int]) -> dict[str, int]:
+        """Sound, with all that was in it before in its place: a record that was made again would have another row."""
+        part = self.out.with_name(self.out.name + ".part")
+        self.torn_parts += part.exists() and not part.read_bytes().endswith(b"\n")
+        path = self.state / "runs.db"
+        if not path.exists():
+            return {}
+        with sqlite3.connect(path) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            made = database.execute("SELECT name FROM sqlite_master WHERE name = 'records'").fetchall()
+            rows = dict(database.execute("SELECT key, rowid FROM records").fetchall()) if made else {}
+        database.close()
+        assert before.items() <= rows.items(), "a record was lost, or made twice"
+        self.committed.append(len(rows))
+        return rows
+
+    def records(self) -> list[dict]:
+        """The output, which has exactly one record per song, in order."""
+        records = [json.loads(line) for line in self.out.read_text().splitlines()]
+        assert [record["path"] for record in records] == sorted(str(path) for path in self.music.iterdir())
+        return records
+
+    def forget(self) -> None:
+        """Begin anew."""
+        for path in (self.out, *self.state.glob("*"), *(self.folder / "cache").glob("*")):
+            path.unlink(missing_ok=True)
+
+    def helpers(self) -> int:
+        """Processes that are left of the runs, after waiting for them (Linux)."""
+        mark, until = f"MFLAMINGO_STATE={self.state}".encode(), time.monotonic() + ORPHANS_S
+        while (left := sum(mark in _environ(path) for path in Path("/proc").glob("[0-9]*/environ"))) and time.monotonic() < until:
+            time.sleep(0.2)
+        return left
+
+
+def _environ(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def truth(records: list[dict]) -> list[dict]:
+    """Records without the seconds that they took."""
+    return [{**record, "timing": None} for record in records]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--songs", type=int, default=60)
+    parser.add_argument("--longest", type=float, default=4.0, help="seconds until a kill, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(Path(folder), seed=wanted.seed)
+        trial.make_music(wanted.songs)
+        trial.until_done(0.0, 0)
+        expected = truth(trial.records())
+        while trial.kills < wanted.kills:
+            trial.forget()
+            trial.until_done(wanted.longest, wanted.kills)
+            records = trial.records()
+            assert truth(records) == expected, "a record is another after a kill"
+            before = trial.out.read_bytes()
+            trial.until_done(0.0, 0)
+            assert trial.out.read_bytes() == before, "the run after is not the same byte for byte"
+            print(f"{trial.kills} kills, {trial.finished} runs finished, {trial.torn_parts} torn .part files seen, 0 records lost or twice")
+        print(f"processes left: {trial.helpers()}; records in the store after each kill: {trial.committed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Laws of a run: every input has one truthful record, nothing is done twice, and what is remembered is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mflamingo_cli import measure, pipeline
+from mflamingo_cli.backends import ModelFiles
+from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.core import audio as core_audio
+from mflamingo_cli.errors import ModelError, OutOfMemoryError
+from mflamingo_cli.library import keys
+from mflamingo_cli.library.keys import Work, shard_of
+from mflamingo_cli.library.run import Done, Memory, Run
+from mflamingo_cli.library.store import Store
+from mflamingo_cli.schema import Analysis
+from tests.test_pipeline import ANSWERS, FACTS, Parrot
+
+RATE_HZ = 8000
+REQUEST = pipeline.analyze_request(keep_raw=True)
+NO_FILES = ModelFiles("parrot")
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(tmp_path / "state") as opened:
+        yield opened
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was decoded and measured, in order; facts are given."""
+    done: list[str] = []
+    load = core_audio.load
+    monkeypatch.setattr(core_audio, "load", lambda *args, **options: done.append("decode") or load(*args, **options))
+    monkeypatch.setattr(measure, "measure", lambda audio, meter=None: done.append("measure") or FACTS)
+    return done
+
+
+def write(path: Path, pitch_hz: float = 220.0, seconds: float = 1.0, channels: int = 1) -> str:
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    sound = 0.2 * np.sin(2 * np.pi * pitch_hz * t)
+    soundfile.write(path, np.stack([sound] * channels, axis=1), RATE_HZ)
+    return str(path)
+
+
+def run(store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool) -> list[Done]:
+    backend = backend or Parrot(ANSWERS)
+    memory = Memory(store, Work.of(request, backend.info, files, "auto"), request, **choices)
+    return [item for item in Run(request, backend, memory).over(paths) if isinstance(item, Done)]
+
+
+def plain(record: Analysis) -> str:
+    return dataclasses.replace(record, path="", timing=None).to_json()
+
+
+# --- nothing is done twice ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_the_same_byte_for_byte_and_only_looks_at_the_files(store, music, work):
+    paths = [write(music / f"{hz}.wav", hz) for hz in (200, 300)]
+    (music / "broken.wav").write_bytes(b"RIFF....WAVEjunk")
+    silent = write(music / "silent.wav", 0.0)
+    paths += [str(music / "broken.wav"), silent, write(music / "short.wav", seconds=0.1)]
+    first = run(store, *paths)
+    assert [item.record.status for item in first] == ["ok", "ok", "error", "skipped", "skipped"]
+    work.clear()
+    second = run(store, *paths)
+    assert [item.record.to_json() for item in second] == [item.record.to_json() for item in first]
+    assert all(item.remembered for item in second)
+    assert [type(item.failure) for item in second] == [type(item.failure) for item in first]
+    assert work == []
+
+
+def test_a_moved_file_is_known_without_decoding_and_has_its_new_name(store, music, work):
+    path = write(music / "a.wav")
+    [first] = run(store, path)
+    (music / "b").mkdir()
+    moved = shutil.copy(path, music / "b" / "caf\udce9.wav")
+    os.unlink(path)
+    work.clear()
+    [second] = run(store, moved)
+    assert work == []
+    assert (second.record.path_b64 is not None, plain(dataclasses.replace(second.record, path_b64=None))) == (True, plain(first.record))
+
+
+def test_other_tags_are_decoded_but_not_measured_again(store, music, work):
+    path = write(music / "a.wav")
+    [first] = run(store, path)
+    tagged = soundfile.SoundFile(str(music / "tagged.wav"), "w", RATE_HZ, 1)
+    with tagged:
+        tagged.title = "A title"
+        tagged.write(soundfile.read(path)[0])
+    work.clear()
+    [second] = run(store, str(music / "tagged.wav"))
+    assert work == ["decode"]
+    assert plain(second.record) == plain(first.record)
+    work.clear()
+    run(store, str(music / "tagged.wav"))
+    assert work == []
+
+
+def test_duplicates_are_analysed_once_and_each_has_a_record(store, music, work):
+    path = write(music / "a.wav")
+    copies = [path, *(str(shutil.copy(path, music / f"{name}.wav")) for name in "bcd")]
+    done = run(store, *copies)
+    assert [item.record.path for item in done] == copies
+    assert len({plain(item.record) for item in done}) == 1
+    assert work == ["decode", "measure"]
+
+
+def test_mono_and_stereo_of_the_same_are_two_sounds(store, music, work):
+    done = run(store, write(music / "mono.wav"), write(music / "stereo.wav", channels=2))
+    assert len({item.record.audio_id for item in done}) == 2
+    assert work.count("measure") == 2
+
+
+def test_what_changes_a_record_changes_its_key(store, music, work, monkeypatch):
+    path = write(music / "a.wav")
+    run(store, path)
+    other = Parrot(ANSWERS)
+    other.info = dataclasses.replace(other.info, revision="r2")
+    words = GenerateOptions(max_new_tokens=7)
+    weights = music / "w.gguf"
+    weights.write_bytes(b"1")
+    requests = [pipeline.caption_request(), pipeline.caption_request("short"), pipeline.analyze_request(options=words)]
+    requests += [pipeline.analyze_request(end_s=0.75), pipeline.ask_request("Which key?"), pipeline.ask_request("Which chords?")]
+    answers = {**ANSWERS, "ask": "x"}
+    for request in requests:
+        assert not run(store, path, backend=Parrot(answers), request=request)[0].remembered
+        assert run(store, path, backend=Parrot(answers), request=request)[0].remembered
+    assert not run(store, path, backend=other)[0].remembered
+    assert not run(store, path, files=ModelFiles("m", pairs=((weights, weights),)))[0].remembered
+    weights.write_bytes(b"22")
+    assert not run(store, path, files=ModelFiles("m", pairs=((weights, weights),)))[0].remembered
+    monkeypatch.setattr(keys, "program", lambda: "another version")
+    assert not run(store, path)[0].remembered
+
+
+def test_a_file_that_changes_is_heard_again(store, music, work):
+    path = write(music / "a.wav", 220)
+    [first] = run(store, path)
+    write(music / "a.wav", 330)
+    [second] = run(store, path)
+    assert not second.remembered
+    assert first.record.audio_id != second.record.audio_id
+
+
+def test_a_failure_is_tried_again_when_it_is_wanted_or_the_file_is_another(store, music, work):
+    path = str(music / "a.wav")
+    Path(path).write_bytes(b"words, no sound")
+    assert [run(store, path)[0].remembered, run(store, path)[0].remembered] == [False, True]
+    assert not run(store, path, retry_failed=True)[0].remembered
+    write(music / "a.wav")
+    assert run(store, path)[0].record.status == "ok"
+
+
+def test_force_does_everything_once_more(store, music, work):
+    path = write(music / "a.wav")
+    copy = shutil.copy(path, music / "b.wav")
+    run(store, path, copy)
+    work.clear()
+    assert [item.remembered for item in run(store, path, copy, force=True)] == [False, True]
+    assert work == ["decode", "measure"]
+
+
+class Full(Parrot):
+    """A back end without memory for some songs, or that cannot be asked at all."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(ANSWERS)
+        self.error: Exception | None = error
+
+    def encode(self, audio):
+        if self.error:
+            raise self.error
+        return super().encode(audio)
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("full"), MemoryError(), ModelError("lost")])
+def test_what_was_not_the_files_fault_is_tried_again(store, music, work, error):
+    path = write(music / "a.wav")
+    copy = shutil.copy(path, music / "b.wav")
+    failing = Full(error)
+    assert [item.record.status for item in run(store, path, copy, backend=failing)] == ["error", "error"]
+    failing.error = None
+    assert [(item.record.status, item.remembered) for item in run(store, path, copy, backend=failing)] == [("ok", False), ("ok", True)]
+
+
+def test_a_missing_file_is_not_remembered_as_missing(store, music, work):
+    path = str(music / "a.wav")
+    assert run(store, path)[0].record.error.code == "not_found"
+    write(music / "a.wav")
+    assert run(store, path)[0].record.status == "ok"
+
+
+def test_without_a_store_everything_is_done(music, work):
+    path = write(music / "a.wav")
+    assert [item.remembered for item in run(None, path, path)] == [False, False]
+    assert work == ["decode", "measure"] * 2
+
+
+# --- shards ------------------------------------------------------------------------------------------------------------
+
+
+def test_shards_part_the_songs_and_new_songs_move_no_other():
+    paths = [f"music/{n} caf\udce9.flac" for n in range(1000)]
+    shards = [{path for path in paths if shard_of(path, 8) == index} for index in range(8)]
+    assert set().union(*shards) == set(paths)
+    assert sum(map(len, shards)) == len(paths)
+    assert all(80 < len(shard) < 170 for shard in shards)
