@@ -43,10 +43,14 @@ class Tally:
     resumable: bool = False
 
     @property
+    def left(self) -> int:
+        """Inputs that have no record yet."""
+        return self.total - self.ok - self.failed
+
+    @property
     def so_far(self) -> str:
         """`12 done, 38 left; run again to resume`."""
-        done = self.ok + self.failed
-        return f"{done} done, {self.total - done} left{'; run again to resume' if self.resumable else ''}"
+        return f"{self.total - self.left} done, {self.left} left{'; run again to resume' if self.resumable else ''}"
 
     def add(self, record: Analysis, error: MFlamingoError | None, *, remembered: bool = False) -> None:
         """Count one record."""
@@ -327,9 +331,9 @@ def _memory(store: Store | None, options: SongOptions, request: Request, backend
 
 
 def _stop_at_failures(options: SongOptions, tally: Tally) -> None:
-    """Raise StoppedError where more songs failed in this run than --fail-fast or --max-failures allow."""
+    """Raise StoppedError where more songs failed in this run than --fail-fast or --max-failures allow, and others are left."""
     from mflamingo_cli.commands.options import Share
 
     limit = Share(0, percent=False) if options.fail_fast else options.max_failures
-    if limit is not None and tally.broken > limit.of(tally.total):
+    if limit is not None and tally.left and tally.broken > limit.of(tally.total):
         raise StoppedError(f"stopped after {tally.broken} failed: {tally.so_far}")

@@ -137,9 +137,7 @@ def test_shards_together_are_the_whole(tiny_model, songs, tmp_path):
     assert sorted(written) == sorted(map(str, songs))
 
 
-@pytest.mark.parametrize(
-    "wrong", [("--shard", "0/3"), ("--shard", "4/3"), ("--shard", "x"), ("--max-failures", "-1"), ("--max-failures", "101%")]
-)
+@pytest.mark.parametrize("wrong", ["--shard=0/3", "--shard=4/3", "--shard=x", "--max-failures=-1", "--max-failures=101%"])
 def test_wrong_choices_are_usage_errors(tiny_model, songs, wrong):
     done = run("analyze", "-m", tiny_model, wrong, songs[0])
     assert (done.returncode, done.stdout) == (2, b"")
