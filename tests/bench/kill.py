@@ -24,6 +24,7 @@ from mflamingo_cli.core.audio import SAMPLE_RATE
 from tests.clips import song
 from tests.docs import ROOT
 
+LATEST = 0.5  # of the time of a whole run: when a kill comes, at the latest
 ORPHANS_S = 20.0  # after the end of a run its helpers are gone within this; a busy machine takes its time
 
 
@@ -57,11 +58,11 @@ class Trial:
         command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-q", *self.arguments, "-o", str(self.out), str(self.music)]
         return subprocess.Popen(command, env=self.env, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def until_done(self, longest_s: float, most_kills: int) -> None:
-        """Start and kill until a run ends by itself; after so many kills it may."""
+    def until_done(self, longest_s: float = 0.0, most_kills: int = 0) -> float:
+        """Start and kill until a run ends by itself; after so many kills it may. Seconds that the last one took."""
         rows: dict[str, int] = {}
         while True:
-            process = self.start()
+            process, began = self.start(), time.monotonic()
             try:
                 if self.kills < most_kills:
                     process.wait(self.random.uniform(0.0, longest_s))
@@ -79,7 +80,7 @@ class Trial:
             assert process.returncode == 3, stderr.decode()  # one is broken
             self.finished += 1
             self.check_store(rows)
-            return
+            return time.monotonic() - began
 
     def check_store(self, before: dict[str, int]) -> dict[str, int]:
         """Sound, with all that was in it before in its place: a record that was made again would have another row."""
@@ -132,23 +133,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--songs", type=int, default=60)
-    parser.add_argument("--longest", type=float, default=4.0, help="seconds until a kill, at most")
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(Path(folder), seed=wanted.seed)
         trial.make_music(wanted.songs)
-        trial.until_done(0.0, 0)
+        whole_s = trial.until_done()
         expected = truth(trial.records())
+        print(f"{wanted.songs} songs in {whole_s:.1f} s if nobody kills", flush=True)
         while trial.kills < wanted.kills:
             trial.forget()
-            trial.until_done(wanted.longest, wanted.kills)
+            trial.until_done(LATEST * whole_s, wanted.kills)
             records = trial.records()
             assert truth(records) == expected, "a record is another after a kill"
             before = trial.out.read_bytes()
-            trial.until_done(0.0, 0)
+            trial.until_done()
             assert trial.out.read_bytes() == before, "the run after is not the same byte for byte"
-            print(f"{trial.kills} kills, {trial.finished} runs finished, {trial.torn_parts} torn .part files seen, 0 records lost or twice")
+            print(
+                f"{trial.kills} kills, {trial.finished} runs finished, {trial.torn_parts} torn .part files seen, 0 records lost or twice",
+                flush=True,
+            )
         print(f"processes left: {trial.helpers()}; records in the store after each kill: {trial.committed}")
 
 

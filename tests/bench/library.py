@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,15 +95,15 @@ class Watched:
         self.process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=self.log)
         self.curve: list[tuple[float, int, int]] = []  # seconds, MB of the program, MB of all
 
-    def wait(self, until_s: float | None = None) -> float:
-        """Seconds until it ended; killed after so many."""
+    def wait(self, until: Callable[[], bool] = lambda: False) -> float:
+        """Seconds until it ended; killed when it is time."""
         while self.process.poll() is None:
             time.sleep(SAMPLE_S)
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             pids = [self.process.pid, *(map(int, children.read_text().split()) if children.exists() else ())]
             sizes = [_resident_mb(pid) for pid in pids]
             self.curve.append((time.monotonic() - self.began, sizes[0], sum(sizes)))
-            if until_s is not None and time.monotonic() - self.began > until_s:
+            if until():
                 self.process.send_signal(signal.SIGKILL)
                 self.process.wait()
         self.log.close()
@@ -146,6 +147,8 @@ def _walk(music: Path):
 
 def stored(state: Path) -> int:
     """Records in the store: what was really analysed or found to fail."""
+    if not (state / "runs.db").exists():
+        return 0
     with sqlite3.connect(state / "runs.db") as database:
         [[n]] = database.execute("SELECT count(*) FROM records")
     return int(n)
@@ -172,7 +175,6 @@ def change(music: Path, kinds: dict[bytes, str], seed: int) -> tuple[dict[bytes,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--kill-after", type=float, default=60.0, help="seconds")
     parser.add_argument("options", nargs="*", help="of mflamingo analyze, after --")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -185,9 +187,9 @@ def main() -> None:
         print(f"{len(kinds)} files, {n_bytes / 1e6:.0f} MB: {dict(Counter(kinds.values()))}", flush=True)
 
         first = Watched(music, out, env, wanted.options)
-        first.wait(wanted.kill_after)
+        seconds = first.wait(until=lambda: stored(state) > len(kinds) // 10)
         before = stored(state)
-        print(f"killed after {wanted.kill_after:.0f} s: {before} in the store", flush=True)
+        print(f"killed after {seconds:.0f} s: {before} in the store", flush=True)
         run = Watched(music, out, env, wanted.options)
         seconds = run.wait()
         assert run.process.returncode == 3, out.with_suffix(".log").read_text()

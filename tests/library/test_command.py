@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.kill import Trial, truth
+from tests.bench.kill import LATEST, Trial, truth
 from tests.test_cli import one_sentence, records, run
 
 SHORT = ("--max-tokens", "4")
@@ -59,16 +59,16 @@ def songs(tmp_path: Path, tmp_song: Path) -> list[Path]:
 
 
 def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: Trial) -> None:
-    trial.until_done(0.0, 0)
+    whole_s = trial.until_done()
     expected = truth(trial.records())
     assert [record["status"] for record in expected].count("ok") == 6
     trial.forget()
-    trial.until_done(2.5, 5)
+    trial.until_done(LATEST * whole_s, 5)
     assert truth(trial.records()) == expected
     assert (trial.kills, trial.helpers()) == (5, 0)
     assert list(trial.folder.glob("*.part")) == []
     whole = trial.out.read_bytes()
-    trial.until_done(0.0, 0)
+    trial.until_done()
     assert trial.out.read_bytes() == whole
 
 
@@ -89,7 +89,7 @@ def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: Trial, number:
     assert not trial.out.exists()
     assert all(json.loads(line) for line in part.read_text().splitlines())
     assert trial.helpers() == 0
-    trial.until_done(0.0, 0)
+    trial.until_done()
     assert len(trial.records()) == 8
 
 
