@@ -96,6 +96,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from caption' -l progress -x -a
 complete -c mflamingo -n '__fish_seen_subcommand_from caption' -l dry-run -s n -d 'List what would be heard, and stop.'
 complete -c mflamingo -n '__fish_seen_subcommand_from caption' -l help -s h -d 'Show a help message and exit.'
 complete -c mflamingo -n '__fish_seen_subcommand_from ask' -F
+complete -c mflamingo -n '__fish_seen_subcommand_from ask' -l chat -d 'Go on asking about one song, heard once; /help there tells how.'
 complete -c mflamingo -n '__fish_seen_subcommand_from ask' -l files-from -r -F -d 'Read paths from FILE (- is stdin), one per line.'
 complete -c mflamingo -n '__fish_seen_subcommand_from ask' -l null -s 0 -d 'Paths in --files-from end with a null byte.'
 complete -c mflamingo -n '__fish_seen_subcommand_from ask' -l start -x -d 'Begin here: 83.5 or 1:23.5.'
