@@ -24,6 +24,7 @@ from mflamingo_cli.core import rote
 from mflamingo_cli.core.geometry import Geometry
 from mflamingo_cli.core.mel import n_audio_tokens
 from mflamingo_cli.errors import ModelError
+from quant import types
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,6 @@ class GgufParams(ctypes.Structure):
     _fields_ = [("no_alloc", c_bool), ("ctx", POINTER(c_void_p))]
 
 
-class Traits(ctypes.Structure):
-    """`struct ggml_type_traits`, as far as `to_float`."""
-
-    _fields_ = [
-        ("type_name", c_char_p), ("block", c_int64), ("interleaved", c_int64), ("type_size", c_size_t), ("is_quantized", c_bool),
-        ("to_float", ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_int64)),
-    ]  # fmt: skip
-
-
 class Feature(ctypes.Structure):
     """`struct ggml_backend_feature`; an array of them ends with a null name."""
 
@@ -85,7 +77,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_n_dims": (c_int, [T]),
     "ggml_dup_tensor": (T, [c_void_p, T]),
     "ggml_set_name": (T, [T, c_char_p]),
-    "ggml_get_type_traits": (POINTER(Traits), [c_int]),
     "ggml_fp32_to_bf16_row": (None, [c_void_p, c_void_p, c_int64]),
     "ggml_get_tensor": (T, [c_void_p, c_char_p]),
     "ggml_new_tensor_2d": (T, [c_void_p, c_int, c_int64, c_int64]),
@@ -409,14 +400,14 @@ class Weights:
         for index, tensor in enumerate(self._tensors):
             data = self._bytes(index, self.ggml.ggml_nbytes(self._found(index)))
             if self._widens(index):
-                data = self._in_bf16(self._type(index), data, self.ggml.ggml_nelements(tensor))
+                data = self._in_bf16(self._type(index), data).view(np.uint8)
             self.ggml.ggml_backend_tensor_set(tensor, data.ctypes.data, 0, data.nbytes)
         self._data = np.empty(0, np.uint8)  # the file's pages are not needed any more
 
-    def _in_bf16(self, kind: int, data: npt.NDArray[np.uint8], n: int) -> npt.NDArray[np.uint8]:
-        numbers, halves = np.empty(n, np.float32), np.empty(2 * n, np.uint8)
-        self.ggml.ggml_get_type_traits(kind).contents.to_float(data.ctypes.data, numbers.ctypes.data, n)
-        self.ggml.ggml_fp32_to_bf16_row(numbers.ctypes.data, halves.ctypes.data, n)
+    def _in_bf16(self, kind: int, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+        numbers = types.decode(data, types.STORAGES[kind])
+        halves = np.empty(numbers.size, np.uint16)
+        self.ggml.ggml_fp32_to_bf16_row(numbers.ctypes.data, halves.ctypes.data, numbers.size)
         return halves
 
     def __getitem__(self, name: str) -> int:

@@ -85,10 +85,10 @@ def test_halves_that_were_bf16_are_again_the_numbers_of_the_checkpoint(opened, r
 def test_quantised_weights_hear_nearer_to_the_checkpoint_than_without(opened, single, monkeypatch) -> None:
     song = audio(35.0)
     with TorchBackend(single, OpenOptions(device="cpu", dtype="fp32", threads=1)) as exact:
-        truth = exact.encode(song).payload.numpy()
+        truth = exact.encode([song])[0].payload.numpy()
 
     def error(backend: GgufBackend) -> float:
-        return float(np.sqrt(np.mean((backend.encode(song).payload - truth) ** 2)) / truth.std())
+        return float(np.sqrt(np.mean((backend.encode([song])[0].payload - truth) ** 2)) / truth.std())
 
     widened = error(opened(single, "Q8_0"))
     monkeypatch.setattr(ggml.Device, "features", lambda self: set())

@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.backends import ggml, gguf
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, Talk
 from mflamingo_cli.core import audio
 from quant.layout import audio_file
 from tests.bench.fullsize import SONG, Cost, cost_of, measured
@@ -85,7 +85,7 @@ class Watched(gguf.Context):
 
     def read(self, *given: Any) -> None:
         """Timed."""
-        self._timed("read", lambda: super(Watched, self).read(*given), len(given[0]) + len(given[1]))
+        self._timed("read", lambda: super(Watched, self).read(*given), len(given[1]) + len(given[2]))
 
     def continue_each(self, tokens: list[list[int]]) -> Any:
         """Timed."""
@@ -111,10 +111,10 @@ def listen(pair: Path, song: Path, n_questions: int, n_tokens: int, threads: int
     with gguf.GgufBackend(pair, audio_file(pair), OpenOptions(threads=threads)) as backend:
         heard = audio.load(str(song))
         at = time.perf_counter()
-        encoded = backend.encode(heard)
+        [encoded] = backend.encode([heard])
         encode_s = time.perf_counter() - at
         prompts = [Prompt(question) for question in QUESTIONS[:n_questions]]
-        for _ in backend.generate(encoded, prompts, GenerateOptions(max_new_tokens=n_tokens)):
+        for _ in backend.generate([Talk(encoded, prompts)], GenerateOptions(max_new_tokens=n_tokens)):
             pass
     return {"encode_s": encode_s, "total_s": time.perf_counter() - began, **Watched.times}
 
