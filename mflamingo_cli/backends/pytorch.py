@@ -54,6 +54,8 @@ class TorchBackend:
         folders = [directory, *([adapter] if adapter else [])]
         weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
         device, why_device = choose_device(options.device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # streams and graphs are made on the current one
         checkpoint = open_weights(directory, adapter)
         dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint, options.quantize)
         keeps = checkpoint.scheme is not None and options.quantize == "fp8"

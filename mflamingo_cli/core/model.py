@@ -75,12 +75,15 @@ def load(
     """
     config = read_json(directory / "config.json")
     model_class, _ = _classes(config)
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:  # which not every map of modules to devices takes
+        device = torch.device("cuda", torch.cuda.current_device())
     try:
         with open_weights(directory, adapter) as weights, _quiet():
             if weights.scheme or adapter or quantize != "none":
-                model = _filled(weights, config, dtype, torch.device(device), quantize, spread)
+                model = _filled(weights, config, dtype, device, quantize, spread)
                 return _protect(model).eval()
-            places = "auto" if spread else {"": torch.device(device)}
+            places = "auto" if spread else {"": device}
             found: Any = model_class.from_pretrained(
                 directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=places
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
 from mflamingo_cli.backends import decoding, embedded_directory, generation
@@ -126,6 +127,23 @@ def test_too_long_a_song_fails_and_says_which(backend: Backend) -> None:
     limit = backend.info.geometry.max_audio_s
     with pytest.raises(AudioError, match="the model hears at most"):
         backend.encode([CLIPS[0], replace(CLIPS[0], samples=np.zeros(round(16_000 * (limit + 1)), np.float32))])
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails where an operation gives a number format that MPS lacks."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+        result = function(*arguments, **(settings or {}))
+        assert not (isinstance(result, torch.Tensor) and result.dtype == torch.float64), function
+        return result
+
+
+def test_nothing_is_said_in_a_number_format_that_mps_lacks(checkpoint: Path) -> None:
+    with TorchBackend(checkpoint, EXACT) as backend:
+        songs = backend.encode(CLIPS[:2])  # where transformers' time embedding itself takes float32 on MPS
+        assert backend._mel(CLIPS[0].samples).dtype == np.float32
+        with NoFloat64():
+            together(backend, [Talk(song, PROMPTS[0]) for song in songs], OPTIONS["all end alike"])
 
 
 # --- want of memory ----------------------------------------------------------------------------------------------------
