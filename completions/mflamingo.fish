@@ -50,7 +50,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l verbose -s v -
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l color -x -a 'auto always never' -d 'Colours in results and messages.'
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l progress -x -a 'auto bar plain none' -d 'How progress is shown on stderr.'
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l dry-run -s n -d 'List what would be heard, and stop.'
-complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l write-tags -x -d 'Write bpm,key,genre,mood into the files, or =bpm,key,… with comment too, or =all; -n shows what would change.'
+complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l write-tags -d 'Write bpm,key,genre,mood into the files, or =bpm,key,… with comment too, or =all; -n shows what would change.'
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l overwrite-tags -x -a 'never ours all' -d 'Which values are replaced: none, those we wrote, all.'
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l tag-key-notation -x -a 'id3 camelot openkey' -d 'Am, 8A or 1m.'
 complete -c mflamingo -n '__fish_seen_subcommand_from analyze' -l tag-bpm -x -a 'int 2dp' -d '124 or 123.97.'

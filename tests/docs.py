@@ -55,6 +55,11 @@ class Option:
     argument: bool = False
 
     @property
+    def word(self) -> str:
+        """The value that is a word of its own; none where it is only taken after `=`."""
+        return "" if self.value.startswith("[=") else self.value
+
+    @property
     def takes_files(self) -> bool:
         return any(word in self.value for word in ("FILE", "DIR", "PATH", "SRC"))
 
@@ -145,7 +150,7 @@ def man(page: Page) -> str:
 
 def _entry(param: Option) -> str:
     names = ", ".join(f"\\fB{roff(name)}\\fR" for name in param.names)
-    value = f" \\fI{roff(param.value)}\\fR" if param.value and not param.argument else ""
+    value = f"{' ' if param.word else ''}\\fI{roff(param.value)}\\fR" if param.value and not param.argument else ""
     default = roff(f" [default: {param.default}]") if param.default else ""
     return f".TP\n{names}{value}\n{roff(param.help)}{default}"
 
@@ -163,7 +168,7 @@ def bash(root: Page) -> str:
             keys = "|".join(f'"{" ".join(page.path)}:{name}"' for name in option.names)
             if option.choices:
                 values.append(f'        {keys}) COMPREPLY=($(compgen -W "{" ".join(option.choices)}" -- "$current")); return ;;')
-            elif option.value:
+            elif option.word:
                 values.append(f"        {keys}) {'compopt -o default; ' if option.takes_files else ''}return ;;")
     groups = " ".join(f'"{" ".join(page.path)}"' for page in root.walk() if page.path)
     return BASH.format(groups=groups, cases="\n".join(cases), values="\n".join(values))
@@ -236,7 +241,7 @@ def _zsh_name(page: Page) -> str:
 
 def _zsh_option(option: Option) -> str:
     action = f"({' '.join(option.choices)})" if option.choices else "_files" if option.takes_files else " "
-    value = f":value:{action}" if option.value else ""
+    value = f":value:{action}" if option.word else ""
     names = "{" + ",".join(option.names) + "}" if len(option.names) > 1 else option.names[0]
     exclusive = f"'({' '.join(option.names)})'" if len(option.names) > 1 else ""
     return f"{exclusive}{names}'[{_zsh_text(option.help)}]{value}'"
@@ -262,7 +267,7 @@ def fish(root: Page) -> str:
                 else " -r -F"
                 if option.takes_files
                 else " -x"
-                if option.value
+                if option.word
                 else ""
             )
             lines.append(f"complete -c mflamingo -n '{here}' {flags}{value} -d {_quoted(option.help)}")

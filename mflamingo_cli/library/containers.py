@@ -6,7 +6,7 @@ A field has one value of one or several words. The homes are those that players,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mutagen import File, MutagenError
 from mutagen.aiff import AIFF
@@ -22,6 +22,24 @@ from mutagen.wave import WAVE
 from mflamingo_cli.library.tags import FIELDS, JOIN, MARK, TagError
 
 __all__ = ["Container", "MutagenError", "open_tags"]
+ID3_FRAMES = {"bpm": TBPM, "key": TKEY, "genre": TCON, "mood": TMOO}
+VORBIS_HOMES = {  # the first is written, the others too where a file has them
+    "bpm": ("BPM",),
+    "key": ("INITIALKEY", "KEY"),
+    "genre": ("GENRE",),
+    "mood": ("MOOD",),
+    "comment": ("COMMENT", "DESCRIPTION"),
+    MARK: (MARK,),
+}
+FREE = "----:com.apple.iTunes:"
+MP4_HOMES = {  # read in this order
+    "bpm": (FREE + "BPM", "tmpo"),
+    "key": (FREE + "initialkey", FREE + "KEY"),
+    "genre": ("\xa9gen",),
+    "mood": (FREE + "MOOD",),
+    "comment": ("\xa9cmt",),
+    MARK: (FREE + MARK,),
+}
 ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
 
 
@@ -54,8 +72,6 @@ def _joined(words: Sequence[Any]) -> str | None:
 class Id3:
     """ID3v2.3 and 2.4, of which a file keeps its own; new tags are 2.3, which everything reads."""
 
-    FRAMES = {"bpm": TBPM, "key": TKEY, "genre": TCON, "mood": TMOO}  # noqa: RUF012  (a table, never changed)
-
     def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
         # frames as they are: neither those of 2.3 nor those of ID3v1 become those of 2.4
         self._file, self.demuxer = kind(path, translate=False, v2_version=3), demuxer
@@ -74,7 +90,7 @@ class Id3:
             return next((key for key, frame in self._tags.items() if key.startswith("COMM:") and not frame.desc), "COMM::eng")
         if field == MARK or (field == "mood" and self._major == 3):
             return f"TXXX:{field.upper()}"
-        return str(self.FRAMES[field].__name__)
+        return str(ID3_FRAMES[field].__name__)
 
     def get(self, field: str) -> str | None:
         frame = self._tags.get(self._home(field))
@@ -88,7 +104,7 @@ class Id3:
         elif home.startswith("TXXX"):
             self._tags[home] = TXXX(encoding=encoding, desc=home.partition(":")[2], text=text)
         else:
-            self._tags[home] = self.FRAMES[field](encoding=encoding, text=text)
+            self._tags[home] = ID3_FRAMES[field](encoding=encoding, text=text)
 
     def others(self) -> Any:
         ours = {self._home(field) for field in (*FIELDS, MARK)}
@@ -107,15 +123,6 @@ class Id3:
 class Vorbis:
     """Vorbis comments: FLAC and everything in Ogg."""
 
-    HOMES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "bpm": ("BPM",),
-        "key": ("INITIALKEY", "KEY"),
-        "genre": ("GENRE",),
-        "mood": ("MOOD",),
-        "comment": ("COMMENT", "DESCRIPTION"),
-        MARK: (MARK,),
-    }
-
     def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
         self._file, self.demuxer = kind(path), demuxer
         if self._file.tags is None:
@@ -123,16 +130,16 @@ class Vorbis:
         self._tags: VCFLACDict = self._file.tags
 
     def get(self, field: str) -> str | None:
-        found = [self._tags[home] for home in self.HOMES[field] if home in self._tags]
+        found = [self._tags[home] for home in VORBIS_HOMES[field] if home in self._tags]
         return _joined(found[0]) if found else None
 
     def put(self, field: str, words: Sequence[str]) -> None:
-        first, *aliases = self.HOMES[field]
+        first, *aliases = VORBIS_HOMES[field]
         for home in (first, *(alias for alias in aliases if alias in self._tags)):
             self._tags[home] = list(words)
 
     def others(self) -> Any:
-        ours = {home for homes in self.HOMES.values() for home in homes}
+        ours = {home for homes in VORBIS_HOMES.values() for home in homes}
         blocks = [block for block in getattr(self._file, "metadata_blocks", []) if not isinstance(block, Padding | VCFLACDict)]
         comments = [(name, value) for name, value in self._tags if name.upper() not in ours]
         return self._tags.vendor, comments, [(block.code, block.write()) for block in blocks]
@@ -141,20 +148,8 @@ class Vorbis:
         self._file.save(path)
 
 
-FREE = "----:com.apple.iTunes:"
-
-
 class Mp4:
     """Atoms of iTunes. `tmpo` holds a whole number, so a tempo with decimals stands beside it."""
-
-    HOMES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "bpm": (FREE + "BPM", "tmpo"),
-        "key": (FREE + "initialkey", FREE + "KEY"),
-        "genre": ("\xa9gen",),
-        "mood": (FREE + "MOOD",),
-        "comment": ("\xa9cmt",),
-        MARK: (FREE + MARK,),
-    }
 
     def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
         self._file, self.demuxer = kind(path), demuxer
@@ -164,7 +159,7 @@ class Mp4:
 
     def _homes(self, field: str) -> list[str]:
         """The keys under which the file has the field, however their case."""
-        return [key for home in self.HOMES[field] for key in self._tags if key.lower() == home.lower()]
+        return [key for home in MP4_HOMES[field] for key in self._tags if key.lower() == home.lower()]
 
     def get(self, field: str) -> str | None:
         for home in self._homes(field):
@@ -174,9 +169,9 @@ class Mp4:
         return None
 
     def put(self, field: str, words: Sequence[str]) -> None:
-        homes = {*self._homes(field), "tmpo" if field == "bpm" else self.HOMES[field][0]}
+        homes = {*self._homes(field), "tmpo" if field == "bpm" else MP4_HOMES[field][0]}
         if field == "bpm" and not words[0].isdecimal():
-            homes.add(self.HOMES[field][0])
+            homes.add(MP4_HOMES[field][0])
         for home in homes:
             if home == "tmpo":
                 self._tags[home] = [int(float(words[0]) + 0.5)]

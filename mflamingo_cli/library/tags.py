@@ -17,7 +17,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli import __version__
@@ -67,12 +67,13 @@ POLICIES: dict[str, Policy] = {
 
 @dataclass(frozen=True)
 class Change:
-    """One field: the value in the file, the new words, and whether they are written or the old value stays."""
+    """One field: the value in the file, the new words, whether they are written or the old value stays, and whether they are sure enough."""
 
     field: str
     old: str | None
     words: tuple[str, ...]
     written: bool
+    sure: bool = True
 
     @property
     def new(self) -> str:
@@ -80,9 +81,10 @@ class Change:
         return JOIN.join(self.words)
 
     def __str__(self) -> str:
+        old = "none" if self.old is None else repr(self.old)
         if self.written:
-            return f"{self.field} {'none' if self.old is None else repr(self.old)} -> {self.new!r}"
-        return f"{self.field} stays {self.old!r}, not {self.new!r}"
+            return f"{self.field} {old} -> {self.new!r}"
+        return f"{self.field} {old} stays, {self.new!r} is not {'ours to put there' if self.sure else 'sure enough'}"
 
 
 def parse_fields(text: str) -> tuple[str, ...]:
@@ -131,13 +133,14 @@ def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
 # --- what changes ----------------------------------------------------------------------------------------------------------
 
 
-def plan(tags: Container, wanted: dict[str, tuple[str, ...]], policy: Policy) -> list[Change]:
+def plan(tags: Container, record: Analysis, options: TagOptions) -> list[Change]:
     """What would be written over what; fields that have the value already are left out."""
-    ours, changes = _ours(tags), []
-    for field, words in wanted.items():
+    ours, enough, changes = _ours(tags), values(record, options), []
+    for field, words in values(record, replace(options, least=0.0)).items():
         old = tags.get(field)
         if old != JOIN.join(words):
-            changes.append(Change(field, old, words, old is None or policy(old, ours.get(field))))
+            may = old is None or POLICIES[options.overwrite](old, ours.get(field))
+            changes.append(Change(field, old, words, may and field in enough, field in enough))
     return changes
 
 
@@ -163,7 +166,7 @@ def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[
     try:
         before = _writable(path)
         tags = containers.open_tags(path)
-        changes = plan(tags, values(record, options), POLICIES[options.overwrite])
+        changes = plan(tags, record, options)
         if any(change.written for change in changes):
             hashed = _stream_hash(path, tags.demuxer)
             if not dry_run:
