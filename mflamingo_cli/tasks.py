@@ -73,7 +73,7 @@ def parse_text(text: str) -> str | None:
 _NUMBER = r"(?<![0-9.,/:])([0-9]{2,3}(?:\.[0-9]{1,3})?)"
 _TEMPO = re.compile(_NUMBER + r"(?:\s*(?:-|to)\s*([0-9]{2,3}(?:\.[0-9]{1,3})?))?\s*-?\s*(?:bpm\b|beats per minute)", re.IGNORECASE)
 _TEMPO_LABEL = re.compile(r"\b(?:bpm|tempo)\b[^0-9\n]{0,20}" + _NUMBER + r"(?![0-9:/])", re.IGNORECASE)
-_BARE_NUMBER = re.compile(_NUMBER + r"(?![0-9:/%])")
+_BARE_NUMBER = re.compile(_NUMBER + r"(?!\.?[0-9:/%])(?!\s?(?:s|sec|seconds?|min|minutes?|LUFS|LU|dB\w{0,3}|Hz)\b)")
 
 
 def parse_tempo(text: str) -> float | None:

@@ -350,6 +350,8 @@ OCEAN = Facts(
         "The form has 2 sections: A (0:00) and B (0:02).",
         "There is no section D.",
         "(B) C major",
+        "60 s",
+        "75.07 seconds",
         "",
     ],
 )

@@ -27,6 +27,7 @@ from mflamingo_cli.schema import Analysis
 from mflamingo_cli.tasks import CAPTION_STYLES, clock
 
 if TYPE_CHECKING:
+    from mflamingo_cli.backends.base import Backend
     from mflamingo_cli.commands.options import SongOptions
 
 PROMPT = "> "
@@ -49,11 +50,22 @@ class Command:
 class Chat:
     """Lines in, answers out, about one song."""
 
-    def __init__(self, conversation: Conversation, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Voice, json: bool):
+    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Voice, json: bool) -> None:
         self.settings, self.tally = settings, Tally(1)
-        self.voice, self._conversation, self._song, self._stream, self._json = voice, conversation, song, stream, json
+        self.voice, self._song, self._stream, self._json = voice, song, stream, json
         self._reply: terminal.Reply | None = None
         self._said: list[Analysis] = []
+
+    def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
+        """Hear the song; None where that fails, which is told."""
+        begin = Conversation.begin(self._song, backend, pipeline.ask_request("", **self.settings), cache)
+        try:
+            self._conversation = pipeline.finish(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
+        except MFlamingoError as error:
+            self._write(pipeline.failed(self._song, "ask", error), error)
+            return None
+        self.voice.idle()
+        return self._conversation
 
     def line(self, line: str) -> None:
         """Take a question or a command. What goes wrong is told, and the conversation can go on. Raises Quit."""
@@ -165,10 +177,10 @@ def run_chat(options: SongOptions, question: str | None) -> None:
             voice.working(f"opening {options.model}")
             with open_backend(options.model, options.open) as backend:
                 folder = None if options.no_cache else default_folder()
-                begin = Conversation.begin(song, backend, pipeline.ask_request("", **settings), Cache(folder) if folder else None)
-                conversation = pipeline.finish(begin, lambda step: voice.working(f"{song}: {step.name}"))
-                chat = Chat(conversation, song, settings, stream, voice, json)
-                _talk(chat, question, conversation, backend.info.model)
+                chat = Chat(song, settings, stream, voice, json)
+                conversation = chat.begin(backend, Cache(folder) if folder else None)
+                if conversation is not None:
+                    _talk(chat, question, conversation, backend.info.model)
     except BrokenPipeError as error:
         raise typer.Exit(CLOSED_PIPE) from error
     finally:
@@ -195,7 +207,6 @@ def _check(options: SongOptions) -> tuple[str, bool]:
 def _talk(chat: Chat, question: str | None, conversation: Conversation, model: str) -> None:
     """Say the first question and all lines. On a terminal Ctrl-C stops an answer, else everything."""
     keyboard = sys.stdin.isatty()
-    chat.voice.idle()
     if keyboard:
         chat.voice.detail(f"{clock(conversation.duration_s)} of music, heard by {model}")
         chat.voice.note("ask about the song; /help tells more, Ctrl-D ends")

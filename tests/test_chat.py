@@ -1,0 +1,223 @@
+"""Laws of a conversation: the song is heard once, turns are remembered by models that can use them, and one bad line ends nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from mflamingo_cli import pipeline
+from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, Prompt, Usage
+from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.pipeline import Conversation, ask_request, caption_request
+from tests.test_cli import SHORT, TIMEOUT_S, one_sentence, records, run
+from tests.test_pipeline import Parrot
+
+TURN = 10  # tokens of a question, and of an answer
+
+
+class Counting(Parrot):
+    """Answers with a number that counts up, and holds so many tokens."""
+
+    def __init__(self, holds: int = 10_000, abilities: frozenset[str] | None = None):
+        super().__init__({}, abilities=abilities)
+        self.info = replace(self.info, context_length=holds)
+        self.prompts: list[Prompt] = []
+
+    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
+        [prompt] = prompts
+        tokens_in = TURN * (1 + 2 * len(prompt.history))
+        if tokens_in + TURN > self.info.context_length:
+            raise ModelError("too long", code="too_long")
+        self.prompts.append(prompt)
+        yield 0, Chunk(f"answer {len(self.prompts)}")
+        yield 0, Chunk("", "stop", Usage(tokens_in, TURN))
+
+
+@pytest.fixture
+def talk(tmp_song):
+    def begin(backend: Counting) -> Conversation:
+        return pipeline.finish(Conversation.begin(tmp_song, backend, ask_request("")))
+
+    return begin
+
+
+def say(conversation: Conversation, request: pipeline.Request) -> pipeline.Analysis:
+    *_, record = conversation.say(request)
+    assert isinstance(record, pipeline.Analysis)
+    return record
+
+
+def test_a_song_is_heard_once_and_turns_are_remembered(talk):
+    backend = Counting()
+    conversation = talk(backend)
+    first, second = say(conversation, ask_request("Why?")), say(conversation, caption_request("short"))
+    say(conversation, ask_request("And?"))
+    assert len(backend.heard) == 1
+    assert backend.prompts[-1].history == (("Why?", "answer 1"), (caption_request("short").tasks[0].prompt, "answer 2"))
+    assert (first.text, second.result.caption) == ("answer 1", "answer 2")
+    assert first.timing.decode_s is not None
+    assert second.timing.decode_s is None
+
+
+def test_a_model_that_was_not_taught_to_follow_takes_each_question_by_itself(talk):
+    backend = Counting(abilities=frozenset({"ask", "caption"}))
+    conversation = talk(backend)
+    for _ in range(3):
+        say(conversation, ask_request("What?"))
+    assert [prompt.history for prompt in backend.prompts] == [(), (), ()]
+
+
+def test_the_oldest_turns_are_forgotten_when_the_model_holds_no_more(talk):
+    backend = Counting(holds=5 * TURN)
+    conversation = talk(backend)
+    options = GenerateOptions(max_new_tokens=1)  # no room is kept: the back end itself refuses
+    for number in range(6):
+        assert say(conversation, ask_request(str(number), options=options)).text == f"answer {number + 1}"
+    assert [len(prompt.history) for prompt in backend.prompts] == [0, 1, 1, 1, 1, 1]
+    assert backend.prompts[-1].history[0][0] == "4"
+    assert conversation.forgotten == 4
+
+
+def test_room_is_kept_for_an_answer(talk):
+    backend = Counting(holds=600)
+    conversation = talk(backend)
+    for number in range(20):
+        say(conversation, ask_request(f"Question {number}?"))
+    assert conversation.forgotten > 0
+    assert all(TURN * (1 + 2 * len(prompt.history)) + pipeline.ROOM_TO_ANSWER <= 600 for prompt in backend.prompts[1:])
+
+
+def test_a_question_that_alone_is_too_long_is_an_error(talk):
+    conversation = talk(Counting(holds=TURN))
+    with pytest.raises(ModelError, match="too long"):
+        say(conversation, ask_request("?"))
+
+
+def test_an_answer_that_is_not_waited_for_leaves_no_trace(talk):
+    backend = Counting()
+    conversation = talk(backend)
+    turn = conversation.say(ask_request("Why?"))
+    assert isinstance(next(turn), pipeline.Step)
+    assert isinstance(next(turn), pipeline.Piece)
+    turn.close()
+    say(conversation, ask_request("And?"))
+    assert backend.prompts[-1].history == ()
+
+
+def test_a_refused_question_leaves_the_conversation_as_it_was(talk):
+    backend = Counting(abilities=frozenset({"ask"}))
+    conversation = talk(backend)
+    with pytest.raises(ModelError, match="yes or no"):
+        say(conversation, ask_request("Is it fast?"))
+    with pytest.raises(UsageError):
+        ask_request("\udce9")
+    assert say(conversation, ask_request("How fast?")).text == "answer 1"
+
+
+# --- as a user ------------------------------------------------------------------------------------------------------------
+
+
+def chat(*arguments: object, lines: str = "") -> subprocess.CompletedProcess[bytes]:
+    return run("ask", "--chat", *arguments, *SHORT, input=lines.encode())
+
+
+def test_lines_of_a_script_are_answered_one_by_one(tiny_model, tmp_song):
+    lines = "What?\n\n/caption short\n/think Why?\n/nonsense\n/quit\nnever read\n"
+    done = chat("How?", "--json", "-q", "-m", tiny_model, tmp_song, lines=lines)
+    assert done.returncode == 3  # /nonsense failed, the others did not
+    assert [(r["command"], r["status"]) for r in records(done)] == [
+        ("ask", "ok"), ("ask", "ok"), ("caption", "ok"), ("think", "ok"), ("ask", "error"),
+    ]  # fmt: skip
+    assert "there is no /nonsense; there are /caption, /think" in one_sentence(done.stderr)
+    alone = records(run("ask", "How?", "--json", "-m", tiny_model, *SHORT, tmp_song))
+    assert records(done)[0]["text"] == alone[0]["text"]
+
+
+def test_text_is_the_answers_alone_and_json_tells_of_them(tiny_model, tmp_song):
+    done = chat("-q", "-m", tiny_model, tmp_song, lines="How?\nWhy?\n/json all\n/help\n")
+    rows = done.stdout.decode().splitlines()
+    told = [json.loads(row) for row in rows if row.startswith('{"schema"')]
+    assert done.returncode == 0
+    assert len(told) == 2
+    assert rows[: -len(told)] == [line for record in told for line in (record["text"] or "").split("\n")]
+    assert "/think QUESTION" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--chat", "-"], 2, "stdin is for the questions"),
+        (["--chat", "{song}", "{song}", "{song}"], 2, "one song, not about 2"),
+        (["--chat", "missing.wav"], 66, "there is no such file"),
+        (["--chat", "-f", "csv", "{song}"], 2, "text or json"),
+        (["--chat", "-o", "out.txt", "{song}"], 2, "leave --output out"),
+        (["--chat"], 2, "name a file"),
+        ([], 2, "Write the question first"),
+    ],
+)
+def test_wrong_words_are_told(tiny_model, tmp_song, arguments, code, words):
+    done = run("ask", *(argument.format(song=tmp_song) for argument in arguments), "-m", tiny_model, *SHORT)
+    assert done.returncode == code
+    assert words in one_sentence(done.stderr)
+
+
+class Terminal:
+    """The program on a terminal of its own."""
+
+    def __init__(self, *arguments: object) -> None:
+        command = [sys.executable, "-m", "mflamingo_cli", *map(str, arguments)]
+        self.pid, self._screen = pty.fork()
+        if self.pid == 0:
+            os.environ |= {"TERM": "xterm", "COLUMNS": "80"}
+            os.execvp(command[0], command)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def until(self, words: str) -> None:
+        """Wait until words are shown after those that were waited for before."""
+        ends = time.monotonic() + TIMEOUT_S
+        while words not in self.shown:
+            assert time.monotonic() < ends, self.shown
+            if select.select([self._screen], [], [], 1.0)[0]:
+                self.shown += os.read(self._screen, 1 << 16).decode("utf-8", "replace")
+        self.shown = self.shown.partition(words)[2]
+
+    def end(self) -> int:
+        """The exit code."""
+        while True:
+            try:
+                if not os.read(self._screen, 1 << 16):
+                    break
+            except OSError:
+                break
+        os.close(self._screen)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_at_the_keyboard_ctrl_c_stops_an_answer_and_ctrl_d_ends(tiny_model, tmp_song):
+    terminal = Terminal("ask", "--chat", "-m", tiny_model, "--max-tokens", "3000", "--color", "never", "--progress", "none", tmp_song)
+    terminal.until("Ctrl-D ends")
+    terminal.until("> ")
+    terminal.type("How?\n")
+    terminal.until("How?")
+    time.sleep(0.5)
+    os.kill(terminal.pid, signal.SIGINT)
+    terminal.until("stopped")
+    terminal.until("> ")
+    terminal.type("/help\n")
+    terminal.until("/caption [STYLE]")
+    terminal.until("> ")
+    terminal.type("\x04")
+    assert terminal.end() == 0
