@@ -131,14 +131,15 @@ def _owned(part: Path) -> TextIO:
     while True:
         stream = _opened(part)
         try:
-            with contextlib.suppress(PermissionError):  # a file system without locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat()):
-                stream.truncate(0)
-                return stream
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             stream.close()
             raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
+        except OSError:  # a file system without locks
+            pass
+        if part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat()):
+            stream.truncate(0)
+            return stream
         stream.close()  # it was another run's, which has just given it its name
 
 

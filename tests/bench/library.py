@@ -147,11 +147,12 @@ def _walk(music: Path):
 
 def stored(state: Path) -> int:
     """Records in the store: what was really analysed or found to fail."""
-    if not (state / "runs.db").exists():
+    try:
+        with sqlite3.connect(f"file:{state / 'runs.db'}?mode=ro", uri=True) as database:
+            [[n]] = database.execute("SELECT count(*) FROM records")
+        return int(n)
+    except sqlite3.OperationalError:  # it is not there yet
         return 0
-    with sqlite3.connect(state / "runs.db") as database:
-        [[n]] = database.execute("SELECT count(*) FROM records")
-    return int(n)
 
 
 def change(music: Path, kinds: dict[bytes, str], seed: int) -> tuple[dict[bytes, str], int, int]:
