@@ -67,7 +67,7 @@ POLICIES: dict[str, Policy] = {
 
 @dataclass(frozen=True)
 class Change:
-    """One field: the value in the file, the new words, whether they are written or the old value stays, and if they are sure enough."""
+    """One field: the value in the file, the new words, whether they are written, and whether they are sure enough for it."""
 
     field: str
     old: str | None
