@@ -14,7 +14,7 @@ import pytest
 
 import quant
 from mflamingo_cli.backends import ggml, open_backend
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, Talk, complete
 from mflamingo_cli.backends.cores import physical_cores, useful_threads
 from mflamingo_cli.backends.gguf import GgufBackend, geometry_of
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
@@ -71,7 +71,7 @@ def test_closing_twice_is_harmless(pair: tuple[Path, Path]) -> None:
 def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
         encoded = backend.encode([audio(2.0)])[0]
-        stream = backend.generate(encoded, [Prompt("Key?")], GenerateOptions(max_new_tokens=50))
+        stream = backend.generate([Talk(encoded, [Prompt("Key?")])], GenerateOptions(max_new_tokens=50))
         next(stream)
         stream.close()
         assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
