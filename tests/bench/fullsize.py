@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -172,18 +171,27 @@ def measured(*words: object) -> tuple[Cost, str]:
     return cost_of([sys.executable, "-m", "mflamingo_cli", *map(str, words)])
 
 
+# Between this process and the command: a process that is started counts the memory of the one that starts it as its own
+LAUNCH = """
+import json, resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as report:
+    json.dump([code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024], report)
+"""
+
+
 def cost_of(command: list[str], stderr: IO[bytes] | None = None) -> tuple[Cost, str]:
     """Run any command; what it cost and printed."""
-    with tempfile.TemporaryFile() as printed:
+    with tempfile.TemporaryFile() as printed, tempfile.NamedTemporaryFile() as report:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=printed, stderr=stderr)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        subprocess.run([sys.executable, "-S", "-c", LAUNCH, report.name, *command], stdout=printed, stderr=stderr, check=True)
         seconds = time.perf_counter() - began
+        code, processor_s, peak_bytes = json.load(report)
         printed.seek(0)
-        if process.returncode:
-            raise SystemExit(f"{command[0]} ended with {process.returncode}")
-        return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024), printed.read().decode("utf-8", "replace")
+        if code:
+            raise SystemExit(f"{command[0]} ended with {code}")
+        return Cost(seconds, processor_s, peak_bytes), printed.read().decode("utf-8", "replace")
 
 
 def main() -> None:
