@@ -76,7 +76,7 @@ def load(
     config = read_json(directory / "config.json")
     model_class, _ = _classes(config)
     device = torch.device(device)
-    if str(device) == "cuda":  # without a number, which not every map of modules to devices takes
+    if str(device) == "cuda":  # without a number, as not every map of modules to devices takes it
         device = torch.device("cuda", torch.cuda.current_device())
     try:
         with open_weights(directory, adapter) as weights, _quiet():
