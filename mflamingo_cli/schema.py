@@ -193,6 +193,11 @@ class Analysis:
         return self._known.meter
 
     @property
+    def beats(self) -> tuple[tuple[float, int | None], ...]:
+        """Measured beats: time, and place in the bar."""
+        return self._known.beats
+
+    @property
     def chords(self) -> tuple[Span, ...]:
         """Measured chords in their order."""
         return self._known.chords
