@@ -204,6 +204,7 @@ class Show:
         if self._reply is not None:
             self._reply.end()
             self._reply = None
+            self._tagged(record)
         else:
             if self._wanted.name == "text" and record.thinking:
                 self.voice.say_lines(record.thinking)

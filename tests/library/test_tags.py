@@ -17,7 +17,7 @@ import pytest
 from mflamingo_cli.library import tags
 from mflamingo_cli.library.tags import MARK, TagError, TagOptions
 from mflamingo_cli.schema import Analysis, KeyInfo, ModelInfo, Result, TempoInfo
-from tests.test_cli import SHORT, one_sentence, records, run
+from tests.test_cli import SHORT, on_a_terminal, one_sentence, records, run
 
 mutagen = pytest.importorskip("mutagen")
 from mutagen import aiff, id3, mp3, mp4, wave  # noqa: E402
@@ -421,6 +421,12 @@ def test_the_command_shows_then_writes_then_has_nothing_to_do(tiny_model, music)
     assert "it is a link" in second["warnings"][-1]
     assert value(music, "bpm") == "75"
     assert run(*arguments, "-n", music).stdout.decode() == f"{music}: no change\n"
+
+
+def test_text_that_streams_to_a_terminal_is_followed_by_its_tags(tiny_model, music):
+    code, _ = on_a_terminal("analyze", "-f", "text", "-m", tiny_model, *SHORT, "--write-tags=bpm", "--tag-confidence", "0", music)
+    assert code == 0
+    assert value(music, "bpm") == "75"
 
 
 def test_only_chosen_songs_get_tags(tiny_model, music):
