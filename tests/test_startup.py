@@ -11,20 +11,7 @@ import pytest
 
 from tests.docs import ROOT
 
-NEVER = {
-    "torch",
-    "transformers",
-    "librosa",
-    "numba",
-    "scipy",
-    "matplotlib",
-    "sklearn",
-    "huggingface_hub",
-    "tokenizers",
-    "click",
-    "mutagen",
-    "jams",
-}
+NEVER = set("torch transformers librosa numba scipy matplotlib sklearn huggingface_hub tokenizers click mutagen jams".split())
 LATER = NEVER | {"llama_cpp", "gguf", "soundfile", "soxr", "ffmpeg", "numpy", "jinja2"}  # only when a song is heard
 MAX_RATIO = 1.8  # of `--help` to importing what draws it
 RUNS = 7  # the fastest of so many: other processes only ever add time
