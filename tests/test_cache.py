@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,9 +46,9 @@ class Listener(Parrot):
         super().__init__({**ANSWERS, "ask": "x"}, grounded=grounded)
         self.info: BackendInfo = dataclasses.replace(self.info, ears=ears)
 
-    def encode(self, audio: Audio) -> Encoded:
-        self.heard.append(audio)
-        return Encoded(10, np.arange(20.0).reshape(10, 2))
+    def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
+        self.heard += audios
+        return [Encoded(10, np.arange(20.0).reshape(10, 2)) for _ in audios]
 
     def pack(self, encoded: Encoded) -> np.ndarray:
         return encoded.payload

@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from mflamingo_cli import pipeline
-from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, Prompt, Usage
+from mflamingo_cli.backends.base import Chunk, GenerateOptions, Prompt, Talk, Usage
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.pipeline import Conversation, ask_request, caption_request
 from tests.test_cli import SHORT, TIMEOUT_S, one_sentence, records, run
@@ -33,14 +33,14 @@ class Counting(Parrot):
         self.info = replace(self.info, context_length=holds)
         self.prompts: list[Prompt] = []
 
-    def generate(self, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[tuple[int, Chunk]]:
-        [prompt] = prompts
+    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        [[prompt]] = [talk.prompts for talk in talks]
         tokens_in = TURN * (1 + 2 * len(prompt.history))
         if tokens_in + TURN > self.info.context_length:
             raise ModelError("too long", code="too_long")
         self.prompts.append(prompt)
-        yield 0, Chunk(f"answer {len(self.prompts)}")
-        yield 0, Chunk("", "stop", Usage(tokens_in, TURN))
+        yield 0, 0, Chunk(f"answer {len(self.prompts)}")
+        yield 0, 0, Chunk("", "stop", Usage(tokens_in, TURN))
 
 
 @pytest.fixture
