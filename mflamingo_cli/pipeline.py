@@ -203,11 +203,12 @@ def _ask(heard: dict[int, Heard], backend: Backend, request: Request, asked: Seq
     """Let the model answer; where it fails on several songs, those that are left are tried one by one: the fault is one song's."""
     if not heard:
         return
+    alone = len(heard) == 1
     try:
         with _telling_of_memory(next(iter(heard.values())).sound.source.path):
             yield from _ask_together(heard, backend, request, asked)
     except MFlamingoError as error:
-        if len(heard) == 1:
+        if alone:
             yield next(iter(heard)), error
             return
         for index, one in heard.items():
