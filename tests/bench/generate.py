@@ -12,6 +12,7 @@ multiplications at the speed of one large matrix product; both measured here. Pr
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import platform
 import re
@@ -139,7 +140,8 @@ class Theirs:
         """From samples to the model's inputs and, for the clock, embeddings."""
         inputs = self._processor(text=[self._text] * self._n_prompts, audio=[self._samples] * self._n_prompts, sampling_rate=16_000)
         inputs = inputs.to(self._model.device, self._model.dtype)
-        names = {name: value for name, value in inputs.items() if name.startswith("input_features") or name == "rote_timestamps"}
+        wanted = inspect.signature(self._model.get_audio_features).parameters  # which differ from class to class
+        names = {name: value for name, value in inputs.items() if name in wanted}
         with torch.inference_mode():
             self._model.get_audio_features(**names)
         return inputs
@@ -226,7 +228,7 @@ def main() -> None:
         show(costs, least, told.prompts, told.tokens)
         same = answers["ours"] == answers["transformers"]
         print(f"the answers are {'the same' if same else 'not the same'}; {versions}")
-        print(json.dumps({name: asdict(cost) for name, cost in costs.items()} | {"limit": least, "same": same} | versions))
+        print(json.dumps({name: asdict(cost) for name, cost in costs.items()} | {"limit": least, "same": same, "versions": versions}))
 
 
 if __name__ == "__main__":
