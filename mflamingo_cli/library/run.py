@@ -181,7 +181,7 @@ class Run:
             yield song, partial(self._hear, song) if self.memory.store else None
 
     def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Ready]:
-        """No more songs than there are jobs wait for their turn, so that memory stays flat."""
+        """While a batch is answered so many are heard as there are jobs, and no more, so that memory stays flat."""
         pool = stack.enter_context(ThreadPoolExecutor(self.jobs))  # threads that wait for processes
         free: SimpleQueue[Hearer] = SimpleQueue()
         for _ in range(self.jobs):
@@ -192,7 +192,7 @@ class Run:
         waiting: deque[tuple[Song, Future[Heard | None]]] = deque()
         for song in songs:
             waiting.append((song, pool.submit(self._hear, song, free)))
-            if len(waiting) > self.jobs:
+            if len(waiting) >= self.jobs + self.together:
                 ready, future = waiting.popleft()
                 yield ready, future.result
         yield from ((ready, future.result) for ready, future in waiting)
