@@ -78,10 +78,11 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     if options.offline:
         forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
-    songs = _songs(options)
+    named = inputs.collect(options.paths or [], options.files_from, options.null)
+    songs = _part(named, options)
     tally = Tally(len(songs))
     try:
-        wanted = results.of(options, default_format, request.command, songs)
+        wanted = results.of(options, default_format, request.command, named)
         request = _with_options(request, options)
         output = results.file_of(songs, options, wanted)
         if wanted.tags is not None:
@@ -114,9 +115,8 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         raise typer.Exit(tally.exit_code)
 
 
-def _songs(options: SongOptions) -> list[str]:
-    """All that were named, or the part of them that is this shard."""
-    songs = inputs.collect(options.paths or [], options.files_from, options.null)
+def _part(songs: list[str], options: SongOptions) -> list[str]:
+    """All songs, or those of this shard."""
     if options.shard is None:
         return songs
     from mflamingo_cli.library.keys import shard_of
