@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -126,9 +127,9 @@ def test_claims_stand_beside_facts(song, known):
 @pytest.mark.parametrize(("meter", "places"), [("3/4", [2, 3, 1, 2, 3, 1, 2, 3]), (None, [None] * 8)])
 def test_beats_are_counted_in_bars_where_the_meter_is_known(song, monkeypatch, meter, places):
     beats = np.arange(8) * 0.5
-    facts = replace(FACTS, tempo=Tempo(120.0, (), beats, beats[2::3] if meter else np.zeros(0)), meter=meter)
+    facts = dataclasses.replace(FACTS, tempo=Tempo(120.0, (), beats, beats[2::3] if meter else np.zeros(0)), meter=meter)
     monkeypatch.setattr(measure, "measure", lambda *_: facts)
-    assert pipeline.analyze(song(), Parrot(ANSWERS)).result.beats == tuple(zip(beats.tolist(), places, strict=True))
+    assert Model(Parrot(ANSWERS)).analyze(song()).result.beats == tuple(zip(beats.tolist(), places, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_songs_together_are_answered_in_one_call_and_as_each_alone(song, known):
     backend.generate = lambda talks, options: calls.append(len(talks)) or generate(talks, options)
     found = together(paths, backend)
     assert calls == [2]
-    alone = [pipeline.analyze(path, Parrot(ANSWERS)) for path in paths]
+    alone = [Model(Parrot(ANSWERS)).analyze(path) for path in paths]
     first, second = ([json.loads(record.to_json()) | {"timing": None} for record in records] for records in (found, alone))
     assert first == second
 
