@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli.page import IndexPage, SongPage
-from mflamingo_cli.render import WRITERS
+from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo, path_fields
 from tests import browser
 from tests.docs import ROOT
@@ -120,7 +120,7 @@ def test_a_path_that_is_not_utf8_is_played_by_its_bytes():
 
 def test_a_page_in_another_folder_finds_the_song(tmp_path):
     with (tmp_path / "page.html").open("w") as stream:
-        WRITERS["html"](stream, False, False).write(SONG)
+        WRITERS["html"].writer(stream, Layout(folder=os.fspath(tmp_path))).write(SONG)
     [source] = Tags((tmp_path / "page.html").read_text()).values("audio", "src")
     assert os.path.realpath(tmp_path / source) == os.path.realpath("song.mp3")
 
