@@ -326,6 +326,11 @@ def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
     return Analysis(command=command, status=status, path=name, path_b64=encoded, error=info)
 
 
+def check_abilities(request: Request, info: BackendInfo) -> None:
+    """Raise ModelError where this model cannot do what is asked of any song."""
+    _within_abilities(request, info)
+
+
 # --- the steps ---------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHELL = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 SESSIONS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
-LIGHT = [line for line in SHELL if line.startswith("mflamingo") and "nvidia/" not in line and "-m flamingo" not in line]
+LIGHT = [line for line in SHELL if line.startswith("mflamingo") and not re.search("nvidia/|-m flamingo|--engine ray", line)]
 TIMEOUT_S = 300  # a busy machine
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mflamingo_cli.core import remote
 from mflamingo_cli.errors import AudioError, UsageError
 
 STDIN = "-"
@@ -59,6 +60,8 @@ def _content(path: str | Path) -> bytes:
 def _expand(path: str) -> Iterable[str]:
     if path == STDIN:
         return [path]
+    if remote.is_address(path):
+        return remote.find(path, AUDIO_SUFFIXES) if path.endswith("/") else [path]
     if os.path.isdir(path):
         return _walk(path)
     if path.lower().endswith(PLAYLISTS) and os.path.isfile(path):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Policy: TypeAlias = str
     KeyNotation: TypeAlias = str
     BpmForm: TypeAlias = str
+    Engine: TypeAlias = str
 else:  # a table's names as the choices of an option
     Format = Literal[tuple(WRITERS)]
     BackendName = Literal[BACKENDS]
@@ -47,6 +48,7 @@ else:  # a table's names as the choices of an option
     Policy = Literal[tuple(POLICIES)]
     KeyNotation = Literal[KEY_NOTATIONS]
     BpmForm = Literal[tuple(BPM_FORMS)]
+    Engine = Literal["local", "ray"]
 
 
 # hours before minutes and seconds below 60, minutes before seconds below 60, seconds; nine digits are 30 years
@@ -250,6 +252,16 @@ class SongOptions:
         Shard | None,
         typer.Option(
             "--shard", metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, chosen by path.", rich_help_panel=RUN
+        ),
+    ] = None
+    engine: Annotated[
+        Engine,
+        typer.Option("--engine", help="Hear songs here, or on a Ray cluster, which writes a folder.", rich_help_panel=RUN),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", metavar="HOST:PORT", help="The cluster; one is started on this machine if not given.", rich_help_panel=RUN
         ),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=OUTPUT)] = False

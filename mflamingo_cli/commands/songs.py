@@ -82,13 +82,17 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     songs = _part(named, options)
     tally = Tally(len(songs))
     try:
-        wanted = results.of(options, default_format, request.command, named)
         request = _with_options(request, options)
+        if options.engine == "ray":
+            from mflamingo_cli.commands.cluster import on_cluster
+
+            raise typer.Exit(on_cluster(songs, options, request, voice, hide_thinking))
+        wanted = results.of(options, default_format, request.command, named)
         output = results.file_of(songs, options, wanted)
         if wanted.tags is not None:
             tags.require_tools()
         elif options.dry_run:
-            _list(songs, options, request)
+            list_songs(songs, options, request)
             return
         with (
             terminal.stopping(),
@@ -130,7 +134,8 @@ def _with_options(request: Request, options: SongOptions) -> Request:
     return replace(request, start_s=options.start or 0.0, end_s=options.end, options=options.generate, keep_raw=True)
 
 
-def _list(songs: list[str], options: SongOptions, request: Request) -> None:
+def list_songs(songs: list[str], options: SongOptions, request: Request) -> None:
+    """What --dry-run says. Raises ModelError where the model is not here."""
     from mflamingo_cli.backends import find_model
 
     find_model(options.model)

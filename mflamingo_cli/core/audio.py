@@ -21,6 +21,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from mflamingo_cli.core import remote
 from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
 from mflamingo_cli.core.mel import MelConfig, n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
@@ -122,7 +123,7 @@ class Fingerprint:
 def load(
     path: str | os.PathLike[str] | BinaryIO, *, start_s: float = 0.0, end_s: float | None = None, listeners: Sequence[Listener] = ()
 ) -> Audio:
-    """Decode a file, `-` (stdin) or an open binary stream, or the part of it between two times.
+    """Decode a file, an address, `-` (stdin) or an open binary stream, or the part of it between two times.
 
     A damaged file gives what could be decoded and a warning. Raises AudioError with code `not_found`, `not_audio`, `decode_failed`,
     `too_short`, `silent` or `not_finite`.
@@ -261,6 +262,11 @@ def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, st
     """Give a regular file for whatever was named, spooling streams into a temporary one: (file, name for the record)."""
     if isinstance(path, str | os.PathLike) and os.fspath(path) != "-":
         name = os.fspath(path)
+        if remote.is_address(name):
+            with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
+                remote.fetch(name, os.path.join(folder, "song"))
+                yield Path(folder, "song"), name
+            return
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
             yield Path(name), name

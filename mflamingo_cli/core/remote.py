@@ -1,0 +1,64 @@
+"""Songs at addresses, `s3://bucket/song.mp3` and whatever else fsspec reaches: listed, and fetched when they are heard.
+
+fsspec and the package of a protocol come with the [ray] extra or by hand; nothing of them is imported where no address is named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from mflamingo_cli.errors import AudioError, ModelError
+
+
+class FetchError(AudioError):
+    """An address that gave no file: the network, the rights, the server."""
+
+    code = "unreachable"
+    retryable = True
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an address rather than a file that is here."""
+    return "://" in name and not os.path.lexists(name)
+
+
+def check(address: str) -> None:
+    """Raise ModelError where no installed package reaches such addresses."""
+    _file_system(address)
+
+
+def fetch(address: str, local: str) -> None:
+    """Copy a file to a local name. Raises FileNotFoundError, FetchError, ModelError."""
+    system, path = _file_system(address)
+    try:
+        system.get_file(path, local)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each protocol raises errors of its own
+        raise FetchError(f"{address}: cannot be fetched: {error or type(error).__name__}") from error
+
+
+def find(folder: str, suffixes: Collection[str]) -> list[str]:
+    """Addresses of the files below a folder's that end so, sorted, hidden ones left out. Raises FetchError, ModelError."""
+    system, root = _file_system(folder)
+    try:
+        found = sorted(system.find(root))
+    except Exception as error:  # each protocol raises errors of its own
+        raise FetchError(f"{folder}: cannot be listed: {error or type(error).__name__}") from error
+    inside = {path: path.removeprefix(root).split("/") for path in found}
+    shown = [path for path, parts in inside.items() if not any(part.startswith(".") for part in parts)]
+    return [system.unstrip_protocol(path) for path in shown if os.path.splitext(path)[1].lower() in suffixes]
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise ModelError(f"{address}: addresses need fsspec: pip install 'mflamingo-cli[ray]'", code="not_installed") from error
+    try:
+        system, path = url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"{address}: cannot be reached from here: {error}", code="not_installed") from error
+    return system, path
