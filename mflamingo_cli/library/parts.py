@@ -143,6 +143,8 @@ def _arrow(part: dict[str, Any], definitions: dict[str, Any]) -> pa.DataType:
         part = definitions[part["$ref"].rpartition("/")[2]]
     if "const" in part or "enum" in part:
         return pa.string()
+    if "prefixItems" in part:  # a beat: both places are numbers
+        return pa.list_(pa.float64())
     if part["type"] == "array":
         return pa.list_(_arrow(part["items"], definitions))
     if part["type"] == "object" and "properties" in part:
