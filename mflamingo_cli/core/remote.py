@@ -10,6 +10,9 @@ from collections.abc import Collection
 from typing import Any
 
 from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.hub import is_offline
+
+HERE = {"file", "local", "memory"}  # protocols that ask no network
 
 
 class FetchError(AudioError):
@@ -53,10 +56,13 @@ def find(folder: str, suffixes: Collection[str]) -> list[str]:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
+    if is_offline() and address.partition("://")[0] not in HERE:
+        raise ModelError(f"{address}: is an address, and --offline forbids the network; name a file", code="offline")
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise ModelError(f"{address}: addresses need fsspec: pip install 'mflamingo-cli[ray]'", code="not_installed") from error
+        cure = "download it first, or let fsspec fetch it: pip install 'mflamingo-cli[ray]'"
+        raise ModelError(f"{address}: is an address, not a file; {cure}", code="not_installed") from error
     try:
         system, path = url_to_fs(address)
     except (ImportError, ValueError) as error:

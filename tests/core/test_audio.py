@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.core import decode
 from mflamingo_cli.core.audio import MIN_S, SAMPLE_RATE, Audio, Source, load, split_windows
-from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 
 ROUNDING = 1e-6  # float32 sums in another order
 LOSSY = 0.2  # correlation may fall this far below 1 through the worst codec here, at the rates it is used with
@@ -542,8 +542,17 @@ def test_a_name_that_looks_like_an_address_or_an_option_is_a_file_name(tmp_path:
     for name in ("concat:in.wav|in.wav", "-i", "pipe:0", "%d.mkv", "http:x"):
         shutil.copy("out.mkv", f"./{name}")
         assert load(name).source.codec == "vorbis"
-    with pytest.raises(AudioError, match="no such file"):
-        load("http://127.0.0.1/a.mp3")
+
+
+def test_an_address_is_fetched_by_what_is_installed_or_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "in.wav", music(1.0, SAMPLE_RATE), SAMPLE_RATE)
+    with pytest.raises(MFlamingoError, match=r"a\.mp3: (cannot be|is an address)"):
+        load("http://127.0.0.1:1/a.mp3")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="--offline forbids the network"):
+        load("http://127.0.0.1:1/a.mp3")
+    pytest.importorskip("fsspec")
+    assert load(f"file://{tmp_path}/in.wav").source.codec == load(tmp_path / "in.wav").source.codec
 
 
 def test_every_container_is_told_apart() -> None:
