@@ -35,6 +35,7 @@ class Tally:
     """How the inputs went, for the exit code and the last words."""
 
     total: int
+    done: int = 0
     ok: int = 0
     missing: int = 0
     model: int = 0
@@ -45,15 +46,16 @@ class Tally:
     @property
     def left(self) -> int:
         """Inputs that have no record yet."""
-        return self.total - self.ok - self.failed
+        return self.total - self.done
 
     @property
     def so_far(self) -> str:
         """`12 done, 38 left; run again to resume`."""
-        return f"{self.total - self.left} done, {self.left} left{'; run again to resume' if self.resumable else ''}"
+        return f"{self.done} done, {self.left} left{'; run again to resume' if self.resumable else ''}"
 
     def add(self, record: Analysis, error: MFlamingoError | None, *, remembered: bool = False) -> None:
         """Count one record."""
+        self.done += 1
         self.ok += record.status == "ok"
         self.broken += record.status == "error" and not remembered
         if error is not None:
