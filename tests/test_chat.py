@@ -161,6 +161,8 @@ def test_text_is_the_answers_alone_and_json_tells_of_them(tiny_model, tmp_song):
         (["--chat", "missing.wav"], 66, "there is no such file"),
         (["--chat", "-f", "csv", "{song}"], 2, "text or json"),
         (["--chat", "-o", "out.txt", "{song}"], 2, "leave --output out"),
+        (["--chat", "--where", "bpm > 1", "{song}"], 2, "--where is for runs"),
+        (["--chat", "-n", "{song}"], 2, "--dry-run is for runs"),
         (["--chat"], 2, "name a file"),
         ([], 2, "Write the question first"),
     ],

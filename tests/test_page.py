@@ -176,9 +176,9 @@ def test_a_page_of_four_minutes_is_small(tmp_path):
 
 def test_an_index_is_whole_after_every_row():
     stream = io.StringIO()
-    index = IndexPage(stream)
+    index = IndexPage(stream, link=lambda record: "pages/a b.html" if record is FAILED else None)
     for count, record in enumerate([SONG, FAILED, hostile()], start=1):
-        index.write(record, link="pages/a b.html" if record is FAILED else None)
+        index.write(record)
         found = Tags(stream.getvalue())
         assert len([tag for tag, _ in found.tags if tag == "tr"]) == 1 + count
     assert found.values("a", "href")[1] == "pages/a%20b.html"

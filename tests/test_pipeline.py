@@ -13,7 +13,7 @@ import soundfile
 
 from mflamingo_cli import measure, pipeline, tasks
 from mflamingo_cli.api import Model
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Talk, Usage
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Talk, Usage, untold
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
@@ -53,7 +53,7 @@ class Parrot:
             "musicflamingo", MelConfig(), max_audio_s, EncoderSizes(8, 1, 1, 8, 1500), TextSizes(8, 1, 1, 1, 8, 4096), None, AudioTokens()
         )
         self.info = BackendInfo("parrot", "r1", "gguf", "cpu", "F16", "a test", 4096, sizes, abilities, grounded)
-        self._answers, self.heard, self.calls = answers, [], []
+        self._answers, self.heard, self.calls, self.tell = answers, [], [], untold
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         self.heard += audios

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from urllib.parse import unquote
 
 import pytest
 
@@ -55,6 +57,21 @@ def test_sidecars_lie_beside_the_songs_and_touch_nothing_else(tiny_model, librar
     assert "it was left as it is" in one_sentence(done.stderr)
     assert (library / "disc 2/one.wav.mflamingo.json").is_file()
     assert {name: (library / name).read_bytes() for name in before} == before
+
+
+def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
+    out = tmp_path / "out"
+    done = run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", f"{out}/", library)
+    assert done.returncode == 3
+    pages = ["broken.flac.mflamingo.html", "disc 2/one.wav.mflamingo.html", "one.wav.mflamingo.html"]
+    assert below(out) == sorted([*pages, "index.html"])
+    index = (out / "index.html").read_text()
+    assert sorted(unquote(link) for link in re.findall(r'<a href="([^"]+)"', index)) == pages
+    run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", f"{out}/", "--shard", "1/2", library)
+    assert (out / "index.html").read_text() == index, "a part of the songs has none"
+    done = run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", "/proc/out/", library)
+    assert done.returncode == 2
+    assert one_sentence(done.stderr).startswith("mflamingo: /proc/out: ")
 
 
 def test_a_failure_replaces_no_result(tiny_model, library):

@@ -6,7 +6,7 @@ Counts of tokens are counts of language-model positions; times are seconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -126,9 +126,13 @@ class OpenOptions:
 
 
 class Backend(Protocol):
-    """The contract both back ends keep; use as a context manager, memory returns on exit."""
+    """The contract both back ends keep; use as a context manager, memory returns on exit.
+
+    `tell` is called with how far hearing and reading are; who wants to know sets it.
+    """
 
     info: BackendInfo
+    tell: Callable[[str], None]
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Hear songs, each once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
@@ -156,6 +160,10 @@ class Backend(Protocol):
     def __enter__(self) -> Backend: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+def untold(how_far: str) -> None:
+    """A `Backend.tell` that says nothing."""
 
 
 def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:

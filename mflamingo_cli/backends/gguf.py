@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml, memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
 from mflamingo_cli.backends.cores import useful_threads
 from mflamingo_cli.backends.generation import Answer, Shared, batches, share
 from mflamingo_cli.core.audio import Audio
@@ -69,6 +69,7 @@ class GgufBackend:
         if weights.widened:
             info = replace(info, reason=f"{info.reason}, audio part in BF16: {ggml.QUICK_BF16}")
         self.info = replace(info, ears=f"{ears} {info.device} {threads}")
+        self.tell: Callable[[str], None] = untold
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Embed every window of each song.
@@ -82,8 +83,11 @@ class GgufBackend:
         return [self._encode(windows) for windows in songs]
 
     def _encode(self, windows: Sequence[Window]) -> Encoded:
-        parts = (self._encoder.window(self._mel(window.samples), window.n_frames, index) for index, window in enumerate(windows))
-        embeddings = np.concatenate(list(parts))
+        parts = []
+        for index, window in enumerate(windows):
+            self.tell(f"window {index + 1} of {len(windows)}")
+            parts.append(self._encoder.window(self._mel(window.samples), window.n_frames, index))
+        embeddings = np.concatenate(parts)
         return Encoded(len(embeddings), embeddings)
 
     def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
@@ -92,7 +96,7 @@ class GgufBackend:
         for row in rows:
             row.check(limit)
         for batch in batches(rows, lambda some: self._language.fit(some, options, limit, self._device.room())):
-            yield from self._language.generate(batch, options, limit)
+            yield from self._language.generate(batch, options, limit, self.tell)
 
     def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Likeliest tokens along given answers; prompts with the same text in front of the audio share one prefix."""
@@ -253,11 +257,13 @@ class LanguageModel:
         n_tokens = sum(row.n_needed(options, limit) for row in rows)
         return room is None or self._mapped_bytes + self._cache_bytes(n_tokens) <= room
 
-    def generate(self, rows: Sequence[Shared], options: GenerateOptions, limit: int) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(
+        self, rows: Sequence[Shared], options: GenerateOptions, limit: int, tell: Callable[[str], None]
+    ) -> Iterator[tuple[int, int, Chunk]]:
         """Stream answers to the prompts of several songs; `limit` is the context length of one conversation."""
         context = Context(self, sum(row.n_needed(options, limit) for row in rows), sum(len(row.after) for row in rows))
         try:
-            logits = context.continue_each(self._read(context, rows))
+            logits = context.continue_each(self._read(context, rows, tell))
             answers = [Answer(row, index, options, self._end_ids, limit) for row in rows for index in range(len(row.after))]
             running = list(range(len(answers)))
             while running:
@@ -271,12 +277,12 @@ class LanguageModel:
         finally:
             context.close()
 
-    def _read(self, context: Context, rows: Sequence[Shared]) -> list[list[int]]:
+    def _read(self, context: Context, rows: Sequence[Shared], tell: Callable[[str], None] = untold) -> list[list[int]]:
         """Read what each row shares, a sequence for each of its prompts; the prompts' own tokens, by sequence."""
         own: list[list[int]] = []
         for row in rows:
             embeddings = np.empty((0, self._sizes.d_model), np.float32) if row.embeddings is None else row.embeddings
-            context.read(len(own), row.before, embeddings)
+            context.read(len(own), row.before, embeddings, tell)
             context.share(len(own), len(row.after))
             own += row.after
         return own
@@ -318,11 +324,12 @@ class Context:
         self._memory = self._llama.llama_get_memory(self._context)
         self._length = [0] * n_sequences
 
-    def read(self, sequence: int, tokens: list[int], embeddings: Floats) -> None:
+    def read(self, sequence: int, tokens: list[int], embeddings: Floats, tell: Callable[[str], None]) -> None:
         """Put tokens, then embeddings, into a sequence."""
         for start in range(0, len(tokens), BATCH):
             self._submit([(sequence, token) for token in tokens[start : start + BATCH]], [])
         for start in range(0, len(embeddings), BATCH):
+            tell(f"{100 * start // len(embeddings)} % of the song read")
             self._submit_embeddings(sequence, embeddings[start : start + BATCH])
 
     def share(self, first: int, count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
@@ -17,7 +17,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
 from mflamingo_cli.backends.cores import physical_cores
 from mflamingo_cli.backends.decoding import Conversation, is_out_of_memory, longest_answer, memory_errors, n_slots, room
 from mflamingo_cli.backends.generation import Answer, Sampler, Shared, batches, share
@@ -85,6 +85,7 @@ class TorchBackend:
         info = _info(directory, adapter, geometry, str(device), stored, f"{why_device}; {why_dtype}")
         ears = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
         self.info = replace(info, ears=ears, together=self._together())
+        self.tell: Callable[[str], None] = untold
 
     def _together(self) -> int:
         """Songs that are best answered at once: on GPUs, whose steps cost the same for many, as many as fit into half of what is left."""
@@ -107,6 +108,7 @@ class TorchBackend:
         windows = [(place, window) for audio in audios for place, window in enumerate(checked_windows(audio, self.info.geometry))]
         embedded: list[torch.Tensor] = []
         while len(embedded) < len(windows):
+            self.tell(f"window {len(embedded) + 1} of {len(windows)}")
             try:
                 embedded += self._encode(windows[len(embedded) : len(embedded) + self._n_windows])
             except (RuntimeError, MemoryError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 PROMPT = "> "
 FORMATS = ("text", "json")
+OF_RUNS = (  # options that a conversation has no use for
+    "batch_size", "dry_run", "engine", "fail_fast", "fields", "force", "jobs", "max_failures", "ray_address", "retry_failed", "shard",
+    "sidecar", "sort", "where",
+)  # fmt: skip
 
 
 class Quit(Exception):
@@ -58,6 +62,7 @@ class Chat:
 
     def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
         """Hear the song; None where that fails, which is told."""
+        backend.tell = lambda how_far: self.voice.working(f"{self._song}: {how_far}")
         begin = Conversation.begin(self._song, backend, pipeline.ask_request("", **self.settings), cache)
         try:
             self._conversation = pipeline.finish(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
@@ -165,9 +170,9 @@ COMMANDS = {
 }
 
 
-def run_chat(options: SongOptions, question: str | None) -> None:
-    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code."""
-    song, json = _check(options)
+def run_chat(options: SongOptions, question: str | None, given: Collection[str] = ()) -> None:
+    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code; `given`: options that were typed."""
+    song, json = _check(options, given)
     if options.offline:
         forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
@@ -189,8 +194,12 @@ def run_chat(options: SongOptions, question: str | None) -> None:
         raise typer.Exit(chat.tally.exit_code)
 
 
-def _check(options: SongOptions) -> tuple[str, bool]:
+def _check(options: SongOptions, given: Collection[str]) -> tuple[str, bool]:
     """The song, and whether records are wanted. Raises UsageError."""
+    if useless := [name for name in OF_RUNS if name in given]:
+        raise UsageError(f"--{useless[0].replace('_', '-')} is for runs over songs, not for a conversation; leave it out")
+    if options.output not in (None, *STDOUT):
+        raise UsageError("a conversation goes to stdout; leave --output out")
     songs = inputs.collect(options.paths or [], options.files_from, options.null)
     if len(songs) > 1:
         raise UsageError(f"a conversation is about one song, not about {len(songs)}")
@@ -199,8 +208,6 @@ def _check(options: SongOptions) -> tuple[str, bool]:
     name = "json" if options.json else options.format or "text"
     if name not in FORMATS:
         raise UsageError(f"a conversation is written as {' or '.join(FORMATS)}, not as {name}")
-    if options.output not in (None, *STDOUT):
-        raise UsageError("a conversation goes to stdout; leave --output out")
     return songs[0], name == "json"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -40,6 +40,7 @@ class Results:
     name: str
     layout: Layout
     place: Place | None  # of the files of several songs; else there is one stream
+    index: str | None  # a file that leads to those, where the format has one
     test: where.Test | None
     order: where.Order | None
     tags: TagOptions | None  # to write into the songs' files
@@ -62,12 +63,17 @@ class Results:
     @contextmanager
     def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
         """A writer to the stream or to the files of the songs; in a dry run, to nothing."""
-        row = WRITERS[self.name]
-        made: Writer = _Nothing()
-        if not self.dry_run:
-            made = _Files(row, self.layout, self.place) if self.place else row.writer(stream, replace(self.layout, color=color))
-        with where.chosen(made, self.test, self.order) as writer:
-            yield writer
+        with ExitStack() as stack:
+            made: Writer
+            if self.dry_run:
+                made = _Nothing()
+            elif self.place:
+                made = _Files(WRITERS[self.name], self.layout, self.place)
+                if self.index is not None:
+                    made = stack.enter_context(made.with_index(self.index))
+            else:
+                made = WRITERS[self.name].writer(stream, replace(self.layout, color=color))
+            yield stack.enter_context(where.chosen(made, self.test, self.order))
 
 
 def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
@@ -89,7 +95,10 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     layout = Layout(many=len(songs) > 1, fields=fields.parse(options.fields), folder=folder)
     test = where.parse(options.where) if options.where is not None else None
     order = where.parse_order(options.sort) if options.sort is not None else None
-    return Results(name, layout, place, test, order, options.tags, options.dry_run)
+    index = None
+    if place and row.index and options.output and layout.many and options.shard is None:  # of a shard it would be a part only
+        index = os.path.join(options.output, row.index)
+    return Results(name, layout, place, index, test, order, options.tags, options.dry_run)
 
 
 def _format(options: SongOptions, default: str) -> str:
@@ -146,17 +155,51 @@ class _Nothing:
         """Leave a record out."""
 
 
+@dataclass(frozen=True)
+class _Both:
+    """Two writers; what the first cannot write the second still tells of."""
+
+    first: Writer
+    second: Writer
+
+    def write(self, record: Analysis) -> None:
+        """Write to both."""
+        try:
+            self.first.write(record)
+        finally:
+            self.second.write(record)
+
+
 class _Files:
     """Writes each record to a file of its own, whole or not at all."""
 
     def __init__(self, row: Format, layout: Layout, place: Place) -> None:
         self._row, self._layout, self._place = row, replace(layout, many=False), place
 
+    @contextmanager
+    def with_index(self, path: str) -> Iterator[Writer]:
+        """The same, and a file that leads to all of them."""
+        folder = os.path.dirname(path)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: {error.strerror or error}") from error
+
+        def link(record: Analysis) -> str | None:
+            own = self._path(record)
+            return os.path.relpath(own, folder) if own.exists() else None
+
+        with terminal.to_file(path, lambda: True) as stream:
+            yield _Both(self, self._row.writer(stream, replace(self._layout, many=True, folder=folder, link=link)))
+
+    def _path(self, record: Analysis) -> Path:
+        song = self._place(path_of(record))
+        return song.with_name(f"{song.name}{OURS}{self._row.suffix}")
+
     def write(self, record: Analysis) -> None:
         """Write one file; of a song that failed only where there is none yet. Raises OutputError."""
+        path = self._path(record)
         stream = StringIO()
-        song = self._place(path_of(record))
-        path = song.with_name(f"{song.name}{OURS}{self._row.suffix}")
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
         if record.error is not None and (path.exists() or not stream.getvalue()):
             return

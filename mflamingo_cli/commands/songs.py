@@ -154,6 +154,7 @@ class Show:
         self._stream, self._live = stream, stream if wanted.live and stream.isatty() else None
         self._reply: terminal.Reply | None = None
         self._pieces = 0
+        self._doing: tuple[str, Progress, str] | None = None
         self._on_terminal = stream.isatty()
         self._seen = wanted.name == "table" and wanted.test is None and self._on_terminal  # a failure's panel is enough
 
@@ -162,14 +163,20 @@ class Show:
         from mflamingo_cli.pipeline import Piece
 
         if not isinstance(event, Piece):
-            self._pieces = 0
-            self._working(song, progress, getattr(event, "name", ""))
+            self._pieces, self._doing = 0, (song, progress, getattr(event, "name", ""))
+            self._working(*self._doing)
             return
         self._pieces += 1
         if self._live is not None and event.task in ("caption", "ask", "think"):
             self._stream_piece(song, event.task, event.text)
         else:
             self._working(song, progress, f"writing, {self._pieces} pieces")
+
+    def tell(self, how_far: str) -> None:
+        """How far the step is that goes on."""
+        if self._doing is not None and self._reply is None:
+            song, progress, step = self._doing
+            self._working(song, progress, f"{step}, {how_far}")
 
     def _working(self, song: str, progress: Progress, step: str) -> None:
         if progress.total > 1:
@@ -305,6 +312,7 @@ def _opened(songs: list[str], options: SongOptions, request: Request, show: Show
             if wanted:
                 show.record(record)
         return None
+    backend.tell = show.tell
     info = backend.info
     show.voice.detail(f"{info.model}: {info.backend} on {info.device}, {info.dtype} ({info.reason})")
     return backend

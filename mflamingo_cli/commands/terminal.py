@@ -6,8 +6,8 @@ Times are seconds.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
+import io
 import os
 import re
 import shutil
@@ -22,6 +22,7 @@ from rich.cells import cell_len
 
 from mflamingo_cli import render
 from mflamingo_cli.errors import StoppedError, UsageError
+from mflamingo_cli.owned import owned
 from mflamingo_cli.tasks import ThoughtStream, scrub
 
 if TYPE_CHECKING:
@@ -127,20 +128,11 @@ _opened = functools.partial(open, mode="a", encoding="utf-8", errors="backslashr
 
 
 def _owned(part: Path) -> TextIO:
-    """An empty file that no other process writes as long as it is open. Raises StoppedError where one does."""
-    while True:
-        stream = _opened(part)
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
-        except OSError:  # a file system without locks
-            pass
-        if part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat()):
-            stream.truncate(0)
-            return stream
-        stream.close()  # it was another run's, which has just given it its name
+    """Raises StoppedError where another process writes it."""
+    try:
+        return io.TextIOWrapper(owned(part), encoding="utf-8", errors="backslashreplace")
+    except BlockingIOError as error:
+        raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
 
 
 def _target(path: str) -> tuple[Path, Path | None]:

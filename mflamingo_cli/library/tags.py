@@ -2,12 +2,14 @@
 
 A file is copied beside itself, the copy is written and compared (our fields, all other tags, the audio stream bit by bit), then it takes
 the file's place with its dates, permissions and extended attributes. Until then the file is as it was; a process that is killed leaves at
-most a hidden `.mflamingo-…` copy. What we wrote is known again by a frame of our own: values of a person are not taken for ours.
+most a hidden `.mflamingo-…` copy, which the next run writes over. What we wrote is known again by a frame of our own: values of a person
+are not taken for ours.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -15,13 +17,14 @@ import shutil
 import stat
 import struct
 import subprocess
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli import __version__
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.owned import owned
 from mflamingo_cli.schema import Analysis, path_of
 from mflamingo_cli.tasks import SURE, sure
 
@@ -198,26 +201,37 @@ def _writable(path: str) -> os.stat_result:
 
 def _replace(record: Analysis, before: os.stat_result, tags: Container, changes: list[Change], hashed: str) -> None:
     """Write a copy of a file, compare the two, and let the copy take its place. Raises TagError, OSError and mutagen's errors."""
-    path, others = path_of(record), tags.others()
+    path, others = Path(path_of(record)), tags.others()
     written = {change.field: change.new for change in changes}
     mark = _mark(record, tags, written)
-    descriptor, part = tempfile.mkstemp(os.path.splitext(path)[1], PART, os.path.dirname(path) or ".")
-    os.close(descriptor)
-    try:
-        shutil.copyfile(path, part)
+    part = path.with_name(PART + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] + path.suffix)
+    with _copy_of(path, part):
         for change in changes:
             tags.put(change.field, change.words)
         tags.put(MARK, (mark,))
-        tags.save(part)
+        tags.save(os.fspath(part))
         _compare(part, written | {MARK: mark}, others, hashed)
         _take_state(path, part, before)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+        part.replace(path)
 
 
-def _compare(part: str, written: dict[str, str], others: Any, hashed: str) -> None:
+@contextlib.contextmanager
+def _copy_of(path: Path, part: Path) -> Iterator[None]:
+    """A copy of a file, which is gone afterwards unless it got another name; what a killed process left of one is written over."""
+    try:
+        own = owned(part, stat.S_IRUSR | stat.S_IWUSR)
+    except BlockingIOError as error:
+        raise TagError("another run is writing them") from error
+    with own:
+        try:
+            shutil.copyfile(path, part)
+            yield
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _compare(part: Path, written: dict[str, str], others: Any, hashed: str) -> None:
     """Raise TagError unless a copy, read anew, has the new values, all other tags, and the same sound."""
     tags = _containers().open_tags(part)
     if lost := [field for field, value in written.items() if tags.get(field) != value]:
@@ -228,7 +242,7 @@ def _compare(part: str, written: dict[str, str], others: Any, hashed: str) -> No
         raise TagError("its sound would not stay as it is")
 
 
-def _take_state(path: str, part: str, before: os.stat_result) -> None:
+def _take_state(path: Path, part: Path, before: os.stat_result) -> None:
     """Give a copy the owner, permissions, dates and extended attributes of its original, and see it on the disk."""
     now, copy = os.lstat(path), os.stat(part)
     if (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns):
@@ -240,7 +254,7 @@ def _take_state(path: str, part: str, before: os.stat_result) -> None:
     shutil.copystat(path, part)
 
 
-def _stream_hash(path: str, demuxer: str) -> str:
+def _stream_hash(path: str | Path, demuxer: str) -> str:
     """The checksums of all audio packets, not decoded. Raises TagError for a video and for what ffmpeg cannot read."""
     limits = ["-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer]
     streams = ["-map", "0:a", "-map", "0:V?", "-c", "copy", "-f", "streamhash", "-hash", "md5", "-"]  # V: no pictures of covers

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,15 +58,19 @@ class SongPage:
 
 
 class IndexPage:
-    """Many records as rows of one page, which is whole after every row: HTML lets the last end tags be left out."""
+    """Many records as rows of one page, which is whole after every row: HTML lets the last end tags be left out.
 
-    def __init__(self, stream: TextIO, folder: str = ".") -> None:
-        self._stream, self._folder = stream, folder
+    `link` gives the name of a song's own page, relative to this one; else the song itself is linked.
+    """
+
+    def __init__(self, stream: TextIO, folder: str = ".", link: Callable[[Analysis], str | None] | None = None) -> None:
+        self._stream, self._folder, self._link = stream, folder, link
         self._row = _template("row.html")
         stream.write(_template("index.html").render(page=_Policy("index.js"), version=__version__) + "\n")
 
-    def write(self, record: Analysis, link: str | None = None) -> None:
-        """Add the row of a record; `link` is a page of its own, relative to this one, else the song itself is linked."""
+    def write(self, record: Analysis) -> None:
+        """Add the row of a record."""
+        link = self._link and self._link(record)
         href = quote(os.fsencode(link)) if link else _source(record, self._folder)
         result = record.result or Result()
         self._stream.write(

@@ -23,12 +23,13 @@ class Format:
     suffix: str | None  # None: what it writes is about several songs
     rows: bool = False  # one row per input, failures too; takes --fields
     times: bool = False  # times in one song, which `analyze` measures
+    index: str | None = None  # name of a file beside those of several songs that leads to them
 
 
 def _html(stream: TextIO, layout: Layout) -> Writer:
     from mflamingo_cli import page  # templates load when they are asked for
 
-    return page.IndexPage(stream, layout.folder) if layout.many else page.SongPage(stream, layout.folder)
+    return page.IndexPage(stream, layout.folder, layout.link) if layout.many else page.SongPage(stream, layout.folder)
 
 
 WRITERS = {
@@ -43,5 +44,5 @@ WRITERS = {
     "lab": Format(ChordWriter, ".lab", times=True),
     "jams": Format(JamsWriter, ".jams", times=True),
     "m3u": Format(PlaylistWriter, None),
-    "html": Format(_html, ".html"),
+    "html": Format(_html, ".html", index="index.html"),
 }

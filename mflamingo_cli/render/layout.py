@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +20,13 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the user wants: colours, whether there are several songs, the chosen fields (none: the usual), where the file will lie."""
+    """What the user wants: colours, whether there are several songs, the chosen fields (none: the usual), where the file will lie.
+
+    `link` leads from an index to a song's own file, relative to it.
+    """
 
     color: bool = False
     many: bool = False
     fields: tuple[Field, ...] = ()
     folder: str = "."
+    link: Callable[[Analysis], str | None] | None = None

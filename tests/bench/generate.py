@@ -106,8 +106,8 @@ def write(directory: Path, millions: int) -> None:
     """A checkpoint of random weights: four layers of text for each of audio, as wide as that number of parameters needs."""
     if not (directory / "config.json").exists():
         layers = 12
-        d_text = max(64, round((millions * 1e6 / (layers * 9)) ** 0.5 / 64) * 64)  # attention and an MLP of twice the width
-        size = checkpoints.Size(256, layers // 4, 4, d_text, layers, d_text // 64, max(1, d_text // 256))
+        d_text = max(1, round((millions * 1e6 / (layers * 9)) ** 0.5 / 256)) * 256  # attention, and an MLP of twice the width
+        size = checkpoints.Size(256, layers // 4, 4, d_text, layers, d_text // 64, d_text // 256)
         checkpoints.write(directory, "musicflamingo", size)
 
 

@@ -377,6 +377,22 @@ tags.write(record_of({str(path)!r}), OPTIONS)
     assert all(left.name.startswith(".mflamingo-") for left in tmp_path.iterdir() if left != path)
     tags.write(record_of(path), OPTIONS)
     assert value(path, "key") == "Am"
+    assert list(tmp_path.iterdir()) == [path], "the copy that was left is gone"
+
+
+def test_two_processes_do_not_write_the_same_file(made, tmp_path):
+    path = tmp_path / "song.mp3"
+    shutil.copy(made / "v23.mp3", path)
+
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(TagError, match="another run is writing them"):
+            tags.write(record_of(path), OPTIONS)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tags, "_take_state", meanwhile)
+        tags.write(record_of(path), OPTIONS)
+    assert value(path, "key") == "Am"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_another_program_changes_meanwhile_is_left_to_it(made, tmp_path, monkeypatch):
