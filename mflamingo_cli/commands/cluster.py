@@ -62,7 +62,7 @@ def _hear(songs: list[str], parts: Parts, work: Work, found: Found, voice: termi
     from mflamingo_cli.library import ray
     from mflamingo_cli.library.parts import identity
 
-    earlier = parts.open(work.settings(found.info) | {"kept": [work.request.keep_raw, not hide_thinking]})
+    earlier = parts.open(work.settings(found.info) | {"--verbose": work.request.keep_raw, "--hide-thinking": hide_thinking})
     names = {song: identity(song) for song in songs}
     tally = Tally(len(names))
     for name in names.values():

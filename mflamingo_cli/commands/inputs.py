@@ -61,7 +61,7 @@ def _expand(path: str) -> Iterable[str]:
     if path == STDIN:
         return [path]
     if remote.is_address(path):
-        return remote.find(path, AUDIO_SUFFIXES) if path.endswith("/") else [path]
+        return remote.find(path, AUDIO_SUFFIXES) if remote.is_folder(path) else [path]
     if os.path.isdir(path):
         return _walk(path)
     if path.lower().endswith(PLAYLISTS) and os.path.isfile(path):

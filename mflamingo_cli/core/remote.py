@@ -13,6 +13,7 @@ from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.hub import is_offline
 
 HERE = {"file", "local", "memory"}  # protocols that ask no network
+PAGES = ("http://", "https://")  # where what has no suffix may be a stream without an end
 
 
 class FetchError(AudioError):
@@ -25,6 +26,19 @@ class FetchError(AudioError):
 def is_address(name: str) -> bool:
     """Whether a name is an address rather than a file that is here."""
     return "://" in name and not os.path.lexists(name)
+
+
+def is_folder(address: str) -> bool:
+    """Whether an address ends with a slash or names no file. Raises FetchError, ModelError."""
+    if address.endswith("/"):
+        return True
+    if address.startswith(PAGES) or os.path.splitext(address)[1]:
+        return False
+    system, path = _file_system(address)
+    try:
+        return bool(system.isdir(path))
+    except Exception as error:  # each protocol raises errors of its own
+        raise FetchError(f"{address}: cannot be listed: {error or type(error).__name__}") from error
 
 
 def check(address: str) -> None:

@@ -84,7 +84,7 @@ class Parts:
     def _refuse_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         others = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         if others:
-            raise UsageError(f"{self.output}: holds records of another {', '.join(others)}; name another folder")
+            raise UsageError(f"{self.output}: holds records made with other {', '.join(others)}; name another folder")
 
     def _read(self, path: str) -> Iterator[dict[str, Any]]:
         try:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from mflamingo_cli import __version__, pipeline
 from mflamingo_cli.backends import find_model, open_backend
@@ -28,6 +31,8 @@ from mflamingo_cli.schema import Analysis
 
 HEARING_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
 TRIES_AGAIN = 2  # of a song whose worker died
+LOCAL = ("auto", "local")  # addresses that name no host
+REACHED_S = 10.0
 LEAST_CPUS = 2  # a model and a task that decodes
 IN_FLIGHT = (2, 1)  # songs with one model at a time: one that kills it takes the next with it, so the rest is tried one by one
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -78,12 +83,41 @@ def connect(address: str | None) -> None:
         return
     os.environ.update(ENVIRONMENT)
     joins = address or os.environ.get("RAY_ADDRESS")
+    if joins and joins not in LOCAL:
+        _reach(joins)
     own = {} if joins else {"include_dashboard": False, "num_cpus": max(LEAST_CPUS, physical_cores())}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": ENVIRONMENT}, **own)
+        with _silence():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": ENVIRONMENT}, **own)
     except Exception as error:  # Ray raises bare ones too
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"no Ray cluster at {address or 'this machine'}: {reason}", code="cluster_unavailable") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        cure = "; is it running, and is its token in RAY_AUTH_TOKEN if it wants one?" if joins else ""
+        raise ModelError(f"no Ray cluster at {joins or 'this machine'}: {reason}{cure}", code="cluster_unavailable") from error
+
+
+def _reach(address: str) -> None:
+    """Raise ModelError where nobody answers: Ray would try again for minutes."""
+    parts = urlsplit(f"//{address.rpartition('://')[2]}")
+    try:
+        if parts.port is None:
+            raise ModelError(f"--ray-address {address}: is no address; write HOST:PORT", code="cluster_unavailable")
+        socket.create_connection((parts.hostname or "", parts.port), REACHED_S).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"no Ray cluster at {address}: {reason}; is it running?", code="cluster_unavailable") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Descriptor 2 goes nowhere: Ray's libraries tell there which level of logging they were asked for."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def ask_cluster(work: Work) -> Found:

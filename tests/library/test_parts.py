@@ -55,7 +55,7 @@ def test_both_forms_hold_the_same_records():
 
 def test_records_of_other_settings_are_not_mixed(tmp_path):
     parts.Parts(str(tmp_path)).open({"model": "mini", "command": "analyze"})
-    with pytest.raises(UsageError, match="records of another model; name another folder"):
+    with pytest.raises(UsageError, match="made with other model; name another folder"):
         parts.Parts(str(tmp_path)).open({"model": "other", "command": "analyze"})
 
 
@@ -86,6 +86,8 @@ def test_songs_at_addresses_are_listed_like_those_of_folders(tmp_path):
     system = fsspec.filesystem("memory")
     for name in ("/songs/b.MP3", "/songs/a/c.flac", "/songs/notes.txt", "/songs/.hidden/d.mp3"):
         system.pipe_file(name, b"")
+    assert [remote.is_folder(f"memory://{name}") for name in ("songs/", "songs", "songs/b.MP3", "songs/none")] == [True, True, False, False]
+    assert not remote.is_folder("https://radio.example/live"), "nobody is asked: it may be a stream without an end"
     assert remote.find("memory://songs/", {".mp3", ".flac"}) == ["memory:///songs/a/c.flac", "memory:///songs/b.MP3"]
 
 

@@ -112,6 +112,21 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, work, songs,
     assert Counter(record.status for record in records) == {"ok": N_SONGS - 4, "error": 3, "skipped": 1}
 
 
+def test_a_song_that_kills_its_workers_is_a_record_and_the_others_are_heard(cluster, work, songs, expected, monkeypatch):
+    hear, deadly = engine._hear, os.fsencode(songs[2])
+
+    def crash(row: dict, *given: object) -> dict:
+        if row["song"] == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return hear(row, *given)
+
+    monkeypatch.setattr(engine, "_hear", crash)
+    records = by_path(list(engine.analyses(songs[:5], work, engine.ask_cluster(work))))
+    lost = records.pop(songs[2])
+    assert (lost.status, lost.error and lost.error.code) == ("error", "worker_died")
+    assert records == by_path([expected[song] for song in songs[:5] if song != songs[2]])
+
+
 def command(work, songs, output) -> int:
     arguments = ["analyze", "--engine", "ray", "-q", "-m", work.model, "--threads", "1", "--max-tokens", "4", "-o", str(output)]
     with pytest.raises(SystemExit) as stop:
@@ -128,7 +143,7 @@ def test_a_second_run_does_what_is_missing(cluster, work, songs, expected, tmp_p
     assert by_path([Analysis.from_json(line) for line in lines]) == by_path([expected[song] for song in songs[:4]])
     assert len(lines) == 4
     assert {path: path.read_bytes() for path in first} == first
-    with pytest.raises(UsageError, match="another options"):
+    with pytest.raises(UsageError, match="other options"):
         cli.app(["analyze", "--engine", "ray", "-q", "-m", work.model, "-o", str(output), *songs[:4]], standalone_mode=False)
 
 
@@ -144,6 +159,15 @@ def test_what_the_cluster_cannot_open_is_said_before_anything_is_done(cluster, w
     with pytest.raises(ModelError, match="nobody/nothing"):
         cli.app(["analyze", "--engine", "ray", "-m", "nobody/nothing", "-o", str(tmp_path / "out"), *songs], standalone_mode=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:1", "Connection refused; is it running"), ("here", "write HOST:PORT"), ("ray://h:x", "is it running")],
+)
+def test_a_cluster_that_is_not_there_is_said_at_once(address, words):
+    with pytest.raises(ModelError, match=words):
+        engine._reach(address)
 
 
 @pytest.mark.parametrize(
