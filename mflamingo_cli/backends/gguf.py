@@ -33,8 +33,7 @@ from quant import layout
 Floats = npt.NDArray[np.float32]
 
 KV_TYPES = {"f16": (1, 2.0), "q8_0": (8, 34 / 32), "f32": (0, 4.0)}  # enum ggml_type, bytes of a value
-LONG_TOKENS = 15_000  # of audio, ten minutes: from here on "auto" halves the cache, which is 1.7 GB for 20 minutes and 8 B parameters
-KV_REASONS = {"auto": "f16, q8_0 for songs beyond 10 minutes"}
+KV_REASONS = {"auto": "f16, q8_0 where that does not fit"}
 NO_GAIN_FROM_REPACKING = {"x86_64", "AMD64"}  # 8 B in Q4_K_M: 3 GB more beside the mapped file, seconds to open, and a fifth slower
 ROOM_TO_ANSWER = 2048  # positions beside the audio that are certain to be wanted, before questions and their limits are known
 FILE_TYPES = {  # enum llama_ftype
@@ -199,7 +198,9 @@ class LanguageModel:
         import llama_cpp
 
         self._llama = llama_cpp
-        self._kv_type, self._threads, self._sizes = kv_type, threads, sizes
+        self.device, self._threads, self._sizes = device, threads, sizes
+        whole_blocks = sizes.d_head % 32 == 0  # q8_0 has blocks of 32 values
+        self._kv_types = (("f16", "q8_0") if whole_blocks else ("f16",)) if kv_type == "auto" else (kv_type,)  # by preference
         self._mapped_bytes = 0 if device.is_gpu else path.stat().st_size  # weights in the page cache, which counts as available
         llama_cpp.llama_log_set(ggml.as_log_callback(llama_cpp.llama_log_callback), None)
         llama_cpp.llama_backend_init()
@@ -214,19 +215,21 @@ class LanguageModel:
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._end_ids = self._ends()
 
-    def kv_type(self, n_tokens: int) -> str:
-        """Number format of a KV cache for so many positions."""
-        if self._kv_type != "auto":
-            return self._kv_type
-        whole_blocks = self._sizes.d_head % 32 == 0  # of 32 values each
-        return "q8_0" if n_tokens >= LONG_TOKENS and whole_blocks else "f16"
+    def kv_type(self, n_tokens: int, room: int | None) -> str:
+        """Number format of a KV cache for so many positions: the half as large one, from which a CPU reads at a quarter of the speed,
+        only where the other does not fit into so many bytes."""
+        return self._kv_types[0] if self._fits(n_tokens, room) else self._kv_types[-1]
 
     def song_bytes(self, n_audio_tokens: int) -> int:
-        """Memory that embeddings and KV cache of a song take, beside weights that are only mapped."""
-        return self._mapped_bytes + self._cache_bytes(n_audio_tokens + ROOM_TO_ANSWER) + 4 * n_audio_tokens * self._sizes.d_model
+        """Memory that embeddings and KV cache of a song take at least, beside weights that are only mapped."""
+        cache = self._cache_bytes(n_audio_tokens + ROOM_TO_ANSWER, self._kv_types[-1])
+        return self._mapped_bytes + cache + 4 * n_audio_tokens * self._sizes.d_model
 
-    def _cache_bytes(self, n_tokens: int) -> int:
-        _, value_bytes = KV_TYPES[self.kv_type(n_tokens)]
+    def _fits(self, n_tokens: int, room: int | None) -> bool:
+        return room is None or self._mapped_bytes + self._cache_bytes(n_tokens, self._kv_types[0]) <= room
+
+    def _cache_bytes(self, n_tokens: int, kv_type: str) -> int:
+        _, value_bytes = KV_TYPES[kv_type]
         return int(n_tokens * memory.kv_bytes(self._sizes.n_layers, self._sizes.n_kv_heads, self._sizes.d_head, value_bytes))
 
     def _ends(self) -> frozenset[int]:
@@ -255,7 +258,7 @@ class LanguageModel:
         if sum(len(row.after) for row in rows) > self._llama.llama_max_parallel_sequences():
             return False
         n_tokens = sum(row.n_needed(options, limit) for row in rows)
-        return room is None or self._mapped_bytes + self._cache_bytes(n_tokens) <= room
+        return self._fits(n_tokens, room)
 
     def generate(
         self, rows: Sequence[Shared], options: GenerateOptions, limit: int, tell: Callable[[str], None]
@@ -314,7 +317,7 @@ class Context:
         parameters.n_seq_max = n_sequences
         parameters.kv_unified = True
         parameters.n_threads = parameters.n_threads_batch = model._threads
-        kv_type = model.kv_type(n_tokens)
+        kv_type = model.kv_type(n_tokens, model.device.room())
         parameters.type_k = parameters.type_v = KV_TYPES[kv_type][0]
         exact = kv_type == "f32"  # plain attention: flash attention computes in half precision
         parameters.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO

@@ -12,7 +12,7 @@ import quant
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.ggml import Device
-from mflamingo_cli.backends.gguf import LONG_TOKENS, ROOM_TO_ANSWER, GgufBackend
+from mflamingo_cli.backends.gguf import ROOM_TO_ANSWER, GgufBackend
 from mflamingo_cli.errors import ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -94,10 +94,15 @@ def test_the_need_of_a_song_is_its_cache_and_its_embeddings(pair: tuple[Path, Pa
         assert backend._language.song_bytes(1000) == pair[0].stat().st_size + cache + 1000 * sizes.d_model * 4
 
 
-def test_long_songs_take_half_of_the_cache_and_still_answer(pair: tuple[Path, Path]) -> None:
+def test_where_memory_is_short_a_long_song_takes_half_of_the_cache_and_is_answered(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with GgufBackend(*pair, OpenOptions(device="cpu", threads=1)) as backend:
-        assert (backend._language.kv_type(LONG_TOKENS - 1), backend._language.kv_type(LONG_TOKENS)) == ("f16", "q8_0")
         short = backend.encode([audio(31.0)])[0]
-        rows = short.payload.repeat(-(-LONG_TOKENS // len(short.payload)), axis=0)
+        rows = short.payload.repeat(20, axis=0)
         long = replace(short, n_tokens=len(rows), payload=rows)
-        assert complete(backend, long, [Prompt("What is this?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3
+        least = backend._language.song_bytes(long.n_tokens) - rows.nbytes  # what is in memory already is not needed again
+        for room, kv_type in ((None, "f16"), (2 * least, "f16"), (least, "q8_0")):
+            assert backend._language.kv_type(long.n_tokens, room) == kv_type
+            monkeypatch.setattr(Device, "room", lambda device, room=room: room)
+            assert complete(backend, long, [Prompt("What is this?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3
