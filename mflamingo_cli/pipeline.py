@@ -227,14 +227,17 @@ def _ask_together(heard: dict[int, Heard], backend: Backend, request: Request, a
 
 def _tell(
     heard: dict[int, Heard], encoded: Mapping[int, tuple[Encoded, float | None]], backend: Backend, request: Request, asked: Sequence[Task],
-    history: Sequence[Turn] = (),
+    history: Sequence[Turn] | None = None,
 ) -> Iterator[tuple[int, Step | Piece | Analysis]]:  # fmt: skip
-    """The answers about songs that were heard, with the seconds that took; who has its Analysis is taken out of `heard`."""
+    """The answers about songs that were heard, with the seconds that took; who has its Analysis is taken out of `heard`.
+
+    A history, also an empty one, is that of a conversation.
+    """
     info, numbers = backend.info, list(heard)
     for index in numbers:
         yield index, Step("writing")
     began = time.perf_counter()
-    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index], history)) for index in numbers]
+    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index], history or ()), history is not None) for index in numbers]
     texts = {index: ["" for _ in asked] for index in numbers}
     ended: dict[int, dict[str, Completion]] = {index: {} for index in numbers}
     for place, number, chunk in backend.generate(talks, request.options):

@@ -54,10 +54,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Talk:
-    """A song, or none, and what is asked about it."""
+    """A song, or none, and what is asked about it; `goes_on` says that more will be asked, so that what was read of it is worth keeping."""
 
     encoded: Encoded | None
     prompts: Sequence[Prompt]
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import platform
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ FILE_TYPES = {  # enum llama_ftype
 }  # fmt: skip
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
 FOLLOWED = 64  # tokens per llama_decode where all their logits are wanted: 40 MB of them with the real vocabulary
+ROOM_TO_GO_ON = 2048  # positions for the next turns of a conversation; with more the song is read again
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
 
 
@@ -94,6 +95,10 @@ class GgufBackend:
         rows, limit = share(talks, self._chat, self._language.tokenize), self.info.context_length
         for row in rows:
             row.check(limit)
+        if len(rows) == 1 and talks[0].goes_on:
+            yield from self._language.go_on(rows[0], options, limit, self.tell)
+            return
+        self._language.forget()
         for batch in batches(rows, lambda some: self._language.fit(some, options, limit, self._device.room())):
             yield from self._language.generate(batch, options, limit, self.tell)
 
@@ -214,6 +219,7 @@ class LanguageModel:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._end_ids = self._ends()
+        self._kept: Kept | None = None
 
     def kv_type(self, n_tokens: int, room: int | None) -> str:
         """Number format of a KV cache for so many positions: the half as large one, from which a CPU reads at a quarter of the speed,
@@ -264,21 +270,45 @@ class LanguageModel:
         self, rows: Sequence[Shared], options: GenerateOptions, limit: int, tell: Callable[[str], None]
     ) -> Iterator[tuple[int, int, Chunk]]:
         """Stream answers to the prompts of several songs; `limit` is the context length of one conversation."""
-        context = Context(self, sum(row.n_needed(options, limit) for row in rows), sum(len(row.after) for row in rows))
+        with closing(Context(self, sum(row.n_needed(options, limit) for row in rows), sum(len(row.after) for row in rows))) as context:
+            own = self._read(context, rows, tell)
+            yield from self._answer(context, rows, own, options, limit)
+
+    def go_on(self, row: Shared, options: GenerateOptions, limit: int, tell: Callable[[str], None]) -> Iterator[tuple[int, int, Chunk]]:
+        """The same about one song, which is not read again as long as it is the same and what is asked has room."""
+        needed, kept = row.n_needed(options, limit), self._kept
+        if kept is None or not (kept.context.n_tokens >= needed and kept.begins(row)):
+            self.forget()
+            with ExitStack() as stack:
+                context = stack.enter_context(closing(Context(self, min(needed + ROOM_TO_GO_ON, limit), len(row.after))))
+                self._read(context, [row], tell)
+                stack.pop_all()
+            kept = self._kept = Kept(row, context)
         try:
-            logits = context.continue_each(self._read(context, rows, tell))
-            answers = [Answer(row, index, options, self._end_ids, limit) for row in rows for index in range(len(row.after))]
-            running = list(range(len(answers)))
-            while running:
-                tokens = [answers[index].sampler.pick(row) for index, row in zip(running, logits, strict=True)]
-                for index, token in zip(running, tokens, strict=True):
-                    yield from answers[index].add(token, self.piece(token))
-                going = [(index, token) for index, token in zip(running, tokens, strict=True) if not answers[index].ended]
-                running = [index for index, _ in going]
-                if running:
-                    logits = context.step(going)
+            yield from self._answer(kept.context, [row], row.after, options, limit)
         finally:
-            context.close()
+            kept.context.cut(row.n_shared)
+
+    def forget(self) -> None:
+        """Free what was kept of a song."""
+        if self._kept is not None:
+            self._kept.context.close()
+            self._kept = None
+
+    def _answer(
+        self, context: Context, rows: Sequence[Shared], own: list[list[int]], options: GenerateOptions, limit: int
+    ) -> Iterator[tuple[int, int, Chunk]]:
+        logits = context.continue_each(own)
+        answers = [Answer(row, index, options, self._end_ids, limit) for row in rows for index in range(len(row.after))]
+        running = list(range(len(answers)))
+        while running:
+            tokens = [answers[index].sampler.pick(row) for index, row in zip(running, logits, strict=True)]
+            for index, token in zip(running, tokens, strict=True):
+                yield from answers[index].add(token, self.piece(token))
+            going = [(index, token) for index, token in zip(running, tokens, strict=True) if not answers[index].ended]
+            running = [index for index, _ in going]
+            if running:
+                logits = context.step(going)
 
     def _read(self, context: Context, rows: Sequence[Shared], tell: Callable[[str], None] = untold) -> list[list[int]]:
         """Read what each row shares, a sequence for each of its prompts; the prompts' own tokens, by sequence."""
@@ -301,18 +331,32 @@ class LanguageModel:
 
     def close(self) -> None:
         """Free the model."""
+        self.forget()
         if self._model:
             self._llama.llama_model_free(self._model)
             self._model = None
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What was read of a song, for the next question about it."""
+
+    row: Shared
+    context: Context
+
+    def begins(self, row: Shared) -> bool:
+        """Whether that is what a row begins with."""
+        same_text = (row.before, len(row.after)) == (self.row.before, len(self.row.after))
+        return same_text and row.embeddings is self.row.embeddings
+
+
 class Context:
-    """A KV cache for one call: as long as needed, one sequence per prompt, what a song's prompts share in all of theirs."""
+    """A KV cache: as long as needed, one sequence per prompt, what a song's prompts share in all of theirs."""
 
     def __init__(self, model: LanguageModel, n_tokens: int, n_sequences: int) -> None:
         self._llama, self._model = model._llama, model
         parameters = self._llama.llama_context_default_params()
-        parameters.n_ctx = -(-n_tokens // CONTEXT_STEP) * CONTEXT_STEP
+        self.n_tokens = parameters.n_ctx = -(-n_tokens // CONTEXT_STEP) * CONTEXT_STEP
         parameters.n_batch = parameters.n_ubatch = BATCH
         parameters.n_seq_max = n_sequences
         parameters.kv_unified = True
@@ -340,6 +384,12 @@ class Context:
         for sequence in range(first + 1, first + count):
             self._llama.llama_memory_seq_cp(self._memory, first, sequence, -1, -1)
             self._length[sequence] = self._length[first]
+
+    def cut(self, length: int) -> None:
+        """Forget what comes after so many positions of each sequence."""
+        for sequence in range(len(self._length)):
+            self._llama.llama_memory_seq_rm(self._memory, sequence, length, -1)
+            self._length[sequence] = length
 
     def continue_each(self, tokens: list[list[int]]) -> list[Floats]:
         """Append each sequence's tokens and return the logits after its last one."""

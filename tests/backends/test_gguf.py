@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import quant
-from mflamingo_cli.backends import ggml, open_backend
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, Talk, complete
+from mflamingo_cli.backends import ggml, gguf, open_backend
+from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, Talk, complete
 from mflamingo_cli.backends.cores import physical_cores, useful_threads
-from mflamingo_cli.backends.gguf import GgufBackend, geometry_of
+from mflamingo_cli.backends.gguf import Context, GgufBackend, geometry_of
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from tests import checkpoints
 from tests.clips import audio
@@ -75,6 +75,39 @@ def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path])
         next(stream)
         stream.close()
         assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
+
+
+def test_a_conversation_reads_its_song_once(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def watched(context: Context, sequence: int, tokens: list[int], embeddings: np.ndarray, tell: object) -> None:
+        read.append(len(embeddings))
+        original(context, sequence, tokens, embeddings, tell)
+
+    original = Context.read
+    monkeypatch.setattr(Context, "read", watched)
+    monkeypatch.setattr(gguf, "ROOM_TO_GO_ON", 60)
+
+    def say(backend: GgufBackend, encoded: Encoded, prompt: Prompt) -> str:
+        return "".join(chunk.text for _, _, chunk in backend.generate([Talk(encoded, [prompt], goes_on=True)], SHORT))
+
+    with GgufBackend(*pair, OPTIONS) as backend:
+        song, other = backend.encode([audio(2.0), audio(3.0)])
+        turns = [Prompt("Key?"), Prompt("Why?", history=(("Key?", "A minor."),)), Prompt("Why? " * 150), Prompt("Key?", system="Be brief.")]
+        alone = [complete(backend, song, [turn], SHORT)[0].text for turn in turns]
+        read.clear()
+        assert [say(backend, song, turn) for turn in turns[:2]] == alone[:2]
+        stream = backend.generate([Talk(song, turns[:1], goes_on=True)], SHORT)
+        next(stream)
+        stream.close()
+        assert say(backend, song, turns[1]) == alone[1], "after an answer that was not waited for"
+        assert read == [song.n_tokens]
+        assert [say(backend, song, turn) for turn in turns[2:]] == alone[2:]
+        assert read == [song.n_tokens] * 3, "no room for the third turn, and other words before the song in the fourth"
+        say(backend, other, turns[0])
+        assert complete(backend, song, turns[:1], SHORT)[0].text == alone[0]
+        assert say(backend, other, turns[0]) == complete(backend, other, turns[:1], SHORT)[0].text
+        assert read[3:] == [other.n_tokens, song.n_tokens, other.n_tokens, other.n_tokens]
 
 
 def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]) -> None:
