@@ -99,9 +99,7 @@ class Watched:
         """Seconds until it ended; killed when it is time."""
         while self.process.poll() is None:
             time.sleep(SAMPLE_S)
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-            pids = [self.process.pid, *(map(int, children.read_text().split()) if children.exists() else ())]
-            sizes = [_resident_mb(pid) for pid in pids]
+            sizes = [_resident_mb(pid) for pid in (self.process.pid, *_children(self.process.pid))]
             self.curve.append((time.monotonic() - self.began, sizes[0], sum(sizes)))
             if until():
                 self.process.send_signal(signal.SIGKILL)
@@ -113,6 +111,14 @@ class Watched:
         """The curve in ten points, without the last looks, when processes go."""
         steps = self.curve[:-2][:: max(1, len(self.curve) // 10)]
         return ", ".join(f"{seconds:.0f} s {own}/{everything} MB" for seconds, own, everything in steps)
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that any of its threads started."""
+    try:
+        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    except OSError:  # a thread has just ended
+        return []
 
 
 def _resident_mb(pid: int) -> int:
