@@ -172,14 +172,14 @@ KEPT = ["language_model.lm_head", "audio_tower", "multi_modal_projector"]  # not
 FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
 
 
-def _scheme(strategy: str, block: list[int] | None = None, *, dynamic: bool = True) -> dict[str, Any]:
+def _scheme(strategy: str, block: list[int] | None = None, *, group: int | None = None, dynamic: bool = True) -> dict[str, Any]:
     """A quantization_config as llm-compressor's FP8_DYNAMIC, FP8_BLOCK and FP8 leave it."""
     number = {"num_bits": 8, "type": "float", "symmetric": True, "group_size": None, "actorder": None, "observer_kwargs": {}}
-    weights = number | {"strategy": strategy, "block_structure": block, "dynamic": False, "observer": "minmax"}
+    weights = number | {"strategy": strategy, "block_structure": block, "group_size": group, "dynamic": False, "observer": "minmax"}
     inputs = number | {"strategy": "token" if dynamic else "tensor", "block_structure": None, "dynamic": dynamic, "observer": None}
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}}
     return {
-        "config_groups": {"group_0": group}, "format": "float-quantized", "quant_method": "compressed-tensors", "kv_cache_scheme": None,
+        "config_groups": groups, "format": "float-quantized", "quant_method": "compressed-tensors", "kv_cache_scheme": None,
         "global_compression_ratio": None, "ignore": ["lm_head", "re:.*audio_tower.*", "re:.*multi_modal_projector.*"],
         "quantization_status": "compressed", "sparsity_config": {}, "transform_config": {}, "version": "0.13.0",
     }  # fmt: skip
@@ -198,6 +198,7 @@ FP8_LAYOUTS: dict[str, tuple[dict[str, Any], int, int]] = {
     "channel": (_scheme("channel"), 1, 0),
     "tensor": (_scheme("tensor", dynamic=False), 0, 0),
     "block": (_scheme("block", [48, 40]), 48, 40),  # which divides no matrix here
+    "group": (_scheme("group", group=16), 1, 16),
 }
 
 

@@ -131,6 +131,7 @@ def test_a_scheme_says_what_it_is() -> None:
         "channel": "FP8 (E4M3) with a scale per row",
         "tensor": "FP8 (E4M3) with a scale per matrix",
         "block": "FP8 (E4M3) with a scale per 48 x 40 block",
+        "group": "FP8 (E4M3) with a scale per 1 x 16 block",
     }
     assert fp8.read(Path(), {"text_config": {"hidden_size": 64}}) is None
 
@@ -202,7 +203,7 @@ def test_transformers_dequantises_to_the_same(fine_grained: Path) -> None:
             np.testing.assert_array_equal(ours.weights(name, 0, expected.size).reshape(entry.shape), expected, err_msg=name)
 
 
-@pytest.mark.parametrize("layout", ["channel", "tensor", "block"])
+@pytest.mark.parametrize("layout", ["channel", "tensor", "block", "group"])
 def test_compressed_tensors_stores_and_dequantises_the_same(layout: str, music: Path, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors import BaseCompressor
