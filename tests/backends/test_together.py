@@ -123,6 +123,17 @@ def test_the_embedded_model_answers_two_songs_as_each_alone(name: str) -> None:
         assert together(backend, [Talk(song, prompts) for song in songs], options) == alone
 
 
+def test_how_far_hearing_is_is_told(backend: Backend) -> None:
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "tell", told.append)
+        [song] = backend.encode([audio(31.0)])
+        complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=1))
+    assert told[0] == "window 1 of 2"
+    if backend.info.backend == "gguf":
+        assert told[1:] == ["window 2 of 2", "0 % of the song read", f"{51200 // song.n_tokens} % of the song read"]
+
+
 def test_too_long_a_song_fails_and_says_which(backend: Backend) -> None:
     limit = backend.info.geometry.max_audio_s
     with pytest.raises(AudioError, match="the model hears at most"):
