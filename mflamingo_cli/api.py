@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from mflamingo_cli import cache, pipeline
 from mflamingo_cli.backends import DEFAULT_MODEL, open_backend
 from mflamingo_cli.backends.base import Backend, BackendInfo, GenerateOptions, OpenOptions
+from mflamingo_cli.errors import ModelError
 from mflamingo_cli.pipeline import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 
@@ -75,7 +76,7 @@ class Model:
     """
 
     def __init__(self, backend: Backend, remembered: cache.Cache | None = None) -> None:
-        self._backend, self._cache = backend, remembered
+        self._backend, self._cache, self._closed = backend, remembered, False
 
     @property
     def info(self) -> BackendInfo:
@@ -111,7 +112,8 @@ class Model:
         return self._run(song, pipeline.think_request(question, **_settings(asking)))
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory back; nothing can be asked any more."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> Model:
@@ -121,6 +123,8 @@ class Model:
         self.close()
 
     def _run(self, song: Path, request: Request) -> Iterator[Step | Piece | Analysis]:
+        if self._closed:
+            raise ModelError("this model is closed; load it again", code="closed")
         return pipeline.run(song, self._backend, request, cache=self._cache)
 
 

@@ -104,6 +104,8 @@ def think_request(question: str, **settings: Any) -> Request:
 
 
 def _readable(question: str) -> str:
+    if not question.strip():
+        raise UsageError("the question is empty; write what you want to know")
     try:
         question.encode("utf-8")
     except UnicodeEncodeError as error:

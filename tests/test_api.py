@@ -152,3 +152,17 @@ def test_errors_are_raised_and_say_the_cure(model, tmp_path, tmp_song):
         model.caption(tmp_song, "long")
     with pytest.raises(ModelError, match="nonsense"):
         load("nonsense")
+
+
+def test_a_closed_model_says_so(tiny_model, tmp_song):
+    with load(str(tiny_model), threads=1) as model:
+        pass
+    for ask in (lambda: model.ask(tmp_song, "Key?"), lambda: model.analyze(tmp_song)):
+        with pytest.raises(ModelError, match="closed; load it again"):
+            ask()
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_refused(model, tmp_song, question):
+    with pytest.raises(UsageError, match="the question is empty"):
+        model.ask(tmp_song, question)

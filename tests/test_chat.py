@@ -46,7 +46,7 @@ class Counting(Parrot):
 @pytest.fixture
 def talk(tmp_song):
     def begin(backend: Counting) -> Conversation:
-        return pipeline.finish(Conversation.begin(tmp_song, backend, ask_request("")))
+        return pipeline.finish(Conversation.begin(tmp_song, backend, ask_request("?")))
 
     return begin
 
@@ -157,7 +157,10 @@ def test_text_is_the_answers_alone_and_json_tells_of_them(tiny_model, tmp_song):
     ("arguments", "code", "words"),
     [
         (["--chat", "-"], 2, "stdin is for the questions"),
-        (["--chat", "{song}", "{song}", "{song}"], 2, "one song, not about 2"),
+        (["--chat", "Key?", "{song}", "{song}"], 2, "one song, not about 2"),
+        (["{song}", "{song}"], 2, "write the question first"),
+        (["--chat", "{song}", "missing.wav"], 2, "then one file"),
+        (["", "{song}"], 2, "the question is empty"),
         (["--chat", "missing.wav"], 66, "there is no such file"),
         (["--chat", "-f", "csv", "{song}"], 2, "text or json"),
         (["--chat", "-o", "out.txt", "{song}"], 2, "leave --output out"),

@@ -18,6 +18,7 @@ import time
 
 import pytest
 
+from mflamingo_cli.commands import inputs
 from mflamingo_cli.commands.options import parse_time
 from mflamingo_cli.commands.terminal import Wrapped
 
@@ -286,6 +287,23 @@ def test_nothing_named_is_wrong_usage():
     done = run("analyze")
     assert done.returncode == 2
     assert "name a file" in one_sentence(done.stderr)
+
+
+def test_what_is_no_file_in_a_folder_is_left_out_and_what_cannot_be_read_is_not(tmp_path, monkeypatch):
+    for name in ("a.wav", "closed/b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    os.mkfifo(tmp_path / "endless.wav")
+    (tmp_path / "gone.wav").symlink_to("nowhere")
+    look = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert inputs.collect([str(tmp_path)]) == [str(tmp_path / name) for name in ("a.wav", "gone.wav", "closed")]
 
 
 def test_an_empty_folder_is_no_input(tmp_path):

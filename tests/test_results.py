@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from mflamingo_cli import cli
+from mflamingo_cli.errors import StoppedError
 from tests.test_cli import SHORT, one_sentence, records, run
 
 
@@ -72,6 +76,27 @@ def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
     done = run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", "/proc/out/", library)
     assert done.returncode == 2
     assert one_sentence(done.stderr).startswith("mflamingo: /proc/out: ")
+
+
+def test_an_output_is_no_song(tiny_model, library, tmp_path):
+    content = (library / "one.wav").read_bytes()
+    for output, words in ((library / "one.wav", "choose another"), (tmp_path / "new.FLAC", "has the name of a song")):
+        for shard in ("1/2", "2/2"):
+            done = run("analyze", "-q", "-m", tiny_model, *SHORT, "--shard", shard, "-o", output, library)
+            assert done.returncode == 2
+            assert words in one_sentence(done.stderr)
+    assert (library / "one.wav").read_bytes() == content
+
+
+def test_a_full_disk_stops_a_run_of_many_files(tiny_model, library, tmp_path, monkeypatch):
+    def full(path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoppedError, match=r"No space left on device; \d done, \d left; run again to resume"):
+        cli.app(["analyze", "-q", "-m", str(tiny_model), *SHORT, "-o", f"{tmp_path}/out/", str(library)], standalone_mode=False)
+    assert below(tmp_path / "out") == []
 
 
 def test_a_failure_replaces_no_result(tiny_model, library):

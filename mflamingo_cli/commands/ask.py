@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -27,6 +28,8 @@ def ask(
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.pipeline import ask_request
 
+    if question is not None and (options.paths or options.files_from) and os.path.isfile(question):
+        raise UsageError(f"{question!r} is a file; write the question first, then {'one file' if chat else 'the files'}")
     if chat:
         from mflamingo_cli.commands.chat import run_chat
 

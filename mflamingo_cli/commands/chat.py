@@ -63,7 +63,7 @@ class Chat:
     def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
         """Hear the song; None where that fails, which is told."""
         backend.tell = lambda how_far: self.voice.working(f"{self._song}: {how_far}")
-        begin = Conversation.begin(self._song, backend, pipeline.ask_request("", **self.settings), cache)
+        begin = Conversation.begin(self._song, backend, pipeline.ask_request("?", **self.settings), cache)
         try:
             self._conversation = pipeline.finish(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
         except MFlamingoError as error:

@@ -51,12 +51,12 @@ class SectionCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the arguments; --json is a format that is given, so a format that was only set (`config`) gives way.
 
-        `--write-tags` alone has the empty value: only what follows `=` is its own, so that a song may come next.
+        `--write-tags` alone is `=true`, as in a configuration: only what follows `=` is its own, so that a song may come next.
         """
         if "--json" in args and ctx.default_map:
             ctx.default_map = {key: value for key, value in ctx.default_map.items() if key != "format"}
         end = args.index("--") if "--" in args else len(args)
-        args = ["--write-tags=" if arg == "--write-tags" else arg for arg in args[:end]] + args[end:]
+        args = ["--write-tags=true" if arg == "--write-tags" else arg for arg in args[:end]] + args[end:]
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

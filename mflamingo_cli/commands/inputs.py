@@ -70,12 +70,21 @@ def _expand(path: str) -> Iterable[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Audio files below a folder, sorted, hidden ones left out, links to folders not followed."""
-    for where, folders, names in os.walk(folder):
+    """Audio files below a folder, sorted, hidden ones left out, links to folders not followed; a folder that cannot be read stands for
+    its songs, to fail for them."""
+    closed: list[str] = []
+    for where, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
-                yield os.path.join(where, name)
+            path = os.path.join(where, name)
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and _may_be_file(path):
+                yield path
+    yield from sorted(closed)
+
+
+def _may_be_file(path: str) -> bool:
+    """Not a pipe or a device, which may never end; a link that leads nowhere is told of when it is heard."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _playlist(path: Path) -> Iterator[str]:

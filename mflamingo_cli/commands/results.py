@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.commands.options import SongOptions
 
 STDOUT = ("-", "/dev/stdout")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # for every song that would come
 OURS = ".mflamingo"  # in the name of every song's own file: song.flac.mflamingo.json
 STDIN_NAME = "stdin"  # of the file of a song that came from there
 Place = Callable[[str], Path]  # a song -> its own file, without suffix
@@ -114,6 +116,8 @@ def file_of(songs: list[str], options: SongOptions, results: Results) -> str | N
     assert options.output is not None
     lists = [options.files_from] if options.files_from else []
     terminal.refuse_overwriting(options.output, [*songs, *(options.paths or []), *lists, options.model])
+    if os.path.splitext(options.output)[1].lower() in inputs.AUDIO_SUFFIXES:
+        raise UsageError(f"{options.output}: has the name of a song; choose another --output")
     return options.output
 
 
@@ -203,12 +207,16 @@ class _Files:
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
         if record.error is not None and (path.exists() or not stream.getvalue()):
             return
+        part = path.with_name(path.name + ".part")
         try:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 raise OutputError(f"{path}: is no file that could be replaced; it was left as it is")
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
             part.write_text(stream.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
             part.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if error.errno in DISK_FULL:
+                raise
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -61,7 +61,7 @@ class Tally:
         if error is not None:
             self.failed += 1
             self.missing += error.code == "not_found"
-            self.model += isinstance(error, ModelError)
+            self.model += isinstance(error, ModelError) and error.code != "too_long"  # a question is, and another model may hold it
 
     @property
     def exit_code(self) -> int:
@@ -90,7 +90,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
 
             raise typer.Exit(on_cluster(songs, options, request, voice, hide_thinking))
         wanted = results.of(options, default_format, request.command, named)
-        output = results.file_of(songs, options, wanted)
+        output = results.file_of(named, options, wanted)
         if wanted.tags is not None:
             tags.require_tools()
         elif options.dry_run:

@@ -87,12 +87,12 @@ class Change:
         old = "none" if self.old is None else repr(self.old)
         if self.written:
             return f"{self.field} {old} -> {self.new!r}"
-        return f"{self.field} {old} stays, {self.new!r} is not {'ours to put there' if self.sure else 'sure enough'}"
+        return f"{self.field} {old} stays, {self.new!r} is not {'written over it' if self.sure else 'sure enough'}"
 
 
 def parse_fields(text: str) -> tuple[str, ...]:
-    """Fields separated by commas; nothing is the usual ones. Raises UsageError."""
-    if not text:
+    """Fields separated by commas; "true" is the usual ones. Raises UsageError."""
+    if text.lower() == "true":
         return USUAL
     names = tuple(name.strip() for name in text.split(","))
     if unknown := [name for name in names if name not in (*FIELDS, ALL)]:

@@ -282,14 +282,14 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
     unsure = record_of(path, tempo=TempoInfo(120.0, (), "measured", None, None, 0.5))
     assert [str(change) for change in tags.write(unsure, TagOptions(("bpm", "key", "mood")), dry_run=True)] == [
         "bpm none stays, '120' is not sure enough",
-        "key 'Dm' stays, 'Am' is not ours to put there",
+        "key 'Dm' stays, 'Am' is not written over it",
         "mood none -> 'calm'",
     ]
     assert (value(path, "bpm"), value(path, "mood")) == (None, None)
 
 
 def test_which_fields():
-    assert tags.parse_fields("") == ("bpm", "key", "genre", "mood")
+    assert tags.parse_fields("true") == ("bpm", "key", "genre", "mood")
     assert tags.parse_fields("key, comment") == ("key", "comment")
     assert tags.parse_fields("all") == tags.FIELDS
     with pytest.raises(tags.UsageError, match="choose from bpm, key"):
