@@ -153,6 +153,13 @@ def test_text_is_the_answers_alone_and_json_tells_of_them(tiny_model, tmp_song):
     assert "/think QUESTION" in done.stderr.decode()
 
 
+def test_a_format_that_was_set_for_runs_stops_no_conversation(tiny_model, tmp_song, monkeypatch):
+    monkeypatch.setenv("MFLAMINGO_FORMAT", "csv")
+    monkeypatch.setenv("MFLAMINGO_JOBS", "3")
+    done = chat(tmp_song, "-m", tiny_model, *SHORT, lines="What is the key?\n")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

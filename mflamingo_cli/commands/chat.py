@@ -206,6 +206,8 @@ def _check(options: SongOptions, given: Collection[str]) -> tuple[str, bool]:
     if inputs.STDIN in (songs[0], options.files_from):
         raise UsageError("stdin is for the questions of a conversation; name a song")
     name = "json" if options.json else options.format or "text"
+    if name not in FORMATS and "format" not in given:  # it was set for runs
+        name = "text"
     if name not in FORMATS:
         raise UsageError(f"a conversation is written as {' or '.join(FORMATS)}, not as {name}")
     return songs[0], name == "json"
