@@ -278,9 +278,7 @@ class SongOptions:
     ] = 0
     color: Annotated[ColorMode, typer.Option("--color", help="Colours in results and messages.", rich_help_panel=OUTPUT)] = "auto"
     progress: Annotated[ProgressMode, typer.Option("--progress", help="How progress is shown on stderr.", rich_help_panel=OUTPUT)] = "auto"
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="List the songs, and stop.", rich_help_panel=OUTPUT)] = (
-        False
-    )
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="List the songs, and stop.", rich_help_panel=OUTPUT)] = False
 
     @property
     def generate(self) -> GenerateOptions:
