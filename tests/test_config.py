@@ -125,6 +125,22 @@ def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_mode
     assert json.loads(as_json.stdout)["status"] == "ok", as_json.stderr
 
 
+def test_what_is_set_for_other_formats_stops_none(place: Path, tmp_song: Path) -> None:
+    write(place, here='fields = "tempo.bpm"\nmodel = "none"')
+    rows, table, typed = (run("analyze", *words, tmp_song) for words in (("-f", "csv"), (), ("--fields", "tempo.bpm", "-f", "table")))
+    assert rows.stdout.splitlines()[0] == "tempo.bpm"
+    assert "model 'none' is not a directory" in table.stderr
+    assert "--fields is for" in typed.stderr
+
+
+def test_what_is_set_for_runs_here_is_a_warning_on_a_cluster(place: Path, tmp_song: Path) -> None:
+    pytest.importorskip("ray")
+    write(place, here="jobs = 3")
+    done = run("analyze", "--engine", "ray", "-n", "-o", "out", tmp_song)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_song}\n")
+    assert "the setting jobs is not for --engine ray" in done.stderr
+
+
 def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: Path) -> None:
     write(place, here="modle = 3")
     done = run("analyze", tmp_song)

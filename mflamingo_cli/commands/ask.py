@@ -15,7 +15,6 @@ from mflamingo_cli.errors import UsageError
 
 def ask(
     options: SongOptions,
-    ctx: typer.Context,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What you want to know.", show_default=False)] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Go on asking about one song, heard once; /help there tells how.", rich_help_panel=WORDS)
@@ -35,7 +34,7 @@ def ask(
 
         if question is not None and not (options.paths or options.files_from):  # the one argument is the song
             options, question = replace(options, paths=[question]), None
-        run_chat(options, question, {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"})
+        run_chat(options, question)
     elif question is None:
         raise UsageError("ask what? Write the question first, then the files; or begin a conversation with --chat")
     else:

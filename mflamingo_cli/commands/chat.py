@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -170,9 +170,9 @@ COMMANDS = {
 }
 
 
-def run_chat(options: SongOptions, question: str | None, given: Collection[str] = ()) -> None:
-    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code; `given`: options that were typed."""
-    song, json = _check(options, given)
+def run_chat(options: SongOptions, question: str | None) -> None:
+    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code."""
+    song, json = _check(options)
     if options.offline:
         forbid_network()
     voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
@@ -194,9 +194,9 @@ def run_chat(options: SongOptions, question: str | None, given: Collection[str] 
         raise typer.Exit(chat.tally.exit_code)
 
 
-def _check(options: SongOptions, given: Collection[str]) -> tuple[str, bool]:
+def _check(options: SongOptions) -> tuple[str, bool]:
     """The song, and whether records are wanted. Raises UsageError."""
-    if useless := [name for name in OF_RUNS if name in given]:
+    if useless := [name for name in OF_RUNS if name in options.given]:
         raise UsageError(f"--{useless[0].replace('_', '-')} is for runs over songs, not for a conversation; leave it out")
     if options.output not in (None, *STDOUT):
         raise UsageError("a conversation goes to stdout; leave --output out")
@@ -206,7 +206,7 @@ def _check(options: SongOptions, given: Collection[str]) -> tuple[str, bool]:
     if inputs.STDIN in (songs[0], options.files_from):
         raise UsageError("stdin is for the questions of a conversation; name a song")
     name = "json" if options.json else options.format or "text"
-    if name not in FORMATS and "format" not in given:  # it was set for runs
+    if name not in FORMATS and "format" not in options.given:  # it was set for runs
         name = "text"
     if name not in FORMATS:
         raise UsageError(f"a conversation is written as {' or '.join(FORMATS)}, not as {name}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HONOURED = {
     *("paths", "files_from", "null", "start", "end", "model", "backend", "device", "dtype", "kv_type", "threads", "offline", "no_cache"),
     *("max_tokens", "temperature", "top_p", "seed", "json", "output", "quiet", "verbose", "color", "progress", "dry_run"),
-    *("quantize", "shard", "engine", "ray_address"),
+    *("given", "quantize", "shard", "engine", "ray_address"),
 }
 
 
@@ -30,7 +30,7 @@ def on_cluster(songs: list[str], options: SongOptions, request: Request, voice: 
     from mflamingo_cli.library import ray
 
     ray.require()
-    _refuse_others(options)
+    _refuse_others(options, voice)
     work = ray.Work(replace(request, keep_raw=options.verbose > 0), options.model, options.open, options.offline)
     ray.check_inputs(songs, work)
     if options.dry_run:
@@ -48,12 +48,16 @@ def on_cluster(songs: list[str], options: SongOptions, request: Request, voice: 
         return _hear(songs, parts, work, found, voice, hide_thinking)
 
 
-def _refuse_others(options: SongOptions) -> None:
-    """Raise UsageError for what this engine would not do."""
+def _refuse_others(options: SongOptions, voice: terminal.Voice) -> None:
+    """Raise UsageError for what was typed and this engine would not do; what was set is a warning."""
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name not in HONOURED and value != field.default and (field.name, value) != ("format", "json"):
-            raise UsageError(f"--{field.name.replace('_', '-')} is not for --engine ray; leave it out")
+        if field.name in HONOURED or value == field.default or (field.name, value) == ("format", "json"):
+            continue
+        name = field.name.replace("_", "-")
+        if field.name in options.given:
+            raise UsageError(f"--{name} is not for --engine ray; leave it out")
+        voice.warn(f"the setting {name} is not for --engine ray")
     if options.output in (None, *STDOUT) or os.path.isfile(options.output or ""):
         raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
 

@@ -116,8 +116,9 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class SongOptions:
-    """What every command that hears songs can be told."""
+    """What every command that hears songs can be told; `given` names what was typed, the rest was set (`config`) or is as always."""
 
+    given: frozenset[str] = frozenset()
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -339,14 +340,17 @@ def song_command(function: Callable[..., None]) -> Callable[..., None]:
     shared = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in dataclasses.fields(first.annotation)
+        if f.name != "given"
     ]
 
-    def command(**values: Any) -> None:
+    def command(ctx: typer.Context, **values: Any) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are small: a second thread waits more than it works
-        options = first.annotation(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+        given = frozenset(name for name in values if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE")
+        options = first.annotation(given, **{parameter.name: values.pop(parameter.name) for parameter in shared})
         function(options, **values)
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+    ctx = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [ctx, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *shared]
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

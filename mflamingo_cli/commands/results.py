@@ -91,10 +91,11 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
         raise UsageError(f"--format {name} is about several songs; name one file with -o")
     if name == "m3u" and inputs.STDIN in songs:
         raise UsageError("a song on stdin has no name that a playlist could hold")
-    if options.fields is not None and not row.rows:
+    chosen = options.fields if row.rows or "fields" in options.given else None  # what is set for rows leaves other formats alone
+    if chosen is not None and not row.rows:
         raise UsageError(f"--fields is for {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not for {name}")
     folder = "." if place or options.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(options.output or ""))
-    layout = Layout(many=len(songs) > 1, fields=fields.parse(options.fields), folder=folder)
+    layout = Layout(many=len(songs) > 1, fields=fields.parse(chosen), folder=folder)
     test = where.parse(options.where) if options.where is not None else None
     order = where.parse_order(options.sort) if options.sort is not None else None
     index = None
