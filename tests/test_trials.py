@@ -40,7 +40,7 @@ def collected(source: Path, tmp_song: Path, tmp_path_factory: pytest.TempPathFac
     code, out, err = run("imatrix", source, tmp_song, folder / "noise.wav", "-o", folder / "i.gguf", *SHORT)
     assert (code, out) == (3, f"{folder / 'i.gguf'}\n")
     assert "noise.wav" in err
-    assert "tokens, 1 songs" in err
+    assert "tokens, 1 song\n" in err
     return folder / "i.gguf"
 
 

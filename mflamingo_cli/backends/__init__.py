@@ -113,7 +113,10 @@ def _choose(found: ModelFiles, options: OpenOptions) -> str:
 
 def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
     if found.directory is None:
-        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF; use --backend gguf")
+        asked, cure = "--backend torch", "use --backend gguf"
+        if options.quantize != "none":
+            asked, cure = f"--quantize {options.quantize}", "leave it out, or convert the checkpoint with a smaller --type"
+        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF, and {asked} is for torch; {cure}")
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise ModelError(
             f"{found.name}: the torch back end is not installed; pip install 'mflamingo-cli[torch]', "

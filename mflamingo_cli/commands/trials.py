@@ -80,7 +80,7 @@ def collect_imatrix(name: str, songs: Sequence[str], output: Path, options: Tria
         raise failures[-1]
     _write(output, collector, heard)
     if not quiet:
-        voice.say(f"{collector.n_tokens} tokens, {len(heard)} songs")
+        voice.say(f"{collector.n_tokens} tokens, {len(heard)} song{'s' * (len(heard) != 1)}")
     print(output)
     if failures:
         raise typer.Exit(SOME_FAILED)

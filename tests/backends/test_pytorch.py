@@ -129,5 +129,5 @@ def test_gguf_is_not_quantised_while_it_is_loaded() -> None:
 
 
 def test_a_gguf_pair_alone_cannot_be_loaded_in_fewer_bits(tiny_model: Path) -> None:
-    with pytest.raises(ModelError, match="has no checkpoint directory, only GGUF"):
+    with pytest.raises(ModelError, match="only GGUF, and --quantize nf4 is for torch; leave it out"):
         open_backend(str(tiny_model), OpenOptions(quantize="nf4"))
