@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.backends.generation import Shared
 from mflamingo_cli.core.language import EMPTY, Memory
+from mflamingo_cli.core.model import is_out_of_memory
 from mflamingo_cli.errors import ModelError
 
 SLOT_STEP = {"cuda": 1024}  # a step looks at whole blocks of slots: the next block is the next graph, which costs about ten steps
 OTHER_SLOT_STEP = 64
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # torch's words where it has no class for it: CPU, MPS
 
 
 class Conversation:
@@ -44,7 +45,7 @@ class Conversation:
         """Read every song and every prompt; logits after each prompt, (prompts of all songs, vocabulary) float32."""
         logits = []
         for song, row in enumerate(self._rows):
-            ends = torch.tensor([len(own) for own in row.after], device=self._device).cumsum(0) - 1
+            ends = [end - 1 for end in accumulate(map(len, row.after))]
             logits.append(self._logits(self.read_song(song)[ends]))
         return torch.cat(logits)
 
@@ -78,7 +79,8 @@ class Conversation:
                 self._next[song][prompt] += 1
                 flat.append(row * n_prompts + column)
         self._used += n_prompts
-        return self._steps(inputs)[torch.tensor(flat, device=self._device)]
+        logits = self._steps(inputs)
+        return logits if flat == list(range(len(logits))) else logits[flat]
 
     def _steps(self, inputs: torch.Tensor) -> torch.Tensor:
         block = SLOT_STEP.get(self._device.type, OTHER_SLOT_STEP)
@@ -86,7 +88,8 @@ class Conversation:
         if shape != self._shape:
             self._shape = shape
             self._inputs = inputs.to(self._device)
-            self._replay = captured(self._run) if self._graphs else None
+            self._replay = None  # before the next is made: with a graph go its libraries' work spaces
+            self._replay = captured(self._run, self._device) if self._graphs else None
         else:
             self._inputs.copy_(inputs)
         return self._replay() if self._replay else self._run()
@@ -118,19 +121,21 @@ class Conversation:
         return logits.to(self._device).float()
 
 
-def captured(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+def captured(run: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], torch.Tensor]:
     """A function of fixed shapes and addresses as one CUDA graph: replayed without Python and without a launch per kernel."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        run()  # libraries choose their kernels and take their memory outside of the graph
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+    with torch.cuda.device(device):  # a thread of its own, or another model, may have chosen another
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            run()  # libraries choose their kernels and take their memory outside of the graph
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=aside):  # which this graph shares with no other
+            result = run()
 
     def replay() -> torch.Tensor:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return result
 
     return replay
@@ -159,13 +164,8 @@ def room(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     return memory.available()
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch or NumPy failed for want of memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager

@@ -105,7 +105,8 @@ class Sampler:
         scaled = (logits - logits.max()).astype(np.float64) / self._options.temperature
         p = np.exp(scaled)
         p /= p.sum()
-        order = np.argsort(-p, kind="stable")
+        some = np.flatnonzero(p > (1 - self._options.top_p) / p.size)  # all others together are not worth what may be left out
+        order = some[np.argsort(-p[some], kind="stable")] if self._options.top_p < 1 else some
         kept = order[: int(np.searchsorted(np.cumsum(p[order]), self._options.top_p) + 1)]  # nucleus (arXiv 1904.09751)
         return int(self._random.choice(kept, p=p[kept] / p[kept].sum()))
 

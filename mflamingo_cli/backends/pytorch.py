@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,14 +20,15 @@ from transformers import AutoTokenizer
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
 from mflamingo_cli.backends.cores import physical_cores
-from mflamingo_cli.backends.decoding import Conversation, is_out_of_memory, longest_answer, memory_errors, n_slots, room
+from mflamingo_cli.backends.decoding import Conversation, longest_answer, memory_errors, n_slots, room
 from mflamingo_cli.backends.generation import Answer, Sampler, Shared, batches, share
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
+from mflamingo_cli.core.language import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.core.model import encode_windows, load, open_weights
+from mflamingo_cli.core.model import encode_windows, is_out_of_memory, load, open_weights
 from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
@@ -37,6 +39,8 @@ WINDOWS_TOGETHER = {"cuda": 16}  # encoder windows in one batch
 OTHER_WINDOWS_TOGETHER = 4
 TYPICAL_SLOTS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
 MOST_TOGETHER = 16  # more would only let the first song wait
+SPARE_BYTES = 2 << 30  # of a GPU, beside a model's weights: four minutes of music in windows, their memory, CUDA's libraries
+READING = (8, 3)  # arrays of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that reading a song takes at once
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP32_BYTES = 4  # of a weight
@@ -57,7 +61,11 @@ class TorchBackend:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs are made on the current one
         checkpoint = open_weights(directory, adapter)
+        if options.quantize == "fp8" and device.type == "mps":
+            raise ModelError("MPS has no FP8 numbers; choose --quantize int8 or nf4")
         dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint, options.quantize)
+        if device.type == "cuda" and dtype == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # convolutions too are computed in the format that was asked for
         keeps = checkpoint.scheme is not None and options.quantize == "fp8"
         if checkpoint.scheme and not keeps:
             why_dtype += f"; dequantised from {checkpoint.scheme}"
@@ -74,7 +82,8 @@ class TorchBackend:
         if spread and any(place.type != "cuda" for place in self._devices):
             raise ModelError(f"{directory}: does not fit on {torch.cuda.device_count()} GPUs; choose a smaller --quantize", code="oom")
         text = geometry.text
-        self._slot_bytes = int(memory.kv_bytes(text.n_layers, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))
+        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))  # of a slot
+        self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self._model.model.language_model.layers)
         self._n_windows = WINDOWS_TOGETHER.get(device.type, OTHER_WINDOWS_TOGETHER)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -89,10 +98,10 @@ class TorchBackend:
 
     def _together(self) -> int:
         """Songs that are best answered at once: on GPUs, whose steps cost the same for many, as many as fit into half of what is left."""
-        left = self._room()
-        if self._devices[0].type != "cuda" or left is None:
+        if self._devices[0].type != "cuda":
             return 1
-        return max(1, min(MOST_TOGETHER, left // (2 * TYPICAL_SLOTS * self._slot_bytes)))
+        fitting = [(left or 0) // (2 * TYPICAL_SLOTS * n_layers * self._layer_bytes) for _, n_layers, left in self._rooms()]
+        return max(1, min(MOST_TOGETHER, *fitting))
 
     @property
     def network(self) -> Any:
@@ -139,17 +148,19 @@ class TorchBackend:
             yield from self._answer(batch, options)
 
     def _fits(self, rows: Sequence[Shared], options: GenerateOptions) -> bool:
-        left = self._room()
-        return left is None or self._memory_bytes(rows, options) <= left
+        return all(left is None or needed <= left for needed, left in self._needs(rows, options))
 
-    def _memory_bytes(self, rows: Sequence[Shared], options: GenerateOptions) -> int:
-        n_new = longest_answer(rows, options, self.info.context_length)
-        return len(rows) * n_slots(rows, n_new, self._devices[0]) * self._slot_bytes
+    def _needs(self, rows: Sequence[Shared], options: GenerateOptions) -> list[tuple[int, int | None]]:
+        """Bytes that songs take on each device, their memory and the reading of the longest, and the bytes left there."""
+        slots = len(rows) * n_slots(rows, longest_answer(rows, options, self.info.context_length), self._devices[0])
+        text, longest = self.info.geometry.text, max(row.n_shared for row in rows)
+        reading = READING[0] * longest * text.d_model + READING[1] * min(longest, MLP_TOKENS) * text.d_ffn
+        work = reading * self._model.dtype.itemsize + min(2 * SCORE_BYTES, slots * text.n_heads * 4)
+        return [(slots * n_layers * self._layer_bytes + work, left) for _, n_layers, left in self._rooms()]
 
-    def _room(self) -> int | None:
-        """Bytes left on all devices that the model lies on."""
-        left = [room(device) for device in self._devices]
-        return None if None in left else sum(filter(None, left))
+    def _rooms(self) -> list[tuple[torch.device, int, int | None]]:
+        """Devices of the language model, how many of its layers each holds, and the bytes left there."""
+        return [(device, n_layers, room(device)) for device, n_layers in self._layers.items()]
 
     @torch.inference_mode()
     def _answer(self, rows: list[Shared], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
@@ -175,16 +186,20 @@ class TorchBackend:
     def _begin(self, rows: list[Shared], options: GenerateOptions) -> tuple[Conversation, torch.Tensor] | None:
         """Songs that are read, with the logits after each prompt; None where several do not fit. Raises ModelError where one does not."""
         if len(rows) == 1:
-            memory.demand(f"talking about {rows[0].n_shared} tokens", self._memory_bytes(rows, options), self._room(), CURE)
+            for needed, left in self._needs(rows, options):
+                memory.demand(f"talking about {rows[0].n_shared} tokens", needed, left, CURE)
         try:
             conversation = Conversation(self._model, rows, longest_answer(rows, options, self.info.context_length))
-            return conversation, conversation.read()
+            logits = conversation.read()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(rows) == 1:
                 raise ModelError(f"no memory to read {rows[0].n_shared} tokens; {CURE}", code="oom") from error
             return None
+        if not torch.isfinite(logits).all():  # what would be written then is the same character for ever
+            raise ModelError(f"the model's numbers are too large for {self.info.dtype}; choose a larger --dtype", code="failed")
+        return conversation, logits
 
     @torch.inference_mode()
     def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
@@ -272,7 +287,7 @@ def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quanti
     Raises ModelError(code="oom") when it does not fit on all of them either.
     """
     needed = weight_bytes(checkpoint, bytes_per_weight, quantize)
-    if wanted not in ("auto", "cuda") or not torch.cuda.is_available() or needed <= torch.cuda.mem_get_info(0)[0]:
+    if wanted not in ("auto", "cuda") or not torch.cuda.is_available() or needed + SPARE_BYTES <= torch.cuda.mem_get_info(0)[0]:
         return False
     count = torch.cuda.device_count()
     left = sum(torch.cuda.mem_get_info(number)[0] for number in range(count))

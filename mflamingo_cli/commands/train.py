@@ -145,6 +145,9 @@ def sft(
 
     stage, (where, _) = _stage(config), choose_device(device)
     if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core or GPU
+        if where.type == "cuda":
+            where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(where)
         torch.distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
         for report in run(work, stage, where):

@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 Attend: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # layer, q, k, v (B, heads, T, d_head) -> as q
 
 SHARED, EMPTY = -1, -2  # owners of a slot that is no prompt's: all prompts of the song see it, nobody does
 MLP_TOKENS = 4096  # read at once by the widest layers: 20 minutes of music are 30000 and would take 5 GB more of 8 B in bf16
-SCORE_BYTES = 1 << 28  # of float32 attention weights at once while prompts are read
+SCORE_BYTES = 1 << 28  # of attention weights at once, where a kernel does not keep them to itself
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN plans anew for every length of song
 
 
 def read(language: Any, embedded: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
@@ -54,7 +56,7 @@ class Memory:
         # zeros, because what nobody sees is multiplied by 0, which makes no number of a NaN
         self.keys = [torch.zeros(shape, dtype=dtype, device=place) for place in places]
         self.values = [torch.zeros(shape, dtype=dtype, device=place) for place in places]
-        self.owners = torch.full((n_songs, n_slots), EMPTY, device=places[0])
+        self.owners = torch.full((n_songs, n_slots), EMPTY, device=language.embed_tokens.weight.device)
 
     def read_shared(self, song: int, embedded: torch.Tensor) -> None:
         """Put what all prompts of a song share, (n, d), into its first slots."""
@@ -62,9 +64,7 @@ class Memory:
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.keys[layer][song, :, :n], self.values[layer][song, :, :n] = k[0], v[0]
-            if q.device.type == "mps":  # whose kernel learnt of groups only in 2026
-                k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) for part in (k, v))
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] != q.shape[1])
+            return _causal(q, k, v)
 
         if n:
             read(self._language, embedded[None], torch.arange(n, device=embedded.device)[None], attend)
@@ -73,7 +73,7 @@ class Memory:
     def read_own(self, song: int, embedded: torch.Tensor, positions: torch.Tensor, owners: torch.Tensor, first_slot: int) -> torch.Tensor:
         """Append tokens of a song's prompts from a slot on: (n, d) embeddings, (n,) positions and owners -> (n, d) hidden states."""
         heads, width = self._language.config.num_attention_heads, first_slot + len(embedded)
-        step = max(1, SCORE_BYTES // (4 * heads * width))
+        step = _queries_together(heads, width, embedded.itemsize)
         parts = []
         for first in range(0, len(embedded), step):
             part = slice(first, first + step)
@@ -119,6 +119,37 @@ class Memory:
             self.keys[layer], self.values[layer] = self.keys[layer][songs], self.values[layer][songs]
 
 
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention of (B, heads, T, d) on (B, kv heads, T, d) that sees nothing later."""
+    if has_fused_attention(q.device, q.dtype):
+        with sdpa_kernel(KERNELS):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] != q.shape[1])
+    _, heads, length, _ = q.shape
+    step, places = _queries_together(heads, length, q.element_size()), torch.arange(length, device=q.device)
+    parts = []
+    for first in range(0, length, step):
+        part = places[first : first + step]
+        end = first + len(part)
+        parts.append(_mix(q[:, :, first:end], k[:, :, :end], v[:, :, :end], (places[:end] > part[:, None])[None]))
+    return torch.cat(parts, 2)
+
+
+def has_fused_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch reads a song there in one kernel that has key heads of its own and keeps no matrix of all pairs of tokens.
+
+    On CUDA only half precision has that, from Ampere on; what MPS had up to torch 2.13 lets later tokens through in half precision
+    (pytorch issue 195910).
+    """
+    if device.type == "cuda":
+        return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
+
+
+def _queries_together(heads: int, width: int, n_bytes: int) -> int:
+    """How many queries of all heads have scores on `width` slots in SCORE_BYTES, at least one; `n_bytes` of each score."""
+    return max(1, SCORE_BYTES // (n_bytes * heads * width))
+
+
 def _mix(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
     """Attention of few queries on many slots: (B, heads, T, d), (B, kv heads, slots, d) twice, (B, T, slots) -> as q.
 
@@ -128,7 +159,7 @@ def _mix(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, unseen: torc
     batch, _, n_queries, d_head = q.shape
     n_kv = keys.shape[1]
     rows = (q * d_head**-0.5).reshape(batch, n_kv, -1, d_head)  # (B, kv heads, group * T, d)
-    scores = (rows @ keys.mT).float().unflatten(2, (-1, n_queries))  # (B, kv heads, group, T, slots)
-    scores = scores.masked_fill_(unseen[:, None, None], torch.finfo(torch.float32).min)
-    weights = scores.softmax(-1).to(values.dtype).flatten(2, 3)
+    scores = (rows @ keys.mT).unflatten(2, (-1, n_queries))  # (B, kv heads, group, T, slots)
+    scores = scores.masked_fill_(unseen[:, None, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).flatten(2, 3)  # which torch computes in float32 and rounds once
     return (weights @ values).reshape(q.shape)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
+from accelerate.utils import get_balanced_memory
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -39,6 +40,11 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, con
     "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
     "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
 }
+
+
+OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and what CUDA's libraries say
+    "out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size", "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
@@ -91,7 +97,7 @@ def load(
     except QuantError as error:
         raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        code = "oom" if isinstance(error, torch.OutOfMemoryError) else None
+        code = "oom" if is_out_of_memory(error) else None
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
     except KeyError as error:  # such as the index's "metadata"
         raise ModelError(f"{directory}: transformers misses {error} in the checkpoint's JSON files; download it again") from error
@@ -141,7 +147,7 @@ def _filled(weights: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, 
         model = model_class(config_class(**plain))
     if quantize != "none":
         _quantize(model, KINDS[quantize])
-    places = infer_auto_device_map(model, dtype=dtype, no_split_module_classes=model._no_split_modules) if spread else {"": device}
+    places = _places(model, dtype) if spread else {"": device}
     targets = {canonical(name): name for name in model.state_dict()}
     for name in weights.entries:
         path, _, leaf = targets[name].rpartition(".")
@@ -153,6 +159,17 @@ def _filled(weights: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, 
             setattr(module, leaf, nn.Parameter(_tensor(weights, name, dtype, place), requires_grad=False))
     model.tie_weights()
     return dispatch_model(model, places) if spread else model.to(device)
+
+
+def _places(model: Model, dtype: torch.dtype) -> dict[str, Any]:
+    """A map of modules to all devices, about as much on each, as `from_pretrained` makes it."""
+    settings = {"dtype": dtype, "no_split_module_classes": model._no_split_modules}
+    return dict(infer_auto_device_map(model, get_balanced_memory(model, **settings), **settings))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or NumPy failed for want of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _quantize(model: Model, kind: type[Quantized]) -> None:

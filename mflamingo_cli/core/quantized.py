@@ -1,6 +1,6 @@
 """Linear layers whose weights take 8 or 4 bits: quantised as they are loaded, unpacked where they are used.
 
-They save memory, not time: only FP8 on GPUs that multiply it is faster than bf16. Written here because the libraries do not cover it:
+They save memory, not time; only FP8 is multiplied as it is, on GPUs that can. Written here because the libraries do not cover it:
 bitsandbytes has no FP8 and no MPS, torchao keeps no FP8 numbers of a checkpoint, and both bring kernels that CPU tests cannot reach.
 Shapes are those of `torch.nn.Linear`: (out, in).
 """

@@ -128,7 +128,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None,
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location=next(module.parameters()).device)
+    state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW counts its steps; the rest goes where its parameters are
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,18 @@ def test_samples_follow_the_probabilities() -> None:
 def test_a_small_nucleus_is_greedy() -> None:
     sampler = Sampler(GenerateOptions(temperature=5.0, top_p=0.01), [])
     assert {sampler.pick(LOGITS) for _ in range(50)} == {1}
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.8, 0.95, 1.0])
+def test_a_nucleus_is_the_fewest_tokens_that_are_worth_so_much(top_p: float) -> None:
+    logits = np.random.default_rng(8).normal(0, 2, 40).astype(np.float32)
+    p = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum()
+    order = np.argsort(-p)
+    nucleus = set(order[: 1 + int(np.sum(np.cumsum(p[order]) < top_p))])
+    sampler = Sampler(GenerateOptions(temperature=1.0, top_p=top_p), [])
+    drawn = Counter(sampler.pick(logits) for _ in range(4000))
+    assert set(drawn) <= nucleus
+    assert {token for token in nucleus if p[token] > 0.005} <= set(drawn)  # missed with a probability of 2e-9
 
 
 def test_a_penalty_moves_the_choice_away_from_what_was_said() -> None:

@@ -21,6 +21,7 @@ from mflamingo_cli.backends import decoding, embedded_directory, generation
 from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.core import language
 from mflamingo_cli.errors import AudioError, ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -92,6 +93,25 @@ def test_shapes_that_change_rarely_change_no_answer(checkpoint: Path, monkeypatc
         monkeypatch.setattr(decoding.Conversation, "_run", recording_run)
         assert together(backend, talks, options) == plain
     assert len(set(shapes)) <= 4 < len(shapes), "so few graphs for so many steps"
+
+
+def test_a_song_read_in_blocks_of_queries_is_answered_as_in_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What devices do whose kernels would need a matrix of all pairs of tokens, or err."""
+    options = OPTIONS["all end alike"]
+    with TorchBackend(checkpoint, EXACT) as backend:
+        talks = talks_of(backend.encode(CLIPS))
+        plain = together(backend, talks, options)
+        monkeypatch.setattr(language, "has_fused_attention", lambda device, dtype: False)
+        monkeypatch.setattr(language, "SCORE_BYTES", 4 * 4 * 1200 * 100)  # of the longest song: 100 of 1175 queries of 4 heads at once
+        assert together(backend, talks, options) == plain
+
+
+def test_numbers_that_overflow_are_an_error_and_no_text(checkpoint: Path) -> None:
+    with TorchBackend(checkpoint, EXACT) as backend:
+        [song] = backend.encode(CLIPS[:1])
+        backend.network.model.language_model.layers[1].mlp.down_proj.weight.data.fill_(torch.finfo(torch.float32).max)
+        with pytest.raises(ModelError, match="too large for fp32; choose a larger --dtype"):
+            complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=2))
 
 
 def test_a_song_is_read_once_for_all_its_prompts(checkpoint: Path) -> None:
@@ -232,8 +252,8 @@ def test_songs_whose_memory_is_known_not_to_fit_are_not_tried_together(backend: 
     plain = together(backend, talks, options)
     if isinstance(backend, TorchBackend):
         rows = [decoding.Shared([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in talks[:2]]
-        left = backend._memory_bytes(rows, options)
-        monkeypatch.setattr(TorchBackend, "_room", lambda self: left)
+        [(left, _)] = backend._needs(rows, options)
+        monkeypatch.setattr("mflamingo_cli.backends.pytorch.room", lambda device: left)
         begun: list[int] = []
         begin = TorchBackend._begin
         monkeypatch.setattr(TorchBackend, "_begin", lambda self, rows, options: begun.append(len(rows)) or begin(self, rows, options))
@@ -249,7 +269,7 @@ def test_songs_whose_memory_is_known_not_to_fit_are_not_tried_together(backend: 
 def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with TorchBackend(checkpoint, EXACT) as backend:
         [song] = backend.encode(CLIPS[:1])
-        monkeypatch.setattr(TorchBackend, "_room", lambda self: 1000)
+        monkeypatch.setattr("mflamingo_cli.backends.pytorch.room", lambda device: 1000)
         with pytest.raises(ModelError, match=r"talking about \d+ tokens needs .* of memory, 1\.0 kB are left; choose a part") as caught:
             complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
         monkeypatch.undo()
