@@ -124,6 +124,10 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_tensor_set": (None, [T, c_void_p, c_size_t, c_size_t]),
     "ggml_backend_tensor_get": (None, [T, c_void_p, c_size_t, c_size_t]),
     "ggml_backend_graph_compute": (c_int, [c_void_p, c_void_p]),
+    "ggml_backend_supports_op": (c_bool, [c_void_p, T]),
+    "ggml_graph_n_nodes": (c_int, [c_void_p]),
+    "ggml_graph_node": (T, [c_void_p, c_int]),
+    "ggml_op_desc": (c_char_p, [T]),
     "gguf_init_from_file": (c_void_p, [c_char_p, GgufParams]),
     "gguf_free": (None, [c_void_p]),
     "gguf_get_n_tensors": (c_int64, [c_void_p]),
@@ -267,6 +271,10 @@ class Device:
         registry = self.ggml.ggml_backend_dev_backend_reg(self.handle)
         listed = ctypes.CFUNCTYPE(POINTER(Feature), c_void_p)(address)(registry)
         return {feature.name.decode() for feature in iter_until_null(listed) if feature.value == b"1"}
+
+    def has(self, operation: int) -> bool:
+        """Whether the device has kernels for an operation on such tensors; it ends the program when it is given another."""
+        return bool(self.ggml.ggml_backend_supports_op(self.backend, operation))
 
     def room(self) -> int | None:
         """Bytes that can still be had on the device; None where the system does not tell."""
@@ -434,8 +442,8 @@ class Weights:
 class Graph:
     """Operations of one window in ggml's context, written short: `g.mul_mat(w, x)`."""
 
-    def __init__(self, weights: Weights, geometry: Geometry, exact: bool) -> None:
-        self.ggml, self.weights, self.sizes, self.exact = weights.ggml, weights, geometry.encoder, exact
+    def __init__(self, weights: Weights, geometry: Geometry, device: Device, exact: bool) -> None:
+        self.ggml, self.weights, self.sizes, self.device, self.exact = weights.ggml, weights, geometry.encoder, device, exact
         size = GRAPH_SIZE * self.ggml.ggml_tensor_overhead() + self.ggml.ggml_graph_overhead_custom(GRAPH_SIZE, False)
         self.context = self.ggml.ggml_init(InitParams(size, None, True))
         self.inputs: list[tuple[int, Floats]] = []
@@ -481,15 +489,21 @@ class Graph:
 
         q = split(self.op("scale", self.linear(f"{name}.attn_q", x), width**-0.5))
         k, v = split(self.linear(f"{name}.attn_k", x)), split(self.linear(f"{name}.attn_v", x))
-        if self.exact:
+        fused = None if self.exact else self._fused(q, k, v)
+        if fused is None:
             scores = self.op("soft_max", self.op("mul_mat", self.op("cont", k), self.op("cont", q)))
             y = self.op("mul_mat", self.op("cont", self.op("transpose", v)), scores)
             y = self.op("cont_2d", self.op("permute", y, 0, 2, 1, 3), self.sizes.d_model, n)
         else:
-            k, v = self.op("cast", k, GGML_TYPE_F16), self.op("cast", v, GGML_TYPE_F16)
-            y = self.op("flash_attn_ext", q, k, v, None, 1.0, 0.0, 0.0)
-            y = self.op("reshape_2d", y, self.sizes.d_model, n)
+            y = self.op("reshape_2d", fused, self.sizes.d_model, n)
         return self.linear(f"{name}.attn_out", y)
+
+    def _fused(self, q: int, k: int, v: int) -> int | None:
+        """Attention in one kernel, (n, heads, width); None where the device has none for heads so wide."""
+        if self.device.is_gpu:  # a CPU would make float32 of them again, for every block of queries
+            k, v = self.op("cast", k, GGML_TYPE_F16), self.op("cast", v, GGML_TYPE_F16)
+        y = self.op("flash_attn_ext", q, k, v, None, 1.0, 0.0, 0.0)
+        return y if self.device.has(y) else None
 
     def block(self, name: str, x: int, n: int) -> int:
         """One pre-norm transformer layer on (n, d)."""
@@ -536,7 +550,7 @@ class Encoder:
         which equals masking them.
         """
         m = n_audio_tokens(n_frames)
-        graph = Graph(self.weights, self.geometry, self.exact)
+        graph = Graph(self.weights, self.geometry, self.device, self.exact)
         try:
             output = self._build(graph, mel, (n_frames - 1) // 2 + 1, m, index)
             return self._compute(graph, output, (m, self.geometry.text.d_model))
@@ -560,6 +574,7 @@ class Encoder:
         cgraph = self.ggml.ggml_new_graph_custom(graph.context, GRAPH_SIZE, False)
         self.ggml.ggml_set_output(output)
         self.ggml.ggml_build_forward_expand(cgraph, output)
+        self._check(cgraph)
         if not self.ggml.ggml_gallocr_alloc_graph(self._allocator, cgraph):
             raise ModelError(f"no memory for the audio encoder's work space on {self.device.name}", code="oom")
         for tensor, values in graph.inputs:
@@ -570,6 +585,14 @@ class Encoder:
         result = np.empty(shape, np.float32)
         self.ggml.ggml_backend_tensor_get(output, result.ctypes.data, 0, result.nbytes)
         return result
+
+    def _check(self, cgraph: int) -> None:
+        """Raise ModelError for what the device has no kernel for."""
+        nodes = (self.ggml.ggml_graph_node(cgraph, index) for index in range(self.ggml.ggml_graph_n_nodes(cgraph)))
+        for node in nodes:
+            if not self.device.has(node):
+                operation = self.ggml.ggml_op_desc(node).decode()
+                raise ModelError(f"{self.device.name} cannot compute {operation} of this encoder; use --device cpu")
 
     def close(self) -> None:
         """Give the work space back; the weights are their owner's."""

@@ -131,6 +131,31 @@ def test_every_window_depends_on_its_place_in_the_song(pair: tuple[Path, Path]) 
     assert np.abs(twice[:750] - twice[750:]).max() > 0.1, "the same sound a window later is another embedding"
 
 
+def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the device has no kernel for an operation."""
+    has = ggml.Device.has
+    monkeypatch.setattr(
+        ggml.Device, "has", lambda self, operation: self.ggml.ggml_op_desc(operation).decode() != name and has(self, operation)
+    )
+
+
+def test_a_device_without_a_kernel_for_such_heads_takes_two_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA has none for 32 channels; what it has no kernel for ends the program."""
+    directory = checkpoints.write(tmp_path / "tiny", "musicflamingo")
+    with GgufBackend(*quant.convert(directory, tmp_path, "F16"), OPTIONS) as backend:
+        [fused] = backend.encode([audio(3.0)])
+        lacking("FLASH_ATTN_EXT", monkeypatch)
+        [plain] = backend.encode([audio(3.0)])
+    assert 0 < np.abs(fused.payload - plain.payload).max() < 1e-2
+
+
+def test_an_operation_that_a_device_lacks_is_named(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with GgufBackend(*pair, OPTIONS) as backend:
+        lacking("GELU_ERF", monkeypatch)
+        with pytest.raises(ModelError, match="CPU cannot compute GELU_ERF of this encoder; use --device cpu"):
+            backend.encode([audio(3.0)])
+
+
 def test_a_cut_file_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     for path in pair:
         shutil.copy(path, tmp_path)
