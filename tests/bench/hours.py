@@ -69,13 +69,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, physical_cores()])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("options", nargs="*", help="of mflamingo analyze, after --")
-    wanted = parser.parse_args()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    wanted, options = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     n_songs = len(inputs.collect([str(wanted.folder)], None, False))
     costs: dict[int, Cost] = {}
     for _ in range(wanted.rounds):
         for jobs in wanted.jobs:
-            cost = measure(wanted.folder, jobs, wanted.options)
+            cost = measure(wanted.folder, jobs, options)
             costs[jobs] = min(cost, costs.get(jobs, cost), key=lambda one: one.wall_s)
     print(f"{n_songs} songs, {physical_cores()} cores")
     print(
