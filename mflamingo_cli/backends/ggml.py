@@ -361,6 +361,7 @@ class Weights:
         self._tensors = [self._kept(index) for index in range(len(self._names))]
         self.n_bytes = sum(self.ggml.ggml_nbytes(tensor) for tensor in self._tensors)
         self.widened = any(self._widens(index) for index in range(len(self._names)))
+        self.all_bf16 = self._quick_bf16 and all(self._is_bf16(index) for index in range(len(self._names)) if self._is_linear(index))
         self.buffer: int | None = None
 
     def _type(self, index: int) -> int:
@@ -388,11 +389,21 @@ class Weights:
         kind, described = self._type(index), self._found(index)
         if not self._quick_bf16 or self.ggml.ggml_n_dims(described) != 2 or kind in (GGML_TYPE_F32, GGML_TYPE_BF16):
             return False
+        if kind not in types.STORAGES:
+            return False
         if kind != GGML_TYPE_F16:
             return True
         columns = self.ggml.ggml_nelements(described) // self.ggml.ggml_nrows(described)
         row = self._bytes(index, 2 * columns).view(np.uint16)  # of numbers with more bits one row tells
         return not np.any((row & F16_BEYOND_BF16 != 0) & (row & F16_EXPONENT != 0))
+
+    def _is_bf16(self, index: int) -> bool:
+        return self._widens(index) or self._type(index) == GGML_TYPE_BF16
+
+    def _is_linear(self, index: int) -> bool:
+        """Whether a tensor is the matrix of a linear layer: not a position table, not a bias with two extents."""
+        name = self._names[index]
+        return name.endswith(b".weight") and b"embd" not in name and bool(self.ggml.ggml_n_dims(self._found(index)) == 2)
 
     def _bytes(self, index: int, size: int) -> npt.NDArray[np.uint8]:
         offset = self.ggml.gguf_get_data_offset(self._gguf) + self.ggml.gguf_get_tensor_offset(self._gguf, index)
@@ -539,6 +550,7 @@ class Encoder:
     def __init__(self, weights: Weights, geometry: Geometry, device: Device) -> None:
         self.weights, self.geometry, self.device = weights, geometry, device
         self.ggml = self.device.ggml
+        self.versions = f"ggml {self.ggml.ggml_version().decode()}"
         self.weights.load()
         self.exact = self.weights.types == {GGML_TYPE_F32}  # nothing was rounded: then the attention's K and V are not either
         self._allocator = self.ggml.ggml_gallocr_new(self.ggml.ggml_backend_get_default_buffer_type(self.device.backend))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from mflamingo_cli.backends import ggml, memory
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
 from mflamingo_cli.backends.cores import useful_threads
+from mflamingo_cli.backends.ears import TorchEncoder, quicker_in_torch
 from mflamingo_cli.backends.generation import Answer, Shared, batches, share
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
@@ -61,14 +62,19 @@ class GgufBackend:
             weights = opened.enter_context(closing(ggml.Weights(audio, self._device)))
             needed = memory.file_bytes(text) + weights.n_bytes
             memory.demand(text.stem, needed, self._device.room(), "convert it to a smaller --type, or free some")
-            self._encoder = opened.enter_context(closing(ggml.Encoder(weights, geometry, self._device)))
+            self._encoder: ggml.Encoder | TorchEncoder
+            if in_torch := quicker_in_torch(weights):
+                self._encoder = TorchEncoder(audio, geometry, threads)
+            else:
+                self._encoder = ggml.Encoder(weights, geometry, self._device)
+            opened.enter_context(closing(self._encoder))
             self._language = opened.enter_context(closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text)))
             self._opened = opened.pop_all()
         self._chat = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens)
-        info = _info(text, geometry, text_keys, audio_keys, self._encoder.device.name, options, threads)
-        if weights.widened:
-            info = replace(info, reason=f"{info.reason}, audio part in BF16: {ggml.QUICK_BF16}")
-        self.info = replace(info, ears=f"{ears} {info.device} {threads}")
+        info = _info(text, geometry, text_keys, audio_keys, self._device.name, options, threads)
+        if in_torch or weights.widened:
+            info = replace(info, reason=f"{info.reason}, audio part in BF16{' by torch' * in_torch}: {ggml.QUICK_BF16}")
+        self.info = replace(info, ears=f"{ears} {info.device} {threads} {self._encoder.versions}")
         self.tell: Callable[[str], None] = untold
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:

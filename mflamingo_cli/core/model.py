@@ -5,7 +5,7 @@ This is the only definition of the network; the GGUF back end is converted from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -62,6 +62,32 @@ def build(config: Mapping[str, Any]) -> Model:
     """A model of the geometry in `config` (the content of a config.json) with random weights, float32."""
     model_class, config_class = _classes(config)
     return _protect(model_class(config_class(**config)))
+
+
+def build_ears(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
+    """What `encode_windows` needs of a model, without a language model; `weights` by the hub's names, all of them, in its dtype."""
+    sizes, rote = geometry.encoder, geometry.rote
+    config: dict[str, Any] = {
+        "model_type": geometry.architecture,
+        "audio_config": {
+            "model_type": "audioflamingo3_encoder",
+            "hidden_size": sizes.d_model, "num_hidden_layers": sizes.n_layers, "num_attention_heads": sizes.n_heads,
+            "intermediate_size": sizes.d_ffn, "num_mel_bins": geometry.mel.n_mels, "max_source_positions": sizes.n_positions,
+        },
+        "text_config": {"model_type": "qwen2", "hidden_size": geometry.text.d_model, "num_hidden_layers": 0, "vocab_size": 1},
+    }  # fmt: skip
+    if rote is not None:
+        part = (rote.dim + 0.5) / sizes.d_model  # rounded down, it is those channels
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": rote.theta, "partial_rotary_factor": part}
+        config["audio_frame_step"] = rote.frame_step_s
+    model_class, config_class = _classes(config)
+    with init_empty_weights(include_buffers=False):
+        model = model_class(config_class(**config))
+    targets = {canonical(name): name for name in model.state_dict()}
+    for name, weight in weights:
+        path, _, leaf = targets[name].rpartition(".")
+        setattr(model.get_submodule(path), leaf, nn.Parameter(weight, requires_grad=False))
+    return _protect(model).eval()
 
 
 def load(

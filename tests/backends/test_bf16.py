@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import quant
-from mflamingo_cli.backends import ggml
-from mflamingo_cli.backends.base import OpenOptions
+from mflamingo_cli.backends import ears, ggml
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from tests import checkpoints
@@ -36,11 +36,15 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rounded(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, as one that was trained in BF16."""
-    directory = tmp_path_factory.mktemp("hf") / "rounded"
+    return rounded_copy(single, tmp_path_factory.mktemp("hf") / "rounded")
+
+
+def rounded_copy(checkpoint: Path, directory: Path) -> Path:
+    """A checkpoint in BF16."""
     directory.mkdir()
-    for path in single.iterdir():
+    for path in checkpoint.iterdir():
         (directory / path.name).write_bytes(path.read_bytes())
-    weights = {name: weight.bfloat16() for name, weight in load_file(single / "model.safetensors").items()}
+    weights = {name: weight.bfloat16() for name, weight in load_file(checkpoint / "model.safetensors").items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
@@ -94,6 +98,42 @@ def test_quantised_weights_hear_nearer_to_the_checkpoint_than_without(opened, si
     monkeypatch.setattr(ggml.Device, "features", lambda self: set())
     plain = error(opened(single, "Q8_0"))
     assert widened < plain
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("musicflamingo", "BF16"), ("audioflamingo3", "F16"), ("musicflamingo", "Q8_0")])
+def test_a_large_audio_part_hears_on_torch_what_the_checkpoint_does(tmp_path, monkeypatch, architecture, kind) -> None:
+    """Where torch is installed; of weights that the file keeps whole it is the same network."""
+    source = rounded_copy(checkpoints.write(tmp_path / "single", architecture, "wide"), tmp_path / "bf16")
+    pair, song = quant.convert(source, tmp_path, kind), audio(64.0)
+    with TorchBackend(source, OpenOptions(device="cpu", dtype="bf16", threads=1)) as backend:
+        truth = backend.encode([song])[0].payload.float().numpy()
+    with GgufBackend(*pair, OPTIONS) as backend:
+        [on_ggml], without = backend.encode([song]), backend.info
+    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+    with GgufBackend(*pair, OPTIONS) as backend:
+        [on_torch], info = backend.encode([song]), backend.info
+        assert complete(backend, on_torch, [Prompt("Key?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3
+    assert info.reason.endswith("audio part in BF16 by torch: AVX512_BF16")
+    assert info.ears != without.ears
+    assert on_torch.payload.shape == on_ggml.payload.shape
+    distance = [float(np.sqrt(np.mean((song.payload - truth) ** 2)) / truth.std()) for song in (on_torch, on_ggml)]
+    assert distance[0] < (0.03 if kind == "Q8_0" else 1e-6)
+    assert distance[1] < 0.03
+
+
+def test_without_torch_a_large_audio_part_hears_on_ggml(opened, single, monkeypatch) -> None:
+    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+    monkeypatch.setattr(ears, "find_spec", lambda name: None)
+    assert isinstance(opened(single, "Q8_0")._encoder, ggml.Encoder)
+
+
+def test_what_bf16_cannot_hold_is_not_heard_in_it(opened, single, monkeypatch) -> None:
+    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+    assert {kind: isinstance(opened(single, kind)._encoder, ggml.Encoder) for kind in ("F32", "F16", "BF16")} == {
+        "F32": True,
+        "F16": True,
+        "BF16": False,
+    }
 
 
 def test_memory_is_reckoned_as_it_will_be(opened, single) -> None:

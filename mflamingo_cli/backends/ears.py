@@ -1,0 +1,83 @@
+"""The audio part of a GGUF pair on torch's kernels, for processors that multiply BF16: theirs are quicker there than ggml's.
+
+The same network that the torch back end runs, so that it hears the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from quant import layout, reader, types
+
+if TYPE_CHECKING:
+    import torch
+
+    from mflamingo_cli.backends.ggml import Weights
+    from mflamingo_cli.core.geometry import Geometry
+
+Floats = npt.NDArray[np.float32]
+
+PAYS_BYTES = 256 << 20  # of weights: loading torch takes some seconds
+BLOCK_WEIGHTS = 1 << 22  # decoded at once
+
+
+def quicker_in_torch(weights: Weights) -> bool:
+    """Whether torch is here, the weights are BF16 all the same, and large enough."""
+    worth = weights.all_bf16 and weights.n_bytes >= PAYS_BYTES
+    return worth and all(find_spec(name) for name in ("torch", "transformers", "accelerate"))
+
+
+class TorchEncoder:
+    """Log-mel windows -> embeddings of the language model, as `ggml.Encoder`."""
+
+    def __init__(self, audio: Path, geometry: Geometry, threads: int) -> None:
+        import torch
+        import transformers
+
+        from mflamingo_cli.core.model import build_ears
+
+        torch.set_num_threads(threads)
+        self.versions = f"torch {torch.__version__} {transformers.__version__}"
+        self._geometry = geometry
+        self._model = build_ears(geometry, _weights(audio, geometry))
+
+    def window(self, mel: Floats, n_frames: int, index: int) -> Floats:
+        """Encode one window: (n_mels, frames) log-mel, `n_frames` of them valid, at a place in its song -> (n_audio_tokens, d_text)."""
+        import torch
+
+        from mflamingo_cli.core.model import encode_windows
+
+        with torch.inference_mode():
+            features, lengths, places = torch.from_numpy(mel)[None].bfloat16(), torch.tensor([n_frames]), torch.tensor([index])
+            [embedded] = encode_windows(self._model, self._geometry, features, lengths, places)
+            return np.asarray(embedded.float().numpy())
+
+    def close(self) -> None:
+        """Give the weights back."""
+        del self._model
+
+
+def _weights(audio: Path, geometry: Geometry) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name on the hub and weights in BF16 of every tensor of an audio part."""
+    import torch
+
+    file, encoder = reader.read(audio), geometry.encoder
+    sizes = {
+        "d_audio": encoder.d_model, "n_audio_layers": encoder.n_layers, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions,
+        "n_mels": geometry.mel.n_mels, "d_text": geometry.text.d_model,
+    }  # fmt: skip
+    for tensor in layout.tensors("audio", sizes):
+        stored = file.tensors[tensor.gguf]
+        assert stored.storage is not None, "was looked at before"
+        rows = max(1, BLOCK_WEIGHTS // stored.shape[-1])
+        blocks = [
+            torch.tensor(types.decode(np.frombuffer(data, np.uint8), stored.storage)).bfloat16()
+            for _, data in file.blocks(tensor.gguf, rows)
+        ]
+        yield tensor.hf, torch.cat([block.flatten() for block in blocks]).reshape(tensor.shape)
