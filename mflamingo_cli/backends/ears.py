@@ -6,7 +6,9 @@ The same network that the torch back end runs, so that it hears the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,7 @@ class TorchEncoder:
         torch.set_num_threads(threads)
         self.versions = f"torch {torch.__version__} {transformers.__version__}"
         self._geometry = geometry
-        self._model = build_ears(geometry, _weights(audio, geometry))
+        self._model = build_ears(geometry, _weights(audio, geometry, threads))
 
     def window(self, mel: Floats, n_frames: int, index: int) -> Floats:
         """Encode one window: (n_mels, frames) log-mel, `n_frames` of them valid, at a place in its song -> (n_audio_tokens, d_text)."""
@@ -63,7 +65,7 @@ class TorchEncoder:
         del self._model
 
 
-def _weights(audio: Path, geometry: Geometry) -> Iterator[tuple[str, torch.Tensor]]:
+def _weights(audio: Path, geometry: Geometry, threads: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Name on the hub and weights in BF16 of every tensor of an audio part."""
     import torch
 
@@ -72,12 +74,16 @@ def _weights(audio: Path, geometry: Geometry) -> Iterator[tuple[str, torch.Tenso
         "d_audio": encoder.d_model, "n_audio_layers": encoder.n_layers, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions,
         "n_mels": geometry.mel.n_mels, "d_text": geometry.text.d_model,
     }  # fmt: skip
-    for tensor in layout.tensors("audio", sizes):
+
+    def decoded(tensor: layout.Tensor) -> tuple[str, torch.Tensor]:
         stored = file.tensors[tensor.gguf]
         assert stored.storage is not None, "was looked at before"
-        rows = max(1, BLOCK_WEIGHTS // stored.shape[-1])
-        blocks = [
-            torch.tensor(types.decode(np.frombuffer(data, np.uint8), stored.storage)).bfloat16()
-            for _, data in file.blocks(tensor.gguf, rows)
-        ]
-        yield tensor.hf, torch.cat([block.flatten() for block in blocks]).reshape(tensor.shape)
+        weights, first = torch.empty(prod(tensor.shape), dtype=torch.bfloat16), 0
+        for _, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // stored.shape[-1])):
+            numbers = torch.from_numpy(types.decode(np.frombuffer(bytearray(data), np.uint8), stored.storage))
+            weights[first : first + len(numbers)] = numbers
+            first += len(numbers)
+        return tensor.hf, weights.reshape(tensor.shape)
+
+    with ThreadPoolExecutor(threads) as pool:  # ggml, NumPy and torch release the interpreter
+        yield from pool.map(decoded, layout.tensors("audio", sizes))
