@@ -42,8 +42,9 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, con
 }
 
 
-OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and what CUDA's libraries say
+OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and what its libraries say, cuBLAS and oneDNN
     "out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size", "CUBLAS_STATUS_ALLOC_FAILED",
+    "could not create a primitive",
 )  # fmt: skip
 
 
