@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from mflamingo_cli.errors import ModelError
 from quant import layout, reader, types
 
 if TYPE_CHECKING:
@@ -66,18 +67,22 @@ class TorchEncoder:
 
 
 def _weights(audio: Path, geometry: Geometry, threads: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name on the hub and weights in BF16 of every tensor of an audio part."""
+    """Name on the hub and weights in BF16 of every tensor of an audio part. Raises ModelError for a file that is damaged."""
     import torch
 
-    file, encoder = reader.read(audio), geometry.encoder
+    try:
+        file, encoder = reader.read(audio), geometry.encoder
+    except layout.QuantError as error:
+        raise ModelError(str(error)) from error
     sizes = {
         "d_audio": encoder.d_model, "n_audio_layers": encoder.n_layers, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions,
         "n_mels": geometry.mel.n_mels, "d_text": geometry.text.d_model,
     }  # fmt: skip
 
     def decoded(tensor: layout.Tensor) -> tuple[str, torch.Tensor]:
-        stored = file.tensors[tensor.gguf]
-        assert stored.storage is not None, "was looked at before"
+        stored = file.tensors.get(tensor.gguf)
+        if stored is None or stored.storage is None:
+            raise ModelError(f"the audio GGUF lacks tensor {tensor.gguf}")
         weights, first = torch.empty(prod(tensor.shape), dtype=torch.bfloat16), 0
         for _, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // stored.shape[-1])):
             numbers = torch.from_numpy(types.decode(np.frombuffer(bytearray(data), np.uint8), stored.storage))

@@ -15,6 +15,7 @@ from mflamingo_cli.backends import ears, ggml
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.errors import ModelError
 from tests import checkpoints
 from tests.clips import audio
 
@@ -119,6 +120,14 @@ def test_a_large_audio_part_hears_on_torch_what_the_checkpoint_does(tmp_path, mo
     distance = [float(np.sqrt(np.mean((song.payload - truth) ** 2)) / truth.std()) for song in (on_torch, on_ggml)]
     assert distance[0] < (0.03 if kind == "Q8_0" else 1e-6)
     assert distance[1] < 0.03
+
+
+def test_a_cut_audio_part_is_named_before_torch_hears(single, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+    text, part = quant.convert(single, tmp_path, "Q8_0")
+    part.write_bytes(part.read_bytes()[: part.stat().st_size - 5000])
+    with pytest.raises(ModelError, match=r"cut short.*; convert or download it again"):
+        GgufBackend(text, part, OPTIONS)
 
 
 def test_without_torch_a_large_audio_part_hears_on_ggml(opened, single, monkeypatch) -> None:
