@@ -6,7 +6,7 @@ Random weights are the harsher test: their logits lie closer together than a tra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from transformers import AutoProcessor
 
 import quant
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.gguf import BATCH, SCORES_BYTES, GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.core.model import load
@@ -145,3 +145,25 @@ def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path:
             complete(backend, backend.encode([CLIPS["47 s"]])[0], [Prompt(QUESTIONS[0])], OPTIONS)
             first.append(picked[0][1])
     assert np.abs(first[0] - first[1][: first[0].size]).max() < LOGIT_TOLERANCE[weights, kv_type]
+
+
+def test_wide_heads_are_read_without_flash_attention_and_stay_near_torch(
+    tmp_path: Path, picked: list[tuple[int, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = checkpoints.Size(d_text=256, text_heads=2, kv_heads=1)
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo", size, seed=5)
+    first = []
+    pair = quant.convert(directory, tmp_path, "F32")
+    half = replace(GGUF_EXACT, kv_type="f16")
+    with TorchBackend(directory, TORCH_EXACT) as reference, GgufBackend(*pair, half) as plain, GgufBackend(*pair, half) as flash:
+        longest = SCORES_BYTES // (4 * BATCH * size.text_heads)
+        asked = [(longest, "f16"), (longest + 1, "f16"), (longest, "q8_0"), (longest + 1, "f32")]
+        assert [plain._language.plain_attention(*each) for each in asked] == [True, False, False, True]
+        monkeypatch.setattr(flash._language, "plain_attention", lambda *_: False)
+        for backend in (reference, plain, flash):
+            picked.clear()
+            complete(backend, backend.encode([CLIPS["47 s"]])[0], [Prompt(QUESTIONS[0])], OPTIONS)
+            first.append(picked[0][1])
+    errors = [np.abs(first[0] - logits[: first[0].size]).max() for logits in first[1:]]
+    assert 0 < errors[0] < LOGIT_TOLERANCE["F32", "f16"]
+    assert errors[0] != errors[1], "the same kernel read both"
