@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mflamingo_cli import cache, pipeline
+from mflamingo_cli import pipeline
 from mflamingo_cli.backends import DEFAULT_MODEL, open_backend
 from mflamingo_cli.backends.base import Backend, BackendInfo, GenerateOptions, OpenOptions
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.pipeline import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store import cache
 
 if TYPE_CHECKING:
     from types import TracebackType

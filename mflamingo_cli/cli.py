@@ -99,7 +99,7 @@ def _open_closed_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    from mflamingo_cli.commands.terminal import Voice
+    from mflamingo_cli.commands.terminal import Reporter
 
-    Voice().error(message)
+    Reporter().error(message)
     sys.exit(code)

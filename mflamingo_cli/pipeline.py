@@ -15,19 +15,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from mflamingo_cli import measure, schema, tasks
-from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt, Talk
+from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, GenerateOptions, Prompt, SongPrompts
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
 from mflamingo_cli.measure import check
-from mflamingo_cli.schema import Analysis, Command, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, Command, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mflamingo_cli.cache import Cache, Shelf
     from mflamingo_cli.core.audio import Audio
     from mflamingo_cli.measure import Facts
+    from mflamingo_cli.store.cache import Cache, CacheEntry
     from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def caption_request(style: str = "full", **settings: Any) -> Request:
     return Request("caption", (tasks.caption_task(style),), **settings)
 
 
-def trial_request(**settings: Any) -> Request:
+def agreement_request(**settings: Any) -> Request:
     """Every question of the program, to see how a model works on a song rather than what it says of it."""
     return Request("caption", tuple(tasks.TASKS.values()), **settings)
 
@@ -114,11 +114,11 @@ def _readable(question: str) -> str:
 
 
 @dataclass(frozen=True)
-class Heard:
+class PreparedSong:
     """A song decoded and, where facts are wanted, measured, now or before; with the seconds it took now.
 
     `audio` is there where the model must still listen, `encoding` where it heard the song before, neither where it need not;
-    `shelf` is where the encoding belongs.
+    `entry` is where the encoding belongs.
     """
 
     sound: Sound
@@ -127,29 +127,31 @@ class Heard:
     encoding: NDArray[Any] | None = None
     decode_s: float | None = None
     measure_s: float | None = None
-    shelf: Shelf | None = None
+    entry: CacheEntry | None = None
 
 
-def hear(path: Path, request: Request, info: BackendInfo, cache: Cache | None = None, tell: Callable[[Sound], None] | None = None) -> Heard:
+def prepare(
+    path: Path, request: Request, info: BackendInfo, cache: Cache | None = None, tell: Callable[[Sound], None] | None = None
+) -> PreparedSong:
     """Decode and measure one song, or remember it; safe to call from several threads.
 
     `tell` is called as soon as it is clear which sound this is, before it is measured, and may raise to leave it at that.
     """
-    return finish(_hear(path, request, info, cache, tell))
+    return drain(_prepare(path, request, info, cache, tell))
 
 
-def _hear(
+def _prepare(
     path: Path, request: Request, info: BackendInfo, cache: Cache | None, tell: Callable[[Sound], None] | None = None
-) -> Generator[Step, None, Heard]:
+) -> Generator[Step, None, PreparedSong]:
     measures, listens = request.command == "analyze" or info.grounded, bool(_within_abilities(request, info))
-    shelf = cache.shelf(path, request.start_s, request.end_s) if cache else None
-    sound, facts = (shelf and shelf.sound()) or (None, None)
+    entry = cache.entry(path, request.start_s, request.end_s) if cache else None
+    sound, facts = (entry and entry.sound()) or (None, None)
     if sound is not None and tell:
         tell(sound)
-    encoding = shelf.encoding(info.ears) if shelf and listens else None
+    encoding = entry.encoding(info.encoder_fingerprint) if entry and listens else None
     to_measure, to_encode = measures and facts is None, listens and encoding is None
     if sound is not None and not to_measure and not to_encode:
-        return Heard(sound, facts if measures else None, encoding=encoding)
+        return PreparedSong(sound, facts if measures else None, encoding=encoding)
     yield Step("decoding")
     meter, name = measure.LoudnessMeter(), core_audio.Fingerprint()
     listeners = (name, meter) if to_measure else (name,)
@@ -161,13 +163,13 @@ def _hear(
     if to_measure:
         yield Step("measuring")
         facts, measure_s = _timed(lambda: measure.measure(audio, meter))
-    if shelf and (was_known is None or to_measure):
-        shelf.keep_sound(sound, facts)
-    return Heard(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, shelf)
+    if entry and (was_known is None or to_measure):
+        entry.keep_sound(sound, facts)
+    return PreparedSong(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, entry)
 
 
 def run(
-    path: Path, backend: Backend, request: Request, ahead: Callable[[], Heard] | None = None, cache: Cache | None = None
+    path: Path, backend: Backend, request: Request, ahead: Callable[[], PreparedSong] | None = None, cache: Cache | None = None
 ) -> Iterator[Step | Piece | Analysis]:
     """Do all the work on one song, or what is left after `ahead`; the last thing yielded is its Analysis. Raises MFlamingoError.
 
@@ -180,7 +182,7 @@ def run(
 
 
 def run_together(
-    songs: Sequence[tuple[Path, Callable[[], Heard] | None]], backend: Backend, request: Request, cache: Cache | None = None
+    songs: Sequence[tuple[Path, Callable[[], PreparedSong] | None]], backend: Backend, request: Request, cache: Cache | None = None
 ) -> Iterator[Event]:
     """Do all the work on several songs, or what is left of each, which the model answers together; whose event it is, and the event.
 
@@ -191,23 +193,23 @@ def run_together(
     except ModelError as error:
         yield from ((index, error) for index in range(len(songs)))
         return
-    heard: dict[int, Heard] = {}
+    heard: dict[int, PreparedSong] = {}
     for index, (path, ahead) in enumerate(songs):
         try:
-            with _telling_of_memory(path):
-                heard[index] = ahead() if ahead else (yield from _of(index, _hear(path, request, backend.info, cache)))
+            with memory_error_as_song_error(path):
+                heard[index] = ahead() if ahead else (yield from tag_events(index, _prepare(path, request, backend.info, cache)))
         except MFlamingoError as error:
             yield index, error
     yield from _ask(heard, backend, request, asked)
 
 
-def _ask(heard: dict[int, Heard], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
+def _ask(heard: dict[int, PreparedSong], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
     """Let the model answer; where it fails on several songs, those that are left are tried one by one: the fault is one song's."""
     if not heard:
         return
     alone = len(heard) == 1
     try:
-        with _telling_of_memory(next(iter(heard.values())).sound.source.path):
+        with memory_error_as_song_error(next(iter(heard.values())).sound.source.path):
             yield from _ask_together(heard, backend, request, asked)
     except MFlamingoError as error:
         if alone:
@@ -217,18 +219,19 @@ def _ask(heard: dict[int, Heard], backend: Backend, request: Request, asked: Seq
             yield from _ask({index: one}, backend, request, asked)
 
 
-def _ask_together(heard: dict[int, Heard], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
+def _ask_together(heard: dict[int, PreparedSong], backend: Backend, request: Request, asked: Sequence[Task]) -> Iterator[Event]:
     """Let the model listen and answer, all songs at once; who has its Analysis is taken out of `heard`."""
     if not asked:
         for index in list(heard):
             yield index, _record(request, heard.pop(index), backend.info, {}, None, None)
         return
     encoded = yield from _listen(backend, heard)
-    yield from _tell(heard, encoded, backend, request, asked)
+    yield from generate_answers(heard, encoded, backend, request, asked)
 
 
-def _tell(
-    heard: dict[int, Heard], encoded: Mapping[int, tuple[Encoded, float | None]], backend: Backend, request: Request, asked: Sequence[Task],
+def generate_answers(
+    heard: dict[int, PreparedSong], encoded: Mapping[int, tuple[Encoded, float | None]], backend: Backend, request: Request,
+    asked: Sequence[Task],
     history: Sequence[Turn] | None = None,
 ) -> Iterator[tuple[int, Step | Piece | Analysis]]:  # fmt: skip
     """The answers about songs that were heard, with the seconds that took; who has its Analysis is taken out of `heard`.
@@ -239,7 +242,7 @@ def _tell(
     for index in numbers:
         yield index, Step("writing")
     began = time.perf_counter()
-    talks = [Talk(encoded[index][0], _prompts(asked, info, heard[index], history or ()), history is not None) for index in numbers]
+    talks = [SongPrompts(encoded[index][0], _prompts(asked, info, heard[index], history or ()), history is not None) for index in numbers]
     texts = {index: ["" for _ in asked] for index in numbers}
     ended: dict[int, dict[str, Completion]] = {index: {} for index in numbers}
     for place, number, chunk in backend.generate(talks, request.options):
@@ -262,7 +265,7 @@ class Conversation:
     A model that can follow a conversation is given the turns before, the oldest left out when it holds no more: `forgotten` counts them.
     """
 
-    def __init__(self, backend: Backend, heard: Heard, encoded: Encoded, encode_s: float | None) -> None:
+    def __init__(self, backend: Backend, heard: PreparedSong, encoded: Encoded, encode_s: float | None) -> None:
         self.follows = backend.info.abilities is None or FOLLOWS in backend.info.abilities
         self.forgotten = 0
         self._backend, self._heard, self._encoded, self._encode_s = backend, heard, encoded, encode_s
@@ -277,10 +280,10 @@ class Conversation:
     @classmethod
     def begin(cls, path: Path, backend: Backend, request: Request, cache: Cache | None = None) -> Generator[Step, None, Conversation]:
         """Hear the song as the request says. Raises MFlamingoError."""
-        heard = yield from _hear(path, request, backend.info, cache)
+        heard = yield from _prepare(path, request, backend.info, cache)
         if heard.encoding is None:
             yield Step("listening")
-        return cls(backend, heard, *finish(_listen(backend, {0: heard}))[0])
+        return cls(backend, heard, *drain(_listen(backend, {0: heard}))[0])
 
     def say(self, request: Request) -> Generator[Step | Piece | Analysis, None, None]:
         """One turn: the same events as `run` gives. A turn that fails or is not waited for leaves no trace."""
@@ -296,7 +299,7 @@ class Conversation:
 
     def _turn(self, request: Request) -> Iterator[Step | Piece | Analysis]:
         asked, encoded = _within_abilities(request, self._backend.info), {0: (self._encoded, self._encode_s)}
-        for _, event in _tell({0: self._heard}, encoded, self._backend, request, asked, self._turns):
+        for _, event in generate_answers({0: self._heard}, encoded, self._backend, request, asked, self._turns):
             if isinstance(event, Analysis):
                 words = event.result.caption if event.result else event.text
                 if self.follows and words:
@@ -317,9 +320,9 @@ class Conversation:
         self.forgotten += 1
 
 
-def put(heard: Heard, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
+def encode_and_prompt(heard: PreparedSong, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
     """A song as a model hears it, and the questions put to it, without the answers. Raises MFlamingoError."""
-    encoded, _ = finish(_listen(backend, {0: heard}))[0]
+    encoded, _ = drain(_listen(backend, {0: heard}))[0]
     return encoded, _prompts(_within_abilities(request, backend.info), backend.info, heard)
 
 
@@ -339,7 +342,7 @@ def check_abilities(request: Request, info: BackendInfo) -> None:
 # --- the steps ---------------------------------------------------------------------------------------------------------
 
 
-def finish(steps: Generator[Any, None, T], tell: Callable[[Any], None] = lambda step: None) -> T:
+def drain(steps: Generator[Any, None, T], tell: Callable[[Any], None] = lambda step: None) -> T:
     """Go through all steps, telling each as it begins; returns what they lead to."""
     while True:
         try:
@@ -355,7 +358,7 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 @contextmanager
-def _telling_of_memory(path: Path) -> Iterator[None]:
+def memory_error_as_song_error(path: Path) -> Iterator[None]:
     """Tell want of memory as an error of the song."""
     try:
         yield
@@ -363,7 +366,7 @@ def _telling_of_memory(path: Path) -> Iterator[None]:
         raise OutOfMemoryError.of(path if isinstance(path, str) else "the song") from error
 
 
-def _of(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Step], None, T]:
+def tag_events(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Step], None, T]:
     """The steps of one song, as events of several."""
     while True:
         try:
@@ -373,7 +376,9 @@ def _of(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Ste
             return result
 
 
-def _listen(backend: Backend, songs: Mapping[int, Heard]) -> Generator[tuple[int, Step], None, dict[int, tuple[Encoded, float | None]]]:
+def _listen(
+    backend: Backend, songs: Mapping[int, PreparedSong]
+) -> Generator[tuple[int, Step], None, dict[int, tuple[Encoded, float | None]]]:
     """Let the model hear songs together, and the seconds each one took; None where it only remembers."""
     found: dict[int, tuple[Encoded, float | None]] = {}
     new: dict[int, Audio] = {}
@@ -387,8 +392,8 @@ def _listen(backend: Backend, songs: Mapping[int, Heard]) -> Generator[tuple[int
     listened, seconds = _timed(lambda: backend.encode(list(new.values()))) if new else ([], 0.0)
     for index, encoded in zip(new, listened, strict=True):
         found[index] = encoded, seconds / len(new)
-        if shelf := songs[index].shelf:
-            shelf.keep_encoding(backend.info.ears, backend.pack(encoded))
+        if entry := songs[index].entry:
+            entry.keep_encoding(backend.info.encoder_fingerprint, backend.pack(encoded))
     return found
 
 
@@ -420,7 +425,7 @@ def _n_heard(n_samples: int, rate_hz: int, info: BackendInfo) -> int:
     return min(n_samples, int(info.geometry.max_audio_s * rate_hz))
 
 
-def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard, history: Sequence[Turn] = ()) -> list[Prompt]:
+def _prompts(asked: Sequence[Task], info: BackendInfo, heard: PreparedSong, history: Sequence[Turn] = ()) -> list[Prompt]:
     """Questions as prompts. A caption is told what was surely measured, who asks gets the best there is; claims to compare know nothing."""
     least = {"caption": tasks.SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
     known = {name: tasks.ground(heard.facts, heard.sound.duration_s, confidence) for name, confidence in least.items()}
@@ -431,14 +436,19 @@ def _prompts(asked: Sequence[Task], info: BackendInfo, heard: Heard, history: Se
 
 
 def _record(
-    request: Request, heard: Heard, info: BackendInfo, answers: dict[str, Completion], encode_s: float | None, generate_s: float | None
+    request: Request,
+    heard: PreparedSong,
+    info: BackendInfo,
+    answers: dict[str, Completion],
+    encode_s: float | None,
+    generate_s: float | None,
 ) -> Analysis:
     times = (heard.decode_s, heard.measure_s, encode_s, generate_s)
     timing = schema.TimingInfo(*(None if seconds is None else round(seconds, 3) for seconds in times))
     return replace(_conclude(request, heard, info, answers), timing=timing)
 
 
-def _conclude(request: Request, heard: Heard, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
+def _conclude(request: Request, heard: PreparedSong, info: BackendInfo, answers: dict[str, Completion]) -> Analysis:
     """Put facts and answers together."""
     sound = heard.sound
     texts = {name: completion.text for name, completion in answers.items()}
@@ -449,7 +459,7 @@ def _conclude(request: Request, heard: Heard, info: BackendInfo, answers: dict[s
         result, disagreements = _result(heard.facts, parsed, told=info.grounded)
         warnings += disagreements
     thought = parsed.get("think") or tasks.Thought(None, parsed.get("ask"), False)
-    found = doubts(parsed.get("caption") or thought.answer or "", heard.facts, told=info.grounded)
+    found = contradictions(parsed.get("caption") or thought.answer or "", heard.facts, told=info.grounded)
     if result is not None and request.command == "analyze" and any(NOT_MEASURED in doubt for doubt in found):
         result, found = replace(result, caption=None), [f"caption left out: {doubt}" for doubt in found]
     warnings += found
@@ -515,7 +525,7 @@ def _result(facts: Facts | None, parsed: dict[str, Any], *, told: bool) -> tuple
         beats=_beats(facts),
         chords=tuple(_span(segment) for segment in facts.chords),
         sections=tuple(_span(segment) for segment in facts.sections),
-        loudness=LoudnessInfo(
+        loudness=Loudness(
             _rounded(facts.loudness.integrated_lufs, 2), _rounded(facts.loudness.range_lu, 2), _rounded(facts.loudness.true_peak_dbtp, 2)
         ),
         instruments=parsed.get("instruments", ()),
@@ -532,7 +542,7 @@ LETTERS = re.compile(rf"{tasks.SECTION_AT.pattern}|\bsection [A-Z]\b|^\([A-Z]\)"
 KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
 
 
-def doubts(text: str, facts: Facts | None, *, told: bool) -> list[str]:
+def contradictions(text: str, facts: Facts | None, *, told: bool) -> list[str]:
     """What a model's free text says against what was measured; `told` models were given the facts, so their chords are held to them too."""
     if facts is None:
         return []
@@ -572,8 +582,8 @@ def _beats(facts: Facts) -> tuple[tuple[float, int | None], ...]:
     return tuple((round(float(time), 3), (index - first) % bar + 1) for index, time in enumerate(times))
 
 
-def _span(segment: measure.Segment) -> Span:
-    return Span(round(float(segment.start), 3), round(float(segment.end), 3), segment.label)
+def _span(segment: measure.Segment) -> Segment:
+    return Segment(round(float(segment.start), 3), round(float(segment.end), 3), segment.label)
 
 
 def _tempo(fact: measure.Tempo, claim: float | None, warnings: list[str]) -> TempoInfo:

@@ -74,7 +74,7 @@ class MeterInfo:
 
 
 @dataclass(frozen=True)
-class Span:
+class Segment:
     """A labelled part: a chord in Harte's notation or a section."""
 
     start: float
@@ -83,7 +83,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class LoudnessInfo:
+class Loudness:
     """ITU-R BS.1770 integrated loudness, EBU Tech 3342 range, true peak."""
 
     integrated_lufs: float | None = None
@@ -107,9 +107,9 @@ class Result:
     key: KeyInfo = KeyInfo()
     meter: MeterInfo = MeterInfo()
     beats: tuple[tuple[float, int | None], ...] = ()
-    chords: tuple[Span, ...] = ()
-    sections: tuple[Span, ...] = ()
-    loudness: LoudnessInfo = LoudnessInfo()
+    chords: tuple[Segment, ...] = ()
+    sections: tuple[Segment, ...] = ()
+    loudness: Loudness = Loudness()
     instruments: tuple[str, ...] = ()
     genre: tuple[str, ...] = ()
     mood: tuple[str, ...] = ()
@@ -198,17 +198,17 @@ class Analysis:
         return self._known.beats
 
     @property
-    def chords(self) -> tuple[Span, ...]:
+    def chords(self) -> tuple[Segment, ...]:
         """Measured chords in their order."""
         return self._known.chords
 
     @property
-    def sections(self) -> tuple[Span, ...]:
+    def sections(self) -> tuple[Segment, ...]:
         """Measured sections in their order."""
         return self._known.sections
 
     @property
-    def loudness(self) -> LoudnessInfo:
+    def loudness(self) -> Loudness:
         """Measured loudness."""
         return self._known.loudness
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mflamingo_cli import cache as cache_module
 from mflamingo_cli import measure, pipeline
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import BackendInfo, Encoded, GenerateOptions, OpenOptions, stamp
-from mflamingo_cli.cache import SUFFIX, Cache, default_folder
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Audio, Sound, Source
 from mflamingo_cli.measure import Tempo
+from mflamingo_cli.store import cache as cache_module
+from mflamingo_cli.store.cache import SUFFIX, Cache, default_folder
 from tests.test_pipeline import ANSWERS, FACTS, Parrot
 
 TIMEOUT_S = 600  # a busy machine
@@ -44,7 +44,7 @@ class Listener(Parrot):
 
     def __init__(self, ears: str = "a", *, grounded: bool = False) -> None:
         super().__init__({**ANSWERS, "ask": "x"}, grounded=grounded)
-        self.info: BackendInfo = dataclasses.replace(self.info, ears=ears)
+        self.info: BackendInfo = dataclasses.replace(self.info, encoder_fingerprint=ears)
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         self.heard += audios
@@ -118,9 +118,9 @@ def test_an_encoding_comes_back_bit_by_bit(backend, song) -> None:
 def test_facts_come_back_exactly(song, cache) -> None:
     facts = dataclasses.replace(FACTS, tempo=Tempo(np.float32(119.9), (60.0,), np.array([0.1, 1 / 3]), np.zeros(0)), meter="3/4")
     sound = Sound("sha256:x", 64_000, Source("elsewhere", 4.0, 22_050, 1, "pcm"), 0.1, 16_000, ("cut",))
-    shelf = cache.shelf(song, 0.0, None)
-    shelf.keep_sound(sound, facts)
-    again, known = shelf.sound()
+    entry = cache.entry(song, 0.0, None)
+    entry.keep_sound(sound, facts)
+    again, known = entry.sound()
     assert again == dataclasses.replace(sound, source=dataclasses.replace(sound.source, path=str(song)))
     assert known.tempo == facts.tempo
     assert known.tempo.beats.tolist() == facts.tempo.beats.tolist()
@@ -152,7 +152,7 @@ def test_facts_are_measured_when_they_are_first_wanted_and_told_only_to_whom_the
 def test_what_is_prepared_ahead_is_remembered_too(song, cache, work) -> None:
     backend, records = Listener(grounded=True), []
     for _ in range(2):
-        ready = pipeline.hear(song, REQUESTS[0], backend.info, cache)
+        ready = pipeline.prepare(song, REQUESTS[0], backend.info, cache)
         *_, record = pipeline.run(song, backend, REQUESTS[0], lambda ready=ready: ready)
         records.append(dataclasses.replace(record, timing=None).to_json())
     assert (work, len(backend.heard)) == (["decode", "measure"], 1)
@@ -199,7 +199,7 @@ def test_a_song_that_changes_while_it_is_heard_is_not_kept(song, cache, monkeypa
 def test_what_has_no_second_time_has_no_place(tmp_path, cache) -> None:
     os.mkfifo(tmp_path / "fifo")
     for source in ("-", io.BytesIO(b"RIFF"), tmp_path / "fifo", tmp_path / "missing", tmp_path):
-        assert cache.shelf(source, 0.0, None) is None
+        assert cache.entry(source, 0.0, None) is None
 
 
 def test_weights_written_over_are_other_weights(tmp_path) -> None:

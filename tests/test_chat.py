@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from mflamingo_cli import pipeline
-from mflamingo_cli.backends.base import Chunk, GenerateOptions, Prompt, Talk, Usage
+from mflamingo_cli.backends.base import Chunk, GenerateOptions, Prompt, SongPrompts, Usage
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.pipeline import Conversation, ask_request, caption_request
 from tests.test_cli import SHORT, TIMEOUT_S, one_sentence, records, run
@@ -33,7 +33,7 @@ class Counting(Parrot):
         self.info = replace(self.info, context_length=holds)
         self.prompts: list[Prompt] = []
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         [[prompt]] = [talk.prompts for talk in talks]
         tokens_in = TURN * (1 + 2 * len(prompt.history))
         if tokens_in + TURN > self.info.context_length:
@@ -46,7 +46,7 @@ class Counting(Parrot):
 @pytest.fixture
 def talk(tmp_song):
     def begin(backend: Counting) -> Conversation:
-        return pipeline.finish(Conversation.begin(tmp_song, backend, ask_request("?")))
+        return pipeline.drain(Conversation.begin(tmp_song, backend, ask_request("?")))
 
     return begin
 

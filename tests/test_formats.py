@@ -10,13 +10,13 @@ import os
 
 import pytest
 
-from mflamingo_cli import fields
 from mflamingo_cli.commands.inputs import collect
 from mflamingo_cli.render import WRITERS, Layout
-from mflamingo_cli.schema import MeterInfo, Result, Span, path_fields, path_of
+from mflamingo_cli.render.query import fields
+from mflamingo_cli.schema import MeterInfo, Result, Segment, path_fields, path_of
 from tests.test_schema import FAILED, FULL
 
-CHORDS = (Span(0.0, 2.1, "A:min"), Span(2.1, 4.0, "N"), Span(4.0, 5.5, "F#:min7"), Span(5.5, 9.0, "Bb:maj7"))
+CHORDS = (Segment(0.0, 2.1, "A:min"), Segment(2.1, 4.0, "N"), Segment(4.0, 5.5, "F#:min7"), Segment(5.5, 9.0, "Bb:maj7"))
 SONG = dataclasses.replace(
     FULL,
     path="album/A | B\t*song*.flac",
@@ -25,7 +25,7 @@ SONG = dataclasses.replace(
         meter=MeterInfo("4/4", "measured"),
         beats=((0.02, 4), (0.71, 1), (1.4, 2)),
         chords=CHORDS,
-        sections=(Span(0.0, 5.5, "A"), Span(5.5, 9.0, "B")),
+        sections=(Segment(0.0, 5.5, "A"), Segment(5.5, 9.0, "B")),
         genre=("Trance", "Deep House"),
     ),
 )

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli.page import IndexPage, SongPage
 from mflamingo_cli.render import WRITERS, Layout
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, LoudnessInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo, path_fields
+from mflamingo_cli.render.html import IndexPage, SongPage
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo, path_fields
 from tests import browser
 from tests.docs import ROOT
 from tests.test_schema import FAILED
@@ -27,9 +27,9 @@ RESULT = Result(
     key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", "D minor", False, 0.74),
     meter=MeterInfo("4/4", "measured", None, 0.81),
     beats=tuple((round(i * BEAT_S, 3), (i + 2) % 4 + 1) for i in range(125)),  # two beats before the first bar
-    chords=(Span(0.0, 30.0, "A:min7"), Span(30.0, 31.0, "N"), Span(31.0, 60.48, "F#:hdim7/b7")),
-    sections=(Span(0.0, 30.0, "A"), Span(30.0, 60.48, "B")),
-    loudness=LoudnessInfo(-12.06, 2.51, 0.67),
+    chords=(Segment(0.0, 30.0, "A:min7"), Segment(30.0, 31.0, "N"), Segment(31.0, 60.48, "F#:hdim7/b7")),
+    sections=(Segment(0.0, 30.0, "A"), Segment(30.0, 60.48, "B")),
+    loudness=Loudness(-12.06, 2.51, 0.67),
     instruments=("bass", "drums"),
     vocals=VocalsInfo(True, "a warm voice"),
     caption="First line.\nSecond line.",
@@ -80,7 +80,7 @@ def page(record: Analysis, writer=SongPage) -> str:
 
 
 def hostile() -> Analysis:
-    spans = (Span(0.0, 9.0, HOSTILE),)
+    spans = (Segment(0.0, 9.0, HOSTILE),)
     key = KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", HOSTILE, False, 0.5)
     result = dataclasses.replace(
         RESULT, caption=HOSTILE, chords=spans, sections=spans, genre=(HOSTILE,), vocals=VocalsInfo(True, HOSTILE), key=key
@@ -168,7 +168,7 @@ def test_a_song_that_is_gone_has_a_page_without_a_waveform():
 def test_a_page_of_four_minutes_is_small(tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 240 * 8000), 8000)
-    chords = tuple(Span(2.0 * i, 2.0 * i + 2, "A:min7") for i in range(120))
+    chords = tuple(Segment(2.0 * i, 2.0 * i + 2, "A:min7") for i in range(120))
     result = dataclasses.replace(RESULT, chords=chords, beats=tuple((0.5 * i, i % 4 + 1) for i in range(480)))
     audio = AudioInfo(240.0, 8000, 1, "pcm", 0.0, 240.0, 8, False)
     assert len(page(dataclasses.replace(SONG, path=os.fspath(path), audio=audio, result=result)).encode()) < 200_000

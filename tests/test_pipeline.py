@@ -13,7 +13,7 @@ import soundfile
 
 from mflamingo_cli import measure, pipeline, tasks
 from mflamingo_cli.api import Model
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Talk, Usage, untold
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, SongPrompts, Usage, no_progress
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
 from mflamingo_cli.core.mel import MelConfig
@@ -53,13 +53,13 @@ class Parrot:
             "musicflamingo", MelConfig(), max_audio_s, EncoderSizes(8, 1, 1, 8, 1500), TextSizes(8, 1, 1, 1, 8, 4096), None, AudioTokens()
         )
         self.info = BackendInfo("parrot", "r1", "gguf", "cpu", "F16", "a test", 4096, sizes, abilities, grounded)
-        self._answers, self.heard, self.calls, self.tell = answers, [], [], untold
+        self._answers, self.heard, self.calls, self.tell = answers, [], [], no_progress
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         self.heard += audios
         return [Encoded(10, None) for _ in audios]
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         self.calls += [[prompt.text for prompt in talk.prompts] for talk in talks]
         names = {task.prompt: name for name, task in tasks.TASKS.items()} | {p: "caption" for p in tasks.CAPTION_STYLES.values()}
         asked = [(song, number, prompt.text) for song, talk in enumerate(talks) for number, prompt in enumerate(talk.prompts)]
@@ -247,7 +247,7 @@ def test_a_failure_is_a_record_too(code, status):
 def test_what_was_prepared_ahead_is_not_done_again(song, known):
     backend, request = Parrot(ANSWERS), pipeline.analyze_request()
     path = song()
-    heard = pipeline.hear(path, request, backend.info)
+    heard = pipeline.prepare(path, request, backend.info)
     *_, record = pipeline.run(path, backend, request, lambda: heard)
     assert len(known) == 1
     assert record.result.tempo.bpm == 120.0
@@ -264,7 +264,7 @@ class Choosy(Parrot):
         self.heard += audios
         return [Encoded(round(audio.duration_s), None) for audio in audios]
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         if any(talk.encoded.n_tokens == self.dumb_s for talk in talks):
             raise ModelError("no memory to talk about it", code="oom")
         yield from super().generate(talks, options)
@@ -322,7 +322,7 @@ def test_a_song_that_has_its_answers_is_not_asked_about_again(song, known):
 
 
 def test_no_memory_for_one_song_is_its_own_error(song, known):
-    def full() -> pipeline.Heard:
+    def full() -> pipeline.PreparedSong:
         raise MemoryError
 
     ends = [event for _, event in pipeline.run_together([("a.wav", full), (song(), None)], Parrot(ANSWERS), pipeline.analyze_request())]
@@ -354,7 +354,7 @@ OCEAN = Facts(
     ],
 )
 def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
-    assert pipeline.doubts(text, OCEAN, told=True) == []
+    assert pipeline.contradictions(text, OCEAN, told=True) == []
 
 
 @pytest.mark.parametrize(
@@ -368,12 +368,12 @@ def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
     ],
 )
 def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:
-    (found,) = pipeline.doubts(text, OCEAN, told=True)
+    (found,) = pipeline.contradictions(text, OCEAN, told=True)
     assert found.startswith(doubt)
 
 
 def test_a_model_that_was_not_told_the_chords_may_name_others() -> None:
-    assert pipeline.doubts("The bridge moves to Ab and Bb.", OCEAN, told=False) == []
+    assert pipeline.contradictions("The bridge moves to Ab and Bb.", OCEAN, told=False) == []
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_model_that_was_not_told_the_chords_may_name_others() -> None:
     ],
 )
 def test_harmony_where_none_was_measured_is_doubted(text: str, doubts: list[str]) -> None:
-    found = pipeline.doubts(text, Facts(), told=True)
+    found = pipeline.contradictions(text, Facts(), told=True)
     assert [each.startswith(start) for each, start in zip(found, doubts, strict=True)] == [True] * len(doubts)
 
 

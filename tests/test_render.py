@@ -12,7 +12,7 @@ import pytest
 
 from mflamingo_cli.render import WRITERS, Layout, number, safe
 from mflamingo_cli.render.records import COLUMNS
-from mflamingo_cli.schema import Analysis, LoudnessInfo, MeterInfo, Result, TimingInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
 DATA = ("csv", "tsv")  # they quote, they do not escape
@@ -22,7 +22,7 @@ RICH = dataclasses.replace(
     result=dataclasses.replace(
         FULL.result,
         meter=MeterInfo("4/4", "model", None),
-        loudness=LoudnessInfo(-9.8, 6.1, -0.3),
+        loudness=Loudness(-9.8, 6.1, -0.3),
         instruments=("piano", "strings"),
         vocals=VocalsInfo(True, "a warm female voice"),
     ),

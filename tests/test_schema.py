@@ -9,7 +9,7 @@ import os
 import pytest
 
 from mflamingo_cli import schema
-from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, KeyInfo, ModelInfo, Result, Span, TempoInfo, TimingInfo, UsageInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, KeyInfo, ModelInfo, Result, Segment, TempoInfo, TimingInfo, UsageInfo
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -23,7 +23,7 @@ FULL = Analysis(
         tempo=TempoInfo(87.5, (175.0,), "measured", 88.0, True, 0.93),
         key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", "A minor", True, 0.41),
         beats=((0.02, 1), (0.71, None)),
-        chords=(Span(0.0, 2.1, "A:min"),),
+        chords=(Segment(0.0, 2.1, "A:min"),),
         genre=("Trance-Pop",),
         caption="Warm \u266f strings",
     ),

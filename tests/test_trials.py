@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mflamingo_cli import trial
 from mflamingo_cli.cli import app
 from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.models import agreement as trial
 from quant import imatrix, reader
 
 SHORT = ("--max-tokens", "4")  # noise is not worth more
@@ -54,15 +54,15 @@ def test_an_importance_matrix_fits_the_model_it_was_collected_on(collected: Path
 
 
 def test_ctrl_c_keeps_what_whole_songs_gave(source: Path, tmp_song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, heard = trial.attempt, []
+    whole, heard = trial.collect, []
 
-    def attempt(song: str, *others: Any) -> Any:
+    def collect(song: str, *others: Any) -> Any:
         if heard:
             raise KeyboardInterrupt
         heard.append(song)
         return whole(song, *others)
 
-    monkeypatch.setattr(trial, "attempt", attempt)
+    monkeypatch.setattr(trial, "collect", collect)
     CliRunner().invoke(app, ["models", "imatrix", str(source), str(tmp_song), str(tmp_song), "-o", str(tmp_path / "i.gguf"), *SHORT])
     assert imatrix.read(tmp_path / "i.gguf").datasets == ("song.wav",)
 

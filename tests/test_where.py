@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from mflamingo_cli import fields, schema, where
+from mflamingo_cli import schema
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, TempoInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 

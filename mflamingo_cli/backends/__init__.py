@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.hub import hub_snapshot
+from mflamingo_cli.models.hub import hub_snapshot
 from quant.layout import AUDIO_PREFIX, QuantError, audio_file
 from quant.lora import CONFIG as ADAPTER
 from quant.lora import base_name

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mflamingo_cli.core.chat import Message, conversation
+from mflamingo_cli.core.chat import Message, build_messages
 
 if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Prompt:
 
     def messages(self, *, audio: bool) -> list[Message]:
         """The turns that a chat template renders."""
-        return conversation(self.text, system=self.system, history=self.history, audio=audio)
+        return build_messages(self.text, system=self.system, history=self.history, audio=audio)
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Talk:
-    """A song, or none, and what is asked about it; `goes_on` says that more will be asked, so that what was read of it is worth keeping."""
+class SongPrompts:
+    """A song, or none, and the prompts about it; `keep_cache` keeps what was read of it, because more will be asked."""
 
     encoded: Encoded | None
     prompts: Sequence[Prompt]
-    goes_on: bool = False
+    keep_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class Completion:
 class BackendInfo:
     """What is loaded and why it runs the way it does.
 
-    `together` is how many songs are best answered at once, of four minutes and with eight questions each;
-    `abilities` are the tasks the model's card claims (None: a full checkpoint, all of them);
+    `batch_size` is how many songs are best answered at once, of four minutes and with eight questions each;
+    `abilities` are the tasks the model's card claims (None: a full checkpoint, all);
     `grounded` says that measured facts make its captions truer and belong in the prompt by default;
-    `ears` names everything that an encoding depends on besides the sound: weights, libraries, device, number format, threads.
+    `encoder_fingerprint` names all that an encoding depends on besides the sound: weights, libraries, device, number format, threads.
     """
 
     model: str
@@ -107,8 +107,8 @@ class BackendInfo:
     geometry: Geometry
     abilities: frozenset[str] | None = None
     grounded: bool = False
-    ears: str = ""
-    together: int = 1
+    encoder_fingerprint: str = ""
+    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,21 +129,21 @@ class OpenOptions:
 class Backend(Protocol):
     """The contract both back ends keep; use as a context manager, memory returns on exit.
 
-    `tell` is called with how far hearing and reading are; who wants to know sets it.
+    `on_progress` is called with how far hearing and reading are; who wants to know sets it.
     """
 
     info: BackendInfo
-    tell: Callable[[str], None]
+    on_progress: Callable[[str], None]
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Hear songs, each once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
         ...
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of all songs together, each song read once; the ints name the talk and the prompt that a chunk belongs to."""
         ...
 
-    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
+    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
         """Read a given answer to each prompt; at each of its places, and after it, the token that this model finds likeliest:
         (tokens of the answer + 1,) int each."""
         ...
@@ -153,7 +153,7 @@ class Backend(Protocol):
         ...
 
     def unpack(self, numbers: NDArray[Any]) -> Encoded:
-        """The encoding that `pack` gave the numbers of, to a back end with the same `info.ears`."""
+        """The encoding that `pack` gave the numbers of, to a back end with the same `info.encoder_fingerprint`."""
         ...
 
     def close(self) -> None: ...
@@ -163,7 +163,7 @@ class Backend(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def untold(how_far: str) -> None:
+def no_progress(how_far: str) -> None:
     """A `Backend.tell` that says nothing."""
 
 
@@ -180,7 +180,7 @@ def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt
     """Run `generate` on one song to its end and join the chunks of each prompt."""
     texts: list[list[str]] = [[] for _ in prompts]
     ends: list[Chunk | None] = [None] * len(prompts)
-    for _, index, chunk in backend.generate([Talk(encoded, prompts)], options):
+    for _, index, chunk in backend.generate([SongPrompts(encoded, prompts)], options):
         texts[index].append(chunk.text)
         if chunk.finish:
             ends[index] = chunk

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import Chunk, GenerateOptions, Talk, Usage
-from mflamingo_cli.core.chat import ChatTemplate, group_by_prefix
+from mflamingo_cli.backends.base import Chunk, GenerateOptions, SongPrompts, Usage
+from mflamingo_cli.core.chat import ChatTemplate, indices_by_prefix
 from mflamingo_cli.errors import ModelError
 
 Logits = npt.NDArray[np.float32]
@@ -19,7 +19,7 @@ Tokenize = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class Shared:
+class PrefixGroup:
     """Prompts that begin alike: with tokens, then a song's embeddings; `names` are (talk, prompt), `after` each one's own tokens."""
 
     names: list[tuple[int, int]]
@@ -45,21 +45,21 @@ class Shared:
             raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
 
 
-def share(talks: Sequence[Talk], chat: ChatTemplate, tokenize: Tokenize) -> list[Shared]:
+def group_by_prefix(talks: Sequence[SongPrompts], chat: ChatTemplate, tokenize: Tokenize) -> list[PrefixGroup]:
     """Render the prompts of each song and put together those that have the same text in front of the audio."""
     found = []
     for index, talk in enumerate(talks):
         rendered = [chat.render_prompt(prompt.messages(audio=talk.encoded is not None)) for prompt in talk.prompts]
-        for group in group_by_prefix(rendered):
+        for group in indices_by_prefix(rendered):
             embeddings = None if talk.encoded is None else talk.encoded.payload
             after = [tokenize(rendered[number].after) for number in group]
-            found.append(Shared([(index, number) for number in group], tokenize(rendered[group[0]].before), embeddings, after))
+            found.append(PrefixGroup([(index, number) for number in group], tokenize(rendered[group[0]].before), embeddings, after))
     return found
 
 
-def batches(rows: Iterable[Shared], fit: Callable[[Sequence[Shared]], bool]) -> Iterator[list[Shared]]:
+def batches(rows: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]], bool]) -> Iterator[list[PrefixGroup]]:
     """As many together as fit, in order, at least one; asked again when the batch before has been answered."""
-    batch: list[Shared] = []
+    batch: list[PrefixGroup] = []
     for row in rows:
         if batch and not fit([*batch, row]):
             yield batch
@@ -154,7 +154,7 @@ def _overlap(text: str, stop: str) -> int:
 class Answer:
     """What one prompt gets to say: chooses its tokens and makes text of them until it ends or the context is full."""
 
-    def __init__(self, shared: Shared, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
+    def __init__(self, shared: PrefixGroup, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
         own = shared.after[index]
         n_read = shared.n_shared + len(own)
         self.name = shared.names[index]

@@ -279,7 +279,7 @@ class Device:
     def room(self) -> int | None:
         """Bytes that can still be had on the device; None where the system does not tell."""
         if not self.is_gpu:
-            return memory.available()
+            return memory.available_memory()
         free, total = c_size_t(), c_size_t()
         self.ggml.ggml_backend_dev_memory(self.handle, ctypes.byref(free), ctypes.byref(total))
         return free.value

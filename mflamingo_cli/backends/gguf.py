@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml, memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
-from mflamingo_cli.backends.cores import useful_threads
-from mflamingo_cli.backends.ears import TorchEncoder, quicker_in_torch
-from mflamingo_cli.backends.generation import Answer, Shared, batches, share
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, no_progress, stamp
+from mflamingo_cli.backends.generation import Answer, PrefixGroup, batches, group_by_prefix
+from mflamingo_cli.backends.threads import useful_threads
+from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
@@ -67,7 +67,7 @@ class GgufBackend:
             self._device = opened.enter_context(closing(ggml.Device(options.device, threads)))
             weights = opened.enter_context(closing(ggml.Weights(audio, self._device)))
             needed = memory.file_bytes(text) + weights.n_bytes
-            memory.demand(text.stem, needed, self._device.room(), "convert it to a smaller --type, or free some")
+            memory.require_bytes(text.stem, needed, self._device.room(), "convert it to a smaller --type, or free some")
             self._encoder: ggml.Encoder | TorchEncoder
             if in_torch := quicker_in_torch(weights):
                 self._encoder = TorchEncoder(audio, geometry, threads)
@@ -80,8 +80,8 @@ class GgufBackend:
         info = _info(text, geometry, text_keys, audio_keys, self._device.name, options, threads)
         if in_torch or weights.widened:
             info = replace(info, reason=f"{info.reason}, audio part in BF16{' by torch' * in_torch}: {ggml.QUICK_BF16}")
-        self.info = replace(info, ears=f"{ears} {info.device} {threads} {self._encoder.versions}")
-        self.tell: Callable[[str], None] = untold
+        self.info = replace(info, encoder_fingerprint=f"{ears} {info.device} {threads} {self._encoder.versions}")
+        self.on_progress: Callable[[str], None] = no_progress
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Embed every window of each song.
@@ -91,36 +91,36 @@ class GgufBackend:
         songs = [list(checked_windows(audio, self.info.geometry)) for audio in audios]
         for audio, windows in zip(audios, songs, strict=True):
             needed = self._language.song_bytes(sum(window.n_tokens for window in windows))
-            memory.demand(f"{audio.duration_s:.0f} s of audio", needed, self._device.room(), "choose a part with --start and --end")
+            memory.require_bytes(f"{audio.duration_s:.0f} s of audio", needed, self._device.room(), "choose a part with --start and --end")
         return [self._encode(windows) for windows in songs]
 
     def _encode(self, windows: Sequence[Window]) -> Encoded:
         parts = []
         for index, window in enumerate(windows):
-            self.tell(f"window {index + 1} of {len(windows)}")
+            self.on_progress(f"window {index + 1} of {len(windows)}")
             parts.append(self._encoder.window(self._mel(window.samples), window.n_frames, index))
         embeddings = np.concatenate(parts)
         return Encoded(len(embeddings), embeddings)
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it."""
-        rows, limit = share(talks, self._chat, self._language.tokenize), self.info.context_length
+        rows, limit = group_by_prefix(talks, self._chat, self._language.tokenize), self.info.context_length
         for row in rows:
             row.check(limit)
-        if len(rows) == 1 and talks[0].goes_on:
-            yield from self._language.go_on(rows[0], options, limit, self.tell)
+        if len(rows) == 1 and talks[0].keep_cache:
+            yield from self._language.go_on(rows[0], options, limit, self.on_progress)
             return
         self._language.forget()
         for batch in batches(rows, lambda some: self._language.fit(some, options, limit, self._device.room())):
-            yield from self._language.generate(batch, options, limit, self.tell)
+            yield from self._language.generate(batch, options, limit, self.on_progress)
 
-    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Likeliest tokens along given answers; prompts with the same text in front of the audio share one prefix."""
         choices: dict[int, npt.NDArray[Any]] = {}
-        for row in share([Talk(encoded, prompts)], self._chat, self._language.tokenize):
+        for row in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self._language.tokenize):
             numbers = [number for _, number in row.names]
             given = [self._language.tokenize(answers[number]) for number in numbers]
-            choices |= zip(numbers, self._language.follow(row, given), strict=True)
+            choices |= zip(numbers, self._language.teacher_force(row, given), strict=True)
         return [choices[number] for number in range(len(prompts))]
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
@@ -231,7 +231,7 @@ class LanguageModel:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._end_ids = self._ends()
-        self._kept: Kept | None = None
+        self._kept: PrefixCache | None = None
 
     def kv_type(self, n_tokens: int, room: int | None) -> str:
         """Number format of a KV cache for so many positions: the half as large one, from which a CPU reads at a quarter of the speed,
@@ -245,7 +245,7 @@ class LanguageModel:
         return kv_type == "f32" or (kv_type == "f16" and pays)
 
     def song_bytes(self, n_audio_tokens: int) -> int:
-        """Memory that embeddings and KV cache of a song take at least, beside weights that are only mapped."""
+        """KVCache that embeddings and KV cache of a song take at least, beside weights that are only mapped."""
         cache = self._cache_bytes(n_audio_tokens + ROOM_TO_ANSWER, self._kv_types[-1])
         return self._mapped_bytes + cache + 4 * n_audio_tokens * self._sizes.d_model
 
@@ -277,7 +277,7 @@ class LanguageModel:
         assert count >= 0, "no token is longer than the buffer"
         return buffer.raw[:count]
 
-    def fit(self, rows: Sequence[Shared], options: GenerateOptions, limit: int, room: int | None) -> bool:
+    def fit(self, rows: Sequence[PrefixGroup], options: GenerateOptions, limit: int, room: int | None) -> bool:
         """Whether songs can be answered together: in so many sequences, and in so many bytes."""
         if sum(len(row.after) for row in rows) > self._llama.llama_max_parallel_sequences():
             return False
@@ -285,14 +285,16 @@ class LanguageModel:
         return self._fits(n_tokens, room)
 
     def generate(
-        self, rows: Sequence[Shared], options: GenerateOptions, limit: int, tell: Callable[[str], None]
+        self, rows: Sequence[PrefixGroup], options: GenerateOptions, limit: int, tell: Callable[[str], None]
     ) -> Iterator[tuple[int, int, Chunk]]:
         """Stream answers to the prompts of several songs; `limit` is the context length of one conversation."""
         with closing(Context(self, sum(row.n_needed(options, limit) for row in rows), sum(len(row.after) for row in rows))) as context:
             own = self._read(context, rows, tell)
             yield from self._answer(context, rows, own, options, limit)
 
-    def go_on(self, row: Shared, options: GenerateOptions, limit: int, tell: Callable[[str], None]) -> Iterator[tuple[int, int, Chunk]]:
+    def go_on(
+        self, row: PrefixGroup, options: GenerateOptions, limit: int, tell: Callable[[str], None]
+    ) -> Iterator[tuple[int, int, Chunk]]:
         """The same about one song, which is not read again as long as it is the same and what is asked has room."""
         needed, kept = row.n_needed(options, limit), self._kept
         if kept is None or not (kept.context.n_tokens >= needed and kept.begins(row)):
@@ -301,7 +303,7 @@ class LanguageModel:
                 context = stack.enter_context(closing(Context(self, min(needed + ROOM_TO_GO_ON, limit), len(row.after))))
                 self._read(context, [row], tell)
                 stack.pop_all()
-            kept = self._kept = Kept(row, context)
+            kept = self._kept = PrefixCache(row, context)
         try:
             yield from self._answer(kept.context, [row], row.after, options, limit)
         finally:
@@ -314,7 +316,7 @@ class LanguageModel:
             self._kept = None
 
     def _answer(
-        self, context: Context, rows: Sequence[Shared], own: list[list[int]], options: GenerateOptions, limit: int
+        self, context: Context, rows: Sequence[PrefixGroup], own: list[list[int]], options: GenerateOptions, limit: int
     ) -> Iterator[tuple[int, int, Chunk]]:
         logits = context.continue_each(own)
         answers = [Answer(row, index, options, self._end_ids, limit) for row in rows for index in range(len(row.after))]
@@ -328,22 +330,22 @@ class LanguageModel:
             if running:
                 logits = context.step(going)
 
-    def _read(self, context: Context, rows: Sequence[Shared], tell: Callable[[str], None] = untold) -> list[list[int]]:
+    def _read(self, context: Context, rows: Sequence[PrefixGroup], tell: Callable[[str], None] = no_progress) -> list[list[int]]:
         """Read what each row shares, a sequence for each of its prompts; the prompts' own tokens, by sequence."""
         own: list[list[int]] = []
         for row in rows:
             embeddings = np.empty((0, self._sizes.d_model), np.float32) if row.embeddings is None else row.embeddings
             context.read(len(own), row.before, embeddings, tell)
-            context.share(len(own), len(row.after))
+            context.group_by_prefix(len(own), len(row.after))
             own += row.after
         return own
 
-    def follow(self, row: Shared, answers: list[list[int]]) -> list[npt.NDArray[np.int64]]:
+    def teacher_force(self, row: PrefixGroup, answers: list[list[int]]) -> list[npt.NDArray[np.int64]]:
         """Likeliest tokens after each prompt and along the answer to it: (tokens of the answer + 1,) each."""
         context = Context(self, row.n_shared + sum(map(len, row.after)) + sum(map(len, answers)), len(row.after))
         try:
             own = self._read(context, [row])
-            return [context.follow(index, tokens + answers[index])[len(tokens) - 1 :] for index, tokens in enumerate(own)]
+            return [context.teacher_force(index, tokens + answers[index])[len(tokens) - 1 :] for index, tokens in enumerate(own)]
         finally:
             context.close()
 
@@ -356,13 +358,13 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
-class Kept:
+class PrefixCache:
     """What was read of a song, for the next question about it."""
 
-    row: Shared
+    row: PrefixGroup
     context: Context
 
-    def begins(self, row: Shared) -> bool:
+    def begins(self, row: PrefixGroup) -> bool:
         """Whether that is what a row begins with."""
         same_text = (row.before, len(row.after)) == (self.row.before, len(self.row.after))
         return same_text and row.embeddings is self.row.embeddings
@@ -397,7 +399,7 @@ class Context:
             tell(f"{100 * start // len(embeddings)} % of the song read")
             self._submit_embeddings(sequence, embeddings[start : start + BATCH])
 
-    def share(self, first: int, count: int) -> None:
+    def group_by_prefix(self, first: int, count: int) -> None:
         """Let so many sequences from `first` on see what that one holds, without copying it."""
         for sequence in range(first + 1, first + count):
             self._llama.llama_memory_seq_cp(self._memory, first, sequence, -1, -1)
@@ -421,7 +423,7 @@ class Context:
                 results[part[row][0]] = logits
         return [results[sequence] for sequence in range(len(tokens))]
 
-    def follow(self, sequence: int, tokens: list[int]) -> npt.NDArray[np.int64]:
+    def teacher_force(self, sequence: int, tokens: list[int]) -> npt.NDArray[np.int64]:
         """Append tokens to a sequence and return the likeliest one after each of them."""
         likeliest = []
         for start in range(0, len(tokens), FOLLOWED):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.hub import size
+from mflamingo_cli.models.hub import size
 
 CGROUPS = (  # limit, use, where the part of the use stands that is given back on demand, and its name there
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat", "inactive_file"),
@@ -19,8 +19,8 @@ CGROUPS = (  # limit, use, where the part of the use stands that is given back o
 )
 
 
-def available(root: Path = Path("/")) -> int | None:
-    """Memory that a process can still get, with swap and within the limit of a container; None where the system does not tell (not Linux).
+def available_memory(root: Path = Path("/")) -> int | None:
+    """KVCache that a process can still get, with swap and within the limit of a container; None where the system does not tell (not Linux).
 
     What the page cache holds counts as available, so weights that are mapped from a file do, too, before and after they were read.
     """
@@ -38,7 +38,7 @@ def available(root: Path = Path("/")) -> int | None:
     return max(0, min(free))
 
 
-def demand(what: str, needed: int, room: int | None, cure: str) -> None:
+def require_bytes(what: str, needed: int, room: int | None, cure: str) -> None:
     """Raise ModelError(code="oom") with the numbers where `needed` is more than `room`; None is not known and passes."""
     if room is not None and needed > room:
         raise ModelError(f"{what} needs {size(needed)} of memory, {size(room)} are left; {cure}", code="oom")

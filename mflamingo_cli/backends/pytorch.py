@@ -18,15 +18,15 @@ import transformers
 from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, stamp, untold
-from mflamingo_cli.backends.cores import physical_cores
-from mflamingo_cli.backends.decoding import Conversation, longest_answer, memory_errors, n_slots, room
-from mflamingo_cli.backends.generation import Answer, Sampler, Shared, batches, share
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, no_progress, stamp
+from mflamingo_cli.backends.batch_decoder import BatchDecoder, longest_answer, memory_errors, n_slots, room
+from mflamingo_cli.backends.generation import Answer, PrefixGroup, Sampler, batches, group_by_prefix
+from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.geometry import Geometry, read_json
-from mflamingo_cli.core.language import MLP_TOKENS, SCORE_BYTES
+from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, is_out_of_memory, load, open_weights
 from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
@@ -93,8 +93,8 @@ class TorchBackend:
         stored = dtype if options.quantize == "none" else f"{dtype}+{options.quantize}"
         info = _info(directory, adapter, geometry, str(device), stored, f"{why_device}; {why_dtype}")
         ears = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
-        self.info = replace(info, ears=ears, together=self._together())
-        self.tell: Callable[[str], None] = untold
+        self.info = replace(info, encoder_fingerprint=ears, batch_size=self._together())
+        self.on_progress: Callable[[str], None] = no_progress
 
     def _together(self) -> int:
         """Songs that are best answered at once: on GPUs, whose steps cost the same for many, as many as fit into half of what is left."""
@@ -117,7 +117,7 @@ class TorchBackend:
         windows = [(place, window) for audio in audios for place, window in enumerate(checked_windows(audio, self.info.geometry))]
         embedded: list[torch.Tensor] = []
         while len(embedded) < len(windows):
-            self.tell(f"window {len(embedded) + 1} of {len(windows)}")
+            self.on_progress(f"window {len(embedded) + 1} of {len(windows)}")
             try:
                 embedded += self._encode(windows[len(embedded) : len(embedded) + self._n_windows])
             except (RuntimeError, MemoryError) as error:
@@ -136,21 +136,21 @@ class TorchBackend:
         n_frames = torch.tensor([window.n_frames for _, window in windows])
         return encode_windows(self._model, self.info.geometry, mels, n_frames, torch.tensor([place for place, _ in windows]))
 
-    def generate(self, talks: Sequence[Talk], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it.
 
         Raises ModelError(code="too_long") for a prompt that leaves no room to answer, ModelError(code="oom") when one song does not fit.
         """
-        rows = share(talks, self._chat, self.tokenize)
+        rows = group_by_prefix(talks, self._chat, self.tokenize)
         for row in rows:
             row.check(self.info.context_length)
         for batch in batches(rows, lambda some: self._fits(some, options)):
             yield from self._answer(batch, options)
 
-    def _fits(self, rows: Sequence[Shared], options: GenerateOptions) -> bool:
+    def _fits(self, rows: Sequence[PrefixGroup], options: GenerateOptions) -> bool:
         return all(left is None or needed <= left for needed, left in self._needs(rows, options))
 
-    def _needs(self, rows: Sequence[Shared], options: GenerateOptions) -> list[tuple[int, int | None]]:
+    def _needs(self, rows: Sequence[PrefixGroup], options: GenerateOptions) -> list[tuple[int, int | None]]:
         """Bytes that songs take on each device, their memory and the reading of the longest, and the bytes left there."""
         slots = len(rows) * n_slots(rows, longest_answer(rows, options, self.info.context_length), self._devices[0])
         text, longest = self.info.geometry.text, max(row.n_shared for row in rows)
@@ -163,7 +163,7 @@ class TorchBackend:
         return [(device, n_layers, room(device)) for device, n_layers in self._layers.items()]
 
     @torch.inference_mode()
-    def _answer(self, rows: list[Shared], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def _answer(self, rows: list[PrefixGroup], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer songs together, or each half of them alone where they do not fit after all."""
         began = self._begin(rows, options)
         if began is None:
@@ -183,13 +183,13 @@ class TorchBackend:
                 with memory_errors("to go on writing", CURE):
                     logits = conversation.step([(song, prompt, token) for song, prompt, _, token in said])
 
-    def _begin(self, rows: list[Shared], options: GenerateOptions) -> tuple[Conversation, torch.Tensor] | None:
+    def _begin(self, rows: list[PrefixGroup], options: GenerateOptions) -> tuple[BatchDecoder, torch.Tensor] | None:
         """Songs that are read, with the logits after each prompt; None where several do not fit. Raises ModelError where one does not."""
         if len(rows) == 1:
             for needed, left in self._needs(rows, options):
-                memory.demand(f"talking about {rows[0].n_shared} tokens", needed, left, CURE)
+                memory.require_bytes(f"talking about {rows[0].n_shared} tokens", needed, left, CURE)
         try:
-            conversation = Conversation(self._model, rows, longest_answer(rows, options, self.info.context_length))
+            conversation = BatchDecoder(self._model, rows, longest_answer(rows, options, self.info.context_length))
             logits = conversation.read()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -202,13 +202,13 @@ class TorchBackend:
         return conversation, logits
 
     @torch.inference_mode()
-    def follow(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
+    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
         """Likeliest tokens along given answers; every position, also of a shared prefix, passes the language model once."""
         choices: dict[int, np.ndarray] = {}
-        for row in share([Talk(encoded, prompts)], self._chat, self.tokenize):
+        for row in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self.tokenize):
             numbers = [number for _, number in row.names]
             whole = [own + self.tokenize(answers[number]) for number, own in zip(numbers, row.after, strict=True)]
-            read = Conversation(self._model, [replace(row, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
+            read = BatchDecoder(self._model, [replace(row, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
             for number, own, hidden in zip(numbers, row.after, read, strict=True):
                 choices[number] = self._model.lm_head(hidden[len(own) - 1 :]).argmax(-1).cpu().numpy()
         return [choices[number] for number in range(len(prompts))]
@@ -291,7 +291,7 @@ def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quanti
         return False
     count = torch.cuda.device_count()
     left = sum(torch.cuda.mem_get_info(number)[0] for number in range(count))
-    memory.demand(f"the model on {count} GPU{'s' * (count > 1)}", needed, left, "choose a smaller --quantize, or --device cpu")
+    memory.require_bytes(f"the model on {count} GPU{'s' * (count > 1)}", needed, left, "choose a smaller --quantize, or --device cpu")
     return count > 1
 
 

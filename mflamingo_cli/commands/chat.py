@@ -15,15 +15,15 @@ import typer
 
 from mflamingo_cli import pipeline
 from mflamingo_cli.backends import open_backend
-from mflamingo_cli.cache import Cache, default_folder
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.results import STDOUT
 from mflamingo_cli.commands.songs import CLOSED_PIPE, Tally
 from mflamingo_cli.errors import MFlamingoError, UsageError
-from mflamingo_cli.hub import forbid_network
+from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.pipeline import Conversation, Piece, Request, Step
 from mflamingo_cli.render import answer
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store.cache import Cache, default_folder
 from mflamingo_cli.tasks import CAPTION_STYLES, clock
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Command:
 class Chat:
     """Lines in, answers out, about one song."""
 
-    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Voice, json: bool) -> None:
+    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Reporter, json: bool) -> None:
         self.settings, self.tally = settings, Tally(1)
         self.voice, self._song, self._stream, self._json = voice, song, stream, json
         self._reply: terminal.Reply | None = None
@@ -62,10 +62,10 @@ class Chat:
 
     def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
         """Hear the song; None where that fails, which is told."""
-        backend.tell = lambda how_far: self.voice.working(f"{self._song}: {how_far}")
+        backend.on_progress = lambda how_far: self.voice.working(f"{self._song}: {how_far}")
         begin = Conversation.begin(self._song, backend, pipeline.ask_request("?", **self.settings), cache)
         try:
-            self._conversation = pipeline.finish(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
+            self._conversation = pipeline.drain(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
         except MFlamingoError as error:
             self._write(pipeline.failed(self._song, "ask", error), error)
             return None
@@ -175,10 +175,10 @@ def run_chat(options: SongOptions, question: str | None) -> None:
     song, json = _check(options)
     if options.offline:
         forbid_network()
-    voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
+    voice = terminal.Reporter(options.color, options.progress, options.quiet, options.verbose)
     settings = {"start_s": options.start or 0.0, "end_s": options.end, "options": options.generate, "keep_raw": options.verbose > 0}
     try:
-        with terminal.only_results() as stream:
+        with terminal.reserve_stdout() as stream:
             voice.working(f"opening {options.model}")
             with open_backend(options.model, options.open) as backend:
                 folder = None if options.no_cache else default_folder()

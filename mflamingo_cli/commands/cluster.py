@@ -14,8 +14,8 @@ from mflamingo_cli.schema import Analysis
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.options import SongOptions
-    from mflamingo_cli.library.parts import Parts
-    from mflamingo_cli.library.ray import Found, Work
+    from mflamingo_cli.library.ray import Found, RayJob
+    from mflamingo_cli.library.shards import ShardWriter
     from mflamingo_cli.pipeline import Request
 
 HONOURED = {
@@ -25,30 +25,30 @@ HONOURED = {
 }
 
 
-def on_cluster(songs: list[str], options: SongOptions, request: Request, voice: terminal.Voice, hide_thinking: bool) -> int:
+def on_cluster(songs: list[str], options: SongOptions, request: Request, voice: terminal.Reporter, hide_thinking: bool) -> int:
     """Hear all songs of which the output holds no record yet; the exit code, of earlier records too. Raises MFlamingoError."""
     from mflamingo_cli.library import ray
 
     ray.require()
     _refuse_others(options, voice)
-    work = ray.Work(replace(request, keep_raw=options.verbose > 0), options.model, options.open, options.offline)
+    work = ray.RayJob(replace(request, keep_raw=options.verbose > 0), options.model, options.open, options.offline)
     ray.check_inputs(songs, work)
     if options.dry_run:
         list_songs(songs, options, request)
         return OK
     assert options.output is not None, "was refused"
-    from mflamingo_cli.library.parts import Parts
+    from mflamingo_cli.library.shards import ShardWriter
 
-    parts = Parts(options.output)
+    parts = ShardWriter(options.output)
     voice.working("joining the cluster")
-    with terminal.only_results():
+    with terminal.reserve_stdout():
         ray.connect(options.ray_address)
         found = ray.ask_cluster(work)
         voice.detail(f"{found.info.model}: {found.info.backend} on {found.info.device}, {found.info.dtype} ({found.info.reason})")
         return _hear(songs, parts, work, found, voice, hide_thinking)
 
 
-def _refuse_others(options: SongOptions, voice: terminal.Voice) -> None:
+def _refuse_others(options: SongOptions, voice: terminal.Reporter) -> None:
     """Raise UsageError for what was typed and this engine would not do; what was set is a warning."""
     for field in fields(options):
         value = getattr(options, field.name)
@@ -62,9 +62,9 @@ def _refuse_others(options: SongOptions, voice: terminal.Voice) -> None:
         raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
 
 
-def _hear(songs: list[str], parts: Parts, work: Work, found: Found, voice: terminal.Voice, hide_thinking: bool) -> int:
+def _hear(songs: list[str], parts: ShardWriter, work: RayJob, found: Found, voice: terminal.Reporter, hide_thinking: bool) -> int:
     from mflamingo_cli.library import ray
-    from mflamingo_cli.library.parts import identity
+    from mflamingo_cli.library.shards import identity
 
     earlier = parts.open(work.settings(found.info) | {"--verbose": work.request.keep_raw, "--hide-thinking": hide_thinking})
     names = {song: identity(song) for song in songs}

@@ -111,7 +111,7 @@ def _sndfile() -> str:
 def _models() -> list[Finding]:
     from mflamingo_cli.backends import DEFAULT_MODEL
     from mflamingo_cli.commands.models import listed
-    from mflamingo_cli.hub import hub_cache
+    from mflamingo_cli.models.hub import hub_cache
 
     found = [_attempt(f"model {DEFAULT_MODEL}", _open_embedded)]
     here = [row["name"] for row in listed() if row["state"] == "downloaded"]
@@ -121,9 +121,9 @@ def _models() -> list[Finding]:
 def _open_embedded() -> str:
     """Opens the embedded model for real, as `analyze` does."""
     from mflamingo_cli.backends import open_backend
-    from mflamingo_cli.commands.terminal import only_results
+    from mflamingo_cli.commands.terminal import reserve_stdout
 
-    with only_results(), open_backend() as backend:
+    with reserve_stdout(), open_backend() as backend:
         info = backend.info
         return f"{info.backend} on {info.device}, {info.dtype} ({info.reason})"
 

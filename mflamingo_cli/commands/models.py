@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from mflamingo_cli import hub
 from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory, find_model
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.options import HELP_OPTIONS, Dtype, parse_time
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.models import hub
 from quant import TYPES, QuantError, fp8
 from quant.layout import hub_identity
 
 if TYPE_CHECKING:
-    from mflamingo_cli.commands.terminal import Voice
-    from mflamingo_cli.download import Plan
+    from mflamingo_cli.commands.terminal import Reporter
+    from mflamingo_cli.models.download import Plan
     from quant import Plan as Conversion
 
     TypeName: TypeAlias = str
@@ -126,11 +126,11 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Download a model into the Hugging Face cache: size and licence first, only the files needed, resumed where it stopped."""
-    from mflamingo_cli.commands.terminal import Voice
+    from mflamingo_cli.commands.terminal import Reporter
 
     if output is not None and type_name is None:
         raise UsageError("--output is where --quantize writes; add --quantize TYPE")
-    voice = Voice(progress="none" if quiet else "auto")
+    voice = Reporter(progress="none" if quiet else "auto")
     if offline or hub.is_offline():
         hub.forbid_network()
         directory = hub.hub_snapshot(name if revision == hub.MAIN else f"{name}@{revision}")
@@ -144,8 +144,8 @@ def pull(
         print(directory)
 
 
-def _download(name: str, revision: str, type_name: str | None, output: Path | None, yes: bool, voice: Voice) -> tuple[Path, str | None]:
-    from mflamingo_cli.download import check_space, fetch, look_up
+def _download(name: str, revision: str, type_name: str | None, output: Path | None, yes: bool, voice: Reporter) -> tuple[Path, str | None]:
+    from mflamingo_cli.models.download import check_space, fetch, look_up
 
     plan = look_up(name, revision, type_name)
     missing = plan.missing()
@@ -173,7 +173,7 @@ def _licence(plan: Plan) -> str:
     return f"{known}, {RESEARCH}" if known == NVIDIA else known or plan.licence or "its card names none"
 
 
-def _confirm(action: str, yes: bool, voice: Voice, facts: list[str]) -> None:
+def _confirm(action: str, yes: bool, voice: Reporter, facts: list[str]) -> None:
     """Show `facts` and ask before `action`. Raises UsageError that tells them where nobody can be asked."""
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{'; '.join(facts)}; add --yes to {action} without a question")
@@ -183,7 +183,7 @@ def _confirm(action: str, yes: bool, voice: Voice, facts: list[str]) -> None:
         raise typer.Exit(1)
 
 
-def _converted(directory: Path, output: Path | None, type_name: str, voice: Voice) -> tuple[Path, Path]:
+def _converted(directory: Path, output: Path | None, type_name: str, voice: Reporter) -> tuple[Path, Path]:
     """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
     made = _plan(directory, output or directory, type_name)
     if output is None and all(path.exists() for path in made.paths):
@@ -197,7 +197,7 @@ def rm(
     yes: Yes = False,
 ) -> None:
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads, and what was converted beside them."""
-    from mflamingo_cli.commands.terminal import Voice
+    from mflamingo_cli.commands.terminal import Reporter
 
     if name == DEFAULT_MODEL:
         raise UsageError(f"{name} is part of the program and cannot be removed")
@@ -206,7 +206,7 @@ def rm(
     if not paths:
         raise ModelError(f"{name} is not in the Hugging Face cache, {hub.hub_cache()}")
     freed = hub.size(hub.disk_bytes(*paths))
-    _confirm(f"remove {freed}", yes, Voice(), [f"{name}: {freed} in {hub.repository(base)}"])
+    _confirm(f"remove {freed}", yes, Reporter(), [f"{name}: {freed} in {hub.repository(base)}"])
     hub.remove(paths)
     print(f"freed {freed}")
 
@@ -326,12 +326,12 @@ def convert(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
-    from mflamingo_cli.commands.terminal import Voice
+    from mflamingo_cli.commands.terminal import Reporter
 
     found = find_model(str(source))
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
-    voice = Voice(progress="none" if quiet else "auto", quiet=quiet)
+    voice = Reporter(progress="none" if quiet else "auto", quiet=quiet)
     for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix=imatrix, adapter=found.adapter), voice):
         print(path)
 
@@ -353,7 +353,7 @@ def _plan(
         raise MFlamingoError(str(error)) from error
 
 
-def _run(made: Conversion, voice: Voice) -> tuple[Path, Path]:
+def _run(made: Conversion, voice: Reporter) -> tuple[Path, Path]:
     try:
         for step in made.run():
             voice.working(f"{100 * step.done / max(step.total, 1):.0f} %  {step.tensor}")
@@ -384,7 +384,7 @@ def imatrix(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Collect an importance matrix for `convert --imatrix`: what a model's matrices read while it answers about songs. Needs torch."""
-    from mflamingo_cli.commands.trials import TrialOptions, collect_imatrix
+    from mflamingo_cli.commands.model_checks import TrialOptions, collect_imatrix
 
     collect_imatrix(name, songs, output, TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype)), quiet)
 
@@ -414,8 +414,8 @@ def verify(
     With --on the checkpoint answers the program's questions about a song, and the pair, hearing it with its own ears, reads
     those answers: shown is how often both find the same next token likeliest.
     """
-    from mflamingo_cli.commands.trials import TrialOptions
-    from mflamingo_cli.commands.trials import verify as verify_pair
+    from mflamingo_cli.commands.model_checks import TrialOptions
+    from mflamingo_cli.commands.model_checks import verify as verify_pair
 
     options = TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
     verify_pair(path, against, on or [], options, verbose, as_json)

@@ -12,11 +12,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mflamingo_cli import fields, where
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.library.tags import TagOptions
 from mflamingo_cli.render import WRITERS, Format, Layout, Writer
+from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, path_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ STDOUT = ("-", "/dev/stdout")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # for every song that would come
 OURS = ".mflamingo"  # in the name of every song's own file: song.flac.mflamingo.json
 STDIN_NAME = "stdin"  # of the file of a song that came from there
-Place = Callable[[str], Path]  # a song -> its own file, without suffix
+OutputPath = Callable[[str], Path]  # a song -> its own file, without suffix
 
 
 class OutputError(MFlamingoError):
@@ -41,7 +41,7 @@ class Results:
 
     name: str
     layout: Layout
-    place: Place | None  # of the files of several songs; else there is one stream
+    place: OutputPath | None  # of the files of several songs; else there is one stream
     index: str | None  # a file that leads to those, where the format has one
     test: where.Test | None
     order: where.Order | None
@@ -122,15 +122,15 @@ def file_of(songs: list[str], options: SongOptions, results: Results) -> str | N
     return options.output
 
 
-def stream_to(output: str | None, worth: Callable[[], bool]) -> AbstractContextManager[TextIO]:
+def stream_to(output: str | None, commit_if: Callable[[], bool]) -> AbstractContextManager[TextIO]:
     """The stream to a file, or to stdout."""
-    return terminal.to_file(output, worth) if output else terminal.only_results()
+    return terminal.to_file(output, commit_if) if output else terminal.reserve_stdout()
 
 
 # --- a file for each song ----------------------------------------------------------------------------------------------
 
 
-def _place(options: SongOptions, songs: list[str]) -> Place | None:
+def _place(options: SongOptions, songs: list[str]) -> OutputPath | None:
     """Where each song's own file is, if each has one: beside it, or under the folder of --output."""
     output = options.output
     if options.sidecar:
@@ -178,7 +178,7 @@ class _Both:
 class _Files:
     """Writes each record to a file of its own, whole or not at all."""
 
-    def __init__(self, row: Format, layout: Layout, place: Place) -> None:
+    def __init__(self, row: Format, layout: Layout, place: OutputPath) -> None:
         self._row, self._layout, self._place = row, replace(layout, many=False), place
 
     @contextmanager

@@ -11,20 +11,20 @@ import typer
 
 from mflamingo_cli.commands import inputs, results, terminal
 from mflamingo_cli.errors import MFlamingoError, ModelError, StoppedError, UsageError
-from mflamingo_cli.hub import forbid_network
 from mflamingo_cli.library import tags
+from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.render import Writer, safe
 from mflamingo_cli.schema import Analysis
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
-    from mflamingo_cli.cache import Cache
     from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.commands.results import Results
     from mflamingo_cli.library.progress import Progress
-    from mflamingo_cli.library.run import Memory
-    from mflamingo_cli.library.store import Store
+    from mflamingo_cli.library.run import RunCache
     from mflamingo_cli.pipeline import Request
+    from mflamingo_cli.store.cache import Cache
+    from mflamingo_cli.store.runs import Store
 
 OK, ALL_FAILED, SOME_FAILED, CLOSED_PIPE = 0, 1, 3, 141
 MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
@@ -79,7 +79,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     """Hear all songs and write their records. Raises typer.Exit with the exit code."""
     if options.offline:
         forbid_network()
-    voice = terminal.Voice(options.color, options.progress, options.quiet, options.verbose)
+    voice = terminal.Reporter(options.color, options.progress, options.quiet, options.verbose)
     named = inputs.collect(options.paths or [], options.files_from, options.null)
     songs = _part(named, options)
     tally = Tally(len(songs))
@@ -97,7 +97,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
             list_songs(songs, options, request)
             return
         with (
-            terminal.stopping(),
+            terminal.handle_signals(),
             results.stream_to(output, lambda: tally.ok > 0 or not tally.total) as stream,
             wanted.writer(stream, terminal.wants_color(options.color, stream) and not output) as writer,
         ):
@@ -125,7 +125,7 @@ def _part(songs: list[str], options: SongOptions) -> list[str]:
     """All songs, or those of this shard."""
     if options.shard is None:
         return songs
-    from mflamingo_cli.library.keys import shard_of
+    from mflamingo_cli.store.keys import shard_of
 
     return [song for song in songs if shard_of(song, options.shard.count) == options.shard.index - 1]
 
@@ -149,7 +149,9 @@ def list_songs(songs: list[str], options: SongOptions, request: Request) -> None
 class Show:
     """Where events and records go: pieces of text to a terminal as they come, whole records to the writer."""
 
-    def __init__(self, voice: terminal.Voice, stream: TextIO, writer: Writer, wanted: Results, tally: Tally, hide_thinking: bool) -> None:
+    def __init__(
+        self, voice: terminal.Reporter, stream: TextIO, writer: Writer, wanted: Results, tally: Tally, hide_thinking: bool
+    ) -> None:
         self.voice, self._writer, self._wanted, self._tally, self._hide = voice, writer, wanted, tally, hide_thinking
         self._stream, self._live = stream, stream if wanted.live and stream.isatty() else None
         self._reply: terminal.Reply | None = None
@@ -269,7 +271,7 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show, 
         memory = _memory(store and stack.enter_context(store), options, request, backend)
         tally.resumable = store is not None
         progress = Progress(songs)
-        run = Run(request, backend, memory, cache, _jobs(options, len(songs)), options.batch_size or backend.info.together)
+        run = Run(request, backend, memory, cache, _jobs(options, len(songs)), options.batch_size or backend.info.batch_size)
         try:
             for item in stack.enter_context(closing(run.over(songs))):
                 if not isinstance(item, Done):
@@ -291,7 +293,7 @@ def _each(songs: list[str], options: SongOptions, request: Request, show: Show, 
 
 
 def _jobs(options: SongOptions, n_songs: int) -> int:
-    from mflamingo_cli.backends.cores import physical_cores
+    from mflamingo_cli.backends.threads import physical_cores
 
     return min(n_songs, options.jobs or min(physical_cores(), MOST_JOBS)) or 1
 
@@ -312,22 +314,22 @@ def _opened(songs: list[str], options: SongOptions, request: Request, show: Show
             if wanted:
                 show.record(record)
         return None
-    backend.tell = show.tell
+    backend.on_progress = show.tell
     info = backend.info
     show.voice.detail(f"{info.model}: {info.backend} on {info.device}, {info.dtype} ({info.reason})")
     return backend
 
 
 def _cache() -> Cache | None:
-    from mflamingo_cli.cache import Cache, default_folder
+    from mflamingo_cli.store.cache import Cache, default_folder
 
     folder = default_folder()
     return Cache(folder) if folder else None
 
 
-def _store(voice: terminal.Voice) -> Store | None:
+def _store(voice: terminal.Reporter) -> Store | None:
     """The run store; None, and a warning, where there can be none: results are worth more than their memory."""
-    from mflamingo_cli.library.store import Store, StoreError, default_folder
+    from mflamingo_cli.store.runs import Store, StoreError, default_folder
 
     folder = default_folder()
     try:
@@ -337,13 +339,13 @@ def _store(voice: terminal.Voice) -> Store | None:
         return None
 
 
-def _memory(store: Store | None, options: SongOptions, request: Request, backend: Backend) -> Memory:
+def _memory(store: Store | None, options: SongOptions, request: Request, backend: Backend) -> RunCache:
     from mflamingo_cli.backends import find_model
-    from mflamingo_cli.library.keys import Work
-    from mflamingo_cli.library.run import Memory
+    from mflamingo_cli.library.run import RunCache
+    from mflamingo_cli.store.keys import JobKey
 
-    work = Work.of(request, backend.info, find_model(options.model), options.kv_type)
-    return Memory(store, work, request, force=options.force, retry_failed=options.retry_failed)
+    work = JobKey.of(request, backend.info, find_model(options.model), options.kv_type)
+    return RunCache(store, work, request, force=options.force, retry_failed=options.retry_failed)
 
 
 def _stop_at_failures(options: SongOptions, tally: Tally) -> None:

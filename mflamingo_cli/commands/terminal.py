@@ -22,7 +22,7 @@ from rich.cells import cell_len
 
 from mflamingo_cli import render
 from mflamingo_cli.errors import StoppedError, UsageError
-from mflamingo_cli.owned import owned
+from mflamingo_cli.files import open_exclusive
 from mflamingo_cli.tasks import ThoughtStream, scrub
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def wants_color(mode: str, stream: TextIO) -> bool:
 
 
 @contextlib.contextmanager
-def only_results() -> Iterator[TextIO]:
+def reserve_stdout() -> Iterator[TextIO]:
     """A stream to stdout, while descriptor 1 itself goes to stderr: what C libraries print cannot mix with results."""
     try:
         sys.stdout.flush()
@@ -80,7 +80,7 @@ class Interrupt(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Raise Interrupt at the first Ctrl-C or SIGTERM, to end in order; the second ends the process at once. What is ignored stays so."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -99,10 +99,10 @@ def stopping() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def to_file(path: str, worth: Callable[[], bool]) -> Iterator[TextIO]:
+def to_file(path: str, commit_if: Callable[[], bool]) -> Iterator[TextIO]:
     """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part.
 
-    An existing file is replaced only when `worth()` at the end. A link is followed; a FIFO or a device is written directly.
+    An existing file is replaced only when `commit_if()` at the end. A link is followed; a FIFO or a device is written directly.
     Raises StoppedError where another process writes the same file.
     """
     target, part = _target(path)
@@ -114,7 +114,7 @@ def to_file(path: str, worth: Callable[[], bool]) -> Iterator[TextIO]:
         with stream:
             yield stream
             stream.flush()
-            if part is not None and (worth() or (not target.exists() and part.stat().st_size)):
+            if part is not None and (commit_if() or (not target.exists() and part.stat().st_size)):
                 os.fsync(stream.fileno())
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copymode(target, part)
@@ -130,7 +130,7 @@ _opened = functools.partial(open, mode="a", encoding="utf-8", errors="backslashr
 def _owned(part: Path) -> TextIO:
     """Raises StoppedError where another process writes it."""
     try:
-        return io.TextIOWrapper(owned(part), encoding="utf-8", errors="backslashreplace")
+        return io.TextIOWrapper(open_exclusive(part), encoding="utf-8", errors="backslashreplace")
     except BlockingIOError as error:
         raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
 
@@ -186,7 +186,7 @@ class Wrapped:
         self._space = ""
 
 
-class Voice:
+class Reporter:
     """Everything said on stderr: messages, warnings, and progress as a spinner or as rare plain lines."""
 
     def __init__(self, color: str = "auto", progress: str = "auto", quiet: bool = False, verbose: int = 0) -> None:
@@ -298,7 +298,7 @@ def _bar(console: Console) -> Bar:
 class Reply:
     """What a model writes, shown as it comes: the answer on a terminal's stream, its reasons on stderr, both broken between words."""
 
-    def __init__(self, voice: Voice, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
+    def __init__(self, voice: Reporter, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
         self._voice, self._stream, self._hide = voice, stream, hide_thinking
         self._thoughts = ThoughtStream() if thinks else None
         self._answer, self._aside = Wrapped(stream.write), Wrapped(voice.aside)

@@ -13,7 +13,7 @@ from mflamingo_cli.commands.options import HELP_OPTIONS
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from mflamingo_cli.train.stages import StageConfig
+    from mflamingo_cli.train.mini.stages import StageConfig
 
 app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model: data, stages, evaluation.")
 data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
@@ -41,7 +41,7 @@ def _need_extra() -> None:
 
 
 def _stage(name: str) -> StageConfig:
-    from mflamingo_cli.train.stages import CONFIGS, load_config
+    from mflamingo_cli.train.mini.stages import CONFIGS, load_config
 
     path = Path(name)
     return load_config(path if path.suffix == ".toml" else CONFIGS / f"{name}.toml")
@@ -59,8 +59,8 @@ def synth(
     """Render songs whose tempo, key, chords and notes are known. Needs fluidsynth and soundfonts; goes on where it was stopped."""
     _need_extra()
     from mflamingo_cli.core.mel import LogMel
-    from mflamingo_cli.train.frames import MINI_MEL, Clip, make_caches, prepare
-    from mflamingo_cli.train.synth import SynthConfig, generate
+    from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, make_caches, prepare
+    from mflamingo_cli.train.mini.synth.render import SynthConfig, generate
 
     config, log_mel = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed), LogMel(MINI_MEL)
     try:
@@ -87,7 +87,7 @@ def recordings(
     The labels are what published models hear, not truth: musicnn's tags, and this program's own chords, keys and beats.
     """
     _need_extra()
-    from mflamingo_cli.train.recordings import SPLITS, RecordingsConfig, generate
+    from mflamingo_cli.train.mini.corpora.recordings import SPLITS, RecordingsConfig, generate
 
     config = RecordingsConfig(work / "debs", work / "teachers", work / "data", hours, tuple(split or SPLITS))
     seconds = 0.0
@@ -115,8 +115,8 @@ def scores(
     """
     _need_extra()
     from mflamingo_cli.core.mel import LogMel
-    from mflamingo_cli.train.frames import MINI_MEL, Clip, make_caches, prepare
-    from mflamingo_cli.train.scores import SHARES, ScoresConfig, generate
+    from mflamingo_cli.train.mini.corpora.sheet_music import SHARES, ScoresConfig, generate
+    from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, make_caches, prepare
 
     folder, log_mel = work / "data" / split, LogMel(MINI_MEL)
     try:
@@ -141,7 +141,7 @@ def sft(
     import torch
 
     from mflamingo_cli.backends.pytorch import choose_device
-    from mflamingo_cli.train.stages import run
+    from mflamingo_cli.train.mini.stages import run
 
     stage, (where, _) = _stage(config), choose_device(device)
     if "WORLD_SIZE" in os.environ:  # started by torchrun, one process per core or GPU
@@ -220,7 +220,7 @@ def export(
 ) -> None:
     """Write a trained model as a checkpoint directory that `models convert` and transformers read."""
     _need_extra()
-    from mflamingo_cli.train import stages
+    from mflamingo_cli.train.mini import stages
 
     stages.export(work, _stage(config), out, [name for name in abilities.split(",") if name], revision)
     if not (out / "model.safetensors").exists():

@@ -50,7 +50,7 @@ def user_message(text: str, audio: bool) -> Message:
     return {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}] if audio else text}
 
 
-def conversation(text: str, *, system: str | None = None, history: Sequence[tuple[str, str]] = (), audio: bool) -> list[Message]:
+def build_messages(text: str, *, system: str | None = None, history: Sequence[tuple[str, str]] = (), audio: bool) -> list[Message]:
     """Turns of a prompt with its history; the audio belongs to the first user turn."""
     messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
     questions = [question for question, _ in history] + [text]
@@ -135,7 +135,7 @@ class ChatTemplate:
         return rendered
 
 
-def group_by_prefix(prompts: Sequence[RenderedPrompt], at_most: int = 16) -> Iterator[list[int]]:
+def indices_by_prefix(prompts: Sequence[RenderedPrompt], at_most: int = 16) -> Iterator[list[int]]:
     """Indices of prompts that can share one prefill, at most so many at once: that bounds the KV cache."""
     groups: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.hub import is_offline
+from mflamingo_cli.models.hub import is_offline
 
 HERE = {"file", "local", "memory"}  # protocols that ask no network
 PAGES = ("http://", "https://")  # where what has no suffix may be a stream without an end

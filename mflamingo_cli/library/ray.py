@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 from mflamingo_cli import __version__, pipeline
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import BackendInfo, OpenOptions
-from mflamingo_cli.backends.cores import physical_cores, useful_threads
 from mflamingo_cli.backends.memory import file_bytes
+from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
-from mflamingo_cli.hub import forbid_network
+from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.pipeline import Request
 from mflamingo_cli.schema import Analysis
 
@@ -39,7 +39,7 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY
 
 
 @dataclass(frozen=True)
-class Work:
+class RayJob:
     """What every worker must know."""
 
     request: Request
@@ -120,7 +120,7 @@ def _silence() -> Iterator[None]:
         os.close(kept)
 
 
-def ask_cluster(work: Work) -> Found:
+def ask_cluster(work: RayJob) -> Found:
     """Open the model once where it will run. Raises ModelError where it cannot, or cannot do what is asked."""
     import ray
 
@@ -139,7 +139,7 @@ def ask_cluster(work: Work) -> Found:
     return replace(answer, n_cpus=max(1, min(answer.n_cpus, largest, int(there["CPU"]) - 1)))
 
 
-def analyses(songs: Sequence[str], work: Work, found: Found) -> Iterator[Analysis]:
+def analyses(songs: Sequence[str], work: RayJob, found: Found) -> Iterator[Analysis]:
     """One record for each song, as they come. A song that kills its workers gets one with the error `worker_died`."""
     left = dict.fromkeys(songs)
     for in_flight in IN_FLIGHT:
@@ -152,7 +152,7 @@ def analyses(songs: Sequence[str], work: Work, found: Found) -> Iterator[Analysi
         yield pipeline.failed(song, work.request.command, lost)
 
 
-def _heard_by(songs: Sequence[str], work: Work, found: Found, in_flight: int) -> Iterator[tuple[str, Analysis]]:
+def _heard_by(songs: Sequence[str], work: RayJob, found: Found, in_flight: int) -> Iterator[tuple[str, Analysis]]:
     """Pairs as Ray Data streams them; songs whose workers died too often are missing."""
     import ray.data
 
@@ -185,7 +185,7 @@ def _heard_by(songs: Sequence[str], work: Work, found: Found, in_flight: int) ->
 # --- on the cluster ---------------------------------------------------------------------------------------------------
 
 
-def _probe(work: Work) -> Found | MFlamingoError:
+def _probe(work: RayJob) -> Found | MFlamingoError:
     """What a worker says of the model, or why it cannot have it: Ray would wrap an exception."""
     try:
         if work.offline:
@@ -201,16 +201,16 @@ def _probe(work: Work) -> Found | MFlamingoError:
     return Found(info, 1 if gpu else work.opening.threads or n_cores, int(gpu), __version__)
 
 
-def _hear(row: dict[str, Any], work: Work, info: BackendInfo) -> dict[str, Any]:
+def _hear(row: dict[str, Any], work: RayJob, info: BackendInfo) -> dict[str, Any]:
     """Fetch, decode and measure one song."""
     song = os.fsdecode(row["song"])
-    return _row(song, work, lambda: {"heard": pickle.dumps(pipeline.hear(song, work.request, info))})
+    return _row(song, work, lambda: {"heard": pickle.dumps(pipeline.prepare(song, work.request, info))})
 
 
 class _Model:
     """An actor: a model that is opened once and hears song after song."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: RayJob) -> None:
         if work.offline:
             forbid_network()
         self._work = work
@@ -223,13 +223,13 @@ class _Model:
         song, heard = os.fsdecode(row["song"]), pickle.loads(row["heard"])
         return _row(song, self._work, lambda: {"record": self._answer(song, heard).to_json()})
 
-    def _answer(self, song: str, heard: pipeline.Heard) -> Analysis:
+    def _answer(self, song: str, heard: pipeline.PreparedSong) -> Analysis:
         *_, record = pipeline.run(song, self._backend, self._work.request, ahead=lambda: heard)
         assert isinstance(record, Analysis), "run() ends with an Analysis"
         return record
 
 
-def _row(song: str, work: Work, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _row(song: str, work: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A row of data: what was done, else a record of its failure; a mistake of ours goes home as text, Ray would leave the song out."""
     row = {"song": os.fsencode(song), "heard": b"", "record": "", "bug": ""}
     try:
@@ -243,7 +243,7 @@ def _row(song: str, work: Work, done: Callable[[], dict[str, Any]]) -> dict[str,
     return row | {"record": pipeline.failed(song, work.request.command, failure).to_json()}
 
 
-def check_inputs(songs: Sequence[str], work: Work) -> None:
+def check_inputs(songs: Sequence[str], work: RayJob) -> None:
     """Raise UsageError or ModelError for what no worker can hear."""
     if "-" in songs:
         raise UsageError("stdin is of this machine only; name files or addresses for --engine ray")

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mflamingo_cli import pipeline, schema
 from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
-from mflamingo_cli.library.hearing import Hearer, Known
-from mflamingo_cli.library.keys import Work, part_name, sound_name
+from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.pipeline import Piece, Step
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store.keys import JobKey, part_name, sound_name
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
-    from mflamingo_cli.cache import Cache
     from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.library.store import Store
-    from mflamingo_cli.pipeline import Heard, Request
+    from mflamingo_cli.pipeline import PreparedSong, Request
+    from mflamingo_cli.store.cache import Cache
+    from mflamingo_cli.store.runs import Store
 
 STDIN = "-"
 
@@ -46,10 +46,10 @@ class Song:
         return sys.stdin.buffer if self.path == STDIN else self.path
 
 
-class Memory:
+class RunCache:
     """What earlier runs left in the store and this one adds to it; without a store it remembers nothing. Threads may share it."""
 
-    def __init__(self, store: Store | None, work: Work, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
+    def __init__(self, store: Store | None, work: JobKey, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
         self.store, self._work, self._part = store, work, part_name(request)
         self._force, self._retry = force, force or retry_failed
         self._made: set[str] = set()  # keys of this run where those of earlier runs do not count
@@ -73,12 +73,12 @@ class Memory:
             assert song.digest is not None
             self.store.keep_sound(song.digest, self._part, song.sound)
 
-    def judge(self, song: Song, sound: Sound) -> None:
-        """The same, before it is measured. Raises Known where that is not needed."""
+    def skip_if_duplicate(self, song: Song, sound: Sound) -> None:
+        """The same, before it is measured. Raises AlreadyAnalyzed where that is not needed."""
         self.note(song, sound)
         assert song.sound is not None
         if self._counts(self._work.of_sound(song.sound), failure=False) or not self._is_first(song.sound, song.index):
-            raise Known
+            raise AlreadyAnalyzed
 
     def record(self, song: Song) -> Analysis | None:
         """The record that the store has of a song, under the name that its file has now."""
@@ -150,7 +150,7 @@ class Done:
     remembered: bool
 
 
-Ready = tuple[Song, "Callable[[], Heard | None] | None"]  # the call waits and may raise; None for a song to be heard at its turn
+Ready = tuple[Song, "Callable[[], PreparedSong | None] | None"]  # the call waits and may raise; None for a song to be heard at its turn
 Ended = tuple[Analysis, "MFlamingoError | None", bool]  # the record, why there is no result, and whether it was remembered
 
 
@@ -160,13 +160,13 @@ class Run:
 
     request: Request
     backend: Backend
-    memory: Memory
+    memory: RunCache
     cache: Cache | None = None
     jobs: int = 1
     together: int = 1
 
     def over(self, paths: Sequence[str]) -> Generator[Doing | Done, None, None]:
-        """Work on all songs, in their order. To be closed when it is left early."""
+        """JobKey on all songs, in their order. To be closed when it is left early."""
         songs = (Song(index, path) for index, path in enumerate(paths))
         with ExitStack() as stack:
             ready = self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs)
@@ -183,13 +183,13 @@ class Run:
     def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Ready]:
         """While a batch is answered so many are heard as there are jobs, and no more, so that memory stays flat."""
         pool = stack.enter_context(ThreadPoolExecutor(self.jobs))  # threads that wait for processes
-        free: SimpleQueue[Hearer] = SimpleQueue()
+        free: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(self.jobs):
-            hearer = Hearer(self.request, self.backend.info, self.cache)
+            hearer = Worker(self.request, self.backend.info, self.cache)
             stack.callback(hearer.close)
             free.put(hearer)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        waiting: deque[tuple[Song, Future[Heard | None]]] = deque()
+        waiting: deque[tuple[Song, Future[PreparedSong | None]]] = deque()
         for song in songs:
             waiting.append((song, pool.submit(self._hear, song, free)))
             if len(waiting) >= self.jobs + self.together:
@@ -197,26 +197,26 @@ class Run:
                 yield ready, future.result
         yield from ((ready, future.result) for ready, future in waiting)
 
-    def _hear(self, song: Song, free: SimpleQueue[Hearer] | None = None) -> Heard | None:
+    def _hear(self, song: Song, free: SimpleQueue[Worker] | None = None) -> PreparedSong | None:
         """What was decoded and measured of a song, in a free process; None where the memory knows it or will."""
         if self.memory.look(song):
             return None
-        tell = partial(self.memory.judge, song)
+        tell = partial(self.memory.skip_if_duplicate, song)
         try:
             if free is None or song.path == STDIN:
-                return pipeline.hear(song.source, self.request, self.backend.info, self.cache, tell)
+                return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, tell)
             hearer = free.get()
             try:
                 return hearer.hear(song.path, tell)
             finally:
                 free.put(hearer)
-        except Known:
+        except AlreadyAnalyzed:
             return None
 
     def _finish(self, batch: Sequence[Ready]) -> Generator[Doing, None, dict[int, Ended]]:
         """The rest of the work on some songs, or their records where there are any, by their index."""
         ended: dict[int, Ended] = {}
-        fresh: list[tuple[Song, Heard | None]] = []
+        fresh: list[tuple[Song, PreparedSong | None]] = []
         waiting: list[Song] = []  # for the record of a song with the same sound, which may be in this batch
         for song, heard in batch:
             yield Doing(song, Step("hearing"))
@@ -241,12 +241,12 @@ class Run:
         if known := self._known(song):
             return {song.index: known}
         try:
-            heard = pipeline.hear(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
+            heard = pipeline.prepare(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
         except (MFlamingoError, MemoryError) as error:
             return {song.index: self._failed(song, error)}
         return (yield from self._ask([(song, heard)]))
 
-    def _ask(self, songs: Sequence[tuple[Song, Heard | None]]) -> Generator[Doing, None, dict[int, Ended]]:
+    def _ask(self, songs: Sequence[tuple[Song, PreparedSong | None]]) -> Generator[Doing, None, dict[int, Ended]]:
         """Let the model answer, and commit each record as soon as it is there. Words are passed on as they come of a song alone only."""
         ended: dict[int, Ended] = {}
         given = [(song.source, _given(heard)) for song, heard in songs]
@@ -272,7 +272,7 @@ class Run:
         return record, failure, False
 
 
-def _given(heard: Heard | None) -> Callable[[], Heard] | None:
+def _given(heard: PreparedSong | None) -> Callable[[], PreparedSong] | None:
     return None if heard is None else lambda: heard
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli import __version__
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
-from mflamingo_cli.owned import owned
+from mflamingo_cli.files import open_exclusive
 from mflamingo_cli.schema import Analysis, path_of
 from mflamingo_cli.tasks import SURE, sure
 
@@ -219,7 +219,7 @@ def _replace(record: Analysis, before: os.stat_result, tags: Container, changes:
 def _copy_of(path: Path, part: Path) -> Iterator[None]:
     """A copy of a file, which is gone afterwards unless it got another name; what a killed process left of one is written over."""
     try:
-        own = owned(part, stat.S_IRUSR | stat.S_IWUSR)
+        own = open_exclusive(part, stat.S_IRUSR | stat.S_IWUSR)
     except BlockingIOError as error:
         raise TagError("another run is writing them") from error
     with own:

@@ -27,7 +27,7 @@ class Format:
 
 
 def _html(stream: TextIO, layout: Layout) -> Writer:
-    from mflamingo_cli import page  # templates load when they are asked for
+    from mflamingo_cli.render import html as page  # templates load when they are asked for
 
     return page.IndexPage(stream, layout.folder, layout.link) if layout.many else page.SongPage(stream, layout.folder)
 

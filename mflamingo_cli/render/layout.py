@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mflamingo_cli.fields import Field
+from mflamingo_cli.render.query.fields import Field
 from mflamingo_cli.schema import Analysis
 
 

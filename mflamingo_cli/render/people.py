@@ -17,9 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mflamingo_cli import timeline
+from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Span, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.tasks import clock, short_chord, sure
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
@@ -93,7 +93,7 @@ def _loudness(result: Result) -> Line | None:
     return ("loudness", " · ".join(known), "measured") if known else None
 
 
-def _chords(chords: tuple[Span, ...]) -> Line | None:
+def _chords(chords: tuple[Segment, ...]) -> Line | None:
     """The chords that sound longest with their share of the time, and how many changes there are."""
     heard: Counter[str] = Counter()
     for span in chords:
@@ -109,7 +109,7 @@ def _chords(chords: tuple[Span, ...]) -> Line | None:
     )
 
 
-def _sections(sections: tuple[Span, ...]) -> Line | None:
+def _sections(sections: tuple[Segment, ...]) -> Line | None:
     return ("sections", " · ".join(f"{span.label} {clock(span.start)}" for span in sections), "measured") if sections else None
 
 
@@ -199,7 +199,7 @@ def _timeline(record: Analysis, width: int) -> list[Text]:
     return timeline.draw(chords, sections, audio.start, audio.end, width)
 
 
-def chord_name(span: Span) -> str:
+def chord_name(span: Segment) -> str:
     """As musicians write it; nothing where no chord sounds."""
     return "" if span.label == NO_CHORD else short_chord(span.label) or span.label
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from mflamingo_cli import __version__
 from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.people import safe
-from mflamingo_cli.schema import Analysis, AudioInfo, Result, Span
+from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment
 
 JAMS_VERSION = "0.3.5"  # of the specification
 
@@ -31,7 +31,7 @@ class _ResultWriter:
         raise NotImplementedError
 
 
-def _spans(spans: Iterable[Span]) -> Iterable[str]:
+def _spans(spans: Iterable[Segment]) -> Iterable[str]:
     return (f"{span.start:.3f}\t{span.end:.3f}\t{safe(span.label)}" for span in spans)
 
 

@@ -21,14 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import MusicFlamingoForConditionalGeneration
 
-from mflamingo_cli.core.chat import ChatTemplate, conversation
+from mflamingo_cli.core.chat import ChatTemplate, build_messages
 from mflamingo_cli.core.geometry import AudioTokens
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.train import build
-from mflamingo_cli.train.compose import QUALITIES
-from mflamingo_cli.train.data import THOUGHTFUL, Turn, audio_turns, text_turn
-from mflamingo_cli.train.frames import (
+from mflamingo_cli.train.mini import build
+from mflamingo_cli.train.mini.dialogue.exchanges import THOUGHTFUL, Turn, audio_turns, text_turn
+from mflamingo_cli.train.mini.frames import (
     FRAMES_PER_TOKEN,
     NO_CHORD,
     ONSETS,
@@ -39,8 +38,9 @@ from mflamingo_cli.train.frames import (
     resample,
     window_frames,
 )
-from mflamingo_cli.train.grooves import STYLES as STYLE_TABLE
-from mflamingo_cli.train.synth import FAMILIES
+from mflamingo_cli.train.mini.synth.compose import QUALITIES
+from mflamingo_cli.train.mini.synth.grooves import STYLES as STYLE_TABLE
+from mflamingo_cli.train.mini.synth.render import FAMILIES
 
 METERS = ("4/4", "3/4", "6/8")
 STYLES = tuple(dict.fromkeys(style for _, style, *_ in STYLE_TABLE if style))  # of the synthetic clips
@@ -330,7 +330,7 @@ class Speech:
 
     def branch(self, turn: Turn, audio: bool) -> Branch:
         """A whole conversation; with audio, one `<sound>` stands for all of it."""
-        messages = conversation(turn.question, history=turn.history, audio=audio)
+        messages = build_messages(turn.question, history=turn.history, audio=audio)
         ids, mask = self.chat.training_ids([*messages, {"role": "assistant", "content": turn.answer}], 1, self.encode)
         return Branch(ids, mask)
 

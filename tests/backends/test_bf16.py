@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import quant
-from mflamingo_cli.backends import ears, ggml
+from mflamingo_cli.backends import ggml
+from mflamingo_cli.backends import torch_encoder as ears
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
@@ -115,7 +116,7 @@ def test_a_large_audio_part_hears_on_torch_what_the_checkpoint_does(tmp_path, mo
         [on_torch], info = backend.encode([song]), backend.info
         assert complete(backend, on_torch, [Prompt("Key?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3
     assert info.reason.endswith("audio part in BF16 by torch: AVX512_BF16")
-    assert info.ears != without.ears
+    assert info.encoder_fingerprint != without.ears
     assert on_torch.payload.shape == on_ggml.payload.shape
     distance = [float(np.sqrt(np.mean((song.payload - truth) ** 2)) / truth.std()) for song in (on_torch, on_ggml)]
     assert distance[0] < (0.03 if kind == "Q8_0" else 1e-6)

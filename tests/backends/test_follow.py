@@ -57,8 +57,8 @@ def lengths(backend: TorchBackend) -> list[int]:
 
 def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
     clip = audio(3.0)
-    mine = both.torch.follow(both.torch.encode([clip])[0], PROMPTS, ANSWERS)
-    theirs = both.gguf.follow(both.gguf.encode([clip])[0], PROMPTS, ANSWERS)
+    mine = both.torch.teacher_force(both.torch.encode([clip])[0], PROMPTS, ANSWERS)
+    theirs = both.gguf.teacher_force(both.gguf.encode([clip])[0], PROMPTS, ANSWERS)
     assert [choices.shape for choices in mine] == [(n + 1,) for n in lengths(both.torch)]  # every place, and the one after the last
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -68,9 +68,9 @@ def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
 def test_answers_followed_together_are_followed_as_alone(name: str, both: Both) -> None:
     backend: Backend = getattr(both, name)
     encoded = backend.encode([audio(3.0)])[0]
-    together = backend.follow(encoded, PROMPTS, ANSWERS)
+    together = backend.teacher_force(encoded, PROMPTS, ANSWERS)
     for prompt, answer, choices in zip(PROMPTS, ANSWERS, together, strict=True):
-        np.testing.assert_array_equal(backend.follow(encoded, [prompt], [answer])[0], choices)
+        np.testing.assert_array_equal(backend.teacher_force(encoded, [prompt], [answer])[0], choices)
 
 
 @pytest.mark.parametrize("name", ["torch", "gguf"])
@@ -84,7 +84,7 @@ def test_a_model_would_say_its_own_answer_again(name: str) -> None:
         for clip in (audio(8.0), None):  # with a song and without
             encoded = backend.encode([clip])[0] if clip else None
             answers = [done.text for done in complete(backend, encoded, PROMPTS, GenerateOptions())]
-            for answer, choices in zip(answers, backend.follow(encoded, PROMPTS, answers), strict=True):
+            for answer, choices in zip(answers, backend.teacher_force(encoded, PROMPTS, answers), strict=True):
                 assert choices.tolist() == tokenize(answer + END_OF_TURN)
 
 
@@ -117,7 +117,7 @@ def test_collected_sums_are_those_of_forward_hooks(both: Both) -> None:
         expected, n_tokens = summed_by_hooks(both, prompt, answer)
         collector = Collector(both.torch.network)
         with collector:
-            both.torch.follow(encoded, [prompt], [answer])
+            both.torch.teacher_force(encoded, [prompt], [answer])
         assert collector.sums.keys() == expected.keys()
         for name, sums in collector.sums.items():
             assert sums.count == n_tokens, name
@@ -128,7 +128,7 @@ def test_a_shared_song_is_collected_once(both: Both) -> None:
     encoded = both.torch.encode([audio(3.0)])[0]
     collector = Collector(both.torch.network)
     with collector:
-        both.torch.follow(encoded, PROMPTS, ANSWERS)
+        both.torch.teacher_force(encoded, PROMPTS, ANSWERS)
     rendered = [both.torch._chat.render_prompt(prompt.messages(audio=True)) for prompt in PROMPTS]
     prefixes = {prompt.before for prompt in rendered}  # two: the third question has a system turn of its own
     assert len(prefixes) == 2
@@ -142,7 +142,7 @@ def test_nothing_is_collected_outside(both: Both) -> None:
     collector = Collector(both.torch.network)
     with collector:
         pass
-    both.torch.follow(encoded, PROMPTS, ANSWERS)
+    both.torch.teacher_force(encoded, PROMPTS, ANSWERS)
     assert collector.n_tokens == 0
 
 
@@ -150,12 +150,12 @@ def test_a_song_that_fails_midway_leaves_nothing(both: Both) -> None:
     encoded = both.torch.encode([audio(3.0)])[0]
     collector = Collector(both.torch.network)
     with collector:
-        both.torch.follow(encoded, PROMPTS[:1], ANSWERS[:1])
+        both.torch.teacher_force(encoded, PROMPTS[:1], ANSWERS[:1])
     kept = {name: sums.squares.copy() for name, sums in collector.sums.items()}
 
     def fail() -> None:
         with collector:
-            both.torch.follow(encoded, PROMPTS, ANSWERS)
+            both.torch.teacher_force(encoded, PROMPTS, ANSWERS)
             raise UsageError("no memory")
 
     with pytest.raises(UsageError):

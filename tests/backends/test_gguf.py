@@ -14,9 +14,9 @@ import pytest
 
 import quant
 from mflamingo_cli.backends import ggml, gguf, open_backend
-from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, Talk, complete
-from mflamingo_cli.backends.cores import physical_cores, useful_threads
+from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.gguf import Context, GgufBackend, geometry_of
+from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from tests import checkpoints
 from tests.clips import audio
@@ -71,7 +71,7 @@ def test_closing_twice_is_harmless(pair: tuple[Path, Path]) -> None:
 def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
         encoded = backend.encode([audio(2.0)])[0]
-        stream = backend.generate([Talk(encoded, [Prompt("Key?")])], GenerateOptions(max_new_tokens=50))
+        stream = backend.generate([SongPrompts(encoded, [Prompt("Key?")])], GenerateOptions(max_new_tokens=50))
         next(stream)
         stream.close()
         assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
@@ -89,7 +89,7 @@ def test_a_conversation_reads_its_song_once(pair: tuple[Path, Path], monkeypatch
     monkeypatch.setattr(gguf, "ROOM_TO_GO_ON", 60)
 
     def say(backend: GgufBackend, encoded: Encoded, prompt: Prompt) -> str:
-        return "".join(chunk.text for _, _, chunk in backend.generate([Talk(encoded, [prompt], goes_on=True)], SHORT))
+        return "".join(chunk.text for _, _, chunk in backend.generate([SongPrompts(encoded, [prompt], keep_cache=True)], SHORT))
 
     with GgufBackend(*pair, OPTIONS) as backend:
         song, other = backend.encode([audio(2.0), audio(3.0)])
@@ -97,7 +97,7 @@ def test_a_conversation_reads_its_song_once(pair: tuple[Path, Path], monkeypatch
         alone = [complete(backend, song, [turn], SHORT)[0].text for turn in turns]
         read.clear()
         assert [say(backend, song, turn) for turn in turns[:2]] == alone[:2]
-        stream = backend.generate([Talk(song, turns[:1], goes_on=True)], SHORT)
+        stream = backend.generate([SongPrompts(song, turns[:1], keep_cache=True)], SHORT)
         next(stream)
         stream.close()
         assert say(backend, song, turns[1]) == alone[1], "after an answer that was not waited for"

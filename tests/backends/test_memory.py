@@ -53,17 +53,17 @@ def write(root: Path, files: dict[str, str]) -> Path:
 )
 def test_the_tightest_limit_counts(tmp_path: Path, container: dict[str, str], kilobytes: int) -> None:
     write(tmp_path, {"proc/meminfo": MEMINFO} | {f"sys/fs/cgroup/{name}": text for name, text in container.items()})
-    assert memory.available(tmp_path) == kilobytes * 1024
+    assert memory.available_memory(tmp_path) == kilobytes * 1024
 
 
 def test_a_system_that_does_not_tell_forbids_nothing(tmp_path: Path) -> None:
-    assert memory.available(tmp_path) is None
-    memory.demand("anything", 1 << 60, None, "nothing to do")
+    assert memory.available_memory(tmp_path) is None
+    memory.require_bytes("anything", 1 << 60, None, "nothing to do")
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
 def test_this_computer_tells() -> None:
-    room = memory.available()
+    room = memory.available_memory()
     assert room is not None
     assert resource.getpagesize() < room < 1 << 50
 

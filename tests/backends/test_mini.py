@@ -14,7 +14,7 @@ from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, P
 from mflamingo_cli.core.audio import Audio, load
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.tasks import ANALYZE, grounded_prompt
-from mflamingo_cli.train.captions import parse_caption
+from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
 KNOWN = "Measured facts: tempo 97.3 BPM; key G# minor."

@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mflamingo_cli.backends import decoding
-from mflamingo_cli.backends.generation import Shared
+from mflamingo_cli.backends import batch_decoder as decoding
+from mflamingo_cli.backends.generation import PrefixGroup
 from mflamingo_cli.core import model as models
 from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.quantized import KINDS
@@ -92,7 +92,7 @@ def loaded(directory: Path, device: str, dtype: torch.dtype, quantize: str, *, s
     return model
 
 
-def talk(model: models.Model, geometry: Geometry) -> decoding.Conversation:
+def talk(model: models.Model, geometry: Geometry) -> decoding.BatchDecoder:
     """Hear a song of two windows, read questions about it and about nothing, and answer until all but one have ended."""
     device = model.model.audio_tower.conv1.weight.device
     with pytest.MonkeyPatch.context() as patch:  # lengths are counted on the processor, from real numbers
@@ -100,8 +100,8 @@ def talk(model: models.Model, geometry: Geometry) -> decoding.Conversation:
         mels = torch.randn(2, geometry.mel.n_mels, 3000, device=device, dtype=model.dtype)
         song = torch.cat(models.encode_windows(model, geometry, mels, torch.tensor([3000, 400]), torch.tensor([0, 1])))
     assert (len(song), song.device, song.dtype) == (850, device, model.dtype)
-    rows = [Shared([(number, 0)], before, song if number == 0 else None, after) for number, (before, after) in enumerate(SONGS)]
-    conversation = decoding.Conversation(model, rows, 30)
+    rows = [PrefixGroup([(number, 0)], before, song if number == 0 else None, after) for number, (before, after) in enumerate(SONGS)]
+    conversation = decoding.BatchDecoder(model, rows, 30)
     n_vocab = model.config.text_config.vocab_size
     assert conversation.read().shape == (3, n_vocab)
     for going in STEPS:

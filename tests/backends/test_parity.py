@@ -18,7 +18,7 @@ import quant
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import BATCH, SCORES_BYTES, GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
-from mflamingo_cli.core.chat import END_TOKENS
+from mflamingo_cli.core.chat import END_TOKENS, build_messages
 from mflamingo_cli.core.model import load
 from tests import checkpoints
 from tests.clips import audio
@@ -123,9 +123,8 @@ def test_prompt_ids_equal_the_processors(trained: Trained, clip: str) -> None:
 
 
 def prompt_ids(backend: Backend, question: str, n_audio_tokens: int) -> list[int]:
-    from mflamingo_cli.core.chat import conversation
 
-    rendered = backend._chat.render_prompt(conversation(question, audio=True))
+    rendered = backend._chat.render_prompt(build_messages(question, audio=True))
     tokenize = backend.tokenize if isinstance(backend, TorchBackend) else backend._language.tokenize
     placeholder = tokenize(backend.info.geometry.tokens.audio)
     return tokenize(rendered.before) + placeholder * n_audio_tokens + tokenize(rendered.after)

@@ -18,11 +18,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
-from mflamingo_cli.backends import decoding, embedded_directory, generation
-from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, Talk, complete
+from mflamingo_cli.backends import batch_decoder as decoding
+from mflamingo_cli.backends import embedded_directory, generation
+from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
-from mflamingo_cli.core import language
+from mflamingo_cli.core import kv_cache as language
 from mflamingo_cli.errors import AudioError, ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -58,21 +59,24 @@ def backend(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: 
             yield opened
 
 
-def together(backend: Backend, talks: Sequence[Talk], options: GenerateOptions) -> list[list[str]]:
+def together(backend: Backend, talks: Sequence[SongPrompts], options: GenerateOptions) -> list[list[str]]:
     texts = [["" for _ in talk.prompts] for talk in talks]
     for song, prompt, chunk in backend.generate(talks, options):
         texts[song][prompt] += chunk.text + (f" [{chunk.finish} {chunk.usage}]" if chunk.finish else "")
     return texts
 
 
-def talks_of(songs: Sequence[Encoded]) -> list[Talk]:
-    return [*(Talk(song, prompts) for song, prompts in zip(songs, PROMPTS, strict=True)), Talk(None, [Prompt("What is a tritone?")])]
+def talks_of(songs: Sequence[Encoded]) -> list[SongPrompts]:
+    return [
+        *(SongPrompts(song, prompts) for song, prompts in zip(songs, PROMPTS, strict=True)),
+        SongPrompts(None, [Prompt("What is a tritone?")]),
+    ]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_songs_together_are_answered_as_each_alone(backend: Backend, name: str) -> None:
     talks = talks_of(backend.encode(CLIPS))
-    alone = [[together(backend, [Talk(talk.encoded, [prompt])], OPTIONS[name])[0][0] for prompt in talk.prompts] for talk in talks]
+    alone = [[together(backend, [SongPrompts(talk.encoded, [prompt])], OPTIONS[name])[0][0] for prompt in talk.prompts] for talk in talks]
     assert together(backend, talks, OPTIONS[name]) == alone
 
 
@@ -85,13 +89,13 @@ def test_shapes_that_change_rarely_change_no_answer(checkpoint: Path, monkeypatc
         monkeypatch.setattr(decoding, "fit", lambda n, device: 1 << (n - 1).bit_length())
         monkeypatch.setattr(decoding, "OTHER_SLOT_STEP", 1024)
         shapes = []
-        run = decoding.Conversation._run
+        run = decoding.BatchDecoder._run
 
-        def recording_run(self: decoding.Conversation) -> torch.Tensor:
+        def recording_run(self: decoding.BatchDecoder) -> torch.Tensor:
             shapes.append(self._shape)
             return run(self)
 
-        monkeypatch.setattr(decoding.Conversation, "_run", recording_run)
+        monkeypatch.setattr(decoding.BatchDecoder, "_run", recording_run)
         assert together(backend, talks, options) == plain
     assert len(set(shapes)) <= 4 < len(shapes), "so few graphs for so many steps"
 
@@ -140,8 +144,8 @@ def test_the_embedded_model_answers_two_songs_as_each_alone(name: str) -> None:
     with TorchBackend(folder / "hf", EXACT) if name == "torch" else GgufBackend(*pair, EXACT) as backend:
         songs = backend.encode(clips)
         options = GenerateOptions(max_new_tokens=60)
-        alone = [[together(backend, [Talk(song, [prompt])], options)[0][0] for prompt in prompts] for song in songs]
-        assert together(backend, [Talk(song, prompts) for song in songs], options) == alone
+        alone = [[together(backend, [SongPrompts(song, [prompt])], options)[0][0] for prompt in prompts] for song in songs]
+        assert together(backend, [SongPrompts(song, prompts) for song in songs], options) == alone
 
 
 def test_how_far_hearing_is_is_told(backend: Backend) -> None:
@@ -175,7 +179,7 @@ def test_nothing_is_said_in_a_number_format_that_mps_lacks(checkpoint: Path) -> 
         songs = backend.encode(CLIPS[:2])  # where transformers' time embedding itself takes float32 on MPS
         assert backend._mel(CLIPS[0].samples).dtype == np.float32
         with NoFloat64():
-            together(backend, [Talk(song, PROMPTS[0]) for song in songs], OPTIONS["all end alike"])
+            together(backend, [SongPrompts(song, PROMPTS[0]) for song in songs], OPTIONS["all end alike"])
 
 
 # --- want of memory ----------------------------------------------------------------------------------------------------
@@ -235,13 +239,13 @@ def test_songs_that_do_not_fit_together_are_answered_fewer_at_once(checkpoint: P
     """The failure is torch's own: beyond two songs the memory is made absurdly large, so that the allocation cannot succeed."""
     slots, asked = decoding.n_slots, []
 
-    def absurd(rows: Sequence[decoding.Shared], n_new: int, device: torch.device) -> int:
+    def absurd(rows: Sequence[decoding.PrefixGroup], n_new: int, device: torch.device) -> int:
         asked.append(len(rows))
         return 1 << 48 if len(rows) > 2 else slots(rows, n_new, device)
 
     options = OPTIONS["all end alike"]
     with TorchBackend(checkpoint, EXACT) as backend:
-        talks = [Talk(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+        talks = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
         plain = together(backend, talks, options)
         monkeypatch.setattr(decoding, "n_slots", absurd)  # what is reckoned beforehand stays as it is
         assert together(backend, talks, options) == plain
@@ -250,10 +254,10 @@ def test_songs_that_do_not_fit_together_are_answered_fewer_at_once(checkpoint: P
 
 def test_songs_whose_memory_is_known_not_to_fit_are_not_tried_together(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     options = OPTIONS["all end alike"]
-    talks = [Talk(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+    talks = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
     plain = together(backend, talks, options)
     if isinstance(backend, TorchBackend):
-        rows = [decoding.Shared([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in talks[:2]]
+        rows = [decoding.PrefixGroup([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in talks[:2]]
         [(left, _)] = backend._needs(rows, options)
         monkeypatch.setattr("mflamingo_cli.backends.pytorch.room", lambda device: left)
         begun: list[int] = []
@@ -284,10 +288,10 @@ def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatc
 def test_the_memory_of_songs_is_given_back_at_once(checkpoint: Path) -> None:
     """Not when Python next looks for cycles: the next songs need it."""
     with TorchBackend(checkpoint, EXACT) as backend:
-        [row] = generation.share([Talk(None, [Prompt("Key?")])], backend._chat, backend.tokenize)
+        [row] = generation.share([SongPrompts(None, [Prompt("Key?")])], backend._chat, backend.tokenize)
         gc.disable()
         try:
-            conversation = decoding.Conversation(backend.network, [row], 8)
+            conversation = decoding.BatchDecoder(backend.network, [row], 8)
             with torch.inference_mode():
                 conversation.read()
                 conversation.step([(0, 0, 5)])
@@ -315,15 +319,15 @@ def test_captured_steps_answer_as_the_cpu(checkpoint: Path, name: str) -> None:
     for device in ("cpu", "cuda:0"):
         with TorchBackend(checkpoint, OpenOptions(device=device, dtype="fp32", threads=1)) as backend:
             answers.append(together(backend, talks_of(backend.encode(CLIPS)), OPTIONS[name]))
-            assert backend.info.together == (1 if device == "cpu" else 16)
+            assert backend.info.batch_size == (1 if device == "cpu" else 16)
     assert answers[0] == answers[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 def test_a_step_on_cuda_is_replayed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
-    run = decoding.Conversation._run
-    monkeypatch.setattr(decoding.Conversation, "_run", lambda self: runs.append(1) or run(self))
+    run = decoding.BatchDecoder._run
+    monkeypatch.setattr(decoding.BatchDecoder, "_run", lambda self: runs.append(1) or run(self))
     with TorchBackend(checkpoint, OpenOptions(device="cuda", threads=1)) as backend:
         [song] = backend.encode(CLIPS[:1])
         usage = complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=200))[0].usage

@@ -12,8 +12,8 @@ from collections import Counter
 
 from mflamingo_cli import pipeline, tasks
 from mflamingo_cli.backends import open_backend
-from mflamingo_cli.cache import Cache, default_folder
 from mflamingo_cli.measure import Facts
+from mflamingo_cli.store.cache import Cache, default_folder
 from tests.docs import ROOT
 
 PARTS = [("ocean.opus", 0.0, 30.0), ("rlyeh.opus", 0.0, 60.0)]
@@ -50,7 +50,7 @@ def main() -> None:
             settings = {"start_s": start_s, "end_s": end_s}
             path, folder = ROOT / "tests" / "data" / file, default_folder()
             begin = pipeline.Conversation.begin(path, model, pipeline.ask_request("", **settings), Cache(folder) if folder else None)
-            talk = pipeline.finish(begin)
+            talk = pipeline.drain(begin)
             expected = told(talk._heard.facts)
             for kind, wording in [(name, words) for name in expected for words in QUESTIONS[name]]:
                 before = dice.sample([other for other in QUESTIONS if other != kind], 3)

@@ -18,9 +18,9 @@ from statistics import median
 import numpy as np
 
 from mflamingo_cli.backends import find_model, ggml
-from mflamingo_cli.backends.cores import physical_cores
-from mflamingo_cli.backends.ears import TorchEncoder, quicker_in_torch
 from mflamingo_cli.backends.gguf import geometry_of
+from mflamingo_cli.backends.threads import physical_cores
+from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
 from mflamingo_cli.core.geometry import EncoderSizes
 from tests.bench.limits import TYPES, best, product
 

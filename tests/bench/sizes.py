@@ -23,9 +23,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mflamingo_cli.train import build, captions, data, given, tokens
-from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.loop import LoopConfig, fit
+from mflamingo_cli.train.mini import build, tokens
+from mflamingo_cli.train.mini.dialogue import captions
+from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import prompt_facts as given
+from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_crops
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds

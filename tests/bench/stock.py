@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.backends import ggml, gguf
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, Talk
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, SongPrompts
 from mflamingo_cli.core import audio
 from quant.layout import audio_file
 from tests.bench.fullsize import SONG, Cost, cost_of, measured
@@ -114,7 +114,7 @@ def listen(pair: Path, song: Path, n_questions: int, n_tokens: int, threads: int
         [encoded] = backend.encode([heard])
         encode_s = time.perf_counter() - at
         prompts = [Prompt(question) for question in QUESTIONS[:n_questions]]
-        for _ in backend.generate([Talk(encoded, prompts)], GenerateOptions(max_new_tokens=n_tokens)):
+        for _ in backend.generate([SongPrompts(encoded, prompts)], GenerateOptions(max_new_tokens=n_tokens)):
             pass
     return {"encode_s": encode_s, "total_s": time.perf_counter() - began, **Watched.times}
 

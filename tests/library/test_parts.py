@@ -12,8 +12,8 @@ fsspec = pytest.importorskip("fsspec")
 
 from mflamingo_cli.core import remote  # noqa: E402  (after what they need)
 from mflamingo_cli.errors import AudioError, ModelError, UsageError  # noqa: E402
-from mflamingo_cli.library import parts  # noqa: E402
-from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, Result, Span, TempoInfo  # noqa: E402
+from mflamingo_cli.library import shards as parts  # noqa: E402
+from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, Result, Segment, TempoInfo  # noqa: E402
 
 RECORDS = [
     Analysis(
@@ -21,7 +21,7 @@ RECORDS = [
         "ok",
         "a.mp3",
         audio=AudioInfo(4.0, 44_100, 2, "mp3", 0.0, 4.0, 1, False),
-        result=Result(tempo=TempoInfo(120.0, (60.0,)), chords=(Span(0.0, 1.5, "A:min"),), genre=("House",)),
+        result=Result(tempo=TempoInfo(120.0, (60.0,)), chords=(Segment(0.0, 1.5, "A:min"),), genre=("House",)),
         raw={"key": "A minor"},
         warnings=("a", "b"),
     ),
@@ -36,12 +36,12 @@ def output(request, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".parquet"])
 def test_what_was_written_is_known_again(output, suffix):
-    written = parts.Parts(output + suffix)
+    written = parts.ShardWriter(output + suffix)
     assert written.open({"model": "mini"}) == {}
     for record in RECORDS:
         written.add(record)
     written.flush()
-    known = parts.Parts(output + suffix).open({"model": "mini"})
+    known = parts.ShardWriter(output + suffix).open({"model": "mini"})
     assert list(known) == [parts.identity("a.mp3"), parts.identity("x\udce9.mp3")]
     assert [record.status for record in known.values()] == ["ok", "error"]
     assert known["eOkubXAz"].error == RECORDS[1].error
@@ -54,32 +54,32 @@ def test_both_forms_hold_the_same_records():
 
 
 def test_records_of_other_settings_are_not_mixed(tmp_path):
-    parts.Parts(str(tmp_path)).open({"model": "mini", "command": "analyze"})
+    parts.ShardWriter(str(tmp_path)).open({"model": "mini", "command": "analyze"})
     with pytest.raises(UsageError, match="made with other model; name another folder"):
-        parts.Parts(str(tmp_path)).open({"model": "other", "command": "analyze"})
+        parts.ShardWriter(str(tmp_path)).open({"model": "other", "command": "analyze"})
 
 
 def test_records_of_unknown_settings_are_left_alone(tmp_path):
     (tmp_path / "part-1.jsonl").write_text("")
     with pytest.raises(UsageError, match=r"not their _settings\.json"):
-        parts.Parts(str(tmp_path)).open({})
+        parts.ShardWriter(str(tmp_path)).open({})
 
 
 def test_a_damaged_file_is_named_with_the_cure(tmp_path):
-    parts.Parts(str(tmp_path)).open({})
+    parts.ShardWriter(str(tmp_path)).open({})
     (tmp_path / "part-1.jsonl").write_text('{"half')
     with pytest.raises(UsageError, match=r"part-1\.jsonl: cannot be read .*; remove it"):
-        parts.Parts(str(tmp_path)).open({})
+        parts.ShardWriter(str(tmp_path)).open({})
 
 
 def test_a_file_that_is_not_whole_has_no_name(tmp_path, monkeypatch):
-    written = parts.Parts(str(tmp_path))
+    written = parts.ShardWriter(str(tmp_path))
     written.open({})
     monkeypatch.setattr(type(written._system), "mv", lambda *names: (_ for _ in ()).throw(OSError("killed")))
     written.add(RECORDS[0])
     with pytest.raises(OSError, match="killed"):
         written.flush()
-    assert parts.Parts(str(tmp_path)).open({}) == {}
+    assert parts.ShardWriter(str(tmp_path)).open({}) == {}
 
 
 def test_songs_at_addresses_are_listed_like_those_of_folders(tmp_path):

@@ -63,9 +63,9 @@ def songs(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def work(tiny_model) -> engine.Work:
+def work(tiny_model) -> engine.RayJob:
     request = pipeline.analyze_request(options=GenerateOptions(max_new_tokens=4))
-    return engine.Work(request, str(tiny_model), OpenOptions(threads=1))
+    return engine.RayJob(request, str(tiny_model), OpenOptions(threads=1))
 
 
 @pytest.fixture(scope="module")

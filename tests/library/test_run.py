@@ -16,11 +16,11 @@ from mflamingo_cli.backends import ModelFiles
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import ModelError, OutOfMemoryError
-from mflamingo_cli.library import keys
-from mflamingo_cli.library.keys import Work, shard_of
-from mflamingo_cli.library.run import Done, Memory, Run
-from mflamingo_cli.library.store import Store
+from mflamingo_cli.library.run import Done, Run, RunCache
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store import keys
+from mflamingo_cli.store.keys import JobKey, shard_of
+from mflamingo_cli.store.runs import Store
 from tests.test_pipeline import ANSWERS, FACTS, Parrot
 
 RATE_HZ = 8000
@@ -60,7 +60,7 @@ def write(path: Path, pitch_hz: float = 220.0, seconds: float = 1.0, channels: i
 
 def run(store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool) -> list[Done]:
     backend = backend or Parrot(ANSWERS)
-    memory = Memory(store, Work.of(request, backend.info, files, "auto"), request, **choices)
+    memory = RunCache(store, JobKey.of(request, backend.info, files, "auto"), request, **choices)
     return [item for item in Run(request, backend, memory).over(paths) if isinstance(item, Done)]
 
 

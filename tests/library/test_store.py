@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mflamingo_cli.library.store import FILE, LAYOUT, Store, StoreError, default_folder
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store.runs import FILE, LAYOUT, Store, StoreError, default_folder
 from tests.docs import ROOT
 from tests.test_schema import FULL
 
@@ -32,7 +32,7 @@ def test_a_record_comes_back_whole(tmp_path: Path) -> None:
 
 def test_a_digest_is_taken_once_and_again_after_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
-    monkeypatch.setattr("mflamingo_cli.library.store.digest_of", lambda path: taken.append(path) or f"digest {len(taken)}")
+    monkeypatch.setattr("mflamingo_cli.store.runs.digest_of", lambda path: taken.append(path) or f"digest {len(taken)}")
     song = tmp_path / "a.wav"
     song.write_bytes(b"one")
     with Store(tmp_path / "state") as store:
@@ -49,7 +49,7 @@ def test_processes_and_threads_write_at_the_same_time(tmp_path: Path) -> None:
     code = f"""
         import sys
         from pathlib import Path
-        from mflamingo_cli.library.store import Store
+        from mflamingo_cli.store.runs import Store
         from tests.test_schema import FULL
         with Store(Path({str(tmp_path)!r})) as store:
             for n in range(200):

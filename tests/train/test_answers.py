@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mflamingo_cli import pipeline, tasks
-from mflamingo_cli.train import data
-from mflamingo_cli.train.answers import MAKERS, exchange, near_key
-from mflamingo_cli.train.given import random_facts
-from mflamingo_cli.train.heard import GENRES, INSTRUMENTS
-from mflamingo_cli.train.questions import SPOKEN_INSTRUMENT, UNKNOWN, YES_NO
-from mflamingo_cli.train.reasons import CANNOT, NO, YES, answer
+from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue.answers import MAKERS, exchange, near_key
+from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS
+from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
+from mflamingo_cli.train.mini.dialogue.questions import SPOKEN_INSTRUMENT, UNKNOWN, YES_NO
+from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NO, YES, answer
 
 YES_NO_KINDS = [name for name in MAKERS if name.startswith(("is_", "has_", "comes_"))]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mflamingo_cli import tasks
-from mflamingo_cli.train.captions import NOTHING, ORDER, caption, claims, parse_caption, unread
-from mflamingo_cli.train.data import random_heard
-from mflamingo_cli.train.given import random_facts
+from mflamingo_cli.train.mini.dialogue.captions import NOTHING, ORDER, caption, claims, parse_caption, unread
+from mflamingo_cli.train.mini.dialogue.exchanges import random_heard
+from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
 
 STYLES = (*ORDER, "short")
 

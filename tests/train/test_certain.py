@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mflamingo_cli.train.captions import parse_caption
-from mflamingo_cli.train.certain import certain, chords_of, main_triads
-from mflamingo_cli.train.data import audio_turns
-from mflamingo_cli.train.harmony import QUALITIES
-from mflamingo_cli.train.heard import INSTRUMENTS
+from mflamingo_cli.train.mini.dialogue.captions import parse_caption
+from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS
+from mflamingo_cli.train.mini.dialogue.confident_labels import certain, chords_of, main_triads
+from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.objectives import HEAD_SIZES, METERS, STYLES
 
 T = 20

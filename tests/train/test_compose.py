@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mflamingo_cli.train import compose, grooves, harmony, parts, synth
+from mflamingo_cli.train.mini.synth import compose, grooves, harmony, parts
+from mflamingo_cli.train.mini.synth import render as synth
 
 GROOVE = grooves.Groove("Rock", "stdlib/rock.mma", "A beat.", "4/4", "rock", 84, 176, ("RockPlus",), ("RockFill",))
 WALTZ = dataclasses.replace(GROOVE, name="Waltz", file="stdlib/waltz.mma", meter="3/4", style="waltz", beats=3)

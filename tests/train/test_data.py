@@ -8,10 +8,10 @@ import pytest
 from mflamingo_cli import tasks
 from mflamingo_cli.measure.facts import Facts as MeasuredFacts
 from mflamingo_cli.measure.facts import Key, Loudness, Segment, Tempo
-from mflamingo_cli.train import data
-from mflamingo_cli.train.captions import NOTHING, parse_caption, unread
-from mflamingo_cli.train.given import FIELDS, consistent_facts, ground_text, random_facts
-from mflamingo_cli.train.reasons import CANNOT
+from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue.captions import NOTHING, parse_caption, unread
+from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, consistent_facts, ground_text, random_facts
+from mflamingo_cli.train.mini.dialogue.rationales import CANNOT
 
 STYLES = {prompt: style for style, prompts in data.CAPTION_PROMPTS.items() for prompt in prompts}
 

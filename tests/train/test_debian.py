@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train.debian import unpacked
+from mflamingo_cli.train.mini.corpora.debian import unpacked
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="packages are built with dpkg-deb")
 

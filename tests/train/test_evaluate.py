@@ -14,13 +14,17 @@ import pytest
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.measure.facts import TONICS
-from mflamingo_cli.train.evaluate import music, scores, spoken, table, told, truth, yesno
-from mflamingo_cli.train.evaluate.dense import decoded_chords, family_counts, smoothed, tag_truth
-from mflamingo_cli.train.evaluate.scores import Score
-from mflamingo_cli.train.evaluate.truth import Item
-from mflamingo_cli.train.frames import TAG_NAMES, TOKEN_S, Clip
-from mflamingo_cli.train.given import PHRASES, random_facts
-from mflamingo_cli.train.harmony import CHORDS, QUALITIES
+from mflamingo_cli.train.evaluate import bootstrap as scores
+from mflamingo_cli.train.evaluate import caption_metrics as told
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import music, table, yesno
+from mflamingo_cli.train.evaluate import question_accuracy as spoken
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.ground_truth import Item
+from mflamingo_cli.train.evaluate.probes import decoded_chords, family_counts, smoothed, tag_truth
+from mflamingo_cli.train.mini.dialogue.prompt_facts import PHRASES, random_facts
+from mflamingo_cli.train.mini.frames import TAG_NAMES, TOKEN_S, Clip
+from mflamingo_cli.train.mini.synth.harmony import CHORDS, QUALITIES
 
 KEYS = [(tonic, mode) for mode in ("major", "minor") for tonic in range(12)]
 
@@ -272,7 +276,7 @@ HEARD = {
 
 def test_a_true_caption_has_only_true_claims() -> None:
     said = {**HEARD, "tempo": "101", "duration": "40", "form": "A 0:00 B 0:21", "chords": "Am7 F"}
-    verdicts = told.judge(said, item(ROW, HEARD, 40.0), ())
+    verdicts = told.skip_if_duplicate(said, item(ROW, HEARD, 40.0), ())
     assert {name: verdict.right == verdict.checked for name, verdict in verdicts.items()} == dict.fromkeys(verdicts, True)
     assert sum(verdict.said for verdict in verdicts.values()) == sum(verdict.true for verdict in verdicts.values())
 
@@ -292,25 +296,25 @@ def test_a_true_caption_has_only_true_claims() -> None:
     ],
 )
 def test_a_false_claim_is_checked_and_wrong(claim: dict[str, str], right: int, checked: int) -> None:
-    verdicts = told.judge(claim, item(ROW, HEARD, 40.0), ()).values()
+    verdicts = told.skip_if_duplicate(claim, item(ROW, HEARD, 40.0), ()).values()
     assert (sum(v.right for v in verdicts), sum(v.checked for v in verdicts)) == (right, checked)
 
 
 def test_harmony_is_a_false_claim_where_there_is_none() -> None:
     drums = {name: value for name, value in ROW.items() if name not in ("tonic", "mode")} | {"chords": []}
-    verdicts = told.judge({"key": "C major", "chords": "C G", "tempo": "100"}, item(drums, {"meter": "3/4"}), ())
+    verdicts = told.skip_if_duplicate({"key": "C major", "chords": "C G", "tempo": "100"}, item(drums, {"meter": "3/4"}), ())
     assert {name: (verdict.right, verdict.checked) for name, verdict in verdicts.items()} == {"key": (0, 1), "chords": (0, 2)}
 
 
 def test_what_the_teacher_measured_proves_nothing_about_a_recording() -> None:
     row = {**ROW, "kind": "recording", "key2": [9, "minor"]}
-    verdicts = told.judge({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))
+    verdicts = told.skip_if_duplicate({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))
     assert not {"key", "meter", "duration"} & set(verdicts)
     assert verdicts["genre"].right == 1
 
 
 def test_copied_facts_are_exact_and_a_changed_one_is_noticed() -> None:
-    from mflamingo_cli.train.captions import caption
+    from mflamingo_cli.train.mini.dialogue.captions import caption
 
     rng = np.random.default_rng(4)
     for index in range(40):

@@ -12,10 +12,12 @@ import torch
 
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import build, data, objectives, tokens
+from mflamingo_cli.train import objectives
 from mflamingo_cli.train.evaluate import EvalConfig, report
-from mflamingo_cli.train.evaluate.listen import Listener
-from mflamingo_cli.train.frames import MINI_MEL, TAG_NAMES
+from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.mini import build, tokens
+from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
 
 SIZES = build.ModelSizes(
     d_audio=64,
@@ -110,7 +112,7 @@ def work(tmp_path_factory, model, speech) -> Path:
 
 
 def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mflamingo_cli.train.evaluate import told
+    from mflamingo_cli.train.evaluate import caption_metrics as told
 
     monkeypatch.setattr(told, "CAPTION_TOKENS", 8)
     config = EvalConfig(seconds=(4.0,), captions=2, facts=4, baselines=("measure",), baseline_clips=1)

@@ -3,9 +3,9 @@
 import mido
 import numpy as np
 
-from mflamingo_cli.train import frames
-from mflamingo_cli.train.frames import Levels, Note
-from mflamingo_cli.train.parts import DRUMS, FAMILIES, SUNG
+from mflamingo_cli.train.mini import frames
+from mflamingo_cli.train.mini.frames import Levels, Note
+from mflamingo_cli.train.mini.synth.parts import DRUMS, FAMILIES, SUNG
 
 PIANO, BASS, CHOIR = 0, 33, 52
 ROW = {"duration": 2.0, "chords": [[0.0, 2.0, 9, "min"]], "beat_s": 0.5, "bar_s": 2.0, "tonic": 9, "mode": "minor"}

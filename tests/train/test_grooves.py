@@ -2,7 +2,7 @@
 
 import pytest
 
-from mflamingo_cli.train import grooves
+from mflamingo_cli.train.mini.synth import grooves
 from tests.train.test_debian import make_deb, needs_dpkg
 
 FILE = """Time 4

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli.train.frames import TAG_NAMES
-from mflamingo_cli.train.heard import GENRE_TAGS, INSTRUMENT_TAGS, INSTRUMENTS, KIN, MOOD_TAGS, STYLES, heard_of, triad
+from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, INSTRUMENTS, KIN, MOOD_TAGS, STYLES, heard_of, triad
+from mflamingo_cli.train.mini.frames import TAG_NAMES
 
 TOKENS = 500  # 20 s
 CHORDS = [[0, 1, 9, "min7"], [1, 4, 5, "maj"], [4, 5, 0, "7"], [5, 8, 9, "min"]]

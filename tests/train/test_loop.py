@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import build, data, loop, objectives, stages, tokens
-from mflamingo_cli.train.frames import Clip
+from mflamingo_cli.train import loop, objectives
+from mflamingo_cli.train.mini import build, stages, tokens
+from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.frames import Clip
 
 SIZES = build.ModelSizes(
     d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, n_mels=16, d_text=64, text_layers=2, text_heads=1, text_kv_heads=1, text_ffn=64

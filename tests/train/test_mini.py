@@ -7,8 +7,8 @@ from mflamingo_cli import tasks
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import GenerateOptions, Prompt, complete
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
-from mflamingo_cli.train import data
 from mflamingo_cli.train.evaluate import copied, invented
+from mflamingo_cli.train.mini.dialogue import exchanges as data
 
 OPTIONS = GenerateOptions(max_new_tokens=220)
 FACTS = (  # written down, never drawn: values a listener would find odd

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli.train import mixing
+from mflamingo_cli.train.mini.synth import mixing
 
 
 def clicks():

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.train import build, objectives
-from mflamingo_cli.train.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
+from mflamingo_cli.train import objectives
+from mflamingo_cli.train.mini import build
+from mflamingo_cli.train.mini.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
 
 LENGTH = 6
 

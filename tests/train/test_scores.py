@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train import frames, player, scores, synth
-from mflamingo_cli.train.arrange import Rejected
-from mflamingo_cli.train.parts import Note, Part
+from mflamingo_cli.train.mini import frames
+from mflamingo_cli.train.mini.corpora import sheet_music as scores
+from mflamingo_cli.train.mini.synth import player
+from mflamingo_cli.train.mini.synth import render as synth
+from mflamingo_cli.train.mini.synth.arrange import Rejected
+from mflamingo_cli.train.mini.synth.parts import Note, Part
 
 ABC = "X:1\nT:Three bars\nM:3/4\nL:1/4\nK:G\nD|GBd|{a}A2 c|G3|]\n"
 ANALYSIS = "Time Signature: 3/4\n\nm0 b3 G: V\nm1 I\nm2 V7\nm3 I\n"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train import arrange, compose, grooves, parts, player, synth
-from mflamingo_cli.train.parts import DRUMS, SUNG, Note, Part
+from mflamingo_cli.train.mini.synth import arrange, compose, grooves, parts, player
+from mflamingo_cli.train.mini.synth import render as synth
+from mflamingo_cli.train.mini.synth.parts import DRUMS, SUNG, Note, Part
 
 FONT = Path(synth.SOUNDFONTS["TimGM6mb"][0])
 RATE = synth.SAMPLE_RATE

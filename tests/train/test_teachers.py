@@ -13,9 +13,9 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.measure.chordnet import ChordEvidence
 from mflamingo_cli.measure.facts import Segment, Tempo
 from mflamingo_cli.measure.spectra import CQT_FPS
-from mflamingo_cli.train import teachers
-from mflamingo_cli.train.compose import QUALITIES
-from mflamingo_cli.train.frames import TAG_NAMES
+from mflamingo_cli.train.mini.corpora import pseudo_labels as teachers
+from mflamingo_cli.train.mini.frames import TAG_NAMES
+from mflamingo_cli.train.mini.synth.compose import QUALITIES
 
 RNG = np.random.default_rng(7)
 FLOAT32 = 1e-5  # rounding of sums of a few thousand float32 products near 1

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mflamingo_cli.train import voice
+from mflamingo_cli.train.mini.synth import voice
 
 RATE = 16_000
 STEADY = voice.Singer(

@@ -20,13 +20,14 @@ from mflamingo_cli import measure
 from mflamingo_cli.core import audio
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure.facts import Confidence, Facts, Key, Loudness, Segment, Tempo
-from mflamingo_cli.train.evaluate import music, truth
-from mflamingo_cli.train.evaluate.listen import SAMPLE_RATE, Listener
-from mflamingo_cli.train.evaluate.scores import Score, auc, micro_f1, resampled
-from mflamingo_cli.train.evaluate.spoken import family_rows, family_scores, meter_scores, style_scores
-from mflamingo_cli.train.evaluate.truth import Item, remembered
-from mflamingo_cli.train.frames import TAG_NAMES, Clip
-from mflamingo_cli.train.heard import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import music
+from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
+from mflamingo_cli.train.evaluate.ground_truth import Item, remembered
+from mflamingo_cli.train.evaluate.inference import SAMPLE_RATE, Listener
+from mflamingo_cli.train.evaluate.question_accuracy import family_rows, family_scores, meter_scores, style_scores
+from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
+from mflamingo_cli.train.mini.frames import TAG_NAMES, Clip
 
 LIBROSA_RATE = 22_050  # its default
 LIBROSA_HOP = 512
@@ -154,7 +155,7 @@ MARGINS = (0.1, 0.25, 0.5, 1.0)  # of being sure: where musicnn is cut, whicheve
 
 def _by_musicnn(work: Path) -> Callable[[Item], Guess]:
     """The tags of a published model as families and styles: the tables that label recordings, read on synthetic clips."""
-    from mflamingo_cli.train.teachers import VOCALISTS, VOICE, Tagger, fetch_musicnn
+    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, Tagger, fetch_musicnn
 
     tagger = Tagger(fetch_musicnn(work / "teachers"))
 

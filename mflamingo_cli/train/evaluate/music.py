@@ -15,7 +15,7 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import TONICS, pitch_class
 from mflamingo_cli.tasks import parse_key
-from mflamingo_cli.train.evaluate.scores import Score, mean
+from mflamingo_cli.train.evaluate.bootstrap import Score, mean
 
 Span = tuple[float, float, str]  # start, end, label
 

@@ -14,16 +14,16 @@ from tokenizers import Tokenizer
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate.baselines import ESTIMATORS, Baseline, check_installed
-from mflamingo_cli.train.evaluate.dense import Heads
-from mflamingo_cli.train.evaluate.listen import Cut, Listener, items
-from mflamingo_cli.train.evaluate.scores import Score
-from mflamingo_cli.train.evaluate.spoken import ABILITIES, Spoken, Thinking
-from mflamingo_cli.train.evaluate.told import Captions, Copying, Noise, Unknown, noises
-from mflamingo_cli.train.evaluate.truth import Item
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.caption_metrics import Captions, Copying, Noise, Unknown, noises
+from mflamingo_cli.train.evaluate.ground_truth import Item
+from mflamingo_cli.train.evaluate.inference import Cut, Listener, items
+from mflamingo_cli.train.evaluate.probes import Heads
+from mflamingo_cli.train.evaluate.question_accuracy import ABILITIES, Spoken, Thinking
 from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
-from mflamingo_cli.train.frames import MINI_MEL, Clip, prepared
+from mflamingo_cli.train.mini.dialogue.questions import UNKNOWN
+from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.objectives import HEADS, DenseHeads, Speech, hear, load_heads
-from mflamingo_cli.train.questions import UNKNOWN
 
 BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
 WHOLE_S = 180.0  # of a whole clip; longer ones are cut

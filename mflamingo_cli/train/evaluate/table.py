@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train.evaluate.scores import Score
+from mflamingo_cli.train.evaluate.bootstrap import Score
 
 COLUMNS = ("synth", "recordings", "text", "noise")
 

@@ -13,14 +13,15 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.tasks import grounded_prompt, plain
-from mflamingo_cli.train.answers import FORMS_OF_GENRE, MAKERS, USUAL
-from mflamingo_cli.train.evaluate import scores, truth
-from mflamingo_cli.train.evaluate.listen import Listener
-from mflamingo_cli.train.evaluate.scores import Score
-from mflamingo_cli.train.evaluate.truth import Item
-from mflamingo_cli.train.given import ground_text, random_facts
-from mflamingo_cli.train.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
-from mflamingo_cli.train.reasons import NO, YES
+from mflamingo_cli.train.evaluate import bootstrap as scores
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.ground_truth import Item
+from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, USUAL
+from mflamingo_cli.train.mini.dialogue.prompt_facts import ground_text, random_facts
+from mflamingo_cli.train.mini.dialogue.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
+from mflamingo_cli.train.mini.dialogue.rationales import NO, YES
 
 METERS = ("4/4", "3/4", "6/8")
 OTHER_MODE = {"major": "minor", "minor": "major"}

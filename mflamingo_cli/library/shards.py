@@ -1,0 +1,154 @@
+"""Records in many files of a folder or an address: JSON Lines or Parquet, each file written whole; what they hold is not done again.
+
+A folder holds the records of one command with one model and one set of options; `_settings.json` in it says which.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from mflamingo_cli import schema
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.schema import Analysis
+
+SETTINGS = "_settings.json"  # a name that readers of Parquet folders leave out
+RECORDS = 100  # to a file, or
+SECONDS = 60.0  # of waiting: that much is done again when everything is killed
+_SCALARS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+
+
+def identity(path: str) -> str:
+    """What names a song's record among all others: its path, or the base64 of it where it is not UTF-8."""
+    shown, encoded = schema.path_fields(path)
+    return encoded or shown
+
+
+class ShardWriter:
+    """A folder of records; every record that was added is in it after `flush`, or at the next full file."""
+
+    def __init__(self, output: str) -> None:
+        try:
+            self._system, self._root = url_to_fs(output)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"{output}: cannot be reached from here: {error}") from error
+        self.output = output
+        self._suffix = "parquet" if output.rstrip("/").endswith(".parquet") else "jsonl"
+        self._run, self._n_files = uuid.uuid4().hex[:12], 0
+        self._waiting: list[Analysis] = []
+        self._since = time.monotonic()
+
+    def open(self, settings: dict[str, Any]) -> dict[str, Analysis]:
+        """Begin, or go on: the records that are there, by identity, without their results.
+
+        Raises UsageError where the folder is no folder or holds records of other settings.
+        """
+        if self._system.isfile(self._root):
+            raise UsageError(f"{self.output}: is a file; name a folder")
+        self._system.makedirs(self._root, exist_ok=True)
+        self._system.invalidate_cache()
+        files = sorted(path for path in self._system.find(self._root, maxdepth=1) if _name(path).startswith("part-"))
+        name = f"{self._root}/{SETTINGS}"
+        if self._system.exists(name):
+            self._refuse_others(json.loads(self._system.cat_file(name)), settings)
+        elif files:
+            raise UsageError(f"{self.output}: holds records but not their {SETTINGS}; name another folder")
+        else:
+            self._write(SETTINGS, json.dumps(settings, indent=1).encode())
+        return {row["path_b64"] or row["path"]: _record(row) for path in files for row in self._read(path)}
+
+    def add(self, record: Analysis) -> None:
+        """Take a record; a file is written when it is full or its first record has waited long."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(record)
+        if len(self._waiting) >= RECORDS or time.monotonic() - self._since >= SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            content = to_parquet(self._waiting) if self._suffix == "parquet" else to_lines(self._waiting)
+            self._write(f"part-{self._run}-{self._n_files:05}.{self._suffix}", content)
+            self._n_files += 1
+            self._waiting = []
+
+    def _refuse_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        others = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        if others:
+            raise UsageError(f"{self.output}: holds records made with other {', '.join(others)}; name another folder")
+
+    def _read(self, path: str) -> Iterator[dict[str, Any]]:
+        try:
+            content = self._system.cat_file(path)
+            if path.endswith(".parquet"):
+                yield from pq.read_table(io.BytesIO(content), columns=["command", "status", "path", "path_b64", "error"]).to_pylist()
+            else:
+                yield from map(json.loads, content.splitlines())
+        except (ValueError, pa.ArrowException) as error:
+            raise UsageError(f"{path}: cannot be read ({error}); remove it, and its songs are heard again") from error
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Object stores show an object when it is whole; a local file gets its name then."""
+        path = f"{self._root}/{name}"
+        if "file" not in self._system.protocol:
+            self._system.pipe_file(path, content)
+            return
+        self._system.pipe_file(f"{self._root}/.{name}.part", content)
+        self._system.mv(f"{self._root}/.{name}.part", path)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _record(row: dict[str, Any]) -> Analysis:
+    error = row["error"] and schema.ErrorInfo(**row["error"])
+    return Analysis(row["command"], row["status"], row["path"], row["path_b64"], error=error)
+
+
+def to_lines(records: Iterable[Analysis]) -> bytes:
+    """JSON Lines."""
+    return "".join(record.to_json() + "\n" for record in records).encode("ascii")
+
+
+def to_parquet(records: Iterable[Analysis]) -> bytes:
+    """A Parquet file whose columns are the record's keys, nested as they are."""
+    rows = [json.loads(record.to_json()) for record in records]
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, arrow_schema()), content)
+    return content.getvalue()
+
+
+def arrow_schema() -> pa.Schema:
+    """The record's JSON Schema as one of Arrow; an object of any keys is a map."""
+    whole = schema.json_schema()
+    return pa.schema([(name, _arrow(part, whole["$defs"])) for name, part in whole["properties"].items()])
+
+
+def _arrow(part: dict[str, Any], definitions: dict[str, Any]) -> pa.DataType:
+    if isinstance(part.get("type"), list):
+        part = {"anyOf": [{"type": name} for name in part["type"]]}
+    if "anyOf" in part:  # something or null
+        [part] = [option for option in part["anyOf"] if option.get("type") != "null"]
+    if "$ref" in part:
+        part = definitions[part["$ref"].rpartition("/")[2]]
+    if "const" in part or "enum" in part:
+        return pa.string()
+    if "prefixItems" in part:  # a beat: both places are numbers
+        return pa.list_(pa.float64())
+    if part["type"] == "array":
+        return pa.list_(_arrow(part["items"], definitions))
+    if part["type"] == "object" and "properties" in part:
+        return pa.struct([(name, _arrow(inner, definitions)) for name, inner in part["properties"].items()])
+    if part["type"] == "object":
+        return pa.map_(pa.string(), _arrow(part["additionalProperties"], definitions))
+    return _SCALARS[part["type"]]

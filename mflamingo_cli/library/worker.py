@@ -1,0 +1,150 @@
+"""Processes that decode and measure songs while the model works in this one.
+
+Processes, not threads: measuring is many short NumPy calls, and for songs of four minutes two threads of one interpreter took as long as
+one. A process that dies, as decoders do on some damaged files, costs its song and is replaced. It lives as long as its stdin is open, so
+that nothing is left of it whatever ends this program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from mflamingo_cli.backends.base import BackendInfo
+    from mflamingo_cli.core.audio import Sound
+    from mflamingo_cli.pipeline import PreparedSong, Request
+    from mflamingo_cli.store.cache import Cache
+
+SOUND, DONE, RAISED = "sound", "done", "raised"  # what a process says: a sound to be judged, then a result or an exception
+FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no decoder does that; SIGKILL is mostly the kernel's
+
+
+class AlreadyAnalyzed(Exception):
+    """Raised by who is told a sound: there is no need to measure it."""
+
+
+class Worker:
+    """A process that hears one song at a time, for one thread; started when first needed."""
+
+    def __init__(self, request: Request, info: BackendInfo, cache: Cache | None) -> None:
+        self._task, self._cache = (request, info, cache), cache
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock, self._closed = threading.Lock(), False
+
+    def hear(self, path: str, tell: Callable[[Sound], None]) -> PreparedSong:
+        """`pipeline.prepare`, elsewhere. Raises AlreadyAnalyzed when `tell` does, and MFlamingoError also for a process that died."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            _send(process.stdin, path)
+            while True:
+                kind, value = pickle.load(process.stdout)  # of our own child
+                if kind == SOUND:
+                    _send(process.stdin, self._is_known(tell, value))
+                elif kind == RAISED:
+                    raise value
+                else:
+                    return self._here(value)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            self._process = None
+            raise _died(path, process.wait()) from None
+
+    def close(self) -> None:
+        """End the process, whatever it is doing; may be called from another thread."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise MFlamingoError("stopped")  # nobody waits for the song any more
+            if self._process is None:
+                root = str(Path(__file__).parents[2])
+                env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+                # -P: no module is taken from the folder we are in. A session of its own: Ctrl-C in a terminal is not for it.
+                command = [sys.executable, "-P", "-m", __name__]
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True)
+                assert self._process.stdin is not None
+                _send(self._process.stdin, self._task)
+            return self._process
+
+    @staticmethod
+    def _is_known(tell: Callable[[Sound], None], sound: Sound) -> bool:
+        try:
+            tell(sound)
+        except AlreadyAnalyzed:
+            return True
+        return False
+
+    def _here(self, heard: PreparedSong) -> PreparedSong:
+        return replace(heard, entry=heard.entry.within(self._cache)) if heard.entry and self._cache else heard
+
+
+def _died(path: str, code: int) -> Exception:
+    from mflamingo_cli.render import safe
+
+    if code >= 0:
+        return RuntimeError(f"a process that hears songs ended with {code}")
+    if -code in FROM_OUTSIDE:
+        return OutOfMemoryError(f"{safe(path)}: its process was killed (signal {-code}), mostly for want of memory; lower --jobs")
+    return AudioError(f"{safe(path)}: the decoder crashed on it (signal {-code}); the file is damaged, get it again from its source")
+
+
+def _send(stream: IO[bytes], message: object) -> None:
+    pickle.dump(message, stream, pickle.HIGHEST_PROTOCOL)
+    stream.flush()
+
+
+def main() -> None:
+    """Serve the process that started this one until it closes stdin or is gone."""
+    from mflamingo_cli import pipeline
+
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what C libraries print is no message
+    request, info, cache = pickle.load(requests)
+
+    def tell(sound: Sound) -> None:
+        _send(answers, (SOUND, sound))
+        if pickle.load(requests):
+            raise AlreadyAnalyzed
+
+    def heard(path: str) -> tuple[str, Any]:
+        try:
+            return DONE, pipeline.prepare(path, request, info, cache, tell)
+        except MemoryError:
+            return RAISED, OutOfMemoryError.of(path)
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as error:  # of any kind: it is raised again where the song was asked for
+            if not isinstance(error, MFlamingoError):
+                error.add_note(traceback.format_exc())
+            return RAISED, error
+
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        while True:
+            _send(answers, heard(pickle.load(requests)))
+    os._exit(0)  # an answer that nobody reads any more is not tried once more
+
+
+if __name__ == "__main__":
+    from mflamingo_cli.library import worker as hearing  # AlreadyAnalyzed must be the class that the other process knows
+
+    hearing.main()

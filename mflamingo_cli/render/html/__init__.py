@@ -1,0 +1,410 @@
+"""Records as pages to look at: one self-contained HTML file for a song, an index for many.
+
+A page asks nothing of the network: style, script and record are inside, its content security policy forbids everything else but the
+song itself, which is named relative to the page. Whatever a file or a model named is escaped. Times are seconds, places on the
+timeline per cent of its width.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mflamingo_cli import __version__
+from mflamingo_cli.core import audio as core_audio
+from mflamingo_cli.errors import AudioError
+from mflamingo_cli.measure import Key
+from mflamingo_cli.measure.check import parse_key
+from mflamingo_cli.measure.facts import pitch_class
+from mflamingo_cli.render.people import about, chord_name, made_by, number, safe
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
+from mflamingo_cli.tasks import clock, short_chord
+
+COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
+HEIGHT = 100  # units of a waveform above and below its middle
+MINUS = "\u2212"
+TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+MAX_TICKS = 9
+LAST_TICK = 92  # per cent: what stands later would be cut on a phone
+MAX_BEATS = 330  # ticks on a timeline: with more only bars are drawn, else the ticks run together
+SHORTEST_CELL_S = 0.4  # of a chord in the chart: less is where a chord and a section begin almost together
+RING = {"major": (104.0, 70.0), "minor": (70.0, 42.0)}  # outer and inner radius on the key wheel
+SECTION_TINTS = 6
+
+
+class SongPage:
+    """One record as a page that will lie in `folder`; the writer of `-f html` for one song."""
+
+    def __init__(self, stream: TextIO, folder: str = ".") -> None:
+        self._stream, self._folder = stream, folder
+
+    def write(self, record: Analysis) -> None:
+        """Write the page of a record."""
+        self._stream.write(_template("song.html").render(page=_Policy("song.js"), **_song(record, self._folder)))
+        self._stream.write("\n")
+        self._stream.flush()
+
+
+class IndexPage:
+    """Many records as rows of one page, which is whole after every row: HTML lets the last end tags be left out.
+
+    `link` gives the name of a song's own page, relative to this one; else the song itself is linked.
+    """
+
+    def __init__(self, stream: TextIO, folder: str = ".", link: Callable[[Analysis], str | None] | None = None) -> None:
+        self._stream, self._folder, self._link = stream, folder, link
+        self._row = _template("row.html")
+        stream.write(_template("index.html").render(page=_Policy("index.js"), version=__version__) + "\n")
+
+    def write(self, record: Analysis) -> None:
+        """Add the row of a record."""
+        link = self._link and self._link(record)
+        href = quote(os.fsencode(link)) if link else _source(record, self._folder)
+        result = record.result or Result()
+        self._stream.write(
+            self._row.render(
+                record=record,
+                title=_title(record),
+                href=href,
+                result=result,
+                tone=f"{_root(result.key.id3)} {result.key.mode}",
+                strip=_chords(result, _Scale.of(record.audio)),
+                chords=" ".join(dict.fromkeys(name for name in map(chord_name, result.chords) if name)),
+            )
+            + "\n"
+        )
+        self._stream.flush()
+
+
+# --- templates --------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if hasattr(value, "__html__") or not isinstance(value, str) else safe(value),
+    )  # fmt: skip
+    environment.filters |= {"clock": clock, "number": number}
+    return environment
+
+
+def _template(name: str) -> Any:
+    return _environment().get_template(name)
+
+
+class _Policy:
+    """The style and one script of a page, and the policy that allows them and nothing else."""
+
+    def __init__(self, script: str) -> None:
+        self.style, self.script = (Markup(_file(name)) for name in ("page.css", script))  # our own files
+        self.policy = (
+            f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)}; "
+            "media-src 'self' file:; base-uri 'none'; form-action 'none'"
+        )
+
+
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+# --- the parts of a song's page ---------------------------------------------------------------------------------------------
+
+
+def _song(record: Analysis, folder: str) -> dict[str, Any]:
+    """Everything that the template of a song's page asks for."""
+    result, scale = record.result or Result(), _Scale.of(record.audio)
+    wave, silence = _waveform(record)
+    return {
+        "record": record,
+        "result": result,
+        "title": _title(record),
+        "about": about(record.audio) if record.audio else "",
+        "made": f"{made_by(record)} · mflamingo {__version__}".removeprefix(" · "),
+        "source": _source(record, folder),
+        "json": Markup(record.to_json().replace("<", "\\u003c")),  # ASCII, and nothing in it opens a tag
+        "words": [line for line in ((record.result and result.caption) or record.text or "").expandtabs().split("\n") if line.strip()],
+        "wave": wave,
+        "silence": silence,
+        "ticks": scale.ticks(),
+        "beats": _beat_ticks(result, scale),
+        "sections": _sections(record, scale),
+        "chords": _chords(result, scale),
+        "facts": [_tempo(result.tempo), _key(result.key), _meter(result.meter), _loudness(result)] if record.command == "analyze" else [],
+        "heard": _heard(result),
+        "wheel": _wheel(result.key),
+        "chart": _chart(result, record.audio),
+    }
+
+
+def _title(record: Analysis) -> str:
+    return "standard input" if record.path == "-" else os.path.splitext(os.path.basename(record.path))[0] or record.path
+
+
+def _source(record: Analysis, folder: str) -> str | None:
+    """The address of the song relative to a page, None for stdin."""
+    return None if record.path == "-" else quote(os.fsencode(os.path.relpath(path_of(record), folder)))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The part of the song that a timeline shows, as per cent of its width."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, audio: AudioInfo | None) -> _Scale:
+        return cls(audio.start, max(audio.end, audio.start + 0.01)) if audio else cls(0.0, 1.0)
+
+    def at(self, seconds: float) -> float:
+        """0 … 100."""
+        return round(100 * min(max((seconds - self.start) / (self.end - self.start), 0.0), 1.0), 3)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Round times and their places."""
+        length = self.end - self.start
+        step = next((step for step in TICK_STEPS_S if length / step <= MAX_TICKS), TICK_STEPS_S[-1])
+        times = range(math.ceil(self.start / step) * step, math.ceil(self.end), step)
+        return [(self.at(time), clock(time)) for time in times if self.at(time) < LAST_TICK]
+
+
+def _waveform(record: Analysis) -> tuple[dict[str, str] | None, str]:
+    """Peak and mean level of the song over time as SVG paths, or None and a word why not: the song is decoded again."""
+    if record.audio is None:
+        return None, ""
+    if record.path == "-":
+        return None, "The sound came through a pipe and was not kept, so there is no waveform."
+    try:
+        samples = core_audio.load(path_of(record), start_s=record.audio.start, end_s=record.audio.end).samples
+    except AudioError as error:
+        return None, f"No waveform: {error}."
+    n = min(COLUMNS, len(samples))
+    edges = np.linspace(0, len(samples), n, endpoint=False).astype(int)
+    top, bottom = np.maximum.reduceat(samples, edges), np.minimum.reduceat(samples, edges)
+    level = np.sqrt(np.add.reduceat(np.square(samples, dtype=np.float64), edges) / np.diff(edges, append=len(samples)))
+    scale = HEIGHT / max(float(np.abs(samples).max()), 1e-6)
+    return {"peak": _area(top * scale, bottom * scale), "level": _area(level * scale, -level * scale), "width": str(n)}, ""
+
+
+def _area(top: np.ndarray, bottom: np.ndarray) -> str:
+    """A closed SVG path along (n,) values above and back along (n,) values below, one unit per column; y grows downwards."""
+    there = [f"{x} {-y}" for x, y in enumerate(np.rint(top).astype(int).tolist())]
+    back = [f"{x} {-y}" for x, y in enumerate(np.rint(bottom).astype(int).tolist())]
+    return "M" + "L".join(there + back[::-1]) + "Z"
+
+
+def _beat_ticks(result: Result, scale: _Scale) -> dict[str, str]:
+    """SVG paths of bars and of the other beats on a width of 10,000."""
+    bars = [time for time, place in result.beats if place == 1]
+    others = [time for time, place in result.beats if place != 1]
+    shown = others if len(result.beats) <= MAX_BEATS else []
+    return {
+        "bars": "".join(f"M{100 * scale.at(time):.0f} 0v10" for time in bars),
+        "others": "".join(f"M{100 * scale.at(time):.0f} 4v6" for time in shown),
+    }
+
+
+def _sections(record: Analysis, scale: _Scale) -> list[dict[str, Any]]:
+    """Sections with place, width, and a tint that the same label always has."""
+    spans = record.result.sections if record.result else ()
+    labels = list(dict.fromkeys(span.label for span in spans))
+    return [_block(span, scale, span.label, f"s{labels.index(span.label) % SECTION_TINTS}") for span in spans]
+
+
+def _chords(result: Result, scale: _Scale) -> list[dict[str, Any]]:
+    return [_block(span, scale, chord_name(span), _tone(span)) for span in result.chords]
+
+
+def _block(span: Segment, scale: _Scale, name: str, tone: str) -> dict[str, Any]:
+    at, to = scale.at(span.start), scale.at(span.end)
+    return {"at": at, "width": round(to - at, 3), "name": name, "tone": tone, "start": span.start, "end": span.end}
+
+
+def _root(chord: str | None) -> str:
+    """The class of a colour: the same for all chords and keys on one root, in the order of fifths."""
+    name = short_chord(chord or "")
+    return f"r{pitch_class(name[:2] if name[1:2] in ('#', 'b') else name[:1]) * 7 % 12}" if name else ""
+
+
+def _tone(span: Segment) -> str:
+    minor = span.label.partition(":")[2].startswith(("min", "dim", "hdim"))
+    return (_root(span.label) + (" minor" if minor else "")) or "none"
+
+
+# --- facts beside claims ----------------------------------------------------------------------------------------------------
+
+
+def _fact(name: str, value: str | None, notes: Sequence[str | None], source: str | None, claim: str | None, agrees: bool | None) -> Any:
+    """A card: what was measured, and what the model claims of it; a claim alone stands as the model's."""
+    says = {True: "the model agrees", False: "the model differs", None: ""}[agrees]
+    if source == "model":
+        says = "the model says so, nothing was measured"
+    elif agrees is False and claim:
+        says = f"the model says {claim}"
+    verdict = {True: "agrees", False: "differs", None: "alone"}[agrees]
+    kept = [note for note in notes if note]
+    return {"name": name, "value": value or "unknown", "notes": kept, "says": says, "verdict": verdict, "source": source}
+
+
+def _sure(confidence: float | None) -> str | None:
+    return None if confidence is None else f"{100 * confidence:.0f} % sure"
+
+
+def _tempo(tempo: TempoInfo) -> Any:
+    value = f"{number(tempo.bpm)} BPM" if tempo.bpm is not None else None
+    others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
+    claim = f"{number(tempo.claimed)} BPM" if tempo.claimed is not None else None
+    return _fact("Tempo", value, [_sure(tempo.confidence), others], tempo.source, claim, tempo.agrees)
+
+
+def _key(key: KeyInfo) -> Any:
+    names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
+    return _fact("Key", key.name, [names, _sure(key.confidence)], key.source, key.claimed, key.agrees)
+
+
+def _meter(meter: MeterInfo) -> Any:
+    return _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees)
+
+
+def _loudness(result: Result) -> Any:
+    level = result.loudness
+    value = f"{number(level.integrated_lufs)} LUFS".replace("-", MINUS) if level.integrated_lufs is not None else None
+    spread = f"range {number(level.range_lu)} LU" if level.range_lu is not None else None
+    peak = f"true peak {number(level.true_peak_dbtp)} dBTP".replace("-", MINUS) if level.true_peak_dbtp is not None else None
+    return _fact("Loudness", value, [spread, peak], "measured" if value else None, None, None)
+
+
+def _heard(result: Result) -> list[tuple[str, str]]:
+    """What only the model can tell."""
+    vocals = {None: "", False: "none", True: result.vocals.description or "yes"}[result.vocals.present]
+    lists = (("Instruments", result.instruments), ("Genre", result.genre), ("Mood", result.mood))
+    return [(name, words) for name, words in [*((name, ", ".join(items)) for name, items in lists), ("Vocals", vocals)] if words]
+
+
+# --- the key wheel ----------------------------------------------------------------------------------------------------------
+
+
+def _wheel(info: KeyInfo) -> dict[str, Any] | None:
+    """The circle of fifths: majors outside, minors inside, the key and its harmonic neighbours marked. None without a key."""
+    key = parse_key(info.name) if info.name else None
+    if key is None:
+        return None
+    claimed = parse_key(info.claimed) if info.claimed else None
+    near = {neighbour.camelot: neighbour for neighbour in _neighbours(key)}
+    fields = []
+    for step in range(12):
+        for mode, pitch in (("major", 7 * step), ("minor", 7 * step - 3)):
+            other = Key.of(pitch, mode)  # type: ignore[arg-type]
+            state = "here" if other.camelot == key.camelot else "near" if other.camelot in near else "far"
+            state += " claimed" if claimed is not None and other.camelot == claimed.camelot != key.camelot else ""
+            fields.append(_field(step, other, state))
+    fields.sort(key=lambda field: ("far", "near", "here").index(field["state"].split()[0]))  # what is drawn later is on top
+    told = ", ".join(f"{code} {neighbour.name}" for code, neighbour in near.items())
+    return {"fields": fields, "key": key, "neighbours": near, "told": told, "claimed": claimed}
+
+
+def _neighbours(key: Key) -> list[Key]:
+    """The relative key and the keys a fifth down and up: one step on the Camelot wheel."""
+    relative = Key.of(key.pitch + (3 if key.mode == "minor" else 9), "major" if key.mode == "minor" else "minor")
+    return [Key.of(key.pitch + 5, key.mode), Key.of(key.pitch + 7, key.mode), relative]
+
+
+def _field(step: int, key: Key, state: str) -> dict[str, Any]:
+    """A field of the wheel, 30 degrees wide, C on top: its outline as an SVG path, and where its name stands."""
+    outer, inner = RING[key.mode]
+
+    def point(radius: float, degrees: float) -> str:
+        angle = math.radians(degrees - 90)
+        return f"{radius * math.cos(angle):.1f} {radius * math.sin(angle):.1f}"
+
+    left, right = 30.0 * step - 15, 30.0 * step + 15
+    path = f"M{point(outer, left)}A{outer} {outer} 0 0 1 {point(outer, right)}"
+    path += f"L{point(inner, right)}A{inner} {inner} 0 0 0 {point(inner, left)}Z"
+    x, y = point((outer + inner) / 2, 30.0 * step).split()
+    return {"path": path, "x": x, "y": y, "name": key.id3, "code": key.camelot, "tone": f"{_root(key.id3)} {key.mode}", "state": state}
+
+
+# --- the chart: chords as musicians read them, bar by bar -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A bar, or a chord where there are no bars: (name, colour, whether it only goes on) of each chord in it, and its beats."""
+
+    start: float
+    end: float
+    chords: tuple[tuple[str, str, bool], ...]
+    beats: int
+
+    @property
+    def length(self) -> str:
+        """Written where there are no beats to count."""
+        return "" if self.beats else f"{self.end - self.start:.1f} s"
+
+    @property
+    def told(self) -> str:
+        """For who cannot see it."""
+        return clock(self.start) + " " + ", ".join(f"{name or 'no chord'}{' goes on' if held else ''}" for name, _, held in self.chords)
+
+
+def _chart(result: Result, audio: AudioInfo | None) -> list[dict[str, Any]]:
+    """Sections, each with its cells; empty where no chord was measured."""
+    if not result.chords or audio is None:
+        return []
+    sections = result.sections or (Segment(audio.start, audio.end, ""),)
+    spans = list(_bars(result))
+    rows = []
+    for index, section in enumerate(sections):
+        if spans:
+            last = index == len(sections) - 1
+            own = [bar for bar in spans if section.start <= (bar[0] + bar[1]) / 2 < (math.inf if last else section.end)]
+            cells = [_Cell(start, end, tuple(_sounding(result.chords, start, end, beats)), beats) for start, end, beats in own]
+            cells = [cell for cell in cells if cell.chords]  # the last beat may begin with the last sound
+        else:
+            cells = list(_pieces(result.chords, section))
+        rows.append({"label": section.label, "start": section.start, "end": section.end, "cells": cells})
+    return [row for row in rows if row["cells"]]
+
+
+def _bars(result: Result) -> Iterator[tuple[float, float, int]]:
+    """(start, end, beats) of each bar, with the beats before the first; nothing where the meter is not known."""
+    beats = result.beats
+    if len(beats) < 2 or not any(place == 1 for _, place in beats):
+        return
+    starts = sorted({0} | {index for index, (_, place) in enumerate(beats) if place == 1})
+    length = (beats[-1][0] - beats[0][0]) / (len(beats) - 1)
+    for start, end in zip(starts, [*starts[1:], len(beats)], strict=True):
+        yield beats[start][0], beats[end][0] if end < len(beats) else beats[-1][0] + length, end - start
+
+
+def _sounding(chords: Sequence[Segment], start: float, end: float, beats: int) -> Iterator[tuple[str, str, bool]]:
+    """The chord that a bar begins with, and those that begin later in it; half a beat is no difference."""
+    near = (end - start) / beats / 2
+    for chord in chords:
+        if chord.start < end - near and chord.end > start + near:
+            yield chord_name(chord), _tone(chord), chord.start < start - near
+
+
+def _pieces(chords: Sequence[Segment], section: Segment) -> Iterator[_Cell]:
+    """The chords of a section, cut at its ends."""
+    for chord in chords:
+        start, end = max(chord.start, section.start), min(chord.end, section.end)
+        if end - start >= SHORTEST_CELL_S:
+            yield _Cell(start, end, ((chord_name(chord), _tone(chord), chord.start < start - SHORTEST_CELL_S),), 0)

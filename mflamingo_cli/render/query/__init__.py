@@ -1,0 +1,1 @@
+"""Which records are written and what of them: fields, filters, order."""

@@ -1,0 +1,224 @@
+"""What was heard before, on disk: the second question about a song neither decodes, nor measures, nor encodes it.
+
+An entry's name is a SHA-256 of everything that decides its content: the bytes of the song's file, the part of it, the state of this program
+and of the libraries that decode, and for an encoding `BackendInfo.encoder_fingerprint`. No song is known by its path or date; there is no
+version that somebody must remember to raise: what another song, model or program left is never found. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from mflamingo_cli import __version__
+from mflamingo_cli.backends.base import stamp
+from mflamingo_cli.core.audio import Sound, Source
+from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
+
+SUFFIX = ".heard"  # only files of this name are ever removed, whatever else lies in the folder
+MAX_BYTES = 1_000_000_000
+LARGEST_SHARE = 0.5  # of the bound for one entry: 20 minutes for an 8 B model are 430 MB in float32, still cheaper to read than to encode
+LOW_WATER = 0.9  # of the bound is left when it was reached, so that the folder is not searched at every song
+LARGEST_SONG = 1 << 30  # bytes of a file: hashing more than that, a second, can take longer than decoding a part of it
+CHECK_BYTES = 4  # CRC-32 in front of every entry: damage is an accident here, not an attack
+
+
+def default_folder() -> Path | None:
+    """$MFLAMINGO_CACHE, or `mflamingo` in the user's cache directory; None for a user without a home."""
+    return user_folder("MFLAMINGO_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def user_folder(named: str, xdg: str, usual: str) -> Path | None:
+    """Our folder of a kind: where a variable says, or in the base directory (XDG base directories 0.8); None for a user without a home."""
+    if own := os.environ.get(named):
+        return Path(own)
+    base = os.environ.get(xdg, "")
+    try:
+        return Path(base if os.path.isabs(base) else Path.home() / usual) / "mflamingo"
+    except RuntimeError:
+        return None
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Cache:
+    """Entries by name in one folder, bounded; the least recently used go first. Threads and processes may share the folder.
+
+    It never fails: what cannot be read is not there and is removed where it is damaged; after the first entry that cannot be written
+    `problem` says why, and no other is tried.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self.problem: str | None = None
+        self._room: int | None = None  # bytes until the folder must be searched again; None: not searched yet
+
+    def entry(self, path: object, start_s: float, end_s: float | None) -> CacheEntry | None:
+        """The place of one part of a song; None for what is not a regular file (stdin has no second time), too large or not readable."""
+        if not isinstance(path, str | os.PathLike) or os.fspath(path) == "-":
+            return None
+        try:
+            state = os.stat(path)
+            if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_SONG:
+                return None
+            before, digest = stamp([path]), digest_of(path)
+        except OSError:  # decoding will say it
+            return None
+        return CacheEntry(self, path, before, (digest, float(start_s), None if end_s is None else float(end_s)))
+
+    def get(self, name: str) -> memoryview | None:
+        """The content of an entry, which becomes the most recently used; None where there is none or it is damaged."""
+        path = self._path(name)
+        try:
+            content = memoryview(path.read_bytes())
+        except OSError:
+            return None
+        whole = len(content) > CHECK_BYTES and content[:CHECK_BYTES] == _check(content[CHECK_BYTES:])
+        with contextlib.suppress(OSError):
+            os.utime(path) if whole else path.unlink()
+        return content[CHECK_BYTES:] if whole else None
+
+    def put(self, name: str, content: bytes | memoryview) -> None:
+        """Keep an entry, or leave it out where it is too large for the bound or cannot be written."""
+        size = len(content) + CHECK_BYTES
+        if self.problem is not None or size > LARGEST_SHARE * self.max_bytes:
+            return
+        try:
+            with self._written(self._path(name)) as file:
+                file.write(_check(content))
+                file.write(content)
+            self._room = (self._searched() if self._room is None else self._room) - size
+            if self._room < 0:
+                self._room = self._searched()
+        except OSError as error:
+            self.problem = f"{self.folder}: {error.strerror or error}"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / (name + SUFFIX)
+
+    @contextlib.contextmanager
+    def _written(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that gets its name when it is whole; nobody else writes to it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(SUFFIX, "part-", self.folder)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+            with contextlib.suppress(FileNotFoundError):  # another process made room and took it for the leftover of a crash
+                os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            raise
+
+    def _searched(self) -> int:
+        """Remove the least recently used entries where the bound is reached; the bytes that are left of it."""
+        entries = []
+        with os.scandir(self.folder) as found:
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):  # another process makes room too
+                    if entry.name.endswith(SUFFIX):
+                        entries.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        total = sum(size for _, size, _ in entries)
+        if total > self.max_bytes:
+            for _, size, path in sorted(entries):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                total -= size
+                if total <= LOW_WATER * self.max_bytes:
+                    break
+        return self.max_bytes - total
+
+
+class CacheEntry:
+    """What is known of one part of one file: its sound with the facts, and what each model heard of it."""
+
+    def __init__(self, cache: Cache, path: str | os.PathLike[str], state: str, part: tuple[str, float, float | None]) -> None:
+        self._cache, self._path, self._state, self._part = cache, path, state, part
+
+    def within(self, cache: Cache) -> CacheEntry:
+        """The same place, counted by this view of the cache: a entry that comes from another process has a view of its own."""
+        return CacheEntry(cache, self._path, self._state, self._part)
+
+    def sound(self) -> tuple[Sound, Facts | None] | None:
+        """The sound, under the name that its file has now, and its facts if they were measured."""
+        content = self._cache.get(self._name("sound"))
+        if content is None:
+            return None
+        plain = json.loads(bytes(content))
+        facts = plain.pop("facts")
+        source = Source(**plain.pop("source") | {"path": os.fspath(self._path)})
+        return Sound(source=source, warnings=tuple(plain.pop("warnings")), **plain), facts and _facts_of(facts)
+
+    def keep_sound(self, sound: Sound, facts: Facts | None) -> None:
+        """Remember a sound; `facts` are None where nobody measured."""
+        source = dataclasses.asdict(sound.source) | {"path": ""}  # copies of a file share an entry, and no name is told
+        plain = dataclasses.asdict(sound) | {"source": source, "facts": facts and dataclasses.asdict(facts)}
+        self._keep(self._name("sound"), json.dumps(plain, default=lambda number: number.tolist()).encode())
+
+    def encoding(self, ears: str) -> NDArray[Any] | None:
+        """What a model with these ears heard, as `Backend.pack` gave it."""
+        content = self._cache.get(self._name("encoding", ears))
+        return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+
+    def keep_encoding(self, ears: str, encoding: NDArray[Any]) -> None:
+        """Remember what a model heard, bit by bit: half precision would save space and now and then change a word."""
+        content = io.BytesIO()
+        np.save(content, encoding, allow_pickle=False)
+        self._keep(self._name("encoding", ears), content.getbuffer())
+
+    def _name(self, *kind: str) -> str:
+        return hashlib.sha256(repr((kind, program(), self._part)).encode()).hexdigest()
+
+    def _keep(self, name: str, content: bytes | memoryview) -> None:
+        with contextlib.suppress(OSError):
+            if stamp([self._path]) == self._state:  # else the file was written to after it was hashed: who knows what was decoded
+                self._cache.put(name, content)
+
+
+@functools.cache
+def program() -> str:
+    """Names what decodes, measures and encodes besides the model: our own files, and the libraries and programs under them."""
+    root = Path(__file__).parent.parent
+    files = [path for folder in ("core", "measure", "backends") for path in (root / folder).rglob("*.*") if path.suffix != ".pyc"]
+    tools = [Path(found) for found in (__file__, shutil.which("ffmpeg")) if found]
+    versions = (__version__, np.__version__, soxr.__version__, soundfile.__libsndfile_version__)
+    return repr((versions, stamp([*files, *tools])))
+
+
+def _facts_of(plain: dict[str, Any]) -> Facts:
+    tempo = plain["tempo"]
+    return Facts(
+        tempo=Tempo(tempo["bpm"], tuple(tempo["alternatives"]), np.array(tempo["beats"], float), np.array(tempo["downbeats"], float)),
+        key=plain["key"] and Key(**plain["key"]),
+        meter=plain["meter"],
+        chords=tuple(Segment(**segment) for segment in plain["chords"]),
+        sections=tuple(Segment(**segment) for segment in plain["sections"]),
+        loudness=Loudness(**plain["loudness"]),
+        confidence=Confidence(**plain["confidence"]),
+    )
+
+
+def _check(content: bytes | memoryview) -> bytes:
+    return zlib.crc32(content).to_bytes(CHECK_BYTES, "little")

@@ -1,0 +1,87 @@
+"""Keys of the run store: everything that decides a record, hashed. What is not in here must not change a record."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mflamingo_cli import __version__, schema
+
+if TYPE_CHECKING:
+    from mflamingo_cli.backends import ModelFiles
+    from mflamingo_cli.backends.base import BackendInfo
+    from mflamingo_cli.core.audio import Sound
+    from mflamingo_cli.pipeline import Request
+
+DECIDE = ("core", "measure", "backends", "pipeline.py", "tasks.py", "schema.py")  # our own files that decide what a record says
+OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
+
+
+def sound_name(sound: Sound) -> str:
+    """A sound with all that a record tells of its file except the path: codec, rate, channels, length, damage."""
+    return _hash(asdict(replace(sound, source=replace(sound.source, path=""))))
+
+
+def part_name(request: Request) -> str:
+    """The part of a file that is asked about."""
+    return repr((request.start_s, request.end_s))
+
+
+@dataclass(frozen=True)
+class JobKey:
+    """What is done with every song of a run, as a name: command, questions, part, way of writing, model, and this program."""
+
+    name: str
+
+    @classmethod
+    def of(cls, request: Request, info: BackendInfo, files: ModelFiles, kv_type: str) -> JobKey:
+        """Name the work; device and number of threads are left out, a record is as true on another machine."""
+        asked = [(task.name, task.prompt) for task in request.tasks]
+        model = (info.model, info.revision, info.backend, info.dtype, kv_type, weights(files))
+        return cls(_hash([schema.VERSION, program(), request.command, asked, part_name(request), asdict(request.options), model]))
+
+    def of_sound(self, sound: str) -> str:
+        """Key of the record of a sound."""
+        return _hash([self.name, "sound", sound])
+
+    def of_file(self, path: str, digest: str) -> str:
+        """Key of the record of a file that gives no sound; its message names the path."""
+        return _hash([self.name, "file", os.fsencode(path).hex(), digest])
+
+
+@functools.cache
+def program() -> str:
+    """This program's state by the contents of its files, so that installing the same again changes nothing."""
+    root = Path(__file__).parent.parent
+    found = [path for name in DECIDE for path in ([root / name] if name.endswith(".py") else sorted((root / name).rglob("*.*")))]
+    digest = hashlib.sha256(__version__.encode())
+    for path in found:
+        if path.suffix != ".pyc":
+            digest.update(f"\0{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def weights(files: ModelFiles) -> list[tuple[str, int, int]]:
+    """Name, size and time of a model's files. The embedded model has no time: its revision names it, however often it is installed."""
+    from mflamingo_cli.backends import embedded_directory
+
+    embedded = embedded_directory()
+    folders = [folder for folder in (files.directory, files.adapter) if folder is not None]
+    paths = [path for pair in files.pairs for path in pair]
+    paths += [path for folder in folders for path in folder.iterdir() if path.suffix in OF_A_MODEL and path.is_file()]
+    return [(path.name, path.stat().st_size, 0 if embedded in path.parents else path.stat().st_mtime_ns) for path in sorted(paths)]
+
+
+def shard_of(path: str, n_shards: int) -> int:
+    """Which of n shards (from 0) a path belongs to, by its name alone: new files do not move the others to another shard."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big") % n_shards
+
+
+def _hash(value: Sequence[object] | dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()

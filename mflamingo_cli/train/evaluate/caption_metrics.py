@@ -1,0 +1,335 @@
+"""Free text held to what is known: facts of the prompt that captions repeat, claims that they make, and what is admitted not to be known.
+
+A caption is read back by `captions.parse_caption`; a claim counts only where its truth is known. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli.tasks import (
+    CAPTION_STYLES,
+    TASKS,
+    fact_phrases,
+    ground,
+    grounded_prompt,
+    is_unknown,
+    parse_chords,
+    short_chord,
+    split_thinking,
+)
+from mflamingo_cli.train.evaluate import bootstrap as scores
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.ground_truth import Item
+from mflamingo_cli.train.evaluate.inference import SAMPLE_RATE, Listener
+from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo, section_scores
+from mflamingo_cli.train.mini.dialogue.captions import claims, parse_caption, unread
+from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, Facts, ground_text, random_facts
+
+STYLES = ("full", "short", "technical", "critic")
+CAPTION_TOKENS = 260
+FORM_QUESTION = "What is the form?"
+BOUNDARY_S = 3.0  # a section begins where the caption says, give or take so much
+DURATION_S = 1.0
+ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # ears claim nothing about them
+
+
+# --- facts that were given ---------------------------------------------------------------------------------------------
+
+
+def copied(text: str, facts: Facts, style: str = "full") -> dict[str, bool]:
+    """Which given facts a caption says exactly, of those that its style says."""
+    said, due = parse_caption(text), claims(style, facts)
+    return {name: said.get(name) == value for name, value in due.items()}
+
+
+def invented(text: str, facts: Facts) -> bool:
+    """Whether a caption contradicts a given fact, claims what only measurement knows and nobody gave, or holds an unreadable sentence."""
+    said = parse_caption(text)
+    contradicted = any(said[name] != value for name, value in facts.items() if name in said)
+    return contradicted or any(name in said and name not in facts for name in ONLY_MEASURED) or bool(unread(text))
+
+
+@dataclass
+class Copying:
+    """Random facts in captions of every style, with and without audio."""
+
+    count: int
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(99))
+    marks: list[dict[str, bool]] = field(default_factory=list)
+    false: list[bool] = field(default_factory=list)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """One caption for every excerpt, until there are enough."""
+        jobs = []
+        for index in range(min(listener.count, self.count - len(self.marks))):
+            facts = random_facts(self.rng, float(self.rng.choice([0.5, 1.0]))) or random_facts(self.rng, 1.0)
+            style = STYLES[(len(self.marks) + index) % len(STYLES)]
+            order = list(FIELDS)
+            self.rng.shuffle(order)
+            jobs.append((facts, style, grounded_prompt(CAPTION_STYLES[style], ground_text(facts, order))))
+        texts = listener.ask([(index, question) for index, (_, _, question) in enumerate(jobs)], CAPTION_TOKENS)
+        for (facts, style, _), text in zip(jobs, texts, strict=True):
+            said = split_thinking(text).answer or ""
+            self.marks.append(copied(said, facts, style))
+            self.false.append(invented(said, facts))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        if not self.marks:
+            return
+        rows = np.array([[sum(marks.values()), len(marks)] for marks in self.marks])
+        yield scores.resampled("facts copied exactly", rows, scores.share, **where)
+        for name in FIELDS:
+            said = [float(marks[name]) for marks in self.marks if name in marks]
+            if said:
+                yield scores.mean(f"facts copied: {name}", said, **where)
+        yield scores.mean("captions with every fact exact", [float(all(marks.values())) for marks in self.marks], **where)
+        yield scores.mean("captions with a claim that nobody gave", [float(false) for false in self.false], **where)
+
+
+# --- claims ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one field of a caption: claims that are right, claims that can be checked, true things said, true things there are."""
+
+    right: float = 0
+    checked: float = 0
+    said: float = 0
+    true: float = 0
+
+
+def judge(said: Facts, item: Item, given: Collection[str]) -> dict[str, Verdict]:
+    """Verdicts on the claims of a caption; `given` facts of a recording are its teacher's own and prove nothing."""
+    if not item.recording and "tonic" not in item.row:  # noise, or drums alone: there is no harmony to claim
+        return _of_no_harmony(said, item)
+    found = {
+        "tempo": _one(said.get("tempo"), truth.tempo_truth(item), lambda claim, true: same_tempo(true, float(claim))),
+        "key": _one(said.get("key"), truth.key_truth(item), lambda claim, true: parsed_key(claim) == true),
+        "meter": _one(said.get("meter"), item.heard.get("meter"), lambda claim, true: claim == true),
+        "vocals": _one(said.get("vocals"), item.heard.get("vocals"), lambda claim, true: claim == true),
+        "duration": _one(said.get("duration"), item.row.get("duration"), lambda claim, true: abs(float(claim) - true) <= DURATION_S),
+        "chords": _chords(said.get("chords"), item),
+        "form": _form(said.get("form"), item),
+        "instruments": _instruments(said.get("instruments"), item),
+        "genre": _names(said.get("genre"), item.heard.get("genre"), item.heard.get("not_genre"), strict=not item.recording),
+        "mood": _names(said.get("mood"), item.heard.get("mood"), None, strict=True),
+    }
+    return {name: verdict for name, verdict in found.items() if not (item.recording and (name in given or name == "duration"))}
+
+
+def _of_no_harmony(said: Facts, item: Item) -> dict[str, Verdict]:
+    """Key and chords are false claims, tempo and meter too where nothing beats."""
+    names = ["key", "chords"] + [name for name in ("tempo", "meter") if name not in item.row]
+    return {name: Verdict(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
+
+
+def _fair(name: str, verdict: Verdict, given: Collection[str]) -> Verdict:
+    """Nobody misses what only measurement could know and did not find."""
+    return Verdict(verdict.right, verdict.checked) if name in ONLY_MEASURED and name not in given else verdict
+
+
+def _one(claim: str | None, true: Any, agree: Any) -> Verdict:
+    if true is None:
+        return Verdict()
+    right = float(claim is not None and agree(claim, true))
+    return Verdict(right, float(claim is not None), right, 1.0)
+
+
+def _triads(names: Sequence[str]) -> set[tuple[int, str]]:
+    """Chords by root and third: major (""), minor ("m"), "dim"; sevenths and suspensions are told apart nowhere here."""
+    return {
+        (root, "dim" if kind.startswith("dim") or kind == "m7b5" else "m" if re.match(r"m(?!aj)", kind) else "")
+        for root, kind in chord_set(names)
+    }
+
+
+def _chords(claim: str | None, item: Item) -> Verdict:
+    rows = item.row.get("chords")
+    if not rows:
+        return Verdict()
+    sounding = [short_chord(harte(root, quality)) for start, end, root, quality in rows if start < item.end and end > item.start]
+    heard, main, said = (
+        _triads([name for name in sounding if name]),
+        _triads(item.heard.get("chords", "").split()),
+        _triads((claim or "").split()),
+    )
+    return Verdict(len(said & heard), len(said), len(said & main), len(main))
+
+
+def _form(claim: str | None, item: Item) -> Verdict:
+    true = truth.boundaries_truth(item)
+    if true is None:
+        return Verdict()
+    said = form_starts(claim or "")[1:]
+    hits = sum(any(abs(at - t) <= BOUNDARY_S for t in true) for at in said)
+    return Verdict(hits, len(said), sum(any(abs(at - t) <= BOUNDARY_S for at in said) for t in true), len(true))
+
+
+def form_starts(form: str) -> list[float]:
+    """`A 0:00 B 0:32` -> [0, 32]."""
+    times = re.findall(r"[0-9]+(?::[0-9]+)+", form)
+    return [float(sum(int(part) * 60**power for power, part in enumerate(reversed(time.split(":"))))) for time in times]
+
+
+def _instruments(claim: str | None, item: Item) -> Verdict:
+    known = truth.families_truth(item)
+    if known is None:
+        return Verdict()
+    (present, absent), said = known, set(truth.families_in(claim or ""))
+    return Verdict(len(said & present), len(said & (present | absent)), len(said & present), len(present))
+
+
+def _names(claim: str | None, true: str | None, false: str | None, *, strict: bool) -> Verdict:
+    """Genres or moods; where `strict`, whatever is not true is false."""
+    if not true:
+        return Verdict()
+    yes, no, said = set(truth.names_in(true)), set(truth.names_in(false or "")), set(truth.names_in(claim or ""))
+    wrong = said - yes if strict else said & no
+    return Verdict(len(said & yes), len(said & yes) + len(wrong), len(said & yes), len(yes))
+
+
+@dataclass
+class Captions:
+    """Captions written from audio, alone or with what `measure` really finds, and read back."""
+
+    grounded: bool
+    limit: int
+    verdicts: list[dict[str, Verdict]] = field(default_factory=list)
+    facts: list[dict[str, Verdict]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
+    garbled: list[float] = field(default_factory=list)
+    forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """One caption for every item, until there are enough."""
+        items = items[: max(self.limit - len(self.verdicts), 0)]
+        facts = [(measured(item.clip), item.row["duration"]) if self.grounded else (None, None) for item in items]
+        prompts = [CAPTION_STYLES[STYLES[item.row["index"] % len(STYLES)]] for item in items]
+        asked = [(i, grounded_prompt(prompt, ground(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
+        for item, known, text in zip(items, facts, listener.ask(asked, CAPTION_TOKENS), strict=True):
+            said = parse_caption(split_thinking(text).answer or "")
+            given = told_facts(fact_phrases(*known))
+            if self.grounded and not item.recording:
+                self.facts.append({name: _fair(name, verdict, given) for name, verdict in judge(given, item, given).items()})
+            self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
+            self.garbled.append(float(bool(unread(text))))
+        if self.grounded:
+            self._ask_forms(listener, items, facts)
+
+    def _ask_forms(self, listener: Listener, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> None:
+        """Captions tell no sections; who asks for them gets what was measured."""
+        long = [(i, item) for i, item in enumerate(items) if truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S]
+        asked = [(i, grounded_prompt(FORM_QUESTION, ground(*facts[i], least=0.0))) for i, _ in long]
+        for (_, item), text in zip(long, listener.ask(asked, CAPTION_TOKENS) if asked else (), strict=True):
+            self.forms.append((truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        if not self.verdicts:
+            return
+        name = "captions with measured facts" if self.grounded else "captions by ear"
+        yield from claim_scores(name, self.verdicts, **where)
+        if self.facts:
+            yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
+        yield scores.mean(f"{name} with an unreadable sentence", self.garbled, **where)
+        if self.forms:
+            yield from section_scores("sections, asked for with measured facts", *map(list, zip(*self.forms, strict=True)), **where)
+
+
+def told_facts(phrases: Sequence[str]) -> Facts:
+    """The phrases of a grounded prompt as facts: `tempo 87.5 BPM` -> {"tempo": "87.5"}."""
+    pairs = (phrase.split(" ", 1) for phrase in phrases)
+    return {name: re.sub(r" (?:BPM|LUFS|s)$", "", value) for name, value in pairs}
+
+
+def claim_scores(name: str, verdicts: Sequence[dict[str, Verdict]], **where: Any) -> Iterator[Score]:
+    """Precision and recall of all claims, then field by field."""
+    fields = sorted({field for found in verdicts for field in found})
+    table = np.array([[list(vars(found.get(f, Verdict())).values()) for f in fields] for found in verdicts], dtype=float)
+    total = table.sum(axis=1)  # (captions, 4)
+    yield scores.resampled(f"{name}, precision", total[:, :2], scores.share, **where)
+    yield scores.resampled(f"{name}, recall", total[:, 2:], scores.share, **where)
+    for index, field_name in enumerate(fields):
+        for kind, columns in (("precision", table[:, index, :2]), ("recall", table[:, index, 2:])):
+            known = columns[columns[:, 1] > 0]
+            if len(known):
+                yield scores.resampled(f"{name}, {kind}: {field_name}", known, scores.share, **where)
+
+
+# --- what cannot be known ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Unknown:
+    """Questions that nobody can answer from sound."""
+
+    questions: Sequence[str]
+    admitted: list[float] = field(default_factory=list)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """One question to every item."""
+        asked = [(i, self.questions[item.row["index"] % len(self.questions)]) for i, item in enumerate(items)]
+        self.admitted += [float(is_unknown(text)) for text in listener.ask(asked, 60)]
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figure."""
+        yield scores.mean("unanswerable questions admitted", self.admitted, **where)
+
+
+NOISE_S, NOISE_EACH = 20.0, 8
+
+
+def noises(seconds: float = NOISE_S, each: int = NOISE_EACH) -> list[np.ndarray]:
+    """Sounds without key, chords or beat: white, pink and brown noise, noise bursts, hum of one tone, crackle; (n,) float32 each."""
+    rng, count = np.random.default_rng(7), int(seconds * SAMPLE_RATE)
+    steps = np.arange(count) / SAMPLE_RATE
+
+    def coloured(power: float) -> np.ndarray:
+        spectrum = np.fft.rfft(rng.normal(size=count)) / np.maximum(np.arange(count // 2 + 1), 20) ** power
+        return np.fft.irfft(spectrum, count)
+
+    makers = (
+        lambda: coloured(0.0),
+        lambda: coloured(0.5),
+        lambda: coloured(1.0),
+        lambda: coloured(0.3) * (np.convolve(rng.random(count // 800 + 1) < 0.04, np.ones(4), "same") > 0).repeat(800)[:count],
+        lambda: np.sin(2 * np.pi * rng.uniform(40, 400) * steps) + 0.02 * coloured(0.0),
+        lambda: (rng.random(count) < 2e-4) * rng.normal(size=count),
+    )
+    sounds = [make() for make in makers for _ in range(each)]
+    return [(0.2 * sound / (np.abs(sound).max() + 1e-9)).astype(np.float32) for sound in sounds]
+
+
+@dataclass
+class Noise:
+    """What is claimed of sounds in which there is nothing to claim: noises made here, or clips without harmony."""
+
+    keys: list[float] = field(default_factory=list)
+    chords: list[float] = field(default_factory=list)
+    captions: list[float] = field(default_factory=list)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Ask for key, chords and a caption of every sound that has neither key nor chords."""
+        silent = [i for i, item in enumerate(items) if not item.recording and "tonic" not in item.row]
+        every = silent if items else range(listener.count)
+        self.keys += [float(parsed_key(text) is None) for text in listener.ask([(i, TASKS["key"].prompt) for i in every], 24)]
+        self.chords += [float(not parse_chords(text)) for text in listener.ask([(i, TASKS["chords"].prompt) for i in every], 40)]
+        for text in listener.ask([(i, CAPTION_STYLES["full"]) for i in every], CAPTION_TOKENS):
+            said = parse_caption(text)
+            self.captions.append(float("key" not in said and "chords" not in said))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        if self.keys:
+            yield scores.mean("noise: no key named", self.keys, **where)
+            yield scores.mean("noise: no chords named", self.chords, **where)
+            yield scores.mean("noise: no key or chords in a caption", self.captions, **where)

@@ -1,0 +1,166 @@
+"""What is known of an excerpt, as evaluation compares it: exact truth of synthetic clips, teacher labels of recordings.
+
+Every truth is None where it is not known; such clips are left out of the figure. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli.tasks import parse_list
+from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
+from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS as NAMED_FAMILIES
+from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
+from mflamingo_cli.train.mini.dialogue.exchanges import Facts
+from mflamingo_cli.train.mini.frames import TOKEN_S, Clip
+
+ALIASES = {
+    "saxophone": "sax", "saxophones": "sax", "woodwinds": "woodwind", "drum kit": "drums", "drum": "drums", "percussion": "drums",
+    "synthesizer": "synth", "synths": "synth", "keyboard": "piano", "mallet": "mallets", "string": "strings", "voices": "choir",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Item:
+    """An excerpt of a clip: what the ears make of it (T, d_audio), and what may be asked of it."""
+
+    clip: Clip
+    start: float
+    end: float
+    tokens: np.ndarray
+    heard: Facts
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its line of the manifest."""
+        return self.clip.row
+
+    @property
+    def recording(self) -> bool:
+        """Whether its labels are a teacher's."""
+        return self.row.get("kind") == "recording"
+
+
+def item_of(clip: Clip, start: float, end: float, tokens: np.ndarray) -> Item:
+    """An excerpt with what is known of it."""
+    return Item(clip, start, end, tokens, heard_of(clip.row, clip.labels(), start, end))
+
+
+def labels_of(item: Item) -> dict[str, np.ndarray]:
+    """Dense labels of an excerpt, as many rows as both labels and tokens have."""
+    first = round(item.start / TOKEN_S)
+    return {name: values[first : first + len(item.tokens)] for name, values in item.clip.token_labels().items()}
+
+
+# --- one truth each ----------------------------------------------------------------------------------------------------
+
+
+def key_truth(item: Item) -> tuple[int, str] | None:
+    """The key; of a recording only where both estimators agree, of a synthetic excerpt only where it has one key."""
+    row = item.row
+    if not item.recording:
+        sounding = {(tonic, mode) for start, end, tonic, mode in row.get("keys", ()) if start < item.end and end > item.start}
+        return sounding.pop() if len(sounding) == 1 else None if sounding else parsed_key(item.heard.get("key"))
+    agreed = "tonic" in row and list(row.get("key2") or ()) == [row["tonic"], row["mode"]]
+    return (row["tonic"], row["mode"]) if agreed else None
+
+
+def measured_key(item: Item) -> tuple[int, str] | None:
+    """The key that signal analysis finds in a recording, agreed upon or not."""
+    return (item.row["tonic"], item.row["mode"]) if item.recording and "tonic" in item.row else None
+
+
+def tempo_truth(item: Item) -> tuple[float, ...] | None:
+    """Felt beats a minute; in 6/8 its quarter notes are a tempo as well. Of recordings only a measured one is known, so none."""
+    if item.recording or "tempo" not in item.row:
+        return None
+    felt = item.row["tempo"]
+    return (felt, 1.5 * felt) if item.row.get("meter") == "6/8" else (felt,)
+
+
+def chords_truth(item: Item) -> list[str] | None:
+    """The main chords as triads."""
+    return item.heard["chords"].split() if item.heard.get("chords") else None
+
+
+def chord_sequence(item: Item) -> list[Span] | None:
+    """All chords of the excerpt as spans from 0; between chords of a recording nothing is known."""
+    chords = item.row.get("chords")
+    return chord_spans(chords, item.start, item.end, "X" if item.recording else "N") if chords else None
+
+
+def families_truth(item: Item) -> tuple[frozenset[str], frozenset[str]] | None:
+    """(families that surely sound, families that surely do not)."""
+    if "instruments" not in item.heard and "absent" not in item.heard:
+        return None
+    present, absent = (frozenset(families_in(item.heard.get(name, ""))) for name in ("instruments", "absent"))
+    return present, absent - present
+
+
+def style_truth(item: Item) -> list[str] | None:
+    """Genres, best first."""
+    return names_in(item.heard["genre"]) if item.heard.get("genre") else None
+
+
+def mood_truth(item: Item) -> list[str] | None:
+    """Moods, best first."""
+    return names_in(item.heard["mood"]) if item.heard.get("mood") else None
+
+
+def vocals_truth(item: Item) -> bool | None:
+    """Whether somebody sings, where that is sure."""
+    return {"yes": True, "no": False}.get(item.heard.get("vocals", ""))
+
+
+def boundaries_truth(item: Item) -> list[float] | None:
+    """Starts of the sections of a whole song but the first, repeated ones too."""
+    return None if item.recording else [start for start, _, _ in item.row.get("sections", [])][1:] or None
+
+
+# --- answers -----------------------------------------------------------------------------------------------------------
+
+
+def names_in(text: str) -> list[str]:
+    """Lower-case names of a list with commas."""
+    return [name.strip().casefold() for name in text.split(",") if name.strip()]
+
+
+def families_in(text: str) -> list[str]:
+    """Families named in an answer or in a list of facts, in its order; other words are passed over."""
+    words = parse_list(text) if "," in text or " and " in text else tuple(text.split())
+    words = words if any(_family(word) for word in words) else parse_list(text)
+    return [family for family in dict.fromkeys(map(_family, words)) if family]
+
+
+def _family(word: str) -> str | None:
+    word = word.casefold().strip(" .")
+    if word in NAMED_FAMILIES:
+        return word
+    return ALIASES.get(word) or (word[:-1] if word[:-1] in NAMED_FAMILIES else None)
+
+
+# --- what takes long is done once for every clip -----------------------------------------------------------------------
+
+
+def remembered(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
+    """A JSON value of a clip that no model changes: read from its cache unless the audio is newer, or made and written there."""
+    path, sound = Path(f"{clip.stem}.{name}.json"), clip.folder / clip.row["audio"]
+    if path.exists() and path.stat().st_mtime_ns >= sound.stat().st_mtime_ns:
+        return json.loads(path.read_text(encoding="utf-8"))
+    value = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value), encoding="utf-8")
+    part.replace(path)
+    return value
+
+
+def without_tokens(item: Item) -> Item:
+    """An item whose audio is no longer needed."""
+    return replace(item, tokens=item.tokens[:0])

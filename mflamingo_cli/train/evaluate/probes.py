@@ -1,0 +1,150 @@
+"""What linear readings of the encoder say: the heads it was trained with, scored on whole excerpts. They are not shipped.
+
+Labels and readings are per audio token; unknown labels are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from mflamingo_cli.train.evaluate import bootstrap as scores
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import music
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
+from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
+from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES, TOKEN_S
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES
+from mflamingo_cli.train.objectives import METERS, STYLES, UNKNOWN_FLAG, DenseHeads
+
+SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
+TAG_YES, TAG_NO = 0.3, 0.1  # a teacher's mean probability over an excerpt that counts as there, as not there; between, nothing is known
+TAG_COUNT = 5  # a tag is scored where at least so many excerpts have it
+INSTRUMENT_TAGS = ("guitar", "strings", "drums", "piano", "violin", "synth", "harpsichord", "flute", "sitar", "harp", "cello")
+
+
+def smoothed(logits: np.ndarray, width: int = SMOOTH_TOKENS) -> np.ndarray:
+    """Log-probabilities averaged over `width` neighbours: (T, classes) -> same."""
+    logits = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    padded = np.pad(logits, ((width // 2, width // 2), (0, 0)), mode="edge")
+    sums = np.cumsum(np.vstack([np.zeros((1, padded.shape[1])), padded]), axis=0)
+    return (sums[width:] - sums[:-width]) / width
+
+
+def decoded_chords(root: np.ndarray, quality: np.ndarray) -> list[music.Span]:
+    """Chords read from two heads: logits (T, 13), (T, qualities) -> spans from 0."""
+    roots, kinds = smoothed(root).argmax(-1), smoothed(quality).argmax(-1)
+    names = [music.harte(-1 if r == NO_CHORD else int(r), QUALITIES[k]) for r, k in zip(roots, kinds, strict=True)]
+    return music.runs(names, TOKEN_S)
+
+
+@dataclass
+class Heads:
+    """Readings of every head, collected excerpt by excerpt."""
+
+    reader: DenseHeads
+    chords: list[tuple[Any, Any]] = field(default_factory=list)  # each (truth, claim), where the truth is known
+    keys: list[tuple[Any, Any]] = field(default_factory=list)
+    meters: list[tuple[Any, Any]] = field(default_factory=list)
+    styles: list[tuple[Any, Any]] = field(default_factory=list)
+    vocals: list[tuple[float, float]] = field(default_factory=list)
+    families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the reading; (families, 2) yes, no
+    played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
+    tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Read the excerpts."""
+        for item in items:
+            tokens = torch.from_numpy(item.tokens.astype(np.float32)).to(listener.device)[None]
+            self._read(item, {name: value[0].float().cpu().numpy() for name, value in self.reader(tokens).items()})
+
+    def _read(self, item: Item, logits: dict[str, np.ndarray]) -> None:
+        labels, mean = labels_of(item), {name: value.mean(axis=0) for name, value in logits.items()}
+        best = int(mean["key"].argmax())
+        claims = {
+            "keys": (truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
+            "meters": (item.heard.get("meter"), METERS[int(mean["meter"].argmax())]),
+            "styles": (None if item.recording else truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
+            "vocals": (truth.vocals_truth(item), float(mean["vocals"][0])),
+            "chords": (truth.chord_sequence(item), decoded_chords(logits["root"], logits["quality"])),
+        }
+        for name, (true, claim) in claims.items():
+            if true is not None:
+                getattr(self, name).append((true, claim))
+        chances = {name: (1 / (1 + np.exp(-logits[name]))).mean(axis=0) for name in ("families", "tags")}
+        if (known := truth.families_truth(item)) is not None:
+            self.played.append(
+                (np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES]), chances["families"])
+            )
+        if "families" in labels:
+            self.families.append(family_counts(labels["families"], logits["families"]))
+        if "tags" in labels:
+            self.tags.append((tag_truth(labels["tags"]), chances["tags"]))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        where = {**where, "system": "encoder head"}
+        yield from music.chord_sequence_scores("chords", *_apart(self.chords), **where)
+        yield from music.key_scores("key", *_apart(self.keys), **where)
+        yield from meter_scores("meter", *_apart(self.meters), **where)
+        yield from style_scores("style", *_apart(self.styles), **where)
+        if self.vocals:
+            yield scores.resampled("vocals, AUC", np.array(self.vocals, dtype=float), scores.auc, 0.5, 0.5, **where)
+        if self.families:
+            yield self._families(where)
+        if self.played:
+            yield _ranked("instruments, mAP", self.played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
+        if self.tags:
+            often = (np.stack(_apart(self.tags)[0]) == 1).sum(axis=0) >= TAG_COUNT
+            played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
+            for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
+                if chosen.any():
+                    yield _ranked(name, self.tags, chosen, where)
+
+    def _families(self, where: dict[str, Any]) -> Score:
+        rows, known = (np.stack(part) for part in _apart(self.families))
+        order = np.argsort(-known[:, :, 0].sum(axis=0))
+        constants = []
+        for size in range(1, len(order) + 1):  # the best fixed set: some of the commonest
+            said = np.isin(np.arange(len(order)), order[:size])
+            yes, no = known[:, :, 0], known[:, :, 1]
+            constants.append(np.stack([(yes * said).sum(1), (no * said).sum(1), (yes * ~said).sum(1)], axis=1))
+        best = max(constants, key=scores.micro_f1)
+        return scores.resampled("instruments per token, micro F1", rows.sum(axis=1), scores.micro_f1, best, **where)
+
+
+def _ranked(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], chosen: np.ndarray, where: dict[str, Any]) -> Score:
+    """Mean average precision of some columns of (truth, probability) pairs, beside the base rate."""
+    known, said = (np.stack(part)[:, chosen] for part in _apart(pairs))
+    rows = np.hstack([known, said])
+    rate, count = scores.base_rate(rows), int((known == 1).any(axis=0).sum())
+    return scores.resampled(name, rows, scores.mean_average_precision, rate, rate, note=f"{count} names", **where)
+
+
+def _apart(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    return [left for left, _ in pairs], [right for _, right in pairs]
+
+
+def family_counts(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (T, families) and logits -> hits, false claims, misses (families, 3); tokens that have each and that lack it (families, 2)."""
+    count = min(len(labels), len(logits))
+    labels, said = labels[:count], logits[:count] > 0
+    yes, no = labels == 1, labels == 0
+    assert set(np.unique(labels)) <= {0, 1, UNKNOWN_FLAG}
+    marks = np.stack([(yes & said).sum(axis=0), (no & said).sum(axis=0), (yes & ~said).sum(axis=0)], axis=1)
+    return marks, np.stack([yes.sum(axis=0), no.sum(axis=0)], axis=1)
+
+
+def tag_truth(labels: np.ndarray) -> np.ndarray:
+    """Teacher probabilities (T, tags) uint8 / 255 -> 1 there, 0 not there, NaN in between or unknown: (tags,)."""
+    known = (labels != UNKNOWN_FLAG).any(axis=0)
+    mean = np.where(labels == UNKNOWN_FLAG, np.nan, labels / UNKNOWN_FLAG)
+    mean = np.array([np.nanmean(column) if ok else np.nan for column, ok in zip(mean.T, known, strict=True)])
+    return np.where(mean >= TAG_YES, 1.0, np.where(mean < TAG_NO, 0.0, np.nan))

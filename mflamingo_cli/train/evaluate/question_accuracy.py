@@ -1,0 +1,182 @@
+"""What the language model says of an excerpt without any fact in the prompt: one question of the command line, asked of every excerpt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mflamingo_cli.tasks import TASKS, parse_chords, parse_genres, parse_meter, parse_tempo, parse_vocals, split_thinking, think_prompt
+from mflamingo_cli.train.evaluate import bootstrap as scores
+from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item
+from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.music import chord_scores, key_scores, parsed_key, set_f1, tempo_scores
+
+Scoring = Callable[..., list[Score]]  # (ability, truths, claims, **where)
+GENRES_HEARD = {"synth": 1, "recordings": 3}  # how many of the named genres count: a clip is of one style, a recording of several
+
+
+# --- figures of lists --------------------------------------------------------------------------------------------------
+
+
+def meter_scores(ability: str, truths: Sequence[str], claims: Sequence[str | None], **where: Any) -> list[Score]:
+    """Balanced accuracy: the mean recall of the meters; a constant answer has 1 / their number."""
+    if not truths:
+        return []
+    names = sorted(set(truths))
+    rows = np.array([[names.index(t), t == c] for t, c in zip(truths, claims, strict=True)])
+    constant = rows.copy()
+    constant[:, 1] = rows[:, 0] == names.index(Counter(truths).most_common(1)[0][0])
+    note = ", ".join(f"{name} {rows[rows[:, 0] == i, 1].mean():.2f} (n={int((rows[:, 0] == i).sum())})" for i, name in enumerate(names))
+    balanced = scores.resampled(
+        f"{ability}, balanced accuracy", rows, scores.balanced_accuracy, constant, 1 / len(names), note=note, **where
+    )
+    return [balanced]
+
+
+def family_rows(truths: Sequence[tuple[frozenset[str], frozenset[str]]], claims: Sequence[Sequence[str]]) -> np.ndarray:
+    """Hits, false claims and misses of every family: (clips, families, 3); families of which nothing is known are zeros."""
+    rows = np.zeros((len(truths), len(NAMED_FAMILIES), 3))
+    for row, (present, absent), said in zip(rows, truths, claims, strict=True):
+        for cell, name in zip(row, NAMED_FAMILIES, strict=True):
+            cell[:] = (name in present and name in said, name in absent and name in said, name in present and name not in said)
+    return rows
+
+
+def best_families(truths: Sequence[tuple[frozenset[str], frozenset[str]]]) -> list[str]:
+    """The fixed set of families with the best micro F1: some of the commonest."""
+    common = [name for name, _ in Counter(name for present, _ in truths for name in present).most_common()]
+    sets = [common[:size] for size in range(1, len(common) + 1)] or [[]]
+    return max(sets, key=lambda said: scores.micro_f1(family_rows(truths, [said] * len(truths)).sum(axis=1)))
+
+
+def family_scores(
+    ability: str, truths: Sequence[tuple[frozenset[str], frozenset[str]]], claims: Sequence[Sequence[str]], **where: Any
+) -> list[Score]:
+    """Micro F1 beside the best fixed set, then each family beside "always there"."""
+    if not truths:
+        return []
+    rows, constant = family_rows(truths, claims), family_rows(truths, [best_families(truths)] * len(truths))
+    always = family_rows(truths, [NAMED_FAMILIES] * len(truths))
+    out = [scores.resampled(f"{ability}, micro F1", rows.sum(axis=1), scores.micro_f1, constant.sum(axis=1), **where)]
+    for index, name in enumerate(NAMED_FAMILIES):
+        known = np.array([name in present or name in absent for present, absent in truths])
+        if rows[known, index][:, [0, 2]].sum():
+            out.append(scores.resampled(f"{ability}: {name}, F1", rows[known, index], scores.micro_f1, always[known, index], **where))
+    return out
+
+
+def style_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
+    """Whether the style (the teacher's first genre) is named, beside naming the commonest ones every time."""
+    if not truths:
+        return []
+    size = GENRES_HEARD[where.get("clips", "synth")]
+    firsts = [genres[0] for genres in truths]
+    constant = [name for name, _ in Counter(firsts).most_common(size)]
+    right = [float(first in [name.casefold() for name in said[:size]]) for first, said in zip(firsts, claims, strict=True)]
+    name = f"{ability}, accuracy" if size == 1 else f"{ability}, top genre among the first {size}"
+    return [scores.mean(name, right, [float(first in constant) for first in firsts], size / len(set(firsts)), **where)]
+
+
+def mood_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
+    """F1 of the moods as sets, beside the best set found among the truths."""
+    if not truths:
+        return []
+    sets, said = [frozenset(t) for t in truths], [frozenset(name.casefold() for name in c) for c in claims]
+    best = max(sorted(set(sets), key=sorted), key=lambda c: sum(set_f1(s, c) for s in sets))
+    return [
+        scores.mean(f"{ability}, F1", [set_f1(s, c) for s, c in zip(sets, said, strict=True)], [set_f1(s, best) for s in sets], **where)
+    ]
+
+
+def vocals_scores(ability: str, truths: Sequence[bool], claims: Sequence[bool | None], **where: Any) -> list[Score]:
+    """Balanced accuracy of yes and no."""
+    if not truths:
+        return []
+    rows = np.array([[t, t == c] for t, c in zip(truths, claims, strict=True)])
+    return [scores.resampled(f"{ability}, balanced accuracy", rows, scores.balanced_accuracy, 0.5, 0.5, **where)]
+
+
+# --- questions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ability:
+    """A question of the command line: what is true, how an answer is read, and how both are compared."""
+
+    task: str
+    truth: Callable[[Item], Any]  # None: not known
+    claim: Callable[[str], Any]
+    score: Scoring
+    max_new: int = 24
+
+
+ABILITIES: dict[str, Ability] = {
+    "key": Ability("key", truth.key_truth, parsed_key, key_scores),
+    "key against measure": Ability("key", truth.measured_key, parsed_key, key_scores),
+    "tempo": Ability("tempo", truth.tempo_truth, parse_tempo, tempo_scores),
+    "meter": Ability("meter", lambda item: item.heard.get("meter"), parse_meter, meter_scores),
+    "chords": Ability("chords", truth.chords_truth, parse_chords, chord_scores, 40),
+    "instruments": Ability("instruments", truth.families_truth, truth.families_in, family_scores, 48),
+    "style": Ability("genre", truth.style_truth, parse_genres, style_scores),
+    "mood": Ability("mood", truth.mood_truth, lambda text: TASKS["mood"].parse(text), mood_scores, 32),
+    "vocals": Ability("vocals", truth.vocals_truth, lambda text: parse_vocals(text).present, vocals_scores),
+}
+
+
+@dataclass
+class Spoken:
+    """One ability through the language model."""
+
+    name: str
+    truths: list[Any] = field(default_factory=list)
+    claims: list[Any] = field(default_factory=list)
+    sure: list[float] = field(default_factory=list)  # vocals: probability of Yes
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """Ask about those items whose truth is known."""
+        ability = ABILITIES[self.name]
+        known = [(i, t) for i, item in enumerate(items) if (t := ability.truth(item)) is not None]
+        asked = [(i, TASKS[ability.task].prompt) for i, _ in known]
+        self.truths += [t for _, t in known]
+        self.claims += [ability.claim(text) for text in listener.ask(asked, ability.max_new)]
+        if self.name == "vocals" and asked:
+            self.sure += listener.yes(asked).tolist()
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        yield from ABILITIES[self.name].score(self.name, self.truths, self.claims, **where)
+        if self.sure:
+            yield scores.resampled("vocals, AUC", np.column_stack([self.truths, self.sure]), scores.auc, 0.5, 0.5, **where)
+
+
+@dataclass
+class Thinking:
+    """The format of reasoning, and whether its answer is the one given without it."""
+
+    limit: int
+    tasks: tuple[str, ...] = ("key", "chords", "meter", "instruments", "genre", "vocals")
+    formed: list[float] = field(default_factory=list)
+    same: list[float] = field(default_factory=list)
+
+    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+        """One question to every item, asked both ways, until there are enough."""
+        items = items[: max(self.limit - len(self.formed), 0)]
+        tasks = [TASKS[self.tasks[item.row["index"] % len(self.tasks)]] for item in items]
+        plain = listener.ask([(i, task.prompt) for i, task in enumerate(tasks)], 48)
+        thought = listener.ask([(i, think_prompt(task.prompt)) for i, task in enumerate(tasks)], 160)
+        for task, direct, text in zip(tasks, plain, thought, strict=True):
+            parts = split_thinking(text)
+            self.formed.append(float(bool(parts.thinking) and bool(parts.answer) and not parts.truncated and "<answer>" in text))
+            self.same.append(float(task.parse(parts.answer or "") == task.parse(direct)))
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """The figures."""
+        if self.formed:
+            yield scores.mean("think format kept", self.formed, **where)
+            yield scores.mean("think answer as without thinking", self.same, **where)

@@ -1,0 +1,1 @@
+"""Real and written music with labels: packages, recordings, sheet music, pseudo-labels of published models."""

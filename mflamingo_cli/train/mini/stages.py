@@ -1,0 +1,341 @@
+"""A stage of training from its TOML file: which objective, on what data, from which earlier run; and the export of the result.
+
+All paths are inside one work folder: `data/SPLIT` (from `train data synth`), `base` (tokenizer and processor files), `runs/NAME`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import distributed
+from transformers import MusicFlamingoForConditionalGeneration
+
+from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.core.model import save
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
+from mflamingo_cli.train.mini import build, tokens
+from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
+from mflamingo_cli.train.mini.dialogue.confident_labels import certain, readings
+from mflamingo_cli.train.mini.dialogue.exchanges import THOUGHTFUL, audio_turns, random_heard, text_turn
+from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
+from mflamingo_cli.train.objectives import (
+    DENSE_WEIGHTS,
+    HEADS,
+    AlignObjective,
+    DenseHeads,
+    DenseObjective,
+    Excerpt,
+    JointObjective,
+    Objective,
+    Song,
+    Speech,
+    TextObjective,
+    hear,
+    labels_of,
+    rows_that_fit,
+    save_heads,
+)
+
+CONFIGS = Path(__file__).parent / "configs"
+EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # what the language model hears, with shares
+MAX_AUDIO_S = 180
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage; `init` names earlier runs whose parts are loaded in turn, `data` the splits with their shares."""
+
+    name: str
+    objective: str  # "ears" | "text" | "speech" | "joint"
+    loop: LoopConfig
+    init: tuple[str, ...] = ()
+    data: tuple[tuple[str, float], ...] = (("train", 1.0),)
+    clips: int | None = None  # only the first so many of each split
+    lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
+    weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `DENSE_WEIGHTS` says
+    rounds: int = 1  # speech, joint: excerpts of every clip
+    tokens: int = 4500  # speech, joint: positions in a batch
+    turns: int = 6  # speech, joint: exchanges about an excerpt
+    batch: int = 48  # text: exchanges in a batch
+    text_batch: int = 28  # speech, joint: exchanges without audio beside those with
+    thinking: float = THOUGHTFUL  # speech, joint: share of the exchanges that ask for the reasoning too
+    model: build.ModelSizes = field(default_factory=build.ModelSizes)
+
+
+def load_config(path: Path) -> StageConfig:
+    """Read a stage file; unknown keys are refused by name."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: {error}; stage files lie in {CONFIGS}") from error
+    loop, model = (
+        LoopConfig(**_known(LoopConfig, table.pop("loop", {}), path)),
+        build.ModelSizes(**_known(build.ModelSizes, table.pop("model", {}), path)),
+    )
+    values = _known(StageConfig, table, path)
+    if strange := sorted(set(values.get("weights", {})) - set(DENSE_WEIGHTS)):
+        raise UsageError(f"{path}: unknown weight {', '.join(strange)}; known are {', '.join(DENSE_WEIGHTS)}")
+    for name in ("init", "lengths", "data"):
+        if name in values:
+            values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in values[name])
+    return StageConfig(**values, loop=loop, model=model)
+
+
+def _known(kind: type, table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(table) - names)
+    if unknown:
+        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(names))}")
+    return dict(table)
+
+
+def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int = 1024, seed: int = 7) -> None:
+    """Train the tokenizer on the text of the data generator and write the processor files, once."""
+    base = work / "base"
+    if (base / "tokenizer.json").exists():
+        return
+    rng, texts = np.random.default_rng(seed), []
+    for number in range(samples):
+        for turn in audio_turns(rng, random_heard(rng), 6) if number % 6 == 0 else [text_turn(rng)]:
+            texts += [turn.question, turn.answer]
+    tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
+
+
+def new_model(work: Path, config: StageConfig) -> tuple[MusicFlamingoForConditionalGeneration, Speech]:
+    """The model with the parts of earlier runs, and its tongue."""
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        make_base(work, config)
+    if distributed.is_initialized():
+        distributed.barrier()
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
+    model = build.build(config.model, tokens.special_ids(tokenizer), tokens.padded_vocab(tokenizer), config.loop.seed)
+    load_runs(work, config.init, model)
+    return model, Speech(tokenizer, tokens.CHAT_TEMPLATE)
+
+
+def parts_of(model: MusicFlamingoForConditionalGeneration) -> dict[str, torch.nn.Module]:
+    """The parts that stages train, by the names they have in a checkpoint."""
+    inner = model.model
+    return {
+        "audio_tower": inner.audio_tower,
+        "multi_modal_projector": inner.multi_modal_projector,
+        "language_model": inner.language_model,
+        "lm_head": model.lm_head,
+    }
+
+
+def load_parts(model: MusicFlamingoForConditionalGeneration, path: Path, heads: DenseHeads | None = None) -> None:
+    """Load those parts of the model that a run trained (and its dense heads); a projector starts as the one of the heads."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such run; train its stage first")
+    state = torch.load(path, weights_only=True, map_location="cpu")["module"]
+    parts = parts_of(model) | ({"heads": heads} if heads is not None else {})
+    for name, part in parts.items():
+        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        if not own and name == "multi_modal_projector":
+            own = {key.removeprefix("heads.project."): value for key, value in state.items() if key.startswith("heads.project.")}
+        if own:
+            part.load_state_dict(own)
+
+
+def load_runs(work: Path, names: Sequence[str], model: MusicFlamingoForConditionalGeneration, heads: DenseHeads | None = None) -> None:
+    """Load what earlier runs trained, the later one where two trained the same part."""
+    for name in names:
+        load_parts(model, work / "runs" / name / CHECKPOINT, heads)
+
+
+def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
+    """The prepared clips of every split of a stage with its share."""
+    found = [(prepared(work / "data" / split, config.clips), share) for split, share in config.data]
+    for (clips, _), (split, _) in zip(found, config.data, strict=True):
+        if not clips:
+            raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+    return found
+
+
+def askable(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips without recordings of which no teacher is sure of anything: silence about them is not the same as nothing to hear."""
+    return [clip for clip in clips if clip.row.get("kind") != "recording" or heard_of(clip.row, clip.labels(), 0.0, clip.row["duration"])]
+
+
+def objective_of(work: Path, config: StageConfig) -> Objective:
+    """The objective of a stage with everything it needs."""
+    model, speech = new_model(work, config)
+    if config.objective == "text":
+        return TextObjective(model, speech, config.batch)
+    if config.objective == "ears":
+        objective = DenseObjective(model, sources(work, config), config.lengths, DENSE_WEIGHTS | config.weights)
+        load_runs(work, config.init, model, objective.heads)
+        return objective
+    if config.objective == "speech":
+        return AlignObjective(
+            model,
+            speech,
+            excerpts(work, config, model),
+            tokens=config.tokens,
+            turns=config.turns,
+            text_batch=config.text_batch,
+            thinking=config.thinking,
+        )
+    if config.objective == "joint":
+        songs = song_drawer(excerpts(work, config, model), config)
+        joint = JointObjective(model, speech, songs, turns=config.turns, text_batch=config.text_batch, thinking=config.thinking)
+        load_runs(work, config.init, model, joint.heads)
+        return joint
+    raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
+
+
+def excerpts(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGeneration) -> list[tuple[dict[int, list[Excerpt]], float]]:
+    """For every split of a stage its excerpts by their number of tokens, as the ears it starts from hear them, and its share."""
+    folder, ears, heads = work / "runs" / config.name / "excerpts", ears_of(work, config), DenseHeads(model)
+    load_runs(work, config.init, model, heads)
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    found: list[tuple[dict[int, list[Excerpt]], float]] = []
+    for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
+        usable = askable(clips)
+        cache_excerpts(model, heads.eval(), usable[rank::world], folder / split, ears, config.rounds)
+        if distributed.is_initialized():
+            distributed.barrier()
+        by_length: dict[int, list[Excerpt]] = {}
+        for excerpt in load_excerpts(usable, folder / split, ears, config.rounds):
+            by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
+        found.append((by_length, share))
+    return found
+
+
+def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Report]:
+    """Train a stage (or go on with it) on a torch device."""
+    objective = objective_of(work, config)
+    objective.model.to(device)
+    objective.module.to(device)
+    yield from fit(objective, objective.module, config.loop, work / "runs" / config.name)
+
+
+# --- excerpts: what frozen ears make of every clip ------------------------------------------------------------------
+
+
+def ears_of(work: Path, config: StageConfig) -> str:
+    """Name of the ears an excerpt was made with: caches of other ears are not read."""
+    stamps = [f"{name}-{(work / 'runs' / name / CHECKPOINT).stat().st_mtime_ns}" for name in config.init]
+    return "+".join(stamps)
+
+
+def longest_s(clip: Clip) -> float:
+    """How much of a clip has labels, in seconds."""
+    return int(clip.row["duration"] / TOKEN_S) * TOKEN_S + 1e-6
+
+
+def draw_span(rng: np.random.Generator, clip: Clip, seconds: int) -> tuple[float, float]:
+    """A random piece of a clip, (start, end) in seconds on the grid of audio tokens; one in five begins the clip."""
+    start = int(rng.integers(int((longest_s(clip) - seconds) / TOKEN_S) + 1)) * TOKEN_S if rng.random() < 0.8 else 0.0
+    return start, start + seconds
+
+
+def draw_seconds(rng: np.random.Generator, clip: Clip) -> int | None:
+    """One of the lengths that a clip has, long ones rather than short ones; None for a clip shorter than all."""
+    fitting = [seconds for seconds in EXCERPT_SECONDS if seconds <= longest_s(clip)]
+    if not fitting:
+        return None
+    weights = np.array([EXCERPT_SECONDS[seconds] * seconds for seconds in fitting])
+    return fitting[rng.choice(len(fitting), p=weights / weights.sum())]
+
+
+def samples_of(clip: Clip, start: float, end: float) -> np.ndarray:
+    """The audio of a piece of a clip, (n,) float32 at 16 kHz."""
+    return clip.samples()[round(start * MINI_MEL.sample_rate) : round(end * MINI_MEL.sample_rate)]
+
+
+def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """The excerpts of a clip: (name of the file, start, end in seconds), always the same ones."""
+    for number in range(rounds):
+        rng = np.random.default_rng([clip.row["index"], number])
+        seconds = draw_seconds(rng, clip)
+        if seconds is not None:
+            yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
+
+
+def cache_excerpts(
+    model: MusicFlamingoForConditionalGeneration, heads: DenseHeads, clips: Sequence[Clip], folder: Path, ears: str, rounds: int
+) -> None:
+    """Encode the excerpts that are missing, one file each, with what the ears are certain of."""
+    log_mel = LogMel(MINI_MEL)
+    folder.mkdir(parents=True, exist_ok=True)
+    for clip in clips:
+        labels = clip.labels()
+        for name, start, end in spans(clip, rounds):
+            if _cached(folder / name, ears) is None:
+                tokens, part = hear(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
+                told = certain(heard_of(clip.row, labels, start, end), readings(heads, tokens))
+                np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
+                part.replace(folder / name)
+
+
+def _cached(path: Path, ears: str) -> tuple[np.ndarray, dict[str, str]] | None:
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return (file["tokens"], json.loads(str(file["certain"]))) if str(file["ears"]) == ears else None
+
+
+def load_excerpts(clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> Iterator[Excerpt]:
+    """Cached excerpts with what can be asked and told of them, in a fixed order."""
+    for clip in clips:
+        labels = clip.labels()
+        for name, start, end in spans(clip, rounds):
+            if (cached := _cached(folder / name, ears)) is not None:
+                yield Excerpt(clip, start, end, cached[0], heard_of(clip.row, labels, start, end), cached[1])
+
+
+def song_drawer(
+    given: Sequence[tuple[dict[int, list[Excerpt]], float]], config: StageConfig
+) -> Callable[[np.random.Generator], list[Song]]:
+    """Draws the songs of a batch: excerpts of one length, of the stage's splits by their shares."""
+    log_mel = LogMel(MINI_MEL)
+    seconds_of = {round(seconds / TOKEN_S): seconds for seconds in EXCERPT_SECONDS}
+    pools = {
+        length: [(found[length], share) for found, share in given if length in found] for length in sorted({n for f, _ in given for n in f})
+    }
+    lengths = np.array([EXCERPT_SECONDS[seconds_of[length]] for length in pools])
+
+    def draw(rng: np.random.Generator) -> list[Song]:
+        length = list(pools)[rng.choice(len(pools), p=lengths / lengths.sum())]
+        shares = np.array([share for _, share in pools[length]])
+        songs = []
+        for _ in range(rows_that_fit(length, config.tokens, config.turns)):
+            found = pools[length][rng.choice(len(shares), p=shares / shares.sum())][0]
+            excerpt = found[rng.integers(len(found))]
+            frames = window_frames(log_mel, samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
+            labels = labels_of(excerpt.clip, round(excerpt.start / TOKEN_S), length)
+            songs.append(Song(frames, labels, excerpt.heard, excerpt.certain))
+        return songs
+
+    return draw
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | None, revision: str) -> None:
+    """Write the checkpoint directory of a trained model in bf16: what transformers and `quant.convert` read."""
+    model, speech = new_model(work, config)
+    heads = DenseHeads(model)
+    load_runs(work, (*config.init, config.name), model, heads)
+    tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
+    save(model, out, dtype=torch.bfloat16)
+    save_heads(heads, out)
+    for name in ("model.safetensors", HEADS):
+        (out / name).chmod(0o644)  # a temporary file of safetensors is private
+    generation = {"max_new_tokens": 512, "eos_token_id": speech.ids["<|im_end|>"], "pad_token_id": speech.ids["<|endoftext|>"]}
+    (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    meta = {"name": "mini", "revision": revision, "abilities": abilities, "grounded": True}
+    (out / "mflamingo.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
