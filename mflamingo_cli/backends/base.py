@@ -144,8 +144,15 @@ class Backend(Protocol):
         ...
 
     def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
-        """Read a given answer to each prompt; at each of its places, and after it, the token that this model finds likeliest:
-        (tokens of the answer + 1,) int each."""
+        """Return the likeliest token at each place of a given answer to each prompt, and after it: (tokens of the answer + 1,) int each."""
+        ...
+
+    def log_likelihood(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
+        """Return the natural log of the probability of each token of a given answer to each prompt, in order, each given all before it.
+
+        (tokens of the answer + 1,) float32 each: the last value is that of `<|im_end|>` after the answer. An answer is tokenized alone,
+        as in training; its sum is its log-likelihood, and `[0]` suffices to compare one-token answers such as "Yes" and "No".
+        """
         ...
 
     def pack(self, encoded: Encoded) -> NDArray[Any]:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import Chunk, GenerateOptions, SongPrompts, Usage
-from mflamingo_cli.core.chat import ChatTemplate, indices_by_prefix
+from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage
+from mflamingo_cli.core.chat import END_OF_TURN, ChatTemplate, indices_by_prefix
 from mflamingo_cli.errors import ModelError
 
 Logits = npt.NDArray[np.float32]
+FORCED_BATCH = 64  # positions whose logits are held at once: 40 MB with the real vocabulary
 Tokenize = Callable[[str], list[int]]
 
 
@@ -67,6 +68,46 @@ def batches(rows: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]], 
         batch.append(row)
     if batch:
         yield batch
+
+
+@dataclass(frozen=True)
+class ForcedAnswer:
+    """A given answer, read by the model: at each of its tokens and at its end token, (tokens + 1,), what the model expected there."""
+
+    likeliest: npt.NDArray[np.int64]  # token ids
+    log_probs: npt.NDArray[np.float32]  # of the tokens that are there
+
+
+class AnswerReader:
+    """Reads given answers instead of generating them; a back end adds `_force_group`."""
+
+    _chat: ChatTemplate
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return ids of text in which special tokens are recognised by name; nothing is added."""
+        raise NotImplementedError
+
+    def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
+        """Read a group's prompts, each followed by an answer whose last token is the end token, which itself is not read."""
+        raise NotImplementedError
+
+    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Return the likeliest tokens along given answers, as `Backend` defines them."""
+        return [forced.likeliest for forced in self._force(encoded, prompts, answers)]
+
+    def log_likelihood(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Return the log-probabilities of given answers' tokens, as `Backend` defines them."""
+        return [forced.log_probs for forced in self._force(encoded, prompts, answers)]
+
+    def _force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[ForcedAnswer]:
+        """Read all answers; prompts with the same text in front of the audio share one prefix."""
+        end = self.tokenize(END_OF_TURN)[:1]
+        forced: dict[int, ForcedAnswer] = {}
+        for group in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self.tokenize):
+            numbers = [number for _, number in group.names]
+            given = [self.tokenize(answers[number]) + end for number in numbers]
+            forced |= dict(zip(numbers, self._force_group(group, given), strict=True))
+        return [forced[number] for number in range(len(prompts))]
 
 
 class Sampler:

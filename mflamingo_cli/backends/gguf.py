@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import ggml, memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, no_progress, stamp
-from mflamingo_cli.backends.generation import Answer, PrefixGroup, batches, group_by_prefix
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, no_progress, stamp
+from mflamingo_cli.backends.generation import FORCED_BATCH, Answer, AnswerReader, ForcedAnswer, PrefixGroup, batches, group_by_prefix
 from mflamingo_cli.backends.threads import useful_threads
 from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
 from mflamingo_cli.core.audio import Audio
@@ -44,7 +44,6 @@ FILE_TYPES = {  # enum llama_ftype
     16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
-FOLLOWED = 64  # tokens per llama_decode where all their logits are wanted: 40 MB of them with the real vocabulary
 ROOM_TO_GO_ON = 2048  # positions for the next turns of a conversation; with more the song is read again
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
 # Where a processor reads as fast with plain attention as with flash attention, and writes faster: in the 8 B shape by 0.7 ms a layer and
@@ -53,7 +52,7 @@ WIDE_HEAD = 128  # channels; with fewer it spends more time on the scores than t
 SCORES_BYTES = 512 << 20  # of one layer's scores, which flash attention does not keep
 
 
-class GgufBackend:
+class GgufBackend(AnswerReader):
     """`Backend` on a pair of GGUF files: text model and audio part."""
 
     def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
@@ -114,14 +113,12 @@ class GgufBackend:
         for batch in batches(rows, lambda some: self._language.fit(some, options, limit, self._device.room())):
             yield from self._language.generate(batch, options, limit, self.on_progress)
 
-    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[npt.NDArray[Any]]:
-        """Likeliest tokens along given answers; prompts with the same text in front of the audio share one prefix."""
-        choices: dict[int, npt.NDArray[Any]] = {}
-        for row in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self._language.tokenize):
-            numbers = [number for _, number in row.names]
-            given = [self._language.tokenize(answers[number]) for number in numbers]
-            choices |= zip(numbers, self._language.teacher_force(row, given), strict=True)
-        return [choices[number] for number in range(len(prompts))]
+    def tokenize(self, text: str) -> list[int]:
+        """Return ids of text in which special tokens are recognised by name; nothing is added."""
+        return self._language.tokenize(text)
+
+    def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
+        return self._language.teacher_force(group, answers)
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
         """The embeddings: (n_tokens, d_model) float32."""
@@ -340,12 +337,12 @@ class LanguageModel:
             own += row.after
         return own
 
-    def teacher_force(self, row: PrefixGroup, answers: list[list[int]]) -> list[npt.NDArray[np.int64]]:
-        """Likeliest tokens after each prompt and along the answer to it: (tokens of the answer + 1,) each."""
+    def teacher_force(self, row: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
+        """Read each prompt and the answer to it, up to the answer's last token."""
         context = Context(self, row.n_shared + sum(map(len, row.after)) + sum(map(len, answers)), len(row.after))
         try:
             own = self._read(context, [row])
-            return [context.teacher_force(index, tokens + answers[index])[len(tokens) - 1 :] for index, tokens in enumerate(own)]
+            return [context.teacher_force(index, tokens, answers[index]) for index, tokens in enumerate(own)]
         finally:
             context.close()
 
@@ -423,13 +420,19 @@ class Context:
                 results[part[row][0]] = logits
         return [results[sequence] for sequence in range(len(tokens))]
 
-    def teacher_force(self, sequence: int, tokens: list[int]) -> npt.NDArray[np.int64]:
-        """Append tokens to a sequence and return the likeliest one after each of them."""
-        likeliest = []
-        for start in range(0, len(tokens), FOLLOWED):
-            part = [(sequence, token) for token in tokens[start : start + FOLLOWED]]
-            likeliest += [int(np.argmax(logits)) for logits in self._submit(part, list(range(len(part))))]
-        return np.array(likeliest, np.int64)
+    def teacher_force(self, sequence: int, prompt: list[int], answer: list[int]) -> ForcedAnswer:
+        """Append a prompt and all but the last token of an answer to a sequence, and compare the answer with what was expected."""
+        tokens, first = prompt + answer[:-1], len(prompt) - 1
+        likeliest: list[int] = []
+        log_probs: list[float] = []
+        for start in range(0, len(tokens), FORCED_BATCH):
+            part = [(sequence, token) for token in tokens[start : start + FORCED_BATCH]]
+            for logits in self._submit(part, list(range(max(0, first - start), len(part)))):
+                token = answer[len(likeliest)]
+                likeliest.append(int(np.argmax(logits)))
+                relative = (logits - logits.max()).astype(np.float64)
+                log_probs.append(relative[token] - np.log(np.exp(relative).sum()))
+        return ForcedAnswer(np.array(likeliest, np.int64), np.array(log_probs, np.float32))
 
     def step(self, entries: list[tuple[int, int]]) -> list[Floats]:
         """Append one token to each named sequence; logits in the same order."""

@@ -18,9 +18,18 @@ import transformers
 from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, no_progress, stamp
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, no_progress, stamp
 from mflamingo_cli.backends.batch_decoder import BatchDecoder, longest_answer, memory_errors, n_slots, room
-from mflamingo_cli.backends.generation import Answer, PrefixGroup, Sampler, batches, group_by_prefix
+from mflamingo_cli.backends.generation import (
+    FORCED_BATCH,
+    Answer,
+    AnswerReader,
+    ForcedAnswer,
+    PrefixGroup,
+    Sampler,
+    batches,
+    group_by_prefix,
+)
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
@@ -48,7 +57,7 @@ QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK, "fp8": 1.0}  # of a 
 IN_LANGUAGE_LAYER = re.compile(r"language_model\.model\.layers\.")
 
 
-class TorchBackend:
+class TorchBackend(AnswerReader):
     """`Backend` on a checkpoint directory, and a LoRA adapter's where there is one."""
 
     def __init__(self, directory: Path, options: OpenOptions | None = None, adapter: Path | None = None) -> None:
@@ -202,16 +211,20 @@ class TorchBackend:
         return conversation, logits
 
     @torch.inference_mode()
-    def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[np.ndarray]:
-        """Likeliest tokens along given answers; every position, also of a shared prefix, passes the language model once."""
-        choices: dict[int, np.ndarray] = {}
-        for row in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self.tokenize):
-            numbers = [number for _, number in row.names]
-            whole = [own + self.tokenize(answers[number]) for number, own in zip(numbers, row.after, strict=True)]
-            read = BatchDecoder(self._model, [replace(row, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
-            for number, own, hidden in zip(numbers, row.after, read, strict=True):
-                choices[number] = self._model.lm_head(hidden[len(own) - 1 :]).argmax(-1).cpu().numpy()
-        return [choices[number] for number in range(len(prompts))]
+    def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
+        """Read answers; every position, also of a shared prefix, passes the language model once."""
+        whole = [own + answer[:-1] for own, answer in zip(group.after, answers, strict=True)]
+        hidden = BatchDecoder(self._model, [replace(group, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
+        return [self._compare(states[len(own) - 1 :], answer) for own, states, answer in zip(group.after, hidden, answers, strict=True)]
+
+    def _compare(self, hidden: torch.Tensor, answer: list[int]) -> ForcedAnswer:
+        """Compare hidden states in front of each token of an answer, (tokens, d), with the answer."""
+        likeliest, log_probs = [], []
+        for states, tokens in zip(hidden.split(FORCED_BATCH), torch.tensor(answer).split(FORCED_BATCH), strict=True):
+            logits = self._model.lm_head(states).float()
+            likeliest.append(logits.argmax(-1))
+            log_probs.append(logits.log_softmax(-1).gather(1, tokens[:, None].to(logits.device))[:, 0])
+        return ForcedAnswer(torch.cat(likeliest).cpu().numpy(), torch.cat(log_probs).cpu().numpy())
 
     def pack(self, encoded: Encoded) -> np.ndarray:
         """The bytes of the embeddings, whatever their dtype, which may be one that NumPy lacks: (n_tokens, d_model * bytes) uint8."""

@@ -11,7 +11,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory
 from safetensors import SafetensorError
@@ -22,10 +24,11 @@ from transformers import (
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
 )
-from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding, apply_rotary_time_emb
+from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding, apply_rotary_time_emb, rotate_half
 from transformers.utils import logging as transformers_logging
 
-from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, read_json
+from mflamingo_cli.core import rote
+from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, Rote, read_json
 from mflamingo_cli.core.quantized import BLOCK_WEIGHTS, KINDS, Quantized
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import Checkpoint
@@ -67,7 +70,7 @@ def build(config: Mapping[str, Any]) -> Model:
 
 def build_ears(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
     """What `encode_windows` needs of a model, without a language model; `weights` by the hub's names, all of them, in its dtype."""
-    sizes, rote = geometry.encoder, geometry.rote
+    sizes, rotary = geometry.encoder, geometry.rote
     config: dict[str, Any] = {
         "model_type": geometry.architecture,
         "audio_config": {
@@ -77,10 +80,10 @@ def build_ears(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) 
         },
         "text_config": {"model_type": "qwen2", "hidden_size": geometry.text.d_model, "num_hidden_layers": 0, "vocab_size": 1},
     }  # fmt: skip
-    if rote is not None:
-        part = (rote.dim + 0.5) / sizes.d_model  # rounded down, it is those channels
-        config["rope_parameters"] = {"rope_type": "default", "rope_theta": rote.theta, "partial_rotary_factor": part}
-        config["audio_frame_step"] = rote.frame_step_s
+    if rotary is not None:
+        part = (rotary.dim + 0.5) / sizes.d_model  # rounded down, it is those channels
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": rotary.theta, "partial_rotary_factor": part}
+        config["audio_frame_step"] = rotary.frame_step_s
     model_class, config_class = _classes(config)
     with init_empty_weights(include_buffers=False):
         model = model_class(config_class(**config))
@@ -261,6 +264,49 @@ def encode_windows(
     _, lengths = core.audio_tower._get_feat_extract_output_lengths(n_frames)
     projected = core.multi_modal_projector(hidden)
     return [row[: int(length)] for row, length in zip(projected, lengths, strict=True)]
+
+
+def encode_crops(model: Model, frames: torch.Tensor, windows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Encode crops that are shorter than a window and lie inside one, for training: gradients flow, only the frames given are computed.
+
+    Parameters
+    ----------
+    frames : (B, n_mels, 4 T) log-mel frames, all of them valid
+    windows : (B,) index of the window in its song that each crop lies in
+    offsets : (B,) tokens between the start of that window and the crop
+
+    Returns
+    -------
+    (B, T, d_audio), the projector's input. For whole windows the projector makes of it what `encode_windows` returns.
+    """
+    tower = model.model.audio_tower
+    hidden = F.gelu(tower.conv1(frames))
+    hidden = F.gelu(tower.conv2(hidden)).permute(0, 2, 1)
+    positions = 2 * offsets[:, None] + torch.arange(hidden.shape[1])  # two positions of the encoder become a token
+    hidden = hidden + tower.embed_positions.weight[positions.to(hidden.device)]
+    for layer in tower.layers:
+        hidden = layer(hidden, None)
+    hidden = tower.layer_norm(tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1))
+    rotary = rote_of(model)
+    return hidden if rotary is None else apply_rote(hidden, rotary, windows, offsets, len(tower.embed_positions.weight) // 2)
+
+
+def rote_of(model: Model) -> Rote | None:
+    """Return the constants of a model's rotary time embedding, or None for a family without one."""
+    if getattr(model.model, "pos_emb", None) is None:
+        return None
+    config, theta = model.config, model.config.rope_parameters["rope_theta"]
+    dim = int(config.audio_config.hidden_size * config.rope_parameters["partial_rotary_factor"])
+    return Rote(theta=theta, dim=dim, n_positions=int(theta), frame_step_s=config.audio_frame_step)
+
+
+def apply_rote(hidden: torch.Tensor, rotary: Rote, windows: torch.Tensor, offsets: torch.Tensor, tokens_per_window: int) -> torch.Tensor:
+    """Rotate crops, (B, T, d), by time, with the tables of `core.rote` and in their own number format."""
+    length, places = hidden.shape[1], zip(windows.tolist(), offsets.tolist(), strict=True)
+    rows = [rote.tables(rotary, window, offset + length, tokens_per_window) for window, offset in places]
+    cos, sin = (torch.from_numpy(np.stack([table[-length:] for table in tables])).to(hidden) for tables in zip(*rows, strict=True))
+    rotated, rest = hidden[..., : cos.shape[-1]], hidden[..., cos.shape[-1] :]
+    return torch.cat((rotated * cos + rotate_half(rotated) * sin, rest), dim=-1)
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from mflamingo_cli.core.geometry import read_json
-from mflamingo_cli.core.model import Model, build, load, save
+from mflamingo_cli.core.geometry import Geometry, read_json
+from mflamingo_cli.core.model import Model, build, encode_crops, encode_windows, load, save
 from mflamingo_cli.errors import ModelError
 from tests import checkpoints
+
+CROP_TOLERANCE = 1e-5  # float32 sums in another order, cosines of large angles by NumPy instead of torch; 2.5e-6 measured
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,47 @@ def test_saved_names_are_the_hubs(checkpoint: Path, tmp_path: Path) -> None:
     assert "language_model.lm_head.weight" in names
     assert "audio_tower.conv1.weight" in names
     assert names["audio_tower.conv1.weight"].dtype == torch.bfloat16
+
+
+@pytest.fixture
+def window(checkpoint: Path) -> torch.Tensor:
+    """Log-mel frames of a whole window, (1, n_mels, frames), of no particular sound."""
+    sizes = Geometry.from_directory(checkpoint).mel
+    return torch.randn(1, sizes.n_mels, sizes.n_frames, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_crop_that_is_a_whole_window_is_encoded_as_one(kind: str, place: int, window: torch.Tensor, tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path, kind)
+    model = load(directory)
+    with torch.no_grad():
+        hidden = encode_crops(model, window, torch.tensor([place]), torch.tensor([0]))
+        [expected] = encode_windows(
+            model, Geometry.from_directory(directory), window, torch.tensor([window.shape[2]]), torch.tensor([place])
+        )
+        torch.testing.assert_close(model.model.multi_modal_projector(hidden)[0], expected, atol=CROP_TOLERANCE, rtol=0)
+
+
+def test_without_attention_a_crop_is_that_part_of_its_window(checkpoint: Path, window: torch.Tensor) -> None:
+    """Positions and time go on where the crop begins; its edges differ, where the convolutions see zeros instead of their neighbours."""
+    model, offset, length = load(checkpoint), 40, 25
+    for layer in model.model.audio_tower.layers:
+        for part in (layer.self_attn.out_proj, layer.fc2):
+            nn.init.zeros_(part.weight)
+    with torch.no_grad():
+        whole = encode_crops(model, window, torch.tensor([3]), torch.tensor([0]))
+        crop = encode_crops(model, window[:, :, 4 * offset : 4 * (offset + length)], torch.tensor([3]), torch.tensor([offset]))
+    assert crop.shape == (1, length, whole.shape[2])
+    torch.testing.assert_close(crop[:, 1:-1], whole[:, offset + 1 : offset + length - 1], atol=CROP_TOLERANCE, rtol=0)
+    assert (crop - whole[:, :length]).abs().max() > 0.1, "the offset changed nothing"
+
+
+def test_gradients_reach_every_weight_of_the_encoder(checkpoint: Path, window: torch.Tensor) -> None:
+    model = load(checkpoint).requires_grad_(True)
+    encode_crops(model, window[:, :, :80], torch.tensor([0]), torch.tensor([7])).square().sum().backward()
+    lacking = [name for name, weight in model.model.audio_tower.named_parameters() if weight.grad is None]
+    assert lacking == []
 
 
 def test_build_takes_the_geometry_of_a_config(checkpoint: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading given answers: what a model finds likeliest along them, the same in both back ends, and what its matrices read meanwhile."""
+"""Given answers: the likeliest tokens along them and how likely they are, the same in both back ends, and what matrices read meanwhile."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.clips import audio
 
 PROMPTS = [Prompt("What is the key of this song?"), Prompt("Bright or dark?"), Prompt("Tempo?", system="Answer in one word.")]
 ANSWERS = ["a minor key at 120 BPM, warm strings", "", "bright " * 40]  # none, and more than one batch of the gguf back end
+LOG_TOLERANCE = 2e-5  # of a log-probability, float32 in both back ends; 5e-6 measured
 SUM_TOLERANCE = 1e-5  # float32 sums in another order; 4e-7 measured
 EMBEDDED = Path(checkpoints.__file__).parents[1] / "mflamingo_cli" / "mini"
 MODULES = {
@@ -64,13 +65,54 @@ def test_both_back_ends_find_the_same_tokens_likeliest(both: Both) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def log_probs_of_transformers(both: Both, prompt: Prompt, answer: str) -> np.ndarray:
+    """The same from transformers' model in one pass over the whole text."""
+    model, (before, audio_part, after) = load(both.directory), parts(both, prompt)
+    given = both.torch.tokenize(answer) + both.torch.tokenize(END_OF_TURN)
+    embed = model.get_input_embeddings()
+    with torch.no_grad():
+        whole = torch.cat([embed(before), audio_part, embed(after), embed(torch.tensor(given))])
+        logits = model(inputs_embeds=whole[None]).logits[0, -len(given) - 1 : -1].double()
+    return logits.log_softmax(-1)[torch.arange(len(given)), given].numpy()
+
+
+def parts(both: Both, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids of a prompt in front of the audio, the audio's embeddings, ids behind it."""
+    rendered = both.torch._chat.render_prompt(prompt.messages(audio=True))
+    before, after = (torch.tensor(both.torch.tokenize(text)) for text in (rendered.before, rendered.after))
+    return before, both.torch.encode([audio(3.0)])[0].payload, after
+
+
+def test_log_likelihoods_are_those_of_transformers(both: Both) -> None:
+    expected = [log_probs_of_transformers(both, prompt, answer) for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    assert [values.shape for values in expected] == [(n + 1,) for n in lengths(both.torch)]
+    for backend in (both.torch, both.gguf):
+        found = backend.log_likelihood(backend.encode([audio(3.0)])[0], PROMPTS, ANSWERS)
+        for values, reference in zip(found, expected, strict=True):
+            assert values.dtype == np.float32
+            np.testing.assert_allclose(values, reference, atol=LOG_TOLERANCE, err_msg=backend.info.backend)
+
+
+def test_probabilities_of_one_token_answers_agree_without_a_song_and_sum_to_at_most_one(both: Both) -> None:
+    texts = [both.torch._tokenizer.decode([token]) for token in range(200)]
+    answers = [text for text in texts if len(both.torch.tokenize(text)) == 1]
+    assert len(answers) > 50
+    sums = []
+    for backend in (both.torch, both.gguf):
+        log_probs = backend.log_likelihood(None, PROMPTS[:1] * len(answers), answers)
+        sums.append(np.exp([values[0] for values in log_probs]).sum())
+    assert 0 < sums[0] <= 1 + LOG_TOLERANCE
+    assert sums[1] == pytest.approx(sums[0], abs=LOG_TOLERANCE)
+
+
 @pytest.mark.parametrize("name", ["torch", "gguf"])
-def test_answers_followed_together_are_followed_as_alone(name: str, both: Both) -> None:
+def test_answers_forced_together_are_forced_as_alone(name: str, both: Both) -> None:
     backend: Backend = getattr(both, name)
     encoded = backend.encode([audio(3.0)])[0]
-    together = backend.teacher_force(encoded, PROMPTS, ANSWERS)
-    for prompt, answer, choices in zip(PROMPTS, ANSWERS, together, strict=True):
+    together = zip(backend.teacher_force(encoded, PROMPTS, ANSWERS), backend.log_likelihood(encoded, PROMPTS, ANSWERS), strict=True)
+    for prompt, answer, (choices, log_probs) in zip(PROMPTS, ANSWERS, together, strict=True):
         np.testing.assert_array_equal(backend.teacher_force(encoded, [prompt], [answer])[0], choices)
+        np.testing.assert_allclose(backend.log_likelihood(encoded, [prompt], [answer])[0], log_probs, atol=LOG_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["torch", "gguf"])
@@ -102,11 +144,10 @@ def summed_by_hooks(both: Both, prompt: Prompt, answer: str) -> tuple[dict[str, 
     for layer, block in enumerate(model.model.language_model.layers):
         for gguf_name, path in MODULES.items():
             block.get_submodule(path).register_forward_hook(keep(f"blk.{layer}.{gguf_name}.weight"))
-    rendered = both.torch._chat.render_prompt(prompt.messages(audio=True))
-    embed = model.get_input_embeddings()
+    embed, (before, audio_part, after) = model.get_input_embeddings(), parts(both, prompt)
     with torch.no_grad():
-        before, after = (embed(torch.tensor(both.torch.tokenize(text))) for text in (rendered.before, rendered.after + answer))
-        whole = torch.cat([before, both.torch.encode([audio(3.0)])[0].payload, after])
+        given = torch.tensor(both.torch.tokenize(answer), dtype=torch.long)
+        whole = torch.cat([embed(before), audio_part, embed(after), embed(given)])
         model.model.language_model(inputs_embeds=whole[None], use_cache=False)
     return sums, len(whole)
 
