@@ -15,9 +15,9 @@ import torch
 from torch import distributed, nn
 
 from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.train.checkpoint import CHECKPOINT, resume, save
 from mflamingo_cli.train.objectives import Objective
 
-CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 NO_DECAY = ("norm", "bias", "embed")  # parameters that weight decay would only shrink
 
@@ -69,7 +69,7 @@ def fit(objective: Objective, module: nn.Module, config: LoopConfig, folder: Pat
     decayed = [p for _, p in parameters if id(p) not in known]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8)
-    first = _resume(folder / CHECKPOINT, module, optimizer)
+    first = resume(folder / CHECKPOINT, module, optimizer)
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     began = time.monotonic()
     module.train()
@@ -115,20 +115,3 @@ def _average_gradients(module: nn.Module) -> None:
     flat /= distributed.get_world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-
-
-def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, step: int) -> None:
-    """Write a checkpoint atomically."""
-    state = {"step": step, "module": module.state_dict(), "optimizer": optimizer.state_dict() if optimizer else None}
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    part.replace(path)
-
-
-def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW counts its steps; the rest goes where its parameters are
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

@@ -25,11 +25,13 @@ from rich.table import Table
 
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.mini import build, tokens
+from mflamingo_cli.train.mini.crops import draw_crops
 from mflamingo_cli.train.mini.dialogue import captions
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue import prompt_facts as given
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.objectives import DenseObjective, dense_scores, draw_crops
+from mflamingo_cli.train.mini.objectives import ProbeObjective
+from mflamingo_cli.train.mini.probes import probe_accuracies
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
 DEV_BATCHES = 20
@@ -43,10 +45,10 @@ def sizes_of(text: str) -> build.ModelSizes:
     return replace(build.ModelSizes(), d_audio=width, audio_layers=layers, audio_heads=width // 64, audio_ffn=4 * width)
 
 
-def learn(sizes: build.ModelSizes, clips: list[Clip], steps: int) -> tuple[DenseObjective, float]:
+def learn(sizes: build.ModelSizes, clips: list[Clip], steps: int) -> tuple[ProbeObjective, float]:
     """Train from scratch; the objective and processor seconds of a step."""
     ids = {name: i for i, name in enumerate(("<|endoftext|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>"))}
-    objective = DenseObjective(build.build(sizes, ids, 64, seed=0), [(clips, 1.0)], [(CROP_TOKENS, CROPS)])
+    objective = ProbeObjective(build.build(sizes, ids, 64, seed=0), [(clips, 1.0)], [(CROP_TOKENS, CROPS)])
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         for _ in fit(objective, objective.module, LoopConfig(steps=steps, lr=2.5e-3, save_every=steps), Path(folder)):
@@ -55,20 +57,20 @@ def learn(sizes: build.ModelSizes, clips: list[Clip], steps: int) -> tuple[Dense
 
 
 @torch.no_grad()
-def score(objective: DenseObjective, clips: list[Clip]) -> dict[str, tuple[float, float]]:
+def score(objective: ProbeObjective, clips: list[Clip]) -> dict[str, tuple[float, float]]:
     """Mean and standard error over batches of dev crops, without augmentation."""
     found: dict[str, list[float]] = {"root_acc": [], "majmin_acc": []}
     for seed in range(DEV_BATCHES):
         batch = draw_crops(np.random.default_rng(seed), [(clips, 1.0)], CROP_TOKENS, CROPS, augmented=False)
         hidden = build.encode(objective.model, batch.frames, batch.windows, batch.offsets)
-        numbers = dense_scores(objective.heads(hidden), batch.labels)
+        numbers = probe_accuracies(objective.heads(hidden), batch.labels)
         for name, values in found.items():
             values.append(numbers[name])
     return {name: (float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))) for name, values in found.items()}
 
 
 @torch.no_grad()
-def window_ms(objective: DenseObjective) -> float:
+def window_ms(objective: ProbeObjective) -> float:
     """Median processor milliseconds of one 30 s window in float32 on one thread."""
     frames, times = torch.zeros(1, objective.model.config.audio_config.num_mel_bins, MINI_MEL.n_frames), []
     for _ in range(TIMED_RUNS):

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import loop, objectives
-from mflamingo_cli.train.mini import build, stages, tokens
+from mflamingo_cli.train import loop, objectives, packing
+from mflamingo_cli.train.mini import build, probes, stages, tokens
+from mflamingo_cli.train.mini import objectives as mini_objectives
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.frames import Clip
+from mflamingo_cli.train.rows import Turn
 
 SIZES = build.ModelSizes(
     d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, n_mels=16, d_text=64, text_layers=2, text_heads=1, text_kv_heads=1, text_ffn=64
@@ -26,7 +28,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def speech(tokenizer):
-    return objectives.Speech(tokenizer, tokens.CHAT_TEMPLATE)
+    return stages.chat_encoder(tokenizer)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def model(tokenizer):
 def excerpts(count=2, n_tokens=5):
     rng, heard = np.random.default_rng(1), {"key": "A minor", "chords": "Am F"}
     clip = Clip({"index": 0, "duration": 0.4}, Path())
-    return [objectives.Excerpt(clip, 0.0, 0.4, rng.normal(size=(n_tokens, 64)).astype(np.float16), heard, heard) for _ in range(count)]
+    return [mini_objectives.Excerpt(clip, 0.0, 0.4, rng.normal(size=(n_tokens, 64)).astype(np.float16), heard, heard) for _ in range(count)]
 
 
 def heard(songs):
@@ -46,7 +48,7 @@ def heard(songs):
 
 
 def test_loss_is_on_assistant_text_and_end_token_only(speech):
-    turn = data.Turn("What key is this in?", "A minor", (("Hello?", "D major"),))
+    turn = Turn("What key is this in?", "A minor", (("Hello?", "D major"),))
     branch = speech.branch(turn, audio=True)
     marked = [i for i, keep in zip(branch.ids, branch.mask, strict=True) if keep]
     assert speech.tokenizer.decode(marked, skip_special_tokens=False) == "D major<|im_end|>A minor<|im_end|>"
@@ -63,14 +65,14 @@ def test_packed_conversations_are_each_alone(model, speech):
     songs = excerpts()
     turns = [data.audio_turns(np.random.default_rng(i), song.heard, 3) for i, song in enumerate(songs)]
     with torch.no_grad():
-        packed = objectives.pack(speech, 5, turns)
-        hidden = objectives.packed_hidden(model, packed, heard(songs))
+        packed = packing.pack(speech, 5, turns)
+        hidden = packing.packed_hidden(model, packed, heard(songs))
         together = objectives.next_token_loss(model, hidden, packed.ids, packed.weights)[0]
         alone = torch.zeros(())
         for song, some in zip(songs, turns, strict=True):
             for turn in some:
-                one = objectives.pack(speech, 5, [[turn]])
-                alone += objectives.next_token_loss(model, objectives.packed_hidden(model, one, heard([song])), one.ids, one.weights)[0]
+                one = packing.pack(speech, 5, [[turn]])
+                alone += objectives.next_token_loss(model, packing.packed_hidden(model, one, heard([song])), one.ids, one.weights)[0]
     assert float(together) == pytest.approx(float(alone), rel=1e-4)  # float32 sums in another order
 
 
@@ -87,7 +89,8 @@ def test_crops_are_encoded_as_the_model_itself_encodes(model):
 
 
 def run(model, speech, folder, config, stop=None):
-    objective = objectives.AlignObjective(model, speech, [({5: excerpts()}, 1.0)], tokens=200, turns=2, text_batch=2)
+    draw = mini_objectives.excerpt_drawer([({5: excerpts()}, 1.0)], 200, 2, data.REASONING_SHARE)
+    objective = objectives.AudioTextObjective(model, speech, draw, objectives.TextObjective(model, speech, data.text_turn, 2))
     found = []
     for report in loop.fit(objective, objective.module, config, folder):
         found.append(report.loss)
@@ -112,20 +115,20 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
         def draw(self, rng):
             return super().draw(np.random.default_rng(0))
 
-    objective = Same(model, speech, batch=4)
+    objective = Same(model, speech, data.text_turn, batch=4)
     config = loop.LoopConfig(steps=60, lr=5e-3, warmup=5, save_every=1000, log_every=1, bf16=False)
     losses = [report.loss for report in loop.fit(objective, objective.module, config, tmp_path)]
     assert losses[-1] < 0.35 * losses[0]
 
 
 def songs_of(rng):
-    labels = {name: np.full((10, size) if name in objectives.FLAGS else 10, 0) for name, size in objectives.HEAD_SIZES.items()}
+    labels = {name: np.full((10, size) if name in probes.FLAGS else 10, 0) for name, size in probes.HEAD_SIZES.items()}
     mels = [rng.normal(size=(16, 40)).astype(np.float32) for _ in range(2)]
-    return [objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
+    return [mini_objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
 
 
 def test_the_joint_stage_teaches_ears_projector_and_language_model(model, speech):
-    objective = objectives.JointObjective(model, speech, songs_of, turns=2, text_batch=2)
+    objective = mini_objectives.JointObjective(model, songs_of, objectives.TextObjective(model, speech, data.text_turn, 2), turns=2)
     loss, numbers = objective.loss(objective.draw(np.random.default_rng(0)))
     loss.backward()
     for part in ("audio_tower.layers.0.fc1.weight", "multi_modal_projector.linear_1.weight", "language_model.layers.0.mlp.up_proj.weight"):

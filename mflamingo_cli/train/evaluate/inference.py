@@ -16,9 +16,9 @@ from transformers.cache_utils import DynamicCache
 
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.train.evaluate.ground_truth import Item, item_of
-from mflamingo_cli.train.mini.dialogue.exchanges import Turn
 from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, MINI_MEL, Clip
-from mflamingo_cli.train.objectives import Speech, hear
+from mflamingo_cli.train.mini.objectives import hear
+from mflamingo_cli.train.rows import ChatEncoder, Turn
 
 SAMPLE_RATE = 16_000
 TOKEN_SAMPLES = FRAMES_PER_TOKEN * MINI_MEL.hop_length
@@ -59,7 +59,7 @@ class Listener:
     """A model that has heard some excerpts (None: nothing) and answers questions about each."""
 
     @torch.no_grad()
-    def __init__(self, model: MusicFlamingoForConditionalGeneration, speech: Speech, heard: Sequence[np.ndarray | None]) -> None:
+    def __init__(self, model: MusicFlamingoForConditionalGeneration, speech: ChatEncoder, heard: Sequence[np.ndarray | None]) -> None:
         self.model, self.speech, self.device = model, speech, model.device
         self.count = len(heard)
         self._begins = [self._start(audio is not None) for audio in heard]
@@ -88,13 +88,13 @@ class Listener:
     def _start(self, audio: bool) -> list[int]:
         """Ids before the text of a question: up to the end of the audio, or the first token of a prompt without it."""
         ids = self.speech.branch(Turn("?", ""), audio).ids
-        return ids[: ids.index(self.speech.ids["<|sound_eos|>"]) + 1] if audio else ids[:1]
+        return ids[: ids.index(self.speech.tokenizer.token_to_id("<|sound_eos|>")) + 1] if audio else ids[:1]
 
     def _embedded(self, ids: list[int], audio: np.ndarray | None) -> torch.Tensor:
         embeds = self.model.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
         if audio is None:
             return embeds
-        at = ids.index(self.speech.ids["<sound>"])
+        at = ids.index(self.speech.sound_id)
         heard = self.model.model.multi_modal_projector(torch.from_numpy(audio.astype(np.float32)).to(self.device))
         return torch.cat([embeds[:at], heard, embeds[at + 1 :]])
 
@@ -129,7 +129,7 @@ class Listener:
     @torch.no_grad()
     def _generate(self, questions: Sequence[tuple[int, str]], max_new: int) -> list[list[int]]:
         logits, cache, mask, position = self._read(questions)
-        end, out = self.speech.ids["<|im_end|>"], [[] for _ in questions]
+        end, out = self.speech.tokenizer.token_to_id("<|im_end|>"), [[] for _ in questions]
         live = torch.arange(len(questions), device=self.device)
         done = torch.zeros_like(live, dtype=torch.bool)
         for _ in range(max_new):

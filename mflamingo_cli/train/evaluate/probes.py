@@ -20,8 +20,8 @@ from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labe
 from mflamingo_cli.train.evaluate.inference import Listener
 from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES, TOKEN_S
+from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG, LinearProbes
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
-from mflamingo_cli.train.objectives import METERS, STYLES, UNKNOWN_FLAG, DenseHeads
 
 SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
 TAG_YES, TAG_NO = 0.3, 0.1  # a teacher's mean probability over an excerpt that counts as there, as not there; between, nothing is known
@@ -48,7 +48,7 @@ def decoded_chords(root: np.ndarray, quality: np.ndarray) -> list[music.Span]:
 class Heads:
     """Readings of every head, collected excerpt by excerpt."""
 
-    reader: DenseHeads
+    reader: LinearProbes
     chords: list[tuple[Any, Any]] = field(default_factory=list)  # each (truth, claim), where the truth is known
     keys: list[tuple[Any, Any]] = field(default_factory=list)
     meters: list[tuple[Any, Any]] = field(default_factory=list)

@@ -23,7 +23,10 @@ from mflamingo_cli.train.evaluate.question_accuracy import ABILITIES, Spoken, Th
 from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
 from mflamingo_cli.train.mini.dialogue.questions import UNKNOWN
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.objectives import HEADS, DenseHeads, Speech, hear, load_heads
+from mflamingo_cli.train.mini.objectives import hear
+from mflamingo_cli.train.mini.probes import HEADS, LinearProbes, load_probes
+from mflamingo_cli.train.mini.stages import chat_encoder
+from mflamingo_cli.train.rows import ChatEncoder
 
 BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
 WHOLE_S = 180.0  # of a whole clip; longer ones are cut
@@ -56,7 +59,7 @@ class EvalConfig:
     baseline_clips: int = 100
 
 
-Make = Callable[[EvalConfig, DenseHeads | None], list[Job]]
+Make = Callable[[EvalConfig, LinearProbes | None], list[Job]]
 EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
     **{name: (lambda c, h, name=name: [Spoken(name)]) for name in ABILITIES if name != "key against measure"},
     "key": lambda c, h: [Spoken("key"), Spoken("key against measure")],
@@ -81,8 +84,8 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
         raise UsageError(f"unknown {', '.join(unknown)}; groups are {', '.join(GROUPS)}; baselines are {', '.join(ESTIMATORS)}")
     check_installed(config.baselines)
     model = load(directory).eval()
-    speech = Speech(Tokenizer.from_file(str(directory / "tokenizer.json")), (directory / "chat_template.jinja").read_text(encoding="utf-8"))
-    heads = load_heads(directory, model) if (directory / HEADS).exists() else None
+    speech = chat_encoder(Tokenizer.from_file(str(directory / "tokenizer.json")))
+    heads = load_probes(directory, model) if (directory / HEADS).exists() else None
     wanted = config.only or GROUPS
     for split in config.splits:
         clips = prepared(work / "data" / split, config.clips)
@@ -100,7 +103,7 @@ def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
 
 
 def _heard(
-    model: Any, speech: Speech, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]
+    model: Any, speech: ChatEncoder, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]
 ) -> Iterator[Score]:
     """Let every job hear every clip, then tell the scores."""
     if not jobs:
@@ -113,7 +116,7 @@ def _heard(
         yield from (score for score in job.scores(**where) if math.isfinite(score.value))  # NaN: nothing to count
 
 
-def _apart(model: Any, speech: Speech, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:
+def _apart(model: Any, speech: ChatEncoder, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:
     """What needs no clips."""
     if "noise" in wanted:
         noise, log_mel = Noise(), LogMel(MINI_MEL)

@@ -17,34 +17,22 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import distributed
-from transformers import MusicFlamingoForConditionalGeneration
 
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.core.model import save
+from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit
+from mflamingo_cli.train.checkpoint import CHECKPOINT, part_states, parts_of
+from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
-from mflamingo_cli.train.mini.dialogue.confident_labels import certain, readings
-from mflamingo_cli.train.mini.dialogue.exchanges import THOUGHTFUL, audio_turns, random_heard, text_turn
+from mflamingo_cli.train.mini.dialogue.confident_labels import certain
+from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_heard, text_turn
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
-from mflamingo_cli.train.objectives import (
-    DENSE_WEIGHTS,
-    HEADS,
-    AlignObjective,
-    DenseHeads,
-    DenseObjective,
-    Excerpt,
-    JointObjective,
-    Objective,
-    Song,
-    Speech,
-    TextObjective,
-    hear,
-    labels_of,
-    rows_that_fit,
-    save_heads,
-)
+from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, Song, excerpt_drawer, hear
+from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, labels_of, probe_logits, save_probes
+from mflamingo_cli.train.objectives import AudioTextObjective, Objective, TextObjective
+from mflamingo_cli.train.packing import rows_that_fit
+from mflamingo_cli.train.rows import ChatEncoder
 
 CONFIGS = Path(__file__).parent / "configs"
 EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # what the language model hears, with shares
@@ -62,13 +50,13 @@ class StageConfig:
     data: tuple[tuple[str, float], ...] = (("train", 1.0),)
     clips: int | None = None  # only the first so many of each split
     lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
-    weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `DENSE_WEIGHTS` says
+    weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `PROBE_WEIGHTS` says
     rounds: int = 1  # speech, joint: excerpts of every clip
     tokens: int = 4500  # speech, joint: positions in a batch
     turns: int = 6  # speech, joint: exchanges about an excerpt
     batch: int = 48  # text: exchanges in a batch
     text_batch: int = 28  # speech, joint: exchanges without audio beside those with
-    thinking: float = THOUGHTFUL  # speech, joint: share of the exchanges that ask for the reasoning too
+    thinking: float = REASONING_SHARE  # speech, joint: share of the exchanges that ask for the reasoning too
     model: build.ModelSizes = field(default_factory=build.ModelSizes)
 
 
@@ -83,8 +71,8 @@ def load_config(path: Path) -> StageConfig:
         build.ModelSizes(**_known(build.ModelSizes, table.pop("model", {}), path)),
     )
     values = _known(StageConfig, table, path)
-    if strange := sorted(set(values.get("weights", {})) - set(DENSE_WEIGHTS)):
-        raise UsageError(f"{path}: unknown weight {', '.join(strange)}; known are {', '.join(DENSE_WEIGHTS)}")
+    if strange := sorted(set(values.get("weights", {})) - set(PROBE_WEIGHTS)):
+        raise UsageError(f"{path}: unknown weight {', '.join(strange)}; known are {', '.join(PROBE_WEIGHTS)}")
     for name in ("init", "lengths", "data"):
         if name in values:
             values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in values[name])
@@ -111,8 +99,8 @@ def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int
     tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
 
 
-def new_model(work: Path, config: StageConfig) -> tuple[MusicFlamingoForConditionalGeneration, Speech]:
-    """The model with the parts of earlier runs, and its tongue."""
+def new_model(work: Path, config: StageConfig) -> tuple[Model, ChatEncoder]:
+    """The model with the parts of earlier runs, and its chat."""
     if not distributed.is_initialized() or distributed.get_rank() == 0:
         make_base(work, config)
     if distributed.is_initialized():
@@ -120,35 +108,26 @@ def new_model(work: Path, config: StageConfig) -> tuple[MusicFlamingoForConditio
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = build.build(config.model, tokens.special_ids(tokenizer), tokens.padded_vocab(tokenizer), config.loop.seed)
     load_runs(work, config.init, model)
-    return model, Speech(tokenizer, tokens.CHAT_TEMPLATE)
+    return model, chat_encoder(tokenizer)
 
 
-def parts_of(model: MusicFlamingoForConditionalGeneration) -> dict[str, torch.nn.Module]:
-    """The parts that stages train, by the names they have in a checkpoint."""
-    inner = model.model
-    return {
-        "audio_tower": inner.audio_tower,
-        "multi_modal_projector": inner.multi_modal_projector,
-        "language_model": inner.language_model,
-        "lm_head": model.lm_head,
-    }
+def chat_encoder(tokenizer: Tokenizer) -> ChatEncoder:
+    """The embedded model's chat: its template and the names of its audio tokens."""
+    return ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
 
 
-def load_parts(model: MusicFlamingoForConditionalGeneration, path: Path, heads: DenseHeads | None = None) -> None:
-    """Load those parts of the model that a run trained (and its dense heads); a projector starts as the one of the heads."""
-    if not path.exists():
-        raise UsageError(f"{path}: no such run; train its stage first")
-    state = torch.load(path, weights_only=True, map_location="cpu")["module"]
-    parts = parts_of(model) | ({"heads": heads} if heads is not None else {})
-    for name, part in parts.items():
-        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-        if not own and name == "multi_modal_projector":
-            own = {key.removeprefix("heads.project."): value for key, value in state.items() if key.startswith("heads.project.")}
-        if own:
-            part.load_state_dict(own)
+def load_parts(model: Model, path: Path, heads: LinearProbes | None = None) -> None:
+    """Load those parts of the model that a run trained (and its probes); a projector starts as the one of the probes."""
+    states = part_states(path)
+    if "heads" in states and "multi_modal_projector" not in states:
+        marked = "project."
+        states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
+    for name, part in (parts_of(model) | ({"heads": heads} if heads is not None else {})).items():
+        if name in states:
+            part.load_state_dict(states[name])
 
 
-def load_runs(work: Path, names: Sequence[str], model: MusicFlamingoForConditionalGeneration, heads: DenseHeads | None = None) -> None:
+def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbes | None = None) -> None:
     """Load what earlier runs trained, the later one where two trained the same part."""
     for name in names:
         load_parts(model, work / "runs" / name / CHECKPOINT, heads)
@@ -170,34 +149,27 @@ def askable(clips: Sequence[Clip]) -> list[Clip]:
 
 def objective_of(work: Path, config: StageConfig) -> Objective:
     """The objective of a stage with everything it needs."""
-    model, speech = new_model(work, config)
-    if config.objective == "text":
-        return TextObjective(model, speech, config.batch)
+    model, chat = new_model(work, config)
     if config.objective == "ears":
-        objective = DenseObjective(model, sources(work, config), config.lengths, DENSE_WEIGHTS | config.weights)
+        objective = ProbeObjective(model, sources(work, config), config.lengths, PROBE_WEIGHTS | config.weights)
         load_runs(work, config.init, model, objective.heads)
         return objective
+    if config.objective not in ("text", "speech", "joint"):
+        raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
+    text = TextObjective(model, chat, text_turn, config.batch if config.objective == "text" else config.text_batch)
+    if config.objective == "text":
+        return text
+    found = excerpts(work, config, model)
     if config.objective == "speech":
-        return AlignObjective(
-            model,
-            speech,
-            excerpts(work, config, model),
-            tokens=config.tokens,
-            turns=config.turns,
-            text_batch=config.text_batch,
-            thinking=config.thinking,
-        )
-    if config.objective == "joint":
-        songs = song_drawer(excerpts(work, config, model), config)
-        joint = JointObjective(model, speech, songs, turns=config.turns, text_batch=config.text_batch, thinking=config.thinking)
-        load_runs(work, config.init, model, joint.heads)
-        return joint
-    raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
+        return AudioTextObjective(model, chat, excerpt_drawer(found, config.tokens, config.turns, config.thinking), text)
+    joint = JointObjective(model, song_drawer(found, config), text, turns=config.turns, thinking=config.thinking)
+    load_runs(work, config.init, model, joint.heads)
+    return joint
 
 
-def excerpts(work: Path, config: StageConfig, model: MusicFlamingoForConditionalGeneration) -> list[tuple[dict[int, list[Excerpt]], float]]:
+def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[int, list[Excerpt]], float]]:
     """For every split of a stage its excerpts by their number of tokens, as the ears it starts from hear them, and its share."""
-    folder, ears, heads = work / "runs" / config.name / "excerpts", ears_of(work, config), DenseHeads(model)
+    folder, ears, heads = work / "runs" / config.name / "excerpts", ears_of(work, config), LinearProbes(model)
     load_runs(work, config.init, model, heads)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
@@ -264,9 +236,7 @@ def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
             yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
 
 
-def cache_excerpts(
-    model: MusicFlamingoForConditionalGeneration, heads: DenseHeads, clips: Sequence[Clip], folder: Path, ears: str, rounds: int
-) -> None:
+def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> None:
     """Encode the excerpts that are missing, one file each, with what the ears are certain of."""
     log_mel = LogMel(MINI_MEL)
     folder.mkdir(parents=True, exist_ok=True)
@@ -275,7 +245,7 @@ def cache_excerpts(
         for name, start, end in spans(clip, rounds):
             if _cached(folder / name, ears) is None:
                 tokens, part = hear(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
-                told = certain(heard_of(clip.row, labels, start, end), readings(heads, tokens))
+                told = certain(heard_of(clip.row, labels, start, end), probe_logits(heads, tokens))
                 np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
                 part.replace(folder / name)
 
@@ -327,15 +297,13 @@ def song_drawer(
 
 def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | None, revision: str) -> None:
     """Write the checkpoint directory of a trained model in bf16: what transformers and `quant.convert` read."""
-    model, speech = new_model(work, config)
-    heads = DenseHeads(model)
+    model, chat = new_model(work, config)
+    heads = LinearProbes(model)
     load_runs(work, (*config.init, config.name), model, heads)
-    tokens.write_processor(out, speech.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     save(model, out, dtype=torch.bfloat16)
-    save_heads(heads, out)
+    save_probes(heads, out)
+    tokens.write_processor(out, chat.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
     for name in ("model.safetensors", HEADS):
         (out / name).chmod(0o644)  # a temporary file of safetensors is private
-    generation = {"max_new_tokens": 512, "eos_token_id": speech.ids["<|im_end|>"], "pad_token_id": speech.ids["<|endoftext|>"]}
-    (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     meta = {"name": "mini", "revision": revision, "abilities": abilities, "grounded": True}
     (out / "mflamingo.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

@@ -11,27 +11,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from mflamingo_cli.measure.facts import Key, pitch_class
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, INSTRUMENTS, MOOD_TAGS, Tagged, sorted_out, triad
 from mflamingo_cli.train.mini.dialogue.prompt_facts import Facts
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES
+from mflamingo_cli.train.mini.probes import METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
-from mflamingo_cli.train.objectives import METERS, STYLES, DenseHeads
 
 KEYS = [Key.of(number % 12, "minor" if number >= 12 else "major").name for number in range(24)]  # the classes of the head
 SURE = 0.7  # probability from which a reading counts as clear: of a key, meter, style, of an instrument while it sounds
 SUNG, UNSUNG = 0.8, 0.1  # of a voice where it is clearest: from the first somebody sings, up to the second nobody does
 CLEAREST = 85  # percentile over the tokens of an excerpt: what sounds for a seventh of it is heard in it
-
-
-@torch.no_grad()
-def readings(heads: DenseHeads, tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """Logits of every head for the tokens of an excerpt: (T, d_audio) -> (T, classes) each."""
-    device = heads.norm.weight.device
-    logits = heads(torch.from_numpy(tokens.astype(np.float32)).to(device)[None])
-    return {name: value[0].float().cpu().numpy() for name, value in logits.items()}
 
 
 def certain(heard: Facts, logits: Mapping[str, np.ndarray]) -> Facts:

@@ -6,7 +6,6 @@ Nothing is said that neither prompt nor audio bears. `heard` is None where there
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,9 +29,10 @@ from mflamingo_cli.train.mini.dialogue.prompt_facts import (
 )
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
 from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NOT_TOLD, pick
+from mflamingo_cli.train.rows import Turn
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
-THOUGHTFUL = 0.15  # of the exchanges ask for the reasoning too, where a stage says nothing else
+REASONING_SHARE = 0.15  # of the exchanges ask for the reasoning too, where a stage says nothing else
 TRIES = 30  # draws of a kind before an excerpt counts as one that cannot be asked
 CAPTION_TRACES = {
     "both": ("I go through what was measured and add what I hear.", "First come the measured facts, then what I hear."),
@@ -40,15 +40,6 @@ CAPTION_TRACES = {
     "heard": ("I go by what I hear.", "Nothing was measured, so I go by ear."),
     "none": ("Nothing was measured, and the sound tells me little.",),
 }
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One question with its answer; `history` are the turns before it."""
-
-    question: str
-    answer: str
-    history: tuple[tuple[str, str], ...] = ()
 
 
 # --- kinds of exchanges with their shares ------------------------------------------------------------------------------
@@ -96,7 +87,7 @@ def draw(rng: np.random.Generator, shares: Shares) -> str:
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
-def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None, thinking: float = THOUGHTFUL) -> Turn | None:
+def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None, thinking: float = REASONING_SHARE) -> Turn | None:
     """One exchange of a kind (also "unknown", "lyrics", "caption:STYLE") with facts in any order; None where it cannot be asked."""
     order = list(FIELDS)
     if rng.random() < 0.5:
@@ -133,7 +124,7 @@ def _unknown(rng: np.random.Generator) -> str:
     return UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
 
 
-def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts | None, thinking: float = THOUGHTFUL) -> Turn:
+def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts | None, thinking: float = REASONING_SHARE) -> Turn:
     """An exchange of any of several kinds that this music can be asked; where it seems to have none, an unanswerable one."""
     for _ in range(TRIES):
         if turn := make_turn(rng, draw(rng, shares), facts, heard, thinking):
@@ -185,7 +176,7 @@ def evened(shares: Shares, heard: Facts) -> Shares:
 
 
 def audio_turns(
-    rng: np.random.Generator, heard: Facts, count: int, thinking: float = THOUGHTFUL, certain: Facts | None = None
+    rng: np.random.Generator, heard: Facts, count: int, thinking: float = REASONING_SHARE, certain: Facts | None = None
 ) -> list[Turn]:
     """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts.
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mflamingo_cli.train.mini.synth import grooves
-from tests.train.test_debian import make_deb, needs_dpkg
+from tests.train.mini.corpora.test_debian import make_deb, needs_dpkg
 
 FILE = """Time 4
 TimeSig 4 4

@@ -276,7 +276,7 @@ HEARD = {
 
 def test_a_true_caption_has_only_true_claims() -> None:
     said = {**HEARD, "tempo": "101", "duration": "40", "form": "A 0:00 B 0:21", "chords": "Am7 F"}
-    verdicts = told.skip_if_duplicate(said, item(ROW, HEARD, 40.0), ())
+    verdicts = told.judge(said, item(ROW, HEARD, 40.0), ())
     assert {name: verdict.right == verdict.checked for name, verdict in verdicts.items()} == dict.fromkeys(verdicts, True)
     assert sum(verdict.said for verdict in verdicts.values()) == sum(verdict.true for verdict in verdicts.values())
 
@@ -296,19 +296,19 @@ def test_a_true_caption_has_only_true_claims() -> None:
     ],
 )
 def test_a_false_claim_is_checked_and_wrong(claim: dict[str, str], right: int, checked: int) -> None:
-    verdicts = told.skip_if_duplicate(claim, item(ROW, HEARD, 40.0), ()).values()
+    verdicts = told.judge(claim, item(ROW, HEARD, 40.0), ()).values()
     assert (sum(v.right for v in verdicts), sum(v.checked for v in verdicts)) == (right, checked)
 
 
 def test_harmony_is_a_false_claim_where_there_is_none() -> None:
     drums = {name: value for name, value in ROW.items() if name not in ("tonic", "mode")} | {"chords": []}
-    verdicts = told.skip_if_duplicate({"key": "C major", "chords": "C G", "tempo": "100"}, item(drums, {"meter": "3/4"}), ())
+    verdicts = told.judge({"key": "C major", "chords": "C G", "tempo": "100"}, item(drums, {"meter": "3/4"}), ())
     assert {name: (verdict.right, verdict.checked) for name, verdict in verdicts.items()} == {"key": (0, 1), "chords": (0, 2)}
 
 
 def test_what_the_teacher_measured_proves_nothing_about_a_recording() -> None:
     row = {**ROW, "kind": "recording", "key2": [9, "minor"]}
-    verdicts = told.skip_if_duplicate({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))
+    verdicts = told.judge({"key": "A minor", "duration": "40", "genre": "jazz"}, item(row, HEARD), ("key", "meter"))
     assert not {"key", "meter", "duration"} & set(verdicts)
     assert verdicts["genre"].right == 1
 

@@ -12,12 +12,12 @@ import torch
 
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import objectives
 from mflamingo_cli.train.evaluate import EvalConfig, report
 from mflamingo_cli.train.evaluate.inference import Listener
-from mflamingo_cli.train.mini import build, tokens
+from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
+from mflamingo_cli.train.rows import ChatEncoder, Turn
 
 SIZES = build.ModelSizes(
     d_audio=64,
@@ -35,11 +35,11 @@ SECONDS, TOKENS = 6, 150
 
 
 @pytest.fixture(scope="module")
-def speech() -> objectives.Speech:
+def speech() -> ChatEncoder:
     rng = np.random.default_rng(0)
     turns = [data.text_turn(rng) for _ in range(200)]
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), 700)
-    return objectives.Speech(tokenizer, tokens.CHAT_TEMPLATE)
+    return stages.chat_encoder(tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,16 @@ def model(speech):
     return build.build(SIZES, tokens.special_ids(speech.tokenizer), tokens.padded_vocab(speech.tokenizer), seed=0).eval()
 
 
-def alone(model, speech: objectives.Speech, audio: np.ndarray | None, question: str, count: int) -> str:
+def alone(model, speech: ChatEncoder, audio: np.ndarray | None, question: str, count: int) -> str:
     """An answer by transformers' own greedy decoding."""
-    branch = speech.branch(data.Turn(question, ""), audio is not None)
+    branch = speech.branch(Turn(question, ""), audio is not None)
     ids = branch.ids[: branch.mask.index(True)]
     embeds = model.model.language_model.embed_tokens(torch.tensor(ids))
     if audio is not None:
-        at = ids.index(speech.ids["<sound>"])
+        at = ids.index(speech.sound_id)
         heard = model.model.multi_modal_projector(torch.from_numpy(audio.astype(np.float32)))
         embeds = torch.cat([embeds[:at], heard, embeds[at + 1 :]])
-    end = speech.ids["<|im_end|>"]
+    end = speech.tokenizer.token_to_id("<|im_end|>")
     with torch.no_grad():
         out = model.generate(inputs_embeds=embeds[None], max_new_tokens=count, do_sample=False, eos_token_id=end, pad_token_id=end)
     return speech.tokenizer.decode(out[0].tolist(), skip_special_tokens=True)
@@ -107,7 +107,7 @@ def work(tmp_path_factory, model, speech) -> Path:
     clips(work / "data/real-test", "recording", 6)
     tokens.write_processor(work / "tiny", speech.tokenizer, MINI_MEL, 60, 1024)
     save(model, work / "tiny")
-    objectives.save_heads(objectives.DenseHeads(model), work / "tiny")
+    probes.save_probes(probes.LinearProbes(model), work / "tiny")
     return work
 
 

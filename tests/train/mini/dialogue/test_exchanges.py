@@ -12,11 +12,12 @@ from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, consistent_facts, ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.rationales import CANNOT
+from mflamingo_cli.train.rows import Turn
 
 STYLES = {prompt: style for style, prompts in data.CAPTION_PROMPTS.items() for prompt in prompts}
 
 
-def turns(seed: int, count: int) -> list[tuple[data.Turn, dict[str, str] | None]]:
+def turns(seed: int, count: int) -> list[tuple[Turn, dict[str, str] | None]]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
         heard = data.random_heard(rng) if rng.random() < 0.9 else {}

@@ -9,8 +9,8 @@ from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS
 from mflamingo_cli.train.mini.dialogue.confident_labels import certain, chords_of, main_triads
 from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
+from mflamingo_cli.train.mini.probes import HEAD_SIZES, METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
-from mflamingo_cli.train.objectives import HEAD_SIZES, METERS, STYLES
 
 T = 20
 

@@ -1,4 +1,4 @@
-"""Batches and losses of the dense stage."""
+"""Batches and losses of the encoder's stages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.train import objectives
-from mflamingo_cli.train.mini import build
+from mflamingo_cli.train.mini import build, crops, probes
 from mflamingo_cli.train.mini.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
 
 LENGTH = 6
@@ -19,7 +18,7 @@ LENGTH = 6
 def test_crops_longer_than_every_clip_are_one_error_not_an_endless_search(tmp_path: Path) -> None:
     clips = [Clip({"index": index, "duration": 22.0}, tmp_path) for index in range(3)]
     with pytest.raises(UsageError, match="no clip is as long as the stage's crops of 30 s"):
-        objectives.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 375, 2)
+        crops.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 375, 2)
 
 
 def clip_with(folder: Path, labels: dict[str, np.ndarray], row: dict) -> Clip:
@@ -31,7 +30,7 @@ def clip_with(folder: Path, labels: dict[str, np.ndarray], row: dict) -> Clip:
 
 def some_logits(seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return {name: torch.randn(1, LENGTH, size) for name, size in objectives.HEAD_SIZES.items()}
+    return {name: torch.randn(1, LENGTH, size) for name, size in probes.HEAD_SIZES.items()}
 
 
 def batch_of(labels: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -39,18 +38,18 @@ def batch_of(labels: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def test_labels_that_a_clip_has_not_cost_nothing(tmp_path: Path) -> None:
-    nothing = batch_of(objectives.labels_of(clip_with(tmp_path / "a", {}, {}), 0, LENGTH))
-    terms = objectives.dense_losses(some_logits(), nothing)
-    assert set(terms) == set(objectives.DENSE_WEIGHTS)
+    nothing = batch_of(probes.labels_of(clip_with(tmp_path / "a", {}, {}), 0, LENGTH))
+    terms = probes.probe_losses(some_logits(), nothing)
+    assert set(terms) == set(probes.PROBE_WEIGHTS)
     assert all(float(term) == 0 for term in terms.values())
-    assert "key_acc" not in objectives.dense_scores(some_logits(), nothing)
+    assert "key_acc" not in probes.probe_accuracies(some_logits(), nothing)
 
 
 def test_unknown_tokens_and_flags_are_left_out_of_the_mean(tmp_path: Path) -> None:
     root, vocals = np.array([3, -1, 3, 12, 3, -1], np.int8), np.array([1, 255, 0, 1, 255, 255], np.uint8)
     known = clip_with(tmp_path / "a", {"root": root, "vocals": vocals}, {"tonic": 9, "mode": "minor", "meter": "3/4", "style": "jazz"})
-    labels, logits = batch_of(objectives.labels_of(known, 0, LENGTH)), some_logits()
-    terms = objectives.dense_losses(logits, labels)
+    labels, logits = batch_of(probes.labels_of(known, 0, LENGTH)), some_logits()
+    terms = probes.probe_losses(logits, labels)
     kept = root >= 0
     expected = torch.nn.functional.cross_entropy(logits["root"][0][kept], torch.from_numpy(root[kept].astype(np.int64)))
     assert float(terms["root"]) == pytest.approx(float(expected), rel=1e-5)
@@ -63,18 +62,18 @@ def test_unknown_tokens_and_flags_are_left_out_of_the_mean(tmp_path: Path) -> No
 
 def test_a_crop_with_two_keys_has_no_key_of_its_own(tmp_path: Path) -> None:
     moving = clip_with(tmp_path / "a", {"key": np.array([0, 0, 0, 7, 7, 7], np.int8)}, {"tonic": 0, "mode": "major"})
-    terms = objectives.dense_losses(some_logits(), batch_of(objectives.labels_of(moving, 0, LENGTH)))
+    terms = probes.probe_losses(some_logits(), batch_of(probes.labels_of(moving, 0, LENGTH)))
     assert float(terms["key"]) > 0
     assert float(terms["clip_key"]) == 0
 
 
 def test_teacher_tags_are_probabilities(tmp_path: Path) -> None:
-    tags = np.full((LENGTH, objectives.HEAD_SIZES["tags"]), 51, np.uint8)  # 0.2
-    labels = batch_of(objectives.labels_of(clip_with(tmp_path / "a", {"tags": tags}, {}), 0, LENGTH))
-    logits = {name: torch.zeros(1, LENGTH, size) for name, size in objectives.HEAD_SIZES.items()}
+    tags = np.full((LENGTH, probes.HEAD_SIZES["tags"]), 51, np.uint8)  # 0.2
+    labels = batch_of(probes.labels_of(clip_with(tmp_path / "a", {"tags": tags}, {}), 0, LENGTH))
+    logits = {name: torch.zeros(1, LENGTH, size) for name, size in probes.HEAD_SIZES.items()}
     best = {**logits, "tags": torch.full_like(logits["tags"], float(np.log(0.2 / 0.8)))}
-    assert float(objectives.dense_losses(best, labels)["tags"]) < float(objectives.dense_losses(logits, labels)["tags"])
-    assert float(objectives.dense_losses(best, labels)["tags"]) == pytest.approx(0.5004, abs=1e-3)  # the entropy of 0.2
+    assert float(probes.probe_losses(best, labels)["tags"]) < float(probes.probe_losses(logits, labels)["tags"])
+    assert float(probes.probe_losses(best, labels)["tags"]) == pytest.approx(0.5004, abs=1e-3)  # the entropy of 0.2
 
 
 def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):
@@ -87,7 +86,7 @@ def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):
     np.save(f"{clip.stem}.mel.npy", mel)
     np.savez(f"{clip.stem}.labels.npz", beat=beat)
     for rate in (0.8, 1.0, 1.25):
-        heard, labels = objectives.crop(clip, 50, 80, rate)  # from 4 s
+        heard, labels = crops.crop(clip, 50, 80, rate)  # from 4 s
         assert heard.shape == (320, 256)
         (at,) = np.flatnonzero(labels["beat"])
         assert abs(at - 50 / rate) <= 1
@@ -100,10 +99,10 @@ def test_heads_of_another_version_are_refused_in_one_sentence(tmp_path: Path) ->
     )
     ids = {name: i for i, name in enumerate(("<|endoftext|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>"))}
     model = build.build(sizes, ids, 64, seed=0)
-    heads = objectives.DenseHeads(model)
-    objectives.save_heads(heads, tmp_path)
-    assert objectives.load_heads(tmp_path, model).heads.keys() == heads.heads.keys()
+    heads = probes.LinearProbes(model)
+    probes.save_probes(heads, tmp_path)
+    assert probes.load_probes(tmp_path, model).heads.keys() == heads.heads.keys()
     del heads.heads["onsets"]
-    objectives.save_heads(heads, tmp_path)
+    probes.save_probes(heads, tmp_path)
     with pytest.raises(ModelError, match="export the checkpoint again"):
-        objectives.load_heads(tmp_path, model)
+        probes.load_probes(tmp_path, model)

@@ -1,0 +1,165 @@
+"""Linear probes of the encoder: what they read from audio tokens, their labels and losses; how a new encoder learns, and is measured."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from mflamingo_cli.core.model import Model
+from mflamingo_cli.errors import ModelError
+from mflamingo_cli.train.mini.frames import NO_CHORD, ONSETS, TAG_NAMES, Clip, resample
+from mflamingo_cli.train.mini.synth.grooves import STYLES as STYLE_TABLE
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES
+from mflamingo_cli.train.mini.synth.parts import FAMILIES
+
+METERS = ("4/4", "3/4", "6/8")
+STYLES = tuple(dict.fromkeys(style for _, style, *_ in STYLE_TABLE if style))  # of the synthetic clips
+UNKNOWN_CLASS, UNKNOWN_FLAG = -1, 255  # labels that no loss counts: of a class, of a yes-or-no
+HEAD_SIZES = {
+    "root": 13,
+    "quality": len(QUALITIES),
+    "bass": 13,
+    "chroma": 12,
+    "beat": 3,
+    "onsets": len(ONSETS),
+    "families": len(FAMILIES) + 1,
+    "vocals": 1,
+    "tags": len(TAG_NAMES),
+    "key": 24,
+    "meter": len(METERS),
+    "style": len(STYLES),
+}
+MINOR_QUALITIES = ("min", "min7", "dim")
+FLAGS = ("chroma", "onsets", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
+WHOLE = ("key", "meter", "style")  # one label for the clip: learned from every token and from their mean
+PROBE_WEIGHTS = {  # of the terms of the loss, where a stage names no others
+    "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.5, "onsets": 1.0, "families": 3.0, "vocals": 0.5, "tags": 4.0,
+    "key": 0.5, "meter": 0.2, "style": 0.15, "clip_key": 0.5, "clip_meter": 0.4, "clip_style": 0.35,
+}  # fmt: skip
+
+
+class LinearProbes(nn.Module):
+    """Linear probes of audio tokens, through a projector of their own shape: what the encoder is trained with and measured by."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        width = model.config.text_config.hidden_size
+        self.project = copy.deepcopy(model.model.multi_modal_projector)  # the language model's own starts from this one
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in HEAD_SIZES.items()})
+
+    def forward(self, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encoder output after RoTE (B, T, d_audio) -> per head logits (B, T, classes)."""
+        tokens = self.norm(self.project(hidden))
+        return {name: head(tokens) for name, head in self.heads.items()}
+
+
+HEADS = "heads.safetensors"  # of a checkpoint directory: what its encoder was trained with, for evaluation
+
+
+def save_probes(heads: LinearProbes, directory: Path) -> None:
+    """Write heads in bf16 beside a checkpoint."""
+    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}, directory / HEADS)
+
+
+def load_probes(directory: Path, model: Model) -> LinearProbes:
+    """The heads beside a checkpoint; those of another version of the program have other shapes and are refused."""
+    heads = LinearProbes(model)
+    try:
+        heads.load_state_dict({name: value.float() for name, value in load_file(directory / HEADS).items()})
+    except RuntimeError as error:
+        raise ModelError(f"{directory / HEADS}: not the heads of this version; export the checkpoint again, or delete them") from error
+    return heads.eval()
+
+
+@torch.no_grad()
+def probe_logits(heads: LinearProbes, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits of every head for the tokens of an excerpt: (T, d_audio) -> (T, classes) each."""
+    device = heads.norm.weight.device
+    logits = heads(torch.from_numpy(tokens.astype(np.float32)).to(device)[None])
+    return {name: value[0].float().cpu().numpy() for name, value in logits.items()}
+
+
+def whole_labels(row: dict[str, Any]) -> dict[str, int]:
+    """The classes of a clip that hold for all of it: key (0-11 major by tonic, 12-23 minor), meter, style."""
+    key = row["tonic"] + 12 * (row["mode"] == "minor") if row.get("mode") is not None else UNKNOWN_CLASS
+    meter, style = row.get("meter"), row.get("style")
+    return {
+        "key": key,
+        "meter": METERS.index(meter) if meter in METERS else UNKNOWN_CLASS,
+        "style": STYLES.index(style) if style in STYLES else UNKNOWN_CLASS,
+    }
+
+
+def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[str, np.ndarray]:
+    """All labels of `length` tokens of a clip from token `start`, (length, …) int64, the clip played at a rate."""
+    heard = round(length * rate)
+    known, found = {name: values[start : start + heard] for name, values in clip.token_labels().items()}, {}
+    if rate != 1.0:
+        at = np.minimum(((np.arange(length) + 0.5) * rate).astype(int), heard - 1)
+        known = resample(known, at, np.minimum(((np.arange(heard) + 0.5) / rate).astype(int), length - 1))
+    for name, size in HEAD_SIZES.items():
+        if name in WHOLE:
+            continue
+        shape = (length, size) if name in FLAGS else (length,)
+        unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
+        values = known[name].astype(np.int64) if name in known else np.full(shape, unknown)
+        found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
+    found |= {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
+    return found | ({"key": known["key"].astype(np.int64)} if "key" in known else {})  # keys of the moment
+
+
+def probe_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One term per head over its known labels; quality counts only where there is a chord, WHOLE heads also for their mean."""
+    terms = {}
+    for name, value in logits.items():
+        value, label = value.float(), labels[name]
+        if name in FLAGS:
+            known = (label != UNKNOWN_FLAG).float()
+            target = label.float() / UNKNOWN_FLAG if name == "tags" else label.float()
+            terms[name] = (
+                F.binary_cross_entropy_with_logits(value, target.clamp(max=1), reduction="none") * known
+            ).sum() / known.sum().clamp(min=1)
+            continue
+        if name == "quality":
+            label = torch.where((labels["root"] == NO_CHORD) | (labels["root"] < 0), UNKNOWN_CLASS, label)
+        terms[name] = _known_cross_entropy(value.flatten(0, 1), label.flatten())
+        if name in WHOLE:
+            terms[f"clip_{name}"] = _known_cross_entropy(value.mean(1), _whole(label))
+    return terms
+
+
+def _whole(label: torch.Tensor) -> torch.Tensor:
+    """The class of crops that have one from end to end: (B, T) -> (B,)."""
+    return torch.where((label == label[:, :1]).all(1), label[:, 0], UNKNOWN_CLASS)
+
+
+def _known_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean over the known targets; 0 where there is none."""
+    known = (target != UNKNOWN_CLASS).sum().clamp(min=1)
+    return F.cross_entropy(logits, target, ignore_index=UNKNOWN_CLASS, reduction="sum") / known
+
+
+@torch.no_grad()
+def probe_accuracies(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Accuracies of a batch over what is known: root, root with major/minor, families (F1), and of whole crops key, meter, style."""
+    sounding = (labels["root"] != NO_CHORD) & (labels["root"] >= 0) & (labels["quality"] >= 0)
+    root = (logits["root"].argmax(-1) == labels["root"])[sounding]
+    minor = torch.tensor([name in MINOR_QUALITIES for name in QUALITIES], device=root.device)
+    mode = (minor[logits["quality"].argmax(-1)] == minor[labels["quality"].clamp(min=0)])[sounding]
+    numbers = {"root_acc": float(root.float().mean()), "majmin_acc": float((root & mode).float().mean())}
+    known = labels["families"] != UNKNOWN_FLAG
+    said, true = (logits["families"] > 0) & known, (labels["families"] == 1) & known
+    numbers["families_f1"] = float(2 * (said & true).sum() / (said.sum() + true.sum()).clamp(min=1))
+    for name in WHOLE:
+        truth = _whole(labels[name])
+        right = (logits[name].float().mean(1).argmax(-1) == truth)[truth != UNKNOWN_CLASS]
+        numbers[f"{name}_acc"] = float(right.float().mean())
+    return {name: value for name, value in numbers.items() if value == value}
