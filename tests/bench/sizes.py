@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mflamingo_cli.core.model import encode_crops
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.crops import draw_crops
@@ -30,7 +31,7 @@ from mflamingo_cli.train.mini.dialogue import captions
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue import prompt_facts as given
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.mini.objectives import ProbeObjective
+from mflamingo_cli.train.mini.objectives import ProbeObjective, encode_songs
 from mflamingo_cli.train.mini.probes import probe_accuracies
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
@@ -62,7 +63,7 @@ def score(objective: ProbeObjective, clips: list[Clip]) -> dict[str, tuple[float
     found: dict[str, list[float]] = {"root_acc": [], "majmin_acc": []}
     for seed in range(DEV_BATCHES):
         batch = draw_crops(np.random.default_rng(seed), [(clips, 1.0)], CROP_TOKENS, CROPS, augmented=False)
-        hidden = build.encode(objective.model, batch.frames, batch.windows, batch.offsets)
+        hidden = encode_crops(objective.model, batch.frames, batch.windows, batch.offsets)
         numbers = probe_accuracies(objective.heads(hidden), batch.labels)
         for name, values in found.items():
             values.append(numbers[name])
@@ -75,7 +76,7 @@ def window_ms(objective: ProbeObjective) -> float:
     frames, times = torch.zeros(1, objective.model.config.audio_config.num_mel_bins, MINI_MEL.n_frames), []
     for _ in range(TIMED_RUNS):
         began = time.process_time()
-        build.encode_windows(objective.model, frames)
+        encode_songs(objective.model, frames)
         times.append(time.process_time() - began)
     return 1000 * float(np.median(times))
 

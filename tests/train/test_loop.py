@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mflamingo_cli.core.model import encode_crops
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import loop, objectives, packing
 from mflamingo_cli.train.mini import build, probes, stages, tokens
@@ -82,8 +83,8 @@ def test_crops_are_encoded_as_the_model_itself_encodes(model):
     ids = torch.full((1, 2 * length), model.config.audio_token_id)
     with torch.no_grad():
         whole = model.get_audio_features(mels, torch.ones(2, 1500, dtype=torch.long), input_ids=ids).pooler_output.view(2, length, -1)
-        ours = model.model.multi_modal_projector(build.encode(model, mels, torch.tensor([0, 1]), torch.tensor([0, 0])))
-        song = build.encode_windows(model, torch.cat([mels[:1], mels[1:]], dim=2))
+        ours = model.model.multi_modal_projector(encode_crops(model, mels, torch.tensor([0, 1]), torch.tensor([0, 0])))
+        song = mini_objectives.encode_songs(model, torch.cat([mels[:1], mels[1:]], dim=2))
     assert torch.allclose(whole, ours, atol=1e-4)  # rotation in float64 there, float32 here
     assert torch.allclose(whole.flatten(0, 1), model.model.multi_modal_projector(song)[0], atol=1e-4)  # two windows of one song
 

@@ -1,7 +1,4 @@
-"""A new small model from the `[model]` table of a stage file, and the parts of it that training calls one by one.
-
-Audio time is counted in tokens (`frames.TOKEN_S`); the encoder sees two positions, the front end four frames, per token.
-"""
+"""A new small model with random weights, of the sizes in the `[model]` table of a stage file."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGeneration
 
-from mflamingo_cli.core import rote
-from mflamingo_cli.core.geometry import Rote
+from mflamingo_cli.core.model import Model
 from mflamingo_cli.train.mini.frames import MINI_MEL, WINDOW_TOKENS
 
 ROPE_THETA = 1200.0  # of the published checkpoints (configuration of transformers 5.23)
@@ -38,7 +33,7 @@ class ModelSizes:
     context: int = 6144
 
 
-def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: int) -> MusicFlamingoForConditionalGeneration:
+def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: int) -> Model:
     """A model with fresh weights; `token_ids` holds the ids of `<sound>`, its markers, `<|im_end|>` and `<|endoftext|>`."""
     audio = {
         "model_type": "audioflamingo3_encoder",
@@ -92,51 +87,3 @@ def sinusoids(length: int, channels: int) -> torch.Tensor:
     scales = torch.exp(-np.log(TIMESCALE) / (channels // 2 - 1) * torch.arange(channels // 2))
     angles = torch.arange(length)[:, None] * scales[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def rote_of(model: MusicFlamingoForConditionalGeneration) -> Rote:
-    """The rotary time embedding of a model."""
-    config = model.config
-    dim = int(config.audio_config.hidden_size * config.rope_parameters["partial_rotary_factor"])
-    theta = config.rope_parameters["rope_theta"]
-    return Rote(theta=theta, dim=dim, n_positions=int(theta), frame_step_s=config.audio_frame_step)
-
-
-def encode(
-    model: MusicFlamingoForConditionalGeneration, frames: torch.Tensor, windows: torch.Tensor, offsets: torch.Tensor
-) -> torch.Tensor:
-    """Encoder output after RoTE of crops that lie `offsets` tokens inside window `windows`: (B, n_mels, 4 T) -> (B, T, d_audio).
-
-    Only the frames given are computed, no padding; at offset 0 the projector makes `get_audio_features` of it, up to the last token.
-    """
-    tower = model.model.audio_tower
-    hidden = nn.functional.gelu(tower.conv1(frames))
-    hidden = nn.functional.gelu(tower.conv2(hidden)).permute(0, 2, 1)
-    length = hidden.shape[1]
-    positions = 2 * offsets[:, None] + torch.arange(length)
-    hidden = hidden + tower.embed_positions.weight[positions.to(hidden.device)]
-    for layer in tower.layers:
-        hidden = layer(hidden, None)
-    hidden = tower.layer_norm(tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1))
-    return turn(hidden, rote_of(model), windows, offsets)
-
-
-def encode_windows(model: MusicFlamingoForConditionalGeneration, frames: torch.Tensor) -> torch.Tensor:
-    """Encoder output after RoTE of songs of one length, window by window: (B, n_mels, 4 T) -> (B, T, d_audio)."""
-    size, parts = 4 * WINDOW_TOKENS, []
-    for index, at in enumerate(range(0, frames.shape[2], size)):
-        window = frames[:, :, at : at + size]
-        parts.append(encode(model, window, torch.full((len(frames),), index), torch.zeros(len(frames), dtype=torch.long)))
-    return torch.cat(parts, dim=1)
-
-
-def turn(hidden: torch.Tensor, table: Rote, windows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Rotary time embedding of crops, with the tables of `core.rote`: (B, T, d) -> same."""
-    length = hidden.shape[1]
-    rows = [rote.tables(table, int(w), int(o) + length, WINDOW_TOKENS) for w, o in zip(windows, offsets, strict=True)]
-    cos = torch.from_numpy(np.stack([c[-length:] for c, _ in rows])).to(hidden)
-    sin = torch.from_numpy(np.stack([s[-length:] for _, s in rows])).to(hidden)
-    turned, rest = hidden[..., : cos.shape[-1]], hidden[..., cos.shape[-1] :]
-    pairs = turned.unflatten(-1, (-1, 2))
-    half = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-    return torch.cat((turned * cos + half * sin, rest), dim=-1)

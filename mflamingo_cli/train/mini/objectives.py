@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.core.model import Model
-from mflamingo_cli.train.mini import build
+from mflamingo_cli.core.model import Model, encode_crops
 from mflamingo_cli.train.mini.crops import Crops, augment, draw_crops
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns
-from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, Clip, window_frames
+from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, WINDOW_TOKENS, Clip, window_frames
 from mflamingo_cli.train.mini.probes import PROBE_WEIGHTS, LinearProbes, probe_accuracies, probe_losses
 from mflamingo_cli.train.objectives import DrawSongs, TextObjective, packed_loss
 from mflamingo_cli.train.packing import Packed, pack, rows_that_fit
@@ -47,7 +46,7 @@ class ProbeObjective:
         """Loss of a batch, with numbers worth logging."""
         device = self.heads.norm.weight.device
         labels = {name: value.to(device) for name, value in batch.labels.items()}
-        logits = self.heads(build.encode(self.model, batch.frames.to(device), batch.windows, batch.offsets))
+        logits = self.heads(encode_crops(self.model, batch.frames.to(device), batch.windows, batch.offsets))
         terms = probe_losses(logits, labels)
         total = sum(self.weights[name] * term for name, term in terms.items())
         numbers = {name: float(term.detach()) for name, term in terms.items()}
@@ -86,12 +85,20 @@ def excerpt_drawer(sources: Sequence[tuple[dict[int, list[Excerpt]], float]], to
     return draw
 
 
+def encode_songs(model: Model, frames: torch.Tensor) -> torch.Tensor:
+    """Encoder output after RoTE of songs of one length, window by window: (B, n_mels, 4 T) -> (B, T, d_audio)."""
+    parts = []
+    for index, window in enumerate(frames.split(FRAMES_PER_TOKEN * WINDOW_TOKENS, dim=2)):
+        parts.append(encode_crops(model, window, torch.full((len(frames),), index), torch.zeros(len(frames), dtype=torch.long)))
+    return torch.cat(parts, dim=1)
+
+
 @torch.no_grad()
 def hear(model: Model, log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
     """Audio as the language model's projector receives it: (n,) -> (T, d_audio) float16, windows of 30 s as at inference."""
     frames = window_frames(log_mel, samples).astype(np.float32)
     whole = frames[: len(frames) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN].T[None]
-    return build.encode_windows(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
+    return encode_songs(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class JointObjective:
         device = self.model.device
         frames = torch.from_numpy(np.stack([song.frames for song in songs])).to(device)
         labels = {name: torch.from_numpy(np.stack([song.labels[name] for song in songs])).to(device) for name in songs[0].labels}
-        hidden = build.encode_windows(self.model, frames)
+        hidden = encode_songs(self.model, frames)
         loss, right = packed_loss(self.model, packed, hidden)
         text_loss, numbers = self.text.loss(texts)
         logits = self.heads(hidden)
