@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from quant import fp8
-from quant.layout import IGNORED_SUFFIXES, QuantError, canonical, some
+from quant.errors import QuantError
+from quant.geometry import Geometry
+from quant.layout import IGNORED_SUFFIXES, PARTS, Part, Tensor, canonical, some, tensors
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -58,7 +60,7 @@ DTYPES: Mapping[str, tuple[int, Callable[[bytes], Floats]]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTensor:
     """A tensor in a file; `offset` counts from the start of the file."""
 
     name: str  # as the tables of `layout` name it
@@ -74,8 +76,9 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.scheme = fp8.read(directory, read_json(directory / "config.json", required=False))
-        self.entries: dict[str, Entry] = {}
+        self.config = read_json(directory / "config.json", required=False)
+        self.scheme = fp8.read(directory, self.config)
+        self.entries: dict[str, StoredTensor] = {}
         for entry in _entries(directory):
             if entry.name in self.entries:
                 raise QuantError(f"{entry.file}: {entry.name} is there twice, under an old and a new name")
@@ -83,7 +86,7 @@ class Checkpoint:
         self._scales = self._take_scales()
         self._files: dict[Path, BinaryIO] = {}
 
-    def _take_scales(self) -> dict[str, Entry]:
+    def _take_scales(self) -> dict[str, StoredTensor]:
         """Move the scales of FP8 weights out of `entries`: weight -> its scales. Raises QuantError where the two do not fit."""
         scales = {}
         for weight in [entry for entry in self.entries.values() if entry.dtype == fp8.DTYPE]:
@@ -99,7 +102,7 @@ class Checkpoint:
             self.entries = {name: entry for name, entry in self.entries.items() if not name.endswith(fp8.UNUSED_SCALES)}
         return scales
 
-    def _check_scale(self, scheme: fp8.Scheme, weight: Entry, scale: Entry) -> None:
+    def _check_scale(self, scheme: fp8.Scheme, weight: StoredTensor, scale: StoredTensor) -> None:
         if len(weight.shape) != 2:
             raise QuantError(f"{weight.file}: {weight.name} is FP8 and no matrix, but of shape {list(weight.shape)}")
         grid = scheme.grid(weight.shape)
@@ -108,6 +111,25 @@ class Checkpoint:
                 f"{scale.file}: {scale.name} has shape {list(scale.shape)}, but config.json says {scheme}, "
                 f"which makes {list(grid)} of {list(weight.shape)}"
             )
+
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding serves as output matrix too: it is then stored once."""
+        says_so = self.config.get("tie_word_embeddings") or (self.config.get("text_config") or {}).get("tie_word_embeddings")
+        return bool(says_so) and "language_model.lm_head.weight" not in self.entries
+
+    def check(self, geometry: Geometry) -> dict[Part, list[Tensor]]:
+        """The tensors of both parts; names and shapes must be those of the geometry. Raises QuantError that names what is not."""
+        wanted = {part: list(tensors(part, geometry, tied=self.tied)) for part in PARTS}
+        shapes = {tensor.hf: tensor.shape for part in PARTS for tensor in wanted[part]}
+        for names, verb in ((shapes.keys() - self.entries.keys(), "lacks"), (self.entries.keys() - shapes.keys(), "holds unexpected")):
+            if names:
+                raise QuantError(f"{self.directory}: the checkpoint {verb} {some(names)}")
+        for name, shape in shapes.items():
+            if self.entries[name].shape != shape:
+                found = list(self.entries[name].shape)
+                raise QuantError(f"{self.directory}: {name} has shape {found}, but config.json says {list(shape)}")
+        return wanted
 
     def blocks(self, name: str, n_weights: int) -> Iterator[Floats]:
         """Read a tensor in blocks of whole rows, about `n_weights` each: (rows, row) float32; the last dimension is the row."""
@@ -149,7 +171,7 @@ class Checkpoint:
         values = self._read(scales, 0, grid[0] * grid[1]).reshape(grid)
         return codes, values, self.scheme.rows or entry.shape[0], self.scheme.columns or entry.shape[1]
 
-    def _read(self, entry: Entry, first: int, count: int) -> Floats:
+    def _read(self, entry: StoredTensor, first: int, count: int) -> Floats:
         size, convert = DTYPES[entry.dtype]
         file = self._open(entry.file)
         file.seek(entry.offset + first * size)
@@ -172,7 +194,7 @@ class Checkpoint:
         self._files.clear()
 
 
-def _entries(directory: Path) -> Iterator[Entry]:
+def _entries(directory: Path) -> Iterator[StoredTensor]:
     """All tensors in the order of their files, so that reading is sequential."""
     if (directory / SINGLE).is_file():  # like transformers: the one file wins over shards, which are then a second copy
         yield from read_header(directory / SINGLE)
@@ -196,7 +218,7 @@ def _entries(directory: Path) -> Iterator[Entry]:
         yield from found
 
 
-def read_header(path: Path) -> list[Entry]:
+def read_header(path: Path) -> list[StoredTensor]:
     """All tensors of a file in the order of their bytes, under the names that the tables of `layout` know."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -216,7 +238,7 @@ def read_header(path: Path) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.offset)
 
 
-def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_size: int) -> Entry:
+def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_size: int) -> StoredTensor:
     try:
         dtype, shape, (first, end) = str(fields["dtype"]), tuple(map(int, fields["shape"])), fields["data_offsets"]
         n_weights = prod(shape)
@@ -229,7 +251,7 @@ def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_si
         raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
     if n_weights * DTYPES[dtype][0] != n_bytes:
         raise QuantError(f"{path}: {name} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
-    return Entry(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
+    return StoredTensor(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:

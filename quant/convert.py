@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant import layout, model, types, vocabulary
-from quant.checkpoint import Checkpoint, read_json
+from quant import config, keys, layout, types, vocabulary
+from quant.checkpoint import Checkpoint
+from quant.errors import QuantError
+from quant.geometry import Geometry
 from quant.imatrix import Imatrix
 from quant.imatrix import read as read_imatrix
-from quant.layout import PARTS, Part, QuantError
+from quant.layout import PARTS, Part
 from quant.lora import Adapted
 from quant.types import Mix
 from quant.writer import GgufWriter, Slot, Value
@@ -32,7 +34,7 @@ MAX_THREADS = 8  # beyond it the disk is slower than the encoding
 
 
 @dataclass(frozen=True)
-class Progress:
+class BlockWritten:
     """How far a conversion is, after a block of `tensor` (its GGUF name) was written."""
 
     tensor: str
@@ -41,7 +43,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Conversion:
     """A conversion that was checked and not yet begun."""
 
     checkpoint: Checkpoint
@@ -58,7 +60,7 @@ class Plan:
         """Size of both files together."""
         return sum(writer.n_bytes for writer in self.writers.values())
 
-    def run(self, n_threads: int | None = None) -> Iterator[Progress]:
+    def run(self, n_threads: int | None = None) -> Iterator[BlockWritten]:
         """Write both files; they get their names together at the end, or not at all."""
         self._make_room()
         try:
@@ -99,37 +101,34 @@ def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imat
 
 def plan(
     src: Path, out: Path, type: str, audio_type: str | None = None, *, imatrix: Path | None = None, adapter: Path | None = None
-) -> Plan:
+) -> Conversion:
     """Read everything but the weights, and check that source and target fit together; a LoRA in the directory `adapter` is merged."""
     mixes: dict[Part, Mix] = {
         "text": types.mix(type),
         "audio": types.mix(audio_type or layout.audio_type(type.upper()), "audio"),
     }
     weights = _weights(imatrix, mixes["text"])
-    source = model.read(src, adapter)
-    vocab = vocabulary.read(src, read_json(src / "config.json"))
-    missing = [token for token in source.tokens.values() if token not in vocab.tokens]
+    info = config.read(src, adapter)
+    geometry = info.geometry
+    checkpoint = Adapted(src, adapter) if adapter else Checkpoint(src)
+    vocab = vocabulary.read(src, checkpoint.config)
+    missing = [token for token in vars(geometry.tokens).values() if token is not None and token not in vocab.tokens]
     if missing:
         raise QuantError(f"{src}: the tokenizer lacks {', '.join(missing)}, which the processor puts around audio")
-    checkpoint = Adapted(src, adapter) if adapter else Checkpoint(src)
-    tied = is_tied(checkpoint, read_json(src / "config.json"))
-    tensors = {part: list(layout.tensors(part, source.sizes, tied=tied)) for part in PARTS}
-    check_tensors(checkpoint, [tensor for part in PARTS for tensor in tensors[part]])
+    tensors = checkpoint.check(geometry)
     if weights:
         weights.check(tensors["text"])
-    keys: dict[Part, dict[str, Value]] = {
-        "text": source.text_keys(mixes["text"]) | vocab.keys(source.sizes["n_vocab"]) | (weights.keys() if weights else {}),
-        "audio": source.audio_keys(mixes["audio"]),
+    found: dict[Part, dict[str, Value]] = {
+        "text": keys.text_keys(info, mixes["text"]) | vocab.keys(geometry.text.n_vocab) | (weights.keys() if weights else {}),
+        "audio": keys.audio_keys(info, mixes["audio"]),
     }
-    writers = {
-        part: GgufWriter(
-            out / layout.file_name(part, source.name.rpartition("/")[2], mixes[part].name),
-            keys[part],
-            [(tensor, types.storage_for(tensor, mixes[part], _choice(part, source.sizes, tied, weights))) for tensor in tensors[part]],
-        )
-        for part in PARTS
-    }
-    return Plan(checkpoint, writers, weights.means if weights else {})
+    writers = {}
+    for part in PARTS:
+        traits = _traits(part, geometry, checkpoint.tied, weights)
+        path = out / layout.file_name(part, info.name.rpartition("/")[2], mixes[part].name)
+        stored = [(tensor, types.storage_for(tensor, mixes[part], traits)) for tensor in tensors[part]]
+        writers[part] = GgufWriter(path, found[part], stored)
+    return Conversion(checkpoint, writers, weights.means if weights else {})
 
 
 def _weights(path: Path | None, mix: Mix) -> Imatrix | None:
@@ -138,62 +137,45 @@ def _weights(path: Path | None, mix: Mix) -> Imatrix | None:
     return read_imatrix(path) if path else None
 
 
-def _choice(part: Part, sizes: Mapping[str, int], tied: bool, weights: Imatrix | None) -> types.Traits:
+def _traits(part: Part, geometry: Geometry, tied: bool, weights: Imatrix | None) -> types.Traits:
     """What the mixes look at."""
     if part == "audio":
-        return types.Traits(sizes["n_audio_layers"])
-    return types.Traits(sizes["n_text_layers"], sizes["n_heads"] // sizes["n_kv_heads"], tied, has_imatrix=weights is not None)
+        return types.Traits(geometry.encoder.n_layers)
+    text = geometry.text
+    return types.Traits(text.n_layers, text.n_heads // text.n_kv_heads, tied, has_imatrix=weights is not None)
 
 
-def is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
-    """Say whether the embedding serves as output matrix too: it is then stored once."""
-    text = config.get("text_config")
-    says_so = bool(config.get("tie_word_embeddings")) or (isinstance(text, dict) and bool(text.get("tie_word_embeddings")))
-    return says_so and "language_model.lm_head.weight" not in checkpoint.entries
-
-
-def check_tensors(checkpoint: Checkpoint, tensors: list[layout.Tensor]) -> None:
-    """Compare names and shapes of a checkpoint with what its configuration asks for. Raises QuantError that names the tensors."""
-    wanted, found = {tensor.hf for tensor in tensors}, set(checkpoint.entries)
-    for names, verb in ((wanted - found, "lacks"), (found - wanted, "holds unexpected")):
-        if names:
-            raise QuantError(f"{checkpoint.directory}: the checkpoint {verb} {layout.some(names)}")
-    for tensor in tensors:
-        shape = checkpoint.entries[tensor.hf].shape
-        if shape != tensor.shape:
-            raise QuantError(f"{checkpoint.directory}: {tensor.hf} has shape {list(shape)}, but config.json says {list(tensor.shape)}")
-
-
-def _copy(made: Plan, n_threads: int) -> Iterator[Progress]:
+def _copy(made: Conversion, n_threads: int) -> Iterator[BlockWritten]:
     """Read in file order, encode in threads (ggml and NumPy release the interpreter), write in order."""
+    directory = made.checkpoint.directory
     slots = {hf: (writer, slot) for writer in made.writers.values() for hf, slot in writer.slots.items()}
     total = sum(slot.n_bytes for _, slot in slots.values())
     pending: deque[tuple[GgufWriter, Slot, int, Future[Bytes]]] = deque()
     done = 0
 
-    def write_one() -> Progress:
+    def write_one() -> BlockWritten:
         nonlocal done
         writer, slot, offset, future = pending.popleft()
-        try:
-            data = future.result()
-        except QuantError as error:
-            raise QuantError(f"{made.checkpoint.directory}: {slot.tensor.hf}: {error}") from error
+        data = future.result()
         writer.write(offset, data)
         done += data.nbytes
-        return Progress(slot.tensor.gguf, done, total)
+        return BlockWritten(slot.tensor.gguf, done, total)
 
     with ThreadPoolExecutor(n_threads) as pool:
         for hf in made.checkpoint.entries:
             writer, slot = slots[hf]
             offset = slot.offset
             for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
-                pending.append((writer, slot, offset, pool.submit(_encode, rows, slot, made.importance.get(slot.tensor.gguf))))
+                pending.append(
+                    (
+                        writer,
+                        slot,
+                        offset,
+                        pool.submit(types.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), f"{directory}: {hf}"),
+                    )
+                )
                 offset += slot.storage.n_bytes(rows.size)
                 if len(pending) > n_threads:
                     yield write_one()
         while pending:
             yield write_one()
-
-
-def _encode(rows: Floats, slot: Slot, importance: Floats | None) -> Bytes:
-    return types.encode(rows, slot.storage, importance)

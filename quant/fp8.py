@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.layout import QuantError, some
+from quant.errors import QuantError
+from quant.layout import some
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from quant import reader
-from quant.layout import QuantError, Tensor, some
+from quant.errors import QuantError
+from quant.layout import Tensor, some
 from quant.types import F32
 from quant.writer import MAGIC, GgufWriter, Value
 

@@ -1,16 +1,20 @@
-"""Tables of the two GGUF files: tensor names and shapes, keys, projector names.
+"""Tables of the two GGUF files: names and shapes of tensors, names of files.
 
-`backends/ggml.py` reads the audio part by the same tables. Shapes are in the order of the checkpoint (rows first), as named sizes.
+Shapes are in the order of the checkpoint (rows first), as `Geometry.extents` names them.
 The text part is llama.cpp's `qwen2`; the audio part has the names that llama.cpp's `clip` loader expects of a Music Flamingo encoder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from quant.errors import QuantError
+from quant.families import FAMILIES
+from quant.geometry import Geometry
 
 Part = Literal["text", "audio"]
 PARTS: tuple[Part, ...] = ("text", "audio")
@@ -23,10 +27,6 @@ AUDIO_TYPES_KEPT = frozenset({"F32", "F16", "BF16", "Q8_0"})
 
 # What a weight is, as far as its storage type depends on it; see `types.py`
 Role = Literal["vector", "kernel", "positions", "matrix", "attn_v", "attn_output", "ffn_down", "embedding", "output"]
-
-
-class QuantError(Exception):
-    """A checkpoint or GGUF file that cannot be used; the message is one sentence that says what to do next."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ _AUDIO_LAYER = "audio_tower.layers.{}."
 _TEXT = "language_model.model."
 _TEXT_LAYER = "language_model.model.layers.{}."
 
-TENSORS: Mapping[Part, tuple[Rule, ...]] = {
+TENSORS: Mapping[Part, tuple[Rule, ...]] = {  # the audio part's without the projector, which the family has
     "audio": (
         Rule(_AUDIO + "conv1.weight", "a.conv1d.1.weight", ("d_audio", "n_mels", 3), "kernel"),
         Rule(_AUDIO + "conv1.bias", "a.conv1d.1.bias", ("d_audio",), gguf_shape=("d_audio", 1)),  # added to (time, channels)
@@ -69,10 +69,6 @@ TENSORS: Mapping[Part, tuple[Rule, ...]] = {
         Rule(_AUDIO_LAYER + "fc2.bias", "a.blk.{}.ffn_down.bias", ("d_audio",)),
         Rule(_AUDIO + "layer_norm.weight", "a.post_ln.weight", ("d_audio",)),
         Rule(_AUDIO + "layer_norm.bias", "a.post_ln.bias", ("d_audio",)),
-        Rule("multi_modal_projector.linear_1.weight", "mm.a.mlp.1.weight", ("d_text", "d_audio"), "matrix"),
-        Rule("multi_modal_projector.linear_1.bias", "mm.a.mlp.1.bias", ("d_text",)),
-        Rule("multi_modal_projector.linear_2.weight", "mm.a.mlp.2.weight", ("d_text", "d_text"), "matrix"),
-        Rule("multi_modal_projector.linear_2.bias", "mm.a.mlp.2.bias", ("d_text",)),
     ),
     "text": (
         Rule(_TEXT + "embed_tokens.weight", "token_embd.weight", ("n_vocab", "d_text"), "embedding"),
@@ -103,47 +99,6 @@ CANONICAL_PREFIXES: tuple[tuple[str, str], ...] = (
 # Tables that some conversions store beside the weights; both runtimes compute them
 IGNORED_SUFFIXES = ("pos_emb.freqs", "pos_emb.inv_freq", "pos_emb.position_angles", "rotary_emb.inv_freq")
 
-# Projector names. llama.cpp knows the first and hears as the preview checkpoint does; it refuses the others, as it must:
-# it has no RoTE and no other front end, and would answer wrongly without a word.
-PROJECTOR_STOCK = "musicflamingo"
-PROJECTOR_ROTE = "musicflamingo_rote"  # 2601, think and the embedded model
-PROJECTOR_OTHER_MEL = "musicflamingo_mel"  # no RoTE, but not Whisper's front end
-PROJECTORS = (PROJECTOR_STOCK, PROJECTOR_ROTE, PROJECTOR_OTHER_MEL)
-STOCK_MEL = {"n_fft": 400, "hop_length": 160, "sample_rate": 16_000, "window_s": 30}  # fixed in llama.cpp's clip loader
-
-# Sizes and other numbers of a model -> GGUF keys
-TEXT_KEYS: Mapping[str, str] = {
-    "n_context": "qwen2.context_length",
-    "d_text": "qwen2.embedding_length",
-    "n_text_layers": "qwen2.block_count",
-    "ffn_text": "qwen2.feed_forward_length",
-    "n_heads": "qwen2.attention.head_count",
-    "n_kv_heads": "qwen2.attention.head_count_kv",
-    "rope_theta": "qwen2.rope.freq_base",
-    "rms_eps": "qwen2.attention.layer_norm_rms_epsilon",
-}
-AUDIO_KEYS: Mapping[str, str] = {
-    "d_audio": "clip.audio.embedding_length",
-    "n_audio_layers": "clip.audio.block_count",
-    "ffn_audio": "clip.audio.feed_forward_length",
-    "n_audio_heads": "clip.audio.attention.head_count",
-    "d_text": "clip.audio.projection_dim",
-    "n_mels": "clip.audio.num_mel_bins",
-    "n_positions": "clip.audio.max_pos_emb",
-    "layer_norm_eps": "clip.audio.attention.layer_norm_epsilon",
-}
-KEY_PROJECTOR = "clip.projector_type"
-# Ours, in the audio part: with them nothing needs the checkpoint's directory
-KEY_ARCHITECTURE = "mflamingo.architecture"  # transformers' model_type
-KEY_MAX_AUDIO = "mflamingo.max_audio_s"
-KEY_NAME = "mflamingo.name"
-KEY_REVISION = "mflamingo.revision"
-KEY_ABILITIES = "mflamingo.abilities"  # absent: all
-KEY_GROUNDED = "mflamingo.grounded"
-MEL_KEYS: Mapping[str, str] = {name: f"mflamingo.mel.{name}" for name in ("n_fft", "hop_length", "n_mels", "sample_rate", "window_s")}
-ROTE_KEYS: Mapping[str, str] = {name: f"mflamingo.rote.{name}" for name in ("theta", "dim", "n_positions", "frame_step_s")}
-TOKEN_KEYS: Mapping[str, str] = {name: f"mflamingo.tokens.{name}" for name in ("audio", "bos", "eos")}
-
 
 @dataclass(frozen=True)
 class Tensor:
@@ -166,36 +121,29 @@ def canonical(name: str) -> str:
     return name
 
 
-def tensors(part: Part, sizes: Mapping[str, int], *, tied: bool = False) -> Iterator[Tensor]:
-    """All tensors of a part in the order of its GGUF file; `tied` models have no output matrix.
-
-    `sizes` holds what the shapes name, and `n_text_layers`, `n_audio_layers`.
-    """
-    rules = [rule for rule in TENSORS[part] if not (tied and rule.role == "output")]
-    for rule in rules:
-        if "{}" not in rule.hf:
-            yield _tensor(part, rule, sizes, None)
-    for layer in range(sizes[f"n_{part}_layers"]):
-        for rule in rules:
-            if "{}" in rule.hf:
-                yield _tensor(part, rule, sizes, layer)
+def rules(part: Part, architecture: str) -> Iterator[Rule]:
+    """The tensors of a part of a family's models: the encoder's are followed by the projector's."""
+    yield from TENSORS[part]
+    width = "d_audio"
+    for hf, gguf in FAMILIES[architecture].projector.layers if part == "audio" else ():
+        yield Rule(f"{hf}.weight", f"{gguf}.weight", ("d_text", width), "matrix")
+        yield Rule(f"{hf}.bias", f"{gguf}.bias", ("d_text",))
+        width = "d_text"
 
 
-def _tensor(part: Part, rule: Rule, sizes: Mapping[str, int], layer: int | None) -> Tensor:
-    shape = _numbers(rule.shape, sizes)
-    gguf_shape = _numbers(rule.gguf_shape, sizes) if rule.gguf_shape else shape
-    return Tensor(part, rule.hf.format(layer), rule.gguf.format(layer), shape, gguf_shape, rule.role, layer)
+def tensors(part: Part, geometry: Geometry, *, tied: bool = False) -> Iterator[Tensor]:
+    """All tensors of a part in the order of its GGUF file; `tied` models have no output matrix."""
+    wanted = [rule for rule in rules(part, geometry.architecture) if not (tied and rule.role == "output")]
+    extents, n_layers = geometry.extents, (geometry.encoder if part == "audio" else geometry.text).n_layers
+    layers = [(rule, layer) for layer in range(n_layers) for rule in wanted if "{}" in rule.hf]
+    for rule, layer in [*((rule, None) for rule in wanted if "{}" not in rule.hf), *layers]:
+        shape = _numbers(rule.shape, extents)
+        gguf_shape = _numbers(rule.gguf_shape, extents) if rule.gguf_shape else shape
+        yield Tensor(part, rule.hf.format(layer), rule.gguf.format(layer), shape, gguf_shape, rule.role, layer)
 
 
-def _numbers(shape: tuple[str | int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) else sizes[size] for size in shape)
-
-
-def projector(has_rote: bool, mel: Mapping[str, int]) -> str:
-    """Name of the projector: llama.cpp's own only where llama.cpp would hear the same."""
-    if has_rote:
-        return PROJECTOR_ROTE
-    return PROJECTOR_STOCK if all(mel[name] == value for name, value in STOCK_MEL.items()) else PROJECTOR_OTHER_MEL
+def _numbers(shape: Iterable[str | int], extents: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else extents[size] for size in shape)
 
 
 def file_name(part: Part, name: str, type_name: str) -> str:
@@ -216,14 +164,11 @@ def audio_file(text_file: Path) -> Path:
     Raises QuantError when there is none, or no telling which.
     """
     names = sorted(path.name for path in text_file.parent.glob(f"{AUDIO_PREFIX}*.gguf"))
-    try:
-        return text_file.with_name(audio_name(text_file.name, names))
-    except QuantError as error:
-        raise QuantError(f"{text_file}: {error}") from None
+    return text_file.with_name(audio_name(text_file.name, names, text_file))
 
 
-def audio_name(text_name: str, names: Collection[str]) -> str:
-    """Choose among file names as `audio_file` does."""
+def audio_name(text_name: str, names: Collection[str], where: object) -> str:
+    """Choose among file names as `audio_file` does; an error begins with `where`."""
     text_stem = text_name.removesuffix(".gguf")
     stem, _, type_name = text_stem.rpartition("-")
     pattern = re.compile(rf"{AUDIO_PREFIX}{re.escape(stem or text_stem)}(-[^-]+)?\.gguf", re.IGNORECASE)
@@ -234,8 +179,8 @@ def audio_name(text_name: str, names: Collection[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise QuantError(f"several audio parts beside it ({', '.join(found)}); keep one")
-    raise QuantError(f"no audio part beside it; expected {AUDIO_PREFIX}{text_name}")
+        raise QuantError(f"{where}: several audio parts beside it ({', '.join(found)}); keep one")
+    raise QuantError(f"{where}: no audio part beside it; expected {AUDIO_PREFIX}{text_name}")
 
 
 def hub_identity(directory: Path) -> tuple[str, str] | None:

@@ -11,8 +11,9 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.checkpoint import Checkpoint, Entry, read_header, read_json
-from quant.layout import QuantError, canonical, some
+from quant.checkpoint import Checkpoint, StoredTensor, read_header, read_json
+from quant.errors import QuantError
+from quant.layout import canonical, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,11 +40,11 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class LoraDelta:
     """What is added to one matrix: scale * b @ a."""
 
-    a: Entry  # (r, in)
-    b: Entry  # (out, r)
+    a: StoredTensor  # (r, in)
+    b: StoredTensor  # (out, r)
     scale: float
 
 
@@ -52,12 +53,12 @@ class Adapted(Checkpoint):
 
     def __init__(self, directory: Path, adapter: Path) -> None:
         super().__init__(directory)
-        self.changes = dict(_changes(adapter, self.entries))
+        self.deltas = dict(_deltas(adapter, self.entries))
 
     def weights(self, name: str, first: int, count: int) -> Floats:
         """Read whole rows with what the adapter adds to them: (count,) float32."""
         values = super().weights(name, first, count)
-        change = self.changes.get(name)
+        change = self.deltas.get(name)
         if change is None:
             return values
         columns, rank = self.entries[name].shape[-1], change.a.shape[0]
@@ -69,7 +70,7 @@ class Adapted(Checkpoint):
 
     def stored_fp8(self, name: str) -> tuple[npt.NDArray[np.uint8], Floats, int, int] | None:
         """As for a checkpoint; what is changed is no longer what is stored."""
-        return None if name in self.changes else super().stored_fp8(name)
+        return None if name in self.deltas else super().stored_fp8(name)
 
 
 def base_name(adapter: Path) -> str:
@@ -80,7 +81,7 @@ def base_name(adapter: Path) -> str:
     return name
 
 
-def _changes(adapter: Path, entries: Mapping[str, Entry]) -> Iterator[tuple[str, Change]]:
+def _deltas(adapter: Path, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, LoraDelta]]:
     settings = read_json(adapter / CONFIG)
     for name, allowed in FIXED.items():
         if settings.get(name, allowed[0]) not in allowed:
@@ -96,10 +97,10 @@ def _changes(adapter: Path, entries: Mapping[str, Entry]) -> Iterator[tuple[str,
         raise QuantError(f"{path}: holds no LoRA matrices")
     for stem in stems:
         name = canonical(stem.removeprefix(PREFIX) + ".weight")
-        yield name, _change(path, name, [found.get(stem + half) for half in HALVES], entries.get(name), settings)
+        yield name, _delta(path, name, [found.get(stem + half) for half in HALVES], entries.get(name), settings)
 
 
-def _change(path: Path, name: str, halves: list[Entry | None], weight: Entry | None, settings: Mapping[str, Any]) -> Change:
+def _delta(path: Path, name: str, halves: list[StoredTensor | None], weight: StoredTensor | None, settings: Mapping[str, Any]) -> LoraDelta:
     a, b = halves
     if a is None or b is None:
         raise QuantError(f"{path}: {name} has only one half of its LoRA matrix")
@@ -111,4 +112,4 @@ def _change(path: Path, name: str, halves: list[Entry | None], weight: Entry | N
     rank, alpha = a.shape[0], settings.get("lora_alpha")
     if not isinstance(alpha, int | float):
         raise QuantError(f"{path.parent / CONFIG}: lora_alpha is {alpha!r}, not a number")
-    return Change(a, b, alpha / (sqrt(rank) if settings.get("use_rslora") else rank))
+    return LoraDelta(a, b, alpha / (sqrt(rank) if settings.get("use_rslora") else rank))

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quant.layout import QuantError
+from quant.errors import QuantError
 from quant.types import STORAGES, Storage
 from quant.writer import ALIGNMENT, ARRAY, MAGIC, STRING
 
@@ -24,7 +24,7 @@ MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
 
 @dataclass(frozen=True)
-class Stored:
+class GgufTensor:
     """A tensor in a file; `storage` is None for types that we do not write."""
 
     name: str
@@ -50,7 +50,7 @@ class GgufFile:
 
     path: Path
     keys: Mapping[str, Any]
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, GgufTensor]
 
     def blocks(self, name: str, n_rows: int) -> Iterator[tuple[int, bytes]]:
         """Read a tensor of known type in blocks of `n_rows` rows: (first row, encoded bytes)."""
@@ -81,7 +81,7 @@ def read(path: Path) -> GgufFile:
     return GgufFile(path, keys, {tensor.name: tensor for tensor in tensors})
 
 
-def _head(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], list[Stored]]:
+def _head(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], list[GgufTensor]]:
     cursor = _Cursor(data)
     version, n_tensors, n_keys = cursor.unpack("IQQ")
     if version not in VERSIONS:
@@ -90,7 +90,7 @@ def _head(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], list[Stored]]:
     infos = [cursor.info() for _ in range(n_tensors)]
     alignment = keys.get("general.alignment", ALIGNMENT)
     start = -(-cursor.at // alignment) * alignment
-    return keys, [Stored(name, shape, number, STORAGES.get(number), start + offset) for name, shape, number, offset in infos]
+    return keys, [GgufTensor(name, shape, number, STORAGES.get(number), start + offset) for name, shape, number, offset in infos]
 
 
 class _Cursor:

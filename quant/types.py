@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from quant.layout import Part, QuantError, Role, Tensor
+from quant.errors import QuantError
+from quant.layout import Part, Role, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,10 +197,11 @@ def mix(name: str, part: Part = "text") -> Mix:
     return found
 
 
-def encode(rows: Floats, storage: Storage, importance: Floats | None = None) -> Bytes:
+def encode(rows: Floats, storage: Storage, importance: Floats | None = None, name: str = "tensor") -> Bytes:
     """Encode rows: (n, row) float32 -> (bytes,) uint8, bit by bit what libggml makes of them.
 
-    `importance` (row,) weighs the columns where the type is one of WEIGHED. Raises QuantError where the values do not fit the type.
+    `importance` (row,) weighs the columns where the type is one of WEIGHED. Raises QuantError, with the `name` of the tensor, where the
+    values do not fit the type.
     """
     import numpy as np
 
@@ -218,9 +220,9 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None) -> 
     assert written == out.nbytes
     # a sum is not finite when any of its terms is not: the quick question first
     if not np.isfinite(rows.sum()) and not np.isfinite(rows).all():
-        raise QuantError("it holds NaN or infinite weights")
+        raise QuantError(f"{name}: it holds NaN or infinite weights")
     if not library.ggml_validate_row_data(storage.number, target, out.nbytes):
-        raise QuantError(f"its weights do not fit {storage.name}; choose BF16 or F32")
+        raise QuantError(f"{name}: its weights do not fit {storage.name}; choose BF16 or F32")
     return out
 
 

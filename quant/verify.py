@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
-from typing import Any
 
 from quant import layout, reader, types
 from quant.checkpoint import Checkpoint
-from quant.layout import AUDIO_PREFIX, PARTS, Part, QuantError
+from quant.errors import QuantError
+from quant.keys import geometry_of_keys
+from quant.layout import AUDIO_PREFIX, PARTS, Part
 from quant.reader import GgufFile
 
 BLOCK_WEIGHTS = 1 << 22
@@ -36,9 +37,6 @@ MAX_ERROR: Mapping[str, float] = {
     "Q3_K": 0.3,
     "Q2_K": 0.6,
 }
-
-TEXT_SIZES = ("d_text", "n_text_layers", "ffn_text", "n_heads", "n_kv_heads")
-AUDIO_SIZES = ("d_audio", "n_audio_layers", "ffn_audio", "n_mels")
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,10 @@ def verifying(path: Path, against: Path | None = None) -> Iterator[TensorReport]
     checkpoint = Checkpoint(against) if against else None
     for text_file in _text_files(path):
         files: dict[Part, GgufFile] = {"text": reader.read(text_file), "audio": reader.read(layout.audio_file(text_file))}
-        sizes = _sizes(files)
+        geometry = geometry_of_keys(files["audio"].keys, files["text"].keys, text_file)
         tied = "output.weight" not in files["text"].tensors
         for part in PARTS:
-            yield from _check_part(files[part], list(layout.tensors(part, sizes, tied=tied)), checkpoint)
+            yield from _check_part(files[part], list(layout.tensors(part, geometry, tied=tied)), checkpoint)
 
 
 def _text_files(path: Path) -> list[Path]:
@@ -116,25 +114,6 @@ def _text_files(path: Path) -> list[Path]:
     if not path.is_file():
         raise QuantError(f"{path}: no such file or directory")
     return [path]
-
-
-def _sizes(files: Mapping[Part, GgufFile]) -> dict[str, int]:
-    """Sizes as the files' own keys say; rows of vocabulary and positions are only in the tensors."""
-    sizes = {name: int(_key(files["text"], layout.TEXT_KEYS[name])) for name in TEXT_SIZES}
-    sizes |= {name: int(_key(files["audio"], layout.AUDIO_KEYS[name])) for name in AUDIO_SIZES}
-    if int(_key(files["audio"], layout.AUDIO_KEYS["d_text"])) != sizes["d_text"]:
-        raise QuantError(f"{files['audio'].path}: made for another language model than {files['text'].path.name}")
-    sizes["d_kv"] = sizes["d_text"] // sizes["n_heads"] * sizes["n_kv_heads"]
-    sizes["n_vocab"] = len(_key(files["text"], "tokenizer.ggml.tokens"))
-    positions = files["audio"].tensors.get("a.position_embd.weight")
-    sizes["n_positions"] = positions.shape[0] if positions else 0
-    return sizes
-
-
-def _key(file: GgufFile, key: str) -> Any:
-    if key not in file.keys:
-        raise QuantError(f"{file.path}: lacks the key {key}; not a part of a Music Flamingo pair")
-    return file.keys[key]
 
 
 def _check_part(file: GgufFile, wanted: list[layout.Tensor], checkpoint: Checkpoint | None) -> Iterator[TensorReport]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.checkpoint import read_json
-from quant.layout import QuantError
+from quant.errors import QuantError
 from quant.writer import Ints, Value
 
 # Splitting patterns of tokenizer.json -> llama.cpp's names (`tokenizer.ggml.pre`)

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.integrations.finegrained_fp8 import Fp8Quantize
 
+from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
 from quant.layout import CANONICAL_PREFIXES
 
 # Qwen2's pre-tokenizer: words, single digits, punctuation, white space
@@ -53,6 +54,18 @@ CORPUS = [
     "What is the tempo of this song?",
     "naïve café 音楽 ♯♭ 🎵",
 ]
+
+
+# nvidia/music-flamingo-2601-hf
+REAL_2601 = Geometry(
+    "musicflamingo",
+    MelConfig(),
+    1200.0,
+    EncoderSizes(d_model=1280, n_layers=32, n_heads=20, d_ffn=5120, n_positions=1500),
+    TextSizes(d_model=3584, n_layers=28, n_heads=28, n_kv_heads=4, d_ffn=18944, context_length=32768, rope_theta=1e6, n_vocab=151_672),
+    Rote(theta=1200.0, dim=256, n_positions=1200, frame_step_s=0.01),
+    AudioTokens("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
+)
 
 
 @dataclass(frozen=True)

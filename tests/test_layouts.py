@@ -20,7 +20,7 @@ from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import AudioError, ModelError
-from quant.layout import QuantError
+from quant.errors import QuantError
 from tests import checkpoints
 from tests.clips import audio
 from tests.quant.test_convert import same_pair

@@ -15,12 +15,11 @@ from mflamingo_cli import measure, pipeline, tasks
 from mflamingo_cli.api import Model
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, SongPrompts, Usage, no_progress
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.core.geometry import AudioTokens, EncoderSizes, Geometry, TextSizes
-from mflamingo_cli.core.mel import MelConfig
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
 from mflamingo_cli.pipeline import Piece, Step
 from mflamingo_cli.schema import Analysis
+from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
 
 RATE_HZ = 22_050
 FACTS = Facts(

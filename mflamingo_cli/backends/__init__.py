@@ -10,7 +10,7 @@ from pathlib import Path
 from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.models.hub import hub_snapshot
-from quant.layout import AUDIO_PREFIX, QuantError, audio_file
+from quant.layout import AUDIO_PREFIX, audio_file
 from quant.lora import CONFIG as ADAPTER
 from quant.lora import base_name
 
@@ -46,11 +46,11 @@ def find_model(name: str) -> ModelFiles:
     """Locate a model's files without opening them. Raises ModelError that says where was looked and what to do."""
     path = embedded_directory() if name == DEFAULT_MODEL else Path(name)
     if path.suffix == ".gguf" and path.is_file():
-        return ModelFiles(name, pairs=(_pair(path),))
+        return ModelFiles(name, pairs=((path, audio_file(path)),))
     if not path.is_dir():
         path = hub_snapshot(name)
     checkpoint = path / "hf" if (path / "hf" / "config.json").exists() else path
-    pairs = tuple(_pair(text) for text in sorted(path.glob("*.gguf")) if not text.name.startswith(AUDIO_PREFIX))
+    pairs = tuple((text, audio_file(text)) for text in sorted(path.glob("*.gguf")) if not text.name.startswith(AUDIO_PREFIX))
     directory = checkpoint if (checkpoint / "config.json").exists() else None
     if (path / ADAPTER).exists():
         if directory is not None:
@@ -63,10 +63,7 @@ def find_model(name: str) -> ModelFiles:
 
 def _base(adapter: Path) -> Path:
     """The checkpoint that an adapter belongs to, as --model would find it."""
-    try:
-        name = base_name(adapter)
-    except QuantError as error:
-        raise ModelError(str(error)) from error
+    name = base_name(adapter)
     try:
         found = find_model(name)
     except ModelError as error:
@@ -79,13 +76,6 @@ def _base(adapter: Path) -> Path:
 def embedded_directory() -> Path:
     """Where the embedded models lie inside the installed package."""
     return Path(str(files("mflamingo_cli") / "mini"))
-
-
-def _pair(text: Path) -> tuple[Path, Path]:
-    try:
-        return text, audio_file(text)
-    except QuantError as error:
-        raise ModelError(str(error)) from error
 
 
 def _check(options: OpenOptions) -> None:

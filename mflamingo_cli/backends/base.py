@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the command line reads defaults here and must not wait for 
     from numpy.typing import NDArray
 
     from mflamingo_cli.core.audio import Audio
-    from mflamingo_cli.core.geometry import Geometry
+    from quant.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from mflamingo_cli.backends import memory
 from mflamingo_cli.core import rote
-from mflamingo_cli.core.geometry import Geometry
 from mflamingo_cli.core.mel import n_audio_tokens
 from mflamingo_cli.errors import ModelError
 from quant import types
+from quant.families import FAMILIES
+from quant.geometry import Geometry
 
 log = logging.getLogger(__name__)
 
@@ -580,7 +581,9 @@ class Encoder:
         x = g.layer_norm("a.post_ln", g.pool(x, m))
         if self.geometry.rote is not None:
             x = g.rotate(x, *rote.tables(self.geometry.rote, index, m, self.geometry.tokens_per_window))
-        return g.linear("mm.a.mlp.2", g.op("gelu_erf", g.linear("mm.a.mlp.1", x)))
+        for place, (_, name) in enumerate(FAMILIES[self.geometry.architecture].projector.layers):
+            x = g.linear(name, g.op("gelu_erf", x) if place else x)
+        return x
 
     def _compute(self, graph: Graph, output: int, shape: tuple[int, int]) -> Floats:
         cgraph = self.ggml.ggml_new_graph_custom(graph.context, GRAPH_SIZE, False)

@@ -26,10 +26,13 @@ from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
-from mflamingo_cli.core.geometry import MAX_AUDIO_S, AudioTokens, EncoderSizes, Geometry, Rote, TextSizes
-from mflamingo_cli.core.mel import LogMel, MelConfig
+from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError
-from quant import layout
+from quant import keys
+from quant.geometry import Geometry, TextSizes
+from quant.keys import geometry_of_keys
+from quant.layout import hub_identity
+from quant.types import TYPES
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,10 +42,7 @@ KV_REASONS = {"auto": "f16, q8_0 where that does not fit"}
 # 1.1 times as fast: less in all, as long as an answer is shorter than its song.
 NO_GAIN_FROM_REPACKING = {"x86_64", "AMD64"}
 ROOM_TO_ANSWER = 2048  # positions beside the audio that are certain to be wanted, before questions and their limits are known
-FILE_TYPES = {  # enum llama_ftype
-    0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M",
-    16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
-}  # fmt: skip
+FILE_TYPES = {mix.file_type: mix.name for mix in TYPES.values()}
 BATCH = 512  # tokens per llama_decode while reading a prompt: llama.cpp's own default for n_ubatch
 ROOM_TO_GO_ON = 2048  # positions for the next turns of a conversation; with more the song is read again
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
@@ -60,7 +60,7 @@ class GgufBackend(AnswerReader):
         threads = options.threads or useful_threads(memory.file_bytes(text, audio))
         ears = stamp([audio, *ggml.library().files()])  # before the weights are read: what is written over them later is not these ears
         text_keys, audio_keys = ggml.read_metadata(text), ggml.read_metadata(audio)
-        geometry = geometry_of(audio_keys, text_keys)
+        geometry = geometry_of_keys(audio_keys, text_keys, text)
         self._mel = LogMel(geometry.mel)
         with ExitStack() as opened:
             self._device = opened.enter_context(closing(ggml.Device(options.device, threads)))
@@ -140,46 +140,6 @@ class GgufBackend(AnswerReader):
         self.close()
 
 
-def geometry_of(audio: Mapping[str, Any], text: Mapping[str, Any]) -> Geometry:
-    """Geometry from the keys of a pair; one made by llama.cpp's own converter lacks ours and is the preview's.
-
-    Raises ModelError when the files are not a Music Flamingo pair.
-    """
-    if audio.get(layout.KEY_PROJECTOR) not in (layout.PROJECTOR_STOCK, layout.PROJECTOR_ROTE, layout.PROJECTOR_OTHER_MEL):
-        raise ModelError(f"the audio part's projector is {audio.get(layout.KEY_PROJECTOR)!r}, not a Music Flamingo one")
-    if text.get("general.architecture") != layout.ARCHITECTURES["text"]:
-        raise ModelError(f"the text part's architecture is {text.get('general.architecture')!r}, not a Qwen2 one")
-    sizes = _named(audio, layout.AUDIO_KEYS) | _named(text, layout.TEXT_KEYS)
-    if lacking := [key for key in (*_needed(layout.AUDIO_KEYS), *_needed(layout.TEXT_KEYS)) if key not in audio and key not in text]:
-        raise ModelError(f"the GGUF pair lacks the key {lacking[0]}; convert it again")
-    architecture = audio.get(layout.KEY_ARCHITECTURE, "audioflamingo3")
-    rote = _named(audio, layout.ROTE_KEYS)
-    return Geometry(
-        architecture=architecture,
-        mel=MelConfig(**_named(audio, layout.MEL_KEYS)),
-        max_audio_s=float(audio.get(layout.KEY_MAX_AUDIO, MAX_AUDIO_S[architecture])),
-        encoder=EncoderSizes(
-            d_model=sizes["d_audio"], n_layers=sizes["n_audio_layers"], n_heads=sizes["n_audio_heads"], d_ffn=sizes["ffn_audio"],
-            n_positions=sizes.get("n_positions", 1500),
-        ),
-        text=TextSizes(
-            d_model=sizes["d_text"], n_layers=sizes["n_text_layers"], n_heads=sizes["n_heads"], n_kv_heads=sizes["n_kv_heads"],
-            d_ffn=sizes["ffn_text"], context_length=sizes["n_context"],
-        ),
-        rote=Rote(**rote) if rote else None,
-        tokens=AudioTokens(**_named(audio, layout.TOKEN_KEYS)),
-    )  # fmt: skip
-
-
-def _needed(table: Mapping[str, str]) -> list[str]:
-    """GGUF keys without which there is no model; the others have defaults that never changed."""
-    return [key for name, key in table.items() if name not in ("n_positions", "layer_norm_eps", "rope_theta", "rms_eps")]
-
-
-def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
-    return {name: keys[key] for name, key in table.items() if key in keys}
-
-
 def _info(
     text: Path,
     geometry: Geometry,
@@ -189,11 +149,11 @@ def _info(
     options: OpenOptions,
     threads: int,
 ) -> BackendInfo:
-    name, revision = layout.hub_identity(text.parent) or (text.stem, None)
-    abilities = audio_keys.get(layout.KEY_ABILITIES)
+    name, revision = hub_identity(text.parent) or (text.stem, None)
+    abilities = audio_keys.get(keys.KEY_ABILITIES)
     return BackendInfo(
-        model=audio_keys.get(layout.KEY_NAME, name),
-        revision=audio_keys.get(layout.KEY_REVISION, revision),
+        model=audio_keys.get(keys.KEY_NAME, name),
+        revision=audio_keys.get(keys.KEY_REVISION, revision),
         backend="gguf",
         device=device,
         dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
@@ -201,7 +161,7 @@ def _info(
         context_length=geometry.text.context_length,
         geometry=geometry,
         abilities=None if abilities is None else frozenset(abilities),
-        grounded=bool(audio_keys.get(layout.KEY_GROUNDED, False)),
+        grounded=bool(audio_keys.get(keys.KEY_GROUNDED, False)),
     )
 
 

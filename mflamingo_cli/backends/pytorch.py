@@ -34,13 +34,14 @@ from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
-from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, is_out_of_memory, load, open_weights
 from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import Checkpoint
+from quant.checkpoint import Checkpoint, read_json
+from quant.config import read_geometry
+from quant.geometry import Geometry
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
 
@@ -80,7 +81,7 @@ class TorchBackend(AnswerReader):
             why_dtype += f"; dequantised from {checkpoint.scheme}"
         if adapter:
             why_dtype += f"; {adapter} merged into {directory}"
-        geometry = Geometry.from_directory(directory)
+        geometry = read_geometry(directory)
         spread = is_spread(options.device, checkpoint, DTYPES[dtype].itemsize, options.quantize)
         if spread:
             why_device += f", its layers on {torch.cuda.device_count()} GPUs"

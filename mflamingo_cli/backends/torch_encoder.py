@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from mflamingo_cli.backends.ggml import Weights
-    from mflamingo_cli.core.geometry import Geometry
+    from quant.geometry import Geometry
 
 Floats = npt.NDArray[np.float32]
 
@@ -67,17 +67,10 @@ class TorchEncoder:
 
 
 def _weights(audio: Path, geometry: Geometry, threads: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name on the hub and weights in BF16 of every tensor of an audio part. Raises ModelError for a file that is damaged."""
+    """Name on the hub and weights in BF16 of every tensor of an audio part. Raises QuantError for a file that is damaged."""
     import torch
 
-    try:
-        file, encoder = reader.read(audio), geometry.encoder
-    except layout.QuantError as error:
-        raise ModelError(str(error)) from error
-    sizes = {
-        "d_audio": encoder.d_model, "n_audio_layers": encoder.n_layers, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions,
-        "n_mels": geometry.mel.n_mels, "d_text": geometry.text.d_model,
-    }  # fmt: skip
+    file = reader.read(audio)
 
     def decoded(tensor: layout.Tensor) -> tuple[str, torch.Tensor]:
         stored = file.tensors.get(tensor.gguf)
@@ -91,4 +84,4 @@ def _weights(audio: Path, geometry: Geometry, threads: int) -> Iterator[tuple[st
         return tensor.hf, weights.reshape(tensor.shape)
 
     with ThreadPoolExecutor(threads) as pool:  # ggml, NumPy and torch release the interpreter
-        yield from pool.map(decoded, layout.tensors("audio", sizes))
+        yield from pool.map(decoded, layout.tensors("audio", geometry))

@@ -23,7 +23,7 @@ from quant.layout import hub_identity
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.models.download import Plan
-    from quant import Plan as Conversion
+    from quant import Conversion
 
     TypeName: TypeAlias = str
 else:
@@ -217,10 +217,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show what a model is: sizes, abilities, limits, files, licence. Reads headers only."""
-    try:
-        facts = describe(find_model(name))
-    except QuantError as error:
-        raise ModelError(str(error)) from error
+    facts = describe(find_model(name))
     if as_json:
         print(json.dumps(facts))
         return
@@ -266,11 +263,11 @@ def _identity(files: ModelFiles) -> tuple[str, str] | None:
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
     from math import prod
 
-    from mflamingo_cli.backends.gguf import geometry_of
+    from quant.keys import geometry_of_keys
     from quant.reader import read
 
     heads = [read(path) for path in (text, audio)]
-    geometry = geometry_of(heads[1].keys, heads[0].keys)
+    geometry = geometry_of_keys(heads[1].keys, heads[0].keys, text)
     count = sum(prod(tensor.shape) for head in heads for tensor in head.tensors.values())
     own = {name: heads[1].keys.get(f"mflamingo.{name}") for name in ("revision", "abilities", "grounded")}
     return _common(geometry, own) | {"parameters": count}
@@ -279,11 +276,11 @@ def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
 def _directory_facts(directory: Path) -> dict[str, Any]:
     from math import prod
 
-    from mflamingo_cli.core.geometry import Geometry, read_json
-    from quant.checkpoint import Checkpoint
+    from quant.checkpoint import Checkpoint, read_json
+    from quant.config import read_geometry
 
     own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
-    facts = _common(Geometry.from_directory(directory), own)
+    facts = _common(read_geometry(directory), own)
     if not any(directory.glob("*.safetensors")):
         return facts
     checkpoint = Checkpoint(directory)

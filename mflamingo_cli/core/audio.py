@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.core import remote
 from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
-from mflamingo_cli.core.mel import MelConfig, n_audio_tokens, valid_frames
+from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
+from quant.geometry import MelConfig
 
 SAMPLE_RATE = MelConfig.sample_rate
 MIN_S = 0.5  # less is no music, and a single beat at 120 BPM

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from mflamingo_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:  # nothing here needs NumPy, and the command line reads defaults through here
-    from mflamingo_cli.core.geometry import AudioTokens
+    from quant.geometry import AudioTokens
 
 END_OF_TURN = "<|im_end|>"
 END_TOKENS = (END_OF_TURN, "<|endoftext|>")  # either ends an answer, whatever else a checkpoint's files name

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.core.audio import Audio, split_windows
-from mflamingo_cli.core.geometry import Geometry
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError
+from quant.geometry import Geometry
 
 
 @dataclass(frozen=True)

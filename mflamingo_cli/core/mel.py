@@ -7,11 +7,12 @@ Samples are mono float32 at `MelConfig.sample_rate`; frames are `hop_length` sam
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from quant.geometry import MelConfig
 
 MAX_HZ = 8_000.0  # upper edge of the highest band (WhisperFeatureExtractor; it does not follow the sample rate)
 POWER_FLOOR = 1e-10  # of a mel band, before the logarithm (Whisper)
@@ -21,27 +22,6 @@ LINEAR_STEP_HZ = 200.0 / 3.0  # one mel below LINEAR_HZ
 LOG_STEP = math.log(6.4) / 27.0  # one mel above LINEAR_HZ
 BLOCK_BYTES = 1 << 19  # of float64 frames transformed at once: they stay in a core's L2 cache
 BANDS_PER_PRODUCT = 16  # neighbouring filters share most of their bins; one small product each replaces a mostly empty large one
-
-
-@dataclass(frozen=True)
-class MelConfig:
-    """Sizes of the features, as `processor_config.json` names them (`feature_size` is `n_mels`, `chunk_length` is `window_s`)."""
-
-    n_fft: int = 400
-    hop_length: int = 160
-    n_mels: int = 128
-    sample_rate: int = 16_000
-    window_s: int = 30
-
-    @property
-    def window_samples(self) -> int:
-        """Samples of a full window."""
-        return self.window_s * self.sample_rate
-
-    @property
-    def n_frames(self) -> int:
-        """Frames of a full window; one fewer than frame centres that fit, as in Whisper."""
-        return (self.window_samples - self.n_fft % 2) // self.hop_length
 
 
 class LogMel:

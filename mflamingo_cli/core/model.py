@@ -14,35 +14,25 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    MusicFlamingoConfig,
-    MusicFlamingoForConditionalGeneration,
-)
 from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding, apply_rotary_time_emb, rotate_half
 from transformers.utils import logging as transformers_logging
 
 from mflamingo_cli.core import rote
-from mflamingo_cli.core.geometry import ENCODER_STRIDE, Geometry, Rote, read_json
 from mflamingo_cli.core.quantized import BLOCK_WEIGHTS, KINDS, Quantized
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import Checkpoint
-from quant.convert import check_tensors, is_tied
-from quant.layout import IGNORED_SUFFIXES, PARTS, QuantError, canonical, some, tensors
+from quant.checkpoint import Checkpoint, read_json
+from quant.config import geometry_of_json
+from quant.families import FAMILIES, family
+from quant.geometry import ENCODER_STRIDE, Geometry, Rote
+from quant.layout import IGNORED_SUFFIXES, canonical, some
 from quant.lora import Adapted
-from quant.model import read_sizes
 
-Model: TypeAlias = Any  # one of CLASSES; transformers' attributes are not typed
-
-CLASSES: dict[str, tuple[type[Any], type[Any]]] = {  # model_type -> (model, config)
-    "musicflamingo": (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig),
-    "audioflamingo3": (AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Config),
-}
+Model: TypeAlias = Any  # the class that a row of FAMILIES names; transformers' attributes are not typed
 
 
 OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and what its libraries say, cuBLAS and oneDNN
@@ -71,15 +61,12 @@ def build(config: Mapping[str, Any]) -> Model:
 def build_ears(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
     """What `encode_windows` needs of a model, without a language model; `weights` by the hub's names, all of them, in its dtype."""
     sizes, rotary = geometry.encoder, geometry.rote
+    row, named = FAMILIES[geometry.architecture], vars(sizes) | {"n_mels": geometry.mel.n_mels}
     config: dict[str, Any] = {
-        "model_type": geometry.architecture,
-        "audio_config": {
-            "model_type": "audioflamingo3_encoder",
-            "hidden_size": sizes.d_model, "num_hidden_layers": sizes.n_layers, "num_attention_heads": sizes.n_heads,
-            "intermediate_size": sizes.d_ffn, "num_mel_bins": geometry.mel.n_mels, "max_source_positions": sizes.n_positions,
-        },
+        "model_type": row.model_type,
+        "audio_config": {"model_type": row.encoder_type} | {names[-1]: named[size] for size, (names, _) in row.encoder.items()},
         "text_config": {"model_type": "qwen2", "hidden_size": geometry.text.d_model, "num_hidden_layers": 0, "vocab_size": 1},
-    }  # fmt: skip
+    }
     if rotary is not None:
         part = (rotary.dim + 0.5) / sizes.d_model  # rounded down, it is those channels
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": rotary.theta, "partial_rotary_factor": part}
@@ -124,8 +111,6 @@ def load(
                 directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=places
             )
             model, report = found
-    except QuantError as error:
-        raise ModelError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         code = "oom" if is_out_of_memory(error) else None
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
@@ -140,16 +125,11 @@ def load(
 def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
     """The weights of a checkpoint directory, with a LoRA or not; they have the names and shapes that its config.json asks for.
 
-    Raises ModelError that names the tensors that do not fit.
+    Raises QuantError that names the tensors that do not fit.
     """
-    config = read_json(directory / "config.json")
-    _classes(config)
-    try:
-        weights, sizes = Adapted(directory, adapter) if adapter else Checkpoint(directory), read_sizes(directory, config)
-        tied = is_tied(weights, config)
-        check_tensors(weights, [tensor for part in PARTS for tensor in tensors(part, sizes, tied=tied)])
-    except QuantError as error:
-        raise ModelError(str(error)) from error
+    geometry = geometry_of_json(read_json(directory / "config.json"), None, directory)
+    weights = Adapted(directory, adapter) if adapter else Checkpoint(directory)
+    weights.check(geometry)
     return weights
 
 
@@ -310,10 +290,9 @@ def apply_rote(hidden: torch.Tensor, rotary: Rote, windows: torch.Tensor, offset
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:
-    model_type = config.get("model_type", "")
-    if model_type not in CLASSES:
-        raise ModelError(f"model_type {model_type!r} is not Music Flamingo; expected one of {', '.join(sorted(CLASSES))}")
-    return CLASSES[model_type]
+    """The model and config classes of a family."""
+    row = family(config.get("model_type"), "config.json")
+    return getattr(transformers, row.model_class), getattr(transformers, row.config_class)
 
 
 def _protect(model: Any) -> Model:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.core.geometry import ENCODER_STRIDE, Rote
+from quant.geometry import ENCODER_STRIDE, Rote
 
 Table = npt.NDArray[np.float32]
 

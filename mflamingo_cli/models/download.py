@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.models import hub
 from quant.checkpoint import DTYPES, INDEX, SINGLE
-from quant.layout import AUDIO_PREFIX, QuantError, audio_name
-from quant.model import HAS_ROTE
+from quant.families import FAMILIES
+from quant.layout import AUDIO_PREFIX, audio_name
 from quant.types import TYPES, mix
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) 
         if info.gated:
             HfApi().auth_check(name)
     kind = (info.config or {}).get("model_type")
-    if kind is not None and kind not in HAS_ROTE:
+    if kind is not None and kind not in FAMILIES:
         raise ModelError(f"{name} is not Music Flamingo but {kind!r}; `mflamingo models list` shows what can be used")
     files, convert_to = _choose(name, info, type_name)
     card = info.card_data.to_dict() if info.card_data else {}
@@ -143,10 +143,7 @@ def _choose(name: str, info: ModelInfo, type_name: str | None) -> tuple[tuple[Fi
         chosen, convert_to = [*terms, *settings, *weights], type_name.upper() if type_name else None
     else:
         text = _one_of(name, texts, fitting, there, type_name)
-        try:
-            audio = audio_name(text, sorted(there))
-        except QuantError as error:
-            raise ModelError(f"{name}: {text}: {error}") from error
+        audio = audio_name(text, sorted(there), f"{name}: {text}")
         chosen, convert_to = [*terms, audio, text], None
     return tuple(there[file] for file in chosen), convert_to
 

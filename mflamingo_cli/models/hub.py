@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import INDEX, SINGLE
-from quant.layout import AUDIO_PREFIX, QuantError, audio_file
+from quant.errors import QuantError
+from quant.families import FAMILIES, of_projector
+from quant.layout import AUDIO_PREFIX, audio_file
 
 MAIN = "main"
 FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
@@ -124,14 +126,13 @@ def music_flamingos() -> Iterator[Cached]:
 
 def is_music_flamingo(directory: Path) -> bool:
     """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
-    from quant.layout import KEY_PROJECTOR, PROJECTORS
-    from quant.model import HAS_ROTE
+    from quant.keys import KEY_PROJECTOR
     from quant.reader import read
 
     try:
         if (directory / "config.json").exists():
-            return json.loads((directory / "config.json").read_bytes()).get("model_type") in HAS_ROTE
-        return any(read(path).keys.get(KEY_PROJECTOR) in PROJECTORS for path in directory.glob(f"{AUDIO_PREFIX}*.gguf"))
+            return json.loads((directory / "config.json").read_bytes()).get("model_type") in FAMILIES
+        return any(of_projector(read(path).keys.get(KEY_PROJECTOR)) for path in directory.glob(f"{AUDIO_PREFIX}*.gguf"))
     except (OSError, ValueError, AttributeError, QuantError):
         return False
 

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
-from mflamingo_cli.core.geometry import AudioTokens
+from quant.geometry import AudioTokens
 
 
 @dataclass(frozen=True)

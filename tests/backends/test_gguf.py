@@ -15,9 +15,10 @@ import pytest
 import quant
 from mflamingo_cli.backends import ggml, gguf, open_backend
 from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
-from mflamingo_cli.backends.gguf import Context, GgufBackend, geometry_of
+from mflamingo_cli.backends.gguf import Context, GgufBackend
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
+from quant.keys import geometry_of_keys
 from tests import checkpoints
 from tests.clips import audio
 
@@ -242,4 +243,4 @@ def test_a_pair_without_a_size_is_named(pair: tuple[Path, Path]) -> None:
     text, audio = ggml.read_metadata(pair[0]), ggml.read_metadata(pair[1])
     del audio["clip.audio.block_count"]
     with pytest.raises(ModelError, match=r"lacks the key clip\.audio\.block_count"):
-        geometry_of(audio, text)
+        geometry_of_keys(audio, text, "pair")

@@ -20,8 +20,10 @@ from torch.utils._pytree import tree_leaves
 from mflamingo_cli.backends import batch_decoder as decoding
 from mflamingo_cli.backends.generation import PrefixGroup
 from mflamingo_cli.core import model as models
-from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.quantized import KINDS
+from quant.checkpoint import read_json
+from quant.config import read_geometry
+from quant.geometry import Geometry
 from tests import checkpoints
 
 # what torch asks before it touches a tensor of a device, fake or not, where it is built without that device
@@ -117,7 +119,7 @@ def test_all_is_on_the_device_and_a_step_could_be_captured(directory: Path, devi
         layers = [module for module in model.modules() if isinstance(module, tuple(KINDS.values()))]
         assert len(layers) == (0 if quantize == "none" else 2 * 7)
         assert all(layer.native == (quantize == "fp8") for layer in layers), "FP8 units multiply FP8"
-        conversation = talk(model, Geometry.from_directory(directory))
+        conversation = talk(model, read_geometry(directory))
         with Stays():
             conversation._run()
 
@@ -129,4 +131,4 @@ def test_layers_may_lie_on_two_devices(directory: Path, quantize: str, monkeypat
     monkeypatch.setattr(models, "dispatch_model", lambda model, places: model.to(torch.device(places[""])))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model = loaded(directory, "cuda", torch.bfloat16, quantize, spread=True)
-        assert [keys.device.index for keys in talk(model, Geometry.from_directory(directory)).memory.keys] == [0, 1]
+        assert [keys.device.index for keys in talk(model, read_geometry(directory)).memory.keys] == [0, 1]

@@ -18,10 +18,10 @@ from statistics import median
 import numpy as np
 
 from mflamingo_cli.backends import find_model, ggml
-from mflamingo_cli.backends.gguf import geometry_of
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
-from mflamingo_cli.core.geometry import EncoderSizes
+from quant.geometry import EncoderSizes
+from quant.keys import geometry_of_keys
 from tests.bench.limits import TYPES, best, product
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     told = parser.parse_args()
     [(text, audio)] = find_model(told.pair).pairs
-    geometry = geometry_of(ggml.read_metadata(audio), ggml.read_metadata(text))
+    geometry = geometry_of_keys(ggml.read_metadata(audio), ggml.read_metadata(text), "pair")
     n_frames, n_operations = 2 * geometry.encoder.n_positions, operations(geometry.encoder)
     mel = np.random.default_rng(0).standard_normal((geometry.mel.n_mels, n_frames)).astype(np.float32)
     with ExitStack() as opened:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor
 
-from mflamingo_cli.core.mel import LogMel, MelConfig
+from mflamingo_cli.core.mel import LogMel
+from quant.geometry import MelConfig
 
 RUNS = 31
 CONFIGS = [MelConfig(), MelConfig(n_mels=80), MelConfig(n_fft=1024), MelConfig(n_fft=2048, n_mels=256)]

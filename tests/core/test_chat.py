@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from mflamingo_cli.core.chat import ChatTemplate, Message, build_messages, indices_by_prefix
-from mflamingo_cli.core.geometry import AudioTokens, Geometry
 from mflamingo_cli.errors import ModelError, UsageError
+from quant.config import read_geometry
+from quant.geometry import AudioTokens
 from tests import checkpoints
 
 KINDS = ("musicflamingo", "audioflamingo3")
@@ -22,7 +23,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def template_of(checkpoint: Path) -> ChatTemplate:
     source = (checkpoint / "chat_template.jinja").read_text(encoding="utf-8")
-    return ChatTemplate(source, Geometry.from_directory(checkpoint).tokens)
+    return ChatTemplate(source, read_geometry(checkpoint).tokens)
 
 
 @pytest.mark.parametrize(("kind", "bos", "eos"), [("musicflamingo", "<|sound_bos|>", "<|sound_eos|>"), ("audioflamingo3", "", "")])

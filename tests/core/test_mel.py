@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mflamingo_cli.core.mel import LogMel, MelConfig, mel_filters, n_audio_tokens, valid_frames
+from mflamingo_cli.core.mel import LogMel, mel_filters, n_audio_tokens, valid_frames
+from quant.geometry import MelConfig
 
 CONFIGS = [
     MelConfig(),  # Music Flamingo 8 B

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mflamingo_cli.core.geometry import Geometry, read_json
 from mflamingo_cli.core.model import Model, build, encode_crops, encode_windows, load, save
 from mflamingo_cli.errors import ModelError
+from quant.checkpoint import read_json
+from quant.config import read_geometry
 from tests import checkpoints
 
 CROP_TOLERANCE = 1e-5  # float32 sums in another order, cosines of large angles by NumPy instead of torch; 2.5e-6 measured
@@ -66,7 +67,7 @@ def test_saved_names_are_the_hubs(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def window(checkpoint: Path) -> torch.Tensor:
     """Log-mel frames of a whole window, (1, n_mels, frames), of no particular sound."""
-    sizes = Geometry.from_directory(checkpoint).mel
+    sizes = read_geometry(checkpoint).mel
     return torch.randn(1, sizes.n_mels, sizes.n_frames, generator=torch.Generator().manual_seed(1))
 
 
@@ -77,9 +78,7 @@ def test_a_crop_that_is_a_whole_window_is_encoded_as_one(kind: str, place: int, 
     model = load(directory)
     with torch.no_grad():
         hidden = encode_crops(model, window, torch.tensor([place]), torch.tensor([0]))
-        [expected] = encode_windows(
-            model, Geometry.from_directory(directory), window, torch.tensor([window.shape[2]]), torch.tensor([place])
-        )
+        [expected] = encode_windows(model, read_geometry(directory), window, torch.tensor([window.shape[2]]), torch.tensor([place]))
         torch.testing.assert_close(model.model.multi_modal_projector(hidden)[0], expected, atol=CROP_TOLERANCE, rtol=0)
 
 

@@ -104,7 +104,7 @@ def test_what_an_adapter_changes_is_not_what_is_stored(checkpoint: Path, tmp_pat
     directory, _ = checkpoints.write_fp8(checkpoint, tmp_path, "channel")
     name = "language_model.model.layers.0.mlp.up_proj.weight"
     adapted = Adapted.__new__(Adapted)
-    adapted.__dict__ |= open_weights(directory).__dict__ | {"changes": {name: None}}
+    adapted.__dict__ |= open_weights(directory).__dict__ | {"deltas": {name: None}}
     assert adapted.stored_fp8(name) is None
     assert adapted.stored_fp8(name.replace("up_proj", "gate_proj")) is not None
 

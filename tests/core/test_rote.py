@@ -8,8 +8,8 @@ import torch
 from transformers import MusicFlamingoConfig
 from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding
 
-from mflamingo_cli.core.geometry import Rote
 from mflamingo_cli.core.rote import tables
+from quant.geometry import Rote
 
 ROTE_8B = Rote(theta=1200.0, dim=256, n_positions=1200, frame_step_s=0.01)
 TOKENS = 750

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import quant
 from quant import layout, reader
-from quant.layout import QuantError
+from quant.config import read_geometry
+from quant.errors import QuantError
 
 MIB = 1 << 20
 
@@ -58,18 +59,10 @@ def test_text_part_equals_llama_quantize_bit_by_bit(type_name: str, size: str, r
 def test_f32_pair_holds_the_checkpoint_itself(music: Path, tmp_path: Path) -> None:
     weights = load_file(music / "model.safetensors")
     stored = {name: data for path in quant.convert(music, tmp_path, "F32") for name, (_, data) in contents(path).items()}
-    sizes = {"n_text_layers": 2, "n_audio_layers": 2}
-    tensors = [tensor for part in layout.PARTS for tensor in layout.tensors(part, _Any(sizes))]
+    tensors = [tensor for part in layout.PARTS for tensor in layout.tensors(part, read_geometry(music))]
     assert {tensor.hf for tensor in tensors} == set(weights)
     for tensor in tensors:
         np.testing.assert_array_equal(np.frombuffer(stored[tensor.gguf], np.float32), weights[tensor.hf].numpy().ravel())
-
-
-class _Any(dict[str, int]):
-    """Sizes that do not matter."""
-
-    def __missing__(self, key: str) -> int:
-        return 1
 
 
 def test_audio_part_is_never_below_q8_0_unless_asked(k_quant: Path, tmp_path: Path) -> None:
@@ -252,7 +245,7 @@ def test_directories_that_are_no_checkpoint_are_told_apart(music: Path, tmp_path
     broken: dict[str, Callable[[Path], object]] = {
         "config.json is missing": lambda path: (path / "config.json").unlink(),
         "'llama' is not Music Flamingo": lambda path: edit_json(path / "config.json", model_type="llama"),
-        "config.json lacks text_config": lambda path: edit_json(path / "config.json", text_config=None),
+        "config.json: text_config is 'qwen2', not a JSON object": lambda path: edit_json(path / "config.json", text_config="qwen2"),
         "projector_hidden_act is 'relu'": lambda path: edit_json(path / "config.json", projector_hidden_act="relu"),
         "not readable as JSON": lambda path: (path / "config.json").write_text("{"),
         "no tokenizer.json": lambda path: (path / "tokenizer.json").unlink(),

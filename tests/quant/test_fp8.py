@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import quant
 from quant import fp8
 from quant.checkpoint import Checkpoint
-from quant.layout import QuantError
+from quant.errors import QuantError
 from tests import checkpoints
 from tests.quant.test_convert import edit_json, same_pair
 

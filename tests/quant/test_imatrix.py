@@ -13,8 +13,8 @@ import pytest
 
 import quant
 from quant import imatrix, layout, reader, types
+from quant.errors import QuantError
 from quant.imatrix import Imatrix, Sums
-from quant.layout import QuantError
 from tests.quant.test_convert import contents
 
 N_TOKENS = 700

@@ -9,18 +9,17 @@ import gguf
 import pytest
 
 from quant import layout
+from quant.errors import QuantError
+from quant.families import FAMILIES
+from quant.geometry import MelConfig
+from tests.checkpoints import REAL_2601
 
-# The 8 B checkpoints (transformers' configuration of nvidia/music-flamingo-2601-hf)
-FULL_SIZE = {
-    "d_audio": 1280, "n_audio_layers": 32, "ffn_audio": 5120, "n_mels": 128, "n_positions": 1500,
-    "d_text": 3584, "n_text_layers": 28, "d_kv": 512, "ffn_text": 18944, "n_vocab": 151_672,
-}  # fmt: skip
 N_TENSORS = 830
 N_WEIGHTS = 8_267_215_360
 
 
 def test_full_size_has_the_published_number_of_tensors_and_weights() -> None:
-    tensors = [tensor for part in layout.PARTS for tensor in layout.tensors(part, FULL_SIZE)]
+    tensors = [tensor for part in layout.PARTS for tensor in layout.tensors(part, REAL_2601)]
     assert len({tensor.hf for tensor in tensors}) == len({tensor.gguf for tensor in tensors}) == N_TENSORS
     assert sum(prod(tensor.shape) for tensor in tensors) == N_WEIGHTS
 
@@ -28,8 +27,8 @@ def test_full_size_has_the_published_number_of_tensors_and_weights() -> None:
 @pytest.mark.parametrize("part", layout.PARTS)
 def test_names_are_those_of_llama_cpp(part: layout.Part) -> None:
     architecture = {"text": gguf.MODEL_ARCH.QWEN2, "audio": gguf.MODEL_ARCH.MMPROJ}[part]
-    oracle = gguf.get_tensor_name_map(architecture, FULL_SIZE[f"n_{part}_layers"])
-    for tensor in layout.tensors(part, FULL_SIZE):
+    oracle = gguf.get_tensor_name_map(architecture, {"text": REAL_2601.text, "audio": REAL_2601.encoder}[part].n_layers)
+    for tensor in layout.tensors(part, REAL_2601):
         # its converter strips the language model's prefix and tells audio projectors from visual ones by another
         name = tensor.hf.removeprefix("language_model.").replace("multi_modal_projector", "audio.multi_modal_projector")
         assert oracle.get_name(name, try_suffixes=(".weight", ".bias")) == tensor.gguf
@@ -47,15 +46,15 @@ def test_old_and_new_prefixes_mean_the_same_tensor() -> None:
 
 
 def test_tied_models_have_no_output_matrix() -> None:
-    tied = {tensor.gguf for tensor in layout.tensors("text", FULL_SIZE, tied=True)}
-    assert {tensor.gguf for tensor in layout.tensors("text", FULL_SIZE)} - tied == {"output.weight"}
+    tied = {tensor.gguf for tensor in layout.tensors("text", REAL_2601, tied=True)}
+    assert {tensor.gguf for tensor in layout.tensors("text", REAL_2601)} - tied == {"output.weight"}
 
 
 def test_only_what_stock_llama_cpp_hears_rightly_has_its_projector_name() -> None:
-    stock = {**layout.STOCK_MEL, "n_mels": 128}
-    assert layout.projector(has_rote=False, mel=stock) == "musicflamingo"
-    assert layout.projector(has_rote=True, mel=stock) == "musicflamingo_rote"
-    assert layout.projector(has_rote=False, mel={**stock, "n_fft": 2048}) == "musicflamingo_mel"
+    projectors = {name: row.projector_name for name, row in FAMILIES.items()}
+    assert projectors["audioflamingo3"](MelConfig()) == "musicflamingo"
+    assert projectors["musicflamingo"](MelConfig()) == "musicflamingo_rote"
+    assert projectors["audioflamingo3"](MelConfig(n_fft=2048)) == "musicflamingo_mel"
 
 
 @pytest.mark.parametrize(
@@ -75,11 +74,11 @@ def test_audio_part_is_found_beside_the_text_part(tmp_path: Path, text: str, aud
 
 def test_no_audio_part_or_no_telling_which_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mmproj-b-Q8_0.gguf").touch()
-    with pytest.raises(layout.QuantError, match="no audio part"):
+    with pytest.raises(QuantError, match="no audio part"):
         layout.audio_file(tmp_path / "a-Q4_K_M.gguf")
     for name in ("mmproj-a-F16.gguf", "mmproj-a-BF16.gguf"):
         (tmp_path / name).touch()
-    with pytest.raises(layout.QuantError, match="several audio parts"):
+    with pytest.raises(QuantError, match="several audio parts"):
         layout.audio_file(tmp_path / "a-Q4_K_M.gguf")
 
 

@@ -18,7 +18,7 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, co
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import ModelError
 from quant import reader
-from quant.layout import QuantError
+from quant.errors import QuantError
 from quant.lora import Adapted
 from tests import checkpoints
 from tests.clips import audio

@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -13,27 +14,30 @@ import llama_cpp
 import pytest
 
 from quant import layout, types
+from quant.geometry import TextSizes
+from quant.keys import TEXT_KEYS
 from quant.layout import Tensor
 from quant.types import F16, F32, TYPES, Storage
 from quant.writer import GgufWriter
+from tests.checkpoints import REAL_2601
 
 # Qwen2.5-7B as in music-flamingo-2601-hf: 28 layers, 28 heads on 4
-REAL = {"d_text": 3584, "d_kv": 512, "ffn_text": 18944, "n_vocab": 151672, "n_text_layers": 28, "n_heads": 28, "n_kv_heads": 4}
-FEW_HEADS = REAL | {"n_text_layers": 13, "n_kv_heads": 14, "d_kv": 1792}  # two heads on one: V matrices are not small
-ODD_ROWS = {"d_text": 96, "d_kv": 32, "ffn_text": 272, "n_vocab": 64, "n_text_layers": 17, "n_heads": 3, "n_kv_heads": 1}
+REAL = REAL_2601.text
+FEW_HEADS = replace(REAL, n_layers=13, n_kv_heads=14)  # two heads on one: V matrices are not small
+ODD_ROWS = replace(REAL, d_model=96, d_ffn=272, n_vocab=64, n_layers=17, n_heads=3, n_kv_heads=1)
 SHAPES = {"real": (REAL, False), "few heads": (FEW_HEADS, False), "odd rows": (ODD_ROWS, False), "tied": (ODD_ROWS, True)}
 QUANTIZED = [name for name in TYPES if not name.endswith(("F32", "F16"))]
 
 
-def real_tensors(sizes: dict[str, int], tied: bool) -> list[Tensor]:
-    return list(layout.tensors("text", sizes, tied=tied))
+def real_tensors(sizes: TextSizes, tied: bool) -> list[Tensor]:
+    return list(layout.tensors("text", replace(REAL_2601, text=sizes), tied=tied))
 
 
-def empty_gguf(path: Path, sizes: dict[str, int], tied: bool) -> Path:
+def empty_gguf(path: Path, sizes: TextSizes, tied: bool) -> Path:
     """A file of the right length that is all hole: 15 GB for the real shapes, a few kilobytes on the disk."""
     keys = {"general.architecture": "qwen2", "qwen2.context_length": 32768, "qwen2.rope.freq_base": 1e6}
-    keys |= {layout.TEXT_KEYS[name]: sizes[name] for name in ("d_text", "n_text_layers", "ffn_text", "n_heads", "n_kv_heads")}
-    keys |= {layout.TEXT_KEYS["rms_eps"]: 1e-6}
+    keys |= {TEXT_KEYS[name]: getattr(sizes, name) for name in ("d_model", "n_layers", "d_ffn", "n_heads", "n_kv_heads")}
+    keys |= {TEXT_KEYS["rms_eps"]: 1e-6}
     stored = [(tensor, F32 if tensor.role == "vector" else F16) for tensor in real_tensors(sizes, tied)]
     with GgufWriter(path, keys, stored) as writer:
         writer.commit()
@@ -73,7 +77,7 @@ def name_of(storage: Storage) -> str:
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int], bool]:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TextSizes, bool]:
     sizes, tied = SHAPES[request.param]
     return empty_gguf(tmp_path_factory.mktemp("empty") / "model.gguf", sizes, tied), sizes, tied
 
@@ -81,11 +85,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("with_imatrix", [False, True], ids=["plain", "imatrix"])
 @pytest.mark.parametrize("type_name", QUANTIZED)
 def test_every_tensor_gets_the_type_that_llama_quantize_gives_it(
-    type_name: str, with_imatrix: bool, model: tuple[Path, dict[str, int], bool]
+    type_name: str, with_imatrix: bool, model: tuple[Path, TextSizes, bool]
 ) -> None:
     path, sizes, tied = model
     mix = TYPES[type_name]
-    traits = types.Traits(sizes["n_text_layers"], sizes["n_heads"] // sizes["n_kv_heads"], tied, with_imatrix)
+    traits = types.Traits(sizes.n_layers, sizes.n_heads // sizes.n_kv_heads, tied, with_imatrix)
     ours = {tensor.gguf: name_of(types.storage_for(tensor, mix, traits)) for tensor in real_tensors(sizes, tied)}
     assert ours == chosen_by_llama_quantize(path, mix.file_type, with_imatrix)
 

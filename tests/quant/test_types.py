@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from quant import types
-from quant.layout import QuantError, Tensor
+from quant.errors import QuantError
+from quant.layout import Tensor
 from quant.types import STORAGES, TYPES, Storage
 
 ROW = 512

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import quant
-from quant import layout, model, reader, types
+from quant import config, layout, reader, types
 from quant.checkpoint import Checkpoint
-from quant.layout import QuantError
+from quant.errors import QuantError
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Pa
         assert one.worst == (worst.name if worst.error else None)
     weights, stored = [], []  # the error of a type is that of all its weights as one
     checkpoint, file = Checkpoint(k_quant), reader.read(text)
-    for tensor in layout.tensors("text", model.read(k_quant).sizes):
+    for tensor in layout.tensors("text", config.read_geometry(k_quant)):
         if file.tensors[tensor.gguf].storage is types.Q4_K:
             weights.append(checkpoint.weights(tensor.hf, 0, prod(tensor.shape)))
             stored.append(types.decode(np.frombuffer(next(file.blocks(tensor.gguf, 1 << 20))[1], np.uint8), types.Q4_K))

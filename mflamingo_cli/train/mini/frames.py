@@ -14,10 +14,11 @@ import mido
 import numpy as np
 import soundfile
 
-from mflamingo_cli.core.mel import LogMel, MelConfig
+from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.mini.synth.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG, events
 from mflamingo_cli.train.mini.synth.render import SILENT_DB, read_manifest
+from quant.geometry import MelConfig
 
 # An FFT of 2048 hears semitones down to the bass, 400 samples cannot; frames of 20 ms halve the positions of the published 10 ms
 MINI_MEL = MelConfig(n_fft=2048, hop_length=320, n_mels=256)

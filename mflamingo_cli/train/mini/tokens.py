@@ -10,8 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mflamingo_cli.core.geometry import AudioTokens
-from mflamingo_cli.core.mel import MelConfig
+from quant.geometry import AudioTokens, MelConfig
 
 # Qwen2's splitting rule (llama.cpp knows it as `qwen2`): words, single digits, punctuation, white space
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from mflamingo_cli.core.mel import MelConfig
 from mflamingo_cli.train.mini import tokens
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue.prompt_facts import COMMON_QUALITIES, RARE_QUALITIES
 from quant import vocabulary
+from quant.geometry import MelConfig
 
 
 @pytest.fixture(scope="module")

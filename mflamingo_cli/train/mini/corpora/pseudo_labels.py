@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mflamingo_cli.core.mel import MelConfig, mel_filters
+from mflamingo_cli.core.mel import mel_filters
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.measure import RETUNE
 from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
@@ -33,6 +33,7 @@ from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo
 from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
+from quant.geometry import MelConfig
 
 RATE = 16_000
 MUSICNN = "musicnn==0.1.0"  # PyPI wheel, 29 MB; its checkpoints are TensorFlow tensor bundles

@@ -1,0 +1,162 @@
+"""A checkpoint's JSON files read, once for all: its geometry, its name, what its card says. What they leave out is the class's default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quant.checkpoint import read_json
+from quant.errors import QuantError
+from quant.families import Family, Fields, family
+from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
+from quant.layout import hub_identity
+
+MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
+    "n_fft": (("n_fft",), 400),
+    "hop_length": (("hop_length",), 160),
+    "n_mels": (("feature_size",), 80),
+    "sample_rate": (("sampling_rate",), 16_000),
+    "window_s": (("chunk_length",), 30),
+}
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A checkpoint without its weights."""
+
+    name: str
+    geometry: Geometry
+    card: Mapping[str, Any]  # mflamingo.json, of our own models; else where it was downloaded from
+
+
+def read(directory: Path, adapter: Path | None = None) -> CheckpointInfo:
+    """Read config.json, processor_config.json and, where there is one, mflamingo.json; a LoRA `adapter` gives the model its own name.
+
+    Raises QuantError for what is missing, of another model, or not to be converted.
+    """
+    if not directory.is_dir():
+        raise QuantError(f"{directory}: no such directory; give the directory of a checkpoint, the one that holds config.json")
+    config = read_json(directory / "config.json")
+    geometry = read_geometry(directory)
+    _check_fixed(directory / "config.json", config, family(geometry.architecture, directory))
+    card: dict[str, Any] = {}
+    for place in (directory, adapter) if adapter else (directory,):
+        name, revision = hub_identity(place) or (place.resolve().name, None)
+        card |= {"name": name, "revision": revision} | read_json(place / "mflamingo.json", required=False)
+    return CheckpointInfo(str(card["name"]), geometry, card)
+
+
+def read_geometry(directory: Path) -> Geometry:
+    """Read the geometry of a checkpoint directory. Raises QuantError that names the file and what is wrong with it."""
+    config = read_json(directory / "config.json")
+    family(config.get("model_type"), directory)
+    extractor = directory / "preprocessor_config.json"
+    processor = read_json(directory / "processor_config.json", required=not extractor.exists())
+    if "feature_extractor" not in processor:  # older layout
+        processor |= {"feature_extractor": read_json(extractor)}
+    return geometry_of_json(config, processor, directory)
+
+
+def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | None, directory: Path) -> Geometry:
+    """The geometry that the content of config.json and processor_config.json makes; `directory` is named in errors.
+
+    Without a processor there is still what tensors depend on.
+    """
+    row = family(config.get("model_type"), directory)
+    where = directory / "config.json"
+    encoder = _sizes(where, "audio_config", _section(where, config, "audio_config"), row.encoder)
+    n_mels = encoder.pop("n_mels")
+    _check_heads(where, encoder["d_model"], encoder["n_heads"])
+    sizes, text = EncoderSizes(**encoder), _text_sizes(where, _section(where, config, "text_config"), row)
+    rote = _rote(where, config, sizes.d_model, row)
+    if processor is None:
+        return Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens)
+    beside = directory / "processor_config.json"
+    mel = MelConfig(**_sizes(beside, "feature_extractor", _section(beside, processor, "feature_extractor"), MEL_FIELDS))
+    if mel.n_mels != n_mels:
+        raise QuantError(f"{directory}: the front end makes {mel.n_mels} mel bands but the encoder takes {n_mels}")
+    longest = _number(beside, "max_audio_len", processor.get("max_audio_len", row.max_audio_s))
+    return Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(processor, row))
+
+
+def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
+    sizes = TextSizes(
+        **_sizes(where, "text_config", text | _grouped(text, row), row.text),
+        rope_theta=_number(where, "text_config.rope_theta", _rope(where, text, 10_000.0)["rope_theta"]),
+        rms_eps=_number(where, "text_config.rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
+    )
+    _check_heads(where, sizes.d_model, sizes.n_heads, text.get("head_dim"))
+    if sizes.n_heads % sizes.n_kv_heads:
+        raise QuantError(f"{where}: {sizes.n_kv_heads} heads of keys and values do not divide {sizes.n_heads}")
+    return sizes
+
+
+def _section(where: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    if not isinstance(section, dict | None):
+        raise QuantError(f"{where}: {name} is {section!r}, not a JSON object")
+    return section or {}
+
+
+def _sizes(where: Path, section: str, config: Mapping[str, Any], fields: Fields) -> dict[str, int]:
+    found = {}
+    for size, (names, default) in fields.items():
+        name = next((name for name in names if name in config), names[-1])
+        found[size] = config.get(name, default)
+        if type(found[size]) is not int or found[size] < 1:
+            raise QuantError(f"{where}: {section}.{name} is {found[size]!r}, not a positive whole number")
+    return found
+
+
+def _number(where: Path, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise QuantError(f"{where}: {name} is {value!r}, not a positive number")
+    return float(value)
+
+
+def _grouped(text: Mapping[str, Any], row: Family) -> dict[str, Any]:
+    """Qwen2Config takes null heads of keys and values for as many as there are of queries."""
+    heads = text.get("num_attention_heads", row.text["n_heads"][1])
+    return {"num_key_value_heads": heads} if text.get("num_key_value_heads", heads) is None else {}
+
+
+def _check_heads(where: Path, channels: int, heads: int, width: int | None = None) -> None:
+    if channels % heads or (width or channels // heads) * heads != channels:
+        raise QuantError(f"{where}: {heads} heads do not fill {channels} channels")
+
+
+def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:
+    for section, name, value in row.fixed:
+        found = ((config.get(section) or {}) if section else config).get(name, value)
+        if found != value:
+            raise QuantError(f"{where}: {name} is {found!r}; only {value!r} can be converted")
+
+
+def _rope(where: Path, config: Mapping[str, Any], theta: float) -> dict[str, Any]:
+    """Settings of rotary positions, under `rope_parameters` in new files, beside it in old ones; `theta` is the class's default."""
+    rope = _section(where, config, "rope_parameters") or _section(where, config, "rope_scaling")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise QuantError(f"{where}: rope_type {kind!r} is not supported")
+    return {"rope_theta": config.get("rope_theta", theta)} | rope
+
+
+def _rote(where: Path, config: Mapping[str, Any], d_model: int, row: Family) -> Rote | None:
+    if row.rote is None:
+        return None
+    rope = {"partial_rotary_factor": config.get("partial_rotary_factor", row.rote.factor)} | _rope(where, config, row.rote.theta)
+    theta = _number(where, "rope_theta", rope["rope_theta"])
+    dim = int(d_model * _number(where, "partial_rotary_factor", rope["partial_rotary_factor"]))
+    step = _number(where, "audio_frame_step", config.get("audio_frame_step", row.rote.frame_step_s))
+    return Rote(theta, dim, int(theta), step)  # transformers sets the table's length to theta, whatever the file says
+
+
+def _tokens(processor: Mapping[str, Any], row: Family) -> AudioTokens:
+    audio, bos, eos = row.tokens.audio, row.tokens.bos, row.tokens.eos
+    return AudioTokens(
+        str(processor.get("audio_token", audio)),
+        bos and str(processor.get("audio_bos_token", bos)),
+        eos and str(processor.get("audio_eos_token", eos)),
+    )

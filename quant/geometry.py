@@ -1,0 +1,113 @@
+"""Sizes, limits and token names of a checkpoint: what code needs to know of it besides its weights.
+
+Rates are hertz, lengths seconds, everything else counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ENCODER_STRIDE = 4  # mel frames per audio token: conv2 halves, the average pool halves again
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """The front end; `processor_config.json` calls `n_mels` feature_size and `window_s` chunk_length."""
+
+    n_fft: int = 400
+    hop_length: int = 160
+    n_mels: int = 128
+    sample_rate: int = 16_000
+    window_s: int = 30
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a full window."""
+        return self.window_s * self.sample_rate
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a full window; one fewer than frame centres that fit, as in Whisper."""
+        return (self.window_samples - self.n_fft % 2) // self.hop_length
+
+
+@dataclass(frozen=True)
+class Rote:
+    """Rotary time embedding (transformers `MusicFlamingoRotaryEmbedding`).
+
+    `dim` channels are rotated by the window's index and as many by the position inside the window;
+    `n_positions` divides both and is the table's length.
+    """
+
+    theta: float
+    dim: int
+    n_positions: int
+    frame_step_s: float
+
+
+@dataclass(frozen=True)
+class AudioTokens:
+    """Names (never ids) of the audio placeholder and of the markers around it, where a family has them."""
+
+    audio: str = "<sound>"
+    bos: str | None = None
+    eos: str | None = None
+
+
+@dataclass(frozen=True)
+class EncoderSizes:
+    """The audio encoder."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ffn: int
+    n_positions: int
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """The language model."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ffn: int
+    context_length: int
+    rope_theta: float = 10_000.0
+    rms_eps: float = field(default=1e-6, compare=False)  # GGUF keeps float32: 1e-6 reads back as 9.99999997e-7
+    n_vocab: int = field(default=0, compare=False)  # 0: read from GGUF keys without the vocabulary
+
+    @property
+    def d_head(self) -> int:
+        """Channels of an attention head: Qwen2 has no other than this."""
+        return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A checkpoint without its weights and its name."""
+
+    architecture: str  # transformers' model_type: a key of FAMILIES
+    mel: MelConfig
+    max_audio_s: float
+    encoder: EncoderSizes
+    text: TextSizes
+    rote: Rote | None
+    tokens: AudioTokens
+
+    @property
+    def tokens_per_window(self) -> int:
+        """Audio tokens of a full window: 750 for 30 s."""
+        return self.mel.window_s * self.mel.sample_rate // self.mel.hop_length // ENCODER_STRIDE
+
+    @property
+    def extents(self) -> Mapping[str, int]:
+        """The sizes of tensors, as the shapes of `layout` name them."""
+        encoder, text = self.encoder, self.text
+        return {
+            "d_audio": encoder.d_model, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions, "n_mels": self.mel.n_mels,
+            "d_text": text.d_model, "d_kv": text.d_head * text.n_kv_heads, "ffn_text": text.d_ffn, "n_vocab": text.n_vocab,
+        }  # fmt: skip

@@ -1,0 +1,137 @@
+"""Geometry -> GGUF keys, and keys -> geometry: the two directions of the same tables.
+
+The names are written out, not taken from `gguf.Keys`, because opening a pair reads them: importing gguf costs as much as decoding a song
+does. `tests/quant/test_keys.py` holds them against the package's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from quant.config import CheckpointInfo
+from quant.errors import QuantError
+from quant.families import FAMILIES, family, of_projector
+from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
+from quant.layout import ARCHITECTURES, Part
+from quant.types import Mix
+from quant.writer import Value
+
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+LAYER_NORM_EPS = 1e-5  # of torch's LayerNorm, which the encoder uses unchanged
+
+# Fields of TextSizes and of EncoderSizes -> GGUF keys
+TEXT_KEYS: Mapping[str, str] = {
+    "context_length": "qwen2.context_length",
+    "d_model": "qwen2.embedding_length",
+    "n_layers": "qwen2.block_count",
+    "d_ffn": "qwen2.feed_forward_length",
+    "n_heads": "qwen2.attention.head_count",
+    "n_kv_heads": "qwen2.attention.head_count_kv",
+    "rope_theta": "qwen2.rope.freq_base",
+    "rms_eps": "qwen2.attention.layer_norm_rms_epsilon",
+}
+ENCODER_KEYS: Mapping[str, str] = {
+    "d_model": "clip.audio.embedding_length",
+    "n_layers": "clip.audio.block_count",
+    "d_ffn": "clip.audio.feed_forward_length",
+    "n_heads": "clip.audio.attention.head_count",
+}
+KEY_D_TEXT = "clip.audio.projection_dim"
+KEY_N_MELS = "clip.audio.num_mel_bins"
+KEY_N_POSITIONS = "clip.audio.max_pos_emb"  # not written by llama.cpp's own converter: 1500
+KEY_LAYER_NORM_EPS = "clip.audio.attention.layer_norm_epsilon"
+KEY_PROJECTOR = "clip.projector_type"
+KEY_TOKENS = "tokenizer.ggml.tokens"
+OPTIONAL = frozenset({"rope_theta", "rms_eps"})  # libllama has them for itself
+# Ours, in the audio part: with them nothing needs the checkpoint's directory
+KEY_ARCHITECTURE = "mflamingo.architecture"  # transformers' model_type
+KEY_MAX_AUDIO = "mflamingo.max_audio_s"
+KEY_NAME = "mflamingo.name"
+KEY_REVISION = "mflamingo.revision"
+KEY_ABILITIES = "mflamingo.abilities"  # absent: all
+KEY_GROUNDED = "mflamingo.grounded"
+MEL_KEYS: Mapping[str, str] = {name: f"mflamingo.mel.{name}" for name in ("n_fft", "hop_length", "n_mels", "sample_rate", "window_s")}
+ROTE_KEYS: Mapping[str, str] = {name: f"mflamingo.rote.{name}" for name in ("theta", "dim", "n_positions", "frame_step_s")}
+TOKEN_KEYS: Mapping[str, str] = {name: f"mflamingo.tokens.{name}" for name in ("audio", "bos", "eos")}
+
+
+def text_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
+    """GGUF keys of the text part, without the vocabulary."""
+    return _general(info, "text", "model", mix) | _keyed(info.geometry.text, TEXT_KEYS)
+
+
+def audio_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
+    """GGUF keys of the audio part; everything about the audio side that is not a weight, and what the model's card says."""
+    geometry = info.geometry
+    keys: dict[str, Value] = {
+        **_general(info, "audio", "mmproj", mix),
+        "clip.has_audio_encoder": True,
+        KEY_PROJECTOR: FAMILIES[geometry.architecture].projector_name(geometry.mel),
+        **_keyed(geometry.encoder, ENCODER_KEYS),
+        KEY_D_TEXT: geometry.text.d_model,
+        KEY_N_MELS: geometry.mel.n_mels,
+        KEY_N_POSITIONS: geometry.encoder.n_positions,
+        KEY_LAYER_NORM_EPS: LAYER_NORM_EPS,
+        KEY_ARCHITECTURE: geometry.architecture,
+        KEY_MAX_AUDIO: geometry.max_audio_s,
+        **_keyed(geometry.mel, MEL_KEYS),
+        **_keyed(geometry.tokens, TOKEN_KEYS),
+        **(_keyed(geometry.rote, ROTE_KEYS) if geometry.rote else {}),
+        KEY_NAME: info.name,
+        KEY_GROUNDED: bool(info.card.get("grounded", False)),
+    }
+    if info.card.get("revision"):
+        keys[KEY_REVISION] = str(info.card["revision"])
+    if info.card.get("abilities") is not None:
+        keys[KEY_ABILITIES] = [str(ability) for ability in info.card["abilities"]]
+    return keys
+
+
+def _general(info: CheckpointInfo, part: Part, kind: str, mix: Mix) -> dict[str, Value]:
+    return {
+        "general.architecture": ARCHITECTURES[part],
+        "general.type": kind,
+        "general.name": info.name,
+        "general.file_type": mix.file_type,
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }
+
+
+def _keyed(sizes: Any, table: Mapping[str, str]) -> dict[str, Value]:
+    return {key: value for name, key in table.items() if (value := getattr(sizes, name)) is not None}
+
+
+def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: object) -> Geometry:
+    """Geometry from the keys of a pair; one made by llama.cpp's own converter lacks ours, and the projector says whose it is.
+
+    Raises QuantError when the files, which `where` names, are not a Music Flamingo pair.
+    """
+    row = of_projector(audio.get(KEY_PROJECTOR))
+    if row is None:
+        raise QuantError(f"{where}: the audio part's projector is {audio.get(KEY_PROJECTOR)!r}, not a Music Flamingo one")
+    if text.get("general.architecture") != ARCHITECTURES["text"]:
+        raise QuantError(f"{where}: the text part's architecture is {text.get('general.architecture')!r}, not a Qwen2 one")
+    needed = [*((audio, key) for key in (*ENCODER_KEYS.values(), KEY_D_TEXT, KEY_N_MELS))]
+    needed += [(text, key) for name, key in TEXT_KEYS.items() if name not in OPTIONAL]
+    if lacking := [key for keys, key in needed if key not in keys]:
+        raise QuantError(f"{where}: the GGUF pair lacks the key {lacking[0]}; convert it again")
+    language = TextSizes(**_named(text, TEXT_KEYS), n_vocab=len(text.get(KEY_TOKENS, ())))
+    if language.d_model != audio[KEY_D_TEXT]:
+        raise QuantError(f"{where}: the audio part was made for another language model")
+    row = family(audio.get(KEY_ARCHITECTURE, row.model_type), where)
+    rote = _named(audio, ROTE_KEYS)
+    return Geometry(
+        row.model_type,
+        MelConfig(**({"n_mels": audio[KEY_N_MELS]} | _named(audio, MEL_KEYS))),
+        float(audio.get(KEY_MAX_AUDIO, row.max_audio_s)),
+        EncoderSizes(**_named(audio, ENCODER_KEYS), n_positions=audio.get(KEY_N_POSITIONS, row.encoder["n_positions"][1])),
+        language,
+        Rote(**rote) if rote else None,
+        AudioTokens(**(asdict(row.tokens) | _named(audio, TOKEN_KEYS))),
+    )
+
+
+def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
+    return {name: keys[key] for name, key in table.items() if key in keys}

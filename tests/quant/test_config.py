@@ -1,0 +1,116 @@
+"""A checkpoint's JSON files are read once: what they leave out is the class's default, what is wrong is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quant
+from mflamingo_cli.backends import find_model, ggml
+from mflamingo_cli.commands.models import describe
+from quant.config import geometry_of_json, read_geometry
+from quant.errors import QuantError
+from quant.keys import geometry_of_keys
+from tests import checkpoints
+
+CONFIG_2601 = {  # of nvidia/music-flamingo-2601-hf
+    "model_type": "musicflamingo",
+    "audio_config": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20, "intermediate_size": 5120},
+    "text_config": {
+        "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944,
+        "max_position_embeddings": 32768, "vocab_size": 151672, "rope_theta": 1e6,
+    },
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1200, "partial_rotary_factor": 0.2},
+}  # fmt: skip
+PROCESSOR = {"max_audio_len": 1200, "feature_extractor": {"feature_size": 128}}
+
+
+@pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
+@pytest.mark.parametrize("size", checkpoints.SIZES)
+def test_gguf_says_what_the_checkpoint_says(kind: str, size: str, tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path / "hf", kind, size, max_audio_len=90)
+    text, audio = quant.convert(directory, tmp_path, "F32")
+    assert geometry_of_keys(ggml.read_metadata(audio), ggml.read_metadata(text), text) == read_geometry(directory)
+
+
+def test_the_real_checkpoint_has_750_tokens_and_256_rotated_channels_twice() -> None:
+    geometry = geometry_of_json(CONFIG_2601, PROCESSOR, Path("hf"))
+    assert geometry == checkpoints.REAL_2601
+    assert geometry.tokens_per_window == 750
+    assert geometry.extents == checkpoints.REAL_2601.extents
+
+
+def test_what_is_missing_is_the_classs_default() -> None:
+    bare = {"model_type": "musicflamingo"}
+    empty = geometry_of_json(bare, PROCESSOR, Path("hf"))
+    assert empty == geometry_of_json(bare | {"audio_config": {"model_type": "audioflamingo3_encoder"}}, PROCESSOR, Path("hf"))
+    assert (empty.encoder, empty.text.n_heads) == (checkpoints.REAL_2601.encoder, 32)
+    shorter = CONFIG_2601 | {"text_config": {name: CONFIG_2601["text_config"][name] for name in ("hidden_size", "num_hidden_layers")}}
+    text = geometry_of_json(shorter, PROCESSOR, Path("hf")).text
+    assert (text.n_heads, text.n_kv_heads, text.rope_theta) == (32, 32, 10_000.0)
+    grouped = CONFIG_2601 | {"text_config": CONFIG_2601["text_config"] | {"num_key_value_heads": None}}
+    assert geometry_of_json(grouped, PROCESSOR, Path("hf")).text == replace(checkpoints.REAL_2601.text, n_kv_heads=28)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    r"model_type None is not Music Flamingo": {"model_type": None},
+    r"model_type \['a'\] is not Music Flamingo": {"model_type": ["a"]},
+    r"config\.json: audio_config is 'x', not a JSON object": {"audio_config": "x"},
+    r"config\.json: text_config is \[\], not a JSON object": {"text_config": []},
+    r"config\.json: audio_config\.hidden_size is '64', not a positive whole number": {"audio_config": {"hidden_size": "64"}},
+    r"config\.json: text_config\.num_attention_heads is 0, not a": {"text_config": {"num_attention_heads": 0}},
+    r"config\.json: text_config\.num_attention_heads is None, not a": {"text_config": {"num_attention_heads": None}},
+    r"config\.json: 7 heads do not fill 4096 channels": {"text_config": {"num_attention_heads": 7}},
+    r"config\.json: 3 heads of keys and values do not divide 32": {"text_config": {"num_key_value_heads": 3}},
+    r"config\.json: 7 heads do not fill 1280 channels": {"audio_config": {"num_attention_heads": 7}},
+    r"config\.json: text_config\.rms_norm_eps is 'tiny', not a positive number": {"text_config": {"rms_norm_eps": "tiny"}},
+    r"config\.json: rope_parameters is 3, not a JSON object": {"rope_parameters": 3},
+    r"config\.json: rope_theta is None, not a positive number": {"rope_parameters": {"rope_theta": None}},
+    r"config\.json: rope_type 'yarn' is not supported": {"text_config": {"rope_parameters": {"rope_type": "yarn"}}},
+    r"config\.json: audio_frame_step is 'long', not": {"audio_frame_step": "long"},
+    r"the front end makes 128 mel bands but the encoder takes 80": {"audio_config": {"num_mel_bins": 80}},
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_what_is_wrong_is_one_sentence_wherever_it_is_read(sentence: str, tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo")
+    (directory / "config.json").write_text(json.dumps({"model_type": "musicflamingo"} | WRONG[sentence]))
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: describe(find_model(str(directory))),
+        lambda: quant.convert(directory, tmp_path / "out", "F16"),
+    )
+    for read in readers:
+        with pytest.raises(QuantError, match=sentence) as caught:
+            read()
+        assert str(directory) in str(caught.value)
+
+
+def test_processors_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo")
+    path = directory / "processor_config.json"
+    whole = json.loads(path.read_text())
+    wrong = {
+        r"processor_config\.json: max_audio_len is 'long', not": whole | {"max_audio_len": "long"},
+        r"processor_config\.json: feature_extractor\.n_fft is 400\.5, not": whole | {"feature_extractor": {"n_fft": 400.5}},
+        r"processor_config\.json: feature_extractor is 1, not a JSON object": whole | {"feature_extractor": 1},
+        r"preprocessor_config\.json is missing": {name: value for name, value in whole.items() if name != "feature_extractor"},
+    }
+    for sentence, content in wrong.items():
+        path.write_text(json.dumps(content))
+        with pytest.raises(QuantError, match=sentence):
+            read_geometry(directory)
+
+
+def test_a_directory_without_a_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(QuantError, match=r"config\.json is missing"):
+        read_geometry(tmp_path)
+    shutil.copy(checkpoints.write(tmp_path / "hf", "musicflamingo") / "config.json", tmp_path)
+    with pytest.raises(QuantError, match=r"processor_config\.json is missing"):
+        read_geometry(tmp_path)
