@@ -166,10 +166,13 @@ class CacheEntry:
         content = self._cache.get(self._name("sound"))
         if content is None:
             return None
-        plain = json.loads(bytes(content))
-        facts = plain.pop("facts")
-        source = Source(**plain.pop("source") | {"path": os.fspath(self._path)})
-        return Sound(source=source, warnings=tuple(plain.pop("warnings")), **plain), facts and _facts_of(facts)
+        try:
+            plain = json.loads(bytes(content))
+            facts = plain.pop("facts")
+            source = Source(**plain.pop("source") | {"path": os.fspath(self._path)})
+            return Sound(source=source, warnings=tuple(plain.pop("warnings")), **plain), facts and _facts_of(facts)
+        except (KeyError, TypeError, ValueError):  # whole, but of another shape: measured anew
+            return None
 
     def keep_sound(self, sound: Sound, facts: Facts | None) -> None:
         """Remember a sound; `facts` are None where nobody measured."""
