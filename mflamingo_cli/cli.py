@@ -7,10 +7,12 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from mflamingo_cli import __version__, config
 from mflamingo_cli.commands.help import HELP_OPTIONS, Entry, LazyGroup
-from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.commands.values import usage_sentence
+from mflamingo_cli.errors import ExitCode, MFlamingoError
 
 SONGS, MODELS, ABOUT = "Songs", "Models", "About"
 EXAMPLES = (
@@ -19,23 +21,19 @@ EXAMPLES = (
     "mflamingo analyze --json ~/Music -o music.jsonl",
     'mflamingo ask "Which key is the solo in?" --start 2:10 --end 2:40 song.mp3',
 )
-EXIT_CODES = (
-    "0 all done, 1 all failed, 2 usage, 3 some failed, 66 no input, 69 model or back end unavailable, "
-    "75 stopped, goes on when run again, 78 wrong setting, 130 interrupted, 141 closed pipe, 143 terminated."
-)
 
 
 class Commands(LazyGroup):
     """All subcommands."""
 
     entries = {  # noqa: RUF012  (a table, never changed)
-        "analyze": Entry(SONGS, "Tell all that can be known of a song."),
+        "analyze": Entry(SONGS, "Analyse a song: tempo, key, chords, structure, loudness, words."),
         "caption": Entry(SONGS, "Describe a song in words."),
         "ask": Entry(SONGS, "Answer a question about a song."),
         "think": Entry(SONGS, "Reason about a song, then answer."),
         "models": Entry(MODELS, "List, download, show, convert and verify models."),
         "train": Entry(MODELS, "Train a small model."),
-        "config": Entry(ABOUT, "Show what files and variables set."),
+        "config": Entry(ABOUT, "Show the settings of files and variables."),
         "doctor": Entry(ABOUT, "Show versions, devices and models."),
         "schema": Entry(ABOUT, "Print the JSON Schema of the records."),
     }
@@ -54,7 +52,7 @@ app = typer.Typer(
     context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="\b\nExamples:\n  " + "\n  ".join(EXAMPLES) + f"\n\nExit codes: {EXIT_CODES}",
+    epilog="\b\nExamples:\n  " + "\n  ".join(EXAMPLES) + f"\n\nExit codes: {', '.join(f'{code:d} {code.meaning}' for code in ExitCode)}.",
 )
 
 
@@ -70,7 +68,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
-    if ctx.invoked_subcommand in config.COMMANDS:
+    if ctx.invoked_subcommand in config.COMMANDS and config.sources():
         ctx.default_map = config.default_map(config.load(settable()))
 
 
@@ -78,16 +76,21 @@ def main() -> None:
     """Run the command line; the process ends with the exit code."""
     _open_closed_streams()
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ClickException as error:
+        _fail(usage_sentence(error), error.exit_code)
     except MFlamingoError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:  # of stdout or of an --output file: the disk is full, the terminal is gone
-        _fail(f"cannot write: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _fail(f"cannot write: {error.strerror or error}", ExitCode.ALL_FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(ExitCode.INTERRUPTED)
     except SystemExit as stop:
         if stop.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a closed pipe
-            stop.code = 141
+            stop.code = ExitCode.CLOSED_PIPE
         raise
 
 

@@ -1,8 +1,8 @@
-"""Settings of a user: TOML files and MFLAMINGO_* variables give the options of the commands that hear songs other defaults.
+"""Settings: TOML files and MFLAMINGO_* variables change the defaults of the commands that analyse songs.
 
-A key is an option's long name without its hyphens in front (`max-tokens`), at the top for all of these commands or in a table that is
-named like one of them. The stronger wins: an option that is given, MFLAMINGO_MAX_TOKENS, ./mflamingo.toml,
-~/.config/mflamingo/config.toml, the default; in one file a command's own table.
+A key is an option's long name without its leading hyphens (`max-tokens`), at the top of a file for all of these commands or in a table
+named after one of them. The most specific setting wins: an option on the command line, MFLAMINGO_MAX_TOKENS, ./mflamingo.toml,
+~/.config/mflamingo/config.toml, the default; within a file, a command's own table.
 """
 
 from __future__ import annotations
@@ -19,66 +19,73 @@ import typer
 from mflamingo_cli.errors import ConfigError
 
 COMMANDS = ("analyze", "caption", "ask", "think")
-OF_ONE_CALL = frozenset(  # a default of these would be an accident
+NEVER_SET = frozenset(  # options of a single call: a default of these would be an accident
     {
         "help", "files-from", "null", "start", "end", "json", "output", "sidecar", "where", "dry-run", "force", "retry-failed", "shard",
         "chat",
     }
 )  # fmt: skip
 PREFIX = "MFLAMINGO_"
-OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE"}  # variables that are no option's
+OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE"}  # variables that set no option
 HERE = Path("mflamingo.toml")
 DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that an option takes, and where it comes from."""
+    """An option's value, and where it comes from."""
 
     value: Any
     origin: str
 
 
 @dataclass(frozen=True)
-class Option:
-    """What an option is if nothing is set, and how a value of a file or variable becomes one of its own; raises typer.BadParameter."""
+class Settable:
+    """An option's default, and the conversion of a value from a file or variable, which raises typer.BadParameter."""
 
     default: Any
     convert: Callable[[Any], Any]
 
 
-Options = Mapping[str, Option]  # by key
-Settings = dict[str, dict[str, Setting]]  # command -> key -> what holds
+Options = Mapping[str, Settable]  # by key
+Settings = dict[str, dict[str, Setting]]  # command -> key -> value and origin
 
 
 def settable(command: Any) -> Options:
-    """The options of a command of Typer's that may be set."""
+    """Return the options of one of Typer's commands that may be set."""
     ctx = command.context_class(command, info_name=command.name)
-    options = {param.name.replace("_", "-"): param for param in command.params if param.param_type_name == "option"}
-    return {key: Option(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in OF_ONE_CALL}
+    options = {param.name.replace("_", "-"): param for param in command.get_params(ctx) if param.param_type_name == "option"}
+    return {key: Settable(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in NEVER_SET}
 
 
 def load(commands: Mapping[str, Options]) -> Settings:
-    """What holds for every option of every command. Raises ConfigError that names file or variable."""
-    held = {command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()}
-    for command, key, value, origin in _given(commands):
+    """Return the value of every option of every command. Raises ConfigError that names the file or variable."""
+    settings = {
+        command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()
+    }
+    for command, key, value, origin in _entries(commands):
         try:
-            held[command][key] = Setting(commands[command][key].convert(value), origin)
+            settings[command][key] = Setting(commands[command][key].convert(value), origin)
         except typer.BadParameter as error:
-            raise ConfigError(f"{origin}: {key}: {error.message.removeprefix('Value error, ')}") from error
-    return held
+            raise ConfigError(f"{origin}: {key}: {error.message}") from error
+    return settings
 
 
 def default_map(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What was set, as click takes it: command -> parameter -> value."""
+    """Return what was set as click takes it: command -> parameter -> value."""
     return {
-        command: {key.replace("-", "_"): setting.value for key, setting in held.items() if setting.origin != DEFAULT}
-        for command, held in settings.items()
+        command: {key.replace("-", "_"): setting.value for key, setting in own.items() if setting.origin != DEFAULT}
+        for command, own in settings.items()
     }
 
 
-def _given(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str]]:
-    """(command, key, value, origin), the weaker first."""
+def sources() -> bool:
+    """Say whether a file or a variable sets anything: only then the options of all commands must be known."""
+    return bool(_files() or _variables())
+
+
+def _entries(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str]]:
+    """Yield (command, key, value, origin), the least specific first."""
     for path in _files():
         table = _read(path)
         own = {name: table.pop(name) for name in commands if isinstance(table.get(name), dict)}
@@ -86,13 +93,16 @@ def _given(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str
             for key, value in entries.items():
                 for command in _commands_with(commands, key, name, str(path)):
                     if isinstance(value, dict | list):
-                        raise ConfigError(f"{path}: {key}: takes one value")
+                        raise ConfigError(f"{path}: {key}: takes a single value")
                     yield command, key, value, str(path)
-    for variable, value in sorted(os.environ.items()):
-        if variable.startswith(PREFIX) and variable not in OTHERS:
-            key = variable.removeprefix(PREFIX).lower().replace("_", "-")
-            for command in _commands_with(commands, key, None, variable):
-                yield command, key, value, variable
+    for variable, value in _variables():
+        key = variable.removeprefix(PREFIX).lower().replace("_", "-")
+        for command in _commands_with(commands, key, None, variable):
+            yield command, key, value, variable
+
+
+def _variables() -> list[tuple[str, str]]:
+    return sorted(item for item in os.environ.items() if item[0].startswith(PREFIX) and item[0] not in OTHERS)
 
 
 def _files() -> list[Path]:
@@ -114,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _commands_with(commands: Mapping[str, Options], key: str, name: str | None, origin: str) -> list[str]:
-    """The commands that a key is for: the named one, or all that have such an option."""
+    """Return the commands that a key is for: the named one, or all that have such an option."""
     found = [command for command in commands if name in (None, command) and key in commands[command]]
     if not found:
         _unknown(key, {known for command, options in commands.items() if name in (None, command) for known in options}, name, origin)

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from quant.errors import MFlamingoError as MFlamingoError
 from quant.errors import ModelError as ModelError
 
 
+class ExitCode(IntEnum):
+    """How the command line ends, with the meaning of each code; 64 to 78 are those of sysexits.h, above 128 the shell's for signals."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> ExitCode:
+        """Keep the words beside the number."""
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
+
+    OK = 0, "all done"
+    ALL_FAILED = 1, "all failed"
+    USAGE = 2, "wrong usage"
+    SOME_FAILED = 3, "some failed"
+    NO_INPUT = 66, "no input"
+    UNAVAILABLE = 69, "model or back end unavailable"
+    RESUMABLE = 75, "stopped (run the same command again to resume)"
+    CONFIG = 78, "wrong setting"
+    INTERRUPTED = 130, "interrupted"
+    CLOSED_PIPE = 141, "closed pipe"
+    TERMINATED = 143, "terminated"
+
+
 class AudioError(MFlamingoError):
-    """An input that cannot be heard: `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`."""
+    """An input that cannot be analysed: `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`."""
 
     code = "decode_failed"
 
@@ -16,7 +42,7 @@ class UsageError(MFlamingoError):
     """A wrong option or argument."""
 
     code = "usage"
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class OutOfMemoryError(MFlamingoError):
@@ -35,11 +61,11 @@ class ConfigError(MFlamingoError):
     """A setting in a file or variable that does not exist or does not fit: EX_CONFIG of sysexits.h."""
 
     code = "config"
-    exit_code = 78
+    exit_code = ExitCode.CONFIG
 
 
 class StoppedError(MFlamingoError):
     """A run that ended before its inputs did and goes on when it is started again: EX_TEMPFAIL of sysexits.h."""
 
     code = "stopped"
-    exit_code = 75
+    exit_code = ExitCode.RESUMABLE

@@ -14,32 +14,20 @@ import typer
 
 from mflamingo_cli import __version__
 from mflamingo_cli.cli import EXAMPLES, app
+from mflamingo_cli.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent
 DATE = "2026-11-23"  # of the man pages: when the interface last changed
 HELP = "Show a help message and exit."
-EXIT_STATUS = {
-    "0": "everything was done",
-    "1": "every input failed",
-    "2": "wrong usage",
-    "3": "some inputs failed, others did not",
-    "66": "there is no input",
-    "69": "the model or its back end is not available",
-    "75": "stopped before the inputs ended: too many failures, a full disk; the same command goes on",
-    "78": "a setting in a file or variable does not exist or does not fit",
-    "130": "interrupted; the same command goes on",
-    "141": "the reader of a pipe has gone",
-    "143": "terminated; the same command goes on",
-}
 ENVIRONMENT = {
     "MFLAMINGO_MODEL, MFLAMINGO_MAX_TOKENS, …": "defaults of --model, --max-tokens and other options: `mflamingo config show` lists them",
-    "XDG_CONFIG_HOME": "where mflamingo/config.toml lies, ~/.config if not set; ./mflamingo.toml comes before it",
-    "NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE": "without or with colours, where --color is auto",
-    "MFLAMINGO_CACHE, XDG_CACHE_HOME": "where songs that were heard are remembered; ~/.cache/mflamingo if neither is set",
-    "MFLAMINGO_STATE, XDG_STATE_HOME": "where finished songs are remembered (runs.db); ~/.local/state/mflamingo if neither is set",
-    "HF_HOME, HF_HUB_CACHE": "where downloaded models lie",
+    "XDG_CONFIG_HOME": "where mflamingo/config.toml is, default ~/.config; ./mflamingo.toml overrides it",
+    "NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE": "turn colours off or on where --color is auto",
+    "MFLAMINGO_CACHE, XDG_CACHE_HOME": "where decoded, measured and encoded songs are cached; default ~/.cache/mflamingo",
+    "MFLAMINGO_STATE, XDG_STATE_HOME": "where finished songs are remembered (runs.db); default ~/.local/state/mflamingo",
+    "HF_HOME, HF_HUB_CACHE": "where downloaded models are",
     "HF_HUB_OFFLINE": "like --offline, for every command",
-    "HF_TOKEN, HF_ENDPOINT": "of downloads: who asks, and which hub",
+    "HF_TOKEN, HF_ENDPOINT": "for downloads: your token, and which hub",
 }
 
 
@@ -126,7 +114,7 @@ def roff(text: str) -> str:
 
 def man(page: Page) -> str:
     """One page of section 1."""
-    usage = [p.names[0] if p.help.startswith("What you") or len(p.names) > 1 else f"[{p.names[0]}]" for p in page.params if p.argument]
+    usage = [p.names[0] if p.help.startswith("Your") or len(p.names) > 1 else f"[{p.names[0]}]" for p in page.params if p.argument]
     words = ["[OPTIONS]", *(["COMMAND", "..."] if page.children else usage)]
     out = [
         f'.TH "{page.name.upper()}" "1" "{DATE}" "mflamingo {__version__}" "User Commands"',
@@ -140,7 +128,7 @@ def man(page: Page) -> str:
     for heading, params in (("ARGUMENTS", [p for p in page.params if p.argument]), ("OPTIONS", page.options)):
         out += [f".SH {heading}", *map(_entry, params)] if params else []
     if not page.path:
-        out += [".SH EXIT STATUS", *(f".TP\n\\fB{code}\\fR\n{roff(text)}" for code, text in EXIT_STATUS.items())]
+        out += [".SH EXIT STATUS", *(f".TP\n\\fB{code:d}\\fR\n{roff(code.meaning)}" for code in ExitCode)]
         out += [".SH ENVIRONMENT", *(f".TP\n\\fB{name}\\fR\n{roff(text)}" for name, text in ENVIRONMENT.items())]
         out += [".SH EXAMPLES", "\n.PP\n".join(f".nf\n{roff(example)}\n.fi" for example in EXAMPLES)]
     related = [*page.children] or [tree()]

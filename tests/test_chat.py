@@ -138,7 +138,7 @@ def test_lines_of_a_script_are_answered_one_by_one(tiny_model, tmp_song):
     assert [(r["command"], r["status"]) for r in records(done)] == [
         ("ask", "ok"), ("ask", "ok"), ("caption", "ok"), ("think", "ok"), ("ask", "error"),
     ]  # fmt: skip
-    assert "there is no /nonsense; there are /caption, /think" in one_sentence(done.stderr)
+    assert "there is no command /nonsense; choose from /caption, /think" in one_sentence(done.stderr)
     alone = records(run("ask", "How?", "--json", "-m", tiny_model, *SHORT, tmp_song))
     assert records(done)[0]["text"] == alone[0]["text"]
 
@@ -164,17 +164,17 @@ def test_a_format_that_was_set_for_runs_stops_no_conversation(tiny_model, tmp_so
     ("arguments", "code", "words"),
     [
         (["--chat", "-"], 2, "stdin is for the questions"),
-        (["--chat", "Key?", "{song}", "{song}"], 2, "one song, not about 2"),
+        (["--chat", "Key?", "{song}", "{song}"], 2, "one song, but 2 were given"),
         (["{song}", "{song}"], 2, "write the question first"),
         (["--chat", "{song}", "missing.wav"], 2, "then one file"),
         (["", "{song}"], 2, "the question is empty"),
         (["--chat", "missing.wav"], 66, "there is no such file"),
         (["--chat", "-f", "csv", "{song}"], 2, "text or json"),
         (["--chat", "-o", "out.txt", "{song}"], 2, "leave --output out"),
-        (["--chat", "--where", "bpm > 1", "{song}"], 2, "--where is for runs"),
-        (["--chat", "-n", "{song}"], 2, "--dry-run is for runs"),
+        (["--chat", "--where", "bpm > 1", "{song}"], 2, "--where does not work with --chat"),
+        (["--chat", "-n", "{song}"], 2, "--dry-run does not work with --chat"),
         (["--chat"], 2, "name a file"),
-        ([], 2, "Write the question first"),
+        ([], 2, "write it first"),
     ],
 )
 def test_wrong_words_are_told(tiny_model, tmp_song, arguments, code, words):

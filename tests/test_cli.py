@@ -132,7 +132,7 @@ def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     else:
         done = run("ask", "Why?", "-o", target, "-m", tiny_model, *SHORT, *arguments)
     assert done.returncode == 2
-    assert "is an input" in one_sentence(done.stderr)
+    assert "is one of the inputs" in one_sentence(done.stderr)
     assert target.read_bytes() == before
 
 
@@ -200,7 +200,7 @@ def replace_timing(record: dict) -> dict:
 def test_a_batch_is_a_number_of_songs(size, tmp_song):
     done = run("analyze", "--batch-size", size, tmp_song)
     assert done.returncode == 2
-    assert b"is no number of songs; write 4 or auto" in done.stderr
+    assert b"is not a number of songs; write 4 or auto" in done.stderr
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------------

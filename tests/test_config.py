@@ -72,9 +72,9 @@ def test_the_top_of_a_nearer_file_outranks_a_table_of_a_farther_one(place: Path)
         ("max_tokens = 3", "there is no setting max_tokens; did you mean max-tokens?"),
         ('[captoin]\nstyle = "short"', "there is no setting captoin; did you mean caption?"),
         ('[ask]\nstyle = "short"', "table ask: there is no setting style"),
-        ('style = "shot"', "style: 'shot' is not one of 'full', 'short'"),
+        ('style = "shot"', "style: 'shot' is not one of full, short"),
         ("max-tokens = 0", "max-tokens: "),
-        ("max-tokens = [1, 2]", "max-tokens: takes one value"),
+        ("max-tokens = [1, 2]", "max-tokens: takes a single value"),
         ("temperature = 'warm'", "temperature: "),
         ("start = 3", "there is no setting start"),
         ("a = ", "cannot be read as TOML"),
@@ -130,7 +130,7 @@ def test_what_is_set_for_other_formats_stops_none(place: Path, tmp_song: Path) -
     rows, table, typed = (run("analyze", *words, tmp_song) for words in (("-f", "csv"), (), ("--fields", "tempo.bpm", "-f", "table")))
     assert rows.stdout.splitlines()[0] == "tempo.bpm"
     assert "model 'none' is not a directory" in table.stderr
-    assert "--fields is for" in typed.stderr
+    assert "--fields works with" in typed.stderr
 
 
 def test_what_is_set_for_runs_here_is_a_warning_on_a_cluster(place: Path, tmp_song: Path) -> None:
@@ -138,7 +138,7 @@ def test_what_is_set_for_runs_here_is_a_warning_on_a_cluster(place: Path, tmp_so
     write(place, here="jobs = 3")
     done = run("analyze", "--engine", "ray", "-n", "-o", "out", tmp_song)
     assert (done.returncode, done.stdout) == (0, f"{tmp_song}\n")
-    assert "the setting jobs is not for --engine ray" in done.stderr
+    assert "the setting jobs is ignored with --engine ray" in done.stderr
 
 
 def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: Path) -> None:

@@ -10,8 +10,10 @@ import re
 
 import pytest
 
-from mflamingo_cli.render import WRITERS, Layout, number, safe
+from mflamingo_cli.render import WRITERS
+from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.records import COLUMNS
+from mflamingo_cli.render.text import number, safe
 from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 

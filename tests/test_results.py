@@ -58,7 +58,7 @@ def test_sidecars_lie_beside_the_songs_and_touch_nothing_else(tiny_model, librar
     taken.symlink_to("disc 2/one.wav")
     done = run("analyze", "-q", "-m", tiny_model, *SHORT, "--sidecar", library / "disc 2", library / "one.wav")
     assert done.returncode == 3
-    assert "it was left as it is" in one_sentence(done.stderr)
+    assert "it was left untouched" in one_sentence(done.stderr)
     assert (library / "disc 2/one.wav.mflamingo.json").is_file()
     assert {name: (library / name).read_bytes() for name in before} == before
 
@@ -80,7 +80,7 @@ def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
 
 def test_an_output_is_no_song(tiny_model, library, tmp_path):
     content = (library / "one.wav").read_bytes()
-    for output, words in ((library / "one.wav", "choose another"), (tmp_path / "new.FLAC", "has the name of a song")):
+    for output, words in ((library / "one.wav", "choose another"), (tmp_path / "new.FLAC", "is named like a song")):
         for shard in ("1/2", "2/2"):
             done = run("analyze", "-q", "-m", tiny_model, *SHORT, "--shard", shard, "-o", output, library)
             assert done.returncode == 2
@@ -131,9 +131,9 @@ def test_a_playlist_that_was_written_can_be_heard(tiny_model, library, tmp_path)
         ("analyze", ("-f", "lab", "a.wav", "b.wav"), "-o FOLDER/"),
         ("caption", ("-f", "beats", "a.wav"), "shows what analyze measures"),
         ("analyze", ("-f", "m3u", "-o", "out/", "a.wav"), "name one file"),
-        ("analyze", ("-f", "m3u", "-"), "no name"),
-        ("analyze", ("--sidecar", "-"), "no place"),
-        ("analyze", ("--sidecar", "-o", "x", "a.wav"), "leave out --output"),
+        ("analyze", ("-f", "m3u", "-"), "no path"),
+        ("analyze", ("--sidecar", "-"), "no folder"),
+        ("analyze", ("--sidecar", "-o", "x", "a.wav"), "leave --output out"),
         ("analyze", ("--fields", "bpm", "a.wav"), "csv, json, markdown, tsv"),
         ("analyze", ("--json", "--fields", "tempo.bmp", "a.wav"), "did you mean tempo.bpm?"),
         ("analyze", ("--where", "bpm >", "a.wav"), "--where: "),

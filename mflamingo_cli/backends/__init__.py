@@ -9,10 +9,6 @@ from pathlib import Path
 
 from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.models.hub import hub_snapshot
-from quant.layout import AUDIO_PREFIX, audio_file
-from quant.lora import CONFIG as ADAPTER
-from quant.lora import base_name
 
 DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
@@ -44,6 +40,10 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
 
 def find_model(name: str) -> ModelFiles:
     """Locate a model's files without opening them. Raises ModelError that says where was looked and what to do."""
+    from mflamingo_cli.models.hub import hub_snapshot
+    from quant.layout import AUDIO_PREFIX, audio_file
+    from quant.lora import CONFIG as ADAPTER
+
     path = embedded_directory() if name == DEFAULT_MODEL else Path(name)
     if path.suffix == ".gguf" and path.is_file():
         return ModelFiles(name, pairs=((path, audio_file(path)),))
@@ -63,6 +63,8 @@ def find_model(name: str) -> ModelFiles:
 
 def _base(adapter: Path) -> Path:
     """The checkpoint that an adapter belongs to, as --model would find it."""
+    from quant.lora import base_name
+
     name = base_name(adapter)
     try:
         found = find_model(name)

@@ -1,15 +1,59 @@
-"""`mflamingo analyze`: everything that can be known of a song."""
+"""`mflamingo analyze`: tempo, key, chords, structure, loudness, words."""
 
-from __future__ import annotations
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.options import AnalyzeOptions, song_command
+from mflamingo_cli.commands.options import SongOptions, choices, option, song_command
+from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
+
+
+@dataclass(frozen=True)
+class TagWritingOptions:
+    """What is written into the tags of the songs' files."""
+
+    panel: ClassVar[str] = "Tags"
+    write: Annotated[
+        str | None,
+        option(
+            "--write-tags",
+            metavar="[=A,B]",
+            help="Write bpm, key, genre and mood into the files; =bpm,key or =all (with comment) chooses. -n shows the changes only.",
+            show_default=False,
+        ),
+    ] = None
+    overwrite: Annotated[
+        str, choices(POLICIES), option("--overwrite-tags", help="Which existing values are replaced: none, those mflamingo wrote, or all.")
+    ] = TagOptions.overwrite
+    key_notation: Annotated[str, choices(KEY_NOTATIONS), option("--tag-key-notation", help="How keys are written: Am, 8A or 1m.")] = (
+        TagOptions.key_notation
+    )
+    bpm_form: Annotated[str, choices(BPM_FORMS), option("--tag-bpm", help="How tempi are written: 124 or 123.97.")] = TagOptions.bpm_form
+    confidence: Annotated[
+        float, option("--tag-confidence", metavar="X", min=0.0, max=1.0, help="Leave out tempo and key below this confidence.")
+    ] = TagOptions.least
+
+
+@dataclass(frozen=True)
+class AnalyzeOptions(SongOptions):
+    """What `analyze` takes besides."""
+
+    tags: TagWritingOptions = TagWritingOptions()
+
+    @property
+    def tag_options(self) -> TagOptions | None:
+        """Return what is written into the songs' files. Raises UsageError."""
+        tags = self.tags
+        if tags.write is None:
+            return None
+        return TagOptions(parse_fields(tags.write), tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence)
 
 
 def analyze(options: AnalyzeOptions) -> None:
-    """Tell tempo, key, meter, chords, sections, loudness, instruments, genre, mood and vocals, and describe the song.
+    """Analyse songs: tempo, key, meter, chords, sections, loudness, instruments, genre, mood, vocals and a description.
 
-    Facts are measured from the sound; what the model claims stands beside them. What nobody can tell is left out, or null in JSON.
+    Facts are measured from the audio; the model's claims are shown beside them. Anything that cannot be determined is omitted
+    (null in JSON).
     """
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.pipeline import analyze_request

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
-
-import typer
+from typing import Annotated
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.options import WORDS, SongOptions, song_command
+from mflamingo_cli.commands.options import SongOptions, choices, option, song_command
 from mflamingo_cli.tasks import CAPTION_STYLES
-
-if TYPE_CHECKING:
-    Style: TypeAlias = str
-else:
-    Style = Literal[tuple(CAPTION_STYLES)]
 
 
 def caption(
     options: SongOptions,
-    style: Annotated[Style, typer.Option("--style", "-s", help="What kind of text.", rich_help_panel=WORDS)] = "full",
+    style: Annotated[str, choices(CAPTION_STYLES), option("--style", "-s", help="Kind of description.")] = "full",
 ) -> None:
-    """Describe a song in words. On a terminal the text appears as it is written."""
+    """Describe songs in words. On a terminal the text appears as it is written."""
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.pipeline import caption_request
 

@@ -17,11 +17,11 @@ from mflamingo_cli import pipeline
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.results import STDOUT
-from mflamingo_cli.commands.songs import CLOSED_PIPE, Tally
-from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.errors import ExitCode, MFlamingoError, UsageError
+from mflamingo_cli.library.progress import Tally
 from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.pipeline import Conversation, Piece, Request, Step
-from mflamingo_cli.render import answer
+from mflamingo_cli.render.text import answer
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache, default_folder
 from mflamingo_cli.tasks import CAPTION_STYLES, clock
@@ -54,26 +54,26 @@ class Command:
 class Chat:
     """Lines in, answers out, about one song."""
 
-    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, voice: terminal.Reporter, json: bool) -> None:
+    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, reporter: terminal.Reporter, json: bool) -> None:
         self.settings, self.tally = settings, Tally(1)
-        self.voice, self._song, self._stream, self._json = voice, song, stream, json
+        self.reporter, self._song, self._stream, self._json = reporter, song, stream, json
         self._reply: terminal.Reply | None = None
         self._said: list[Analysis] = []
 
     def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
-        """Hear the song; None where that fails, which is told."""
-        backend.on_progress = lambda how_far: self.voice.working(f"{self._song}: {how_far}")
+        """Prepare the song; return None where that fails, which is reported."""
+        backend.on_progress = lambda how_far: self.reporter.working(f"{self._song}: {how_far}")
         begin = Conversation.begin(self._song, backend, pipeline.ask_request("?", **self.settings), cache)
         try:
-            self._conversation = pipeline.drain(begin, lambda step: self.voice.working(f"{self._song}: {step.name}"))
+            self._conversation = pipeline.drain(begin, lambda step: self.reporter.working(f"{self._song}: {step.name}"))
         except MFlamingoError as error:
             self._write(pipeline.failed(self._song, "ask", error), error)
             return None
-        self.voice.idle()
+        self.reporter.idle()
         return self._conversation
 
     def line(self, line: str) -> None:
-        """Take a question or a command. What goes wrong is told, and the conversation can go on. Raises Quit."""
+        """Take a question or a command. What goes wrong is reported, and the conversation can go on. Raises Quit."""
         line = line.strip()
         if not line:
             return
@@ -88,7 +88,7 @@ class Chat:
     def _command(self, line: str) -> Request | None:
         name, _, rest = line[1:].partition(" ")
         if name not in COMMANDS:
-            raise UsageError(f"there is no /{name}; there are {', '.join('/' + known for known in COMMANDS)}")
+            raise UsageError(f"there is no command /{name}; choose from {', '.join('/' + known for known in COMMANDS)}")
         return COMMANDS[name].do(self, rest.strip())
 
     def _turn(self, request: Request) -> None:
@@ -98,28 +98,28 @@ class Chat:
                 if isinstance(event, Analysis):
                     self._write(event, None)
                 elif isinstance(event, Piece) and self._stream.isatty() and not self._json:
-                    self.voice.idle()
-                    self._reply = self._reply or terminal.Reply(self.voice, self._stream, request.command == "think")
+                    self.reporter.idle()
+                    self._reply = self._reply or terminal.Reply(self.reporter, self._stream, request.command == "think")
                     self._reply.feed(event.text)
                 elif isinstance(event, Step):
-                    self.voice.working(f"{self._song}: {event.name}")
+                    self.reporter.working(f"{self._song}: {event.name}")
         if self._conversation.forgotten > forgotten:
-            self.voice.warn("the beginning of the conversation is forgotten: it is longer than the model holds")
+            self.reporter.warn("the conversation exceeds the model's context; its beginning was dropped")
 
     def _write(self, record: Analysis, error: MFlamingoError | None) -> None:
-        self.voice.idle()
+        self.reporter.idle()
         self._said.append(record)
         self.tally.add(record, error)
         if self._json:
             self._stream.write(record.to_json() + "\n")
         elif not self._end_reply() and error is None:
             if record.thinking:
-                self.voice.say_lines(record.thinking)
+                self.reporter.say_lines(record.thinking)
             self._stream.write((answer(record) or "") + "\n")
         if error is not None:
-            self.voice.error(str(error))
+            self.reporter.error(str(error))
         for warning in record.warnings:
-            self.voice.warn(warning)
+            self.reporter.warn(warning)
 
     def _end_reply(self) -> bool:
         """End an answer that was shown as it came; whether there was one."""
@@ -130,21 +130,21 @@ class Chat:
 
     def stop(self) -> None:
         """Give up the answer that is being written."""
-        self.voice.idle()
+        self.reporter.idle()
         self._end_reply()
-        self.voice.say("stopped")
+        self.reporter.say("stopped")
 
     def json(self, which: str) -> None:
         """Write the last record, or all of them."""
         if which not in ("", "all"):
-            raise UsageError("/json takes nothing, or all")
+            raise UsageError("write /json for the last record, or /json all")
         self._stream.writelines(record.to_json() + "\n" for record in (self._said if which else self._said[-1:]))
 
     def help(self) -> None:
-        """Tell what can be said."""
+        """Show the list of commands."""
         rows = [(f"/{name} {command.takes}", command.summary) for name, command in COMMANDS.items()]
-        for name, summary in [("QUESTION", "what you want to know"), *rows]:
-            self.voice.say(f"{name:<16} {summary}")
+        for name, summary in [("QUESTION", "your question"), *rows]:
+            self.reporter.say(f"{name:<16} {summary}")
 
 
 def _caption(chat: Chat, style: str) -> Request:
@@ -153,7 +153,7 @@ def _caption(chat: Chat, style: str) -> Request:
 
 def _think(chat: Chat, question: str) -> Request:
     if not question:
-        raise UsageError("/think takes a question")
+        raise UsageError("write a question after /think")
     return pipeline.think_request(question, **chat.settings)
 
 
@@ -162,54 +162,60 @@ def _quit(chat: Chat, _: str) -> None:
 
 
 COMMANDS = {
-    "caption": Command("[STYLE]", f"the song in words: {', '.join(CAPTION_STYLES)}", _caption),
-    "think": Command("QUESTION", "an answer after reasoning", _think),
-    "json": Command("[all]", "the last answer as a record, or all of them", Chat.json),
-    "help": Command("", "this list", lambda chat, _: chat.help()),
-    "quit": Command("", "the end, as Ctrl-D is", _quit),
+    "caption": Command("[STYLE]", f"describe the song: {', '.join(CAPTION_STYLES)}", _caption),
+    "think": Command("QUESTION", "answer after reasoning", _think),
+    "json": Command("[all]", "print the last answer as a JSON record, or all of them", Chat.json),
+    "help": Command("", "show this list", lambda chat, _: chat.help()),
+    "quit": Command("", "end the conversation, like Ctrl-D", _quit),
 }
 
 
 def run_chat(options: SongOptions, question: str | None) -> None:
-    """Hear a song and talk about it until the lines end. Raises typer.Exit with the exit code."""
+    """Prepare a song and answer line after line about it. Raises typer.Exit with the exit code."""
     song, json = _check(options)
-    if options.offline:
+    model, part = options.model, options.input
+    if model.offline:
         forbid_network()
-    voice = terminal.Reporter(options.color, options.progress, options.quiet, options.verbose)
-    settings = {"start_s": options.start or 0.0, "end_s": options.end, "options": options.generate, "keep_raw": options.verbose > 0}
+    reporter = terminal.Reporter.of(options.output)
+    settings = {
+        "start_s": part.start or 0.0,
+        "end_s": part.end,
+        "options": options.words.generate,
+        "keep_raw": options.output.verbose > 0,
+    }
     try:
         with terminal.reserve_stdout() as stream:
-            voice.working(f"opening {options.model}")
-            with open_backend(options.model, options.open) as backend:
-                folder = None if options.no_cache else default_folder()
-                chat = Chat(song, settings, stream, voice, json)
+            reporter.working(f"opening {model.name}")
+            with open_backend(model.name, model.open) as backend:
+                folder = None if model.no_cache else default_folder()
+                chat = Chat(song, settings, stream, reporter, json)
                 conversation = chat.begin(backend, Cache(folder) if folder else None)
                 if conversation is not None:
                     _talk(chat, question, conversation, backend.info.model)
     except BrokenPipeError as error:
-        raise typer.Exit(CLOSED_PIPE) from error
+        raise typer.Exit(ExitCode.CLOSED_PIPE) from error
     finally:
-        voice.idle()
+        reporter.idle()
     if chat.tally.exit_code:
         raise typer.Exit(chat.tally.exit_code)
 
 
 def _check(options: SongOptions) -> tuple[str, bool]:
     """The song, and whether records are wanted. Raises UsageError."""
-    if useless := [name for name in OF_RUNS if name in options.given]:
-        raise UsageError(f"--{useless[0].replace('_', '-')} is for runs over songs, not for a conversation; leave it out")
-    if options.output not in (None, *STDOUT):
-        raise UsageError("a conversation goes to stdout; leave --output out")
-    songs = inputs.collect(options.paths or [], options.files_from, options.null)
+    if useless := [name for name in OF_RUNS if name in options.typed]:
+        raise UsageError(f"--{useless[0].replace('_', '-')} does not work with --chat; leave it out")
+    if options.output.output not in (None, *STDOUT):
+        raise UsageError("--chat writes to stdout; leave --output out")
+    songs = inputs.collect(options.input.paths or [], options.input.files_from, options.input.null)
     if len(songs) > 1:
-        raise UsageError(f"a conversation is about one song, not about {len(songs)}")
-    if inputs.STDIN in (songs[0], options.files_from):
-        raise UsageError("stdin is for the questions of a conversation; name a song")
-    name = "json" if options.json else options.format or "text"
-    if name not in FORMATS and "format" not in options.given:  # it was set for runs
+        raise UsageError(f"--chat is about one song, but {len(songs)} were given")
+    if inputs.STDIN in (songs[0], options.input.files_from):
+        raise UsageError("with --chat, stdin is for the questions; name a song")
+    name = "json" if options.output.json else options.output.format or "text"
+    if name not in FORMATS and "format" not in options.typed:  # it was set for runs
         name = "text"
     if name not in FORMATS:
-        raise UsageError(f"a conversation is written as {' or '.join(FORMATS)}, not as {name}")
+        raise UsageError(f"--chat writes {' or '.join(FORMATS)}, not {name}")
     return songs[0], name == "json"
 
 
@@ -217,10 +223,10 @@ def _talk(chat: Chat, question: str | None, conversation: Conversation, model: s
     """Say the first question and all lines. On a terminal Ctrl-C stops an answer, else everything."""
     keyboard = sys.stdin.isatty()
     if keyboard:
-        chat.voice.detail(f"{clock(conversation.duration_s)} of music, heard by {model}")
-        chat.voice.note("ask about the song; /help tells more, Ctrl-D ends")
+        chat.reporter.detail(f"{clock(conversation.duration_s)} of music, encoded by {model}")
+        chat.reporter.note("ask about the song; /help lists commands, Ctrl-D ends")
         if not conversation.follows:
-            chat.voice.note(f"{model} takes each question by itself: it was not taught to follow a conversation")
+            chat.reporter.note(f"{model} answers each question on its own; it cannot follow a conversation")
     with contextlib.suppress(Quit):
         for line in _lines(question, keyboard):
             try:

@@ -50,7 +50,8 @@ def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
     from mflamingo_cli.commands.terminal import wants_color
-    from mflamingo_cli.render import console, safe
+    from mflamingo_cli.render.people import console
+    from mflamingo_cli.render.text import safe
 
     marks = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -12,6 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from mflamingo_cli.commands.values import use_own_values
+
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -48,6 +50,10 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
 class SectionCommand(TyperCommand):
     """A command whose options are listed by subject."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return options and arguments, which convert their values here."""
+        return use_own_values(super().get_params(ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the arguments; --json is a format that is given, so a format that was only set (`config`) gives way.
 
@@ -64,7 +70,15 @@ class SectionCommand(TyperCommand):
         _write_options(self, ctx, formatter)
 
 
-class LazyGroup(TyperGroup):
+class SectionGroup(TyperGroup):
+    """A group whose own options convert their values here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return its options."""
+        return use_own_values(super().get_params(ctx))
+
+
+class LazyGroup(SectionGroup):
     """A group whose commands are imported one by one, when needed."""
 
     entries: dict[str, Entry]
@@ -76,9 +90,8 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a command, once."""
         if cmd_name in self.entries and cmd_name not in self.commands:
-            made = plain(import_module(f"mflamingo_cli.commands.{cmd_name}").app)
-            self.commands[cmd_name] = typer.main.get_command(made)
-            self.commands[cmd_name].name = cmd_name
+            command = typer.main.get_command(plain(import_module(f"mflamingo_cli.commands.{cmd_name}").app))
+            self.commands[cmd_name], command.name = command, cmd_name
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -87,8 +100,9 @@ class LazyGroup(TyperGroup):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.entries)
-            if near and not args[0].startswith("-"):
-                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+            if not args[0].startswith("-"):
+                cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(self.entries)}"
+                ctx.fail(f"{args[0]!r} is not a command; {cure}")
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -98,9 +112,11 @@ class LazyGroup(TyperGroup):
 
 
 def plain(app: typer.Typer) -> typer.Typer:
-    """Draw an app's help, and that of its groups, without rich."""
-    app.rich_markup_mode = None
-    app._add_completion = False
+    """Let an app and its groups draw help without rich and convert values without pydantic."""
+    app.rich_markup_mode, app._add_completion, app.info.cls = None, False, SectionGroup
+    for command in app.registered_commands:
+        command.cls = SectionCommand
+        command.context_settings = HELP_OPTIONS
     for group in app.registered_groups:
         if group.typer_instance is not None:
             plain(group.typer_instance)
@@ -108,7 +124,7 @@ def plain(app: typer.Typer) -> typer.Typer:
 
 
 def single(function: Any) -> typer.Typer:
-    """An app of one command."""
+    """Return an app of one command."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(function.__name__, cls=SectionCommand, context_settings=HELP_OPTIONS)(function)
+    app.command(function.__name__)(function)
     return app

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mflamingo_cli.core import remote
-from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.errors import AudioError, ExitCode, UsageError
 
 STDIN = "-"
 
 
 class NoInputError(AudioError):
-    """Nothing to hear was named: EX_NOINPUT of sysexits.h."""
+    """No audio file was named or found: EX_NOINPUT of sysexits.h."""
 
     code = "not_found"
-    exit_code = 66
+    exit_code = ExitCode.NO_INPUT
 
 
 PLAYLISTS = (".m3u", ".m3u8")
@@ -33,7 +33,7 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
     if not paths and files_from is None:
         raise UsageError("name a file, a folder, a playlist, or - for stdin")
     if files_from == STDIN and STDIN in paths:
-        raise UsageError("stdin cannot be both the list of files and a song")
+        raise UsageError("stdin cannot be both the list of paths and a song")
     named = list(paths) + (list(_listed(files_from, null)) if files_from is not None else [])
     songs = [song for path in named for song in _expand(path)]
     if not songs:
@@ -45,7 +45,7 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
 def _listed(source: str, null: bool) -> Iterator[str]:
     content = sys.stdin.buffer.read() if source == STDIN else _content(source)
     if not null and b"\0" in content:
-        raise UsageError(f"--files-from {source}: the list has null bytes; add -0")
+        raise UsageError(f"--files-from {source}: the list contains null bytes; add -0")
     lines = content.split(b"\0") if null else content.splitlines()
     yield from (os.fsdecode(line) for line in lines if line)
 
@@ -83,7 +83,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _may_be_file(path: str) -> bool:
-    """Not a pipe or a device, which may never end; a link that leads nowhere is told of when it is heard."""
+    """Not a pipe or a device, which may never end; a link that leads nowhere fails when it is decoded."""
     return os.path.isfile(path) or not os.path.exists(path)
 
 
@@ -91,7 +91,7 @@ def _playlist(path: Path) -> Iterator[str]:
     """Entries of a playlist, relative to it; addresses of the network are refused, playlists in playlists are not followed."""
     content = _content(path)
     if b"\0" in content:
-        raise UsageError(f"{path}: is no playlist, it has null bytes")
+        raise UsageError(f"{path}: not a playlist; it contains null bytes")
     for line in content.removeprefix(b"\xef\xbb\xbf").splitlines():
         entry = os.fsdecode(line.strip())
         if not entry or entry.startswith("#"):

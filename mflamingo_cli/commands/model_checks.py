@@ -14,9 +14,8 @@ import typer
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands import inputs, terminal
-from mflamingo_cli.commands.songs import SOME_FAILED
 from mflamingo_cli.commands.tables import show, table
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError, UsageError
 from quant import QuantError, TensorReport, TypeReport, by_type, verifying
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def collect_imatrix(name: str, songs: Sequence[str], output: Path, options: Tria
         voice.say(f"{collector.n_tokens} tokens, {len(heard)} song{'s' * (len(heard) != 1)}")
     print(output)
     if failures:
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _files(songs: Sequence[str]) -> list[str]:

@@ -13,7 +13,8 @@ import typer
 
 from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory, find_model
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
-from mflamingo_cli.commands.options import HELP_OPTIONS, Dtype, parse_time
+from mflamingo_cli.commands.help import HELP_OPTIONS
+from mflamingo_cli.commands.options import Dtype, parse_time
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.models import hub

@@ -1,4 +1,4 @@
-"""What is written of the records and where: one stream, or a file for each song beside it or in a folder that mirrors the songs' own."""
+"""What is written of the records, and where: one stream, or one file per song, beside it or in a folder that mirrors the songs' own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, UsageError
-from mflamingo_cli.library.tags import TagOptions
-from mflamingo_cli.render import WRITERS, Format, Layout, Writer
+from mflamingo_cli.library.tag_fields import TagOptions
+from mflamingo_cli.render import WRITERS, Format
+from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, path_of
 
 if TYPE_CHECKING:
-    from mflamingo_cli.commands.options import SongOptions
+    from mflamingo_cli.commands.options import OutputOptions, SongOptions
 
 STDOUT = ("-", "/dev/stdout")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # for every song that would come
@@ -37,19 +38,19 @@ class OutputError(MFlamingoError):
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the user wants of the results."""
+    """What the options ask for: format, places, selection, tags."""
 
     name: str
     layout: Layout
     place: OutputPath | None  # of the files of several songs; else there is one stream
-    index: str | None  # a file that leads to those, where the format has one
+    index: str | None  # a file that links to those, where the format has one
     test: where.Test | None
     order: where.Order | None
     tags: TagOptions | None  # to write into the songs' files
     dry_run: bool
 
     def chooses(self, record: Analysis) -> bool:
-        """Whether --where lets a record pass."""
+        """Return whether --where selects a record."""
         return self.test is None or bool(self.test(record))
 
     @property
@@ -59,12 +60,12 @@ class Results:
 
     @property
     def live(self) -> bool:
-        """Whether text may be shown before its record is there."""
+        """Whether text may be shown before its record is finished."""
         return self.name == "text" and not (self.place or self.test or self.order or self.dry_run)
 
     @contextmanager
     def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
-        """A writer to the stream or to the files of the songs; in a dry run, to nothing."""
+        """Open a writer to the stream or to the files of the songs; in a dry run, to nothing."""
         with ExitStack() as stack:
             made: Writer
             if self.dry_run:
@@ -79,51 +80,57 @@ class Results:
 
 
 def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
-    """What the options say. Raises UsageError before any song is heard."""
+    """Return what the options ask for. Raises UsageError before any song is decoded."""
+    output = options.output
     place = _place(options, songs)
-    name = _format(options, "json" if place else default)
+    name = _format(output, "json" if place else default)
     row = WRITERS[name]
+    _refuse_format(name, row, command, songs, place)
+    chosen = output.fields if row.rows or "fields" in options.typed else None  # what is set for rows leaves other formats alone
+    if chosen is not None and not row.rows:
+        raise UsageError(f"--fields works with {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not with {name}")
+    folder = "." if place or output.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(output.output or ""))
+    layout = Layout(many=len(songs) > 1, fields=fields.parse(chosen), folder=folder)
+    test = where.parse(output.where) if output.where is not None else None
+    order = where.parse_order(output.sort) if output.sort is not None else None
+    index = None
+    if place and row.index and output.output and layout.many and options.run.shard is None:  # of a shard it would be a part only
+        index = os.path.join(output.output, row.index)
+    return Results(name, layout, place, index, test, order, options.tag_options, output.dry_run)
+
+
+def _refuse_format(name: str, row: Format, command: str, songs: list[str], place: OutputPath | None) -> None:
+    """Raise UsageError for a format that cannot hold what this command says of these songs."""
     if row.times and command != "analyze":
-        raise UsageError(f"--format {name} shows what analyze measures; {command} has only words")
+        raise UsageError(f"--format {name} shows what analyze measures; {command} writes only text")
     if row.times and len(songs) > 1 and place is None:
-        raise UsageError(f"a file of {name} is of one song, not of {len(songs)}; name one song, or a folder with -o FOLDER/")
+        raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
     if place and row.suffix is None:
         raise UsageError(f"--format {name} is about several songs; name one file with -o")
     if name == "m3u" and inputs.STDIN in songs:
-        raise UsageError("a song on stdin has no name that a playlist could hold")
-    chosen = options.fields if row.rows or "fields" in options.given else None  # what is set for rows leaves other formats alone
-    if chosen is not None and not row.rows:
-        raise UsageError(f"--fields is for {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not for {name}")
-    folder = "." if place or options.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(options.output or ""))
-    layout = Layout(many=len(songs) > 1, fields=fields.parse(chosen), folder=folder)
-    test = where.parse(options.where) if options.where is not None else None
-    order = where.parse_order(options.sort) if options.sort is not None else None
-    index = None
-    if place and row.index and options.output and layout.many and options.shard is None:  # of a shard it would be a part only
-        index = os.path.join(options.output, row.index)
-    return Results(name, layout, place, index, test, order, options.tags, options.dry_run)
+        raise UsageError("a song on stdin has no path that a playlist could hold")
 
 
-def _format(options: SongOptions, default: str) -> str:
-    if options.json and options.format not in (None, "json"):
-        raise UsageError(f"--json and --format {options.format} cannot both be; leave one out")
-    return "json" if options.json else options.format or default
+def _format(output: OutputOptions, default: str) -> str:
+    if output.json and output.format not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {output.format}; leave one out")
+    return "json" if output.json else output.format or default
 
 
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:
-    """The one file that results go to, None for stdout or several files. Raises UsageError before anything is lost."""
-    if results.place or results.dry_run or options.output in (None, *STDOUT):
+    """Return the one file that results go to, None for stdout or several files. Raises UsageError before anything is lost."""
+    path = options.output.output
+    if results.place or results.dry_run or path is None or path in STDOUT:
         return None
-    assert options.output is not None
-    lists = [options.files_from] if options.files_from else []
-    terminal.refuse_overwriting(options.output, [*songs, *(options.paths or []), *lists, options.model])
-    if os.path.splitext(options.output)[1].lower() in inputs.AUDIO_SUFFIXES:
-        raise UsageError(f"{options.output}: has the name of a song; choose another --output")
-    return options.output
+    lists = [options.input.files_from] if options.input.files_from else []
+    terminal.refuse_overwriting(path, [*songs, *(options.input.paths or []), *lists, options.model.name])
+    if os.path.splitext(path)[1].lower() in inputs.AUDIO_SUFFIXES:
+        raise UsageError(f"{path}: is named like a song; choose another --output")
+    return path
 
 
 def stream_to(output: str | None, commit_if: Callable[[], bool]) -> AbstractContextManager[TextIO]:
-    """The stream to a file, or to stdout."""
+    """Open the stream to a file, or to stdout."""
     return terminal.to_file(output, commit_if) if output else terminal.reserve_stdout()
 
 
@@ -132,21 +139,21 @@ def stream_to(output: str | None, commit_if: Callable[[], bool]) -> AbstractCont
 
 def _place(options: SongOptions, songs: list[str]) -> OutputPath | None:
     """Where each song's own file is, if each has one: beside it, or under the folder of --output."""
-    output = options.output
-    if options.sidecar:
+    output = options.output.output
+    if options.output.sidecar:
         if output is not None:
-            raise UsageError("--sidecar writes beside each song; leave out --output")
+            raise UsageError("--sidecar writes beside each song; leave --output out")
         if inputs.STDIN in songs:
-            raise UsageError("a song on stdin has no place that a file could be beside")
+            raise UsageError("a song on stdin has no folder for a sidecar file; use --output")
         return Path
     if output is None or not (output.endswith("/") or os.path.isdir(output)):
         return None
-    folder, root = Path(output), _root(options.paths or [], songs)
+    folder, root = Path(output), _root(options.input.paths or [], songs)
     return lambda song: folder / (STDIN_NAME if song == inputs.STDIN else os.path.relpath(os.path.abspath(song), root))
 
 
 def _root(paths: list[str], songs: list[str]) -> str:
-    """The folder that all named folders and songs have in common: the same for the same words, whatever lies in the folders now."""
+    """The folder that all named folders and songs have in common: it depends on the command line only, not on what the folders hold."""
     folders = [os.path.abspath(path) for path in paths if path != inputs.STDIN and os.path.isdir(path)]
     files = [os.path.abspath(song) for song in songs if song != inputs.STDIN]
     alone = [os.path.dirname(file) for file in files if not any(file.startswith(folder.rstrip("/") + "/") for folder in folders)]
@@ -162,7 +169,7 @@ class _Nothing:
 
 @dataclass(frozen=True)
 class _Both:
-    """Two writers; what the first cannot write the second still tells of."""
+    """Two writers; the second also gets what the first cannot write."""
 
     first: Writer
     second: Writer
@@ -183,7 +190,7 @@ class _Files:
 
     @contextmanager
     def with_index(self, path: str) -> Iterator[Writer]:
-        """The same, and a file that leads to all of them."""
+        """Return the same writer with an index file that links to all of them."""
         folder = os.path.dirname(path)
         try:
             os.makedirs(folder, exist_ok=True)
@@ -202,7 +209,7 @@ class _Files:
         return song.with_name(f"{song.name}{OURS}{self._row.suffix}")
 
     def write(self, record: Analysis) -> None:
-        """Write one file; of a song that failed only where there is none yet. Raises OutputError."""
+        """Write one file; for a failed song only where there is none yet. Raises OutputError."""
         path = self._path(record)
         stream = StringIO()
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
@@ -211,7 +218,7 @@ class _Files:
         part = path.with_name(path.name + ".part")
         try:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                raise OutputError(f"{path}: is no file that could be replaced; it was left as it is")
+                raise OutputError(f"{path}: not a regular file; it was left untouched")
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(stream.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
             part.replace(path)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.cells import cell_len
 
-from mflamingo_cli import render
 from mflamingo_cli.errors import StoppedError, UsageError
 from mflamingo_cli.files import open_exclusive
+from mflamingo_cli.render.people import console
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.tasks import ThoughtStream, scrub
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.status import Status
 
+    from mflamingo_cli.commands.options import OutputOptions
     from mflamingo_cli.library.progress import Progress
 
 PLAIN_EVERY_S = 30.0  # between two lines of plain progress: the log of a night stays readable
@@ -132,7 +134,7 @@ def _owned(part: Path) -> TextIO:
     try:
         return io.TextIOWrapper(open_exclusive(part), encoding="utf-8", errors="backslashreplace")
     except BlockingIOError as error:
-        raise StoppedError(f"{part}: another run is writing it; wait for it, or choose another --output") from error
+        raise StoppedError(f"{part}: another run is writing this file; wait for it, or choose another --output") from error
 
 
 def _target(path: str) -> tuple[Path, Path | None]:
@@ -151,7 +153,7 @@ def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
         with contextlib.suppress(OSError):  # what does not exist is not overwritten
             state = os.fstat(0) if name == "-" else os.stat(name)
             if any(os.path.samestat(state, file.stat()) for file in taken):
-                raise UsageError(f"{path}: is an input; choose another --output")
+                raise UsageError(f"{path}: is one of the inputs; choose another --output")
 
 
 class Wrapped:
@@ -191,7 +193,7 @@ class Reporter:
 
     def __init__(self, color: str = "auto", progress: str = "auto", quiet: bool = False, verbose: int = 0) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._console = render.console(sys.stderr, wants_color(color, sys.stderr), animate=terminal or progress == "bar")
+        self._console = console(sys.stderr, wants_color(color, sys.stderr), animate=terminal or progress == "bar")
         self._mode = ("bar" if terminal else "plain") if progress == "auto" else progress
         if quiet and progress == "auto":
             self._mode = "none"
@@ -200,9 +202,14 @@ class Reporter:
         self._bar: Bar | None = None
         self._last_line = time.monotonic()
 
+    @classmethod
+    def of(cls, options: OutputOptions) -> Reporter:
+        """Return the reporter that the options ask for."""
+        return cls(options.color, options.progress, options.quiet, options.verbose)
+
     def say(self, text: str, style: str = "") -> None:
         """One message; hostile characters are shown, not obeyed."""
-        self._console.print(render.safe(text), style=style, soft_wrap=not sys.stderr.isatty())
+        self._console.print(safe(text), style=style, soft_wrap=not sys.stderr.isatty())
 
     def error(self, text: str) -> None:
         """A failure, also with --quiet."""
@@ -235,14 +242,14 @@ class Reporter:
     def working(self, text: str) -> None:
         """What is being done now."""
         if self._mode == "bar":
-            text = render.safe(text)
+            text = safe(text)
             if self._status is None:
                 self.idle()
                 self._status = self._console.status(text)
                 self._status.start()
             self._status.update(text)
         elif self._line_is_due():
-            self._console.print(render.safe(text), soft_wrap=True)
+            self._console.print(safe(text), soft_wrap=True)
 
     def progress(self, progress: Progress, doing: str = "") -> None:
         """How far a run over many songs is, and what is being done now."""
@@ -253,9 +260,7 @@ class Reporter:
                 self._bar.start()
             left = progress.left_audio_s
             total = None if left is None else progress.audio_s + left
-            self._bar.update(
-                self._bar.task_ids[0], completed=progress.audio_s, total=total, description=str(progress), doing=render.safe(doing)
-            )
+            self._bar.update(self._bar.task_ids[0], completed=progress.audio_s, total=total, description=str(progress), doing=safe(doing))
         elif self._line_is_due():
             self._console.print(str(progress), soft_wrap=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mflamingo_cli.commands.options import HELP_OPTIONS
+from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
-from mflamingo_cli.library.tags import FIELDS, JOIN, MARK, TagError
+from mflamingo_cli.library.tag_fields import FIELDS, JOIN, MARK, TagError
 
 __all__ = ["Container", "MutagenError", "open_tags"]
 ID3_FRAMES = {"bpm": TBPM, "key": TKEY, "genre": TCON, "mood": TMOO}

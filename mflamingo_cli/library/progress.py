@@ -1,4 +1,4 @@
-"""How far a run is, in seconds of audio: songs differ in length by a hundred times, so their number says little about what is left."""
+"""The count of a run, and how far it is in seconds of audio: songs differ in length by a hundred times, so their number says little."""
 
 from __future__ import annotations
 
@@ -6,21 +6,71 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError
 
 if TYPE_CHECKING:
     from mflamingo_cli.schema import Analysis
 
-STEADY_S = 5.0  # of work before the time that is left is told
+STEADY_S = 5.0  # of work before the remaining time is shown
 UNITS_S = ((48 * 3600.0, 86400.0, "days"), (5400.0, 3600.0, "h"), (90.0, 60.0, "min"))  # from so much on, seconds in one, name
 
 
-class Progress:
-    """Counts songs and their seconds. What is left is guessed from sizes of files and from how long a byte of each kind of file lasted."""
+@dataclass
+class Tally:
+    """How the songs of a run went: the only count, for progress, last words and exit code."""
 
-    def __init__(self, paths: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.done, self.remembered, self.failed = len(paths), 0, 0, 0
-        self.audio_s = 0.0
+    total: int
+    done: int = 0
+    ok: int = 0
+    remembered: int = 0  # finished by earlier runs
+    errors: int = 0  # records of failures; what was skipped is none
+    new_errors: int = 0  # of this run: those of earlier runs stop no run
+    failed: int = 0  # songs without a result, or whose result could not be written
+    missing: int = 0
+    model: int = 0  # failed for want of a model
+    resumable: bool = False
+
+    def add(self, record: Analysis, failure: MFlamingoError | None, *, remembered: bool = False) -> None:
+        """Count one record."""
+        self.done += 1
+        self.ok += record.status == "ok"
+        self.remembered += remembered
+        self.errors += record.status == "error"
+        self.new_errors += record.status == "error" and not remembered
+        if failure is not None:
+            self.failed += 1
+            self.missing += failure.code == "not_found"
+            self.model += isinstance(failure, ModelError) and failure.code != "too_long"  # a question is, and another model may hold it
+
+    @property
+    def left(self) -> int:
+        """Songs that have no record yet."""
+        return self.total - self.done
+
+    def __str__(self) -> str:
+        """`12 done, 38 left; run again to resume`."""
+        return f"{self.done} done, {self.left} left{'; run again to resume' if self.resumable else ''}"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How the process ends."""
+        if not self.failed:
+            return ExitCode.OK
+        if self.ok:
+            return ExitCode.SOME_FAILED
+        if self.missing == self.failed:
+            return ExitCode.NO_INPUT
+        return ExitCode.UNAVAILABLE if self.model == self.failed else ExitCode.ALL_FAILED
+
+
+class Progress:
+    """How far a run is. What is left is guessed from file sizes and from how many seconds a byte of each kind of file lasts."""
+
+    def __init__(self, paths: Sequence[str], tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self.tally, self.audio_s = tally, 0.0
         self._clock = clock
         self._began, self._worked_s = clock(), 0.0
         self._left: dict[str, int] = defaultdict(int)  # by kind of file, bytes that are to come
@@ -29,12 +79,10 @@ class Progress:
         for path in paths:
             self._left[_kind(path)] += _size(path)
 
-    def add(self, path: str, record: Analysis, *, remembered: bool) -> None:
-        """One more is done; a remembered one took no time."""
+    def add(self, path: str, record: Analysis, failure: MFlamingoError | None = None, *, remembered: bool) -> None:
+        """Count one more song and take its length; a remembered one took no time."""
+        self.tally.add(record, failure, remembered=remembered)
         kind, size = _kind(path), _size(path)
-        self.done += 1
-        self.remembered += remembered
-        self.failed += record.status == "error"
         self._left[kind] -= size
         if record.audio is not None:
             length_s = record.audio.end - record.audio.start
@@ -47,7 +95,7 @@ class Progress:
 
     @property
     def left_audio_s(self) -> float | None:
-        """Seconds of audio that are left; None while nothing is known of any."""
+        """Seconds of audio that are left; None while no length is known."""
         known = sum(self._known.values())
         if not known:
             return None
@@ -63,11 +111,11 @@ class Progress:
 
     def __str__(self) -> str:
         """`120/5000 files, 3.1 h of audio, 2 failed, about 40 min left`."""
-        left_s = self.left_s
-        parts = [f"{self.done}/{self.total} files", f"{span(self.audio_s)} of audio"]
-        parts += [f"{self.remembered} done before"] if self.remembered else []
-        parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [f"about {span(left_s)} left"] if left_s is not None and self.done < self.total else []
+        left_s, tally = self.left_s, self.tally
+        parts = [f"{tally.done}/{tally.total} files", f"{span(self.audio_s)} of audio"]
+        parts += [f"{tally.remembered} done before"] if tally.remembered else []
+        parts += [f"{tally.errors} failed"] if tally.errors else []
+        parts += [f"about {span(left_s)} left"] if left_s is not None and tally.left else []
         return ", ".join(parts)
 
 
@@ -86,5 +134,5 @@ def _kind(path: str) -> str:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except OSError:  # hearing will say it
+    except OSError:  # decoding will report it
         return 0

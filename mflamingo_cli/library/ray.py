@@ -1,4 +1,4 @@
-"""[ray] Many songs on many machines: Ray Data decodes and measures them in tasks and lets models hear them in actors.
+"""[ray] The engine of a Ray cluster: Ray Data decodes and measures songs in tasks, and models answer in actors.
 
 One song is one block of data, so that what a dead worker takes with it is that song, which another worker does again.
 """
@@ -11,7 +11,7 @@ import pickle
 import socket
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -25,17 +25,59 @@ from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
+from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan
 from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.pipeline import Request
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, path_of
 
-HEARING_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
+PREPARE_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
 TRIES_AGAIN = 2  # of a song whose worker died
 LOCAL = ("auto", "local")  # addresses that name no host
 REACHED_S = 10.0
 LEAST_CPUS = 2  # a model and a task that decodes
 IN_FLIGHT = (2, 1)  # songs with one model at a time: one that kills it takes the next with it, so the rest is tried one by one
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
+class RayEngine:
+    """Runs on a cluster; its results are files in the folder of `Plan.output`, which also say what earlier runs finished."""
+
+    def check(self, plan: Plan) -> None:
+        """Raise where Ray is missing, or where no worker could do what is asked."""
+        require()
+        if plan.output is None or os.path.isfile(plan.output):
+            raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
+        check_inputs(plan.songs, plan.opening)
+
+    def run(self, plan: Plan, listener: Listener) -> Generator[Event, None, None]:
+        """Yield the songs that the folder has already, then all others as they come."""
+        from mflamingo_cli.library.shards import ShardWriter, identity
+
+        assert plan.output is not None, "check() was called"
+        job = RayJob(replace(plan.request, keep_raw=plan.keep_raw), plan.model, plan.opening, plan.offline)
+        shards = ShardWriter(plan.output)
+        listener.working("joining the cluster")
+        connect(plan.ray_address)
+        model = ask_cluster(job)
+        listener.detail(f"{model.info.model}: {model.info.backend} on {model.info.device}, {model.info.dtype} ({model.info.reason})")
+        earlier = shards.open(job.settings(model.info) | {"--verbose": plan.keep_raw, "--hide-thinking": plan.hide_thinking})
+        yield Opened(resumable=True)
+        done = {song: earlier[name] for song in plan.songs if (name := identity(song)) in earlier}
+        if done:
+            listener.detail(f"{len(done)} of {len(plan.songs)} are done")
+        for song, record in done.items():
+            yield Finished(song, record, _failure(record), remembered=True)
+        try:
+            for record in analyses([song for song in plan.songs if song not in done], job, model):
+                shards.add(replace(record, thinking=None) if plan.hide_thinking else record)
+                yield Finished(path_of(record), record, _failure(record))
+        finally:
+            shards.flush()
+        listener.detail(f"saved {shards.output}")
+
+
+def _failure(record: Analysis) -> MFlamingoError | None:
+    return MFlamingoError(record.error.message, code=record.error.code) if record.error else None
 
 
 @dataclass(frozen=True)
@@ -48,7 +90,7 @@ class RayJob:
     offline: bool = False
 
     def settings(self, info: BackendInfo) -> dict[str, Any]:
-        """What the records depend on besides the songs, as JSON."""
+        """Return what the records depend on besides the songs, as JSON."""
         request = self.request
         part = [request.start_s, request.end_s]
         return {
@@ -60,8 +102,8 @@ class RayJob:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the cluster says of the model: what it is, and what an actor of it takes."""
+class ClusterModel:
+    """A model on the cluster: what it is, and what an actor of it needs."""
 
     info: BackendInfo
     n_cpus: int
@@ -91,7 +133,7 @@ def connect(address: str | None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": ENVIRONMENT}, **own)
     except Exception as error:  # Ray raises bare ones too
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        cure = "; is it running, and is its token in RAY_AUTH_TOKEN if it wants one?" if joins else ""
+        cure = "; check that it is running, and that RAY_AUTH_TOKEN holds its token if it needs one" if joins else ""
         raise ModelError(f"no Ray cluster at {joins or 'this machine'}: {reason}{cure}", code="cluster_unavailable") from error
 
 
@@ -100,16 +142,16 @@ def _reach(address: str) -> None:
     parts = urlsplit(f"//{address.rpartition('://')[2]}")
     try:
         if parts.port is None:
-            raise ModelError(f"--ray-address {address}: is no address; write HOST:PORT", code="cluster_unavailable")
+            raise ModelError(f"--ray-address {address}: not an address; write HOST:PORT", code="cluster_unavailable")
         socket.create_connection((parts.hostname or "", parts.port), REACHED_S).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"no Ray cluster at {address}: {reason}; is it running?", code="cluster_unavailable") from error
+        raise ModelError(f"no Ray cluster at {address}: {reason}; check that it is running", code="cluster_unavailable") from error
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Descriptor 2 goes nowhere: Ray's libraries tell there which level of logging they were asked for."""
+    """Send descriptor 2 nowhere: Ray's libraries print their logging level there."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -120,39 +162,41 @@ def _silence() -> Iterator[None]:
         os.close(kept)
 
 
-def ask_cluster(work: RayJob) -> Found:
+def ask_cluster(job: RayJob) -> ClusterModel:
     """Open the model once where it will run. Raises ModelError where it cannot, or cannot do what is asked."""
     import ray
 
     there = ray.cluster_resources()
-    gpu = work.opening.device == "cuda" or (work.opening.device == "auto" and there.get("GPU", 0) >= 1)
+    gpu = job.opening.device == "cuda" or (job.opening.device == "auto" and there.get("GPU", 0) >= 1)
     if there.get("CPU", 0) < LEAST_CPUS or there.get("GPU", 0) < gpu:  # Ray would wait for them for ever
         has = f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
-        raise ModelError(f"the cluster has {has}, needed are at least {LEAST_CPUS} CPU and {int(gpu)} GPU", code="cluster_unavailable")
+        raise ModelError(f"the cluster has {has}, but at least {LEAST_CPUS} CPU and {int(gpu)} GPU are needed", code="cluster_unavailable")
     probe = ray.remote(num_cpus=1, num_gpus=int(gpu))(_probe)
-    answer: Found | MFlamingoError = ray.get(probe.remote(work))
+    answer: ClusterModel | MFlamingoError = ray.get(probe.remote(job))
     if isinstance(answer, MFlamingoError):
         raise answer
     if answer.version != __version__:
-        raise ModelError(f"the cluster has mflamingo {answer.version}, here is {__version__}; install the same", code="cluster_unavailable")
+        raise ModelError(
+            f"the cluster has mflamingo {answer.version}, this machine {__version__}; install the same version", code="cluster_unavailable"
+        )
     largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     return replace(answer, n_cpus=max(1, min(answer.n_cpus, largest, int(there["CPU"]) - 1)))
 
 
-def analyses(songs: Sequence[str], work: RayJob, found: Found) -> Iterator[Analysis]:
+def analyses(songs: Sequence[str], job: RayJob, model: ClusterModel) -> Iterator[Analysis]:
     """One record for each song, as they come. A song that kills its workers gets one with the error `worker_died`."""
     left = dict.fromkeys(songs)
     for in_flight in IN_FLIGHT:
-        for song, record in _heard_by(list(left), work, found, in_flight):
+        for song, record in _stream_records(list(left), job, model, in_flight):
             if song in left:
                 del left[song]
                 yield record
     for song in left:
-        lost = MFlamingoError(f"{song}: each worker that heard it died; see the cluster's log", code="worker_died")
-        yield pipeline.failed(song, work.request.command, lost)
+        lost = MFlamingoError(f"{song}: every worker that tried it died; see the cluster's log", code="worker_died")
+        yield pipeline.failed(song, job.request.command, lost)
 
 
-def _heard_by(songs: Sequence[str], work: RayJob, found: Found, in_flight: int) -> Iterator[tuple[str, Analysis]]:
+def _stream_records(songs: Sequence[str], job: RayJob, model: ClusterModel, in_flight: int) -> Iterator[tuple[str, Analysis]]:
     """Pairs as Ray Data streams them; songs whose workers died too often are missing."""
     import ray.data
 
@@ -163,17 +207,17 @@ def _heard_by(songs: Sequence[str], work: RayJob, found: Found, in_flight: int) 
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     resources = ray.cluster_resources()
-    n_models = int(resources.get("GPU", 0) / found.n_gpus if found.n_gpus else (resources["CPU"] - 1) / found.n_cpus)
+    n_models = int(resources.get("GPU", 0) / model.n_gpus if model.n_gpus else (resources["CPU"] - 1) / model.n_cpus)
     actors = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, n_models), max_tasks_in_flight_per_actor=in_flight)
     rows = ray.data.from_items([{"song": os.fsencode(song)} for song in songs], override_num_blocks=len(songs))
     with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will have no way to say how often: pyproject.toml leaves it out
-        heard = rows.map(_hear, fn_args=(work, found.info), num_cpus=1, memory=HEARING_BYTES, max_retries=TRIES_AGAIN)
-        answered = heard.map(
-            _Model,
-            fn_constructor_args=(work,),
+        prepared = rows.map(_prepare, fn_args=(job, model.info), num_cpus=1, memory=PREPARE_BYTES, max_retries=TRIES_AGAIN)
+        answered = prepared.map(
+            _ModelActor,
+            fn_constructor_args=(job,),
             compute=actors,
-            num_cpus=found.n_cpus,
-            num_gpus=found.n_gpus,
+            num_cpus=model.n_cpus,
+            num_gpus=model.n_gpus,
             max_task_retries=TRIES_AGAIN,
         )
     for row in answered.iter_rows():
@@ -185,53 +229,53 @@ def _heard_by(songs: Sequence[str], work: RayJob, found: Found, in_flight: int) 
 # --- on the cluster ---------------------------------------------------------------------------------------------------
 
 
-def _probe(work: RayJob) -> Found | MFlamingoError:
+def _probe(job: RayJob) -> ClusterModel | MFlamingoError:
     """What a worker says of the model, or why it cannot have it: Ray would wrap an exception."""
     try:
-        if work.offline:
+        if job.offline:
             forbid_network()
-        files = find_model(work.model)
-        with open_backend(work.model, work.opening) as backend:
+        files = find_model(job.model)
+        with open_backend(job.model, job.opening) as backend:
             info = backend.info
-        pipeline.check_abilities(work.request, info)
+        pipeline.check_abilities(job.request, info)
     except MFlamingoError as error:
         return error
     gpu = info.device.lower().startswith("cuda")
     n_cores = useful_threads(file_bytes(*files.pairs[0])) if info.backend == "gguf" else physical_cores()
-    return Found(info, 1 if gpu else work.opening.threads or n_cores, int(gpu), __version__)
+    return ClusterModel(info, 1 if gpu else job.opening.threads or n_cores, int(gpu), __version__)
 
 
-def _hear(row: dict[str, Any], work: RayJob, info: BackendInfo) -> dict[str, Any]:
+def _prepare(row: dict[str, Any], job: RayJob, info: BackendInfo) -> dict[str, Any]:
     """Fetch, decode and measure one song."""
     song = os.fsdecode(row["song"])
-    return _row(song, work, lambda: {"heard": pickle.dumps(pipeline.prepare(song, work.request, info))})
+    return _row(song, job, lambda: {"prepared": pickle.dumps(pipeline.prepare(song, job.request, info))})
 
 
-class _Model:
-    """An actor: a model that is opened once and hears song after song."""
+class _ModelActor:
+    """An actor: a model that is opened once and answers about song after song."""
 
-    def __init__(self, work: RayJob) -> None:
-        if work.offline:
+    def __init__(self, job: RayJob) -> None:
+        if job.offline:
             forbid_network()
-        self._work = work
-        self._backend = open_backend(work.model, work.opening)
+        self._job = job
+        self._backend = open_backend(job.model, job.opening)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Answer what is asked of one song that was decoded."""
-        if not row["heard"]:
+        if not row["prepared"]:
             return row
-        song, heard = os.fsdecode(row["song"]), pickle.loads(row["heard"])
-        return _row(song, self._work, lambda: {"record": self._answer(song, heard).to_json()})
+        song, prepared = os.fsdecode(row["song"]), pickle.loads(row["prepared"])
+        return _row(song, self._job, lambda: {"record": self._answer(song, prepared).to_json()})
 
-    def _answer(self, song: str, heard: pipeline.PreparedSong) -> Analysis:
-        *_, record = pipeline.run(song, self._backend, self._work.request, ahead=lambda: heard)
+    def _answer(self, song: str, prepared: pipeline.PreparedSong) -> Analysis:
+        *_, record = pipeline.run(song, self._backend, self._job.request, ahead=lambda: prepared)
         assert isinstance(record, Analysis), "run() ends with an Analysis"
         return record
 
 
-def _row(song: str, work: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _row(song: str, job: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A row of data: what was done, else a record of its failure; a mistake of ours goes home as text, Ray would leave the song out."""
-    row = {"song": os.fsencode(song), "heard": b"", "record": "", "bug": ""}
+    row = {"song": os.fsencode(song), "prepared": b"", "record": "", "bug": ""}
     try:
         return row | done()
     except MFlamingoError as error:
@@ -240,14 +284,14 @@ def _row(song: str, work: RayJob, done: Callable[[], dict[str, Any]]) -> dict[st
         failure = OutOfMemoryError.of(song)
     except Exception:
         return row | {"bug": traceback.format_exc()}
-    return row | {"record": pipeline.failed(song, work.request.command, failure).to_json()}
+    return row | {"record": pipeline.failed(song, job.request.command, failure).to_json()}
 
 
-def check_inputs(songs: Sequence[str], work: RayJob) -> None:
-    """Raise UsageError or ModelError for what no worker can hear."""
+def check_inputs(songs: Sequence[str], opening: OpenOptions) -> None:
+    """Raise UsageError or ModelError for what no worker can reach."""
     if "-" in songs:
-        raise UsageError("stdin is of this machine only; name files or addresses for --engine ray")
-    if ":" in work.opening.device:
-        raise UsageError(f"--device {work.opening.device}: with --engine ray the cluster chooses the GPU; say --device cuda")
+        raise UsageError("stdin exists only on this machine; name files or addresses for --engine ray")
+    if ":" in opening.device:
+        raise UsageError(f"--device {opening.device}: with --engine ray the cluster chooses the GPU; use --device cuda")
     for address in {song.partition("://")[0]: song for song in songs if remote.is_address(song)}.values():
         remote.check(address)

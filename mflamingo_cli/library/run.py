@@ -1,4 +1,4 @@
-"""A run over many songs: what is remembered of them, and which are heard ahead. Songs come out in the order in which they went in."""
+"""The engine of this machine: finds songs that earlier runs finished, prepares others ahead of the model, and keeps their order."""
 
 from __future__ import annotations
 
@@ -15,20 +15,71 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
 from mflamingo_cli import pipeline, schema
-from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
+from mflamingo_cli.backends import find_model, open_backend
+from mflamingo_cli.backends.threads import physical_cores
+from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
+from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
-from mflamingo_cli.pipeline import Piece, Step
+from mflamingo_cli.pipeline import Step
 from mflamingo_cli.schema import Analysis
+from mflamingo_cli.store import cache, runs
 from mflamingo_cli.store.keys import JobKey, part_name, sound_name
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
     from mflamingo_cli.core.audio import Sound
     from mflamingo_cli.pipeline import PreparedSong, Request
-    from mflamingo_cli.store.cache import Cache
-    from mflamingo_cli.store.runs import Store
 
 STDIN = "-"
+MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
+
+
+class LocalEngine:
+    """Runs on this machine: one model, and processes that decode and measure ahead of it."""
+
+    def check(self, plan: Plan) -> None:
+        """Nothing can be said before the model is opened."""
+
+    def run(self, plan: Plan, listener: Listener) -> Generator[Event, None, None]:
+        """Open the model and yield all songs; without a model, every song fails."""
+        with ExitStack() as stack:
+            try:
+                listener.working(f"opening {plan.model}")
+                backend = stack.enter_context(open_backend(plan.model, plan.opening))
+            except ModelError as error:
+                yield Unavailable(error)
+                for song in plan.songs:
+                    yield Finished(song, pipeline.failed(song, plan.request.command, error), error)
+                return
+            backend.on_progress = listener.advance
+            info = backend.info
+            listener.detail(f"{info.model}: {info.backend} on {info.device}, {info.dtype} ({info.reason})")
+            folder = cache.default_folder() if plan.cached else None
+            songs = cache.Cache(folder) if folder else None
+            store = _store(listener) if plan.resumable else None
+            memory = _memory(store and stack.enter_context(store), plan, backend)
+            yield Opened(store is not None)
+            jobs = min(len(plan.songs), plan.jobs or min(physical_cores(), MOST_JOBS)) or 1
+            yield from Run(plan.request, backend, memory, songs, jobs, plan.batch_size or info.batch_size).over(plan.songs)
+            if songs and songs.problem:
+                listener.detail(f"the cache takes nothing more: {songs.problem}")
+            if store and store.problem:
+                listener.warn(f"this run is not remembered completely: {store.problem}")
+
+
+def _store(listener: Listener) -> runs.Store | None:
+    """The run store; None, and a warning, where there can be none: results matter more than resuming."""
+    folder = runs.default_folder()
+    try:
+        return runs.Store(folder) if folder else None
+    except runs.StoreError as error:
+        listener.warn(f"this run is not remembered and cannot be resumed: {error}")
+        return None
+
+
+def _memory(store: runs.Store | None, plan: Plan, backend: Backend) -> RunCache:
+    job = JobKey.of(plan.request, backend.info, find_model(plan.model), plan.opening.kv_type)
+    return RunCache(store, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
 
 
 @dataclass
@@ -49,15 +100,15 @@ class Song:
 class RunCache:
     """What earlier runs left in the store and this one adds to it; without a store it remembers nothing. Threads may share it."""
 
-    def __init__(self, store: Store | None, work: JobKey, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
-        self.store, self._work, self._part = store, work, part_name(request)
+    def __init__(self, store: runs.Store | None, job: JobKey, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
+        self.store, self._job, self._part = store, job, part_name(request)
         self._force, self._retry = force, force or retry_failed
         self._made: set[str] = set()  # keys of this run where those of earlier runs do not count
-        self._claims: dict[str, int] = {}  # bytes and sounds that are on their way: index of the first song with them
+        self._claims: dict[str, int] = {}  # bytes and sounds in work: index of the first song with them
         self._lock = threading.Lock()
 
     def look(self, song: Song) -> bool:
-        """Whether a song need not be heard: its record is there, or one with the same bytes is on its way before it."""
+        """Return whether a song needs no preparation: its record is there, or a song with the same bytes is in work before it."""
         if self.store is None or song.path == STDIN:
             return False
         song.digest = self.store.digest(song.path)
@@ -67,21 +118,21 @@ class RunCache:
         return any(self._counts(key, failure) for key, failure in self._keys(song)) or not self._is_first(song.digest, song.index)
 
     def note(self, song: Song, sound: Sound) -> None:
-        """A song was decoded: this is its sound."""
+        """Remember the sound of a song that was decoded."""
         song.sound = sound_name(sound)
         if self.store is not None and self._is_unchanged(song):
             assert song.digest is not None
             self.store.keep_sound(song.digest, self._part, song.sound)
 
     def skip_if_duplicate(self, song: Song, sound: Sound) -> None:
-        """The same, before it is measured. Raises AlreadyAnalyzed where that is not needed."""
+        """Remember the sound of a song that was decoded. Raises AlreadyAnalyzed where it need not be measured."""
         self.note(song, sound)
         assert song.sound is not None
-        if self._counts(self._work.of_sound(song.sound), failure=False) or not self._is_first(song.sound, song.index):
+        if self._counts(self._job.of_sound(song.sound), failure=False) or not self._is_first(song.sound, song.index):
             raise AlreadyAnalyzed
 
     def record(self, song: Song) -> Analysis | None:
-        """The record that the store has of a song, under the name that its file has now."""
+        """Return the stored record of a song, under the name that its file has now."""
         if self.store is None:
             return None
         for key, failure in self._keys(song):
@@ -91,7 +142,7 @@ class RunCache:
         return None
 
     def keep(self, song: Song, record: Analysis, failure: MFlamingoError | None) -> None:
-        """Commit a record. Of failures only those are kept that are the file's own and will come again."""
+        """Commit a record. Of failures, only those are kept that are the file's own and will come again."""
         lasting = isinstance(failure, AudioError) and not failure.retryable and self._is_unchanged(song)
         if self.store is not None and (failure is None or lasting):
             for key in [key for key, of_failure in self._keys(song) if of_failure is (failure is not None)]:
@@ -100,7 +151,7 @@ class RunCache:
                     self._made.add(key)
 
     def release(self, song: Song) -> None:
-        """Songs that waited for this one find its record, or must be heard themselves."""
+        """Let songs that waited for this one find its record, or be analysed themselves."""
         with self._lock:
             for name in (song.digest, song.sound):
                 if name is not None and self._claims.get(name) == song.index:
@@ -109,9 +160,9 @@ class RunCache:
     def _keys(self, song: Song) -> Iterator[tuple[str, bool]]:
         """Where its record may be, and whether that would be one of a failure."""
         if song.sound is not None:
-            yield self._work.of_sound(song.sound), False
+            yield self._job.of_sound(song.sound), False
         if song.digest is not None:
-            yield self._work.of_file(song.path, song.digest), True
+            yield self._job.of_file(song.path, song.digest), True
 
     def _counts(self, key: str, failure: bool) -> bool:
         if key in self._made:
@@ -133,149 +184,137 @@ class RunCache:
 
 
 @dataclass(frozen=True)
-class Doing:
-    """A step of the work on a song, or a piece of text."""
+class Preparation:
+    """A song on its way to the model: `result` waits for what was decoded and measured, gives None for a known song, and may raise.
+
+    Without `result` the song is prepared when its turn comes.
+    """
 
     song: Song
-    event: Step | Piece
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished song, committed where there is a store; `remembered` where nothing was done for it in this run."""
-
-    song: Song
-    record: Analysis
-    failure: MFlamingoError | None
-    remembered: bool
-
-
-Ready = tuple[Song, "Callable[[], PreparedSong | None] | None"]  # the call waits and may raise; None for a song to be heard at its turn
-Ended = tuple[Analysis, "MFlamingoError | None", bool]  # the record, why there is no result, and whether it was remembered
+    result: Callable[[], PreparedSong | None] | None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One request to one model about many songs, so many answered together; beyond one job processes hear songs before their turn."""
+    """One request to one model about many songs, `batch_size` answered together; with several jobs, processes prepare songs ahead."""
 
     request: Request
     backend: Backend
     memory: RunCache
-    cache: Cache | None = None
+    cache: cache.Cache | None = None
     jobs: int = 1
-    together: int = 1
+    batch_size: int = 1
 
-    def over(self, paths: Sequence[str]) -> Generator[Doing | Done, None, None]:
-        """JobKey on all songs, in their order. To be closed when it is left early."""
+    def over(self, paths: Sequence[str]) -> Generator[Working | Finished, None, None]:
+        """Analyse all songs, in their order. To be closed when it is left early."""
         songs = (Song(index, path) for index, path in enumerate(paths))
         with ExitStack() as stack:
-            ready = self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs)
-            while batch := list(islice(ready, self.together)):
-                ended = yield from self._finish(batch)
-                for song, _ in batch:
-                    self.memory.release(song)
-                    yield Done(song, *ended[song.index])
+            waiting = self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs)
+            while batch := list(islice(waiting, self.batch_size)):
+                finished = yield from self._finish(batch)
+                for preparation in batch:
+                    self.memory.release(preparation.song)
+                    yield finished[preparation.song.index]
 
-    def _in_turn(self, songs: Iterable[Song]) -> Iterator[Ready]:
+    def _in_turn(self, songs: Iterable[Song]) -> Iterator[Preparation]:
         for song in songs:
-            yield song, partial(self._hear, song) if self.memory.store else None
+            yield Preparation(song, partial(self._prepare, song) if self.memory.store else None)
 
-    def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Ready]:
-        """While a batch is answered so many are heard as there are jobs, and no more, so that memory stays flat."""
+    def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Preparation]:
+        """While a batch is answered, prepare as many songs as there are jobs, and no more, so that memory stays flat."""
         pool = stack.enter_context(ThreadPoolExecutor(self.jobs))  # threads that wait for processes
         free: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(self.jobs):
-            hearer = Worker(self.request, self.backend.info, self.cache)
-            stack.callback(hearer.close)
-            free.put(hearer)
+            worker = Worker(self.request, self.backend.info, self.cache)
+            stack.callback(worker.close)
+            free.put(worker)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         waiting: deque[tuple[Song, Future[PreparedSong | None]]] = deque()
         for song in songs:
-            waiting.append((song, pool.submit(self._hear, song, free)))
-            if len(waiting) >= self.jobs + self.together:
-                ready, future = waiting.popleft()
-                yield ready, future.result
-        yield from ((ready, future.result) for ready, future in waiting)
+            waiting.append((song, pool.submit(self._prepare, song, free)))
+            if len(waiting) >= self.jobs + self.batch_size:
+                first, future = waiting.popleft()
+                yield Preparation(first, future.result)
+        yield from (Preparation(song, future.result) for song, future in waiting)
 
-    def _hear(self, song: Song, free: SimpleQueue[Worker] | None = None) -> PreparedSong | None:
-        """What was decoded and measured of a song, in a free process; None where the memory knows it or will."""
+    def _prepare(self, song: Song, free: SimpleQueue[Worker] | None = None) -> PreparedSong | None:
+        """Decode and measure a song, in a free process if there are any; None where its record is known or in work."""
         if self.memory.look(song):
             return None
-        tell = partial(self.memory.skip_if_duplicate, song)
+        on_decoded = partial(self.memory.skip_if_duplicate, song)
         try:
             if free is None or song.path == STDIN:
-                return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, tell)
-            hearer = free.get()
+                return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, on_decoded)
+            worker = free.get()
             try:
-                return hearer.hear(song.path, tell)
+                return worker.prepare(song.path, on_decoded)
             finally:
-                free.put(hearer)
+                free.put(worker)
         except AlreadyAnalyzed:
             return None
 
-    def _finish(self, batch: Sequence[Ready]) -> Generator[Doing, None, dict[int, Ended]]:
-        """The rest of the work on some songs, or their records where there are any, by their index."""
-        ended: dict[int, Ended] = {}
+    def _finish(self, batch: Sequence[Preparation]) -> Generator[Working, None, dict[int, Finished]]:
+        """Finish some songs, or find their records; by index."""
+        finished: dict[int, Finished] = {}
         fresh: list[tuple[Song, PreparedSong | None]] = []
         waiting: list[Song] = []  # for the record of a song with the same sound, which may be in this batch
-        for song, heard in batch:
-            yield Doing(song, Step("hearing"))
+        for preparation in batch:
+            song, result = preparation.song, preparation.result
+            yield Working(song.path, Step("preparing"))
             try:
-                ready = heard() if heard else None
+                prepared = result() if result else None
             except (MFlamingoError, MemoryError) as error:
-                ended[song.index] = self._failed(song, error)
+                finished[song.index] = self._failed(song, error)
                 continue
             if known := self._known(song):
-                ended[song.index] = known
-            elif heard and ready is None:
+                finished[song.index] = known
+            elif result and prepared is None:
                 waiting.append(song)
             else:
-                fresh.append((song, ready))
-        ended |= yield from self._ask(fresh)
+                fresh.append((song, prepared))
+        finished |= yield from self._ask(fresh)
         for song in waiting:
-            ended |= yield from self._after(song)
-        return ended
+            finished |= yield from self._after(song)
+        return finished
 
-    def _after(self, song: Song) -> Generator[Doing, None, dict[int, Ended]]:
-        """A song whose twin is done: its record, or the work itself where that gave none."""
+    def _after(self, song: Song) -> Generator[Working, None, dict[int, Finished]]:
+        """Finish a song whose twin is done: by its record, or by the work itself where there is none."""
         if known := self._known(song):
             return {song.index: known}
         try:
-            heard = pipeline.prepare(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
+            prepared = pipeline.prepare(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
         except (MFlamingoError, MemoryError) as error:
             return {song.index: self._failed(song, error)}
-        return (yield from self._ask([(song, heard)]))
+        return (yield from self._ask([(song, prepared)]))
 
-    def _ask(self, songs: Sequence[tuple[Song, PreparedSong | None]]) -> Generator[Doing, None, dict[int, Ended]]:
-        """Let the model answer, and commit each record as soon as it is there. Words are passed on as they come of a song alone only."""
-        ended: dict[int, Ended] = {}
-        given = [(song.source, _given(heard)) for song, heard in songs]
-        for place, event in pipeline.run_together(given, self.backend, self.request, self.cache):
+    def _ask(self, songs: Sequence[tuple[Song, PreparedSong | None]]) -> Generator[Working, None, dict[int, Finished]]:
+        """Let the model answer, and commit each record as soon as it is there. Text is passed on as it comes only of a song alone."""
+        finished: dict[int, Finished] = {}
+        sources = [(song.source, _ready(prepared)) for song, prepared in songs]
+        for place, event in pipeline.run_together(sources, self.backend, self.request, self.cache):
             song, _ = songs[place]
             if isinstance(event, Analysis):
                 self.memory.keep(song, event, None)
-                ended[song.index] = event, None, False
+                finished[song.index] = Finished(song.path, event)
             elif isinstance(event, MFlamingoError):
-                ended[song.index] = self._failed(song, event)
+                finished[song.index] = self._failed(song, event)
             elif len(songs) == 1 or isinstance(event, Step):
-                yield Doing(song, event)
-        return ended
+                yield Working(song.path, event)
+        return finished
 
-    def _known(self, song: Song) -> Ended | None:
+    def _known(self, song: Song) -> Finished | None:
         record = self.memory.record(song)
-        return None if record is None else (record, _failure(record), True)
+        if record is None:
+            return None
+        failure = AudioError(record.error.message, code=record.error.code) if record.error else None  # only files' own are remembered
+        return Finished(song.path, record, failure, remembered=True)
 
-    def _failed(self, song: Song, error: MFlamingoError | MemoryError) -> Ended:
+    def _failed(self, song: Song, error: MFlamingoError | MemoryError) -> Finished:
         failure = error if isinstance(error, MFlamingoError) else OutOfMemoryError.of(song.path)
         record = pipeline.failed(song.path, self.request.command, failure)
         self.memory.keep(song, record, failure)
-        return record, failure, False
+        return Finished(song.path, record, failure)
 
 
-def _given(heard: PreparedSong | None) -> Callable[[], PreparedSong] | None:
-    return None if heard is None else lambda: heard
-
-
-def _failure(record: Analysis) -> MFlamingoError | None:
-    """What a remembered record says went wrong; only files' own failures are remembered."""
-    return AudioError(record.error.message, code=record.error.code) if record.error else None
+def _ready(prepared: PreparedSong | None) -> Callable[[], PreparedSong] | None:
+    return None if prepared is None else lambda: prepared

@@ -17,55 +17,24 @@ import shutil
 import stat
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli import __version__
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.errors import ModelError
 from mflamingo_cli.files import open_exclusive
+from mflamingo_cli.library.tag_fields import BPM_FORMS, JOIN, MARK, POLICIES, TagError, TagOptions
 from mflamingo_cli.schema import Analysis, path_of
-from mflamingo_cli.tasks import SURE, sure
+from mflamingo_cli.tasks import sure
 
 if TYPE_CHECKING:
     from mflamingo_cli.library.containers import Container
 
-FIELDS = ("bpm", "key", "genre", "mood", "comment")
-ALL = "all"
-USUAL = ("bpm", "key", "genre", "mood")  # where --write-tags names none: a comment is a person's place
-KEY_NOTATIONS = ("id3", "camelot", "openkey")
-BPM_FORMS: dict[str, Callable[[float], str]] = {"int": lambda bpm: str(int(bpm + 0.5)), "2dp": lambda bpm: f"{bpm:.2f}"}
-MARK = "MFLAMINGO"  # the name of our own frame, which says what we wrote
-JOIN = "; "  # between words where a file has room for one text only
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # by anybody: root may write all the same, but was told not to
 PART = ".mflamingo-"  # begins the name of a copy
 HASH_LINE = re.compile(r"^\d+,(\w),MD5=[0-9a-f]{32}$", re.MULTILINE)  # of ffmpeg's streamhash: the kind of a stream
-
-
-class TagError(MFlamingoError):
-    """Tags that cannot be written as they should be; the file is as it was."""
-
-    code = "tags_not_written"
-
-
-@dataclass(frozen=True)
-class TagOptions:
-    """What is written, over what, and how."""
-
-    fields: tuple[str, ...]
-    overwrite: str = "ours"
-    key_notation: str = "id3"
-    bpm_form: str = "int"
-    least: float = SURE  # confidence of a tempo or key that is written
-
-
-Policy = Callable[[str, str | None], bool]  # (value in the file, value that we wrote, if we did) -> may it be replaced?
-POLICIES: dict[str, Policy] = {
-    "never": lambda old, ours: False,
-    "ours": lambda old, ours: old == ours,
-    "all": lambda old, ours: True,
-}
 
 
 @dataclass(frozen=True)
@@ -88,16 +57,6 @@ class Change:
         if self.written:
             return f"{self.field} {old} -> {self.new!r}"
         return f"{self.field} {old} stays, {self.new!r} is not {'written over it' if self.sure else 'sure enough'}"
-
-
-def parse_fields(text: str) -> tuple[str, ...]:
-    """Fields separated by commas; "true" is the usual ones. Raises UsageError."""
-    if text.lower() == "true":
-        return USUAL
-    names = tuple(name.strip() for name in text.split(","))
-    if unknown := [name for name in names if name not in (*FIELDS, ALL)]:
-        raise UsageError(f"--write-tags={unknown[0]}: choose from {', '.join(FIELDS)}, {ALL}")
-    return FIELDS if ALL in names else names
 
 
 def require_tools() -> None:

@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from mflamingo_cli.pipeline import PreparedSong, Request
     from mflamingo_cli.store.cache import Cache
 
-SOUND, DONE, RAISED = "sound", "done", "raised"  # what a process says: a sound to be judged, then a result or an exception
+SOUND, DONE, RAISED = "sound", "done", "raised"  # what a process sends: a sound to look up, then a result or an exception
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no decoder does that; SIGKILL is mostly the kernel's
 
 
 class AlreadyAnalyzed(Exception):
-    """Raised by who is told a sound: there is no need to measure it."""
+    """Raised when a decoded sound need not be measured."""
 
 
 class Worker:
-    """A process that hears one song at a time, for one thread; started when first needed."""
+    """A process that prepares one song at a time, for one thread; started when first needed."""
 
     def __init__(self, request: Request, info: BackendInfo, cache: Cache | None) -> None:
         self._task, self._cache = (request, info, cache), cache
         self._process: subprocess.Popen[bytes] | None = None
         self._lock, self._closed = threading.Lock(), False
 
-    def hear(self, path: str, tell: Callable[[Sound], None]) -> PreparedSong:
-        """`pipeline.prepare`, elsewhere. Raises AlreadyAnalyzed when `tell` does, and MFlamingoError also for a process that died."""
+    def prepare(self, path: str, on_decoded: Callable[[Sound], None]) -> PreparedSong:
+        """Do `pipeline.prepare` in the process. Raises what `on_decoded` raises, and MFlamingoError also for a process that died."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -54,11 +54,11 @@ class Worker:
             while True:
                 kind, value = pickle.load(process.stdout)  # of our own child
                 if kind == SOUND:
-                    _send(process.stdin, self._is_known(tell, value))
+                    _send(process.stdin, self._is_known(on_decoded, value))
                 elif kind == RAISED:
                     raise value
                 else:
-                    return self._here(value)
+                    return self._with_our_cache(value)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             self._process = None
             raise _died(path, process.wait()) from None
@@ -86,25 +86,25 @@ class Worker:
             return self._process
 
     @staticmethod
-    def _is_known(tell: Callable[[Sound], None], sound: Sound) -> bool:
+    def _is_known(on_decoded: Callable[[Sound], None], sound: Sound) -> bool:
         try:
-            tell(sound)
+            on_decoded(sound)
         except AlreadyAnalyzed:
             return True
         return False
 
-    def _here(self, heard: PreparedSong) -> PreparedSong:
-        return replace(heard, entry=heard.entry.within(self._cache)) if heard.entry and self._cache else heard
+    def _with_our_cache(self, song: PreparedSong) -> PreparedSong:
+        return replace(song, entry=song.entry.within(self._cache)) if song.entry and self._cache else song
 
 
 def _died(path: str, code: int) -> Exception:
-    from mflamingo_cli.render import safe
+    from mflamingo_cli.render.text import safe
 
     if code >= 0:
-        return RuntimeError(f"a process that hears songs ended with {code}")
+        return RuntimeError(f"a process that decodes and measures songs ended with {code}")
     if -code in FROM_OUTSIDE:
-        return OutOfMemoryError(f"{safe(path)}: its process was killed (signal {-code}), mostly for want of memory; lower --jobs")
-    return AudioError(f"{safe(path)}: the decoder crashed on it (signal {-code}); the file is damaged, get it again from its source")
+        return OutOfMemoryError(f"{safe(path)}: its decoder was killed (signal {-code}), probably for lack of memory; lower --jobs")
+    return AudioError(f"{safe(path)}: the decoder crashed (signal {-code}); the file is damaged, get it again from its source")
 
 
 def _send(stream: IO[bytes], message: object) -> None:
@@ -121,14 +121,14 @@ def main() -> None:
     os.dup2(2, 1)  # what C libraries print is no message
     request, info, cache = pickle.load(requests)
 
-    def tell(sound: Sound) -> None:
+    def on_decoded(sound: Sound) -> None:
         _send(answers, (SOUND, sound))
         if pickle.load(requests):
             raise AlreadyAnalyzed
 
-    def heard(path: str) -> tuple[str, Any]:
+    def prepared(path: str) -> tuple[str, Any]:
         try:
-            return DONE, pipeline.prepare(path, request, info, cache, tell)
+            return DONE, pipeline.prepare(path, request, info, cache, on_decoded)
         except MemoryError:
             return RAISED, OutOfMemoryError.of(path)
         except (EOFError, BrokenPipeError):
@@ -140,11 +140,11 @@ def main() -> None:
 
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
-            _send(answers, heard(pickle.load(requests)))
+            _send(answers, prepared(pickle.load(requests)))
     os._exit(0)  # an answer that nobody reads any more is not tried once more
 
 
 if __name__ == "__main__":
-    from mflamingo_cli.library import worker as hearing  # AlreadyAnalyzed must be the class that the other process knows
+    from mflamingo_cli.library import worker  # AlreadyAnalyzed must be the class that the other process knows
 
-    hearing.main()
+    worker.main()

@@ -1,17 +1,18 @@
-"""What every format knows of its task: the stream is given, this is the rest."""
+"""What every writer is told besides its stream, and what a writer is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mflamingo_cli.render.query.fields import Field
-from mflamingo_cli.schema import Analysis
+if TYPE_CHECKING:
+    from mflamingo_cli.render.query.fields import Field
+    from mflamingo_cli.schema import Analysis
 
 
 class Writer(Protocol):
-    """Writes records one by one, each as soon as it is there."""
+    """Writes records one by one, each as soon as it is finished."""
 
     def write(self, record: Analysis) -> None:
         """Write one record."""
@@ -20,9 +21,9 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the user wants: colours, whether there are several songs, the chosen fields (none: the usual), where the file will lie.
+    """What the user wants: colours, one song or many, the chosen fields (none: the usual ones), the folder of the file.
 
-    `link` leads from an index to a song's own file, relative to it.
+    `link` gives the path of a song's own file, relative to the index.
     """
 
     color: bool = False

@@ -6,7 +6,6 @@ Nothing that came from a file name or a model reaches the terminal unescaped. Ti
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 from typing import TextIO
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render.text import answer, number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.tasks import clock, short_chord, sure
 
@@ -28,26 +28,6 @@ FRAME = 4  # columns of a panel's sides
 NO_CHORD = "N"  # in Harte's notation
 SHOWN_CHORDS = 4  # of the chords that sound longest
 LIKELY = 0.6  # confidence below which a value is called unsure
-CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-def safe(text: str) -> str:
-    """Text on one line with what could steer a terminal made visible: escapes, newlines, direction marks, broken bytes."""
-    return "".join(_visible(c) if unicodedata.category(c) in CONTROL else c for c in text)
-
-
-def _visible(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii") if code < 0xD800 or code > 0xDFFF else f"\\u{code:04x}"
-
-
-def number(value: float, digits: int = 1) -> str:
-    """87.50 -> 87.5, 120.0 -> 120."""
-    text = f"{value:.{digits}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
 
 
 # --- the lines of a table: name, value, where it comes from -----------------------------------------------------------
@@ -260,11 +240,6 @@ class TextWriter:
                 self._stream.write(f"caption: {safe(' '.join(record.result.caption.split()))}\n")
         else:
             self._stream.write((answer(record) or "") + "\n")
-
-
-def answer(record: Analysis) -> str | None:
-    """The free text a command was asked for."""
-    return record.result.caption if record.result else record.text
 
 
 def console(stream: TextIO, color: bool, animate: bool = False) -> Console:

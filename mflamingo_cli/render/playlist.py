@@ -6,7 +6,7 @@ import os
 from typing import TextIO
 
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.people import safe
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, path_of
 
 

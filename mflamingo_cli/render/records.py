@@ -8,8 +8,8 @@ import re
 from typing import Any, ClassVar, TextIO
 
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.people import safe
 from mflamingo_cli.render.query import fields
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis
 
 COLUMNS = "path,status,duration,bpm,key,camelot,meter,integrated_lufs,true_peak_dbtp,instruments,genre,mood,vocals,caption,text,error"

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from mflamingo_cli import __version__
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.people import safe
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment
 
 JAMS_VERSION = "0.3.5"  # of the specification

@@ -153,7 +153,7 @@ def test_two_runs_do_not_write_one_output(tiny_model, tmp_song, tmp_path):
         other.flush()
         done = run("analyze", "--json", "-m", tiny_model, *SHORT, "-o", out, tmp_song)
         assert done.returncode == 75
-        assert "another run is writing it" in one_sentence(done.stderr)
+        assert "another run is writing this file" in one_sentence(done.stderr)
     assert (tmp_path / "out.jsonl.part").read_text() == "half a line"
     assert run("analyze", "--json", "-m", tiny_model, *SHORT, "-o", out, tmp_song).returncode == 0
     assert json.loads(out.read_text())["status"] == "ok"
@@ -186,7 +186,7 @@ def test_a_process_that_dies_costs_its_song_only(tiny_model, songs, monkeypatch,
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH")))))
     done = run("analyze", "--json", "-j", "2", "-m", tiny_model, *SHORT, *songs)
     assert [record["status"] for record in records(done)] == ["ok", "error", "error", "ok"]
-    assert "the decoder crashed on it (signal 11)" in records(done)[1]["error"]["message"]
+    assert "the decoder crashed (signal 11)" in records(done)[1]["error"]["message"]
 
 
 def test_a_store_survives_two_runs_at_once(trial: ReferenceAnswers) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mflamingo_cli.library.progress import Progress, span
+from mflamingo_cli.library.progress import Progress, Tally, span
 from mflamingo_cli.schema import Analysis, AudioInfo
 
 
@@ -24,9 +24,9 @@ def songs(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_what_is_left_is_told_by_kind_of_file_and_pace(songs: list[str]) -> None:
+def test_what_is_left_depends_on_kind_of_file_and_pace(songs: list[str]) -> None:
     now = [0.0]
-    progress = Progress(songs, lambda: now[0])
+    progress = Progress(songs, Tally(len(songs)), lambda: now[0])
     assert (progress.left_audio_s, progress.left_s) == (None, None)
     now[0] = 100.0
     progress.add(songs[0], record(60.0), remembered=True)
@@ -41,12 +41,12 @@ def test_what_is_left_is_told_by_kind_of_file_and_pace(songs: list[str]) -> None
 
 
 def test_nothing_is_left_at_the_end(songs: list[str]) -> None:
-    progress = Progress(songs)
+    progress = Progress(songs, Tally(len(songs)))
     for song in songs:
         progress.add(song, record(30.0), remembered=False)
     assert progress.left_audio_s == 0
     assert str(progress) == "10/10 files, 5 min of audio"
 
 
-def test_spans_are_told_as_people_do() -> None:
+def test_spans_have_the_units_people_use() -> None:
     assert [span(seconds) for seconds in (40, 720, 11_000, 216_000)] == ["40 s", "12 min", "3.1 h", "2.5 days"]

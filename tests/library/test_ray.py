@@ -112,15 +112,15 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, work, songs,
     assert Counter(record.status for record in records) == {"ok": N_SONGS - 4, "error": 3, "skipped": 1}
 
 
-def test_a_song_that_kills_its_workers_is_a_record_and_the_others_are_heard(cluster, work, songs, expected, monkeypatch):
-    hear, deadly = engine._hear, os.fsencode(songs[2])
+def test_a_song_that_kills_its_workers_is_a_record_and_the_others_are_analysed(cluster, work, songs, expected, monkeypatch):
+    prepare, deadly = engine._prepare, os.fsencode(songs[2])
 
     def crash(row: dict, *given: object) -> dict:
         if row["song"] == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
-        return hear(row, *given)
+        return prepare(row, *given)
 
-    monkeypatch.setattr(engine, "_hear", crash)
+    monkeypatch.setattr(engine, "_prepare", crash)
     records = by_path(list(engine.analyses(songs[:5], work, engine.ask_cluster(work))))
     lost = records.pop(songs[2])
     assert (lost.status, lost.error and lost.error.code) == ("error", "worker_died")
@@ -163,7 +163,11 @@ def test_what_the_cluster_cannot_open_is_said_before_anything_is_done(cluster, w
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("127.0.0.1:1", "Connection refused; is it running"), ("here", "write HOST:PORT"), ("ray://h:x", "is it running")],
+    [
+        ("127.0.0.1:1", "Connection refused; check that it is running"),
+        ("here", "write HOST:PORT"),
+        ("ray://h:x", "check that it"),
+    ],
 )
 def test_a_cluster_that_is_not_there_is_said_at_once(address, words):
     with pytest.raises(ModelError, match=words):
@@ -175,10 +179,10 @@ def test_a_cluster_that_is_not_there_is_said_at_once(address, words):
     [
         ([], "name a folder or an address with --output"),
         (["-o", "-"], "name a folder"),
-        (["-o", "out", "-f", "csv"], "--format is not for --engine ray"),
-        (["-o", "out", "-j", "3"], "--jobs is not for --engine ray"),
+        (["-o", "out", "-f", "csv"], "--format does not work with --engine ray"),
+        (["-o", "out", "-j", "3"], "--jobs does not work with --engine ray"),
         (["-o", "out", "-d", "cuda:1"], "the cluster chooses the GPU"),
-        (["-o", "out", "-"], "stdin is of this machine only"),
+        (["-o", "out", "-"], "stdin exists only on this machine"),
     ],
 )
 def test_what_this_engine_does_not_do_is_refused(options, words, tmp_song):

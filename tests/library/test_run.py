@@ -16,7 +16,8 @@ from mflamingo_cli.backends import ModelFiles
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import ModelError, OutOfMemoryError
-from mflamingo_cli.library.run import Done, Run, RunCache
+from mflamingo_cli.library.engines import Finished
+from mflamingo_cli.library.run import Run, RunCache
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import keys
 from mflamingo_cli.store.keys import JobKey, shard_of
@@ -58,10 +59,12 @@ def write(path: Path, pitch_hz: float = 220.0, seconds: float = 1.0, channels: i
     return str(path)
 
 
-def run(store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool) -> list[Done]:
+def run(
+    store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool
+) -> list[Finished]:
     backend = backend or Parrot(ANSWERS)
     memory = RunCache(store, JobKey.of(request, backend.info, files, "auto"), request, **choices)
-    return [item for item in Run(request, backend, memory).over(paths) if isinstance(item, Done)]
+    return [item for item in Run(request, backend, memory).over(paths) if isinstance(item, Finished)]
 
 
 def plain(record: Analysis) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library import tags
-from mflamingo_cli.library.tags import MARK, TagError, TagOptions
+from mflamingo_cli.library.tag_fields import FIELDS, MARK, TagError, TagOptions, parse_fields
 from mflamingo_cli.schema import Analysis, KeyInfo, ModelInfo, Result, TempoInfo
 from tests.test_cli import SHORT, on_a_terminal, one_sentence, records, run
 
@@ -24,7 +25,7 @@ from mutagen import aiff, id3, mp3, mp4, wave  # noqa: E402
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
 
-OPTIONS = TagOptions(tags.FIELDS)
+OPTIONS = TagOptions(FIELDS)
 NEW = {"bpm": "124", "key": "Am", "genre": "Trance-Pop; Dream Pop", "mood": "calm", "comment": "Warm ♯ strings; slow.\nIt ends."}
 HOMES = {  # where players look, by ffprobe's names: another reader than the one that wrote
     "id3": {"bpm": "TBPM", "key": "TKEY", "genre": "genre", "mood": "TMOO", "comment": "comment"},
@@ -289,11 +290,11 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
 
 
 def test_which_fields():
-    assert tags.parse_fields("true") == ("bpm", "key", "genre", "mood")
-    assert tags.parse_fields("key, comment") == ("key", "comment")
-    assert tags.parse_fields("all") == tags.FIELDS
-    with pytest.raises(tags.UsageError, match="choose from bpm, key"):
-        tags.parse_fields("bpm,tempo")
+    assert parse_fields("true") == ("bpm", "key", "genre", "mood")
+    assert parse_fields("key, comment") == ("key", "comment")
+    assert parse_fields("all") == FIELDS
+    with pytest.raises(UsageError, match="choose from bpm, key"):
+        parse_fields("bpm,tempo")
 
 
 # --- files that are not written ----------------------------------------------------------------------------------------------
@@ -364,6 +365,7 @@ def test_a_process_that_is_killed_before_the_rename_leaves_the_file_as_it_was(ma
     content = path.read_bytes()
     code = f"""
 import os, time
+from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library import tags
 from tests.library.test_tags import OPTIONS, record_of
 tags._take_state = lambda *_: (print("copied", flush=True), time.sleep(60))

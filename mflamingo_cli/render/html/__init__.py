@@ -28,7 +28,9 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.measure.check import parse_key
 from mflamingo_cli.measure.facts import pitch_class
-from mflamingo_cli.render.people import about, chord_name, made_by, number, safe
+from mflamingo_cli.render.layout import Layout, Writer
+from mflamingo_cli.render.people import about, chord_name, made_by
+from mflamingo_cli.render.text import number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
 from mflamingo_cli.tasks import clock, short_chord
 
@@ -42,6 +44,11 @@ MAX_BEATS = 330  # ticks on a timeline: with more only bars are drawn, else the 
 SHORTEST_CELL_S = 0.4  # of a chord in the chart: less is where a chord and a section begin almost together
 RING = {"major": (104.0, 70.0), "minor": (70.0, 42.0)}  # outer and inner radius on the key wheel
 SECTION_TINTS = 6
+
+
+def page_writer(stream: TextIO, layout: Layout) -> Writer:
+    """Return the writer of `-f html`: an index of several songs, or the page of one."""
+    return IndexPage(stream, layout.folder, layout.link) if layout.many else SongPage(stream, layout.folder)
 
 
 class SongPage:

@@ -1,0 +1,173 @@
+"""Where each finished record goes: the tags of its file, the writer of its format, and the messages on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from mflamingo_cli.commands import results, terminal
+from mflamingo_cli.library.tag_fields import TagError, TagOptions
+from mflamingo_cli.pipeline import Piece
+from mflamingo_cli.render.text import safe
+
+if TYPE_CHECKING:
+    from mflamingo_cli.commands.results import Results
+    from mflamingo_cli.errors import MFlamingoError
+    from mflamingo_cli.library.engines import Working
+    from mflamingo_cli.library.progress import Progress
+    from mflamingo_cli.render.layout import Writer
+    from mflamingo_cli.schema import Analysis
+
+LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written
+
+
+class Sink(Protocol):
+    """Takes finished records one by one."""
+
+    def take(self, record: Analysis) -> Analysis:
+        """Take a record, and return it as the next sink is to have it."""
+        ...
+
+
+class Tags:
+    """Writes tags into the songs' files, or prints what they would be; what cannot be written is a failure and a warning."""
+
+    def __init__(
+        self, options: TagOptions, wanted: Results, stream: TextIO, reporter: terminal.Reporter, fail: Callable[[MFlamingoError], None]
+    ) -> None:
+        self._options, self._wanted, self._stream, self._reporter, self._fail = options, wanted, stream, reporter, fail
+
+    def take(self, record: Analysis) -> Analysis:
+        """Write the tags of a song that --where selects."""
+        from mflamingo_cli.library import tags
+
+        if record.result is None or not self._wanted.chooses(record):
+            return record
+        try:
+            changes = [str(change) for change in tags.write(record, self._options, self._wanted.dry_run)]
+        except TagError as error:
+            self._fail(error)
+            return replace(record, warnings=(*record.warnings, str(error)))
+        for change in changes or ["no change"]:
+            if self._wanted.dry_run:
+                self._stream.write(safe(f"{record.path}: {change}") + "\n")
+            else:
+                self._reporter.detail(f"{record.path}: {change}")
+        return record
+
+
+class Written:
+    """Writes records in their format; text for a terminal appears as it comes."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        stream: TextIO,
+        reporter: terminal.Reporter,
+        wanted: Results,
+        fail: Callable[[MFlamingoError], None],
+        hide_thinking: bool,
+    ) -> None:
+        self._writer, self._stream, self._reporter, self._wanted, self._fail = writer, stream, reporter, wanted, fail
+        self._hide, self._live = hide_thinking, wanted.live and stream.isatty()
+        self._reply: terminal.Reply | None = None
+        self._shown = False
+
+    def show(self, song: str, piece: Piece) -> bool:
+        """Show a piece of text as it comes; False where this is not wanted."""
+        if not self._live or piece.task not in LIVE:
+            return False
+        if self._reply is None:
+            self._reporter.idle()
+            headline = getattr(self._writer, "headline", None)
+            if headline:
+                headline(song)
+            self._reply = terminal.Reply(self._reporter, self._stream, piece.task == "think", self._hide)
+        self._reply.feed(piece.text)
+        return True
+
+    def end_reply(self) -> None:
+        """End the text that was shown as it came; its record needs no writing."""
+        reply, self._reply = self._reply, None
+        self._shown = reply is not None
+        if reply is not None:
+            reply.end()
+
+    def take(self, record: Analysis) -> Analysis:
+        """Write a record; a file that cannot be written is a failure of its song alone."""
+        if self._shown:
+            return record
+        if self._wanted.name == "text" and record.thinking:
+            self._reporter.say_lines(record.thinking)
+        try:
+            self._writer.write(record)
+        except results.OutputError as error:
+            self._fail(error)
+        return record
+
+    def interrupt(self) -> None:
+        """Leave the terminal's cursor on a line of its own."""
+        if self._reply is not None:
+            self._stream.write("\n")
+
+
+class Messages:
+    """What is said on stderr: steps and progress, the error of a record, its warnings. Listens to the engine."""
+
+    def __init__(self, reporter: terminal.Reporter, progress: Progress, wanted: Results | None, on_terminal: bool) -> None:
+        self.reporter, self.progress, self._on_terminal = reporter, progress, on_terminal
+        panels = wanted is not None and wanted.name == "table"
+        self._errors = not (panels and on_terminal and wanted is not None and wanted.test is None)  # a failure's panel is enough
+        self._warnings = wanted is not None and not panels and not wanted.rows
+        self.working, self.detail, self.warn = reporter.working, reporter.detail, reporter.warn
+        self._step: tuple[str, str] | None = None
+        self._pieces = 0
+
+    def show(self, event: Working) -> None:
+        """Say which step of which song is being done."""
+        if isinstance(event.event, Piece):
+            self._pieces += 1
+            self._say(event.song, f"writing, {self._pieces} pieces")
+            return
+        self._pieces, self._step = 0, (event.song, event.event.name)
+        self._say(*self._step)
+
+    def advance(self, how_far: str) -> None:
+        """Say how far the present step is; not while text appears."""
+        if self._step is not None:
+            self._say(self._step[0], f"{self._step[1]}, {how_far}")
+
+    def _say(self, song: str, step: str) -> None:
+        if self.progress.tally.total > 1:
+            self.reporter.progress(self.progress, f"{song}: {step}")
+        else:
+            self.reporter.working(f"{song}: {step}")
+
+    def hush(self) -> None:
+        """Take what is being done away: text appears in its place."""
+        self._step = None
+
+    def unavailable(self, reason: MFlamingoError) -> None:
+        """Say once that there is no model for any song."""
+        self.reporter.idle()
+        self.reporter.error(str(reason))
+        self._errors = False
+
+    def fail(self, error: MFlamingoError) -> None:
+        """Count and say that a result could not be written."""
+        self.progress.tally.failed += 1
+        self.reporter.error(str(error))
+
+    def clear(self) -> None:
+        """Make room for a result on the same terminal."""
+        if self._on_terminal:
+            self.reporter.idle()
+
+    def take(self, record: Analysis) -> Analysis:
+        """Say what is wrong with a record where its writer does not."""
+        if record.error is not None and self._errors:
+            self.reporter.error(record.error.message)
+        for warning in record.warnings if self._warnings else ():
+            self.reporter.warn(warning)
+        return record

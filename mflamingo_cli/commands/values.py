@@ -1,0 +1,105 @@
+"""What a value on the command line becomes, and how a wrong one is reported: Typer's own way imports pydantic, half of a start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+WORDS_OF_TRUTH = {
+    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True),
+    **dict.fromkeys(("", "0", "f", "false", "n", "no", "off"), False),
+}
+NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
+
+
+class Values:
+    """Stands in for Typer's runtime parameter: converts by annotation and puts the option's name into every error."""
+
+    @staticmethod
+    def coerce(value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value as the annotation has it. Raises typer.BadParameter."""
+        several = param.multiple or param.nargs == -1
+        if value is None:
+            return () if several else None
+        annotation, info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+        try:
+            if not several:
+                return _convert(value, annotation, info)
+            [one] = get_args(annotation)
+            return [_convert(item, one, info) for item in value]
+        except typer.BadParameter as error:
+            error.ctx, error.param = ctx, param
+            raise
+
+
+def use_own_values(params: list[Any]) -> list[Any]:
+    """Let these parameters of Typer's convert their values here."""
+    for param in params:
+        param._runtime_param = Values
+    return params
+
+
+def _convert(value: Any, annotation: Any, info: Any) -> Any:
+    if info.parser is not None:
+        return info.parser(value)
+    if get_origin(annotation) is Literal:
+        if value not in get_args(annotation):
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(get_args(annotation))}")
+        return value
+    if annotation in NUMBERS:
+        return _number(value, annotation, info.min, info.max)
+    if annotation is bool:
+        return _truth(value)
+    return _path(Path(value), info) if annotation is Path else str(value)
+
+
+def _number(value: Any, kind: type, least: float | None, most: float | None) -> Any:
+    try:
+        number = kind(value)
+        whole = number == float(value) and not isinstance(value, bool)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise typer.BadParameter(f"{value!r} is not {NUMBERS[kind]}")
+    if not (-float("inf") if least is None else least) <= number <= (float("inf") if most is None else most):
+        limits = f"from {least:g} to {most:g}" if least is not None and most is not None else f"of {least:g} or more"
+        raise typer.BadParameter(f"{value} is out of range; write {NUMBERS[kind]} {limits}")
+    return number
+
+
+def _truth(value: Any) -> bool:
+    truth = value if isinstance(value, bool) else WORDS_OF_TRUTH.get(str(value).strip().lower())
+    if truth is None:
+        raise typer.BadParameter(f"{value!r} is neither true nor false")
+    return truth
+
+
+def _path(path: Path, info: Any) -> Path:
+    if info.exists and not path.exists():
+        raise typer.BadParameter(f"{str(path)!r} does not exist")
+    if path.is_dir() and not info.dir_okay:
+        raise typer.BadParameter(f"{str(path)!r} is a folder; name a file")
+    if path.is_file() and not info.file_okay:
+        raise typer.BadParameter(f"{str(path)!r} is a file; name a folder")
+    if path.exists() and not os.access(path, os.R_OK):
+        raise typer.BadParameter(f"{str(path)!r} cannot be read: permission denied")
+    return path
+
+
+def usage_sentence(error: Any) -> str:
+    """Return what Typer found wrong with a command line as one sentence: the option, what is wrong, and what helps."""
+    message, param = str(error.message).rstrip("."), getattr(error, "param", None)
+    name = param and (max(param.opts, key=len) if param.param_type_name == "option" else param.metavar or param.name.upper())
+    if param and not message:
+        message = f"{name} is missing"
+    elif param:
+        message = f"{name}: {message}"
+    else:
+        message = message[:1].lower() + message[1:]
+    if near := getattr(error, "possibilities", None):
+        message += f"; did you mean {' or '.join(sorted(near))}?"
+    ctx = getattr(error, "ctx", None)
+    return message if ctx is None or ";" in message else f"{message}; see `{ctx.command_path} -h`"

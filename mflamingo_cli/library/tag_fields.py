@@ -1,0 +1,51 @@
+"""What can be written into a song's tags, and how: names shared by the command line, the writing and the containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.tasks import SURE
+
+FIELDS = ("bpm", "key", "genre", "mood", "comment")
+ALL = "all"
+USUAL = ("bpm", "key", "genre", "mood")  # where --write-tags names none: the comment field is for people
+KEY_NOTATIONS = ("id3", "camelot", "openkey")
+BPM_FORMS: dict[str, Callable[[float], str]] = {"int": lambda bpm: str(int(bpm + 0.5)), "2dp": lambda bpm: f"{bpm:.2f}"}
+MARK = "MFLAMINGO"  # the name of our own frame, which says what we wrote
+JOIN = "; "  # between words where a file has room for one text only
+
+Policy = Callable[[str, str | None], bool]  # (value in the file, value that we wrote, if we did) -> may it be replaced?
+POLICIES: dict[str, Policy] = {
+    "never": lambda old, ours: False,
+    "ours": lambda old, ours: old == ours,
+    "all": lambda old, ours: True,
+}
+
+
+class TagError(MFlamingoError):
+    """Tags that cannot be written as they should be; the file is left untouched."""
+
+    code = "tags_not_written"
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """What is written, over what, and how."""
+
+    fields: tuple[str, ...]
+    overwrite: str = "ours"
+    key_notation: str = "id3"
+    bpm_form: str = "int"
+    least: float = SURE  # confidence of a tempo or key that is written
+
+
+def parse_fields(text: str) -> tuple[str, ...]:
+    """Return the fields of a comma-separated list; "true" is the usual ones. Raises UsageError."""
+    if text.lower() == "true":
+        return USUAL
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in (*FIELDS, ALL)]:
+        raise UsageError(f"--write-tags={unknown[0]}: there is no such field; choose from {', '.join(FIELDS)}, {ALL}")
+    return FIELDS if ALL in names else names
