@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,24 +18,15 @@ import gguf
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    FineGrainedFP8Config,
-    MusicFlamingoConfig,
-    MusicFlamingoForConditionalGeneration,
-)
+from transformers import FineGrainedFP8Config
 from transformers.integrations.finegrained_fp8 import Fp8Quantize
 
+from quant.families import FAMILIES
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
 from quant.layout import CANONICAL_PREFIXES
 
 # Qwen2's pre-tokenizer: words, single digits, punctuation, white space
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SYSTEM = {
-    "musicflamingo": "You hear music & talk about it -- regardlenss of its name.",
-    "audioflamingo3": "You are a helpful assistant.",
-}
 # The published template's behaviour: a system turn is added when there is none, one placeholder before all text
 TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nSYSTEM<|im_end|>\n{% endif %}"
@@ -45,10 +37,6 @@ TEMPLATE = (
     "{% if a.f %}{{ '<sound>' }}{% endif %}{{ t.v }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SPECIALS = {
-    "musicflamingo": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>", "[BOS]", "[PAD]", "<|sound_bos|>", "<|sound_eos|>"],
-    "audioflamingo3": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[PAD]", "<sound>"],
-}
 CORPUS = [
     "a minor key at 120 BPM, the chords are C, G, Am and F; bright pianos and warm strings.",
     "What is the tempo of this song?",
@@ -66,6 +54,28 @@ REAL_2601 = Geometry(
     Rote(theta=1200.0, dim=256, n_positions=1200, frame_step_s=0.01),
     AudioTokens("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
 )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What checkpoints of one class choose for themselves."""
+
+    model_type: str
+    max_audio_s: int
+    system: str = "You hear music & talk about it -- regardlenss of its name."
+    rote_theta: float = 1200.0
+    rope_theta: float = 1e6
+    context: int = 32_768
+
+
+KINDS = {
+    "musicflamingo": Kind("musicflamingo", 1200),  # 2601, think, the embedded model
+    "audioflamingo3": Kind("audioflamingo3", 600, "You are a helpful assistant."),  # the preview
+    "audioflamingonext": Kind(
+        "musicflamingo", 1800, "You are Audio Flamingo-Next, an assistant for language and audio—whatever it is called.",
+        rote_theta=1800.0, rope_theta=15.3e6, context=131_072,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,19 +103,20 @@ SIZES = {
 def write(
     directory: Path, kind: str = "musicflamingo", size: Size | str = "small", *, seed: int = 0, max_audio_len: int | None = None
 ) -> Path:
-    """Write a checkpoint directory of class `kind` ("musicflamingo": 2601, think, mini; "audioflamingo3": preview) and return it."""
+    """Write a checkpoint directory of one of KINDS, or of another family with that family's defaults, and return it."""
     size = SIZES[size] if isinstance(size, str) else size
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer = _write_tokenizer(directory, kind)
+    chosen = KINDS.get(kind) or Kind(kind, FAMILIES[kind].max_audio_s)
+    tokenizer = _write_tokenizer(directory, chosen)
     torch.manual_seed(seed)
-    model = _model(kind, size, tokenizer)
+    model = _model(chosen, size, tokenizer)
     _randomize(model)
     model.save_pretrained(directory)
-    _write_json(directory, kind, size, max_audio_len)
+    _write_json(directory, chosen, size, max_audio_len)
     return directory
 
 
-def _write_tokenizer(directory: Path, kind: str) -> Tokenizer:
+def _write_tokenizer(directory: Path, kind: Kind) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -114,33 +125,43 @@ def _write_tokenizer(directory: Path, kind: str) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(CORPUS * 4, trainer)
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS[kind]])
+    tokens = FAMILIES[kind.model_type].tokens
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    specials += [tokens.audio, "[BOS]", "[PAD]", tokens.bos, tokens.eos] if tokens.bos and tokens.eos else ["[PAD]", tokens.audio]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
     tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "[PAD]", "model_max_length": 32768}
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "[PAD]", "model_max_length": kind.context}
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    (directory / "chat_template.jinja").write_text(TEMPLATE.replace("SYSTEM", SYSTEM[kind]), encoding="utf-8")
+    (directory / "chat_template.jinja").write_text(
+        TEMPLATE.replace("SYSTEM", kind.system).replace("<sound>", tokens.audio), encoding="utf-8"
+    )
     return tokenizer
 
 
-def _model(kind: str, size: Size, tokenizer: Tokenizer) -> torch.nn.Module:
+def _model(kind: Kind, size: Size, tokenizer: Tokenizer) -> torch.nn.Module:
+    row = FAMILIES[kind.model_type]
     audio = {
         "hidden_size": size.d_audio, "num_hidden_layers": size.audio_layers, "num_attention_heads": size.audio_heads,
-        "intermediate_size": 4 * size.d_audio, "num_mel_bins": size.n_mels, "model_type": "audioflamingo3_encoder",
+        "intermediate_size": 4 * size.d_audio, "num_mel_bins": size.n_mels, "model_type": row.encoder_type,
     }  # fmt: skip
     vocab_size = -(-tokenizer.get_vocab_size() // 32) * 32  # padded like the real one: more rows than tokens
     text = {
         "hidden_size": size.d_text, "num_hidden_layers": size.text_layers, "num_attention_heads": size.text_heads,
         "num_key_value_heads": size.kv_heads, "intermediate_size": 2 * size.d_text, "vocab_size": vocab_size,
-        "max_position_embeddings": 32768, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-6,
+        "max_position_embeddings": kind.context, "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": kind.rope_theta},
         "tie_word_embeddings": False, "model_type": "qwen2",
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"), "pad_token_id": tokenizer.token_to_id("[PAD]"),
     }  # fmt: skip
-    ids = {"audio_token_id": tokenizer.token_to_id("<sound>")}
-    if kind == "audioflamingo3":
-        return AudioFlamingo3ForConditionalGeneration(AudioFlamingo3Config(audio_config=audio, text_config=text, **ids))
-    ids |= {"audio_bos_token_id": tokenizer.token_to_id("<|sound_bos|>"), "audio_eos_token_id": tokenizer.token_to_id("<|sound_eos|>")}
-    rope = {"rope_type": "default", "rope_theta": 1200.0, "partial_rotary_factor": 0.2}
-    return MusicFlamingoForConditionalGeneration(MusicFlamingoConfig(audio_config=audio, text_config=text, rope_parameters=rope, **ids))
+    fields: dict[str, Any] = {"audio_token_id": tokenizer.token_to_id(row.tokens.audio)}
+    if row.tokens.bos and row.tokens.eos:
+        ids = [tokenizer.token_to_id(token) for token in (row.tokens.bos, row.tokens.eos)]
+        fields |= dict(zip(("audio_bos_token_id", "audio_eos_token_id"), ids, strict=True))
+    if row.rote:
+        fields["rope_parameters"] = {"rope_type": "default", "rope_theta": kind.rote_theta, "partial_rotary_factor": row.rote.factor}
+    transformers = import_module("transformers")  # which replaces itself while its parts are imported
+    config = getattr(transformers, row.config_class)(audio_config=audio, text_config=text, **fields)
+    return getattr(transformers, row.model_class)(config)
 
 
 def _randomize(model: torch.nn.Module) -> None:
@@ -155,19 +176,19 @@ def _randomize(model: torch.nn.Module) -> None:
                 parameter.normal_(0.0, 0.1)
 
 
-def _write_json(directory: Path, kind: str, size: Size, max_audio_len: int | None) -> None:
-    music = kind == "musicflamingo"
+def _write_json(directory: Path, kind: Kind, size: Size, max_audio_len: int | None) -> None:
+    row = FAMILIES[kind.model_type]
     extractor = {
         "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": size.n_mels, "sampling_rate": 16000, "n_fft": size.n_fft,
         "hop_length": 160, "chunk_length": 30, "n_samples": 480000, "nb_max_frames": 3000, "dither": 0.0, "padding_side": "right",
         "padding_value": 0.0, "return_attention_mask": True,
     }  # fmt: skip
     processor = {
-        "processor_class": "MusicFlamingoProcessor" if music else "AudioFlamingo3Processor",
-        "audio_token": "<sound>", "feature_extractor": extractor, "max_audio_len": max_audio_len or (1200 if music else 600),
+        "processor_class": row.model_class.replace("ForConditionalGeneration", "Processor"),
+        "audio_token": row.tokens.audio, "feature_extractor": extractor, "max_audio_len": max_audio_len or kind.max_audio_s,
     }  # fmt: skip
-    if music:
-        processor |= {"audio_bos_token": "<|sound_bos|>", "audio_eos_token": "<|sound_eos|>"}
+    if row.tokens.bos:
+        processor |= {"audio_bos_token": row.tokens.bos, "audio_eos_token": row.tokens.eos}
     (directory / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     generation = {
         "max_new_tokens": 2048,
@@ -265,7 +286,7 @@ def edit_json(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
 
 
-# What the published checkpoints differ in: class, tokenizer class, generation settings (greedy; the preview samples), number of shards
+# What the published checkpoints differ in: kind, tokenizer class, generation settings (greedy; the preview samples), number of shards
 PUBLISHED: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "2601": ("musicflamingo", "Qwen2Tokenizer", {"max_new_tokens": 2048}, 4),
     "think": ("musicflamingo", "TokenizersBackend", {"max_new_tokens": 2048}, 4),
@@ -275,6 +296,9 @@ PUBLISHED: dict[str, tuple[str, str, dict[str, Any], int]] = {
         {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05},
         4,
     ),
+    "next": ("audioflamingonext", "Qwen2Tokenizer", {"max_new_tokens": 2048}, 4),
+    "next-think": ("audioflamingonext", "TokenizersBackend", {"max_new_tokens": 2048}, 4),
+    "next-captioner": ("audioflamingonext", "Qwen2Tokenizer", {"max_new_tokens": 2048}, 4),
 }
 
 

@@ -18,6 +18,7 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, co
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
+from mflamingo_cli.core.chat import build_messages
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import AudioError, ModelError
 from quant.errors import QuantError
@@ -45,7 +46,12 @@ def test_a_published_checkpoint_answers_alike_in_both_back_ends(published: Path,
         with backend:
             geometry = backend.info.geometry
             assert (geometry.rote is None) == (geometry.tokens.bos is None) == (published.name == "preview")
-            assert geometry.max_audio_s == (600.0 if published.name == "preview" else 1200.0)
+            kind = checkpoints.KINDS[checkpoints.PUBLISHED[published.name][0]]
+            assert (geometry.max_audio_s, geometry.text.rope_theta, geometry.text.context_length, backend.info.context_length) == (
+                kind.max_audio_s, kind.rope_theta, kind.context, kind.context,
+            )  # fmt: skip
+            assert geometry.rote is None or (geometry.rote.theta, geometry.rote.n_positions) == (kind.rote_theta, int(kind.rote_theta))
+            assert kind.system in backend._chat.render_prompt(build_messages("Key?", audio=True)).before
             answers.append(complete(backend, backend.encode([clip])[0], PROMPTS, SHORT))
             if published.name == "preview":
                 with pytest.raises(AudioError, match="the model hears at most 600 s"):

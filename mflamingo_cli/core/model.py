@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory
 from safetensors import SafetensorError
@@ -291,8 +291,10 @@ def apply_rote(hidden: torch.Tensor, rotary: Rote, windows: torch.Tensor, offset
 
 def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:
     """The model and config classes of a family."""
-    row = family(config.get("model_type"), "config.json")
-    return getattr(transformers, row.model_class), getattr(transformers, row.config_class)
+    row, package = family(config.get("model_type"), "config.json"), import_module("transformers")
+    if not hasattr(package, row.model_class):
+        raise ModelError(f"transformers {package.__version__} has no {row.model_class}; pip install --upgrade transformers")
+    return getattr(package, row.model_class), getattr(package, row.config_class)
 
 
 def _protect(model: Any) -> Model:

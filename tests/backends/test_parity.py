@@ -24,6 +24,7 @@ from tests import checkpoints
 from tests.clips import audio
 
 CHECKPOINTS = [(kind, size) for kind in ("musicflamingo", "audioflamingo3") for size in checkpoints.SIZES]
+CHECKPOINTS.append(("audioflamingonext", "small"))
 CLIPS = {
     "3 s": audio(3.0),
     "29.99 s": audio(29.99),
