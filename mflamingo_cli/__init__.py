@@ -18,8 +18,8 @@ _API = {
     "MFlamingoError": "errors",
     "Model": "api",
     "ModelError": "errors",
-    "Piece": "pipeline",
-    "Step": "pipeline",
+    "Piece": "requests",
+    "Step": "requests",
     "UsageError": "errors",
     "load": "api",
 }
@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # the same names for type checkers, who then also know which 
     from mflamingo_cli.errors import MFlamingoError as MFlamingoError
     from mflamingo_cli.errors import ModelError as ModelError
     from mflamingo_cli.errors import UsageError as UsageError
-    from mflamingo_cli.pipeline import Piece as Piece
-    from mflamingo_cli.pipeline import Step as Step
+    from mflamingo_cli.requests import Piece as Piece
+    from mflamingo_cli.requests import Step as Step
     from mflamingo_cli.schema import Analysis as Analysis
 else:
 

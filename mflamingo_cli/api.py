@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mflamingo_cli import pipeline
+from mflamingo_cli import pipeline, requests
 from mflamingo_cli.backends import DEFAULT_MODEL, open_backend
 from mflamingo_cli.backends.base import Backend, BackendInfo, GenerateOptions, OpenOptions
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.pipeline import Path, Piece, Request, Step
+from mflamingo_cli.requests import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache
 
@@ -86,7 +86,7 @@ class Model:
 
     def analyze(self, song: Path, **asking: Unpack[Asking]) -> Analysis:
         """Everything that can be known of a song: `record.tempo.bpm`, `record.key.name`, `record.chords` …"""
-        return _last(self._run(song, pipeline.analyze_request(**_settings(asking))))
+        return _last(self._run(song, requests.analyze_request(**_settings(asking))))
 
     def caption(self, song: Path, style: str = "full", **asking: Unpack[Asking]) -> Analysis:
         """Describe a song in words: `record.caption`. Styles are "full", "short", "technical", "critic" and "lyrics"."""
@@ -102,15 +102,15 @@ class Model:
 
     def stream_caption(self, song: Path, style: str = "full", **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
         """`caption`, as it is written."""
-        return self._run(song, pipeline.caption_request(style, **_settings(asking)))
+        return self._run(song, requests.caption_request(style, **_settings(asking)))
 
     def stream_ask(self, song: Path, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
         """`ask`, as it is written."""
-        return self._run(song, pipeline.ask_request(question, **_settings(asking)))
+        return self._run(song, requests.ask_request(question, **_settings(asking)))
 
     def stream_think(self, song: Path, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
         """`think`, as it is written; pieces hold the marks that the model puts around its reasoning."""
-        return self._run(song, pipeline.think_request(question, **_settings(asking)))
+        return self._run(song, requests.think_request(question, **_settings(asking)))
 
     def close(self) -> None:
         """Give the memory back; nothing can be asked any more."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from quant.errors import MFlamingoError as MFlamingoError
@@ -69,3 +71,12 @@ class StoppedError(MFlamingoError):
 
     code = "stopped"
     exit_code = ExitCode.RESUMABLE
+
+
+@contextmanager
+def memory_error_as_song_error(song: object) -> Iterator[None]:
+    """Raise want of memory as an error of the song."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError.of(song if isinstance(song, str) else "the song") from error

@@ -1,4 +1,4 @@
-"""The Analysis record, version `mflamingo/1`: what one input gave, as a dataclass, as JSON and as JSON Schema.
+"""The Analysis record, version `mflamingo/1`: what one input gave.
 
 Times are float seconds from the start of the file. Every key is always present; what is not known is null, never NaN and never "".
 """
@@ -6,19 +6,17 @@ Times are float seconds from the start of the file. Every key is always present;
 from __future__ import annotations
 
 import base64
-import dataclasses
-import functools
 import json
-import math
 import os
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Literal
+
+from mflamingo_cli import codec
 
 VERSION: Literal["mflamingo/1"] = "mflamingo/1"
 Command = Literal["analyze", "caption", "ask", "think"]
 Origin = Literal["measured", "model"]
+Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where bars cannot be told
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Result:
     tempo: TempoInfo = TempoInfo()
     key: KeyInfo = KeyInfo()
     meter: MeterInfo = MeterInfo()
-    beats: tuple[tuple[float, int | None], ...] = ()
+    beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = Loudness()
@@ -173,7 +171,7 @@ class Analysis:
     timing: TimingInfo | None = None
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
-    schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True)
+    schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True, metadata={codec.FIRST: True})
 
     # What is known of the song, without asking first whether there is a result: empty where there is none.
 
@@ -193,7 +191,7 @@ class Analysis:
         return self._known.meter
 
     @property
-    def beats(self) -> tuple[tuple[float, int | None], ...]:
+    def beats(self) -> tuple[Beat, ...]:
         """Measured beats: time, and place in the bar."""
         return self._known.beats
 
@@ -243,12 +241,12 @@ class Analysis:
 
     def to_json(self) -> str:
         """One line of JSON, ASCII only, so that no path and no locale can break it."""
-        return json.dumps(to_plain(self), allow_nan=False, separators=(",", ":"))
+        return json.dumps(codec.to_plain(self), allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Analysis:
         """Read what `to_json` wrote. Raises ValueError on anything else."""
-        record = _build(cls, json.loads(text))
+        record = codec.from_plain(cls, json.loads(text))
         assert isinstance(record, cls)
         return record
 
@@ -267,135 +265,11 @@ def path_of(record: Analysis) -> str:
     return os.fsdecode(base64.b64decode(record.path_b64)) if record.path_b64 else record.path
 
 
-# --- dataclass to JSON and back, driven by the annotations ---------------------------------------------------------
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    if "schema" in names:  # first in the record, though last among the fields because it has a default
-        names.insert(0, names.pop(names.index("schema")))
-    return {name: hints[name] for name in names}
-
-
-@functools.cache
-def paths() -> dict[str, tuple[Any, ...]]:
-    """Every value of the record by its path ("result.tempo.bpm"), with the types it may have besides null."""
-    found: dict[str, tuple[Any, ...]] = {}
-
-    def visit(cls: type, before: str) -> None:
-        for name, hint in _hints(cls).items():
-            found[before + name] = types_ = tuple(option for option in _options(hint) if option is not type(None))
-            if dataclasses.is_dataclass(types_[0]):
-                visit(typing.cast(type, types_[0]), f"{before}{name}.")
-
-    visit(Analysis, "")
-    return found
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses to dicts and lists; a number that is not finite becomes null, text that is not Unicode becomes U+FFFD."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _hints(type(value))}
-    if isinstance(value, dict):
-        return {to_plain(name): to_plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return value
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _build(hint: Any, value: Any) -> Any:
-    """Read a JSON value as the annotated type. Raises ValueError that names what does not fit."""
-    for option in _options(hint):
-        origin, args = typing.get_origin(option), typing.get_args(option)
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return _build_record(typing.cast(type, option), value)
-        if origin is tuple and isinstance(value, list):
-            if args[-1] is Ellipsis:
-                return tuple(_build(args[0], item) for item in value)
-            if len(args) == len(value):
-                return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
-        if origin is dict and isinstance(value, dict):
-            return {str(name): _build(args[1], item) for name, item in value.items()}
-        if origin is Literal and value in args:
-            return value
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin is None and isinstance(option, type) and type(value) is option:
-            return value
-    raise ValueError(f"{value!r:.60} is not {hint}")
-
-
-def _build_record(cls: type, value: dict[str, Any]) -> Any:
-    hints = _hints(cls)
-    if missing := {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING} - value.keys():
-        raise ValueError(f"{cls.__name__}: missing {', '.join(sorted(missing))}")
-    # keys of later minor versions are ignored, those that an earlier one did not have are as if nothing were known
-    return cls(**{name: _build(hint, value[name]) for name, hint in hints.items() if name in value})
-
-
-# --- JSON Schema ----------------------------------------------------------------------------------------------------
-
-_SCALARS: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    bool: {"type": "boolean"},
-    type(None): {"type": "null"},
-}
-
-
-def _schema_of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    options = _options(hint)
-    if len(options) > 1:
-        parts = [_schema_of(option, definitions) for option in options]
-        if all(part.keys() == {"type"} for part in parts):
-            return {"type": [part["type"] for part in parts]}
-        return {"anyOf": parts}
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        definitions.setdefault(hint.__name__, None)  # type: ignore[union-attr]  # a class here, never an instance
-        definitions[hint.__name__] = _schema_record(typing.cast(type, hint), definitions)  # type: ignore[union-attr]
-        return {"$ref": f"#/$defs/{hint.__name__}"}  # type: ignore[union-attr]
-    if origin is tuple and args[-1] is Ellipsis:
-        return {"type": "array", "items": _schema_of(args[0], definitions)}
-    if origin is tuple:
-        places = [_schema_of(arg, definitions) for arg in args]
-        return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _schema_of(args[1], definitions)}
-    if origin is Literal:
-        return {"const": args[0]} if len(args) == 1 else {"enum": list(args)}
-    return dict(_SCALARS[hint])
-
-
-def _schema_record(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    hints = _hints(cls)
-    return {
-        "type": "object",
-        "description": cls.__doc__,
-        "properties": {name: _schema_of(hint, definitions) for name, hint in hints.items()},
-        "required": list(hints),
-    }
-
-
 def json_schema() -> dict[str, Any]:
     """The record as JSON Schema 2020-12. Unknown keys are allowed: a later minor version may add some."""
-    definitions: dict[str, Any] = {}
-    root = _schema_record(Analysis, definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{VERSION.replace('/', ':')}",
         "title": f"mflamingo analysis record, {VERSION}",
-        **root,
-        "$defs": definitions,
+        **codec.json_schema(Analysis),
     }

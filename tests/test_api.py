@@ -14,7 +14,7 @@ import pytest
 
 from mflamingo_cli import AudioError, ModelError, Piece, Step, UsageError, api, load
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
-from mflamingo_cli.pipeline import Request
+from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, Result, TempoInfo
 from tests.docs import ROOT
 

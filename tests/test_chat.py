@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import pytest
 
-from mflamingo_cli import pipeline
+from mflamingo_cli import pipeline, requests
 from mflamingo_cli.backends.base import Chunk, GenerateOptions, Prompt, SongPrompts, Usage
+from mflamingo_cli.conversation import ROOM_TO_ANSWER, Conversation
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.pipeline import Conversation, ask_request, caption_request
+from mflamingo_cli.requests import ask_request, caption_request
 from tests.test_cli import SHORT, TIMEOUT_S, one_sentence, records, run
 from tests.test_pipeline import Parrot
 
@@ -46,12 +47,12 @@ class Counting(Parrot):
 @pytest.fixture
 def talk(tmp_song):
     def begin(backend: Counting) -> Conversation:
-        return pipeline.drain(Conversation.begin(tmp_song, backend, ask_request("?")))
+        return requests.drain(Conversation.begin(tmp_song, backend, ask_request("?")))
 
     return begin
 
 
-def say(conversation: Conversation, request: pipeline.Request) -> pipeline.Analysis:
+def say(conversation: Conversation, request: requests.Request) -> pipeline.Analysis:
     *_, record = conversation.say(request)
     assert isinstance(record, pipeline.Analysis)
     return record
@@ -94,7 +95,7 @@ def test_room_is_kept_for_an_answer(talk):
     for number in range(20):
         say(conversation, ask_request(f"Question {number}?"))
     assert conversation.forgotten > 0
-    assert all(TURN * (1 + 2 * len(prompt.history)) + pipeline.ROOM_TO_ANSWER <= 600 for prompt in backend.prompts[1:])
+    assert all(TURN * (1 + 2 * len(prompt.history)) + ROOM_TO_ANSWER <= 600 for prompt in backend.prompts[1:])
 
 
 def test_a_question_that_alone_is_too_long_is_an_error(talk):
@@ -107,8 +108,8 @@ def test_an_answer_that_is_not_waited_for_leaves_no_trace(talk):
     backend = Counting()
     conversation = talk(backend)
     turn = conversation.say(ask_request("Why?"))
-    assert isinstance(next(turn), pipeline.Step)
-    assert isinstance(next(turn), pipeline.Piece)
+    assert isinstance(next(turn), requests.Step)
+    assert isinstance(next(turn), requests.Piece)
     turn.close()
     say(conversation, ask_request("And?"))
     assert backend.prompts[-1].history == ()
@@ -117,7 +118,7 @@ def test_an_answer_that_is_not_waited_for_leaves_no_trace(talk):
 def test_a_refused_question_leaves_the_conversation_as_it_was(talk):
     backend = Counting(abilities=frozenset({"ask"}))
     conversation = talk(backend)
-    with pytest.raises(ModelError, match="yes or no"):
+    with pytest.raises(ModelError, match="yes-or-no questions"):
         say(conversation, ask_request("Is it fast?"))
     with pytest.raises(UsageError):
         ask_request("\udce9")

@@ -56,7 +56,7 @@ def analyze(options: AnalyzeOptions) -> None:
     (null in JSON).
     """
     from mflamingo_cli.commands.songs import run_songs
-    from mflamingo_cli.pipeline import analyze_request
+    from mflamingo_cli.requests import analyze_request
 
     run_songs(options, analyze_request(), "table")
 

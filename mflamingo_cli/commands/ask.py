@@ -23,7 +23,7 @@ def ask(
     With --chat the question may be omitted: questions are then typed, or read from stdin line by line.
     """
     from mflamingo_cli.commands.songs import run_songs
-    from mflamingo_cli.pipeline import ask_request
+    from mflamingo_cli.requests import ask_request
 
     if question is not None and (options.input.paths or options.input.files_from) and os.path.isfile(question):
         raise UsageError(f"{question!r} is a file; write the question first, then {'one file' if chat else 'the files'}")

@@ -15,7 +15,7 @@ def caption(
 ) -> None:
     """Describe songs in words. On a terminal the text appears as it is written."""
     from mflamingo_cli.commands.songs import run_songs
-    from mflamingo_cli.pipeline import caption_request
+    from mflamingo_cli.requests import caption_request
 
     run_songs(options, caption_request(style), "text")
 

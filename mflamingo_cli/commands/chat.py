@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from mflamingo_cli import pipeline
+from mflamingo_cli import assemble, requests
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.results import STDOUT
+from mflamingo_cli.conversation import Conversation
 from mflamingo_cli.errors import ExitCode, MFlamingoError, UsageError
 from mflamingo_cli.library.progress import Tally
 from mflamingo_cli.models.hub import forbid_network
-from mflamingo_cli.pipeline import Conversation, Piece, Request, Step
 from mflamingo_cli.render.text import answer
+from mflamingo_cli.requests import Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache, default_folder
-from mflamingo_cli.tasks import CAPTION_STYLES, clock
+from mflamingo_cli.tasks import CAPTION_STYLES
+from mflamingo_cli.text import clock
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
@@ -63,11 +65,11 @@ class Chat:
     def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
         """Prepare the song; return None where that fails, which is reported."""
         backend.on_progress = lambda how_far: self.reporter.working(f"{self._song}: {how_far}")
-        begin = Conversation.begin(self._song, backend, pipeline.ask_request("?", **self.settings), cache)
+        begin = Conversation.begin(self._song, backend, requests.ask_request("?", **self.settings), cache)
         try:
-            self._conversation = pipeline.drain(begin, lambda step: self.reporter.working(f"{self._song}: {step.name}"))
+            self._conversation = requests.drain(begin, lambda step: self.reporter.working(f"{self._song}: {step.name}"))
         except MFlamingoError as error:
-            self._write(pipeline.failed(self._song, "ask", error), error)
+            self._write(assemble.failed(self._song, "ask", error), error)
             return None
         self.reporter.idle()
         return self._conversation
@@ -78,12 +80,12 @@ class Chat:
         if not line:
             return
         try:
-            request = self._command(line) if line.startswith("/") else pipeline.ask_request(line, **self.settings)
+            request = self._command(line) if line.startswith("/") else requests.ask_request(line, **self.settings)
             if request is not None:
                 self._turn(request)
         except MFlamingoError as error:
             self._end_reply()
-            self._write(pipeline.failed(self._song, "ask", error), error)
+            self._write(assemble.failed(self._song, "ask", error), error)
 
     def _command(self, line: str) -> Request | None:
         name, _, rest = line[1:].partition(" ")
@@ -148,13 +150,13 @@ class Chat:
 
 
 def _caption(chat: Chat, style: str) -> Request:
-    return pipeline.caption_request(style or "full", **chat.settings)
+    return requests.caption_request(style or "full", **chat.settings)
 
 
 def _think(chat: Chat, question: str) -> Request:
     if not question:
         raise UsageError("write a question after /think")
-    return pipeline.think_request(question, **chat.settings)
+    return requests.think_request(question, **chat.settings)
 
 
 def _quit(chat: Chat, _: str) -> None:

@@ -20,7 +20,7 @@ from quant import QuantError, TensorReport, TypeReport, by_type, verifying
 
 if TYPE_CHECKING:
     from mflamingo_cli.models.agreement import Agreement, ReferenceAnswers
-    from mflamingo_cli.pipeline import Request
+    from mflamingo_cli.requests import Request
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrialOptions:
 
     def request(self) -> Request:
         """Every question of the program."""
-        from mflamingo_cli.pipeline import agreement_request
+        from mflamingo_cli.requests import agreement_request
 
         if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
             raise UsageError("--end must be later than --start")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mflamingo_cli.commands import results, terminal
 from mflamingo_cli.library.tag_fields import TagError, TagOptions
-from mflamingo_cli.pipeline import Piece
 from mflamingo_cli.render.text import safe
+from mflamingo_cli.requests import Piece
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.results import Results

@@ -17,13 +17,13 @@ from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
 from mflamingo_cli.library.engines import ENGINES, Engine, Finished, Opened, Plan, Row, Unavailable, Working
 from mflamingo_cli.library.progress import Progress, Tally
 from mflamingo_cli.models.hub import forbid_network
-from mflamingo_cli.pipeline import Piece
 from mflamingo_cli.render.text import safe
+from mflamingo_cli.requests import Piece
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.commands.results import Results
-    from mflamingo_cli.pipeline import Request
+    from mflamingo_cli.requests import Request
     from mflamingo_cli.schema import Analysis
 
 

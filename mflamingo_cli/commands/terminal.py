@@ -24,7 +24,8 @@ from mflamingo_cli.errors import StoppedError, UsageError
 from mflamingo_cli.files import open_exclusive
 from mflamingo_cli.render.people import console
 from mflamingo_cli.render.text import safe
-from mflamingo_cli.tasks import ThoughtStream, scrub
+from mflamingo_cli.text import scrub
+from mflamingo_cli.thinking import ThoughtStream
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -17,7 +17,7 @@ def think(
 ) -> None:
     """Answer a question about songs after reasoning. The reasoning goes to stderr, the answer to stdout."""
     from mflamingo_cli.commands.songs import run_songs
-    from mflamingo_cli.pipeline import think_request
+    from mflamingo_cli.requests import think_request
 
     run_songs(options, think_request(question), "text", hide_thinking)
 

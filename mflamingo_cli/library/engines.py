@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import OpenOptions
     from mflamingo_cli.errors import MFlamingoError, ModelError
-    from mflamingo_cli.pipeline import Piece, Request, Step
+    from mflamingo_cli.requests import Piece, Request, Step
     from mflamingo_cli.schema import Analysis
 
 

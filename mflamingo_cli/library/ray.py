@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from mflamingo_cli import __version__, pipeline
+from mflamingo_cli import __version__, assemble, pipeline, requests
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import BackendInfo, OpenOptions
 from mflamingo_cli.backends.memory import file_bytes
@@ -27,7 +27,7 @@ from mflamingo_cli.core import remote
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
 from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan
 from mflamingo_cli.models.hub import forbid_network
-from mflamingo_cli.pipeline import Request
+from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
 
 PREPARE_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
@@ -193,7 +193,7 @@ def analyses(songs: Sequence[str], job: RayJob, model: ClusterModel) -> Iterator
                 yield record
     for song in left:
         lost = MFlamingoError(f"{song}: every worker that tried it died; see the cluster's log", code="worker_died")
-        yield pipeline.failed(song, job.request.command, lost)
+        yield assemble.failed(song, job.request.command, lost)
 
 
 def _stream_records(songs: Sequence[str], job: RayJob, model: ClusterModel, in_flight: int) -> Iterator[tuple[str, Analysis]]:
@@ -237,7 +237,7 @@ def _probe(job: RayJob) -> ClusterModel | MFlamingoError:
         files = find_model(job.model)
         with open_backend(job.model, job.opening) as backend:
             info = backend.info
-        pipeline.check_abilities(job.request, info)
+        requests.answerable(job.request, info)
     except MFlamingoError as error:
         return error
     gpu = info.device.lower().startswith("cuda")
@@ -267,8 +267,8 @@ class _ModelActor:
         song, prepared = os.fsdecode(row["song"]), pickle.loads(row["prepared"])
         return _row(song, self._job, lambda: {"record": self._answer(song, prepared).to_json()})
 
-    def _answer(self, song: str, prepared: pipeline.PreparedSong) -> Analysis:
-        *_, record = pipeline.run(song, self._backend, self._job.request, ahead=lambda: prepared)
+    def _answer(self, song: str, prepared: requests.PreparedSong) -> Analysis:
+        *_, record = pipeline.run(song, self._backend, self._job.request, prepared=prepared)
         assert isinstance(record, Analysis), "run() ends with an Analysis"
         return record
 
@@ -284,7 +284,7 @@ def _row(song: str, job: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str
         failure = OutOfMemoryError.of(song)
     except Exception:
         return row | {"bug": traceback.format_exc()}
-    return row | {"record": pipeline.failed(song, job.request.command, failure).to_json()}
+    return row | {"record": assemble.failed(song, job.request.command, failure).to_json()}
 
 
 def check_inputs(songs: Sequence[str], opening: OpenOptions) -> None:

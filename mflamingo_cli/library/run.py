@@ -14,13 +14,13 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
-from mflamingo_cli import pipeline, schema
+from mflamingo_cli import assemble, pipeline, schema
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
 from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
-from mflamingo_cli.pipeline import Step
+from mflamingo_cli.requests import Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache, runs
 from mflamingo_cli.store.keys import JobKey, part_name, sound_name
@@ -28,7 +28,7 @@ from mflamingo_cli.store.keys import JobKey, part_name, sound_name
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
     from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.pipeline import PreparedSong, Request
+    from mflamingo_cli.requests import PreparedSong, Request
 
 STDIN = "-"
 MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
@@ -49,7 +49,7 @@ class LocalEngine:
             except ModelError as error:
                 yield Unavailable(error)
                 for song in plan.songs:
-                    yield Finished(song, pipeline.failed(song, plan.request.command, error), error)
+                    yield Finished(song, assemble.failed(song, plan.request.command, error), error)
                 return
             backend.on_progress = listener.advance
             info = backend.info
@@ -290,7 +290,7 @@ class Run:
     def _ask(self, songs: Sequence[tuple[Song, PreparedSong | None]]) -> Generator[Working, None, dict[int, Finished]]:
         """Let the model answer, and commit each record as soon as it is there. Text is passed on as it comes only of a song alone."""
         finished: dict[int, Finished] = {}
-        sources = [(song.source, _ready(prepared)) for song, prepared in songs]
+        sources = [(song.source, prepared) for song, prepared in songs]
         for place, event in pipeline.run_together(sources, self.backend, self.request, self.cache):
             song, _ = songs[place]
             if isinstance(event, Analysis):
@@ -311,7 +311,7 @@ class Run:
 
     def _failed(self, song: Song, error: MFlamingoError | MemoryError) -> Finished:
         failure = error if isinstance(error, MFlamingoError) else OutOfMemoryError.of(song.path)
-        record = pipeline.failed(song.path, self.request.command, failure)
+        record = assemble.failed(song.path, self.request.command, failure)
         self.memory.keep(song, record, failure)
         return Finished(song.path, record, failure)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mflamingo_cli.errors import MFlamingoError, UsageError
-from mflamingo_cli.tasks import SURE
+from mflamingo_cli.grounding import SURE
 
 FIELDS = ("bpm", "key", "genre", "mood", "comment")
 ALL = "all"

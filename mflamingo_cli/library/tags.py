@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from mflamingo_cli import __version__
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.files import open_exclusive
+from mflamingo_cli.grounding import sure
 from mflamingo_cli.library.tag_fields import BPM_FORMS, JOIN, MARK, POLICIES, TagError, TagOptions
 from mflamingo_cli.schema import Analysis, path_of
-from mflamingo_cli.tasks import sure
 
 if TYPE_CHECKING:
     from mflamingo_cli.library.containers import Container

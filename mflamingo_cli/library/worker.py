@@ -25,7 +25,7 @@ from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import BackendInfo
     from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.pipeline import PreparedSong, Request
+    from mflamingo_cli.requests import PreparedSong, Request
     from mflamingo_cli.store.cache import Cache
 
 SOUND, DONE, RAISED = "sound", "done", "raised"  # what a process sends: a sound to look up, then a result or an exception

@@ -30,6 +30,15 @@ class Bars:
     signs: dict[str, float] = field(default_factory=dict)  # of `confidence.beat_signs`
 
 
+@dataclass(frozen=True)
+class BeatTrack:
+    """A steady pulse: beats per minute (None: nothing beats steadily), beats and downbeats, both (n,) float64 seconds."""
+
+    bpm: float | None = None
+    beats: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    downbeats: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
 def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood of a beat of each length ending before each frame: (n, 3) -> other, downbeat: (n + 2 longest, lengths).
 

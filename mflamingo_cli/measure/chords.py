@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
-from mflamingo_cli.measure.facts import Segment
 from mflamingo_cli.measure.spectra import CQT_FPS
+from mflamingo_cli.schema import Segment
 
 ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 QUALITIES = {  # name: (triad, seventh, thirteenth) as the network numbers them

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Key, Segment, Tempo
+from mflamingo_cli.measure.beats import BeatTrack
+from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.key import MODES, heard_triads
+from mflamingo_cli.schema import Segment
 
 ALWAYS = "always"  # the weight of no sign
 WEIGHTS: dict[str, dict[str, float]] = {
@@ -68,13 +70,13 @@ def beat_signs(onsets: np.ndarray, downbeats: np.ndarray, frames: np.ndarray, sc
     }
 
 
-def of_tempo(tempo: Tempo, signs: Mapping[str, float]) -> float | None:
+def of_tempo(track: BeatTrack, signs: Mapping[str, float]) -> float | None:
     """That a tempo is within 4 % of the right one: what could be half or double of it, has other stresses than the beat."""
-    if tempo.bpm is None:
+    if track.bpm is None:
         return None
-    octave = float(np.log2(tempo.bpm / MODERATE))
+    octave = float(np.log2(track.bpm / MODERATE))
     fast, slow = max(octave, 0.0), max(-octave, 0.0)
-    told = {
+    signs_of_octave = {
         "octave": octave,
         "fast": fast,
         "scatter": signs["scatter"],
@@ -85,7 +87,7 @@ def of_tempo(tempo: Tempo, signs: Mapping[str, float]) -> float | None:
         "fast thirds": fast * signs["thirds"],
         "slow halves": slow * signs["halves"],
     }
-    return probability("tempo", told)
+    return probability("tempo", signs_of_octave)
 
 
 def of_meter(meter: str | None, signs: Mapping[str, float]) -> float | None:

@@ -1,4 +1,4 @@
-"""The nouns of measurement: what was heard by signal analysis, each None or empty when it cannot be told.
+"""The nouns of measurement: Facts, and what they are made of; each None or empty where it cannot be told.
 
 Times are seconds from the start of the file, tempi are quarter-note beats per minute, levels are LUFS, LU and dBTP (ITU-R BS.1770).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
+from mflamingo_cli.schema import Beat, Loudness, Segment
 
 Mode = Literal["major", "minor"]
 
@@ -25,22 +25,11 @@ def pitch_class(note: str) -> int:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A labelled span: a chord in Harte's notation ("A:min", "N" for none) or a section letter ("A", "B")."""
-
-    start: float
-    end: float
-    label: str
-
-
-@dataclass(frozen=True)
 class Tempo:
-    """Beats per minute with the other octaves it may be felt at; beats and downbeats are (n,) float64 seconds."""
+    """Beats per minute, with the other octaves it may be felt at."""
 
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
-    beats: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
-    downbeats: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +43,11 @@ class Key:
     def of(cls, pitch: int, mode: Mode) -> Key:
         """The key on a pitch class 0..11 in its usual spelling."""
         return cls(TONICS[mode][pitch % 12], mode)
+
+    @property
+    def usual(self) -> Key:
+        """The same key in its usual spelling."""
+        return Key.of(self.pitch, self.mode)
 
     @property
     def pitch(self) -> int:
@@ -88,15 +82,6 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Loudness:
-    """ITU-R BS.1770 integrated loudness, EBU Tech 3342 range, and true peak of all channels."""
-
-    integrated_lufs: float | None = None
-    range_lu: float | None = None
-    true_peak_dbtp: float | None = None
-
-
-@dataclass(frozen=True)
 class Confidence:
     """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or nobody judged."""
 
@@ -107,12 +92,13 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything measured about one song; `None` and empty mean that it cannot be told."""
+    """Everything measured about one song, each by the name that it has in the record; `None` and empty mean that it cannot be told."""
 
-    tempo: Tempo = field(default_factory=Tempo)
+    tempo: Tempo = Tempo()
     key: Key | None = None
     meter: str | None = None
+    beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
-    confidence: Confidence = field(default_factory=Confidence)
+    confidence: Confidence = Confidence()

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Key, Mode, Segment, pitch_class
+from mflamingo_cli.measure.facts import Key, Mode, pitch_class
 from mflamingo_cli.measure.spectra import BINS_PER_OCTAVE
+from mflamingo_cli.schema import Segment
 
 MODES: tuple[Mode, Mode] = ("major", "minor")
 PROFILES = np.array([  # D. Temperley's statistics of the Kostka-Payne corpus, "Music and Probability", MIT Press 2007

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Loudness
+from mflamingo_cli.schema import Loudness
 
 UNIT_S = 2  # seconds analysed at a time: a whole number of 100 ms steps at every rate
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %

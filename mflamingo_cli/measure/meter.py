@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mflamingo_cli.measure.beats import Bars
-from mflamingo_cli.measure.facts import Segment, Tempo
+from mflamingo_cli.measure.beats import Bars, BeatTrack
+from mflamingo_cli.schema import Segment
 
 MIN_BEATS = 20  # fewer beats have no meter
 MIN_VOTES = 4  # spans between chord changes that are bars of one meter only, or changes on one beat before downbeats move there
@@ -29,13 +29,13 @@ NEAR_S = 0.2  # changes outside the beats count up to here
 BOTH = 12  # beats that are whole bars of either meter
 
 
-def spans(tempo: Tempo, chords: Sequence[Segment]) -> np.ndarray:
+def spans(track: BeatTrack, chords: Sequence[Segment]) -> np.ndarray:
     """Beats between successive chord changes, without those that fit either meter: -> (n,) int."""
     changes = np.array([chord.start for chord in chords[1:]])
-    if len(tempo.beats) == 0 or len(changes) == 0:
+    if len(track.beats) == 0 or len(changes) == 0:
         return np.zeros(0, int)
-    changes = changes[(changes > tempo.beats[0] - NEAR_S) & (changes < tempo.beats[-1] + NEAR_S)]
-    gaps = np.diff(np.unique(np.abs(tempo.beats[:, None] - changes).argmin(axis=0)))
+    changes = changes[(changes > track.beats[0] - NEAR_S) & (changes < track.beats[-1] + NEAR_S)]
+    gaps = np.diff(np.unique(np.abs(track.beats[:, None] - changes).argmin(axis=0)))
     return np.asarray(gaps[gaps % BOTH != 0])
 
 
@@ -76,23 +76,23 @@ def tell_meter(bars: Bars, gaps: np.ndarray) -> int | None:
     return bars.meter
 
 
-def align_bars(tempo: Tempo, chords: Sequence[Segment], bar: int) -> Tempo:
+def align_bars(track: BeatTrack, chords: Sequence[Segment], bar: int) -> BeatTrack:
     """Downbeats every `bar` beats, on the beat on which chords mostly change where that is plain."""
-    if len(tempo.downbeats) < 2 or len(chords) < 2:
-        return tempo
-    first, second = np.searchsorted(tempo.beats, tempo.downbeats[:2])
+    if len(track.downbeats) < 2 or len(chords) < 2:
+        return track
+    first, second = np.searchsorted(track.beats, track.downbeats[:2])
     changes = np.array([chord.start for chord in chords[1:]])
-    nearest = np.abs(tempo.beats[:, None] - changes).argmin(axis=0)
+    nearest = np.abs(track.beats[:, None] - changes).argmin(axis=0)
     votes = np.bincount((nearest - first) % bar, minlength=bar)
     best = int(votes.argmax())
     if bar == second - first and (votes[best] < MIN_VOTES or votes[best] < PLAIN * votes[0]):
-        return tempo
-    return replace(tempo, downbeats=tempo.beats[(first + best) % bar :: bar])
+        return track
+    return replace(track, downbeats=track.beats[(first + best) % bar :: bar])
 
 
-def settle_bars(tempo: Tempo, bars: Bars | None, chords: Sequence[Segment]) -> tuple[Tempo, str | None]:
+def settle_bars(track: BeatTrack, bars: Bars | None, chords: Sequence[Segment]) -> tuple[BeatTrack, str | None]:
     """The meter where it can be told, and the likeliest downbeats all the same: sections may be cut there."""
     if bars is None:
-        return tempo, None
-    meter = tell_meter(bars, spans(tempo, chords))
-    return align_bars(tempo, chords, meter or bars.meter), f"{meter}/4" if meter else None
+        return track, None
+    meter = tell_meter(bars, spans(track, chords))
+    return align_bars(track, chords, meter or bars.meter), f"{meter}/4" if meter else None

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Segment, Tempo
+from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.spectra import CQT_FPS
+from mflamingo_cli.schema import Segment
 
 MAX_UNITS = 1200  # beats (or groups of them) compared with each other
 EMBED = 6  # units that are compared as one shape
@@ -25,9 +26,9 @@ ALIKE = 0.72  # similarity of two sections with one letter
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def unit_edges(duration_s: float, tempo: Tempo) -> np.ndarray:
+def unit_edges(duration_s: float, track: BeatTrack) -> np.ndarray:
     """Edges of the units compared: beats, or a grid: -> (units + 1,) s."""
-    beats = tempo.beats[(tempo.beats > 0) & (tempo.beats < duration_s)]
+    beats = track.beats[(track.beats > 0) & (track.beats < duration_s)]
     edges = beats if len(beats) > 16 else np.arange(0.0, duration_s, GRID_S)
     return np.asarray(edges[:: -(-len(edges) // MAX_UNITS)])
 
@@ -108,15 +109,15 @@ def letters(parts: list[np.ndarray]) -> list[str]:
     return labels
 
 
-def measure_sections(spectrogram: np.ndarray, duration_s: float, tempo: Tempo) -> tuple[Segment, ...]:
+def measure_sections(spectrogram: np.ndarray, duration_s: float, track: BeatTrack) -> tuple[Segment, ...]:
     """Sections that cover the whole clip: constant-Q (frames, 252) -> segments; nothing for short clips."""
-    edges = unit_edges(duration_s, tempo)
+    edges = unit_edges(duration_s, track)
     if duration_s < SHORTEST or len(edges) < 4 * EMBED:
         return ()
     features = describe(spectrogram, edges)
     times = edges[peaks(novelty(features))]
-    if len(tempo.downbeats):
-        times = np.unique(tempo.downbeats[np.abs(tempo.downbeats[:, None] - times).argmin(axis=0)])
+    if len(track.downbeats):
+        times = np.unique(track.downbeats[np.abs(track.downbeats[:, None] - times).argmin(axis=0)])
     bounds = [0.0, *(float(t) for t in times if GRID_S < t < duration_s - GRID_S), duration_s]
     cuts = np.searchsorted(edges[:-1], bounds[1:-1])
     labels = letters(np.split(features, cuts))

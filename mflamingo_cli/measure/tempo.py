@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from mflamingo_cli.measure.beatnet import beat_evidence
-from mflamingo_cli.measure.beats import Bars, decode
+from mflamingo_cli.measure.beats import Bars, BeatTrack, decode
 from mflamingo_cli.measure.confidence import beat_signs
-from mflamingo_cli.measure.facts import Tempo
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
 MIN_BEATS = 8
@@ -63,30 +62,30 @@ def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
     return float(np.median(_strength(evidence, frames)) - (between.mean() if len(between) else 0.0))
 
 
-def track(evidence: np.ndarray) -> tuple[Tempo, Bars | None]:
-    """Tempo and likeliest bars from (frames, 3) evidence at 50 frames a second; times from the first frame."""
+def track(evidence: np.ndarray) -> tuple[BeatTrack, Bars | None]:
+    """Pulse and likeliest bars from (frames, 3) evidence at 50 frames a second; times from the first frame."""
     bars = decode(evidence, BEAT_FPS)
     if bars is None or len(bars.frames) < MIN_BEATS:
-        return Tempo(), None
+        return BeatTrack(), None
     period, scatter = fit_period(bars.frames / BEAT_FPS)
     contrast = _contrast(evidence, bars.frames)
     if contrast < FAIR or (contrast < CLEAR and scatter > ON_LINE):
-        return Tempo(), None
+        return BeatTrack(), None
     beats, bpm = bars.frames / BEAT_FPS, round(60 / period, 2)
-    return Tempo(bpm, octaves(bpm), beats, beats[bars.places == 0]), bars
+    return BeatTrack(bpm, beats, beats[bars.places == 0]), bars
 
 
-def measure_tempo(samples: np.ndarray) -> tuple[Tempo, Bars | None]:
-    """Tempo, beats and likeliest bars: (n,) float32 at 16 kHz; times from its first sample."""
+def measure_tempo(samples: np.ndarray) -> tuple[BeatTrack, Bars | None]:
+    """Pulse and likeliest bars: (n,) float32 at 16 kHz; times from its first sample."""
     if len(samples) < MIN_BEATS * RATE // 4:
-        return Tempo(), None
+        return BeatTrack(), None
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     if level < SILENT:
-        return Tempo(), None
+        return BeatTrack(), None
     bands = beat_bands(samples, LEVEL / level)
     evidence = beat_evidence(bands)
-    tempo, bars = track(evidence)
+    pulse, bars = track(evidence)
     if bars is None:
-        return tempo, None
-    scatter = fit_period(tempo.beats)[1]
-    return tempo, replace(bars, signs=beat_signs(onset_strength(bands), evidence[:, 1], bars.frames, scatter))
+        return pulse, None
+    scatter = fit_period(pulse.beats)[1]
+    return pulse, replace(bars, signs=beat_signs(onset_strength(bands), evidence[:, 1], bars.frames, scatter))

@@ -17,7 +17,7 @@ from mflamingo_cli.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mflamingo_cli.pipeline import PreparedSong, Request
+    from mflamingo_cli.requests import PreparedSong, Request
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mflamingo_cli.grounding import sure
+from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.text import answer, number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
-from mflamingo_cli.tasks import clock, short_chord, sure
+from mflamingo_cli.text import clock
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 WIDE = 56  # columns from which the table of facts has three

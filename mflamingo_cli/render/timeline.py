@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from mflamingo_cli.schema import Segment
-from mflamingo_cli.tasks import clock
+from mflamingo_cli.text import clock
 
 MAX_ROWS = 6
 NAMED = 0.6  # of the chords have room for their names, else there is one row more

@@ -8,7 +8,6 @@ version that somebody must remember to raise: what another song, model or progra
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
@@ -19,6 +18,7 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,10 +27,11 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from mflamingo_cli import __version__
+from mflamingo_cli import codec
 from mflamingo_cli.backends.base import stamp
-from mflamingo_cli.core.audio import Sound, Source
-from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.core.audio import Sound
+from mflamingo_cli.measure import Facts
+from mflamingo_cli.store.keys import program
 
 SUFFIX = ".heard"  # only files of this name are ever removed, whatever else lies in the folder
 MAX_BYTES = 1_000_000_000
@@ -151,6 +152,14 @@ class Cache:
         return self.max_bytes - total
 
 
+@dataclass(frozen=True)
+class SoundAndFacts:
+    """What an entry holds of a sound; no facts where nobody measured."""
+
+    sound: Sound
+    facts: Facts | None
+
+
 class CacheEntry:
     """What is known of one part of one file: its sound with the facts, and what each model heard of it."""
 
@@ -166,19 +175,19 @@ class CacheEntry:
         content = self._cache.get(self._name("sound"))
         if content is None:
             return None
+        plain = json.loads(bytes(content))
         try:
-            plain = json.loads(bytes(content))
-            facts = plain.pop("facts")
-            source = Source(**plain.pop("source") | {"path": os.fspath(self._path)})
-            return Sound(source=source, warnings=tuple(plain.pop("warnings")), **plain), facts and _facts_of(facts)
-        except (KeyError, TypeError, ValueError):  # whole, but of another shape: measured anew
+            song: SoundAndFacts = codec.from_plain(SoundAndFacts, plain)
+        except ValueError:
             return None
+        if codec.to_plain(song) != plain:  # whole, but of another shape: measured anew
+            return None
+        return replace(song.sound, source=replace(song.sound.source, path=os.fspath(self._path))), song.facts
 
     def keep_sound(self, sound: Sound, facts: Facts | None) -> None:
         """Remember a sound; `facts` are None where nobody measured."""
-        source = dataclasses.asdict(sound.source) | {"path": ""}  # copies of a file share an entry, and no name is told
-        plain = dataclasses.asdict(sound) | {"source": source, "facts": facts and dataclasses.asdict(facts)}
-        self._keep(self._name("sound"), json.dumps(plain, default=lambda number: number.tolist()).encode())
+        nameless = replace(sound, source=replace(sound.source, path=""))  # copies of a file share an entry, and no name is told
+        self._keep(self._name("sound"), json.dumps(codec.to_plain(SoundAndFacts(nameless, facts))).encode())
 
     def encoding(self, ears: str) -> NDArray[Any] | None:
         """What a model with these ears heard, as `Backend.pack` gave it."""
@@ -192,7 +201,7 @@ class CacheEntry:
         self._keep(self._name("encoding", ears), content.getbuffer())
 
     def _name(self, *kind: str) -> str:
-        return hashlib.sha256(repr((kind, program(), self._part)).encode()).hexdigest()
+        return hashlib.sha256(repr((kind, program(), decoders(), self._part)).encode()).hexdigest()
 
     def _keep(self, name: str, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
@@ -201,26 +210,10 @@ class CacheEntry:
 
 
 @functools.cache
-def program() -> str:
-    """Names what decodes, measures and encodes besides the model: our own files, and the libraries and programs under them."""
-    root = Path(__file__).parent.parent
-    files = [path for folder in ("core", "measure", "backends") for path in (root / folder).rglob("*.*") if path.suffix != ".pyc"]
-    tools = [Path(found) for found in (__file__, shutil.which("ffmpeg")) if found]
-    versions = (__version__, np.__version__, soxr.__version__, soundfile.__libsndfile_version__)
-    return repr((versions, stamp([*files, *tools])))
-
-
-def _facts_of(plain: dict[str, Any]) -> Facts:
-    tempo = plain["tempo"]
-    return Facts(
-        tempo=Tempo(tempo["bpm"], tuple(tempo["alternatives"]), np.array(tempo["beats"], float), np.array(tempo["downbeats"], float)),
-        key=plain["key"] and Key(**plain["key"]),
-        meter=plain["meter"],
-        chords=tuple(Segment(**segment) for segment in plain["chords"]),
-        sections=tuple(Segment(**segment) for segment in plain["sections"]),
-        loudness=Loudness(**plain["loudness"]),
-        confidence=Confidence(**plain["confidence"]),
-    )
+def decoders() -> str:
+    """Names the libraries and the program that decode: another version may hear a file in another way."""
+    ffmpeg = shutil.which("ffmpeg")
+    return repr((np.__version__, soxr.__version__, soundfile.__libsndfile_version__, stamp([ffmpeg] if ffmpeg else [])))
 
 
 def _check(content: bytes | memoryview) -> bytes:

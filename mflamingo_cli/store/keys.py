@@ -17,9 +17,15 @@ if TYPE_CHECKING:
     from mflamingo_cli.backends import ModelFiles
     from mflamingo_cli.backends.base import BackendInfo
     from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.pipeline import Request
+    from mflamingo_cli.requests import Request
 
-DECIDE = ("core", "measure", "backends", "pipeline.py", "tasks.py", "schema.py")  # our own files that decide what a record says
+DECIDE = (  # our own folders and files that decide what a record says and what is cached of a song; a test keeps the list whole
+    *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/backends"),
+    *(
+        f"mflamingo_cli/{name}.py"
+        for name in ["assemble", "codec", "grounding", "parsers", "pipeline", "requests", "schema", "tasks", "text", "thinking"]
+    ),
+)
 OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
 
 
@@ -58,7 +64,7 @@ class JobKey:
 @functools.cache
 def program() -> str:
     """This program's state by the contents of its files, so that installing the same again changes nothing."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     found = [path for name in DECIDE for path in ([root / name] if name.endswith(".py") else sorted((root / name).rglob("*.*")))]
     digest = hashlib.sha256(__version__.encode())
     for path in found:

@@ -13,7 +13,8 @@ from mflamingo_cli.backends import embedded_directory, open_backend
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.core.audio import Audio, load
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.tasks import ANALYZE, grounded_prompt
+from mflamingo_cli.grounding import grounded_prompt
+from mflamingo_cli.tasks import ANALYZE
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"

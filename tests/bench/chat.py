@@ -10,7 +10,7 @@ import random
 import sys
 from collections import Counter
 
-from mflamingo_cli import pipeline, tasks
+from mflamingo_cli import conversation, grounding, requests, tasks, text
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.store.cache import Cache, default_folder
@@ -32,9 +32,9 @@ def told(facts: Facts) -> dict[str, list[str]]:
     words = {
         "tempo": [f"{facts.tempo.bpm:.1f}".removesuffix(".0")] if facts.tempo.bpm else [],
         "key": [facts.key.name] if facts.key else [],
-        "chords": tasks.main_chords(facts),
+        "chords": grounding.main_chords(facts),
         "loudness": [f"{facts.loudness.integrated_lufs:.1f}".removesuffix(".0")] if facts.loudness.integrated_lufs else [],
-        "sections": [f"{section.label} ({tasks.clock(section.start)})" for section in facts.sections][:10],
+        "sections": [f"{section.label} ({text.clock(section.start)})" for section in facts.sections][:10],
     }
     words["caption"] = words["tempo"] + words["key"] + words["chords"]
     return {name: found for name, found in words.items() if found}
@@ -49,8 +49,8 @@ def main() -> None:
         for file, start_s, end_s in PARTS:
             settings = {"start_s": start_s, "end_s": end_s}
             path, folder = ROOT / "tests" / "data" / file, default_folder()
-            begin = pipeline.Conversation.begin(path, model, pipeline.ask_request("", **settings), Cache(folder) if folder else None)
-            talk = pipeline.drain(begin)
+            begin = conversation.Conversation.begin(path, model, requests.ask_request("", **settings), Cache(folder) if folder else None)
+            talk = requests.drain(begin)
             expected = told(talk._heard.facts)
             for kind, wording in [(name, words) for name in expected for words in QUESTIONS[name]]:
                 before = dice.sample([other for other in QUESTIONS if other != kind], 3)
@@ -58,7 +58,7 @@ def main() -> None:
                     talk.follows = follows
                     talk._turns.clear()
                     for question in [*(QUESTIONS[other][0] for other in before)] * follows + [wording]:
-                        *_, record = talk.say(pipeline.ask_request(question, **settings))
+                        *_, record = talk.say(requests.ask_request(question, **settings))
                     right[kind, follows] += all(word in (record.text or "") for word in expected[kind])
                 asked[kind] += 1
     print("right of    n  alone  after three others")

@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.measure import Facts, confidence, measure
-from mflamingo_cli.measure.check import check_tempo
+from mflamingo_cli.measure.compare import compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
 from tests.bench.measure import Clip, hear
 from tests.bench.songs import render
@@ -70,7 +70,7 @@ def judge(samples: np.ndarray, truth: Truth) -> list[Judged]:
 def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
     key = facts.key or Key("C", "major")
     return {
-        "tempo": any(bool(check_tempo(tempo, facts.tempo.bpm).agrees) for tempo in truth.tempi),
+        "tempo": any(bool(compare_tempi(tempo, facts.tempo.bpm).agrees) for tempo in truth.tempi),
         "key": (key.pitch, key.mode) in truth.keys,
         "meter": facts.meter == truth.meter,
     }[name]

@@ -28,9 +28,10 @@ import soundfile
 import soxr
 
 from mflamingo_cli.measure import Facts, measure
-from mflamingo_cli.measure.check import check_key, check_tempo, parse_key
+from mflamingo_cli.measure.compare import compare_keys, compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
 from mflamingo_cli.measure.tempo import fit_period
+from mflamingo_cli.parsers import parse_key
 from tests.bench.songs import FONTS, GROOVES, Song, missing, render
 
 RATE = 22_050  # what librosa and the originals are made for
@@ -84,7 +85,7 @@ def ours(heard: PreparedSong) -> Guess:
     facts: Facts = measure(Clip(heard.audio_16k))  # type: ignore[arg-type]
     chords, sections = ([(s.start, s.end, s.label) for s in part] or None for part in (facts.chords, facts.sections))
     meter = int(facts.meter.split("/")[0]) if facts.meter else None
-    return Guess(facts.tempo.bpm, facts.tempo.beats, facts.key, chords, sections, meter)
+    return Guess(facts.tempo.bpm, np.array([time for time, _ in facts.beats]), facts.key, chords, sections, meter)
 
 
 def librosa_plain(heard: PreparedSong) -> Guess:
@@ -178,7 +179,7 @@ def scores(song: Song, guess: Guess) -> dict[str, float]:
 
     out: dict[str, float] = {}
     if song.bpm is not None and guess.beats is not None:
-        told = check_tempo(song.bpm, guess.bpm or 1e-9)
+        told = compare_tempi(song.bpm, guess.bpm or 1e-9)
         out["tempo 4 %"] = float(bool(told.agrees))
         out["tempo or octave"] = float(bool(told.agrees) or told.relation in OCTAVES)
         out["tempo 1 %"] = float(guess.bpm is not None and abs(guess.bpm / song.bpm - 1) < 0.01)
@@ -188,7 +189,7 @@ def scores(song: Song, guess: Guess) -> dict[str, float]:
     if song.meter and guess.meter:
         out["meter"] = float(song.meter == guess.meter)
     if song.key and guess.key:
-        out["key"] = float(bool(check_key(Key.of(pitch_class(song.key[0]), song.key[1]), guess.key).agrees))  # type: ignore[arg-type]
+        out["key"] = float(bool(compare_keys(Key.of(pitch_class(song.key[0]), song.key[1]), guess.key).agrees))  # type: ignore[arg-type]
     if song.chords and guess.chords:
         out |= chord_scores(song, guess.chords)
     if song.sections and guess.sections:

@@ -14,7 +14,7 @@ import soundfile
 
 pytest.importorskip("ray.data")
 
-from mflamingo_cli import MFlamingoError, cli, load, pipeline
+from mflamingo_cli import MFlamingoError, assemble, cli, load, requests
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import ModelError, UsageError
@@ -64,7 +64,7 @@ def songs(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def work(tiny_model) -> engine.RayJob:
-    request = pipeline.analyze_request(options=GenerateOptions(max_new_tokens=4))
+    request = requests.analyze_request(options=GenerateOptions(max_new_tokens=4))
     return engine.RayJob(request, str(tiny_model), OpenOptions(threads=1))
 
 
@@ -77,7 +77,7 @@ def expected(work, songs) -> dict[str, Analysis]:
             try:
                 found[song] = model.analyze(song, max_new_tokens=4)
             except MFlamingoError as error:
-                found[song] = pipeline.failed(song, "analyze", error)
+                found[song] = assemble.failed(song, "analyze", error)
     return {song: replace(record, timing=None) for song, record in found.items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli import measure, pipeline
+from mflamingo_cli import measure, requests
 from mflamingo_cli.backends import ModelFiles
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
@@ -25,7 +25,7 @@ from mflamingo_cli.store.runs import Store
 from tests.test_pipeline import ANSWERS, FACTS, Parrot
 
 RATE_HZ = 8000
-REQUEST = pipeline.analyze_request(keep_raw=True)
+REQUEST = requests.analyze_request(keep_raw=True)
 NO_FILES = ModelFiles("parrot")
 
 
@@ -140,10 +140,10 @@ def test_what_changes_a_record_changes_its_key(store, music, work, monkeypatch):
     words = GenerateOptions(max_new_tokens=7)
     weights = music / "w.gguf"
     weights.write_bytes(b"1")
-    requests = [pipeline.caption_request(), pipeline.caption_request("short"), pipeline.analyze_request(options=words)]
-    requests += [pipeline.analyze_request(end_s=0.75), pipeline.ask_request("Which key?"), pipeline.ask_request("Which chords?")]
+    asked = [requests.caption_request(), requests.caption_request("short"), requests.analyze_request(options=words)]
+    asked += [requests.analyze_request(end_s=0.75), requests.ask_request("Which key?"), requests.ask_request("Which chords?")]
     answers = {**ANSWERS, "ask": "x"}
-    for request in requests:
+    for request in asked:
         assert not run(store, path, backend=Parrot(answers), request=request)[0].remembered
         assert run(store, path, backend=Parrot(answers), request=request)[0].remembered
     assert not run(store, path, backend=other)[0].remembered

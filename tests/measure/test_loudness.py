@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.facts import Loudness
 from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.schema import Loudness
 
 LU = 0.1  # tolerance of EBU Tech 3341 and BS.2217
 RANGE = 1.0  # tolerance of EBU Tech 3342

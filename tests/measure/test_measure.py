@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from functools import cache
@@ -10,7 +11,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure import Facts, Loudness, LoudnessMeter, measure
+from mflamingo_cli.measure import FACTS, Confidence, Facts, Loudness, Measurement, measure
+from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.schema import Result
 
 from .synth import RATE, audio, song, tone
 
@@ -69,7 +72,7 @@ def test_level_changes_nothing() -> None:
 def test_times_count_from_the_start_of_the_file() -> None:
     samples = song(HOME[:6], 96.0)
     here, later = measure(audio(samples)), measure(audio(samples, start_s=30.0))
-    assert np.allclose(later.tempo.beats - here.tempo.beats, 30)
+    assert [round(time - 30, 3) for time, _ in later.beats] == [time for time, _ in here.beats] != []
     assert later.chords[0].start == 30
     assert [c.label for c in later.chords] == [c.label for c in here.chords]
 
@@ -97,7 +100,7 @@ NOTHING = {
 def test_nothing_is_told_of(name: str) -> None:
     found = measure(audio(NOTHING[name]))
     assert found.tempo.bpm is None
-    assert len(found.tempo.beats) == 0
+    assert found.beats == ()
     assert found.meter is None
     assert found.key is None
     assert found.chords == ()
@@ -143,3 +146,48 @@ def test_measuring_imports_none_of_the_heavy_packages() -> None:
         f"print([name for name in {FORBIDDEN} if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("beats", "places"), [(3, [1, 2, 3, 1]), (4, [1, 2, 3, 4])])
+def test_beats_are_counted_in_bars_where_the_meter_is_known(beats: int, places: list[int]) -> None:
+    found = measure(audio(song(LOOP, 112.0, beats=beats)))
+    first = next(index for index, (_, place) in enumerate(found.beats) if place == 1)
+    assert [place for _, place in found.beats[first : first + 4]] == places
+
+
+def test_facts_are_the_table_and_the_table_is_in_the_record() -> None:
+    names = [field.name for field in dataclasses.fields(Facts)]
+    assert names == [*FACTS, "confidence"]
+    assert set(FACTS) <= {field.name for field in dataclasses.fields(Result)}
+    assert set(vars(Confidence())) <= set(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("only", "never"),
+    [
+        (["tempo"], {"untuned_spectrogram", "spectrogram", "chord_spans", "counted", "key_fit"}),
+        (["loudness"], {"untuned_spectrogram", "pulse"}),
+        (["key", "chords"], {"pulse", "counted", "sections"}),
+    ],
+)
+def test_only_what_is_asked_is_computed_and_equals_the_whole(only: list[str], never: set[str]) -> None:
+    measurement = Measurement(audio(song(LOOP, 112.0)))
+    found = measurement.facts(only)
+    assert not never & vars(measurement).keys()
+    for name in only:
+        assert getattr(found, name) == getattr(facts("loop"), name)
+    for name in {"tempo", "key", "meter"} & set(only):
+        assert getattr(found.confidence, name) == getattr(facts("loop").confidence, name)
+
+
+def test_a_fact_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(KeyError, match="tempi: not among the facts tempo, key"):
+        measure(audio(song(HOME[:3], 96.0)), only=["tempi"])
+
+
+def test_a_tone_that_pulses_has_a_tempo_but_no_harmony() -> None:
+    t = np.arange(20 * RATE) / RATE
+    pulses = np.exp(-6 * ((t * 2) % 1) / 2) * sum(0.1 * np.sin(2 * np.pi * 110 * k * t) for k in range(1, 8))
+    found = measure(audio(pulses))
+    assert found.tempo.bpm == pytest.approx(120.0, rel=BPM)
+    assert (found.key, found.chords, found.sections) == (None, (), ())

@@ -26,13 +26,13 @@ from mflamingo_cli import __version__
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
-from mflamingo_cli.measure.check import parse_key
 from mflamingo_cli.measure.facts import pitch_class
+from mflamingo_cli.parsers import parse_key, short_chord
 from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
 from mflamingo_cli.render.text import number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
-from mflamingo_cli.tasks import clock, short_chord
+from mflamingo_cli.text import clock
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
 HEIGHT = 100  # units of a waveform above and below its middle

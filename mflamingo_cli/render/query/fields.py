@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mflamingo_cli import schema
+from mflamingo_cli import codec
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.schema import Analysis
 
@@ -45,7 +45,7 @@ class Field:
         value: Any = record
         for step in self.path.split("."):
             value = None if value is None else getattr(value, step)
-        return schema.to_plain(value)
+        return codec.to_plain(value)
 
 
 def find(name: str) -> Field:
@@ -57,7 +57,7 @@ def find(name: str) -> Field:
         near = get_close_matches(name, sorted(names()), 1, 0.5)
         cure = f"did you mean {near[0]}?" if near else f"some are {', '.join(SHORT)}; `mflamingo schema` describes all"
         raise UsageError(f"there is no field {name or 'without a name'}; {cure}")
-    return Field(name, path, _kind(schema.paths()[path]))
+    return Field(name, path, _kind(codec.paths(Analysis)[path]))
 
 
 def parse(text: str | None) -> tuple[Field, ...]:
@@ -68,7 +68,7 @@ def parse(text: str | None) -> tuple[Field, ...]:
 @functools.cache
 def names() -> dict[str, str]:
     """Every name with its path; short names come before parts of the same name."""
-    paths = list(schema.paths())
+    paths = list(codec.paths(Analysis))
     return {path: path for path in paths} | {path.removeprefix(WITHIN): path for path in paths if path.startswith(WITHIN)} | SHORT
 
 

@@ -177,7 +177,7 @@ def _is_key(field: Field) -> bool:
 
 
 def _camelot(text: str, field: Field) -> str:
-    from mflamingo_cli.measure.check import parse_key
+    from mflamingo_cli.parsers import parse_key
 
     key = parse_key(text)
     if key is None:

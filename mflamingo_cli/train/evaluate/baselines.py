@@ -19,7 +19,9 @@ import numpy as np
 from mflamingo_cli import measure
 from mflamingo_cli.core import audio
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.measure.facts import Confidence, Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
+from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate import music
 from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
@@ -70,7 +72,7 @@ def measured(clip: Clip) -> Facts:
 
 
 def _measured(clip: Clip) -> dict[str, Any]:
-    meter = measure.LoudnessMeter()
+    meter = LoudnessMeter()
     try:
         facts = measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
     except AudioError:  # silent all the way

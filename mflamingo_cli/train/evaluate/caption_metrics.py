@@ -12,17 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.tasks import (
-    CAPTION_STYLES,
-    TASKS,
-    fact_phrases,
-    ground,
-    grounded_prompt,
-    is_unknown,
-    parse_chords,
-    short_chord,
-    split_thinking,
-)
+from mflamingo_cli.grounding import fact_phrases, facts_text, grounded_prompt
+from mflamingo_cli.parsers import is_unknown, parse_chords, short_chord
+from mflamingo_cli.tasks import CAPTION_STYLES, TASKS
+from mflamingo_cli.thinking import split_thinking
 from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
@@ -214,7 +207,7 @@ class Captions:
         items = items[: max(self.limit - len(self.verdicts), 0)]
         facts = [(measured(item.clip), item.row["duration"]) if self.grounded else (None, None) for item in items]
         prompts = [CAPTION_STYLES[STYLES[item.row["index"] % len(STYLES)]] for item in items]
-        asked = [(i, grounded_prompt(prompt, ground(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
+        asked = [(i, grounded_prompt(prompt, facts_text(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
         for item, known, text in zip(items, facts, listener.ask(asked, CAPTION_TOKENS), strict=True):
             said = parse_caption(split_thinking(text).answer or "")
             given = told_facts(fact_phrases(*known))
@@ -228,7 +221,7 @@ class Captions:
     def _ask_forms(self, listener: Listener, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> None:
         """Captions tell no sections; who asks for them gets what was measured."""
         long = [(i, item) for i, item in enumerate(items) if truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S]
-        asked = [(i, grounded_prompt(FORM_QUESTION, ground(*facts[i], least=0.0))) for i, _ in long]
+        asked = [(i, grounded_prompt(FORM_QUESTION, facts_text(*facts[i], least=0.0))) for i, _ in long]
         for (_, item), text in zip(long, listener.ask(asked, CAPTION_TOKENS) if asked else (), strict=True):
             self.forms.append((truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.tasks import parse_list
+from mflamingo_cli.parsers import parse_list
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS as NAMED_FAMILIES
 from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mflamingo_cli.measure.facts import TONICS, pitch_class
-from mflamingo_cli.tasks import parse_key
+from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.train.evaluate.bootstrap import Score, mean
 
 Span = tuple[float, float, str]  # start, end, label
@@ -32,11 +32,8 @@ BOUNDARY_STEPS = (8.0, 10.0, 12.0, 15.0, 16.0, 20.0, 24.0, 30.0)  # the constant
 
 def parsed_key(text: str | None) -> tuple[int, str] | None:
     """Pitch class and mode of a named key."""
-    name = parse_key(text or "")
-    if name is None:
-        return None
-    tonic, mode = name.split()
-    return pitch_class(tonic), mode
+    key = parse_key(text)
+    return None if key is None else (key.pitch, key.mode)
 
 
 def mirex(truth: tuple[int, str], claim: tuple[int, str] | None) -> float:

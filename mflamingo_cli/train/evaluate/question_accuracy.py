@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.tasks import TASKS, parse_chords, parse_genres, parse_meter, parse_tempo, parse_vocals, split_thinking, think_prompt
+from mflamingo_cli.parsers import parse_chords, parse_genres, parse_meter, parse_tempo, parse_vocals
+from mflamingo_cli.tasks import TASKS
+from mflamingo_cli.thinking import split_thinking, think_prompt
 from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.bootstrap import Score

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.measure.facts import Key
-from mflamingo_cli.tasks import grounded_prompt, plain
+from mflamingo_cli.parsers import plain
 from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.bootstrap import Score

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli import tasks
+from mflamingo_cli import grounding, parsers, tasks, thinking
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import GenerateOptions, Prompt, complete
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
@@ -39,7 +39,7 @@ SLIPS = 1  # captions of the sixteen that may say a number or a key that nobody 
 def test_measured_facts_are_repeated(mini, song):
     right, slips = [], []
     for style in ("full", "short", "technical", "critic"):
-        prompts = [Prompt(tasks.grounded_prompt(tasks.CAPTION_STYLES[style], data.ground_text(facts))) for facts in FACTS]
+        prompts = [Prompt(grounding.grounded_prompt(tasks.CAPTION_STYLES[style], data.ground_text(facts))) for facts in FACTS]
         for facts, answer in zip(FACTS, complete(mini, song, prompts, OPTIONS), strict=True):
             right += copied(answer.text, facts).values()
             slips += [answer.text] if invented(answer.text, facts) else []
@@ -54,7 +54,7 @@ def test_what_cannot_be_heard_is_admitted(mini, song):
 
 
 def test_thinking_has_the_documented_form(mini, song):
-    [answer] = complete(mini, song, [Prompt(tasks.think_prompt("What is the key?"))], OPTIONS)
-    thought = tasks.split_thinking(answer.text)
+    [answer] = complete(mini, song, [Prompt(thinking.think_prompt("What is the key?"))], OPTIONS)
+    thought = thinking.split_thinking(answer.text)
     assert thought.thinking
-    assert tasks.parse_key(thought.answer or "")
+    assert parsers.parse_key(thought.answer or "")

@@ -23,14 +23,16 @@ from torch.nn import functional
 
 from mflamingo_cli.core.mel import mel_filters
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.measure import RETUNE
+from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.chords import CHANGE, NO_HARMONY, decode, join, scores
-from mflamingo_cli.measure.facts import Segment, Tempo, pitch_class
+from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.measure.key import MODES, STILL, chroma, correlations, measure_key, stillness
 from mflamingo_cli.measure.meter import settle_bars
+from mflamingo_cli.measure.song import RETUNE
 from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo
+from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
 from quant.geometry import MelConfig
@@ -362,7 +364,7 @@ def second_key(spectrogram: np.ndarray) -> list[Any] | None:
     return [tonic, MODES[mode]] if ranked[-1] - ranked[-2] >= CLOSE else None
 
 
-def rhythm(row: dict[str, Any], labels: dict[str, np.ndarray], tempo: Tempo, meter: str | None, count: int) -> None:
+def rhythm(row: dict[str, Any], labels: dict[str, np.ndarray], tempo: BeatTrack, meter: str | None, count: int) -> None:
     """Add tempo and beats where there are any, and bars where the meter is sure, to a row and to labels."""
     if tempo.bpm is None:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mflamingo_cli.tasks import plain
+from mflamingo_cli.parsers import plain
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, HEARD_FIELDS, Facts, form_items
 
 NOTHING = "I can tell little about this track."

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.grounding import GROUND_CHORDS
 from mflamingo_cli.measure.facts import Key
-from mflamingo_cli.tasks import GROUND_CHORDS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import MEASURED_ROOTS, Facts
 from mflamingo_cli.train.mini.frames import LABEL_S, TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import key_flats, pitch_name

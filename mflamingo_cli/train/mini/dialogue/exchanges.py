@@ -9,7 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mflamingo_cli.tasks import CAPTION_STYLES, THINK_SUFFIX, grounded_prompt
+from mflamingo_cli.grounding import grounded_prompt
+from mflamingo_cli.tasks import CAPTION_STYLES
+from mflamingo_cli.thinking import THINK_SUFFIX
 from mflamingo_cli.train.mini.dialogue.answers import exchange
 from mflamingo_cli.train.mini.dialogue.captions import caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS

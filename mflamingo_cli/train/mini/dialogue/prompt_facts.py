@@ -1,4 +1,4 @@
-"""Measured facts as a prompt gives them: drawn at random for training, and written as `tasks.ground` writes them.
+"""Measured facts as a prompt gives them: drawn at random for training, and written as `grounding.facts_text` writes them.
 
 Facts are strings as a prompt shows them ("87.5", "A minor", "A 0:00 B 0:32"); times are minutes and seconds.
 """
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mflamingo_cli.tasks import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTIONS, clock
+from mflamingo_cli.grounding import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTIONS
+from mflamingo_cli.text import clock
 
-FIELDS = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration")  # the order of tasks.ground
+FIELDS = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration")  # the order of grounding.PHRASES
 PHRASES = {
     "tempo": "tempo {} BPM",
     "key": "key {}",
@@ -76,7 +77,7 @@ def form_items(form: str) -> list[tuple[str, str]]:
 
 
 def one_decimal(value: float) -> str:
-    """As `tasks.ground` writes numbers: 120.04 -> "120", 87.5 -> "87.5"."""
+    """As `grounding.facts_text` writes numbers: 120.04 -> "120", 87.5 -> "87.5"."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -123,6 +124,6 @@ def _seventh(rng: np.random.Generator, triad: str) -> str:
 
 
 def ground_text(facts: Facts, order: Sequence[str] = FIELDS) -> str:
-    """The grounding prefix as `tasks.ground` writes it, in any order."""
+    """The grounding prefix as `grounding.facts_text` writes it, in any order."""
     parts = [PHRASES[name].format(facts[name]) for name in order if name in facts]
     return f"{GROUND_PREFIX}{'; '.join(parts)}." if parts else ""

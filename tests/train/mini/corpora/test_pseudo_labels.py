@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.chordnet import ChordEvidence
-from mflamingo_cli.measure.facts import Segment, Tempo
 from mflamingo_cli.measure.spectra import CQT_FPS
+from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.corpora import pseudo_labels as teachers
 from mflamingo_cli.train.mini.frames import TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
@@ -200,7 +201,7 @@ def test_only_sure_chords_of_our_vocabulary_are_told():
 
 
 def test_beats_have_no_classes_without_a_meter():
-    tempo = Tempo(120.0, (), np.arange(0, 8, 0.5), np.arange(0, 8, 2.0))
+    tempo = BeatTrack(120.0, np.arange(0, 8, 0.5), np.arange(0, 8, 2.0))
     row, labels = {}, {}
     teachers.rhythm(row, labels, tempo, None, 200)
     assert "meter" not in row

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli import pipeline, tasks
+from mflamingo_cli import parsers, requests, thinking
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue.answers import MAKERS, exchange, near_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS
@@ -18,23 +18,23 @@ def test_answers_parse_back_with_the_parsers_of_the_command_line():
     rng = np.random.default_rng(5)
     for _ in range(60):
         facts, heard = random_facts(rng, 1.0), data.random_heard(rng)
-        assert tasks.parse_key(answer("key", facts)) == facts["key"]
-        assert tasks.parse_meter(answer("meter", facts)) == facts["meter"]
-        assert list(tasks.parse_chords(answer("chords", facts))) == facts["chords"].split()
+        assert parsers.parse_key(answer("key", facts)).name == facts["key"]
+        assert parsers.parse_meter(answer("meter", facts)) == facts["meter"]
+        assert list(parsers.parse_chords(answer("chords", facts))) == facts["chords"].split()
         if 20 <= float(facts["tempo"]) <= 400:
-            assert tasks.parse_tempo(answer("tempo", facts)) == float(facts["tempo"])
+            assert parsers.parse_tempo(answer("tempo", facts)) == float(facts["tempo"])
         if "instruments" in heard:
-            assert tasks.parse_list(answer("instruments", {}, heard)) == tuple(heard["instruments"].split())
+            assert parsers.parse_list(answer("instruments", {}, heard)) == tuple(heard["instruments"].split())
         if "genre" in heard:
-            assert tasks.parse_genres(answer("genre", {}, heard)) == tuple(heard["genre"].split(", "))
+            assert parsers.parse_genres(answer("genre", {}, heard)) == tuple(heard["genre"].split(", "))
         if "mood" in heard:
-            assert tasks.parse_list(answer("mood", {}, heard)) == tuple(heard["mood"].split(", "))
+            assert parsers.parse_list(answer("mood", {}, heard)) == tuple(heard["mood"].split(", "))
 
 
 def test_vocals_are_read_as_present_or_absent():
-    assert tasks.parse_vocals(answer("vocals", {}, {"vocals": "yes"})).present is True
-    assert tasks.parse_vocals(answer("vocals", {}, {"vocals": "no"})).present is False
-    assert tasks.parse_vocals(CANNOT).present is None
+    assert parsers.parse_vocals(answer("vocals", {}, {"vocals": "yes"})).present is True
+    assert parsers.parse_vocals(answer("vocals", {}, {"vocals": "no"})).present is False
+    assert parsers.parse_vocals(CANNOT).present is None
 
 
 def test_what_is_measured_outranks_what_is_heard():
@@ -72,7 +72,7 @@ def test_yes_or_no_to_something_unknown_is_not_answered(kind):
 def test_the_command_line_knows_these_questions_for_yes_or_no():
     rng = np.random.default_rng(8)
     questions = [exchange(rng, kind, random_facts(rng, 1.0), None) for kind in YES_NO_KINDS for _ in range(20)]
-    assert all(pipeline.is_yes_or_no(drawn.question) for drawn in questions if drawn)
+    assert all(requests.is_yes_or_no(drawn.question) for drawn in questions if drawn)
 
 
 def test_facts_decide():
@@ -117,7 +117,7 @@ def test_reasoning_leads_to_the_answer_it_gives():
         drawn = exchange(rng, "key", facts, None)
         assert drawn is not None
         assert facts["key"] in drawn.trace
-        assert tasks.split_thinking(f"<think>{drawn.trace}</think><answer>{drawn.answer}</answer>").answer == facts["key"]
+        assert thinking.split_thinking(f"<think>{drawn.trace}</think><answer>{drawn.answer}</answer>").answer == facts["key"]
 
 
 def test_what_nobody_knows_is_asked_nowhere_else():
@@ -127,4 +127,4 @@ def test_what_nobody_knows_is_asked_nowhere_else():
 
 def test_every_instrument_and_genre_can_be_said():
     assert set(SPOKEN_INSTRUMENT) == set(INSTRUMENTS)
-    assert all(tasks.parse_genres(", ".join(GENRES[i : i + 3])) == GENRES[i : i + 3] for i in range(0, len(GENRES), 3))
+    assert all(parsers.parse_genres(", ".join(GENRES[i : i + 3])) == GENRES[i : i + 3] for i in range(0, len(GENRES), 3))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli import tasks
+from mflamingo_cli import parsers
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, ORDER, caption, claims, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.exchanges import random_heard
 from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
@@ -55,4 +55,4 @@ def test_reading_is_total(text):
 def test_the_parsers_of_the_command_line_read_captions_too(style):
     facts = {"tempo": "143.7", "key": "F# minor", "meter": "7/8"}
     text = caption(style, facts, {"instruments": "piano drums", "vocals": "no"})
-    assert (tasks.parse_tempo(text), tasks.parse_key(text), tasks.parse_meter(text)) == (143.7, "F# minor", "7/8")
+    assert (parsers.parse_tempo(text), parsers.parse_key(text).name, parsers.parse_meter(text)) == (143.7, "F# minor", "7/8")

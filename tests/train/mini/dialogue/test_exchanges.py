@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from mflamingo_cli import tasks
+from mflamingo_cli import grounding, thinking
 from mflamingo_cli.measure.facts import Facts as MeasuredFacts
-from mflamingo_cli.measure.facts import Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, consistent_facts, ground_text, random_facts
@@ -27,9 +28,9 @@ def turns(seed: int, count: int) -> list[tuple[Turn, dict[str, str] | None]]:
 
 def facts_of(question: str) -> dict[str, str]:
     """The facts that a prompt gives."""
-    if not question.startswith(tasks.GROUND_PREFIX):
+    if not question.startswith(grounding.GROUND_PREFIX):
         return {}
-    said = question.removeprefix(tasks.GROUND_PREFIX).split(". ")[0].split("; ")
+    said = question.removeprefix(grounding.GROUND_PREFIX).split(". ")[0].split("; ")
     return dict((phrase.split(" BPM")[0].split(" LUFS")[0].removesuffix(" s").split(" ", 1)) for phrase in said)
 
 
@@ -42,7 +43,7 @@ def test_grounding_is_written_as_the_command_line_writes_it():
         "tempo": "87.5", "key": "A minor", "meter": "4/4", "chords": "C Am7", "sections": "2", "form": "A 0:00 B 1:13", "loudness": "-9.8",
         "duration": "213",
     }  # fmt: skip
-    assert ground_text(facts) == tasks.ground(measured, 213.2, least=0.0)
+    assert ground_text(facts) == grounding.facts_text(measured, 213.2, least=0.0)
     assert facts_of(ground_text(facts) + " What?") == facts
 
 
@@ -53,13 +54,13 @@ def test_turns_are_a_function_of_the_generator():
 def test_captions_in_turns_claim_facts_of_the_prompt_and_else_only_what_is_heard():
     seen = 0
     for turn, heard in turns(2, 150):
-        question = turn.question.removesuffix(tasks.THINK_SUFFIX)
+        question = turn.question.removesuffix(thinking.THINK_SUFFIX)
         facts = facts_of(question)
         if question.split(". ", 1)[-1] in STYLES or question in STYLES:
             claims = parse_caption(turn.answer)
             assert not unread(turn.answer)
             assert {**(heard or {}), **facts}.items() >= claims.items()
-            assert claims or tasks.split_thinking(turn.answer).answer == NOTHING
+            assert claims or thinking.split_thinking(turn.answer).answer == NOTHING
             seen += 1
     assert seen > 200
 
@@ -70,7 +71,7 @@ def test_without_facts_and_without_music_nothing_is_known():
         for kind in {**data.MEASURED_KINDS, **data.HEARD_PLAIN, **data.HEARD_KINDS}:
             turn = data.make_turn(rng, kind, {}, heard)
             assert turn is not None
-            assert tasks.split_thinking(turn.answer).answer == CANNOT
+            assert thinking.split_thinking(turn.answer).answer == CANNOT
 
 
 def test_what_ears_may_know_but_labels_do_not_is_not_asked():

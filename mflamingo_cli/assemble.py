@@ -1,0 +1,186 @@
+"""Facts and answers -> Analysis, by walking the table of facts; and the record of a song that failed.
+
+Times are seconds from the start of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from mflamingo_cli import schema
+from mflamingo_cli.backends.base import BackendInfo, Completion
+from mflamingo_cli.core.audio import Audio, Sound, count_windows
+from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.grounding import NOT_MEASURED, contradictions
+from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo
+from mflamingo_cli.measure.compare import Comparison
+from mflamingo_cli.parsers import is_unknown
+from mflamingo_cli.requests import PreparedSong, Request
+from mflamingo_cli.schema import Analysis, AudioInfo, Command, KeyInfo, MeterInfo, Result, TempoInfo, VocalsInfo
+from mflamingo_cli.text import tidy
+from mflamingo_cli.thinking import Thought
+
+UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
+KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
+NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
+READ = ("tempo", "key", "meter")  # answers that must be a number or a name; an empty list is an answer
+
+
+def assemble(
+    request: Request,
+    song: PreparedSong,
+    info: BackendInfo,
+    answers: Mapping[str, Completion],
+    encode_s: float | None,
+    generate_s: float | None,
+) -> Analysis:
+    """The record of a song: its facts and the answers by the names of their tasks, with the seconds that encoding and generating took."""
+    sound = song.sound
+    texts = {name: completion.text for name, completion in answers.items()}
+    parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
+    warnings = _limits(request, sound, info, answers, parsed)
+    result = None
+    if request.command in ("analyze", "caption"):
+        result, disagreements = _result(song.facts or Facts(), parsed, grounded=info.grounded)
+        warnings += disagreements
+    thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
+    found = contradictions(parsed.get("caption") or thought.answer or "", song.facts, grounded=info.grounded)
+    if result is not None and request.command == "analyze" and any(NOT_MEASURED in contradiction for contradiction in found):
+        result, found = replace(result, caption=None), [f"caption left out: {contradiction}" for contradiction in found]
+    used = [completion.usage for completion in answers.values()]
+    path, path_b64 = schema.path_fields(sound.source.path)
+    times = (song.decode_s, song.measure_s, encode_s, generate_s)
+    return Analysis(
+        command=request.command,
+        status="ok",
+        path=path,
+        path_b64=path_b64,
+        audio_id=sound.id,
+        audio=_audio_info(sound, info),
+        result=result,
+        thinking=tidy(thought.thinking or "") or None,
+        text=tidy(thought.answer or "") or None,
+        raw=texts if request.keep_raw else None,
+        model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
+        usage=schema.UsageInfo(sum(u.tokens_in for u in used), sum(u.tokens_out for u in used)),
+        timing=schema.TimingInfo(*(_rounded(seconds, 3) for seconds in times)),
+        warnings=(*warnings, *found),
+    )
+
+
+def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
+    """The record of an input that gave no result."""
+    name, path_b64 = schema.path_fields(path)
+    info = schema.ErrorInfo(error.code, tidy(str(error)), error.retryable)
+    status: Literal["skipped", "error"] = "skipped" if error.code in NOTHING_TO_HEAR else "error"
+    return Analysis(command=command, status=status, path=name, path_b64=path_b64, error=info)
+
+
+def excerpt(audio: Audio, info: BackendInfo) -> Audio:
+    """The part that the model is given of a song longer than it can take: the beginning."""
+    return replace(audio, samples=audio.samples[: _n_given(len(audio.samples), audio.rate_hz, info)])
+
+
+def _n_given(n_samples: int, rate_hz: int, info: BackendInfo) -> int:
+    return min(n_samples, int(info.geometry.max_audio_s * rate_hz))
+
+
+def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
+    source, n_given = sound.source, _n_given(sound.n_samples, sound.rate_hz, info)
+    return AudioInfo(
+        duration=round(source.duration_s, 3),
+        sample_rate=source.sample_rate,
+        channels=source.channels,
+        codec=source.codec,
+        start=round(sound.start_s, 3),
+        end=round(sound.end_s, 3),
+        windows=count_windows(n_given, info.geometry.mel.window_s),
+        truncated=n_given < sound.n_samples,
+    )
+
+
+def _limits(request: Request, sound: Sound, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]) -> list[str]:
+    """Warnings of what was not heard, not finished, not understood."""
+    warnings = list(sound.warnings)
+    given_s = _n_given(sound.n_samples, sound.rate_hz, info) / sound.rate_hz
+    if answers and sound.duration_s - given_s >= UNHEARD_S:
+        lengths = f"the first {given_s:.0f} s of {sound.duration_s:.0f} s"
+        warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
+    if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
+        warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
+    answered = [name for name, completion in answers.items() if name in READ and name not in cut and not is_unknown(completion.text)]
+    if unread := [name for name in answered if parsed[name] is None]:
+        warnings.append(f"{', '.join(unread)}: the model's answer could not be read; see it with -v")
+    return warnings
+
+
+# --- the result ------------------------------------------------------------------------------------------------------------
+
+Recorded = tuple[Any, str | None]  # the value in the record, and a sentence where fact and claim disagree
+
+
+def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple[Result, list[str]]:
+    """Facts with claims beside them, and the sentence of each disagreement; a `grounded` model fills no gap by its own guess."""
+    values: dict[str, Any] = {}
+    warnings = []
+    for name, fact in FACTS.items():
+        value, claim = getattr(facts, name), parsed.get(name)
+        if name in RECORD:
+            compared = fact.compare(value, claim) if fact.compare else Comparison(None)
+            value, warning = RECORD[name](value, claim, compared, grounded)
+            warnings += [warning] if warning else []
+        if hasattr(facts.confidence, name):
+            value = replace(value, confidence=_rounded(getattr(facts.confidence, name), 2))
+        values[name] = value
+    by_model = {name: parsed[name] for name in ("instruments", "genre", "mood", "caption") if name in parsed}
+    return Result(**values, **by_model, vocals=VocalsInfo(*parsed.get("vocals", (None, None)))), warnings
+
+
+def _tempo(fact: Tempo, claim: float | None, compared: Comparison, grounded: bool) -> Recorded:
+    if fact.bpm is None:
+        return TempoInfo(bpm=claim, source="model" if claim else None, claimed=claim), None
+    info = TempoInfo(_rounded(fact.bpm, 2), fact.alternatives, "measured", claim, compared.agrees)
+    if compared.agrees is not False:
+        return info, None
+    relation = f", {compared.relation} of it" if compared.relation else ""
+    return info, f"tempo: measured {fact.bpm:.1f} BPM, the model says {claim:.1f}{relation}"
+
+
+def _key(fact: Key | None, claim: Key | None, compared: Comparison, grounded: bool) -> Recorded:
+    claimed = claim.name if claim else None
+    if fact is None:
+        return (KeyInfo(claimed=claimed) if grounded or claim is None else _key_info(claim.usual, "model", claimed, None)), None
+    warning = None
+    if compared.agrees is False:
+        warning = f"key: measured {fact.name}, the model says {claimed}{KEY_RELATIONS.get(compared.relation, '')}"
+    return _key_info(fact, "measured", claimed, compared.agrees), warning
+
+
+def _key_info(key: Key, source: schema.Origin, claimed: str | None, agrees: bool | None) -> KeyInfo:
+    return KeyInfo(key.tonic, key.mode, key.name, key.camelot, key.openkey, key.id3, source, claimed, agrees)
+
+
+def _meter(fact: str | None, claim: str | None, compared: Comparison, grounded: bool) -> Recorded:
+    if fact is None:
+        return MeterInfo(claim, "model" if claim else None, None), None
+    warning = f"meter: measured {fact}, the model says {claim}" if compared.agrees is False else None
+    return MeterInfo(fact, "measured", compared.agrees), warning
+
+
+def _loudness(fact: Loudness, claim: None, compared: Comparison, grounded: bool) -> Recorded:
+    return Loudness(*(_rounded(value, 2) for value in vars(fact).values())), None
+
+
+RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {
+    "tempo": _tempo,
+    "key": _key,
+    "meter": _meter,
+    "loudness": _loudness,
+}
+"""How a fact stands in the record where it is not written as it was measured."""
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)

@@ -1,0 +1,141 @@
+"""Facts -> prompt, and the claims of a text against the facts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from mflamingo_cli.measure import FACTS, Facts, Key
+from mflamingo_cli.parsers import parse_chords, parse_key, parse_tempo, plain, short_chord
+from mflamingo_cli.text import clock
+
+GROUND_PREFIX: Final = "Measured facts: "
+GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
+GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
+SURE = 0.8  # confidence from which a tempo, key or meter is told to a model: what it is told it repeats as true
+SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions do without
+SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def main_chords(facts: Facts) -> list[str]:
+    """The chords that sound longest, as musicians write them, in the order of their first sound: what a grounded prompt tells."""
+    heard: dict[str, float] = {}
+    for segment in facts.chords:
+        if name := short_chord(segment.label):
+            heard[name] = heard.get(name, 0.0) + segment.end - segment.start
+    longest = sorted(heard, key=lambda name: -heard[name])[:GROUND_CHORDS]
+    return [name for name in heard if name in longest]  # in the order of their first sound
+
+
+def sure(confidence: float | None, least: float = SURE) -> bool:
+    """Whether a value is certain enough to be repeated; one that nobody judged is."""
+    return confidence is None or confidence >= least
+
+
+Phrase = Callable[[Facts, float], list[str]]  # facts, and the least confidence that is told
+
+
+def _tempo(facts: Facts, least: float) -> list[str]:
+    told = facts.tempo.bpm and sure(facts.confidence.tempo, least)
+    return [f"tempo {_number(facts.tempo.bpm)} BPM"] if facts.tempo.bpm and told else []
+
+
+def _key(facts: Facts, least: float) -> list[str]:
+    return [f"key {facts.key.name}"] if facts.key and sure(facts.confidence.key, least) else []
+
+
+def _meter(facts: Facts, least: float) -> list[str]:
+    return [f"meter {facts.meter}"] if facts.meter and sure(facts.confidence.meter, least) else []
+
+
+def _chords(facts: Facts, least: float) -> list[str]:
+    chords = main_chords(facts)
+    return ["chords " + " ".join(chords)] if chords else []
+
+
+def _sections(facts: Facts, least: float) -> list[str]:
+    if not facts.sections or not sure(SECTIONS_RIGHT, least):
+        return []
+    form = " ".join(f"{section.label} {clock(section.start)}" for section in facts.sections)
+    return [f"sections {len(facts.sections)}", *([f"form {form}"] if 2 <= len(facts.sections) <= GROUND_SECTIONS else [])]
+
+
+def _loudness(facts: Facts, least: float) -> list[str]:
+    level = facts.loudness.integrated_lufs
+    return [] if level is None else [f"loudness {_number(level)} LUFS"]
+
+
+PHRASES: dict[str, Phrase | None] = {
+    "tempo": _tempo,
+    "key": _key,
+    "meter": _meter,
+    "beats": None,  # hundreds of times: the tempo says it shorter
+    "chords": _chords,
+    "sections": _sections,
+    "loudness": _loudness,
+}
+"""What a prompt says of each fact of `measure.FACTS`, in its order; None: nothing."""
+
+
+def fact_phrases(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> list[str]:
+    """What was measured with at least the confidence `least`, or without one, in the fixed order of a prompt."""
+    phrases = [phrase for write in PHRASES.values() if write and facts for phrase in write(facts, least)]
+    return phrases + ([] if duration_s is None else [f"duration {duration_s:.0f} s"])
+
+
+def facts_text(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> str:
+    """`Measured facts: tempo 87.5 BPM; …; sections 3; form A 0:00 B 0:32 A 1:04; … duration 213 s.`, or "" when nothing is known."""
+    phrases = fact_phrases(facts, duration_s, least)
+    return f"{GROUND_PREFIX}{'; '.join(phrases)}." if phrases else ""
+
+
+def grounded_prompt(question: str, facts_text: str) -> str:
+    """A question with what was measured before it, one space between; without facts the question itself."""
+    return f"{facts_text} {question}" if facts_text else question
+
+
+# --- a text against the facts ----------------------------------------------------------------------------------------------
+
+NOT_MEASURED = "could be measured"
+LETTERS = re.compile(rf"{SECTION_AT.pattern}|\bsection [A-Z]\b|^\([A-Z]\)")  # of sections and of chosen options: no chords
+KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
+
+
+def contradictions(text: str, facts: Facts | None, *, grounded: bool) -> list[str]:
+    """What a model's free text says against what was measured, a sentence each.
+
+    A `grounded` model was given the facts, so its chords and sections are held to them too.
+    """
+    if facts is None:
+        return []
+    text = plain(text)
+    spelled = KEY_IN_WORDS.search(text)  # "Cm" in a text is a chord
+    bpm, key = parse_tempo(text), parse_key(spelled[0]) if spelled else None
+    found = []
+    if FACTS["tempo"].disagrees(facts.tempo, bpm):
+        found.append(f"the text says {bpm:.4g} BPM, measured {facts.tempo.bpm:.4g}")
+    if facts.key and key and FACTS["key"].disagrees(facts.key, key):
+        found.append(f"the text says {key.usual.name}, measured {facts.key.name}")
+    return found + (_unfounded(text, key, facts) if grounded else [])
+
+
+def _unfounded(text: str, key: Key | None, facts: Facts) -> list[str]:
+    """Key, chords and sections that a text names and nobody measured."""
+    found = []
+    known = set(main_chords(facts)) | ({facts.key.id3} if facts.key else set())
+    named = set(parse_chords(LETTERS.sub("", KEY_IN_WORDS.sub("", text))))
+    if facts.key is None and key is not None:
+        found.append(f"the text says {key.usual.name}, but no key {NOT_MEASURED}")
+    if not known and named:
+        found.append(f"the text names chords, but none {NOT_MEASURED}")
+    if known and (strange := sorted(named - known)):
+        found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
+    form = {f"{section.label} ({clock(section.start)})" for section in facts.sections}
+    if strange := sorted(set(SECTION_AT.findall(text)) - form):
+        found.append(f"the text has sections {', '.join(strange)}, not among those that were measured")
+    return found

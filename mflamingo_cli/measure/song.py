@@ -1,0 +1,229 @@
+"""One song's measurement, computed lazily: a property for every intermediate and every fact, and `FACTS`, the table of facts.
+
+A fact is a property of `Measurement` marked with `@fact`. What it reads is computed when it is first read, and kept, so asking for some
+facts computes only what they need. Intermediates count time from the first sample, facts from the start of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
+from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
+from mflamingo_cli.schema import Beat, Loudness, Segment
+
+if TYPE_CHECKING:  # the names of facts are choices of the command line, which must not wait for NumPy
+    import numpy as np
+
+    from mflamingo_cli.core.audio import Audio
+    from mflamingo_cli.measure.beats import Bars, BeatTrack
+    from mflamingo_cli.measure.loudness import LoudnessMeter
+
+T = TypeVar("T")
+SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
+RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
+SHORTEST_S = 1.0  # seconds with any harmony to tell
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A measured fact: its name in the record, its type as written, and how a claim about it is compared (None: it is not)."""
+
+    name: str
+    type: str
+    compare: Callable[[Any, Any], Comparison] | None = None
+
+    def disagrees(self, value: Any, claim: Any) -> bool:
+        """Whether a claim contradicts the measured value; not where one of them is missing."""
+        return self.compare is not None and self.compare(value, claim).agrees is False
+
+
+FACTS: dict[str, Fact] = {}
+"""Every fact in the order of the record, with an entry for each property of `Measurement` marked with `@fact`."""
+
+
+def fact(compare: Callable[[Any, Any], Comparison] | None = None) -> Callable[[Callable[[Any], T]], cached_property[T]]:
+    """Enter a property of `Measurement` into `FACTS`."""
+
+    def enter(function: Callable[[Any], T]) -> cached_property[T]:
+        FACTS[function.__name__] = Fact(function.__name__, function.__annotations__["return"], compare)
+        return cached_property(function)
+
+    return enter
+
+
+class Measurement:
+    """What signal analysis says of one song.
+
+    Parameters
+    ----------
+    audio
+        The song, mono at 16 kHz.
+    meter
+        The listener that heard its native stream; without one the loudness is not known.
+    """
+
+    def __init__(self, audio: Audio, meter: LoudnessMeter | None = None) -> None:
+        self._audio, self._meter = audio, meter
+
+    def facts(self, only: Collection[str] | None = None) -> Facts:
+        """The facts of these names, all if None; the others stay as if they could not be told. Raises KeyError for a name not in FACTS."""
+        names = [FACTS[name].name for name in FACTS if only is None or name in only]
+        if only is not None and (unknown := set(only) - FACTS.keys()):
+            raise KeyError(f"{', '.join(sorted(unknown))}: not among the facts {', '.join(FACTS)}")
+        confidence = {name: getattr(self, f"confidence_of_{name}") for name in vars(Confidence()) if name in names}
+        return Facts(**{name: getattr(self, name) for name in names}, confidence=Confidence(**confidence))
+
+    # --- intermediates ---
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Length of what is measured."""
+        return self._audio.duration_s
+
+    @cached_property
+    def sounds(self) -> bool:
+        """Whether there is anything to measure: a second or more, above -100 dBFS."""
+        import numpy as np
+
+        level = np.sqrt(np.mean(np.square(self._audio.samples, dtype=np.float64))) if len(self._audio.samples) else 0.0
+        return self.duration_s >= SHORTEST_S and float(level) >= SILENT
+
+    @cached_property
+    def untuned_spectrogram(self) -> np.ndarray:
+        """Constant-Q magnitudes tuned to A = 440 Hz: (frames, 252)."""
+        from mflamingo_cli.measure.spectra import constant_q
+
+        return constant_q(self._audio.samples)
+
+    @cached_property
+    def is_harmonic(self) -> bool:
+        """Whether harmony can move: something sounds, and it is no drone."""
+        from mflamingo_cli.measure.key import STILL, stillness
+
+        return self.sounds and stillness(self.untuned_spectrogram) <= STILL
+
+    @cached_property
+    def spectrogram(self) -> np.ndarray:
+        """Constant-Q magnitudes in tune with the song: (frames, 252)."""
+        from mflamingo_cli.measure.spectra import constant_q, tuning_of
+
+        tuning = tuning_of(self.untuned_spectrogram)
+        return constant_q(self._audio.samples, tuning) if abs(tuning) > RETUNE else self.untuned_spectrogram
+
+    @cached_property
+    def chord_spans(self) -> tuple[Segment, ...]:
+        """Chords from the first sample on."""
+        from mflamingo_cli.measure.chords import measure_chords
+
+        return measure_chords(self.spectrogram, self.duration_s) if self.is_harmonic else ()
+
+    @cached_property
+    def key_fit(self) -> tuple[np.ndarray, np.ndarray]:
+        """Correlation of the song's chroma with each key, and the same with the vote of the chords: two (2 modes, 12 tonics)."""
+        from mflamingo_cli.measure.key import chroma, correlations, weigh
+
+        fit = correlations(chroma(self.spectrogram))
+        return fit, weigh(fit, self.chord_spans)
+
+    @cached_property
+    def pulse(self) -> tuple[BeatTrack, Bars | None]:
+        """The steady pulse and the likeliest bars by its own evidence."""
+        from mflamingo_cli.measure.beats import BeatTrack
+        from mflamingo_cli.measure.tempo import measure_tempo
+
+        return measure_tempo(self._audio.samples) if self.sounds else (BeatTrack(), None)
+
+    @cached_property
+    def beat_signs(self) -> dict[str, float]:
+        """What tells how sure the pulse is, see `confidence.beat_signs`."""
+        bars = self.pulse[1]
+        return bars.signs if bars else {}
+
+    @cached_property
+    def counted(self) -> tuple[BeatTrack, str | None]:
+        """The pulse with bars on which chords change, and the meter where it can be told."""
+        from mflamingo_cli.measure.meter import settle_bars
+
+        return settle_bars(*self.pulse, self.chord_spans)
+
+    # --- facts, in the order of the record ---
+
+    @fact(lambda fact, claim: compare_tempi(fact.bpm, claim))
+    def tempo(self) -> Tempo:
+        """Beats per minute."""
+        from mflamingo_cli.measure.tempo import octaves
+
+        bpm = self.pulse[0].bpm
+        return Tempo() if bpm is None else Tempo(bpm, octaves(bpm))
+
+    @fact(compare_keys)
+    def key(self) -> Key | None:
+        """The key, where chords sound and one fits."""
+        from mflamingo_cli.measure.key import choose_key
+
+        return choose_key(*self.key_fit) if self.chord_spans else None
+
+    @fact(compare_meters)
+    def meter(self) -> str | None:
+        """The time signature."""
+        return self.counted[1]
+
+    @fact()
+    def beats(self) -> tuple[Beat, ...]:
+        """Each beat's time and its place in the bar; no place where the meter is not known."""
+        track, meter = self.counted
+        times = [round(float(time) + self._audio.start_s, 3) for time in track.beats]
+        if meter is None or not len(track.downbeats):
+            return tuple((time, None) for time in times)
+        first, bar = int(abs(track.beats - track.downbeats[0]).argmin()), int(meter.partition("/")[0])
+        return tuple((time, (index - first) % bar + 1) for index, time in enumerate(times))
+
+    @fact()
+    def chords(self) -> tuple[Segment, ...]:
+        """Chords in Harte's notation."""
+        return self._in_file(self.chord_spans)
+
+    @fact()
+    def sections(self) -> tuple[Segment, ...]:
+        """Sections by letters."""
+        from mflamingo_cli.measure.sections import measure_sections
+
+        track, _ = self.counted
+        found = bool(self.chord_spans) or (self.is_harmonic and track.bpm is not None)
+        return self._in_file(measure_sections(self.spectrogram, self.duration_s, track)) if found else ()
+
+    @fact()
+    def loudness(self) -> Loudness:
+        """Loudness of the native stream."""
+        return self._meter.result() if self._meter else Loudness()
+
+    # --- how sure they are ---
+
+    @cached_property
+    def confidence_of_tempo(self) -> float | None:
+        """The probability that the tempo is within 4 % of the right one."""
+        from mflamingo_cli.measure.confidence import of_tempo
+
+        return of_tempo(self.pulse[0], self.beat_signs)
+
+    @cached_property
+    def confidence_of_key(self) -> float | None:
+        """The probability that the key is right."""
+        from mflamingo_cli.measure.confidence import of_key
+
+        return of_key(self.key, self.key_fit[1], self.chord_spans) if self.key else None
+
+    @cached_property
+    def confidence_of_meter(self) -> float | None:
+        """The probability that the meter is right."""
+        from mflamingo_cli.measure.confidence import of_meter
+
+        return of_meter(self.meter, self.beat_signs)
+
+    def _in_file(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        start = self._audio.start_s
+        return tuple(Segment(round(s.start + start, 3), round(s.end + start, 3), s.label) for s in segments)

@@ -1,0 +1,160 @@
+"""What is asked of a song, and the events on the way: Request, Step, Piece, PreparedSong.
+
+Times are seconds from the start of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.parsers import parse_text
+from mflamingo_cli.schema import Analysis, Command
+from mflamingo_cli.tasks import ANALYZE, CAPTION_STYLES, TASKS, Task, caption_task
+from mflamingo_cli.thinking import split_thinking, think_prompt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mflamingo_cli.backends.base import BackendInfo
+    from mflamingo_cli.core.audio import Audio, Sound
+    from mflamingo_cli.measure import Facts
+    from mflamingo_cli.store.cache import CacheEntry
+
+T = TypeVar("T")
+Path = str | os.PathLike[str] | BinaryIO
+YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
+_YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
+_OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every song: a command with its questions, the part of the song, and how to generate."""
+
+    command: Command
+    tasks: tuple[Task, ...]
+    start_s: float = 0.0
+    end_s: float | None = None
+    options: GenerateOptions = field(default_factory=GenerateOptions)
+    keep_raw: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the work has begun."""
+
+    name: str  # "decoding", "measuring", "listening", "writing"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of one task as it is generated."""
+
+    task: str
+    text: str
+
+
+Event = tuple[int, Step | Piece | Analysis | MFlamingoError]  # which song of several, and what became of it
+
+
+@dataclass(frozen=True)
+class PreparedSong:
+    """A song decoded and, where facts are wanted, measured, now or in an earlier run; with the seconds it took now.
+
+    `audio` is set where the model must still encode the song, `encoding` where the cache has it, neither where the model is not asked;
+    `entry` is where a new encoding is cached.
+    """
+
+    sound: Sound
+    facts: Facts | None
+    audio: Audio | None = None
+    encoding: NDArray[Any] | None = None
+    decode_s: float | None = None
+    measure_s: float | None = None
+    entry: CacheEntry | None = None
+
+
+def analyze_request(**settings: Any) -> Request:
+    """Ask for everything that can be known of a song."""
+    return Request("analyze", ANALYZE, **settings)
+
+
+def caption_request(style: str = "full", **settings: Any) -> Request:
+    """Ask for one caption in one of `tasks.CAPTION_STYLES`. Raises UsageError for another."""
+    if style not in CAPTION_STYLES:
+        raise UsageError(f"caption style {style}: choose one of {', '.join(CAPTION_STYLES)}")
+    return Request("caption", (caption_task(style),), **settings)
+
+
+def ask_request(question: str, **settings: Any) -> Request:
+    """Ask one free question."""
+    return Request("ask", (Task("ask", _checked(question), parse_text, "Yes."),), **settings)
+
+
+def think_request(question: str, **settings: Any) -> Request:
+    """Ask one free question, answered after reasoning."""
+    return Request("think", (Task("think", think_prompt(_checked(question)), split_thinking, "<think>a</think> b"),), **settings)
+
+
+def agreement_request(**settings: Any) -> Request:
+    """Ask every question of the program, to compare models rather than to learn about the song."""
+    return Request("caption", tuple(TASKS.values()), **settings)
+
+
+def _checked(question: str) -> str:
+    if not question.strip():
+        raise UsageError("the question is empty; write what you want to know")
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("the question is not UTF-8 text") from error
+    return question
+
+
+def answerable(request: Request, info: BackendInfo) -> tuple[Task, ...]:
+    """The questions that this model can answer: `analyze` goes on without the others. Raises ModelError where none is left."""
+    if info.abilities is None:
+        return request.tasks
+    if request.command in ("ask", "think"):
+        if YES_OR_NO not in info.abilities and is_yes_or_no(request.tasks[0].prompt):
+            cure = 'try "Which instruments …?" or "What …?"'
+            raise ModelError(f"{info.model} cannot answer yes-or-no questions reliably; {cure}", code="no_ability")
+        return request.tasks
+    asked = tuple(task for task in request.tasks if task.name in info.abilities)
+    if request.command == "caption" and not asked:
+        raise ModelError(f"{info.model} writes no captions; choose a model that does with --model", code="no_ability")
+    return asked
+
+
+def is_yes_or_no(question: str) -> bool:
+    """Whether a question asks for yes or no: it begins with a verb and holds no question word."""
+    return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question)
+
+
+# --- steps as they happen ---
+
+
+def drain(steps: Generator[Any, None, T], on_step: Callable[[Any], None] = lambda step: None) -> T:
+    """Go through all steps, reporting each as it begins; returns what they lead to."""
+    while True:
+        try:
+            on_step(next(steps))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def tag_events(index: int, steps: Generator[Step, None, T]) -> Generator[tuple[int, Step], None, T]:
+    """The steps of one song as events of several."""
+    while True:
+        try:
+            yield index, next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -1,0 +1,24 @@
+"""Text made safe to store and show, and times as people read them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEPT_CONTROLS = "\n\t"
+
+
+def scrub(text: str) -> str:
+    """Text without control, direction or surrogate characters: nothing in it can steer a terminal."""
+    return "".join(c for c in text if c in _KEPT_CONTROLS or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+def tidy(text: str) -> str:
+    """Free text made safe to store: composed, scrubbed, trimmed."""
+    return scrub(unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))).strip()
+
+
+def clock(seconds: float) -> str:
+    """A time as it is shown, begun seconds not counted: 73.9 -> "1:13", "1:01:13" from an hour on."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,0 +1,16 @@
+"""Text that is stored and shown can steer nothing; times are shown as minutes and seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from mflamingo_cli.text import clock, tidy
+
+
+def test_tidy_removes_what_can_steer_a_terminal():
+    assert tidy("a\x1b[31m\u202eb\x00\r\nc\ud800 ") == "a[31mb\nc"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.99, "0:59"), (213.4, "3:33"), (3723, "1:02:03")])
+def test_times_are_shown_as_minutes_and_seconds(seconds, text):
+    assert clock(seconds) == text
