@@ -164,7 +164,7 @@ def sft(
 
 @app.command("eval", context_settings=HELP_OPTIONS)
 def evaluate(
-    model: Annotated[Path | None, typer.Option("--model", help="A checkpoint directory to measure.", exists=True, file_okay=False)] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to measure.")] = None,
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Clips to hear; may be given again. [default: test, real-test]")
     ] = None,

@@ -30,8 +30,9 @@ from mflamingo_cli.train.mini.crops import draw_crops
 from mflamingo_cli.train.mini.dialogue import captions
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.dialogue import prompt_facts as given
+from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.mini.objectives import ProbeObjective, encode_songs
+from mflamingo_cli.train.mini.objectives import ProbeObjective
 from mflamingo_cli.train.mini.probes import probe_accuracies
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds

@@ -12,6 +12,7 @@ from mflamingo_cli.train import loop, objectives, packing
 from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini import objectives as mini_objectives
 from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import Clip
 from mflamingo_cli.train.rows import Turn
 
@@ -84,7 +85,7 @@ def test_crops_are_encoded_as_the_model_itself_encodes(model):
     with torch.no_grad():
         whole = model.get_audio_features(mels, torch.ones(2, 1500, dtype=torch.long), input_ids=ids).pooler_output.view(2, length, -1)
         ours = model.model.multi_modal_projector(encode_crops(model, mels, torch.tensor([0, 1]), torch.tensor([0, 0])))
-        song = mini_objectives.encode_songs(model, torch.cat([mels[:1], mels[1:]], dim=2))
+        song = encode_songs(model, torch.cat([mels[:1], mels[1:]], dim=2))
     assert torch.allclose(whole, ours, atol=1e-4)  # rotation in float64 there, float32 here
     assert torch.allclose(whole.flatten(0, 1), model.model.multi_modal_projector(song)[0], atol=1e-4)  # two windows of one song
 

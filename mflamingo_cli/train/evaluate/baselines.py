@@ -18,6 +18,7 @@ import numpy as np
 
 from mflamingo_cli import measure
 from mflamingo_cli.core import audio
+from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
 from mflamingo_cli.measure.loudness import LoudnessMeter
@@ -26,7 +27,7 @@ from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate import music
 from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
 from mflamingo_cli.train.evaluate.ground_truth import Item, remembered
-from mflamingo_cli.train.evaluate.inference import SAMPLE_RATE, Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import family_rows, family_scores, meter_scores, style_scores
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
 from mflamingo_cli.train.mini.frames import TAG_NAMES, Clip
@@ -111,12 +112,8 @@ def _by_measure(item: Item) -> Guess:
 # --- librosa -----------------------------------------------------------------------------------------------------------
 
 
-def _samples(item: Item) -> np.ndarray:
-    return item.clip.samples()[round(item.start * SAMPLE_RATE) : round(item.end * SAMPLE_RATE)]
-
-
 def _by_librosa(item: Item) -> Guess:
-    found = remembered(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(_samples(item)))
+    found = remembered(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(item.samples()))
     return Guess(tuple(found["key"]), found["tempo"], None, [tuple(span) for span in found["chords"]])
 
 
@@ -162,7 +159,7 @@ def _by_musicnn(work: Path) -> Callable[[Item], Guess]:
     tagger = Tagger(fetch_musicnn(work / "teachers"))
 
     def estimate(item: Item) -> Guess:
-        made = remembered(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(_samples(item))[1].mean(axis=0).tolist())
+        made = remembered(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(item.samples())[1].mean(axis=0).tolist())
         tags = dict(zip(TAG_NAMES, made, strict=True))
         genres = {name: margin for name, margin in _margins(tags, GENRE_TAGS).items() if name in STYLES}
         voice = sum(max(tags[name] for name in names) for names in (VOICE, VOCALISTS))
@@ -196,12 +193,13 @@ class Baseline:
     items: list[Item] = field(default_factory=list)
     guesses: list[Guess] = field(default_factory=list)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
-        """Estimate, where that proves anything."""
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
+        """Estimate, where that proves anything; nothing is asked."""
         for item in items:
             if len(self.items) < self.limit and not (item.recording and self.name in TEACHERS):
-                self.items.append(truth.without_tokens(item))
+                self.items.append(item)
                 self.guesses.append(self.estimate(item))
+        yield from ()
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures of everything that it says and whose truth is known."""

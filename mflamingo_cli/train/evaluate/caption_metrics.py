@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.grounding import fact_phrases, facts_text, grounded_prompt
 from mflamingo_cli.parsers import is_unknown, parse_chords, short_chord
 from mflamingo_cli.tasks import CAPTION_STYLES, TASKS
@@ -21,7 +22,7 @@ from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
-from mflamingo_cli.train.evaluate.inference import SAMPLE_RATE, Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo, section_scores
 from mflamingo_cli.train.mini.dialogue.captions import claims, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, Facts, ground_text, random_facts
@@ -59,16 +60,16 @@ class Copying:
     marks: list[dict[str, bool]] = field(default_factory=list)
     false: list[bool] = field(default_factory=list)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """One caption for every excerpt, until there are enough."""
         jobs = []
-        for index in range(min(listener.count, self.count - len(self.marks))):
+        for index in range(min(songs.count, self.count - len(self.marks))):
             facts = random_facts(self.rng, float(self.rng.choice([0.5, 1.0]))) or random_facts(self.rng, 1.0)
             style = STYLES[(len(self.marks) + index) % len(STYLES)]
             order = list(FIELDS)
             self.rng.shuffle(order)
             jobs.append((facts, style, grounded_prompt(CAPTION_STYLES[style], ground_text(facts, order))))
-        texts = listener.ask([(index, question) for index, (_, _, question) in enumerate(jobs)], CAPTION_TOKENS)
+        texts = yield questions(((index, question) for index, (_, _, question) in enumerate(jobs)), CAPTION_TOKENS)
         for (facts, style, _), text in zip(jobs, texts, strict=True):
             said = split_thinking(text).answer or ""
             self.marks.append(copied(said, facts, style))
@@ -202,13 +203,14 @@ class Captions:
     garbled: list[float] = field(default_factory=list)
     forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """One caption for every item, until there are enough."""
         items = items[: max(self.limit - len(self.verdicts), 0)]
         facts = [(measured(item.clip), item.row["duration"]) if self.grounded else (None, None) for item in items]
         prompts = [CAPTION_STYLES[STYLES[item.row["index"] % len(STYLES)]] for item in items]
         asked = [(i, grounded_prompt(prompt, facts_text(*known))) for i, (prompt, known) in enumerate(zip(prompts, facts, strict=True))]
-        for item, known, text in zip(items, facts, listener.ask(asked, CAPTION_TOKENS), strict=True):
+        texts = yield questions(asked, CAPTION_TOKENS)
+        for item, known, text in zip(items, facts, texts, strict=True):
             said = parse_caption(split_thinking(text).answer or "")
             given = told_facts(fact_phrases(*known))
             if self.grounded and not item.recording:
@@ -216,13 +218,14 @@ class Captions:
             self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
         if self.grounded:
-            self._ask_forms(listener, items, facts)
+            yield from self._ask_forms(items, facts)
 
-    def _ask_forms(self, listener: Listener, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> None:
+    def _ask_forms(self, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> Update:
         """Captions tell no sections; who asks for them gets what was measured."""
         long = [(i, item) for i, item in enumerate(items) if truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S]
         asked = [(i, grounded_prompt(FORM_QUESTION, facts_text(*facts[i], least=0.0))) for i, _ in long]
-        for (_, item), text in zip(long, listener.ask(asked, CAPTION_TOKENS) if asked else (), strict=True):
+        texts = yield questions(asked, CAPTION_TOKENS)
+        for (_, item), text in zip(long, texts, strict=True):
             self.forms.append((truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
@@ -268,10 +271,11 @@ class Unknown:
     questions: Sequence[str]
     admitted: list[float] = field(default_factory=list)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """One question to every item."""
         asked = [(i, self.questions[item.row["index"] % len(self.questions)]) for i, item in enumerate(items)]
-        self.admitted += [float(is_unknown(text)) for text in listener.ask(asked, 60)]
+        texts = yield questions(asked, 60)
+        self.admitted += [float(is_unknown(text)) for text in texts]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figure."""
@@ -310,14 +314,16 @@ class Noise:
     chords: list[float] = field(default_factory=list)
     captions: list[float] = field(default_factory=list)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Ask for key, chords and a caption of every sound that has neither key nor chords."""
         silent = [i for i, item in enumerate(items) if not item.recording and "tonic" not in item.row]
-        every = silent if items else range(listener.count)
-        self.keys += [float(parsed_key(text) is None) for text in listener.ask([(i, TASKS["key"].prompt) for i in every], 24)]
-        self.chords += [float(not parse_chords(text)) for text in listener.ask([(i, TASKS["chords"].prompt) for i in every], 40)]
-        for text in listener.ask([(i, CAPTION_STYLES["full"]) for i in every], CAPTION_TOKENS):
-            said = parse_caption(text)
+        every = silent if items else range(songs.count)
+        keys = yield questions(((i, TASKS["key"].prompt) for i in every), 24)
+        chords = yield questions(((i, TASKS["chords"].prompt) for i in every), 40)
+        captions = yield questions(((i, CAPTION_STYLES["full"]) for i in every), CAPTION_TOKENS)
+        self.keys += [float(parsed_key(text) is None) for text in keys]
+        self.chords += [float(not parse_chords(text)) for text in chords]
+        for said in map(parse_caption, captions):
             self.captions.append(float("key" not in said and "chords" not in said))
 
     def scores(self, **where: Any) -> Iterator[Score]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.parsers import parse_list
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS as NAMED_FAMILIES
@@ -28,12 +29,11 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Item:
-    """An excerpt of a clip: what the ears make of it (T, d_audio), and what may be asked of it."""
+    """An excerpt of a clip, and what is known of it."""
 
     clip: Clip
     start: float
     end: float
-    tokens: np.ndarray
     heard: Facts
 
     @property
@@ -46,16 +46,20 @@ class Item:
         """Whether its labels are a teacher's."""
         return self.row.get("kind") == "recording"
 
+    def samples(self) -> np.ndarray:
+        """Its audio, (n,) float32 at 16 kHz."""
+        return self.clip.samples()[round(self.start * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
 
-def item_of(clip: Clip, start: float, end: float, tokens: np.ndarray) -> Item:
+
+def item_of(clip: Clip, start: float, end: float) -> Item:
     """An excerpt with what is known of it."""
-    return Item(clip, start, end, tokens, heard_of(clip.row, clip.labels(), start, end))
+    return Item(clip, start, end, heard_of(clip.row, clip.labels(), start, end))
 
 
-def labels_of(item: Item) -> dict[str, np.ndarray]:
-    """Dense labels of an excerpt, as many rows as both labels and tokens have."""
+def labels_of(item: Item, count: int) -> dict[str, np.ndarray]:
+    """Dense labels of an excerpt's first `count` audio tokens, as many as there are."""
     first = round(item.start / TOKEN_S)
-    return {name: values[first : first + len(item.tokens)] for name, values in item.clip.token_labels().items()}
+    return {name: values[first : first + count] for name, values in item.clip.token_labels().items()}
 
 
 # --- one truth each ----------------------------------------------------------------------------------------------------
@@ -159,8 +163,3 @@ def remembered(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
     part.write_text(json.dumps(value), encoding="utf-8")
     part.replace(path)
     return value
-
-
-def without_tokens(item: Item) -> Item:
-    """An item whose audio is no longer needed."""
-    return replace(item, tokens=item.tokens[:0])

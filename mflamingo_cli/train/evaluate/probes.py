@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate import music
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
-from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
+from mflamingo_cli.train.mini.encoder import ProbedEncoder
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES, TOKEN_S
-from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG, LinearProbes
+from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 
 SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
@@ -45,10 +45,10 @@ def decoded_chords(root: np.ndarray, quality: np.ndarray) -> list[music.Span]:
 
 
 @dataclass
-class Heads:
-    """Readings of every head, collected excerpt by excerpt."""
+class ProbeAccuracy:
+    """Logits of every probe, collected excerpt by excerpt."""
 
-    reader: LinearProbes
+    encoder: ProbedEncoder
     chords: list[tuple[Any, Any]] = field(default_factory=list)  # each (truth, claim), where the truth is known
     keys: list[tuple[Any, Any]] = field(default_factory=list)
     meters: list[tuple[Any, Any]] = field(default_factory=list)
@@ -58,15 +58,14 @@ class Heads:
     played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
     tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    @torch.no_grad()
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
-        """Read the excerpts."""
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
+        """Read the excerpts; nothing is asked."""
         for item in items:
-            tokens = torch.from_numpy(item.tokens.astype(np.float32)).to(listener.device)[None]
-            self._read(item, {name: value[0].float().cpu().numpy() for name, value in self.reader(tokens).items()})
+            self._read(item, self.encoder.logits(item.samples()))
+        yield from ()
 
     def _read(self, item: Item, logits: dict[str, np.ndarray]) -> None:
-        labels, mean = labels_of(item), {name: value.mean(axis=0) for name, value in logits.items()}
+        labels, mean = labels_of(item, len(logits["key"])), {name: value.mean(axis=0) for name, value in logits.items()}
         best = int(mean["key"].argmax())
         claims = {
             "keys": (truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),

@@ -16,7 +16,7 @@ from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item
-from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.music import chord_scores, key_scores, parsed_key, set_f1, tempo_scores
 
 Scoring = Callable[..., list[Score]]  # (ability, truths, claims, **where)
@@ -132,7 +132,7 @@ ABILITIES: dict[str, Ability] = {
 
 
 @dataclass
-class Spoken:
+class QuestionAccuracy:
     """One ability through the language model."""
 
     name: str
@@ -140,15 +140,16 @@ class Spoken:
     claims: list[Any] = field(default_factory=list)
     sure: list[float] = field(default_factory=list)  # vocals: probability of Yes
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Ask about those items whose truth is known."""
         ability = ABILITIES[self.name]
         known = [(i, t) for i, item in enumerate(items) if (t := ability.truth(item)) is not None]
         asked = [(i, TASKS[ability.task].prompt) for i, _ in known]
         self.truths += [t for _, t in known]
-        self.claims += [ability.claim(text) for text in listener.ask(asked, ability.max_new)]
+        texts = yield questions(asked, ability.max_new)
+        self.claims += [ability.claim(text) for text in texts]
         if self.name == "vocals" and asked:
-            self.sure += listener.yes(asked).tolist()
+            self.sure += songs.yes(asked)
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -166,12 +167,12 @@ class Thinking:
     formed: list[float] = field(default_factory=list)
     same: list[float] = field(default_factory=list)
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """One question to every item, asked both ways, until there are enough."""
         items = items[: max(self.limit - len(self.formed), 0)]
         tasks = [TASKS[self.tasks[item.row["index"] % len(self.tasks)]] for item in items]
-        plain = listener.ask([(i, task.prompt) for i, task in enumerate(tasks)], 48)
-        thought = listener.ask([(i, think_prompt(task.prompt)) for i, task in enumerate(tasks)], 160)
+        plain = yield questions(((i, task.prompt) for i, task in enumerate(tasks)), 48)
+        thought = yield questions(((i, think_prompt(task.prompt)) for i, task in enumerate(tasks)), 160)
         for task, direct, text in zip(tasks, plain, thought, strict=True):
             parts = split_thinking(text)
             self.formed.append(float(bool(parts.thinking) and bool(parts.answer) and not parts.truncated and "<answer>" in text))

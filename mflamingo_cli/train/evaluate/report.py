@@ -1,4 +1,4 @@
-"""All figures of a checkpoint directory: which groups there are, what each hears, in which order they are told."""
+"""All figures of a model: which groups there are, what each needs to know, and in which order they are printed."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from tokenizers import Tokenizer
-
-from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.backends import ModelFiles, find_model, open_backend
+from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate.baselines import ESTIMATORS, Baseline, check_installed
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.caption_metrics import Captions, Copying, Noise, Unknown, noises
 from mflamingo_cli.train.evaluate.ground_truth import Item
-from mflamingo_cli.train.evaluate.inference import Cut, Listener, items
-from mflamingo_cli.train.evaluate.probes import Heads
-from mflamingo_cli.train.evaluate.question_accuracy import ABILITIES, Spoken, Thinking
+from mflamingo_cli.train.evaluate.inference import Cut, SongBatch, Update, items
+from mflamingo_cli.train.evaluate.probes import ProbeAccuracy
+from mflamingo_cli.train.evaluate.question_accuracy import ABILITIES, QuestionAccuracy, Thinking
 from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
 from mflamingo_cli.train.mini.dialogue.questions import UNKNOWN
-from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.mini.objectives import hear
-from mflamingo_cli.train.mini.probes import HEADS, LinearProbes, load_probes
-from mflamingo_cli.train.mini.stages import chat_encoder
-from mflamingo_cli.train.rows import ChatEncoder
+from mflamingo_cli.train.mini.encoder import ProbedEncoder
+from mflamingo_cli.train.mini.frames import Clip, prepared
+from mflamingo_cli.train.mini.probes import HEADS
 
-BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips heard together
+BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips asked about together
+SMALL_BYTES = 200_000_000  # of weights: rows of some hundred numbers, of which one thread multiplies a few in no time
 WHOLE_S = 180.0  # of a whole clip; longer ones are cut
 
 
 class Job(Protocol):
-    """One group of figures: hears excerpts, then tells scores."""
+    """One group of figures: asks about excerpts, then gives scores."""
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
-        """Take the next excerpts."""
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
+        """Take the next excerpts: yield questions about them, be sent the answers."""
         ...
 
     def scores(self, **where: Any) -> Iterator[Score]:
-        """The figures of all that was heard."""
+        """The figures of all excerpts so far."""
         ...
 
 
@@ -59,10 +57,10 @@ class EvalConfig:
     baseline_clips: int = 100
 
 
-Make = Callable[[EvalConfig, LinearProbes | None], list[Job]]
-EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
-    **{name: (lambda c, h, name=name: [Spoken(name)]) for name in ABILITIES if name != "key against measure"},
-    "key": lambda c, h: [Spoken("key"), Spoken("key against measure")],
+Make = Callable[[EvalConfig, ProbedEncoder | None], list[Job]]
+EXCERPTS: dict[str, Make] = {  # about an excerpt of every clip
+    **{name: (lambda c, h, name=name: [QuestionAccuracy(name)]) for name in ABILITIES if name != "key against measure"},
+    "key": lambda c, h: [QuestionAccuracy("key"), QuestionAccuracy("key against measure")],
     "yesno": lambda c, h: [YesNo()],
     "yesno-facts": lambda c, h: [YesNoOfFacts(c.facts)],
     "think": lambda c, h: [Thinking(c.facts)],
@@ -70,68 +68,78 @@ EXCERPTS: dict[str, Make] = {  # hear an excerpt of every clip
     "noise": lambda c, h: [Noise()],
     "facts": lambda c, h: [Copying(c.facts)],
     "ear-captions": lambda c, h: [Captions(False, c.captions)],
-    "heads": lambda c, h: [Heads(h)] if h is not None else [],
+    "heads": lambda c, h: [ProbeAccuracy(h)] if h is not None else [],
 }
-WHOLE: dict[str, Make] = {"captions": lambda c, h: [Captions(True, c.captions)]}  # hear clips from start to end
+WHOLE: dict[str, Make] = {"captions": lambda c, h: [Captions(True, c.captions)]}  # about clips from start to end
 GROUPS = (*EXCERPTS, *WHOLE, "text-facts")
 
 
-def report(directory: Path, work: Path, config: EvalConfig) -> Iterator[Score]:
-    """All figures that are asked for, split by split."""
-    from mflamingo_cli.core.model import load
-
+def report(model: str, work: Path, config: EvalConfig) -> Iterator[Score]:
+    """All figures that are asked for, split by split; the model is named as for any command."""
     if unknown := sorted(set(config.only) - set(GROUPS)) + sorted(set(config.baselines) - set(ESTIMATORS)):
         raise UsageError(f"unknown {', '.join(unknown)}; groups are {', '.join(GROUPS)}; baselines are {', '.join(ESTIMATORS)}")
     check_installed(config.baselines)
-    model = load(directory).eval()
-    speech = chat_encoder(Tokenizer.from_file(str(directory / "tokenizer.json")))
-    heads = load_probes(directory, model) if (directory / HEADS).exists() else None
     wanted = config.only or GROUPS
-    for split in config.splits:
-        clips = prepared(work / "data" / split, config.clips)
-        if not clips:
-            raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
-        where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
-        for seconds in config.seconds:
-            jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, heads)]
-            jobs += [Baseline(name, ESTIMATORS[name](work), config.baseline_clips) for name in config.baselines]
-            yield from _heard(model, speech, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
-        whole = sorted(clips[: config.captions], key=lambda clip: clip.row["duration"])  # neighbours of one length are heard together
-        jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, heads)]
-        yield from _heard(model, speech, whole, Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": None})
-    yield from _apart(model, speech, config, wanted)
+    found = find_model(model)
+    probed = "heads" in wanted and found.directory is not None and (found.directory / HEADS).exists()
+    encoder = ProbedEncoder(found.directory) if probed else None
+    with open_backend(model, OpenOptions(threads=1 if is_small(found) else None)) as backend:
+        for split in config.splits:
+            yield from _of_split(backend, work, split, config, wanted, encoder)
+        yield from _without_clips(backend, config, wanted)
 
 
-def _heard(
-    model: Any, speech: ChatEncoder, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]
+def is_small(found: ModelFiles) -> bool:
+    """Whether more threads would only wait for each other: on two busy cores a second one made these figures 14 times slower."""
+    files = [path for pair in found.pairs for path in pair] or list(found.directory.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in files) < SMALL_BYTES
+
+
+def _of_split(
+    backend: Backend, work: Path, split: str, config: EvalConfig, wanted: Iterable[str], encoder: ProbedEncoder | None
 ) -> Iterator[Score]:
-    """Let every job hear every clip, then tell the scores."""
+    """The figures of one split, at each length of excerpt."""
+    clips = prepared(work / "data" / split, config.clips)
+    if not clips:
+        raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+    where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
+    for seconds in config.seconds:
+        jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, encoder)]
+        jobs += [Baseline(name, ESTIMATORS[name](work), config.baseline_clips) for name in config.baselines]
+        yield from _measure(backend, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
+    whole = sorted(clips[: config.captions], key=lambda clip: clip.row["duration"])  # clips of about one length together
+    jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, encoder)]
+    yield from _measure(backend, whole, Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": None})
+
+
+def _measure(backend: Backend, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]) -> Iterator[Score]:
+    """Ask about every clip, then give the scores."""
     if not jobs:
         return
-    for some in chunks(items(model, clips, how), batch):
-        listener = Listener(model, speech, [item.tokens for item in some])
-        for job in jobs:
-            job.hear(listener, some)
+    for some in chunks(items(clips, how), batch):
+        songs = SongBatch(backend, [item.samples() for item in some])
+        songs.run(job.update(songs, some) for job in jobs)
     for job in jobs:
         yield from (score for score in job.scores(**where) if math.isfinite(score.value))  # NaN: nothing to count
 
 
-def _apart(model: Any, speech: ChatEncoder, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:
-    """What needs no clips."""
+def _without_clips(backend: Backend, config: EvalConfig, wanted: Iterable[str]) -> Iterator[Score]:
+    """The figures that need no clips."""
     if "noise" in wanted:
-        noise, log_mel = Noise(), LogMel(MINI_MEL)
-        for some in chunks(iter(noises()), BATCH):
-            noise.hear(Listener(model, speech, [hear(model, log_mel, samples) for samples in some]), [])
+        noise = Noise()
+        for some in chunks(noises(), BATCH):
+            songs = SongBatch(backend, some)
+            songs.run([noise.update(songs, [])])
         yield from noise.scores(clips="noise")
     if "text-facts" in wanted:
-        copying = Copying(config.facts)
-        listener = Listener(model, speech, [None] * BATCH)
+        copying, songs = Copying(config.facts), SongBatch(backend, [None] * BATCH)
         for _ in range(-(-config.facts // BATCH)):
-            copying.hear(listener, [])
+            songs.run([copying.update(songs, [])])
         yield from copying.scores(clips="text")
 
 
-def chunks(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def chunks(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """So many at a time."""
-    while some := list(islice(values, size)):
+    rest = iter(values)
+    while some := list(islice(rest, size)):
         yield some

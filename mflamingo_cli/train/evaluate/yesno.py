@@ -18,7 +18,7 @@ from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
-from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, USUAL
 from mflamingo_cli.train.mini.dialogue.prompt_facts import ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
@@ -138,12 +138,13 @@ class YesNo:
     asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Ask everything of every excerpt."""
         for number, kind in enumerate(KINDS):
             found = [(i, q) for i, item in enumerate(items) for q in asked(np.random.default_rng([item.row["index"], number]), item, kind)]
             self.asked[kind] += [question for _, question in found]
-            self.said[kind] += [parsed(text) for text in listener.ask([(i, question.text) for i, question in found], 4)]
+            texts = yield questions(((i, question.text) for i, question in found), 4)
+            self.said[kind] += [parsed(text) for text in texts]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """Balanced accuracy over all kinds and of each; always yes and always no have one half."""
@@ -162,14 +163,15 @@ class YesNoOfFacts:
     asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
     said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
 
-    def hear(self, listener: Listener, items: Sequence[Item]) -> None:
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """As many questions as there are excerpts (or silences)."""
         self.batches += 1
         for kind, earlier in self.asked.items():
-            rngs = [np.random.default_rng([self.batches, i]) for i in range(min(listener.count, self.count - len(earlier)))]
+            rngs = [np.random.default_rng([self.batches, i]) for i in range(min(songs.count, self.count - len(earlier)))]
             found = [(i, question) for i, rng in enumerate(rngs) if (question := asked_of_facts(rng, kind)) is not None]
             earlier += [question for _, question in found]
-            self.said[kind] += [parsed(text) for text in listener.ask([(i, question.text) for i, question in found], 4)]
+            texts = yield questions(((i, question.text) for i, question in found), 4)
+            self.said[kind] += [parsed(text) for text in texts]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """Balanced accuracy over all kinds and of each."""
@@ -178,10 +180,10 @@ class YesNoOfFacts:
 
 def _yes_no_scores(name: str, asked: dict[str, list[Asked]], said: dict[str, list[bool | None]], where: dict[str, Any]) -> Iterator[Score]:
     table = {}
-    for kind, questions in asked.items():
-        kept = even(questions)
+    for kind, some in asked.items():
+        kept = even(some)
         if kept:
-            table[kind] = np.array([[questions[i].true, said[kind][i] == questions[i].true] for i in kept], dtype=float)
+            table[kind] = np.array([[some[i].true, said[kind][i] == some[i].true] for i in kept], dtype=float)
     if not table:
         return
     every = np.concatenate(list(table.values()))

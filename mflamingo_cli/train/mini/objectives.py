@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import Model, encode_crops
 from mflamingo_cli.train.mini.crops import Crops, augment, draw_crops
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns
-from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, WINDOW_TOKENS, Clip, window_frames
+from mflamingo_cli.train.mini.encoder import encode_songs
+from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, Clip
 from mflamingo_cli.train.mini.probes import PROBE_WEIGHTS, LinearProbes, probe_accuracies, probe_losses
 from mflamingo_cli.train.objectives import DrawSongs, TextObjective, packed_loss
 from mflamingo_cli.train.packing import Packed, pack, rows_that_fit
@@ -83,22 +83,6 @@ def excerpt_drawer(sources: Sequence[tuple[dict[int, list[Excerpt]], float]], to
         return np.stack([excerpt.tokens for excerpt in chosen]).astype(np.float32), asked
 
     return draw
-
-
-def encode_songs(model: Model, frames: torch.Tensor) -> torch.Tensor:
-    """Encoder output after RoTE of songs of one length, window by window: (B, n_mels, 4 T) -> (B, T, d_audio)."""
-    parts = []
-    for index, window in enumerate(frames.split(FRAMES_PER_TOKEN * WINDOW_TOKENS, dim=2)):
-        parts.append(encode_crops(model, window, torch.full((len(frames),), index), torch.zeros(len(frames), dtype=torch.long)))
-    return torch.cat(parts, dim=1)
-
-
-@torch.no_grad()
-def hear(model: Model, log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
-    """Audio as the language model's projector receives it: (n,) -> (T, d_audio) float16, windows of 30 s as at inference."""
-    frames = window_frames(log_mel, samples).astype(np.float32)
-    whole = frames[: len(frames) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN].T[None]
-    return encode_songs(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
 
 
 @dataclass(frozen=True)

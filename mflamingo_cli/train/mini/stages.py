@@ -27,8 +27,9 @@ from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
 from mflamingo_cli.train.mini.dialogue.confident_labels import certain
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_heard, text_turn
+from mflamingo_cli.train.mini.encoder import encode_samples
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
-from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, Song, excerpt_drawer, hear
+from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, Song, excerpt_drawer
 from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, labels_of, probe_logits, save_probes
 from mflamingo_cli.train.objectives import AudioTextObjective, Objective, TextObjective
 from mflamingo_cli.train.packing import rows_that_fit
@@ -244,7 +245,7 @@ def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], fol
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
             if _cached(folder / name, ears) is None:
-                tokens, part = hear(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
+                tokens, part = encode_samples(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
                 told = certain(heard_of(clip.row, labels, start, end), probe_logits(heads, tokens))
                 np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
                 part.replace(folder / name)

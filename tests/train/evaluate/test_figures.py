@@ -30,7 +30,7 @@ KEYS = [(tonic, mode) for mode in ("major", "minor") for tonic in range(12)]
 
 
 def item(row: dict, heard: dict[str, str] | None = None, seconds: float = 20.0) -> Item:
-    return Item(Clip({"index": 0, "duration": 30.0, **row}, Path()), 0.0, seconds, np.zeros((0, 4), np.float16), heard or {})
+    return Item(Clip({"index": 0, "duration": 30.0, **row}, Path()), 0.0, seconds, heard or {})
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

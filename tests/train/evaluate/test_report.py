@@ -1,4 +1,4 @@
-"""A tiny model of chance weights goes through the whole evaluation; what it says in a batch is what it says alone."""
+"""A tiny model of chance weights goes through the whole evaluation, a GGUF pair too; what is answered in a batch is answered alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import torch
 
+from mflamingo_cli.backends import open_backend
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate import EvalConfig, report
-from mflamingo_cli.train.evaluate.inference import Listener
+from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
@@ -35,7 +36,7 @@ SECONDS, TOKENS = 6, 150
 
 
 @pytest.fixture(scope="module")
-def speech() -> ChatEncoder:
+def chat() -> ChatEncoder:
     rng = np.random.default_rng(0)
     turns = [data.text_turn(rng) for _ in range(200)]
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), 700)
@@ -43,39 +44,48 @@ def speech() -> ChatEncoder:
 
 
 @pytest.fixture(scope="module")
-def model(speech):
+def model(chat):
     torch.set_num_threads(1)
-    return build.build(SIZES, tokens.special_ids(speech.tokenizer), tokens.padded_vocab(speech.tokenizer), seed=0).eval()
+    return build.build(SIZES, tokens.special_ids(chat.tokenizer), tokens.padded_vocab(chat.tokenizer), seed=0).eval()
 
 
-def alone(model, speech: ChatEncoder, audio: np.ndarray | None, question: str, count: int) -> str:
-    """An answer by transformers' own greedy decoding."""
-    branch = speech.branch(Turn(question, ""), audio is not None)
-    ids = branch.ids[: branch.mask.index(True)]
-    embeds = model.model.language_model.embed_tokens(torch.tensor(ids))
-    if audio is not None:
-        at = ids.index(speech.sound_id)
-        heard = model.model.multi_modal_projector(torch.from_numpy(audio.astype(np.float32)))
-        embeds = torch.cat([embeds[:at], heard, embeds[at + 1 :]])
-    end = speech.tokenizer.token_to_id("<|im_end|>")
-    with torch.no_grad():
-        out = model.generate(inputs_embeds=embeds[None], max_new_tokens=count, do_sample=False, eos_token_id=end, pad_token_id=end)
-    return speech.tokenizer.decode(out[0].tolist(), skip_special_tokens=True)
+@pytest.fixture(scope="module")
+def backend(work):
+    with open_backend(str(work / "tiny")) as opened:
+        yield opened
 
 
-def test_answers_in_a_batch_are_those_given_alone(model, speech) -> None:
+def test_answers_in_a_batch_are_those_given_alone(backend) -> None:
     rng = np.random.default_rng(3)
-    heard = [rng.normal(size=(size, 64)).astype(np.float16) for size in (9, 4, 17)] + [None]
-    questions = [(2, "What key is this in?"), (0, "Is there singing?"), (1, "key?"), (3, "What is the meter of this song?"), (2, "bpm?")]
-    said = Listener(model, speech, heard).ask(questions, 12)
-    assert said == [alone(model, speech, heard[index], question, 12) for index, question in questions]
-    assert len(set(said)) > 1
+    songs = [rng.normal(0, 0.1, int(seconds * 16_000)).astype(np.float32) for seconds in (1, 2.5, 4)] + [None]
+    asked = [(2, "What key is this in?"), (0, "Is there singing?"), (1, "key?"), (3, "What is the meter of this song?"), (2, "bpm?")]
+    together = SongBatch(backend, songs).answers(questions(asked, 12))
+    assert together == [SongBatch(backend, [songs[song]]).answers(questions([(0, text)], 12))[0] for song, text in asked]
+    assert len(set(together)) > 1
 
 
-def test_yes_is_weighed_against_no(model, speech) -> None:
-    listener = Listener(model, speech, [None])
-    (sure,) = listener.yes([(0, "Is there singing?")])
-    assert 0 < sure < 1
+def test_what_is_asked_in_one_breath_is_answered_as_if_asked_in_turn(backend) -> None:
+    songs, heard = SongBatch(backend, [None]), []
+
+    def asks(*rounds: str) -> Update:
+        for text in rounds:
+            heard.append((text, (yield questions([(0, text)], 8))))
+
+    def nothing() -> Update:
+        yield from ()
+
+    songs.run([asks("key?", "bpm?"), nothing(), asks("meter?")])
+    assert sorted(heard) == sorted((text, songs.answers(questions([(0, text)], 8))) for text in ("key?", "bpm?", "meter?"))
+
+
+def test_yes_is_weighed_against_no_as_transformers_does(backend, model, chat) -> None:
+    branch = chat.branch(Turn("Is there singing?", ""), audio=False)
+    ids = branch.ids[: branch.mask.index(True)]
+    with torch.no_grad():
+        logits = model.to(torch.bfloat16).float()(input_ids=torch.tensor([ids])).logits[0, -1]  # as the checkpoint is stored
+    yes, no = (chat.encode(word)[0] for word in ("Yes", "No"))
+    (found,) = SongBatch(backend, [None]).yes([(0, "Is there singing?")])
+    assert found == pytest.approx(float(torch.softmax(logits[[yes, no]], 0)[0]), abs=1e-4)
 
 
 def clips(folder: Path, kind: str, count: int) -> None:
@@ -101,11 +111,11 @@ def clips(folder: Path, kind: str, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory, model, speech) -> Path:
+def work(tmp_path_factory, model, chat) -> Path:
     work = tmp_path_factory.mktemp("work")
     clips(work / "data/test", "synth", 4)
     clips(work / "data/real-test", "recording", 6)
-    tokens.write_processor(work / "tiny", speech.tokenizer, MINI_MEL, 60, 1024)
+    tokens.write_processor(work / "tiny", chat.tokenizer, MINI_MEL, 60, 1024)
     save(model, work / "tiny")
     probes.save_probes(probes.LinearProbes(model), work / "tiny")
     return work
@@ -116,7 +126,7 @@ def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch:
 
     monkeypatch.setattr(told, "CAPTION_TOKENS", 8)
     config = EvalConfig(seconds=(4.0,), captions=2, facts=4, baselines=("measure",), baseline_clips=1)
-    found = {(score.ability, score.system, score.clips) for score in report(work / "tiny", work, config)}
+    found = {(score.ability, score.system, score.clips) for score in report(str(work / "tiny"), work, config)}
     for kind in ("synth", "recordings"):
         for ability in ("key, exact", "chords, F1", "meter, balanced accuracy", "vocals, AUC", "yes or no, balanced accuracy"):
             assert (ability, "model", kind) in found
@@ -136,7 +146,7 @@ def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch:
 
 def test_only_the_groups_asked_for_are_measured(work: Path) -> None:
     config = EvalConfig(splits=("test",), seconds=(4.0,), only=("key", "unknown"))
-    assert [score.ability for score in report(work / "tiny", work, config)] == [
+    assert [score.ability for score in report(str(work / "tiny"), work, config)] == [
         "key, exact", "key, MIREX", "unanswerable questions admitted",
     ]  # fmt: skip
 
@@ -144,4 +154,10 @@ def test_only_the_groups_asked_for_are_measured(work: Path) -> None:
 @pytest.mark.parametrize("config", [EvalConfig(only=("keys",)), EvalConfig(baselines=("essentia",)), EvalConfig(splits=("nowhere",))])
 def test_unknown_names_are_refused(work: Path, config: EvalConfig) -> None:
     with pytest.raises(UsageError, match=r"keys|essentia|nowhere"):
-        next(report(work / "tiny", work, config))
+        next(report(str(work / "tiny"), work, config))
+
+
+def test_a_gguf_pair_is_measured_as_well(work: Path) -> None:
+    config = EvalConfig(splits=("test",), seconds=(4.0,), only=("vocals", "heads"))
+    found = {(score.ability, score.system) for score in report("mini", work, config)}
+    assert {("vocals, balanced accuracy", "model"), ("vocals, AUC", "model"), ("style, accuracy", "encoder head")} <= found
