@@ -239,7 +239,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_sub
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l device -x -d 'Where to train: auto, cpu, cuda, mps.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l work -x -d 'Folder of everything that training makes: data, base, runs.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l help -s h -d 'Show a help message and exit.'
-complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l model -x -d 'A checkpoint directory to measure.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l model -s m -r -F -d 'The model to measure.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l split -x -d 'Clips to hear; may be given again. [default: test, real-test]'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l clips -x -d 'Only the first so many of each split.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l seconds -x -d 'Hear so much of each clip; may be given again. [default: 20]'
