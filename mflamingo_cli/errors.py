@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from quant.errors import MFlamingoError as MFlamingoError
 from quant.errors import ModelError as ModelError
+from quant.errors import QuantError
 
 
 class ExitCode(IntEnum):
@@ -80,3 +81,13 @@ def memory_error_as_song_error(song: object) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise OutOfMemoryError.of(song if isinstance(song, str) else "the song") from error
+
+
+@contextmanager
+def as_failed_work() -> Iterator[None]:
+    """Give an unusable checkpoint or GGUF file the exit code of a failure: a command about files failed, none lacked its model (69)."""
+    try:
+        yield
+    except QuantError as error:
+        error.exit_code = MFlamingoError.exit_code
+        raise

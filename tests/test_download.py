@@ -226,7 +226,7 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(hub: Hub, shell: Shell) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, said
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
     hub.stall_at = None
     hub.released.set()

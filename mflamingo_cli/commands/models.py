@@ -5,64 +5,41 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory, find_model
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.help import HELP_OPTIONS
-from mflamingo_cli.commands.options import Dtype, parse_time
+from mflamingo_cli.commands.imatrix import imatrix
+from mflamingo_cli.commands.reference import Json
 from mflamingo_cli.commands.tables import show, table
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
-from mflamingo_cli.models import hub
-from quant import TYPES, QuantError, fp8
+from mflamingo_cli.commands.verify import verify
+from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
+from mflamingo_cli.models import hub, registry
+from mflamingo_cli.models.registry import APACHE, NVIDIA, RESEARCH
+from quant import TYPES, fp8, plan
 from quant.layout import hub_identity
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
-    from mflamingo_cli.models.download import Plan
+    from mflamingo_cli.models.download import Download
     from quant import Conversion
 
     TypeName: TypeAlias = str
 else:
     TypeName = Literal[tuple(TYPES)]
 
-NVIDIA = "NVIDIA OneWay Noncommercial License"
-RESEARCH = "research only"
-APACHE = "Apache-2.0"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A checkpoint that these commands can open."""
-
-    name: str
-    about: str
-    licence: str
-
-
-PUBLISHED = (
-    Published("nvidia/music-flamingo-2601-hf", "8 B, bf16, 20 minutes", NVIDIA),
-    Published("nvidia/music-flamingo-think-2601-hf", "8 B, bf16, reasons", NVIDIA),
-    Published("nvidia/music-flamingo-hf", "8 B, bf16, preview, 10 minutes", NVIDIA),
-    Published("henry1477/music-flamingo-gguf", "8 B, GGUF of the preview", NVIDIA),
-    Published("henry1477/music-flamingo-2601-hf-fp8", "8 B, fp8", NVIDIA),
-)
-
 app = typer.Typer(
     name="models", no_args_is_help=True, context_settings=HELP_OPTIONS, help="List, download, show, convert and verify models."
 )
-
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list", context_settings=HELP_OPTIONS)
 def list_models(as_json: Json = False) -> None:
     """Show the models that can be used, and what of them is here. Asks no network."""
-    rows = listed()
+    rows = registry.listed()
     if as_json:
         print(json.dumps(rows))
         return
@@ -72,29 +49,6 @@ def list_models(as_json: Json = False) -> None:
     show(lines)
     if any(row["state"] == "absent" for row in rows):
         show("Download one with `mflamingo models pull NAME`, then use it with --model NAME.")
-
-
-def listed() -> list[dict[str, Any]]:
-    """The embedded model, the published ones, and what else of their kind is in the cache."""
-    try:
-        find_model(DEFAULT_MODEL)
-        state = "embedded"
-    except ModelError:
-        state = "missing"
-    rows = [_row(DEFAULT_MODEL, state, "embedded, works offline", APACHE)]
-    rows += [_cached_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
-    names = {model.name for model in PUBLISHED}
-    return rows + [_cached_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
-
-
-def _cached_row(name: str, about: str, licence: str | None, found: hub.Cached | None) -> dict[str, Any]:
-    if found is None:
-        return _row(name, "absent", about, licence)
-    return _row(name, "downloaded" if found.directory else "partial", about, licence, found.n_bytes, found.revision)
-
-
-def _row(name: str, state: str, about: str, licence: str | None, n_bytes: int | None = None, revision: str | None = None) -> dict[str, Any]:
-    return {"name": name, "state": state, "about": about, "licence": licence, "bytes": n_bytes, "revision": revision}
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -131,65 +85,67 @@ def pull(
 
     if output is not None and type_name is None:
         raise UsageError("--output is where --quantize writes; add --quantize TYPE")
-    voice = Reporter(progress="none" if quiet else "auto")
+    reporter = Reporter(progress="none" if quiet else "auto")
     if offline or hub.is_offline():
         hub.forbid_network()
         directory = hub.hub_snapshot(name if revision == hub.MAIN else f"{name}@{revision}")
         convert_to = type_name if (directory / "config.json").exists() else None
     else:
-        directory, convert_to = _download(name, revision, type_name, output, yes, voice)
+        directory, convert_to = _download(name, revision, type_name, output, yes, reporter)
     if convert_to:
-        for path in _converted(directory, output, convert_to, voice):
+        for path in _converted(directory, output, convert_to, reporter):
             print(path)
     else:
         print(directory)
 
 
-def _download(name: str, revision: str, type_name: str | None, output: Path | None, yes: bool, voice: Reporter) -> tuple[Path, str | None]:
+def _download(
+    name: str, revision: str, type_name: str | None, output: Path | None, yes: bool, reporter: Reporter
+) -> tuple[Path, str | None]:
     from mflamingo_cli.models.download import check_space, fetch, look_up
 
-    plan = look_up(name, revision, type_name)
-    missing = plan.missing()
-    check_space(plan, output or hub.hub_cache())
-    licence = _licence(plan)
+    download = look_up(name, revision, type_name)
+    missing = download.missing()
+    check_space(download, output or hub.hub_cache())
+    licence = _licence(download)
     if missing:
-        here = f", {hub.size(plan.n_bytes - missing)} already here" if missing < plan.n_bytes else ""
-        what = f"{name} at {plan.revision[: hub.SHORT]} ({revision}): {hub.size(plan.n_bytes)} in {len(plan.files)} files{here}"
-        _confirm(f"download {hub.size(missing)}", yes, voice, [what, f"licence: {licence}"])
+        here = f", {hub.size(download.n_bytes - missing)} already here" if missing < download.n_bytes else ""
+        what = f"{name} at {download.revision[: hub.SHORT]} ({revision}): {hub.size(download.n_bytes)} in {len(download.files)} files{here}"
+        _confirm(f"download {hub.size(missing)}", yes, reporter, [what, f"licence: {licence}"])
     try:
-        directory = fetch(plan, voice.working)
+        directory = fetch(download, reporter.working)
     except KeyboardInterrupt:
-        voice.idle()
-        voice.warn("stopped; the same command goes on from here")
+        reporter.idle()
+        reporter.warn("stopped; run the same command again to resume")
         raise
     finally:
-        voice.idle()
-    return directory, plan.convert_to
+        reporter.idle()
+    return directory, download.convert_to
 
 
-def _licence(plan: Plan) -> str:
+def _licence(download: Download) -> str:
     """The terms of a model, as known here or as its card says; what is made of NVIDIA's weights stays under NVIDIA's terms."""
-    terms = {model.name: model.licence for model in PUBLISHED}
-    known = next((terms[name] for name in (plan.name, *plan.bases) if name in terms), None)
-    return f"{known}, {RESEARCH}" if known == NVIDIA else known or plan.licence or "its card names none"
+    known = registry.licence((download.name, *download.bases))
+    return f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its card names none"
 
 
-def _confirm(action: str, yes: bool, voice: Reporter, facts: list[str]) -> None:
+def _confirm(action: str, yes: bool, reporter: Reporter, facts: list[str]) -> None:
     """Show `facts` and ask before `action`. Raises UsageError that tells them where nobody can be asked."""
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{'; '.join(facts)}; add --yes to {action} without a question")
     for fact in facts:
-        voice.say(fact)
+        reporter.say(fact)
     if not yes and not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
         raise typer.Exit(1)
 
 
-def _converted(directory: Path, output: Path | None, type_name: str, voice: Reporter) -> tuple[Path, Path]:
+def _converted(directory: Path, output: Path | None, type_name: str, reporter: Reporter) -> tuple[Path, Path]:
     """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
-    made = _plan(directory, output or directory, type_name)
+    with as_failed_work():
+        made = plan(directory, output or directory, type_name)
     if output is None and all(path.exists() for path in made.paths):
         return made.paths
-    return _run(made, voice)
+    return _run(made, reporter)
 
 
 @app.command(context_settings=HELP_OPTIONS)
@@ -238,10 +194,9 @@ def _file_line(item: dict[str, Any]) -> str:
 
 def describe(files: ModelFiles) -> dict[str, Any]:
     """What the headers of a model's files say."""
-    identity = _identity(files)
-    published = next((model for model in PUBLISHED if identity and model.name == identity[0]), None)
-    licence = published.licence if published else APACHE if files.name == DEFAULT_MODEL else None
-    facts: dict[str, Any] = {"name": files.name, "licence": licence}
+    identity = hub_identity(files.directory or files.pairs[0][0].parent)  # whatever name it was found by
+    known = registry.licence(identity[:1]) if identity else None
+    facts: dict[str, Any] = {"name": files.name, "licence": known or (APACHE if files.name == DEFAULT_MODEL else None)}
     if files.pairs:
         facts |= _gguf_facts(*files.pairs[0])
     if files.directory is not None:
@@ -253,12 +208,6 @@ def describe(files: ModelFiles) -> dict[str, Any]:
     if identity is not None:
         facts["revision"] = facts["revision"] or identity[1]
     return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths]}
-
-
-def _identity(files: ModelFiles) -> tuple[str, str] | None:
-    """Hub id and commit of what was downloaded, whatever name it was found by."""
-    directory = files.directory or files.pairs[0][0].parent
-    return hub_identity(directory)
 
 
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
@@ -317,7 +266,7 @@ def convert(
     audio_type: Annotated[
         TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Of the audio part; at least Q8_0 if not given.")
     ] = None,
-    imatrix: Annotated[
+    importance: Annotated[
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types spend their precision.", show_default=False),
     ] = None,
@@ -329,91 +278,22 @@ def convert(
     found = find_model(str(source))
     if found.directory is None:
         raise ModelError(f"{source}: holds no checkpoint, only GGUF")
-    voice = Reporter(progress="none" if quiet else "auto", quiet=quiet)
-    for path in _run(_plan(found.directory, output, type_name, audio_type, imatrix=imatrix, adapter=found.adapter), voice):
+    reporter = Reporter(progress="none" if quiet else "auto", quiet=quiet)
+    with as_failed_work():
+        made = plan(found.directory, output, type_name, audio_type, imatrix=importance, adapter=found.adapter)
+    for path in _run(made, reporter):
         print(path)
 
 
-def _plan(
-    directory: Path,
-    output: Path,
-    type_name: str,
-    audio_type: str | None = None,
-    *,
-    imatrix: Path | None = None,
-    adapter: Path | None = None,
-) -> Conversion:
-    from quant import plan
-
+def _run(made: Conversion, reporter: Reporter) -> tuple[Path, Path]:
     try:
-        return plan(directory, output, type_name, audio_type, imatrix=imatrix, adapter=adapter)
-    except QuantError as error:
-        raise MFlamingoError(str(error)) from error
-
-
-def _run(made: Conversion, voice: Reporter) -> tuple[Path, Path]:
-    try:
-        for step in made.run():
-            voice.working(f"{100 * step.done / max(step.total, 1):.0f} %  {step.tensor}")
-    except QuantError as error:
-        raise MFlamingoError(str(error)) from error
+        with as_failed_work():
+            for step in made.run():
+                reporter.working(f"{100 * step.done / max(step.total, 1):.0f} %  {step.tensor}")
     finally:
-        voice.idle()
+        reporter.idle()
     return made.paths
 
 
-Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Begin songs here: 83.5 or 1:23.5.")]
-End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs here.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song.")]
-Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where torch runs.")]
-TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format that torch computes in.")]
-
-
-@app.command(context_settings=HELP_OPTIONS)
-def imatrix(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model with a checkpoint.", show_default=False)],
-    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes, as GGUF.", show_default=False)],
-    start: Start = None,
-    end: End = None,
-    max_tokens: MaxTokens = GenerateOptions.max_new_tokens,
-    device: Device = OpenOptions.device,
-    dtype: TorchDtype = OpenOptions.dtype,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
-) -> None:
-    """Collect an importance matrix for `convert --imatrix`: what a model's matrices read while it answers about songs. Needs torch."""
-    from mflamingo_cli.commands.model_checks import TrialOptions, collect_imatrix
-
-    collect_imatrix(name, songs, output, TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype)), quiet)
-
-
-@app.command(context_settings=HELP_OPTIONS)
-def verify(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or one text part.", show_default=False)],
-    against: Annotated[
-        Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint they were made from.", show_default=False)
-    ] = None,
-    on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--on", metavar="SONG", help="Compare next tokens on this song, too; again for more. Needs torch.", show_default=False
-        ),
-    ] = None,
-    start: Start = None,
-    end: End = None,
-    max_tokens: MaxTokens = GenerateOptions.max_new_tokens,
-    device: Device = OpenOptions.device,
-    dtype: TorchDtype = OpenOptions.dtype,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every tensor, not only the bad ones.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Read a GGUF pair back: names, shapes, types, and with --against the error of every tensor. Exit code 1 if anything is wrong.
-
-    With --on the checkpoint answers the program's questions about a song, and the pair, hearing it with its own ears, reads
-    those answers: shown is how often both find the same next token likeliest.
-    """
-    from mflamingo_cli.commands.model_checks import TrialOptions
-    from mflamingo_cli.commands.model_checks import verify as verify_pair
-
-    options = TrialOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
-    verify_pair(path, against, on or [], options, verbose, as_json)
+for command in (imatrix, verify):
+    app.command(context_settings=HELP_OPTIONS)(command)

@@ -1,4 +1,4 @@
-"""Songs as trials of a model: what drives its matrices there, and whether a converted one still says what its source says."""
+"""Agreement of two models on songs: one answers, both read the answers, and at each place their likeliest next tokens are compared."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ReferenceAnswers:
     """A song with the program's questions and a model's own answers; `choices` are its likeliest tokens along them."""
 
     song: str
-    heard: PreparedSong
+    prepared: PreparedSong
     prompts: list[Prompt]
     answers: list[str]
     choices: list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class TokenAgreement:
     """Places in answers, and how many of them another model would have continued with the same token."""
 
     song: str
@@ -43,21 +43,21 @@ class Agreement:
 def collect(song: str, backend: Backend, request: Request, collector: Collector | None = None) -> ReferenceAnswers:
     """Let a model answer every question about a song, then read its answers. Raises MFlamingoError.
 
-    With a collector the reading is collected: the song once, each question and answer once.
+    A collector sees the reading only: the song once, each question and answer once.
     """
-    heard = pipeline.prepare(song, request, backend.info)
-    encoded, prompts = pipeline.encode_and_prompt(heard, backend, request)
+    prepared = pipeline.prepare(song, request, backend.info)
+    encoded, prompts = pipeline.encode_and_prompt(prepared, backend, request)
     answers = [completion.text for completion in complete(backend, encoded, prompts, request.options)]
     with collector or nullcontext():
-        return ReferenceAnswers(song, heard, prompts, answers, backend.teacher_force(encoded, prompts, answers))
+        return ReferenceAnswers(song, prepared, prompts, answers, backend.teacher_force(encoded, prompts, answers))
 
 
-def compare(trials: Sequence[ReferenceAnswers], backend: Backend, request: Request) -> Iterator[Agreement]:
-    """Let another model hear the same songs and follow the same answers. Raises ModelError when its tokens are others."""
-    for trial in trials:
-        encoded, _ = pipeline.encode_and_prompt(trial.heard, backend, request)
-        choices = backend.teacher_force(encoded, trial.prompts, trial.answers)
-        if [len(mine) for mine in choices] != [len(theirs) for theirs in trial.choices]:
+def compare(references: Sequence[ReferenceAnswers], backend: Backend, request: Request) -> Iterator[TokenAgreement]:
+    """Let another model encode the same songs and read the same answers. Raises ModelError when its tokens are others."""
+    for reference in references:
+        encoded, _ = pipeline.encode_and_prompt(reference.prepared, backend, request)
+        choices = backend.teacher_force(encoded, reference.prompts, reference.answers)
+        if [len(mine) for mine in choices] != [len(theirs) for theirs in reference.choices]:
             raise ModelError(f"{backend.info.model}: splits the answers into other tokens; it was not made from this checkpoint")
-        same = [np.count_nonzero(mine == theirs) for mine, theirs in zip(choices, trial.choices, strict=True)]
-        yield Agreement(trial.song, sum(map(len, trial.choices)), int(sum(same)))
+        same = [np.count_nonzero(mine == theirs) for mine, theirs in zip(choices, reference.choices, strict=True)]
+        yield TokenAgreement(reference.song, sum(map(len, reference.choices)), int(sum(same)))

@@ -40,7 +40,7 @@ TERMS = re.compile(r"(licen[sc]e|notice)([._-].*)?", re.IGNORECASE)  # whoever h
 SPARE = 1.1  # of a GGUF's size as its main type tells it: a few matrices take more bits
 ORIGINAL_BITS = 16  # of a weight in the published checkpoints, all but the FP8 one
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Download:
     """A download that was looked up and not yet begun."""
 
     name: str
@@ -96,7 +96,7 @@ class Plan:
         return self.blob(file).with_name(f"{file.sha256}.part")
 
 
-def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) -> Plan:
+def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) -> Download:
     """Ask the hub what a pull would bring. Raises UsageError for a wrong choice, ModelError when the model cannot be had."""
     if not hub.ID.fullmatch(name):
         raise UsageError(f"{name!r} is no hub id; write OWNER/NAME, as in nvidia/music-flamingo-2601-hf")
@@ -116,7 +116,7 @@ def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) 
     card = info.card_data.to_dict() if info.card_data else {}
     bases = card.get("base_model") or ()
     assert info.sha
-    return Plan(
+    return Download(
         name,
         reference,
         info.sha,
@@ -180,14 +180,14 @@ def _check_convertible(name: str, info: ModelInfo, type_name: str | None) -> Non
         raise ModelError(f"{name}: its weights are {', '.join(sorted(others))}, which cannot be converted; leave out --quantize")
 
 
-def check_space(plan: Plan, output: Path) -> None:
+def check_space(download: Download, output: Path) -> None:
     """Raise ModelError unless what is missing and what will be converted has room."""
-    needs = {hub.hub_cache(): plan.missing()}
-    if plan.convert_to:
-        base = mix(plan.convert_to).base
+    needs = {hub.hub_cache(): download.missing()}
+    if download.convert_to:
+        base = mix(download.convert_to).base
         bits = 8 * base.block_bytes / base.block
-        stored = sum(file.n_bytes for file in plan.files if file.name.endswith(".safetensors"))
-        n_weights = plan.n_weights or stored * 8 / ORIGINAL_BITS
+        stored = sum(file.n_bytes for file in download.files if file.name.endswith(".safetensors"))
+        n_weights = download.n_weights or stored * 8 / ORIGINAL_BITS
         needs[output] = needs.get(output, 0) + round(n_weights * bits / 8 * SPARE)
     devices: dict[int, tuple[Path, int]] = {}
     for path, wanted in needs.items():
@@ -198,13 +198,13 @@ def check_space(plan: Plan, output: Path) -> None:
         free = shutil.disk_usage(place).free
         if wanted > free:
             raise ModelError(
-                f"{plan.name}: {hub.size(wanted)} are needed but only {hub.size(free)} are free in {place}; make room or set HF_HOME"
+                f"{download.name}: {hub.size(wanted)} are needed but only {hub.size(free)} are free in {place}; make room or set HF_HOME"
             )
 
 
-def fetch(plan: Plan, tell: Tell) -> Path:
-    """Download what is missing and return the directory; `tell` hears how far it is. What was fetched stays, however this ends."""
-    with _explained(plan.name, plan.reference):
+def fetch(download: Download, report: Report) -> Path:
+    """Download what is missing and return the directory; `report` hears how far it is. What was fetched stays, however this ends."""
+    with _explained(download.name, download.reference):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import disable_progress_bars
         from huggingface_hub.utils.logging import set_verbosity_error
@@ -212,14 +212,14 @@ def fetch(plan: Plan, tell: Tell) -> Path:
         disable_progress_bars()
         set_verbosity_error()
         before = 0
-        for file in plan.files:
-            if file.sha256 and not (plan.directory / file.name).exists() and not plan.blob(file).exists():
-                _fetch_large(plan, file, before, tell)
-            hf_hub_download(plan.name, file.name, revision=plan.revision, cache_dir=hub.hub_cache())
+        for file in download.files:
+            if file.sha256 and not (download.directory / file.name).exists() and not download.blob(file).exists():
+                _fetch_large(download, file, before, report)
+            hf_hub_download(download.name, file.name, revision=download.revision, cache_dir=hub.hub_cache())
             before += file.n_bytes
-            tell(_progress(file.name, before, plan.n_bytes))
-        _write_reference(plan)
-    return plan.directory
+            report(_progress(file.name, before, download.n_bytes))
+        _write_reference(download)
+    return download.directory
 
 
 def _progress(name: str, done: int, total: int) -> str:
@@ -227,7 +227,7 @@ def _progress(name: str, done: int, total: int) -> str:
 
 
 class _Part(io.BufferedWriter):
-    """A file that grows and tells how long it is."""
+    """A file that grows and reports its length."""
 
     def __init__(self, path: Path, grown: Callable[[int], None]) -> None:
         super().__init__(io.FileIO(path, "a"))
@@ -239,49 +239,49 @@ class _Part(io.BufferedWriter):
         return n
 
 
-def _fetch_large(plan: Plan, file: File, before: int, tell: Tell) -> None:
+def _fetch_large(download: Download, file: File, before: int, report: Report) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     def grown(n_bytes: int) -> None:
-        tell(_progress(file.name, before + n_bytes, plan.n_bytes))
+        report(_progress(file.name, before + n_bytes, download.n_bytes))
 
-    blob, part = plan.blob(file), plan.part(file)
+    blob, part = download.blob(file), download.part(file)
     blob.parent.mkdir(parents=True, exist_ok=True)
     with _Part(part, grown) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ModelError(f"{plan.name}: another process is downloading {file.name}; wait for it") from None
+            raise ModelError(f"{download.name}: another process is downloading {file.name}; wait for it") from None
         if stream.tell() > file.n_bytes:
             stream.truncate(0)
             stream.seek(0)
-        url = hf_hub_url(plan.name, file.name, revision=plan.revision)
+        url = hf_hub_url(download.name, file.name, revision=download.revision)
         try:
             http_get(url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=file.n_bytes)
         except OSError as error:
             if error.errno is None and type(error) is OSError:  # http_get's word for another size than the hub's list says
                 part.unlink()
-                raise ModelError(f"{plan.name}: {file.name} is not as long as the hub says; run the command again") from error
+                raise ModelError(f"{download.name}: {file.name} is not as long as the hub says; run the command again") from error
             raise
-    tell(f"checking {file.name}")
+    report(f"checking {file.name}")
     with part.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != file.sha256:
         part.unlink()
-        raise ModelError(f"{plan.name}: {file.name} came damaged and was thrown away; run the command again")
+        raise ModelError(f"{download.name}: {file.name} came damaged and was thrown away; run the command again")
     part.replace(blob)
 
 
-def _write_reference(plan: Plan) -> None:
+def _write_reference(download: Download) -> None:
     """Let the branch or tag lead to what was fetched, only now that it is whole."""
-    if COMMIT.fullmatch(plan.reference):
+    if COMMIT.fullmatch(download.reference):
         return
-    path = hub.repository(plan.name) / "refs" / plan.reference
+    path = hub.repository(download.name) / "refs" / download.reference
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(plan.revision, encoding="utf-8")
+    part.write_text(download.revision, encoding="utf-8")
     part.replace(path)
 
 

@@ -24,7 +24,7 @@ ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Cached:
+class CachedModel:
     """A model in the cache: all its revisions and unfinished files have `n_bytes` together; `directory` is None until one is complete."""
 
     name: str
@@ -106,17 +106,17 @@ def _has_audio(text: Path) -> bool:
         return False
 
 
-def cached(name: str) -> Cached | None:
+def cached(name: str) -> CachedModel | None:
     """What is here of a hub id; None if nothing."""
     home = repository(name)
     if not home.is_dir():
         return None
     directory = _snapshot(name, "")
     whole = directory if directory is not None and is_complete(directory) else None
-    return Cached(name, directory.name if directory else None, disk_bytes(home), whole)
+    return CachedModel(name, directory.name if directory else None, disk_bytes(home), whole)
 
 
-def music_flamingos() -> Iterator[Cached]:
+def music_flamingos() -> Iterator[CachedModel]:
     """Everything of the model's kind in the cache, by name; other models are passed over."""
     for home in sorted(hub_cache().glob(f"{FOLDER}*--*")):
         name = home.name.removeprefix(FOLDER).replace("--", "/", 1)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mflamingo_cli.cli import app
 from mflamingo_cli.errors import MFlamingoError
-from mflamingo_cli.models import agreement as trial
+from mflamingo_cli.models import agreement
 from quant import imatrix, reader
 
 SHORT = ("--max-tokens", "4")  # noise is not worth more
@@ -54,7 +54,7 @@ def test_an_importance_matrix_fits_the_model_it_was_collected_on(collected: Path
 
 
 def test_ctrl_c_keeps_what_whole_songs_gave(source: Path, tmp_song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, heard = trial.collect, []
+    whole, heard = agreement.collect, []
 
     def collect(song: str, *others: Any) -> Any:
         if heard:
@@ -62,7 +62,7 @@ def test_ctrl_c_keeps_what_whole_songs_gave(source: Path, tmp_song: Path, tmp_pa
         heard.append(song)
         return whole(song, *others)
 
-    monkeypatch.setattr(trial, "collect", collect)
+    monkeypatch.setattr(agreement, "collect", collect)
     CliRunner().invoke(app, ["models", "imatrix", str(source), str(tmp_song), str(tmp_song), "-o", str(tmp_path / "i.gguf"), *SHORT])
     assert imatrix.read(tmp_path / "i.gguf").datasets == ("song.wav",)
 
@@ -74,8 +74,8 @@ def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_
         ((tiny_model, tmp_song, "-o", out), 69, "holds no checkpoint, only GGUF"),
         ((source, noise, "-o", out), 1, "noise.wav"),
         ((source, "-", "-o", out), 2, "stdin"),
-        ((source, tmp_song, "-o", tmp_song), 2, "is an input"),
-        ((source, tmp_song, "-o", tmp_path / "no" / "x.gguf"), 2, "not a file name"),
+        ((source, tmp_song, "-o", tmp_song), 2, "is one of the inputs"),
+        ((source, tmp_song, "-o", tmp_path / "no" / "x.gguf"), 2, "not a file name in an existing folder"),
         ((source, tmp_song, "-o", out, "--start", "3", "--end", "2"), 2, "--end must be later"),
         ((source, tmp_path / "nowhere.wav", "-o", out), 1, "nowhere.wav"),
     ):

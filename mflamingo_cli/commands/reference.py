@@ -1,0 +1,50 @@
+"""What `models imatrix` and `models verify` share: a checkpoint that answers about songs, run by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.commands.options import Dtype, parse_time
+from mflamingo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mflamingo_cli.requests import Request
+
+Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start songs at this time: 83.5 or 1:23.5.")]
+End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs at this time.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song, in tokens.")]
+Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where torch runs.")]
+TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format for computing in torch.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """Which part of songs, how long the answers, and how the checkpoint is run."""
+
+    start_s: float | None
+    end_s: float | None
+    max_tokens: int
+    open: OpenOptions
+
+    def request(self) -> Request:
+        """Every question of the program."""
+        from mflamingo_cli.requests import agreement_request
+
+        if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
+            raise UsageError("--end must be later than --start")
+        return agreement_request(start_s=self.start_s or 0.0, end_s=self.end_s, options=GenerateOptions(max_new_tokens=self.max_tokens))
+
+
+def song_files(songs: Sequence[str]) -> list[str]:
+    """The files that the arguments name. Raises UsageError for stdin, which can be read only once."""
+    from mflamingo_cli.commands import inputs
+
+    if inputs.STDIN in songs:
+        raise UsageError("stdin can be read only once; name a file")
+    return inputs.collect(songs)
