@@ -20,6 +20,7 @@ from quant.writer import ALIGNMENT, ARRAY, MAGIC, STRING
 VERSIONS = (2, 3)  # the same layout for little-endian files
 # Value types of the format -> struct characters
 SCALARS: Mapping[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+FLOAT32 = 6
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
 
@@ -127,7 +128,8 @@ class _Cursor:
             return list(self.unpack(f"{count}{SCALARS[element]}")) if element in SCALARS else [self.value(element) for _ in range(count)]
         if kind not in SCALARS:
             raise struct.error(f"value type {kind}")
-        return self.unpack(SCALARS[kind])[0]
+        (number,) = self.unpack(SCALARS[kind])
+        return float(f"{number:.7g}") if kind == FLOAT32 else number  # the decimal that was written: 0.01, not 0.00999999978
 
     def info(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape (rows first), type, offset from the start of the data."""

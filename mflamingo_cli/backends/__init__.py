@@ -1,4 +1,4 @@
-"""Opening a model by name: which files it has, which back end runs them."""
+"""Open a model by name: find its files and choose the back end that runs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUANTIZE_CHOICES = ("none", "int8", "nf4", "fp8")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies: a checkpoint directory, GGUF pairs (text, audio), or both; `adapter` is a LoRA's, then `directory` its base's."""
+    """Files of a model: a checkpoint directory, GGUF pairs (text, audio), or both; `directory` is the base where `adapter` is a LoRA."""
 
     name: str
     directory: Path | None = None
@@ -39,7 +39,7 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
 
 
 def find_model(name: str) -> ModelFiles:
-    """Locate a model's files without opening them. Raises ModelError that says where was looked and what to do."""
+    """Find a model's files without opening them. Raises ModelError that says where it was looked for and what to do."""
     from mflamingo_cli.models.hub import hub_snapshot
     from quant.layout import AUDIO_PREFIX, audio_file
     from quant.lora import CONFIG as ADAPTER
@@ -62,7 +62,7 @@ def find_model(name: str) -> ModelFiles:
 
 
 def _base(adapter: Path) -> Path:
-    """The checkpoint that an adapter belongs to, as --model would find it."""
+    """Find the checkpoint that an adapter belongs to, as --model would."""
     from quant.lora import base_name
 
     name = base_name(adapter)
@@ -76,7 +76,7 @@ def _base(adapter: Path) -> Path:
 
 
 def embedded_directory() -> Path:
-    """Where the embedded models lie inside the installed package."""
+    """Return the directory of the embedded model inside the installed package."""
     return Path(str(files("mflamingo_cli") / "mini"))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the command line reads defaults here and must not wait for 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How text is produced; the only place of these defaults. Temperature 0 is greedy."""
+    """How text is generated; the only place of these defaults. Temperature 0 is greedy."""
 
     max_new_tokens: int = 1024
     temperature: float = 0.0
@@ -40,13 +40,13 @@ class Prompt:
     history: tuple[tuple[str, str], ...] = ()
 
     def messages(self, *, audio: bool) -> list[Message]:
-        """The turns that a chat template renders."""
+        """Return the turns that a chat template renders."""
         return build_messages(self.text, system=self.system, history=self.history, audio=audio)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A song as the language model will hear it: `n_tokens` audio positions; the payload belongs to the back end that made it."""
+    """A song as embeddings of the language model: `n_tokens` of them; the payload belongs to the back end that made it."""
 
     n_tokens: int
     payload: Any = field(repr=False)
@@ -54,7 +54,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class SongPrompts:
-    """A song, or none, and the prompts about it; `keep_cache` keeps what was read of it, because more will be asked."""
+    """A song, or none, and the prompts about it; `keep_cache` keeps its KV cache for the next prompts."""
 
     encoded: Encoded | None
     prompts: Sequence[Prompt]
@@ -63,7 +63,7 @@ class SongPrompts:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens read (text and audio) and written for one prompt."""
+    """Tokens of one prompt (text and audio) and of its answer."""
 
     tokens_in: int
     tokens_out: int
@@ -91,10 +91,10 @@ class Completion:
 class BackendInfo:
     """What is loaded and why it runs the way it does.
 
-    `batch_size` is how many songs are best answered at once, of four minutes and with eight questions each;
-    `abilities` are the tasks the model's card claims (None: a full checkpoint, all);
+    `batch_size` is how many songs of four minutes, with eight questions each, are best answered at once;
+    `abilities` are the tasks that the model's card claims (None: all, a full checkpoint);
     `grounded` says that measured facts make its captions truer and belong in the prompt by default;
-    `encoder_fingerprint` names all that an encoding depends on besides the sound: weights, libraries, device, number format, threads.
+    `encoder_fingerprint` identifies all that an encoding depends on besides the audio: weights, libraries, device, dtype, threads.
     """
 
     model: str
@@ -127,24 +127,27 @@ class OpenOptions:
 
 
 class Backend(Protocol):
-    """The contract both back ends keep; use as a context manager, memory returns on exit.
+    """What both back ends can do; a context manager that frees the model on exit.
 
-    `on_progress` is called with how far hearing and reading are; who wants to know sets it.
+    `on_progress` is called with a phrase on the progress of encoding and prefill; a caller that wants to show it sets it.
     """
 
     info: BackendInfo
     on_progress: Callable[[str], None]
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
-        """Hear songs, each once. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
+        """Encode songs. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
         ...
 
-    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
-        """Answer all prompts of all songs together, each song read once; the ints name the talk and the prompt that a chunk belongs to."""
+    def generate(self, songs: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+        """Answer all prompts of all songs together, each song prefilled once; the ints are the song and the prompt of a chunk."""
         ...
 
     def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
-        """Return the likeliest token at each place of a given answer to each prompt, and after it: (tokens of the answer + 1,) int each."""
+        """Return the likeliest token at each place of a given answer to each prompt, and after it: (tokens of the answer + 1,) int each.
+
+        What is likeliest at a place is what greedy decoding would choose after the answer's tokens before it.
+        """
         ...
 
     def log_likelihood(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
@@ -156,11 +159,11 @@ class Backend(Protocol):
         ...
 
     def pack(self, encoded: Encoded) -> NDArray[Any]:
-        """An encoding as plain numbers to keep, exactly; (n_tokens, ...)."""
+        """Return an encoding as an array to store, without loss: (n_tokens, ...)."""
         ...
 
     def unpack(self, numbers: NDArray[Any]) -> Encoded:
-        """The encoding that `pack` gave the numbers of, to a back end with the same `info.encoder_fingerprint`."""
+        """Return the encoding of an array that `pack` made in a back end with the same `info.encoder_fingerprint`."""
         ...
 
     def close(self) -> None: ...
@@ -170,21 +173,21 @@ class Backend(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def no_progress(how_far: str) -> None:
-    """A `Backend.tell` that says nothing."""
+def no_progress(phrase: str) -> None:
+    """Ignore progress: the default `Backend.on_progress`."""
 
 
 def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """Names the state of files without reading them: every write, also one that sets the old date again, gives another stamp.
+    """Return a string that changes with every write to files, also with one that restores the old date; their content is not read.
 
-    The change time (ctime) cannot be set by programs. A copy has a stamp of its own.
+    The change time (ctime) cannot be set by programs. A copy has another stamp.
     """
     states = [(os.path.realpath(path), os.stat(path)) for path in sorted(os.fspath(path) for path in paths)]
     return repr([(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) for path, state in states])
 
 
 def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> list[Completion]:
-    """Run `generate` on one song to its end and join the chunks of each prompt."""
+    """Run `generate` on one song to its end and return the joined chunks of each prompt."""
     texts: list[list[str]] = [[] for _ in prompts]
     ends: list[Chunk | None] = [None] * len(prompts)
     for _, index, chunk in backend.generate([SongPrompts(encoded, prompts)], options):

@@ -1,27 +1,27 @@
-"""From questions to tokens and from logits to streamed text, the same for both back ends: shared prefixes, choosing, stop strings."""
+"""From prompts to tokens and from logits to streamed text, the same in both back ends: shared prefixes, sampling, stop strings."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage, no_progress
 from mflamingo_cli.core.chat import END_OF_TURN, ChatTemplate, indices_by_prefix
 from mflamingo_cli.errors import ModelError
 
 Logits = npt.NDArray[np.float32]
+Rows = TypeVar("Rows")  # logits of several answers, (answers, vocabulary), as a back end holds them
 FORCED_BATCH = 64  # positions whose logits are held at once: 40 MB with the real vocabulary
-Tokenize = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
 class PrefixGroup:
-    """Prompts that begin alike: with tokens, then a song's embeddings; `names` are (talk, prompt), `after` each one's own tokens."""
+    """Prompts that begin alike: with tokens, then a song's embeddings; `names` are (song, prompt), `after` each one's own tokens."""
 
     names: list[tuple[int, int]]
     before: list[int]
@@ -30,13 +30,13 @@ class PrefixGroup:
 
     @property
     def n_shared(self) -> int:
-        """Positions that are read once."""
+        """Positions that are computed once for all prompts."""
         return len(self.before) + (0 if self.embeddings is None else len(self.embeddings))
 
     def n_needed(self, options: GenerateOptions, context_length: int) -> int:
-        """Positions when all answers are as long as they may be."""
-        room = context_length - self.n_shared
-        return self.n_shared + sum(min(len(tokens) + options.max_new_tokens, room) for tokens in self.after)
+        """Return the positions that are needed when all answers are as long as they may be."""
+        left = context_length - self.n_shared
+        return self.n_shared + sum(min(len(tokens) + options.max_new_tokens, left) for tokens in self.after)
 
     def check(self, context_length: int) -> None:
         """Raise ModelError(code="too_long") where no answer would fit."""
@@ -44,30 +44,6 @@ class PrefixGroup:
         if longest >= context_length:
             sizes = f"{longest} tokens, the model holds {context_length}"
             raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
-
-
-def group_by_prefix(talks: Sequence[SongPrompts], chat: ChatTemplate, tokenize: Tokenize) -> list[PrefixGroup]:
-    """Render the prompts of each song and put together those that have the same text in front of the audio."""
-    found = []
-    for index, talk in enumerate(talks):
-        rendered = [chat.render_prompt(prompt.messages(audio=talk.encoded is not None)) for prompt in talk.prompts]
-        for group in indices_by_prefix(rendered):
-            embeddings = None if talk.encoded is None else talk.encoded.payload
-            after = [tokenize(rendered[number].after) for number in group]
-            found.append(PrefixGroup([(index, number) for number in group], tokenize(rendered[group[0]].before), embeddings, after))
-    return found
-
-
-def batches(rows: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]], bool]) -> Iterator[list[PrefixGroup]]:
-    """As many together as fit, in order, at least one; asked again when the batch before has been answered."""
-    batch: list[PrefixGroup] = []
-    for row in rows:
-        if batch and not fit([*batch, row]):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 @dataclass(frozen=True)
@@ -78,13 +54,20 @@ class ForcedAnswer:
     log_probs: npt.NDArray[np.float32]  # of the tokens that are there
 
 
-class AnswerReader:
-    """Reads given answers instead of generating them; a back end adds `_force_group`."""
+class LocalBackend:
+    """The part of a `Backend` that does not depend on a library; a back end adds tokenizer, encoder and forward pass."""
 
+    info: BackendInfo
+    on_progress: Callable[[str], None] = staticmethod(no_progress)
     _chat: ChatTemplate
+    _end_ids: Collection[int]
 
     def tokenize(self, text: str) -> list[int]:
-        """Return ids of text in which special tokens are recognised by name; nothing is added."""
+        """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
+        raise NotImplementedError
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token; special tokens have none."""
         raise NotImplementedError
 
     def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
@@ -100,18 +83,81 @@ class AnswerReader:
         return [forced.log_probs for forced in self._force(encoded, prompts, answers)]
 
     def _force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[ForcedAnswer]:
-        """Read all answers; prompts with the same text in front of the audio share one prefix."""
         end = self.tokenize(END_OF_TURN)[:1]
         forced: dict[int, ForcedAnswer] = {}
-        for group in group_by_prefix([SongPrompts(encoded, prompts)], self._chat, self.tokenize):
+        for group in self._group_by_prefix([SongPrompts(encoded, prompts)]):
             numbers = [number for _, number in group.names]
             given = [self.tokenize(answers[number]) + end for number in numbers]
             forced |= dict(zip(numbers, self._force_group(group, given), strict=True))
         return [forced[number] for number in range(len(prompts))]
 
+    def _group_by_prefix(self, songs: Sequence[SongPrompts]) -> list[PrefixGroup]:
+        """Render the prompts of each song and put together those with the same text in front of the audio."""
+        found = []
+        for index, song in enumerate(songs):
+            rendered = [self._chat.render_prompt(prompt.messages(audio=song.encoded is not None)) for prompt in song.prompts]
+            for numbers in indices_by_prefix(rendered):
+                embeddings = None if song.encoded is None else song.encoded.payload
+                before, after = self.tokenize(rendered[numbers[0]].before), [self.tokenize(rendered[number].after) for number in numbers]
+                found.append(PrefixGroup([(index, number) for number in numbers], before, embeddings, after))
+        return found
+
+    def _checked_groups(self, songs: Sequence[SongPrompts]) -> list[PrefixGroup]:
+        """Group prompts for generation. Raises ModelError(code="too_long") for a prompt that leaves no room to answer."""
+        groups = self._group_by_prefix(songs)
+        for group in groups:
+            group.check(self.info.context_length)
+        return groups
+
+    def _stream(
+        self,
+        groups: Sequence[PrefixGroup],
+        options: GenerateOptions,
+        logits: Rows,
+        choose: Callable[[Rows, Sequence[Sampler]], list[int]],
+        step: Callable[[list[tuple[int, int]]], Rows],
+    ) -> Iterator[tuple[int, int, Chunk]]:
+        """Continue the prompts of all groups from the logits after them, one token of every unfinished answer per step.
+
+        `step` takes (number of the answer, token) and returns the logits after them.
+        """
+        names = [(group, index) for group in groups for index in range(len(group.after))]
+        answers = [Answer(*name, options, self._end_ids, self.info.context_length) for name in names]
+        running = list(range(len(answers)))
+        while running:
+            tokens = choose(logits, [answers[number].sampler for number in running])
+            for number, token in zip(running, tokens, strict=True):
+                yield from answers[number].add(token, self.piece(token))
+            entries = [(number, token) for number, token in zip(running, tokens, strict=True) if not answers[number].ended]
+            running = [number for number, _ in entries]
+            if entries:
+                logits = step(entries)
+
+    def close(self) -> None:
+        """Free the model."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def batches(groups: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]], bool]) -> Iterator[list[PrefixGroup]]:
+    """Yield as many groups together as fit, in order, at least one; `fit` is asked again when the batch before has been answered."""
+    batch: list[PrefixGroup] = []
+    for group in groups:
+        if batch and not fit([*batch, group]):
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
+
 
 class Sampler:
-    """Chooses the next token of one sequence; seeded, so that equal logits give equal text on either back end."""
+    """The choice of the next token of one sequence; seeded, so that equal logits give equal text on either back end."""
 
     def __init__(self, options: GenerateOptions, context_ids: Iterable[int]) -> None:
         self._options = options
@@ -119,8 +165,8 @@ class Sampler:
         self._seen = set(context_ids)
 
     @property
-    def plain(self) -> bool:
-        """The likeliest token is taken, whatever was said before."""
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken, whatever came before."""
         return self._options.temperature <= 0 and self._options.repetition_penalty == 1.0
 
     def pick(self, logits: Logits) -> int:
@@ -146,14 +192,14 @@ class Sampler:
         scaled = (logits - logits.max()).astype(np.float64) / self._options.temperature
         p = np.exp(scaled)
         p /= p.sum()
-        some = np.flatnonzero(p > (1 - self._options.top_p) / p.size)  # all others together are not worth what may be left out
-        order = some[np.argsort(-p[some], kind="stable")] if self._options.top_p < 1 else some
+        likely = np.flatnonzero(p > (1 - self._options.top_p) / p.size)  # all others together weigh less than what a nucleus leaves out
+        order = likely[np.argsort(-p[likely], kind="stable")] if self._options.top_p < 1 else likely
         kept = order[: int(np.searchsorted(np.cumsum(p[order]), self._options.top_p) + 1)]  # nucleus (arXiv 1904.09751)
         return int(self._random.choice(kept, p=p[kept] / p[kept].sum()))
 
 
 class TextStream:
-    """One prompt's answer as it grows: bytes in, complete characters out, ended by a token, a stop string or the limit."""
+    """Text of one answer while it grows: bytes in, complete characters out, ended by a token, a stop string or the limit."""
 
     def __init__(self, options: GenerateOptions, end_ids: Collection[int], tokens_in: int) -> None:
         self._options = options
@@ -161,25 +207,25 @@ class TextStream:
         self._tokens_in = tokens_in
         self._tokens_out = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # might be the beginning of a stop string
+        self._pending = ""  # may be the beginning of a stop string
         self.finish: Literal["stop", "length"] | None = None
 
     def add(self, token: int, piece: bytes, *, last: bool = False) -> Chunk:
-        """Take a token and its bytes; returns what can be shown now, with `finish` set on the final chunk.
+        """Add a token and its bytes and return what can be shown now, with `finish` set on the final chunk.
 
         `last` says that the context has no room for another token.
         """
         self._tokens_out += 1
         if token in self._end_ids:
-            return self._end("stop", self._held + self._decoder.decode(b"", final=True))
-        text = self._held + self._decoder.decode(piece)
+            return self._end("stop", self._pending + self._decoder.decode(b"", final=True))
+        text = self._pending + self._decoder.decode(piece)
         found = [at for at in map(text.find, self._options.stop) if at >= 0]
         if found:
             return self._end("stop", text[: min(found)])
         if last or self._tokens_out >= self._options.max_new_tokens:
             return self._end("length", text + self._decoder.decode(b"", final=True))
         keep = max((_overlap(text, stop) for stop in self._options.stop), default=0)
-        self._held = text[len(text) - keep :]
+        self._pending = text[len(text) - keep :]
         return Chunk(text[: len(text) - keep])
 
     def _end(self, finish: Literal["stop", "length"], text: str) -> Chunk:
@@ -188,29 +234,29 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Return the length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Answer:
-    """What one prompt gets to say: chooses its tokens and makes text of them until it ends or the context is full."""
+    """The answer to one prompt of a group while it is generated: its sampler, its text, and when it ends."""
 
-    def __init__(self, shared: PrefixGroup, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
-        own = shared.after[index]
-        n_read = shared.n_shared + len(own)
-        self.name = shared.names[index]
-        self.sampler = Sampler(options, shared.before + own)
-        self._stream = TextStream(options, end_ids, n_read)
-        self._room = context_length - n_read
+    def __init__(self, group: PrefixGroup, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
+        own = group.after[index]
+        n_prompt = group.n_shared + len(own)
+        self.name = group.names[index]
+        self.sampler = Sampler(options, group.before + own)
+        self._stream = TextStream(options, end_ids, n_prompt)
+        self._tokens_left = context_length - n_prompt
 
     @property
     def ended(self) -> bool:
-        """Nothing more will be said."""
+        """Whether the answer is complete."""
         return self._stream.finish is not None
 
     def add(self, token: int, piece: bytes) -> Iterator[tuple[int, int, Chunk]]:
-        """Take the next token; what can be shown of it, as `Backend.generate` yields it."""
-        self._room -= 1
-        chunk = self._stream.add(token, piece, last=self._room <= 0)
+        """Add the next token and yield what can be shown, as `Backend.generate` does."""
+        self._tokens_left -= 1
+        chunk = self._stream.add(token, piece, last=self._tokens_left <= 0)
         if chunk.text or chunk.finish:
             yield (*self.name, chunk)

@@ -1,4 +1,4 @@
-"""What drives each matrix of a language model: its inputs' squares, summed while the torch back end reads."""
+"""Importance of the columns of each matrix: squares of its inputs, summed while the torch back end computes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from quant.imatrix import WEIGHED, Sums
 
 
 class Collector:
-    """Sums squared inputs of the language model's matrices wherever they are used inside `with`; by GGUF name.
+    """Sums of squared inputs of the language model's matrices, by GGUF name, collected wherever they are used inside `with`.
 
-    What was added inside a `with` that ends in an error is forgotten.
+    Sums that were added inside a `with` that ends in an error are removed again.
     """
 
     def __init__(self, model: Any) -> None:
@@ -28,7 +28,7 @@ class Collector:
 
     @property
     def n_tokens(self) -> int:
-        """Positions that were read so far."""
+        """Positions that were computed so far."""
         return max(sums.count for sums in self.sums.values())
 
     def __enter__(self) -> Collector:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
@@ -18,18 +18,9 @@ import transformers
 from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, no_progress, stamp
-from mflamingo_cli.backends.batch_decoder import BatchDecoder, longest_answer, memory_errors, n_slots, room
-from mflamingo_cli.backends.generation import (
-    FORCED_BATCH,
-    Answer,
-    AnswerReader,
-    ForcedAnswer,
-    PrefixGroup,
-    Sampler,
-    batches,
-    group_by_prefix,
-)
+from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, stamp
+from mflamingo_cli.backends.batch_decoder import BatchDecoder, cache_length, free_bytes, longest_answer, memory_errors
+from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
@@ -45,12 +36,12 @@ from quant.geometry import Geometry
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
 
-WINDOWS_TOGETHER = {"cuda": 16}  # encoder windows in one batch
-OTHER_WINDOWS_TOGETHER = 4
-TYPICAL_SLOTS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
-MOST_TOGETHER = 16  # more would only let the first song wait
-SPARE_BYTES = 2 << 30  # of a GPU, beside a model's weights: four minutes of music in windows, their memory, CUDA's libraries
-READING = (8, 3)  # arrays of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that reading a song takes at once
+WINDOW_BATCH = {"cuda": 16}  # encoder windows in one batch
+OTHER_WINDOW_BATCH = 4
+TYPICAL_POSITIONS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
+MAX_BATCH_SIZE = 16  # songs; with more the first one would only wait longer
+SPARE_BYTES = 2 << 30  # of a GPU, beside a model's weights: four minutes of music in windows, their KV cache, CUDA's libraries
+PREFILL_ARRAYS = (8, 3)  # of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that prefilling a song takes at once
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP32_BYTES = 4  # of a weight
@@ -58,8 +49,8 @@ QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK, "fp8": 1.0}  # of a 
 IN_LANGUAGE_LAYER = re.compile(r"language_model\.model\.layers\.")
 
 
-class TorchBackend(AnswerReader):
-    """`Backend` on a checkpoint directory, and a LoRA adapter's where there is one."""
+class TorchBackend(LocalBackend):
+    """`Backend` on a checkpoint directory, with a LoRA adapter merged where one is given."""
 
     def __init__(self, directory: Path, options: OpenOptions | None = None, adapter: Path | None = None) -> None:
         options = options or OpenOptions()
@@ -87,14 +78,14 @@ class TorchBackend(AnswerReader):
             why_device += f", its layers on {torch.cuda.device_count()} GPUs"
         self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter, quantize=options.quantize, spread=spread)
         if options.quantize != "none":
-            why_dtype += f"; {options.quantize}: {_how(self._model, checkpoint if keeps else None)}"
+            why_dtype += f"; {options.quantize}: {_quantization_note(self._model, checkpoint if keeps else None)}"
         self._devices = list(dict.fromkeys(parameter.device for parameter in self._model.parameters()))
         if spread and any(place.type != "cuda" for place in self._devices):
             raise ModelError(f"{directory}: does not fit on {torch.cuda.device_count()} GPUs; choose a smaller --quantize", code="oom")
         text = geometry.text
-        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))  # of a slot
+        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))  # of a position
         self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self._model.model.language_model.layers)
-        self._n_windows = WINDOWS_TOGETHER.get(device.type, OTHER_WINDOWS_TOGETHER)
+        self._window_batch = WINDOW_BATCH.get(device.type, OTHER_WINDOW_BATCH)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         settings = directory / "tokenizer_config.json"
@@ -102,124 +93,111 @@ class TorchBackend(AnswerReader):
         self._end_ids = _end_ids(self._tokenizer, directory)
         stored = dtype if options.quantize == "none" else f"{dtype}+{options.quantize}"
         info = _info(directory, adapter, geometry, str(device), stored, f"{why_device}; {why_dtype}")
-        ears = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
-        self.info = replace(info, encoder_fingerprint=ears, batch_size=self._together())
-        self.on_progress: Callable[[str], None] = no_progress
+        fingerprint = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
+        self.info = replace(info, encoder_fingerprint=fingerprint, batch_size=self._batch_size())
 
-    def _together(self) -> int:
-        """Songs that are best answered at once: on GPUs, whose steps cost the same for many, as many as fit into half of what is left."""
+    def _batch_size(self) -> int:
+        """Return how many songs to answer at once: on GPUs, whose steps cost the same for many, what fits into half of the free memory."""
         if self._devices[0].type != "cuda":
             return 1
-        fitting = [(left or 0) // (2 * TYPICAL_SLOTS * n_layers * self._layer_bytes) for _, n_layers, left in self._rooms()]
-        return max(1, min(MOST_TOGETHER, *fitting))
+        typical = 2 * TYPICAL_POSITIONS * self._layer_bytes
+        return max(1, min(MAX_BATCH_SIZE, *((free_bytes(device) or 0) // (typical * n) for device, n in self._layers.items())))
 
     @property
     def network(self) -> Any:
-        """The model itself, for those who look inside."""
+        """transformers' model."""
         return self._model
 
     @torch.inference_mode()
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
-        """Embed every window of all songs, in batches across them.
+        """Encode every window of all songs, in batches across them.
 
         Raises AudioError(code="too_long") beyond the model's limit and ModelError(code="oom") when not even one window fits.
         """
-        windows = [(place, window) for audio in audios for place, window in enumerate(checked_windows(audio, self.info.geometry))]
+        windows = [(index, window) for audio in audios for index, window in enumerate(checked_windows(audio, self.info.geometry))]
         embedded: list[torch.Tensor] = []
         while len(embedded) < len(windows):
             self.on_progress(f"window {len(embedded) + 1} of {len(windows)}")
             try:
-                embedded += self._encode(windows[len(embedded) : len(embedded) + self._n_windows])
+                embedded += self._encode(windows[len(embedded) : len(embedded) + self._window_batch])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._n_windows == 1:
-                    raise ModelError("no memory to hear 30 s of music; use a smaller --dtype or --quantize", code="oom") from error
-                self._n_windows //= 2
-        firsts = [number for number, (place, _) in enumerate(windows) if place == 0]
+                if self._window_batch == 1:
+                    raise ModelError("no memory to encode 30 s of music; use a smaller --dtype or --quantize", code="oom") from error
+                self._window_batch //= 2
+        firsts = [number for number, (index, _) in enumerate(windows) if index == 0]
         songs = [torch.cat(embedded[first:end]) for first, end in zip(firsts, [*firsts[1:], None], strict=True)]
         return [Encoded(len(song), song) for song in songs]
 
     def _encode(self, windows: Sequence[tuple[int, Window]]) -> list[torch.Tensor]:
-        """Embed windows with their places in their songs: (n_tokens, d_text) each."""
+        """Encode windows with their numbers in their songs: (n_tokens, d_text) each."""
         mels = torch.from_numpy(np.stack([self._mel(window.samples) for _, window in windows])).to(self._model.device, self._model.dtype)
         n_frames = torch.tensor([window.n_frames for _, window in windows])
-        return encode_windows(self._model, self.info.geometry, mels, n_frames, torch.tensor([place for place, _ in windows]))
+        return encode_windows(self._model, self.info.geometry, mels, n_frames, torch.tensor([index for index, _ in windows]))
 
-    def generate(self, talks: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def generate(self, songs: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it.
 
         Raises ModelError(code="too_long") for a prompt that leaves no room to answer, ModelError(code="oom") when one song does not fit.
         """
-        rows = group_by_prefix(talks, self._chat, self.tokenize)
-        for row in rows:
-            row.check(self.info.context_length)
-        for batch in batches(rows, lambda some: self._fits(some, options)):
+        for batch in batches(self._checked_groups(songs), lambda some: self._fit(some, options)):
             yield from self._answer(batch, options)
 
-    def _fits(self, rows: Sequence[PrefixGroup], options: GenerateOptions) -> bool:
-        return all(left is None or needed <= left for needed, left in self._needs(rows, options))
+    def _fit(self, groups: Sequence[PrefixGroup], options: GenerateOptions) -> bool:
+        return all(free is None or needed <= free for needed, free in self._memory_needs(groups, options))
 
-    def _needs(self, rows: Sequence[PrefixGroup], options: GenerateOptions) -> list[tuple[int, int | None]]:
-        """Bytes that songs take on each device, their memory and the reading of the longest, and the bytes left there."""
-        slots = len(rows) * n_slots(rows, longest_answer(rows, options, self.info.context_length), self._devices[0])
-        text, longest = self.info.geometry.text, max(row.n_shared for row in rows)
-        reading = READING[0] * longest * text.d_model + READING[1] * min(longest, MLP_TOKENS) * text.d_ffn
-        work = reading * self._model.dtype.itemsize + min(2 * SCORE_BYTES, slots * text.n_heads * 4)
-        return [(slots * n_layers * self._layer_bytes + work, left) for _, n_layers, left in self._rooms()]
-
-    def _rooms(self) -> list[tuple[torch.device, int, int | None]]:
-        """Devices of the language model, how many of its layers each holds, and the bytes left there."""
-        return [(device, n_layers, room(device)) for device, n_layers in self._layers.items()]
+    def _memory_needs(self, groups: Sequence[PrefixGroup], options: GenerateOptions) -> list[tuple[int, int | None]]:
+        """Return the bytes that songs take on each device, for KV cache and prefill of the longest, and the bytes left there."""
+        positions = len(groups) * cache_length(groups, longest_answer(groups, options, self.info.context_length), self._devices[0])
+        text, longest = self.info.geometry.text, max(group.n_shared for group in groups)
+        prefill = PREFILL_ARRAYS[0] * longest * text.d_model + PREFILL_ARRAYS[1] * min(longest, MLP_TOKENS) * text.d_ffn
+        work = prefill * self._model.dtype.itemsize + min(2 * SCORE_BYTES, positions * text.n_heads * 4)
+        return [(positions * n_layers * self._layer_bytes + work, free_bytes(device)) for device, n_layers in self._layers.items()]
 
     @torch.inference_mode()
-    def _answer(self, rows: list[PrefixGroup], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
+    def _answer(self, groups: list[PrefixGroup], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer songs together, or each half of them alone where they do not fit after all."""
-        began = self._begin(rows, options)
-        if began is None:
-            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        prefilled = self._prefill(groups, options)
+        if prefilled is None:
+            for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
                 yield from self._answer(half, options)
             return
-        conversation, logits = began
-        names = [(song, prompt) for song, row in enumerate(rows) for prompt in range(len(row.after))]
-        running = [(*name, Answer(rows[name[0]], name[1], options, self._end_ids, self.info.context_length)) for name in names]
-        while running:
-            tokens = choose(logits, [answer.sampler for _, _, answer in running])
-            for (_, _, answer), token in zip(running, tokens, strict=True):
-                yield from answer.add(token, self.piece(token))
-            said = [(*place, token) for place, token in zip(running, tokens, strict=True) if not place[2].ended]
-            running = [(song, prompt, answer) for song, prompt, answer, _ in said]
-            if said:
-                with memory_errors("to go on writing", CURE):
-                    logits = conversation.step([(song, prompt, token) for song, prompt, _, token in said])
+        decoder, logits = prefilled
 
-    def _begin(self, rows: list[PrefixGroup], options: GenerateOptions) -> tuple[BatchDecoder, torch.Tensor] | None:
-        """Songs that are read, with the logits after each prompt; None where several do not fit. Raises ModelError where one does not."""
-        if len(rows) == 1:
-            for needed, left in self._needs(rows, options):
-                memory.require_bytes(f"talking about {rows[0].n_shared} tokens", needed, left, CURE)
+        def step(entries: list[tuple[int, int]]) -> torch.Tensor:
+            with memory_errors("to continue the answers", CURE):
+                return decoder.step(entries)
+
+        yield from self._stream(groups, options, logits, choose, step)
+
+    def _prefill(self, groups: list[PrefixGroup], options: GenerateOptions) -> tuple[BatchDecoder, torch.Tensor] | None:
+        """Prefill songs, with the logits after each prompt; None where several do not fit. Raises ModelError where one does not."""
+        if len(groups) == 1:
+            for needed, free in self._memory_needs(groups, options):
+                memory.require_bytes(f"a prompt of {groups[0].n_shared} tokens", needed, free, CURE)
         try:
-            conversation = BatchDecoder(self._model, rows, longest_answer(rows, options, self.info.context_length))
-            logits = conversation.read()
+            decoder = BatchDecoder(self._model, groups, longest_answer(groups, options, self.info.context_length))
+            logits = decoder.prefill()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(rows) == 1:
-                raise ModelError(f"no memory to read {rows[0].n_shared} tokens; {CURE}", code="oom") from error
+            if len(groups) == 1:
+                raise ModelError(f"no memory to read {groups[0].n_shared} tokens; {CURE}", code="oom") from error
             return None
-        if not torch.isfinite(logits).all():  # what would be written then is the same character for ever
+        if not torch.isfinite(logits).all():  # the answer would be the same character for ever
             raise ModelError(f"the model's numbers are too large for {self.info.dtype}; choose a larger --dtype", code="failed")
-        return conversation, logits
+        return decoder, logits
 
     @torch.inference_mode()
     def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
         """Read answers; every position, also of a shared prefix, passes the language model once."""
         whole = [own + answer[:-1] for own, answer in zip(group.after, answers, strict=True)]
-        hidden = BatchDecoder(self._model, [replace(group, after=whole)], 0).read_song(0).split([len(tokens) for tokens in whole])
+        hidden = BatchDecoder(self._model, [replace(group, after=whole)], 0).prefill_song(0).split([len(tokens) for tokens in whole])
         return [self._compare(states[len(own) - 1 :], answer) for own, states, answer in zip(group.after, hidden, answers, strict=True)]
 
     def _compare(self, hidden: torch.Tensor, answer: list[int]) -> ForcedAnswer:
-        """Compare hidden states in front of each token of an answer, (tokens, d), with the answer."""
+        """Compare an answer with the hidden states in front of each of its tokens, (tokens, d)."""
         likeliest, log_probs = [], []
         for states, tokens in zip(hidden.split(FORCED_BATCH), torch.tensor(answer).split(FORCED_BATCH), strict=True):
             logits = self._model.lm_head(states).float()
@@ -228,22 +206,22 @@ class TorchBackend(AnswerReader):
         return ForcedAnswer(torch.cat(likeliest).cpu().numpy(), torch.cat(log_probs).cpu().numpy())
 
     def pack(self, encoded: Encoded) -> np.ndarray:
-        """The bytes of the embeddings, whatever their dtype, which may be one that NumPy lacks: (n_tokens, d_model * bytes) uint8."""
+        """Return the bytes of the embeddings, whose dtype NumPy may lack, (n_tokens, d_model * bytes) uint8."""
         assert encoded.payload.dtype == self._model.dtype, "unpack() takes the model's dtype"
         packed: np.ndarray = encoded.payload.cpu().contiguous().view(torch.uint8).numpy()
         return packed
 
     def unpack(self, numbers: np.ndarray) -> Encoded:
-        """The same on the model's device."""
+        """Return packed embeddings as an encoding on the model's device."""
         return Encoded(len(numbers), torch.from_numpy(numbers).view(self._model.dtype).to(self._model.device))
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of text in which special tokens are recognised by name; nothing is added."""
+        """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def piece(self, token: int) -> bytes:
-        """Bytes of a token; special tokens have none."""
+        """Return the bytes of a token; special tokens have none."""
         if token in self._tokenizer.all_special_ids or token >= len(self._tokenizer):  # or a padding row of the embedding
             return b""
         text = str(self._tokenizer.convert_ids_to_tokens([token])[0])
@@ -258,30 +236,24 @@ class TorchBackend(AnswerReader):
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def __enter__(self) -> TorchBackend:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """A token of each row of (n, vocabulary) logits; the likeliest ones are found where the logits lie."""
-    if all(sampler.plain for sampler in samplers):
+    """Choose a token from each row of (n, vocabulary) logits; the likeliest ones are found on the device of the logits."""
+    if all(sampler.is_greedy for sampler in samplers):
         return logits.argmax(-1).tolist()
     return [sampler.pick(row) for sampler, row in zip(samplers, logits.cpu().numpy(), strict=True)]
 
 
 @lru_cache(maxsize=1)
 def byte_alphabet() -> dict[str, int]:
-    """Character -> byte of byte-level BPE vocabularies: printable Latin-1 stands for itself, the rest is moved above U+0100 (GPT-2)."""
+    """Return character -> byte of byte-level BPE vocabularies: printable Latin-1 is itself, the rest is moved above U+0100 (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
 def choose_device(wanted: str) -> tuple[torch.device, str]:
-    """The device to run on and why. Raises ModelError when it is not there."""
+    """Return the device to run on and why. Raises ModelError when it is not there."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         family = next(name for name, there in available.items() if there)
@@ -296,7 +268,7 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
 
 
 def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> bool:
-    """Whether a model must lie on several GPUs: it is larger than what is free on the first, and no single one was asked for.
+    """Return whether a model needs several GPUs: it is larger than what is free on the first, and no single one was asked for.
 
     Raises ModelError(code="oom") when it does not fit on all of them either.
     """
@@ -310,14 +282,14 @@ def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quanti
 
 
 def weight_bytes(checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> int:
-    """What the weights take when they are loaded."""
+    """Return the size of the weights when they are loaded."""
     sizes = {name: prod(entry.shape) for name, entry in checkpoint.entries.items()}
     packed = sum(size for name, size in sizes.items() if IN_LANGUAGE_LAYER.match(name) and len(checkpoint.entries[name].shape) == 2)
     return int(bytes_per_weight * (sum(sizes.values()) - packed) + QUANTIZED_BYTES.get(quantize, bytes_per_weight) * packed)
 
 
-def _how(model: Any, checkpoint: Checkpoint | None) -> str:
-    """What was done with the weights of a quantised model."""
+def _quantization_note(model: Any, checkpoint: Checkpoint | None) -> str:
+    """Say how the weights of a quantised model are stored and multiplied."""
     layers = [module for module in model.modules() if isinstance(module, Quantized)]
     kept = f"the checkpoint's own numbers, {checkpoint.scheme}, " if checkpoint else ""
     n_native = sum(module.native for module in layers)
@@ -325,7 +297,7 @@ def _how(model: Any, checkpoint: Checkpoint | None) -> str:
 
 
 def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint, quantize: str = "none") -> tuple[str, str]:
-    """Name of the dtype to compute in and why."""
+    """Return the name of the dtype to compute in and why."""
     if wanted != "auto":
         return wanted, f"{wanted}: asked for"
     if device.type == "cuda":
@@ -342,7 +314,7 @@ def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint, quan
 
 
 def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
-    """Ids that end an answer: the turn's end and what generation_config.json names."""
+    """Return the ids that end an answer: the end of a turn and what generation_config.json names."""
     vocabulary = tokenizer.get_vocab()
     ids = {vocabulary[name] for name in END_TOKENS if name in vocabulary}
     path = directory / "generation_config.json"
@@ -358,7 +330,7 @@ def _card(directory: Path) -> dict[str, Any]:
 def _info(directory: Path, adapter: Path | None, geometry: Geometry, device: str, dtype: str, reason: str) -> BackendInfo:
     name, revision = hub_identity(adapter or directory) or ((adapter or directory).resolve().name, None)
     ours = _card(directory)
-    if adapter:  # the base's card says what it can, not what it is called
+    if adapter:  # the base's card says what it can do, not its name
         ours |= {"name": name, "revision": revision} | _card(adapter)
     abilities = ours.get("abilities")
     return BackendInfo(

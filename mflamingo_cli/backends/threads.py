@@ -1,18 +1,15 @@
-"""How many threads help: physical cores that this process may use; hyper-threads slow matrix products down.
-
-Sizes are bytes.
-"""
+"""The number of threads: physical cores that this process may use; hyper-threads slow matrix products down."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-BYTES_PER_THREAD = 64 << 20  # of weights; below, ggml's threads spend their time waiting for each other at every operation
+BYTES_PER_THREAD = 64 << 20  # of weights; with fewer, ggml's threads spend their time waiting for each other at every operation
 
 
 def useful_threads(weight_bytes: int) -> int:
-    """Threads for a ggml model of this size: physical cores, but one for a model too small to share.
+    """Return the threads for a ggml model of this size: physical cores, but fewer for a model too small to share.
 
     The embedded model (9 MB) took 0.26 s of CPU for two answers with one thread and 2.9 s or more with two, on a busy machine.
     """
@@ -20,7 +17,7 @@ def useful_threads(weight_bytes: int) -> int:
 
 
 def physical_cores() -> int:
-    """Physical cores within this process's CPU set, at least 1; logical ones where the system does not tell them apart."""
+    """Return the physical cores in this process's CPU set, at least 1; logical ones where the system does not tell them apart."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_core(cpu) for cpu in usable}
     return max(1, len(cores))

@@ -1,6 +1,6 @@
-"""The audio part of a GGUF pair on torch's kernels, for processors that multiply BF16: theirs are quicker there than ggml's.
+"""The audio part of a GGUF pair on torch's kernels, for processors that multiply BF16: there they are faster than ggml's.
 
-The same network that the torch back end runs, so that it hears the same.
+The same network as in the torch back end, so both encode alike.
 """
 
 from __future__ import annotations
@@ -9,68 +9,66 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.errors import ModelError
-from quant import layout, reader, types
+from quant import layout, types
 
 if TYPE_CHECKING:
     import torch
 
-    from mflamingo_cli.backends.ggml import Weights
+    from mflamingo_cli.backends.ggml.weights import Weights
     from quant.geometry import Geometry
+    from quant.reader import GgufFile
 
 Floats = npt.NDArray[np.float32]
 
-PAYS_BYTES = 256 << 20  # of weights: loading torch takes some seconds
+MIN_BYTES = 256 << 20  # of weights; for fewer, loading torch takes longer than it saves
 BLOCK_WEIGHTS = 1 << 22  # decoded at once
 
 
-def quicker_in_torch(weights: Weights) -> bool:
-    """Whether torch is here, the weights are BF16 all the same, and large enough."""
-    worth = weights.all_bf16 and weights.n_bytes >= PAYS_BYTES
-    return worth and all(find_spec(name) for name in ("torch", "transformers", "accelerate"))
+def faster_in_torch(weights: Weights) -> bool:
+    """Return whether torch is installed, all matrices are BF16 in memory, and there are enough of them."""
+    pays = weights.all_bf16 and weights.n_bytes >= MIN_BYTES
+    return pays and all(find_spec(name) for name in ("torch", "transformers", "accelerate"))
 
 
 class TorchEncoder:
-    """Log-mel windows -> embeddings of the language model, as `ggml.Encoder`."""
+    """Encodes log-mel windows to embeddings of the language model, as `GgmlEncoder` does."""
 
-    def __init__(self, audio: Path, geometry: Geometry, threads: int) -> None:
+    def __init__(self, audio: GgufFile, geometry: Geometry, threads: int) -> None:
         import torch
         import transformers
 
-        from mflamingo_cli.core.model import build_ears
+        from mflamingo_cli.core.model import build_audio_encoder
 
         torch.set_num_threads(threads)
         self.versions = f"torch {torch.__version__} {transformers.__version__}"
         self._geometry = geometry
-        self._model = build_ears(geometry, _weights(audio, geometry, threads))
+        self._model = build_audio_encoder(geometry, _weights(audio, geometry, threads))
 
     def window(self, mel: Floats, n_frames: int, index: int) -> Floats:
-        """Encode one window: (n_mels, frames) log-mel, `n_frames` of them valid, at a place in its song -> (n_audio_tokens, d_text)."""
+        """Encode one window: (n_mels, frames) log-mel, the first `n_frames` valid, its number in the song -> (n_audio_tokens, d_text)."""
         import torch
 
         from mflamingo_cli.core.model import encode_windows
 
         with torch.inference_mode():
-            features, lengths, places = torch.from_numpy(mel)[None].bfloat16(), torch.tensor([n_frames]), torch.tensor([index])
-            [embedded] = encode_windows(self._model, self._geometry, features, lengths, places)
+            features, lengths, indices = torch.from_numpy(mel)[None].bfloat16(), torch.tensor([n_frames]), torch.tensor([index])
+            [embedded] = encode_windows(self._model, self._geometry, features, lengths, indices)
             return np.asarray(embedded.float().numpy())
 
     def close(self) -> None:
-        """Give the weights back."""
+        """Free the weights."""
         del self._model
 
 
-def _weights(audio: Path, geometry: Geometry, threads: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name on the hub and weights in BF16 of every tensor of an audio part. Raises QuantError for a file that is damaged."""
+def _weights(file: GgufFile, geometry: Geometry, threads: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the hub's name and the weights in BF16 of every tensor of an audio part. Raises ModelError for one that is missing."""
     import torch
-
-    file = reader.read(audio)
 
     def decoded(tensor: layout.Tensor) -> tuple[str, torch.Tensor]:
         stored = file.tensors.get(tensor.gguf)

@@ -58,7 +58,7 @@ def build(config: Mapping[str, Any]) -> Model:
     return _protect(model_class(config_class(**config)))
 
 
-def build_ears(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
+def build_audio_encoder(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
     """What `encode_windows` needs of a model, without a language model; `weights` by the hub's names, all of them, in its dtype."""
     sizes, rotary = geometry.encoder, geometry.rote
     row, named = FAMILIES[geometry.architecture], vars(sizes) | {"n_mels": geometry.mel.n_mels}

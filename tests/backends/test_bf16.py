@@ -1,4 +1,4 @@
-"""The audio part where the processor is quick in BF16: what loses nothing is kept so, the rest stays as it is in the file."""
+"""The audio part where the processor multiplies BF16: what loses nothing is stored so, the rest stays as it is in the file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import quant
-from mflamingo_cli.backends import ggml
-from mflamingo_cli.backends import torch_encoder as ears
+from mflamingo_cli.backends import torch_encoder
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.ggml.binding import Device
+from mflamingo_cli.backends.ggml.graph import GgmlEncoder
+from mflamingo_cli.backends.ggml.weights import BF16_FEATURE
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.errors import ModelError
@@ -26,7 +28,7 @@ OPTIONS = OpenOptions(device="cpu", threads=1)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """ggml multiplies BF16 on every processor, only not everywhere quickly."""
-    monkeypatch.setattr(ggml.Device, "features", lambda self: {ggml.QUICK_BF16})
+    monkeypatch.setattr(Device, "features", lambda self: {BF16_FEATURE})
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +67,16 @@ def opened(tmp_path: Path) -> Iterator[object]:
         backend.close()
 
 
-@pytest.mark.parametrize(("kind", "widened"), [("Q8_0", True), ("F16", False), ("BF16", False), ("F32", False)])
-def test_of_float32_weights_only_quantised_ones_are_widened(opened, single, kind, widened) -> None:
+@pytest.mark.parametrize(("kind", "converted"), [("Q8_0", True), ("F16", False), ("BF16", False), ("F32", False)])
+def test_of_float32_weights_only_quantised_ones_are_widened(opened, single, kind, converted) -> None:
     backend = opened(single, kind)
-    assert backend._encoder.weights.widened is widened
-    assert ("audio part in BF16" in backend.info.reason) is widened
+    assert backend._encoder.weights.converted is converted
+    assert ("audio part in BF16" in backend.info.reason) is converted
 
 
 def test_halves_that_were_bf16_are_again_the_numbers_of_the_checkpoint(opened, rounded) -> None:
     weights = opened(rounded, "F16")._encoder.weights
-    assert weights.widened
+    assert weights.converted
     wanted = load_file(rounded / "model.safetensors")
     name = next(name for name in wanted if name.endswith("layers.1.fc1.weight"))
     tensor = weights["a.blk.1.ffn_up.weight"]
@@ -88,7 +90,7 @@ def test_halves_that_were_bf16_are_again_the_numbers_of_the_checkpoint(opened, r
     assert torch.equal(got[normal], wanted[name].float()[normal])
 
 
-def test_quantised_weights_hear_nearer_to_the_checkpoint_than_without(opened, single, monkeypatch) -> None:
+def test_quantised_weights_encode_nearer_to_the_checkpoint_in_bf16(opened, single, monkeypatch) -> None:
     song = audio(35.0)
     with TorchBackend(single, OpenOptions(device="cpu", dtype="fp32", threads=1)) as exact:
         truth = exact.encode([song])[0].payload.numpy()
@@ -96,14 +98,14 @@ def test_quantised_weights_hear_nearer_to_the_checkpoint_than_without(opened, si
     def error(backend: GgufBackend) -> float:
         return float(np.sqrt(np.mean((backend.encode([song])[0].payload - truth) ** 2)) / truth.std())
 
-    widened = error(opened(single, "Q8_0"))
-    monkeypatch.setattr(ggml.Device, "features", lambda self: set())
+    converted = error(opened(single, "Q8_0"))
+    monkeypatch.setattr(Device, "features", lambda self: set())
     plain = error(opened(single, "Q8_0"))
-    assert widened < plain
+    assert converted < plain
 
 
 @pytest.mark.parametrize(("architecture", "kind"), [("musicflamingo", "BF16"), ("audioflamingo3", "F16"), ("musicflamingo", "Q8_0")])
-def test_a_large_audio_part_hears_on_torch_what_the_checkpoint_does(tmp_path, monkeypatch, architecture, kind) -> None:
+def test_a_large_audio_part_on_torch_encodes_as_the_checkpoint(tmp_path, monkeypatch, architecture, kind) -> None:
     """Where torch is installed; of weights that the file keeps whole it is the same network."""
     source = rounded_copy(checkpoints.write(tmp_path / "single", architecture, "wide"), tmp_path / "bf16")
     pair, song = quant.convert(source, tmp_path, kind), audio(64.0)
@@ -111,56 +113,56 @@ def test_a_large_audio_part_hears_on_torch_what_the_checkpoint_does(tmp_path, mo
         truth = backend.encode([song])[0].payload.float().numpy()
     with GgufBackend(*pair, OPTIONS) as backend:
         [on_ggml], without = backend.encode([song]), backend.info
-    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+    monkeypatch.setattr(torch_encoder, "MIN_BYTES", 0)
     with GgufBackend(*pair, OPTIONS) as backend:
         [on_torch], info = backend.encode([song]), backend.info
         assert complete(backend, on_torch, [Prompt("Key?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3
     assert info.reason.endswith("audio part in BF16 by torch: AVX512_BF16")
-    assert info.encoder_fingerprint != without.ears
+    assert info.encoder_fingerprint != without.encoder_fingerprint
     assert on_torch.payload.shape == on_ggml.payload.shape
     distance = [float(np.sqrt(np.mean((song.payload - truth) ** 2)) / truth.std()) for song in (on_torch, on_ggml)]
     assert distance[0] < (0.03 if kind == "Q8_0" else 1e-6)
     assert distance[1] < 0.03
 
 
-def test_a_cut_audio_part_is_named_before_torch_hears(single, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
+def test_a_cut_audio_part_is_named_before_torch_encodes(single, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch_encoder, "MIN_BYTES", 0)
     text, part = quant.convert(single, tmp_path, "Q8_0")
     part.write_bytes(part.read_bytes()[: part.stat().st_size - 5000])
     with pytest.raises(ModelError, match=r"cut short.*; convert or download it again"):
         GgufBackend(text, part, OPTIONS)
 
 
-def test_without_torch_a_large_audio_part_hears_on_ggml(opened, single, monkeypatch) -> None:
-    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
-    monkeypatch.setattr(ears, "find_spec", lambda name: None)
-    assert isinstance(opened(single, "Q8_0")._encoder, ggml.Encoder)
+def test_without_torch_a_large_audio_part_runs_on_ggml(opened, single, monkeypatch) -> None:
+    monkeypatch.setattr(torch_encoder, "MIN_BYTES", 0)
+    monkeypatch.setattr(torch_encoder, "find_spec", lambda name: None)
+    assert isinstance(opened(single, "Q8_0")._encoder, GgmlEncoder)
 
 
-def test_what_bf16_cannot_hold_is_not_heard_in_it(opened, single, monkeypatch) -> None:
-    monkeypatch.setattr(ears, "PAYS_BYTES", 0)
-    assert {kind: isinstance(opened(single, kind)._encoder, ggml.Encoder) for kind in ("F32", "F16", "BF16")} == {
+def test_weights_that_bf16_cannot_hold_are_not_converted(opened, single, monkeypatch) -> None:
+    monkeypatch.setattr(torch_encoder, "MIN_BYTES", 0)
+    assert {kind: isinstance(opened(single, kind)._encoder, GgmlEncoder) for kind in ("F32", "F16", "BF16")} == {
         "F32": True,
         "F16": True,
         "BF16": False,
     }
 
 
-def test_memory_is_reckoned_as_it_will_be(opened, single) -> None:
+def test_the_size_is_that_after_conversion(opened, single) -> None:
     weights = opened(single, "Q8_0")._encoder.weights
     halves = sum(weight.numel() for name, weight in load_file(single / "model.safetensors").items() if "audio_tower.layers" in name)
     assert weights.n_bytes > 2 * 0.9 * halves
-    assert weights.n_bytes > weights._path.stat().st_size
+    assert weights.n_bytes > weights._file.path.stat().st_size
 
 
-def test_what_the_processor_can_is_asked_of_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_of_the_processor_are_those_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    device = ggml.Device("cpu", 1)
+    device = Device("cpu", 1)
     try:
         flags = Path("/proc/cpuinfo")
         if not flags.exists() or "flags" not in flags.read_text():
             pytest.skip("processor flags are read from Linux on x86")
-        assert (ggml.QUICK_BF16 in device.features()) <= ("avx512_bf16" in flags.read_text())
+        assert (BF16_FEATURE in device.features()) <= ("avx512_bf16" in flags.read_text())
         assert "F16C" in device.features() or "f16c" not in flags.read_text()
     finally:
         device.close()

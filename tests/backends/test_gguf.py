@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 import quant
-from mflamingo_cli.backends import ggml, gguf, open_backend
+from mflamingo_cli.backends import gguf, open_backend
 from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
-from mflamingo_cli.backends.gguf import Context, GgufBackend
+from mflamingo_cli.backends.generation import PrefixGroup
+from mflamingo_cli.backends.ggml import binding
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.llama import Context
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
+from quant import reader
 from quant.keys import geometry_of_keys
 from tests import checkpoints
 from tests.clips import audio
@@ -78,16 +82,16 @@ def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path])
         assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
 
 
-def test_a_conversation_reads_its_song_once(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
+def test_a_conversation_prefills_its_song_once(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    prefilled: list[int] = []
 
-    def watched(context: Context, sequence: int, tokens: list[int], embeddings: np.ndarray, tell: object) -> None:
-        read.append(len(embeddings))
-        original(context, sequence, tokens, embeddings, tell)
+    def watched(context: Context, sequence: int, group: PrefixGroup, on_progress: object) -> None:
+        prefilled.append(len(group.embeddings))
+        original(context, sequence, group, on_progress)
 
-    original = Context.read
-    monkeypatch.setattr(Context, "read", watched)
-    monkeypatch.setattr(gguf, "ROOM_TO_GO_ON", 60)
+    original = Context.prefill_prefix
+    monkeypatch.setattr(Context, "prefill_prefix", watched)
+    monkeypatch.setattr(gguf, "NEXT_TURNS_TOKENS", 60)
 
     def say(backend: GgufBackend, encoded: Encoded, prompt: Prompt) -> str:
         return "".join(chunk.text for _, _, chunk in backend.generate([SongPrompts(encoded, [prompt], keep_cache=True)], SHORT))
@@ -96,19 +100,19 @@ def test_a_conversation_reads_its_song_once(pair: tuple[Path, Path], monkeypatch
         song, other = backend.encode([audio(2.0), audio(3.0)])
         turns = [Prompt("Key?"), Prompt("Why?", history=(("Key?", "A minor."),)), Prompt("Why? " * 150), Prompt("Key?", system="Be brief.")]
         alone = [complete(backend, song, [turn], SHORT)[0].text for turn in turns]
-        read.clear()
+        prefilled.clear()
         assert [say(backend, song, turn) for turn in turns[:2]] == alone[:2]
         stream = backend.generate([SongPrompts(song, turns[:1], keep_cache=True)], SHORT)
         next(stream)
         stream.close()
         assert say(backend, song, turns[1]) == alone[1], "after an answer that was not waited for"
-        assert read == [song.n_tokens]
+        assert prefilled == [song.n_tokens]
         assert [say(backend, song, turn) for turn in turns[2:]] == alone[2:]
-        assert read == [song.n_tokens] * 3, "no room for the third turn, and other words before the song in the fourth"
+        assert prefilled == [song.n_tokens] * 3, "no room for the third turn, and other words before the song in the fourth"
         say(backend, other, turns[0])
         assert complete(backend, song, turns[:1], SHORT)[0].text == alone[0]
         assert say(backend, other, turns[0]) == complete(backend, other, turns[:1], SHORT)[0].text
-        assert read[3:] == [other.n_tokens, song.n_tokens, other.n_tokens, other.n_tokens]
+        assert prefilled[3:] == [other.n_tokens, song.n_tokens, other.n_tokens, other.n_tokens]
 
 
 def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]) -> None:
@@ -134,9 +138,9 @@ def test_every_window_depends_on_its_place_in_the_song(pair: tuple[Path, Path]) 
 
 def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the device has no kernel for an operation."""
-    has = ggml.Device.has
+    supports = binding.Device.supports
     monkeypatch.setattr(
-        ggml.Device, "has", lambda self, operation: self.ggml.ggml_op_desc(operation).decode() != name and has(self, operation)
+        binding.Device, "supports", lambda self, operation: self.ggml.ggml_op_desc(operation).decode() != name and supports(self, operation)
     )
 
 
@@ -174,22 +178,22 @@ def test_random_bytes_are_not_a_model(tmp_path: Path) -> None:
     noise = tmp_path / "noise.gguf"
     noise.write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(ModelError, match="not a GGUF file"):
-        ggml.read_metadata(noise)
+        GgufBackend(noise, noise, OPTIONS)
 
 
 def test_an_untested_library_version_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     import llama_cpp
 
     monkeypatch.setattr(llama_cpp, "__version__", "0.2.90")
-    ggml.library.cache_clear()
+    binding.library.cache_clear()
     with pytest.raises(ModelError, match=r"0\.2\.90 is installed.*pip install"):
-        ggml.library()
-    ggml.library.cache_clear()
+        binding.library()
+    binding.library.cache_clear()
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
 def test_a_device_that_is_not_built_in_is_named(device: str, pair: tuple[Path, Path]) -> None:
-    if len(ggml.list_devices()) > 1:
+    if len(binding.list_devices()) > 1:
         pytest.skip("this build has a GPU device")
     with pytest.raises(ModelError, match=rf"no device {device}"):
         GgufBackend(*pair, OpenOptions(device=device, threads=1))
@@ -240,7 +244,7 @@ def test_a_small_model_runs_on_one_thread_and_a_large_one_on_all_cores() -> None
 
 
 def test_a_pair_without_a_size_is_named(pair: tuple[Path, Path]) -> None:
-    text, audio = ggml.read_metadata(pair[0]), ggml.read_metadata(pair[1])
+    text, audio = (dict(reader.read(path).keys) for path in pair)
     del audio["clip.audio.block_count"]
     with pytest.raises(ModelError, match=r"lacks the key clip\.audio\.block_count"):
         geometry_of_keys(audio, text, "pair")

@@ -1,4 +1,4 @@
-"""What does not fit is said before the work begins; numbers are checked against the system's own."""
+"""What does not fit is an error before the work begins; sizes are checked against the system's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import quant
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.ggml import Device
-from mflamingo_cli.backends.gguf import ROOM_TO_ANSWER, GgufBackend
+from mflamingo_cli.backends.ggml.binding import Device
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.llama import MIN_ANSWER_TOKENS
 from mflamingo_cli.errors import ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -56,20 +57,20 @@ def test_the_tightest_limit_counts(tmp_path: Path, container: dict[str, str], ki
     assert memory.available_memory(tmp_path) == kilobytes * 1024
 
 
-def test_a_system_that_does_not_tell_forbids_nothing(tmp_path: Path) -> None:
+def test_unknown_free_memory_forbids_nothing(tmp_path: Path) -> None:
     assert memory.available_memory(tmp_path) is None
     memory.require_bytes("anything", 1 << 60, None, "nothing to do")
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
-def test_this_computer_tells() -> None:
-    room = memory.available_memory()
-    assert room is not None
-    assert resource.getpagesize() < room < 1 << 50
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says")
+def test_free_memory_of_this_computer_is_known() -> None:
+    free = memory.available_memory()
+    assert free is not None
+    assert resource.getpagesize() < free < 1 << 50
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_read(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Device, "room", lambda device: 1000)
+    monkeypatch.setattr(Device, "free_bytes", lambda device: 1000)
     with pytest.raises(ModelError, match=r"needs .* of memory, 1\.0 kB are left; convert it to a smaller --type") as caught:
         GgufBackend(*pair, OpenOptions(device="cpu", threads=1))
     assert caught.value.code == "oom"
@@ -80,7 +81,7 @@ def test_a_song_that_does_not_fit_is_refused_before_it_is_encoded(pair: tuple[Pa
         song = audio(40.0)
         encoded = backend.encode([song])[0]
         needed = backend._language.song_bytes(encoded.n_tokens)
-        monkeypatch.setattr(Device, "room", lambda device: needed - 1)
+        monkeypatch.setattr(Device, "free_bytes", lambda device: needed - 1)
         monkeypatch.setattr(backend._encoder, "window", lambda *_: pytest.fail("it was encoded"))
         with pytest.raises(ModelError, match=r"40 s of audio needs .* choose a part") as caught:
             backend.encode([song])[0]
@@ -90,7 +91,7 @@ def test_a_song_that_does_not_fit_is_refused_before_it_is_encoded(pair: tuple[Pa
 def test_the_need_of_a_song_is_its_cache_and_its_embeddings(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OpenOptions(device="cpu", threads=1, kv_type="f32")) as backend:
         sizes = backend.info.geometry.text
-        cache = (1000 + ROOM_TO_ANSWER) * sizes.n_layers * 2 * (sizes.n_kv_heads * sizes.d_model // sizes.n_heads) * 4
+        cache = (1000 + MIN_ANSWER_TOKENS) * sizes.n_layers * 2 * (sizes.n_kv_heads * sizes.d_model // sizes.n_heads) * 4
         assert backend._language.song_bytes(1000) == pair[0].stat().st_size + cache + 1000 * sizes.d_model * 4
 
 
@@ -102,7 +103,7 @@ def test_where_memory_is_short_a_long_song_takes_half_of_the_cache_and_is_answer
         rows = short.payload.repeat(20, axis=0)
         long = replace(short, n_tokens=len(rows), payload=rows)
         least = backend._language.song_bytes(long.n_tokens) - rows.nbytes  # what is in memory already is not needed again
-        for room, kv_type in ((None, "f16"), (2 * least, "f16"), (least, "q8_0")):
-            assert backend._language.kv_type(long.n_tokens, room) == kv_type
-            monkeypatch.setattr(Device, "room", lambda device, room=room: room)
+        for free, kv_type in ((None, "f16"), (2 * least, "f16"), (least, "q8_0")):
+            assert backend._language.kv_type(long.n_tokens, free) == kv_type
+            monkeypatch.setattr(Device, "free_bytes", lambda device, free=free: free)
             assert complete(backend, long, [Prompt("What is this?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out == 3

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mflamingo_cli.backends import batch_decoder as decoding
+from mflamingo_cli.backends import batch_decoder
 from mflamingo_cli.backends.generation import PrefixGroup
 from mflamingo_cli.core import model as models
 from mflamingo_cli.core.quantized import KINDS
@@ -37,7 +37,7 @@ HOPPER = (9, 0)
 FORMATS = [(device, dtype, quantize) for device in BUILT for dtype in (torch.bfloat16, torch.float32) for quantize in ("none", *KINDS)]
 FORMATS = [names for names in FORMATS if names[0] == "cuda" or names[2] != "fp8"]  # which is refused on MPS
 SONGS = [([5, 6, 7], [[8, 9], [10]]), ([5], [[8, 9, 10]])]  # tokens before the song, tokens of each prompt
-STEPS = [[(0, 0, 5), (0, 1, 5), (1, 0, 5)], [(0, 1, 5), (1, 0, 5)], [(0, 1, 5)]]
+STEPS = [[(0, 5), (1, 5), (2, 5)], [(1, 5), (2, 5)], [(1, 5)]]  # number of the answer, token
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,7 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ctypes.CDLL(str(source.with_suffix(".so")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: HOPPER)
-        patch.setattr(decoding, "captured", lambda run, device: run)
+        patch.setattr(batch_decoder, "capture_cuda_graph", lambda run, device: run)
         patch.setattr(torch.nn.Module, "to", move_buffers)
         yield
 
@@ -94,22 +94,22 @@ def loaded(directory: Path, device: str, dtype: torch.dtype, quantize: str, *, s
     return model
 
 
-def talk(model: models.Model, geometry: Geometry) -> decoding.BatchDecoder:
-    """Hear a song of two windows, read questions about it and about nothing, and answer until all but one have ended."""
+def decode(model: models.Model, geometry: Geometry) -> batch_decoder.BatchDecoder:
+    """Encode a song of two windows, prefill questions about it and about nothing, and answer until all but one have ended."""
     device = model.model.audio_tower.conv1.weight.device
     with pytest.MonkeyPatch.context() as patch:  # lengths are counted on the processor, from real numbers
         patch.setattr(model.model.audio_tower, "_get_feat_extract_output_lengths", lambda n_frames: (None, [750, 100]))
         mels = torch.randn(2, geometry.mel.n_mels, 3000, device=device, dtype=model.dtype)
         song = torch.cat(models.encode_windows(model, geometry, mels, torch.tensor([3000, 400]), torch.tensor([0, 1])))
     assert (len(song), song.device, song.dtype) == (850, device, model.dtype)
-    rows = [PrefixGroup([(number, 0)], before, song if number == 0 else None, after) for number, (before, after) in enumerate(SONGS)]
-    conversation = decoding.BatchDecoder(model, rows, 30)
+    groups = [PrefixGroup([(number, 0)], before, song if number == 0 else None, after) for number, (before, after) in enumerate(SONGS)]
+    decoder = batch_decoder.BatchDecoder(model, groups, 30)
     n_vocab = model.config.text_config.vocab_size
-    assert conversation.read().shape == (3, n_vocab)
-    for going in STEPS:
-        logits = conversation.step(going)
-        assert (logits.shape, logits.device, logits.dtype) == ((len(going), n_vocab), device, torch.float32)
-    return conversation
+    assert decoder.prefill().shape == (3, n_vocab)
+    for entries in STEPS:
+        logits = decoder.step(entries)
+        assert (logits.shape, logits.device, logits.dtype) == ((len(entries), n_vocab), device, torch.float32)
+    return decoder
 
 
 @pytest.mark.parametrize(("device", "dtype", "quantize"), FORMATS, ids=str)
@@ -119,9 +119,9 @@ def test_all_is_on_the_device_and_a_step_could_be_captured(directory: Path, devi
         layers = [module for module in model.modules() if isinstance(module, tuple(KINDS.values()))]
         assert len(layers) == (0 if quantize == "none" else 2 * 7)
         assert all(layer.native == (quantize == "fp8") for layer in layers), "FP8 units multiply FP8"
-        conversation = talk(model, read_geometry(directory))
+        decoder = decode(model, read_geometry(directory))
         with Stays():
-            conversation._run()
+            decoder._run()
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
@@ -131,4 +131,4 @@ def test_layers_may_lie_on_two_devices(directory: Path, quantize: str, monkeypat
     monkeypatch.setattr(models, "dispatch_model", lambda model, places: model.to(torch.device(places[""])))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model = loaded(directory, "cuda", torch.bfloat16, quantize, spread=True)
-        assert [keys.device.index for keys in talk(model, read_geometry(directory)).memory.keys] == [0, 1]
+        assert [keys.device.index for keys in decode(model, read_geometry(directory)).cache.keys] == [0, 1]

@@ -1,4 +1,4 @@
-"""The heart: transformers alone, our torch back end and our GGUF back end give the same answers, token by token.
+"""The central law: transformers alone, our torch back end and our GGUF back end give the same answers, token by token.
 
 Random weights are the harsher test: their logits lie closer together than a trained model's.
 """
@@ -15,8 +15,9 @@ import torch
 from transformers import AutoProcessor
 
 import quant
-from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.gguf import BATCH, SCORES_BYTES, GgufBackend
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from mflamingo_cli.backends.llama import BATCH, SCORES_BYTES
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_TOKENS, build_messages
 from mflamingo_cli.core.model import load
@@ -123,12 +124,10 @@ def test_prompt_ids_equal_the_processors(trained: Trained, clip: str) -> None:
             assert prompt_ids(backend, question, backend.encode([CLIPS[clip]])[0].n_tokens) == inputs["input_ids"][0].tolist()
 
 
-def prompt_ids(backend: Backend, question: str, n_audio_tokens: int) -> list[int]:
-
+def prompt_ids(backend: TorchBackend | GgufBackend, question: str, n_audio_tokens: int) -> list[int]:
     rendered = backend._chat.render_prompt(build_messages(question, audio=True))
-    tokenize = backend.tokenize if isinstance(backend, TorchBackend) else backend._language.tokenize
-    placeholder = tokenize(backend.info.geometry.tokens.audio)
-    return tokenize(rendered.before) + placeholder * n_audio_tokens + tokenize(rendered.after)
+    placeholder = backend.tokenize(backend.info.geometry.tokens.audio)
+    return backend.tokenize(rendered.before) + placeholder * n_audio_tokens + backend.tokenize(rendered.after)
 
 
 @pytest.mark.parametrize(("weights", "kv_type"), LOGIT_TOLERANCE)
@@ -147,7 +146,7 @@ def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path:
     assert np.abs(first[0] - first[1][: first[0].size]).max() < LOGIT_TOLERANCE[weights, kv_type]
 
 
-def test_wide_heads_are_read_without_flash_attention_and_stay_near_torch(
+def test_wide_heads_avoid_flash_attention_and_stay_near_torch(
     tmp_path: Path, picked: list[tuple[int, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = checkpoints.Size(d_text=256, text_heads=2, kv_heads=1)
@@ -158,12 +157,12 @@ def test_wide_heads_are_read_without_flash_attention_and_stay_near_torch(
     with TorchBackend(directory, TORCH_EXACT) as reference, GgufBackend(*pair, half) as plain, GgufBackend(*pair, half) as flash:
         longest = SCORES_BYTES // (4 * BATCH * size.text_heads)
         asked = [(longest, "f16"), (longest + 1, "f16"), (longest, "q8_0"), (longest + 1, "f32")]
-        assert [plain._language.plain_attention(*each) for each in asked] == [True, False, False, True]
-        monkeypatch.setattr(flash._language, "plain_attention", lambda *_: False)
+        assert [plain._language.uses_plain_attention(*each) for each in asked] == [True, False, False, True]
+        monkeypatch.setattr(flash._language, "uses_plain_attention", lambda *_: False)
         for backend in (reference, plain, flash):
             picked.clear()
             complete(backend, backend.encode([CLIPS["47 s"]])[0], [Prompt(QUESTIONS[0])], OPTIONS)
             first.append(picked[0][1])
     errors = [np.abs(first[0] - logits[: first[0].size]).max() for logits in first[1:]]
     assert 0 < errors[0] < LOGIT_TOLERANCE["F32", "f16"]
-    assert errors[0] != errors[1], "the same kernel read both"
+    assert errors[0] != errors[1], "the same kernel computed both"

@@ -116,18 +116,16 @@ def test_answers_forced_together_are_forced_as_alone(name: str, both: Both) -> N
 
 
 @pytest.mark.parametrize("name", ["torch", "gguf"])
-def test_a_model_would_say_its_own_answer_again(name: str) -> None:
+def test_a_model_forced_to_its_own_answer_would_generate_it(name: str) -> None:
     """Its greedy answer, where reading the text gives the tokens that wrote it: a trained model's does."""
-    backend: Backend
     pair = (EMBEDDED / "mini-F16.gguf", EMBEDDED / "mmproj-mini-F16.gguf")
     options = OpenOptions(device="cpu", threads=1)
     with GgufBackend(*pair, options) if name == "gguf" else TorchBackend(EMBEDDED / "hf", options) as backend:
-        tokenize = backend._language.tokenize if isinstance(backend, GgufBackend) else backend.tokenize
         for clip in (audio(8.0), None):  # with a song and without
             encoded = backend.encode([clip])[0] if clip else None
             answers = [done.text for done in complete(backend, encoded, PROMPTS, GenerateOptions())]
             for answer, choices in zip(answers, backend.teacher_force(encoded, PROMPTS, answers), strict=True):
-                assert choices.tolist() == tokenize(answer + END_OF_TURN)
+                assert choices.tolist() == backend.tokenize(answer + END_OF_TURN)
 
 
 def summed_by_hooks(both: Both, prompt: Prompt, answer: str) -> tuple[dict[str, torch.Tensor], int]:

@@ -18,12 +18,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
-from mflamingo_cli.backends import batch_decoder as decoding
-from mflamingo_cli.backends import embedded_directory, generation
+from mflamingo_cli.backends import batch_decoder, embedded_directory, pytorch
 from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
-from mflamingo_cli.core import kv_cache as language
+from mflamingo_cli.core import kv_cache
 from mflamingo_cli.errors import AudioError, ModelError
 from tests import checkpoints
 from tests.clips import audio
@@ -59,14 +58,14 @@ def backend(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: 
             yield opened
 
 
-def together(backend: Backend, talks: Sequence[SongPrompts], options: GenerateOptions) -> list[list[str]]:
-    texts = [["" for _ in talk.prompts] for talk in talks]
-    for song, prompt, chunk in backend.generate(talks, options):
+def answers_of(backend: Backend, songs: Sequence[SongPrompts], options: GenerateOptions) -> list[list[str]]:
+    texts = [["" for _ in song.prompts] for song in songs]
+    for song, prompt, chunk in backend.generate(songs, options):
         texts[song][prompt] += chunk.text + (f" [{chunk.finish} {chunk.usage}]" if chunk.finish else "")
     return texts
 
 
-def talks_of(songs: Sequence[Encoded]) -> list[SongPrompts]:
+def all_prompts(songs: Sequence[Encoded]) -> list[SongPrompts]:
     return [
         *(SongPrompts(song, prompts) for song, prompts in zip(songs, PROMPTS, strict=True)),
         SongPrompts(None, [Prompt("What is a tritone?")]),
@@ -75,28 +74,28 @@ def talks_of(songs: Sequence[Encoded]) -> list[SongPrompts]:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_songs_together_are_answered_as_each_alone(backend: Backend, name: str) -> None:
-    talks = talks_of(backend.encode(CLIPS))
-    alone = [[together(backend, [SongPrompts(talk.encoded, [prompt])], OPTIONS[name])[0][0] for prompt in talk.prompts] for talk in talks]
-    assert together(backend, talks, OPTIONS[name]) == alone
+    songs = all_prompts(backend.encode(CLIPS))
+    alone = [[answers_of(backend, [SongPrompts(song.encoded, [prompt])], OPTIONS[name])[0][0] for prompt in song.prompts] for song in songs]
+    assert answers_of(backend, songs, OPTIONS[name]) == alone
 
 
 def test_shapes_that_change_rarely_change_no_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shapes of CUDA graphs: powers of two with places that nobody uses, ended songs kept, more slots than are filled."""
+    """The shapes of CUDA graphs: powers of two with places that nobody uses, ended songs kept, more cache positions than are filled."""
     options = OPTIONS["some end earlier"]
     with TorchBackend(checkpoint, EXACT) as backend:
-        talks = talks_of(backend.encode(CLIPS))
-        plain = together(backend, talks, options)
-        monkeypatch.setattr(decoding, "fit", lambda n, device: 1 << (n - 1).bit_length())
-        monkeypatch.setattr(decoding, "OTHER_SLOT_STEP", 1024)
+        songs = all_prompts(backend.encode(CLIPS))
+        plain = answers_of(backend, songs, options)
+        monkeypatch.setattr(batch_decoder, "padded", lambda n, device: 1 << (n - 1).bit_length())
+        monkeypatch.setattr(batch_decoder, "OTHER_CACHE_BLOCK", 1024)
         shapes = []
-        run = decoding.BatchDecoder._run
+        run = batch_decoder.BatchDecoder._run
 
-        def recording_run(self: decoding.BatchDecoder) -> torch.Tensor:
+        def recording_run(self: batch_decoder.BatchDecoder) -> torch.Tensor:
             shapes.append(self._shape)
             return run(self)
 
-        monkeypatch.setattr(decoding.BatchDecoder, "_run", recording_run)
-        assert together(backend, talks, options) == plain
+        monkeypatch.setattr(batch_decoder.BatchDecoder, "_run", recording_run)
+        assert answers_of(backend, songs, options) == plain
     assert len(set(shapes)) <= 4 < len(shapes), "so few graphs for so many steps"
 
 
@@ -104,11 +103,11 @@ def test_a_song_read_in_blocks_of_queries_is_answered_as_in_one(checkpoint: Path
     """What devices do whose kernels would need a matrix of all pairs of tokens, or err."""
     options = OPTIONS["all end alike"]
     with TorchBackend(checkpoint, EXACT) as backend:
-        talks = talks_of(backend.encode(CLIPS))
-        plain = together(backend, talks, options)
-        monkeypatch.setattr(language, "has_fused_attention", lambda device, dtype: False)
-        monkeypatch.setattr(language, "SCORE_BYTES", 4 * 4 * 1200 * 100)  # of the longest song: 100 of 1175 queries of 4 heads at once
-        assert together(backend, talks, options) == plain
+        songs = all_prompts(backend.encode(CLIPS))
+        plain = answers_of(backend, songs, options)
+        monkeypatch.setattr(kv_cache, "has_fused_attention", lambda device, dtype: False)
+        monkeypatch.setattr(kv_cache, "SCORE_BYTES", 4 * 4 * 1200 * 100)  # of the longest song: 100 of 1175 queries of 4 heads at once
+        assert answers_of(backend, songs, options) == plain
 
 
 def test_numbers_that_overflow_are_an_error_and_no_text(checkpoint: Path) -> None:
@@ -144,19 +143,19 @@ def test_the_embedded_model_answers_two_songs_as_each_alone(name: str) -> None:
     with TorchBackend(folder / "hf", EXACT) if name == "torch" else GgufBackend(*pair, EXACT) as backend:
         songs = backend.encode(clips)
         options = GenerateOptions(max_new_tokens=60)
-        alone = [[together(backend, [SongPrompts(song, [prompt])], options)[0][0] for prompt in prompts] for song in songs]
-        assert together(backend, [SongPrompts(song, prompts) for song in songs], options) == alone
+        alone = [[answers_of(backend, [SongPrompts(song, [prompt])], options)[0][0] for prompt in prompts] for song in songs]
+        assert answers_of(backend, [SongPrompts(song, prompts) for song in songs], options) == alone
 
 
-def test_how_far_hearing_is_is_told(backend: Backend) -> None:
-    told: list[str] = []
+def test_progress_is_reported(backend: Backend) -> None:
+    phrases: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "tell", told.append)
+        patch.setattr(backend, "on_progress", phrases.append)
         [song] = backend.encode([audio(31.0)])
         complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=1))
-    assert told[0] == "window 1 of 2"
+    assert phrases[0] == "window 1 of 2"
     if backend.info.backend == "gguf":
-        assert told[1:] == ["window 2 of 2", "0 % of the song read", f"{51200 // song.n_tokens} % of the song read"]
+        assert phrases[1:] == ["window 2 of 2", "0 % of the song read", f"{51200 // song.n_tokens} % of the song read"]
 
 
 def test_too_long_a_song_fails_and_says_which(backend: Backend) -> None:
@@ -179,7 +178,7 @@ def test_nothing_is_said_in_a_number_format_that_mps_lacks(checkpoint: Path) -> 
         songs = backend.encode(CLIPS[:2])  # where transformers' time embedding itself takes float32 on MPS
         assert backend._mel(CLIPS[0].samples).dtype == np.float32
         with NoFloat64():
-            together(backend, [SongPrompts(song, PROMPTS[0]) for song in songs], OPTIONS["all end alike"])
+            answers_of(backend, [SongPrompts(song, PROMPTS[0]) for song in songs], OPTIONS["all end alike"])
 
 
 # --- want of memory ----------------------------------------------------------------------------------------------------
@@ -191,14 +190,14 @@ from mflamingo_cli.backends import pytorch
 from mflamingo_cli.backends.base import OpenOptions
 from tests.clips import audio
 
-pytorch.OTHER_WINDOWS_TOGETHER = 16
+pytorch.OTHER_WINDOW_BATCH = 16
 with pytorch.TorchBackend(pytorch.Path(sys.argv[1]), OpenOptions(device="cpu", dtype="fp32", threads=1)) as backend:
     backend.encode([audio(3.0)])  # what is loaded on the first use
     clip = audio(30.0 * 16)
     used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
     [song] = backend.encode([clip])
-    print(backend._n_windows, song.n_tokens)
+    print(backend._window_batch, song.n_tokens)
 """
 ROOM = 80 << 20  # the windows themselves take 30 MB, one in the encoder 20, sixteen more than 100
 
@@ -229,7 +228,7 @@ def test_windows_are_halved_down_to_one(checkpoint: Path, monkeypatch: pytest.Mo
             torch.testing.assert_close(song.payload, expected.payload, rtol=0, atol=EMBEDDING_TOLERANCE)
             assert tried == [4, 2, 2, 1]
         else:
-            with pytest.raises(ModelError, match=r"no memory to hear 30 s of music; use a smaller") as caught:
+            with pytest.raises(ModelError, match=r"no memory to encode 30 s of music; use a smaller") as caught:
                 backend.encode([audio(130.0)])
             assert caught.value.code == "oom"
             assert tried == [4, 2, 1]
@@ -237,49 +236,50 @@ def test_windows_are_halved_down_to_one(checkpoint: Path, monkeypatch: pytest.Mo
 
 def test_songs_that_do_not_fit_together_are_answered_fewer_at_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure is torch's own: beyond two songs the memory is made absurdly large, so that the allocation cannot succeed."""
-    slots, asked = decoding.n_slots, []
+    length, asked = batch_decoder.cache_length, []
 
-    def absurd(rows: Sequence[decoding.PrefixGroup], n_new: int, device: torch.device) -> int:
-        asked.append(len(rows))
-        return 1 << 48 if len(rows) > 2 else slots(rows, n_new, device)
+    def absurd(groups: Sequence[batch_decoder.PrefixGroup], max_new_tokens: int, device: torch.device) -> int:
+        asked.append(len(groups))
+        return 1 << 48 if len(groups) > 2 else length(groups, max_new_tokens, device)
 
     options = OPTIONS["all end alike"]
     with TorchBackend(checkpoint, EXACT) as backend:
-        talks = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
-        plain = together(backend, talks, options)
-        monkeypatch.setattr(decoding, "n_slots", absurd)  # what is reckoned beforehand stays as it is
-        assert together(backend, talks, options) == plain
+        songs = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+        plain = answers_of(backend, songs, options)
+        monkeypatch.setattr(batch_decoder, "cache_length", absurd)  # what is reckoned beforehand stays as it is
+        assert answers_of(backend, songs, options) == plain
     assert asked == [4, 2, 2]
 
 
 def test_songs_whose_memory_is_known_not_to_fit_are_not_tried_together(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     options = OPTIONS["all end alike"]
-    talks = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
-    plain = together(backend, talks, options)
+    songs = [SongPrompts(song, [Prompt("Key?")]) for song in backend.encode(CLIPS)]
+    plain = answers_of(backend, songs, options)
     if isinstance(backend, TorchBackend):
-        rows = [decoding.PrefixGroup([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in talks[:2]]
-        [(left, _)] = backend._needs(rows, options)
-        monkeypatch.setattr("mflamingo_cli.backends.pytorch.room", lambda device: left)
+        groups = [batch_decoder.PrefixGroup([(0, 0)], [], song.encoded.payload, [[1] * 40]) for song in songs[:2]]
+        [(left, _)] = backend._memory_needs(groups, options)
+        monkeypatch.setattr(pytorch, "free_bytes", lambda device: left)
         begun: list[int] = []
-        begin = TorchBackend._begin
-        monkeypatch.setattr(TorchBackend, "_begin", lambda self, rows, options: begun.append(len(rows)) or begin(self, rows, options))
-        assert together(backend, talks, options) == plain
+        prefill = TorchBackend._prefill
+        recording = lambda self, groups, options: begun.append(len(groups)) or prefill(self, groups, options)  # noqa: E731
+        monkeypatch.setattr(TorchBackend, "_prefill", recording)
+        assert answers_of(backend, songs, options) == plain
         assert sum(begun) == 4
         assert max(begun) < 4
     else:
         assert isinstance(backend, GgufBackend)
-        monkeypatch.setattr(type(backend._device), "room", lambda self: backend._language._mapped_bytes)
-        assert together(backend, talks, options) == plain, "one at a time where nothing is left"
+        monkeypatch.setattr(type(backend._device), "free_bytes", lambda self: backend._language.mapped_bytes)
+        assert answers_of(backend, songs, options) == plain, "one at a time where nothing is left"
 
 
 def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with TorchBackend(checkpoint, EXACT) as backend:
         [song] = backend.encode(CLIPS[:1])
-        monkeypatch.setattr("mflamingo_cli.backends.pytorch.room", lambda device: 1000)
-        with pytest.raises(ModelError, match=r"talking about \d+ tokens needs .* of memory, 1\.0 kB are left; choose a part") as caught:
+        monkeypatch.setattr(pytorch, "free_bytes", lambda device: 1000)
+        with pytest.raises(ModelError, match=r"a prompt of \d+ tokens needs .* of memory, 1\.0 kB are left; choose a part") as caught:
             complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
         monkeypatch.undo()
-        monkeypatch.setattr(decoding, "n_slots", lambda *_: 1 << 48)
+        monkeypatch.setattr(batch_decoder, "cache_length", lambda *_: 1 << 48)
         with pytest.raises(ModelError, match=r"no memory to read \d+ tokens; choose a part") as torn:
             complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
     assert (caught.value.code, torn.value.code) == ("oom", "oom")
@@ -288,24 +288,24 @@ def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatc
 def test_the_memory_of_songs_is_given_back_at_once(checkpoint: Path) -> None:
     """Not when Python next looks for cycles: the next songs need it."""
     with TorchBackend(checkpoint, EXACT) as backend:
-        [row] = generation.share([SongPrompts(None, [Prompt("Key?")])], backend._chat, backend.tokenize)
+        [group] = backend._checked_groups([SongPrompts(None, [Prompt("Key?")])])
         gc.disable()
         try:
-            conversation = decoding.BatchDecoder(backend.network, [row], 8)
+            decoder = batch_decoder.BatchDecoder(backend.network, [group], 8)
             with torch.inference_mode():
-                conversation.read()
-                conversation.step([(0, 0, 5)])
-            gone = weakref.ref(conversation.memory)
-            del conversation
+                decoder.prefill()
+                decoder.step([(0, 5)])
+            gone = weakref.ref(decoder.cache)
+            del decoder
             assert gone() is None
         finally:
             gc.enable()
 
 
 def test_other_failures_are_not_taken_for_want_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="size mismatch"), decoding.memory_errors("to write", "wait"):
+    with pytest.raises(RuntimeError, match="size mismatch"), batch_decoder.memory_errors("to write", "wait"):
         raise RuntimeError("size mismatch")
-    with pytest.raises(ModelError, match="no memory to write; wait"), decoding.memory_errors("to write", "wait"):
+    with pytest.raises(ModelError, match="no memory to write; wait"), batch_decoder.memory_errors("to write", "wait"):
         torch.empty(1 << 60)
 
 
@@ -318,7 +318,7 @@ def test_captured_steps_answer_as_the_cpu(checkpoint: Path, name: str) -> None:
     answers = []
     for device in ("cpu", "cuda:0"):
         with TorchBackend(checkpoint, OpenOptions(device=device, dtype="fp32", threads=1)) as backend:
-            answers.append(together(backend, talks_of(backend.encode(CLIPS)), OPTIONS[name]))
+            answers.append(answers_of(backend, all_prompts(backend.encode(CLIPS)), OPTIONS[name]))
             assert backend.info.batch_size == (1 if device == "cpu" else 16)
     assert answers[0] == answers[1]
 
@@ -326,8 +326,8 @@ def test_captured_steps_answer_as_the_cpu(checkpoint: Path, name: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 def test_a_step_on_cuda_is_replayed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
-    run = decoding.BatchDecoder._run
-    monkeypatch.setattr(decoding.BatchDecoder, "_run", lambda self: runs.append(1) or run(self))
+    run = batch_decoder.BatchDecoder._run
+    monkeypatch.setattr(batch_decoder.BatchDecoder, "_run", lambda self: runs.append(1) or run(self))
     with TorchBackend(checkpoint, OpenOptions(device="cuda", threads=1)) as backend:
         [song] = backend.encode(CLIPS[:1])
         usage = complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=200))[0].usage
@@ -340,6 +340,6 @@ def test_layers_on_two_gpus_answer_as_one(checkpoint: Path, monkeypatch: pytest.
     for spread in (False, True):
         monkeypatch.setattr("mflamingo_cli.backends.pytorch.is_spread", lambda *_, spread=spread: spread)
         with TorchBackend(checkpoint, OpenOptions(device="cuda", dtype="fp32", threads=1)) as backend:
-            answers.append(together(backend, talks_of(backend.encode(CLIPS)), OPTIONS["all end alike"]))
+            answers.append(answers_of(backend, all_prompts(backend.encode(CLIPS)), OPTIONS["all end alike"]))
             assert len(backend._devices) == 1 + spread
     assert answers[0] == answers[1]

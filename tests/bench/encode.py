@@ -17,9 +17,13 @@ from statistics import median
 
 import numpy as np
 
-from mflamingo_cli.backends import find_model, ggml
+from mflamingo_cli.backends import find_model
+from mflamingo_cli.backends.ggml.binding import Device
+from mflamingo_cli.backends.ggml.graph import GgmlEncoder
+from mflamingo_cli.backends.ggml.weights import Weights
 from mflamingo_cli.backends.threads import physical_cores
-from mflamingo_cli.backends.torch_encoder import TorchEncoder, quicker_in_torch
+from mflamingo_cli.backends.torch_encoder import TorchEncoder, faster_in_torch
+from quant import reader
 from quant.geometry import EncoderSizes
 from quant.keys import geometry_of_keys
 from tests.bench.limits import TYPES, best, product
@@ -39,14 +43,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     told = parser.parse_args()
     [(text, audio)] = find_model(told.pair).pairs
-    geometry = geometry_of_keys(ggml.read_metadata(audio), ggml.read_metadata(text), "pair")
+    file = reader.read(audio)
+    geometry = geometry_of_keys(file.keys, reader.read(text).keys, text)
     n_frames, n_operations = 2 * geometry.encoder.n_positions, operations(geometry.encoder)
     mel = np.random.default_rng(0).standard_normal((geometry.mel.n_mels, n_frames)).astype(np.float32)
     with ExitStack() as opened:
-        device = opened.enter_context(closing(ggml.Device("cpu", told.threads)))
-        weights = opened.enter_context(closing(ggml.Weights(audio, device)))
-        chosen = "torch" if quicker_in_torch(weights) else "ggml"
-        makers = {"ggml": lambda: ggml.Encoder(weights, geometry, device), "torch": lambda: TorchEncoder(audio, geometry, told.threads)}
+        device = opened.enter_context(closing(Device("cpu", told.threads)))
+        weights = opened.enter_context(closing(Weights(file, device)))
+        chosen = "torch" if faster_in_torch(weights) else "ggml"
+        makers = {"ggml": lambda: GgmlEncoder(weights, geometry, device), "torch": lambda: TorchEncoder(file, geometry, told.threads)}
         sides, opening = {}, {}
         for name, make in makers.items():
             began = time.perf_counter()
@@ -59,7 +64,7 @@ def main() -> None:
         versions = {name: side.versions for name, side in sides.items()}
     seconds = {name: median(found[1:]) for name, found in times.items()}
     seconds["limit"] = n_operations / product(TYPES["bf16"], told.threads)
-    print(f"{Path(audio).name}, {told.threads} threads; the gguf back end hears with {chosen}")
+    print(f"{Path(audio).name}, {told.threads} threads; the gguf back end encodes with {chosen}")
     for name, value in seconds.items():
         opens = f"{opening[name]:>8.1f} s to open" if name in opening else ""
         print(f"{name:<8}{value:>8.2f} s{n_operations / value / 1e9:>8.0f} GFLOP/s{opens}")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one for each of our own threads
 import numpy as np
 
-from mflamingo_cli.backends import ggml
+from mflamingo_cli.backends.ggml.binding import GGML_TYPE_F32, Device, InitParams
 
 READ_BYTES = 1 << 29  # each thread's own: no cache holds it
 ROWS, COLUMNS, BATCH = 4096, 4096, 512  # of a product as in a language model that reads
@@ -32,10 +32,10 @@ def reading(threads: int) -> float:
 
 def product(kind: int, threads: int) -> float:
     """Operations per second of one product, two for each weight and column."""
-    device = ggml.Device("cpu", threads)
+    device = Device("cpu", threads)
     library = device.ggml
-    context = library.ggml_init(ggml.InitParams(1 << 20, None, True))
-    weights, x = (library.ggml_new_tensor_2d(context, *shape) for shape in ((kind, COLUMNS, ROWS), (ggml.GGML_TYPE_F32, COLUMNS, BATCH)))
+    context = library.ggml_init(InitParams(1 << 20, None, True))
+    weights, x = (library.ggml_new_tensor_2d(context, *shape) for shape in ((kind, COLUMNS, ROWS), (GGML_TYPE_F32, COLUMNS, BATCH)))
     graph = library.ggml_new_graph_custom(context, 16, False)
     library.ggml_build_forward_expand(graph, library.ggml_mul_mat(context, weights, x))
     buffer = library.ggml_backend_alloc_ctx_tensors(context, device.backend)

@@ -20,14 +20,17 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from mflamingo_cli.backends import ggml, gguf
+from mflamingo_cli.backends import gguf
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, SongPrompts
+from mflamingo_cli.backends.generation import PrefixGroup
+from mflamingo_cli.backends.ggml.binding import library
 from mflamingo_cli.core import audio
 from quant.layout import audio_file
 from tests.bench.fullsize import SONG, Cost, cost_of, measured
@@ -83,13 +86,13 @@ class Watched(gguf.Context):
 
     times: dict[str, float]
 
-    def read(self, *given: Any) -> None:
+    def prefill_prefix(self, sequence: int, group: PrefixGroup, *others: Any) -> None:
         """Timed."""
-        self._timed("read", lambda: super(Watched, self).read(*given), len(given[1]) + len(given[2]))
+        self._timed("read", lambda: super(Watched, self).prefill_prefix(sequence, group, *others), group.n_shared)
 
-    def continue_each(self, tokens: list[list[int]]) -> Any:
+    def prefill_prompts(self, prompts: Sequence[list[int]]) -> Any:
         """Timed."""
-        return self._timed("read", lambda: super(Watched, self).continue_each(tokens), sum(map(len, tokens)))
+        return self._timed("read", lambda: super(Watched, self).prefill_prompts(prompts), sum(map(len, prompts)))
 
     def step(self, entries: list[tuple[int, int]]) -> Any:
         """Timed."""
@@ -194,7 +197,7 @@ def main() -> None:
         print(json.dumps(listen(options.pair, options.song, options.questions, options.tokens, options.threads)))
         return
     found = convert(options.pair, options.work, options.sources, options.tools, options.type) if options.what == "convert" else ask(options)
-    print(json.dumps(found | {"limits": limits(options.threads), "ggml": ggml.library().ggml_version().decode()}))
+    print(json.dumps(found | {"limits": limits(options.threads), "ggml": library().ggml_version().decode()}))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import quant
-from mflamingo_cli.backends import find_model, ggml
+from mflamingo_cli.backends import find_model
 from mflamingo_cli.commands.models import describe
+from quant import reader
 from quant.config import geometry_of_json, read_geometry
 from quant.errors import QuantError
 from quant.keys import geometry_of_keys
@@ -36,7 +37,7 @@ PROCESSOR = {"max_audio_len": 1200, "feature_extractor": {"feature_size": 128}}
 def test_gguf_says_what_the_checkpoint_says(kind: str, size: str, tmp_path: Path) -> None:
     directory = checkpoints.write(tmp_path / "hf", kind, size, max_audio_len=90)
     text, audio = quant.convert(directory, tmp_path, "F32")
-    assert geometry_of_keys(ggml.read_metadata(audio), ggml.read_metadata(text), text) == read_geometry(directory)
+    assert geometry_of_keys(reader.read(audio).keys, reader.read(text).keys, text) == read_geometry(directory)
 
 
 def test_the_real_checkpoint_has_750_tokens_and_256_rotated_channels_twice() -> None:

@@ -1,0 +1,1 @@
+"""The audio encoder on ggml: shared libraries (`binding`), the GGUF's tensors (`weights`), operations (`graph`)."""
