@@ -55,7 +55,7 @@ def load(model: str = DEFAULT_MODEL, *, remember: bool = True, **opening: Unpack
     model
         The name, as `--model` takes it.
     remember
-        Whether what was heard is kept in the cache folder and found there, as the command line does without `--no-cache`.
+        Whether results are cached, as the command line does without `--no-cache`.
     opening
         The fields of `OpenOptions`: backend, device, dtype, kv_type, threads, quantize.
 
@@ -71,7 +71,7 @@ class Model:
     A song is a path, `"-"` for stdin, or an open binary stream. With the cache, a second question about a file neither decodes nor
     measures nor encodes it again; its record is the same as that of a first question but for `timing`.
 
-    The methods return one record of the schema, or raise: AudioError for a song that cannot be heard, ModelError for what this model
+    The methods return one record of the schema, or raise: AudioError for a song that cannot be decoded, ModelError for what this model
     cannot do. Keywords are those of `Asking`. The `stream_` methods yield `Step` when a part of the work begins, `Piece` for text as
     the model writes it, and the record last.
     """
@@ -85,7 +85,7 @@ class Model:
         return self._backend.info
 
     def analyze(self, song: Path, **asking: Unpack[Asking]) -> Analysis:
-        """Everything that can be known of a song: `record.tempo.bpm`, `record.key.name`, `record.chords` …"""
+        """Analyse a song: `record.tempo.bpm`, `record.key.name`, `record.chords` …"""
         return _last(self._run(song, requests.analyze_request(**_settings(asking))))
 
     def caption(self, song: Path, style: str = "full", **asking: Unpack[Asking]) -> Analysis:

@@ -19,7 +19,7 @@ from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import is_unknown
 from mflamingo_cli.requests import PreparedSong, Request
 from mflamingo_cli.schema import Analysis, AudioInfo, Command, KeyInfo, MeterInfo, Result, TempoInfo, VocalsInfo
-from mflamingo_cli.text import tidy
+from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
 UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
@@ -102,12 +102,12 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
 
 
 def _limits(request: Request, sound: Sound, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]) -> list[str]:
-    """Warnings of what was not heard, not finished, not understood."""
+    """Warnings of what the model was not given, did not finish, or said unreadably."""
     warnings = list(sound.warnings)
     given_s = _n_given(sound.n_samples, sound.rate_hz, info) / sound.rate_hz
     if answers and sound.duration_s - given_s >= UNHEARD_S:
-        lengths = f"the first {given_s:.0f} s of {sound.duration_s:.0f} s"
-        warnings.append(f"the model heard only {lengths}; choose another part with --start and --end")
+        lengths = f"the first {clock(round(given_s))} of {clock(round(sound.duration_s))}"
+        warnings.append(f"the model was given only {lengths}; choose another part with --start and --end")
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
     answered = [name for name, completion in answers.items() if name in READ and name not in cut and not is_unknown(completion.text)]

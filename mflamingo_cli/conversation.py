@@ -71,7 +71,7 @@ class Conversation:
             yield event
 
     def _make_room(self, request: Request) -> None:
-        """Leave turns out until the next answer has room, as far as can be told beforehand."""
+        """Leave turns out until the next answer has room, as far as can be estimated beforehand."""
         room = min(request.options.max_new_tokens, ROOM_TO_ANSWER) + len(request.tasks[0].prompt)
         while self._turns and self._used + room > self._backend.info.context_length:
             self._used -= sum(map(len, self._turns[0])) // CHARS_PER_TOKEN

@@ -12,9 +12,9 @@ from mflamingo_cli.text import clock
 
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
-GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is told
-SURE = 0.8  # confidence from which a tempo, key or meter is told to a model: what it is told it repeats as true
-SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions do without
+GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
+SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
+SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
@@ -23,26 +23,25 @@ def _number(value: float) -> str:
 
 
 def main_chords(facts: Facts) -> list[str]:
-    """The chords that sound longest, as musicians write them, in the order of their first sound: what a grounded prompt tells."""
-    heard: dict[str, float] = {}
+    """The chords that sound longest, as musicians write them, in the order of their first sound: as a grounded prompt gives them."""
+    lasting: dict[str, float] = {}
     for segment in facts.chords:
         if name := short_chord(segment.label):
-            heard[name] = heard.get(name, 0.0) + segment.end - segment.start
-    longest = sorted(heard, key=lambda name: -heard[name])[:GROUND_CHORDS]
-    return [name for name in heard if name in longest]  # in the order of their first sound
+            lasting[name] = lasting.get(name, 0.0) + segment.end - segment.start
+    longest = sorted(lasting, key=lambda name: -lasting[name])[:GROUND_CHORDS]
+    return [name for name in lasting if name in longest]  # in the order of their first sound
 
 
 def sure(confidence: float | None, least: float = SURE) -> bool:
-    """Whether a value is certain enough to be repeated; one that nobody judged is."""
+    """Whether a value is certain enough to be repeated; one without a confidence is."""
     return confidence is None or confidence >= least
 
 
-Phrase = Callable[[Facts, float], list[str]]  # facts, and the least confidence that is told
+Phrase = Callable[[Facts, float], list[str]]  # facts, and the least confidence that is given
 
 
 def _tempo(facts: Facts, least: float) -> list[str]:
-    told = facts.tempo.bpm and sure(facts.confidence.tempo, least)
-    return [f"tempo {_number(facts.tempo.bpm)} BPM"] if facts.tempo.bpm and told else []
+    return [f"tempo {_number(facts.tempo.bpm)} BPM"] if facts.tempo.bpm and sure(facts.confidence.tempo, least) else []
 
 
 def _key(facts: Facts, least: float) -> list[str]:
@@ -125,7 +124,7 @@ def contradictions(text: str, facts: Facts | None, *, grounded: bool) -> list[st
 
 
 def _unfounded(text: str, key: Key | None, facts: Facts) -> list[str]:
-    """Key, chords and sections that a text names and nobody measured."""
+    """Key, chords and sections that a text names and that were not measured."""
     found = []
     known = set(main_chords(facts)) | ({facts.key.id3} if facts.key else set())
     named = set(parse_chords(LETTERS.sub("", KEY_IN_WORDS.sub("", text))))

@@ -45,7 +45,7 @@ _UNKNOWN = re.compile(
 
 
 def is_unknown(text: str) -> bool:
-    """Whether an answer says that it cannot be told: `I cannot tell that from the sound.`, `unknown`, nothing at all."""
+    """Whether an answer says that the answer is unknown: `I cannot tell that from the sound.`, `unknown`, nothing at all."""
     text = plain(text)
     return not text or _UNKNOWN.match(text) is not None
 
@@ -222,7 +222,7 @@ def parse_genres(text: str) -> tuple[str, ...]:
 
 
 class Vocals(NamedTuple):
-    """Whether somebody sings, and how."""
+    """Whether there is singing, and what it is like."""
 
     present: bool | None
     description: str | None

@@ -153,7 +153,7 @@ def generate(
 ) -> Iterator[tuple[int, Step | Piece | Analysis]]:  # fmt: skip
     """Answer the questions about encoded songs; a song that has its Analysis is taken out of `ready`.
 
-    A history, also an empty one, is that of a conversation: what was read of the song is kept for its next turn.
+    A history, also an empty one, is that of a conversation: the song's prefix in the KV cache is kept for the next turn.
     """
     info, numbers, answers = backend.info, list(ready), {index: dict[str, Completion]() for index in ready}
     if not asked:

@@ -81,7 +81,7 @@ class PreparedSong:
 
 
 def analyze_request(**settings: Any) -> Request:
-    """Ask for everything that can be known of a song."""
+    """Ask for an analysis of a song."""
     return Request("analyze", ANALYZE, **settings)
 
 

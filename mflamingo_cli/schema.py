@@ -16,12 +16,12 @@ from mflamingo_cli import codec
 VERSION: Literal["mflamingo/1"] = "mflamingo/1"
 Command = Literal["analyze", "caption", "ask", "think"]
 Origin = Literal["measured", "model"]
-Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where bars cannot be told
+Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where the meter is unknown
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The file, the part of it that was asked for, and how much of that part the model heard."""
+    """The file, the part of it that was asked for, and how much of that part the model was given."""
 
     duration: float
     sample_rate: int
@@ -91,7 +91,7 @@ class Loudness:
 
 @dataclass(frozen=True)
 class VocalsInfo:
-    """Whether somebody sings, and how."""
+    """Whether there is singing, and what it is like."""
 
     present: bool | None = None
     description: str | None = None
@@ -99,7 +99,7 @@ class VocalsInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of the song; a beat is its time and its place in the bar, 1 for the first, null where bars cannot be told."""
+    """What is known of the song; a beat is its time and its place in the bar, 1 for the first, null where the meter is unknown."""
 
     tempo: TempoInfo = TempoInfo()
     key: KeyInfo = KeyInfo()
@@ -173,21 +173,21 @@ class Analysis:
     error: ErrorInfo | None = None
     schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True, metadata={codec.FIRST: True})
 
-    # What is known of the song, without asking first whether there is a result: empty where there is none.
+    # The values of `result`, also of a record that has none: then they are empty.
 
     @property
     def tempo(self) -> TempoInfo:
-        """Beats per minute; `bpm` is None where nobody can tell."""
+        """Beats per minute; `bpm` is None where it is unknown."""
         return self._known.tempo
 
     @property
     def key(self) -> KeyInfo:
-        """The key in all notations; each is None where nobody can tell."""
+        """The key in all notations; each is None where it is unknown."""
         return self._known.key
 
     @property
     def meter(self) -> MeterInfo:
-        """The time signature; `value` is None where nobody can tell."""
+        """The time signature; `value` is None where it is unknown."""
         return self._known.meter
 
     @property
@@ -212,22 +212,22 @@ class Analysis:
 
     @property
     def instruments(self) -> tuple[str, ...]:
-        """Instruments that the model hears."""
+        """Instruments that the model names."""
         return self._known.instruments
 
     @property
     def genre(self) -> tuple[str, ...]:
-        """Genres that the model hears."""
+        """Genres that the model names."""
         return self._known.genre
 
     @property
     def mood(self) -> tuple[str, ...]:
-        """Moods that the model hears."""
+        """Moods that the model names."""
         return self._known.mood
 
     @property
     def vocals(self) -> VocalsInfo:
-        """What the model hears of voices."""
+        """What the model says of voices."""
         return self._known.vocals
 
     @property

@@ -1,4 +1,4 @@
-"""Reasoning and answer of a reply told apart, whole or as it streams.
+"""Reasoning and answer of a reply, separated when it is whole or as it streams.
 
 The text of a model is hostile input: everything here is total, whatever the text.
 """
@@ -54,7 +54,7 @@ _SPLIT_TAG = re.compile(r"<\s{0,2}/?\s{0,2}[a-z]{0,6}\s{0,2}$", re.IGNORECASE)
 
 
 class ThoughtStream:
-    """Tells reasoning from answer while a reply arrives: `feed` gives (is_answer, text) pieces, `end` what was held back."""
+    """Separates reasoning from answer while a reply arrives: `feed` gives (is_answer, text) pieces, `end` what was held back."""
 
     def __init__(self) -> None:
         self._held = ""

@@ -54,7 +54,7 @@ def test_a_published_checkpoint_answers_alike_in_both_back_ends(published: Path,
             assert kind.system in backend._chat.render_prompt(build_messages("Key?", audio=True)).before
             answers.append(complete(backend, backend.encode([clip])[0], PROMPTS, SHORT))
             if published.name == "preview":
-                with pytest.raises(AudioError, match="the model hears at most 600 s"):
+                with pytest.raises(AudioError, match="the model takes at most 600 s"):
                     backend.encode(
                         [Audio(np.zeros(601 * SAMPLE_RATE, np.float32), Source("long.wav", 601.0, SAMPLE_RATE, 1, "pcm_f32le"))]
                     )[0]

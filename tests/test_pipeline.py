@@ -195,7 +195,7 @@ def test_a_song_longer_than_the_model_hears_is_cut_and_says_so(song, known):
     assert backend.heard[0].duration_s == 30.0
     assert known[0].duration_s == pytest.approx(31.5, abs=0.01)  # facts are of the whole song; resampling may round a sample away
     assert (record.audio.truncated, record.audio.windows) == (True, 1)
-    assert record.warnings[0] == "the model heard only the first 30 s of 32 s; choose another part with --start and --end"
+    assert record.warnings[0] == "the model was given only the first 0:30 of 0:32; choose another part with --start and --end"
 
 
 def test_an_answer_that_was_cut_is_a_warning(song, known):

@@ -10,8 +10,10 @@ import re
 
 import pytest
 
+from mflamingo_cli.measure import FACTS
 from mflamingo_cli.render import WRITERS
 from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
 from mflamingo_cli.render.text import number, safe
 from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, TimingInfo, VocalsInfo
@@ -140,3 +142,8 @@ def test_number(value, text):
 
 def test_safe_shows_bytes_that_are_not_utf8():
     assert safe("caf\udce9\n♥") == "caf\\xe9\\n♥"
+
+
+def test_each_fact_has_a_line_or_is_left_out_on_purpose():
+    assert list(FACT_LINES) == list(FACTS)
+    assert [name for name, line in FACT_LINES.items() if line is None] == ["beats"]

@@ -1,4 +1,4 @@
-"""Songs as the model and the measurements hear them: a file or stdin, decoded once, to mono float32 at 16 kHz.
+"""Decoding a file, an address, stdin or a stream once, to mono float32 at 16 kHz, for the model and for measurement.
 
 Times are seconds from the start of the file; samples lie in -1 … 1 (lossy codecs and float files may exceed it a little).
 """
@@ -25,6 +25,7 @@ from mflamingo_cli.core import remote
 from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.text import clock
 from quant.geometry import MelConfig
 
 SAMPLE_RATE = MelConfig.sample_rate
@@ -68,7 +69,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Sound:
-    """What there is to tell of audio besides its samples. `id` names the sound itself, so that tags and copies do not change it."""
+    """A description of audio without its samples. `id` identifies the sound itself, so that tags and copies do not change it."""
 
     id: str
     n_samples: int
@@ -79,7 +80,7 @@ class Sound:
 
     @classmethod
     def of(cls, audio: Audio, name: str) -> Sound:
-        """Tell of audio whose stream a `Fingerprint` named."""
+        """Describe audio that a `Fingerprint` has identified."""
         return cls(name, len(audio.samples), audio.source, audio.start_s, audio.rate_hz, audio.warnings)
 
     @property
@@ -94,14 +95,14 @@ class Sound:
 
 
 class Listener(Protocol):
-    """Hears every block of the asked part at the file's own rate and with all channels while it is decoded, once."""
+    """Takes every block of the requested part once, while it is decoded, at the file's own rate and with all channels."""
 
     def open(self, rate_hz: int, channels: int) -> None:
         """Begin."""
         ...
 
     def add(self, block: NDArray[np.float32]) -> None:
-        """Hear (n, channels) samples; the block may be kept but not written to."""
+        """Take (n, channels) samples; the block may be kept but not written to."""
         ...
 
 
@@ -113,7 +114,7 @@ class Fingerprint:
         self._hash = hashlib.sha256(f"{rate_hz} {channels}:".encode())
 
     def add(self, block: NDArray[np.float32]) -> None:
-        """Hear (n, channels) samples."""
+        """Take (n, channels) samples."""
         self._hash.update(np.ascontiguousarray(block, "<f4").data)
 
     def result(self) -> str:
@@ -134,7 +135,7 @@ def load(
     shown = _shown(path)
     try:
         with _on_disk(path) as (local, name), open_decoder(local, shown) as decoder:
-            return _hear(decoder, name, shown, start_s, end_s, listeners)
+            return _decode(decoder, name, shown, start_s, end_s, listeners)
     except OSError as error:
         raise _system_error(error, shown) from error
 
@@ -154,14 +155,14 @@ def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
     return whole + (n_audio_tokens(valid_frames(rest, MelConfig.hop_length)) > 0)
 
 
-def _hear(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
+def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
     """Drain a decoder between two times into mono 16 kHz, judging what comes."""
     rate = decoder.rate_hz
     start = round(start_s * rate)
     end = None if end_s is None else round(end_s * rate)
     if decoder.frames is not None and start >= decoder.frames > 0:
         ends_s = decoder.frames / rate
-        raise AudioError(f"{shown}: the asked part starts at {start_s:g} s, but the file ends at {ends_s:.1f} s", code="too_short")
+        raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but the file lasts only {clock(ends_s)}", code="too_short")
     expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
     mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
     for listener in listeners:
@@ -176,18 +177,18 @@ def _hear(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float 
         damage = error
     samples = mixer.finish()
     _check(mixer, damage, shown)
-    heard = start + mixer.frames
-    to_the_end = damage is not None or end is None or heard < end
-    duration_s = heard / rate if to_the_end else max(heard / rate, decoder.frames / rate if decoder.frames else decoder.guess_s)
-    warnings = (_damage_report(damage, heard, decoder),) if damage else ()
+    decoded = start + mixer.frames
+    to_the_end = damage is not None or end is None or decoded < end
+    duration_s = decoded / rate if to_the_end else max(decoded / rate, decoder.frames / rate if decoder.frames else decoder.guess_s)
+    warnings = (_damage_report(damage, decoded, decoder),) if damage else ()
     return Audio(samples, Source(name, duration_s, rate, decoder.channels, decoder.codec), start / rate, warnings=warnings)
 
 
-def _damage_report(damage: Damaged, heard: int, decoder: Decoder) -> str:
-    if decoder.frames is not None and heard < decoder.frames - decoder.rate_hz // 2:
+def _damage_report(damage: Damaged, decoded: int, decoder: Decoder) -> str:
+    if decoder.frames is not None and decoded < decoder.frames - decoder.rate_hz // 2:
         of = f" of {decoder.frames / decoder.rate_hz:.1f} s"
-        return f"only the first {heard / decoder.rate_hz:.1f} s{of} could be decoded ({damage}): the file is cut or damaged"
-    return f"the file seems cut or damaged ({damage}); {heard / decoder.rate_hz:.1f} s of it were decoded"
+        return f"only the first {decoded / decoder.rate_hz:.1f} s{of} could be decoded ({damage}): the file is cut or damaged"
+    return f"the file seems cut or damaged ({damage}); {decoded / decoder.rate_hz:.1f} s of it were decoded"
 
 
 def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
@@ -196,11 +197,11 @@ def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
     if damage is not None and seconds < MIN_S:
         raise AudioError(f"{shown}: cannot be decoded ({damage}): the file is cut or damaged; get it again from its source") from damage
     if seconds < MIN_S:
-        raise AudioError(f"{shown}: {seconds:.2f} s of sound are too short to analyse; at least {MIN_S} s are needed", code="too_short")
+        raise AudioError(f"{shown}: {seconds:.2f} s of sound is too short to analyse; at least {MIN_S} s is needed", code="too_short")
     if not mixer.audible and mixer.native_peak > SILENT_PEAK:
         raise AudioError(f"{shown}: its channels cancel each other out in mono; invert one of them", code="silent")
     if not mixer.audible:
-        raise AudioError(f"{shown}: is silent all the way; there is nothing to analyse", code="silent")
+        raise AudioError(f"{shown}: is silent throughout; there is nothing to analyse", code="silent")
 
 
 class _Mixer:

@@ -1,7 +1,7 @@
 """Local audio files as streams of blocks at their own rate: soundfile for what it reads, ffmpeg for the rest.
 
 Positions and lengths are frames (one sample of every channel) at the file's rate; blocks are (n, channels) float32. Only the named local
-file is ever opened: the container is told by its first bytes and named to ffmpeg, so playlists and scripts cannot lead anywhere.
+file is ever opened: the container is recognised by its first bytes and named to ffmpeg, so playlists and scripts cannot lead anywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLAC_STEP_FRAMES = 1 << 13  # read at once: a damaged FLAC loses at most that mu
 UNKNOWN_STEP_FRAMES = 1 << 8  # where the end comes unannounced, as a failing read (FLAC from a pipe)
 UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: the header states no length
-HEAD_BYTES = 1 << 16  # read to tell the container
+HEAD_BYTES = 1 << 16  # read to recognise the container
 INEXACT_SEEK = {"vorbis"}  # libsndfile 1.2.2 lands beside the asked frame: decode and drop instead
 CODEC_NAMES = {"MPEG_LAYER_I": "mp1", "MPEG_LAYER_II": "mp2", "MPEG_LAYER_III": "mp3", "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64"}
 MP3_COUNTERS = (b"Xing", b"Info", b"VBRI")  # a first frame of these states how many follow; else libsndfile guesses from the bit rate
@@ -129,7 +129,7 @@ def open_decoder(path: Path, name: str) -> Decoder:
 
 
 def container(head: bytes) -> str | None:
-    """Tell ffmpeg's demuxer from a file's first bytes (after any ID3 tag)."""
+    """Choose ffmpeg's demuxer by a file's first bytes (after any ID3 tag)."""
     for offset, magic, demuxer in CONTAINERS:
         if head.startswith(magic, offset):
             return demuxer

@@ -26,7 +26,7 @@ class Window:
 def checked_windows(audio: Audio, geometry: Geometry) -> Iterator[Window]:
     """Cut a song for the encoder. Raises AudioError(code="too_long") beyond the checkpoint's limit: nothing is cut silently."""
     if audio.samples.size > geometry.max_audio_s * geometry.mel.sample_rate:
-        lengths = f"{audio.duration_s:.0f} s of audio, the model hears at most {geometry.max_audio_s:.0f} s"
+        lengths = f"{audio.duration_s:.0f} s of audio, but the model takes at most {geometry.max_audio_s:.0f} s"
         raise AudioError(f"{audio.source.path}: {lengths}; use --start/--end", code="too_long")
     for samples in split_windows(audio.samples, geometry.mel.window_s):
         n_frames = valid_frames(samples.size, geometry.mel.hop_length)

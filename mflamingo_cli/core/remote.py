@@ -1,4 +1,4 @@
-"""Songs at addresses, `s3://bucket/song.mp3` and whatever else fsspec reaches: listed, and fetched when they are heard.
+"""Songs at addresses, `s3://bucket/song.mp3` and whatever else fsspec reaches: listed, and fetched when they are decoded.
 
 fsspec and the package of a protocol come with the [ray] extra or by hand; nothing of them is imported where no address is named.
 """

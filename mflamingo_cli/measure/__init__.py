@@ -17,5 +17,5 @@ __all__ = ["FACTS", "Beat", "Confidence", "Facts", "Key", "Loudness", "Measureme
 
 
 def measure(audio: Audio, meter: LoudnessMeter | None = None, only: Collection[str] | None = None) -> Facts:
-    """Measure the facts of a song, those of these names or all; `meter` heard its native stream. Times count from the start of the file."""
+    """Measure a song: the facts of these names, or all. `meter` has metered its native stream; times count from the start of the file."""
     return Measurement(audio, meter).facts(only)

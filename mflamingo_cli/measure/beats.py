@@ -26,7 +26,7 @@ class Bars:
     frames: np.ndarray  # (n,) int
     places: np.ndarray  # (n,) int
     meter: int
-    margins: dict[int, float]  # log-likelihood of each meter; what they are worth, `meter.tell_meter` says
+    margins: dict[int, float]  # log-likelihood of each meter; `meter.choose_meter` weighs them
     signs: dict[str, float] = field(default_factory=dict)  # of `confidence.beat_signs`
 
 
@@ -42,7 +42,7 @@ class BeatTrack:
 def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood of a beat of each length ending before each frame: (n, 3) -> other, downbeat: (n + 2 longest, lengths).
 
-    Before the song and after it nothing is heard: those frames count zero.
+    Before the song and after it there is no evidence: those frames count zero.
     """
     longest = int(intervals[-1])
     logs = np.log(np.maximum(evidence, FLOOR)).astype(np.float64)
@@ -96,7 +96,7 @@ class _Chain:
 
 
 def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, float]]:
-    """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame heard."""
+    """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame of the song."""
     chain = _Chain.of(intervals)
     n, longest, n_tempi = len(evidence), int(intervals[-1]), len(intervals)
     other, down = _spans(evidence, intervals)

@@ -13,7 +13,7 @@ import numpy as np
 from mflamingo_cli.measure.networks import Weights, activate, convolve, load_weights, lstm, moments, pool, softmax
 
 STRETCH = 1000  # frames, 23.2 s: LSTM_TRAIN_LENGTH of the published training
-MARGIN = 12  # frames that a stretch hears of its neighbours: ten 3-frame layers reach 10 frames
+MARGIN = 12  # frames of its neighbours that a stretch includes: ten 3-frame layers reach 10 frames
 SELU_SCALE = 1.0507009873554805
 LAYERS = (("1a", 0), ("1b", 0), ("1c", 3), ("2a", 0), ("2b", 0), ("2c", 3), ("3a", 0), ("3b", 4), ("4a", 0), ("4b", 0))  # name, pooled bins
 HEADS = (73, 13, 4, 4, 3, 3)  # none + 6 triads x 12 roots; none + 12 basses; seventh; ninth; eleventh; thirteenth

@@ -1,6 +1,6 @@
 """Chords in Harte's notation from frame-wise evidence; a Viterbi path that pays for each change of chord.
 
-The vocabulary is major and minor triads, their sevenths and the common colours; basses other than the root are not told.
+The vocabulary is major and minor triads, their sevenths and the common colours; inversions are not distinguished.
 """
 
 from __future__ import annotations

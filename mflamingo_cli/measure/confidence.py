@@ -1,4 +1,4 @@
-"""How sure a measured value is: the probability that it is right, told by signs that its measurement saw on the way.
+"""The probability that a measured value is right, from signs that its measurement saw on the way.
 
 Each is a logistic regression on a few signs. `python -m tests.bench.confidence` fits the weights and checks the probabilities.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.facts import Key
-from mflamingo_cli.measure.key import MODES, heard_triads
+from mflamingo_cli.measure.key import MODES, triads
 from mflamingo_cli.schema import Segment
 
 ALWAYS = "always"  # the weight of no sign
@@ -106,7 +106,7 @@ def of_key(key: Key | None, weights: np.ndarray, chords: Sequence[Segment]) -> f
         return None
     at = 12 * MODES.index(key.mode) + key.pitch
     sounding = np.zeros(24)
-    for root, third, seconds in heard_triads(chords):
+    for root, third, seconds in triads(chords):
         if third != "dim":
             sounding[12 * (third == "min") + root] += seconds
     return probability("key", {"lead": _lead(weights.ravel(), at), "tonic": _lead(sounding, at) / max(float(sounding.sum()), 1e-9)})

@@ -1,4 +1,4 @@
-"""The nouns of measurement: Facts, and what they are made of; each None or empty where it cannot be told.
+"""The nouns of measurement: Facts, and what they are made of; each None or empty where it cannot be determined.
 
 Times are seconds from the start of the file, tempi are quarter-note beats per minute, levels are LUFS, LU and dBTP (ITU-R BS.1770).
 """
@@ -83,7 +83,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or nobody judged."""
+    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or not estimated."""
 
     tempo: float | None = None
     key: float | None = None
@@ -92,7 +92,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything measured about one song, each by the name that it has in the record; `None` and empty mean that it cannot be told."""
+    """Everything measured about one song, each by the name that it has in the record; `None` and empty: it cannot be determined."""
 
     tempo: Tempo = Tempo()
     key: Key | None = None

@@ -1,4 +1,4 @@
-"""Key from a constant-Q chroma and, where chords were heard, from what they do: major or minor, or None."""
+"""Key from a constant-Q chroma and, where there are chords, from their functions: major or minor, or None."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def correlations(pitches: np.ndarray) -> np.ndarray:
     return np.array([[float(np.roll(profile, tonic) @ x) / 12 for tonic in range(12)] for profile in profiles])
 
 
-def heard_triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
+def triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
     """Root, third and seconds of the chords that have a third: -> [(0, "maj", 2.5), ...]."""
     parts = [(*chord.label.partition(":")[::2], chord.end - chord.start) for chord in chords]
     return [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
@@ -55,16 +55,16 @@ def heard_triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
 
 def functions(chords: Sequence[Segment]) -> np.ndarray:
     """How well the chords belong to each key, weighted by their time: -> (2 modes, 12 tonics), 0..1 and a little more."""
-    heard = heard_triads(chords)
+    found = triads(chords)
     score = np.zeros((2, 12))
-    if not heard:
+    if not found:
         return score
-    for root, third, seconds in heard:
+    for root, third, seconds in found:
         for row, mode in enumerate(MODES):
             score[row] += [seconds * FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)]
-    score /= sum(seconds for *_, seconds in heard)
-    root, third, _ = heard[0]
-    if heard[-1][:2] == (root, third) and third != "dim":
+    score /= sum(seconds for *_, seconds in found)
+    root, third, _ = found[0]
+    if found[-1][:2] == (root, third) and third != "dim":
         score[0 if third == "maj" else 1, root] += HOME
     return score
 

@@ -82,25 +82,25 @@ class LoudnessMeter:
     """A listener of the native stream: `open`, then `add` blocks as they are decoded, then `result`."""
 
     def __init__(self) -> None:
-        """Nothing is heard before `open`."""
+        """Begin with nothing; `open` starts a stream."""
         self._rate = 0
 
     def open(self, rate_hz: int, channels: int) -> None:
-        """Start a stream; what was heard before is forgotten."""
+        """Start a stream; the one before is forgotten."""
         self._rate = rate_hz
         self._gains = np.array(CHANNEL_GAINS.get(channels, (1,) * channels), np.float64)
         self._unit = UNIT_S * rate_hz
         self._fft = 1 << int(np.ceil(np.log2(1.3 * self._unit)))  # leaves 0.6 s and more of history; the filters ring for 0.1 s
         self._response = k_weighting(np.fft.rfftfreq(self._fft, 1 / rate_hz), rate_hz).astype(np.complex64)
         self._interpolator = _interpolator()
-        self._heard = np.zeros((channels, self._fft), np.float32)  # the end of the array is the newest unit
+        self._history = np.zeros((channels, self._fft), np.float32)  # the end of the array is the newest unit
         self._pending = np.empty((self._unit, channels), np.float32)
         self._filled = 0
         self._steps: list[np.ndarray] = []
         self._peak = 0.0
 
     def add(self, block: np.ndarray) -> None:
-        """Hear (n, channels) more samples."""
+        """Take (n, channels) more samples."""
         start = 0
         while start < len(block):
             size = min(len(block) - start, self._unit - self._filled)
@@ -108,36 +108,36 @@ class LoudnessMeter:
             self._filled += size
             start += size
             if self._filled == self._unit:
-                self._hear(self._unit)
+                self._measure(self._unit)
 
     def result(self) -> Loudness:
-        """What was heard so far; the stream is closed."""
+        """The loudness so far; the stream is closed."""
         if self._rate == 0:
             return Loudness()
         if self._filled:
             count = self._filled
             self._pending[count:] = 0.0
-            self._hear(count)
-        self._true_peak(np.zeros_like(self._heard[:, : self._unit]))  # between the last sample and silence
+            self._measure(count)
+        self._true_peak(np.zeros_like(self._history[:, : self._unit]))  # between the last sample and silence
         steps = np.concatenate(self._steps) if self._steps else np.zeros(0)
         peak = float(20 * np.log10(self._peak)) if self._peak > 0 else None
         self._rate = 0
         return Loudness(integrated(steps), loudness_range(steps), peak)
 
-    def _hear(self, count: int) -> None:
+    def _measure(self, count: int) -> None:
         """Measure the pending unit, of which `count` samples are real."""
         self._filled = 0
         self._true_peak(self._pending.T)
-        self._heard[:, : -self._unit] = self._heard[:, self._unit :].copy()
-        self._heard[:, -self._unit :] = self._pending.T
-        weighted = np.fft.irfft(np.fft.rfft(self._heard, axis=1) * self._response, self._fft, axis=1)[:, -self._unit :]
+        self._history[:, : -self._unit] = self._history[:, self._unit :].copy()
+        self._history[:, -self._unit :] = self._pending.T
+        weighted = np.fft.irfft(np.fft.rfft(self._history, axis=1) * self._response, self._fft, axis=1)[:, -self._unit :]
         edges = np.arange(UNIT_S * STEPS + 1) * self._rate // STEPS
         power = np.add.reduceat(weighted.astype(np.float32) ** 2, edges[:-1], axis=1, dtype=np.float64) / np.diff(edges)
         self._steps.append((self._gains @ power)[edges[1:] <= count])
 
     def _true_peak(self, unit: np.ndarray) -> None:
         """Raise the peak by the samples of a unit and the values between them: (channels, unit)."""
-        samples = np.concatenate([self._heard[:, 1 - TAPS :], unit], axis=1)
+        samples = np.concatenate([self._history[:, 1 - TAPS :], unit], axis=1)
         self._peak = max(self._peak, float(np.abs(unit).max(initial=0.0)))
         rows = -(-(samples.shape[1] - TAPS + 1) // ROW)
         padded = np.zeros((len(samples), rows * ROW + TAPS - 1), np.float32)

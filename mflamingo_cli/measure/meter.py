@@ -1,6 +1,6 @@
 """Three or four beats in a bar, or nothing where neither the pulse nor the chords say so clearly.
 
-Two witnesses are heard. Chords mostly change on the first beat of a bar, so the beats between changes are whole bars; where they agree
+Two kinds of evidence decide. Chords mostly change on the first beat of a bar, so the beats between changes are whole bars; where they agree
 they decide, as they rarely err. The beat network's downbeats decide where the chords are silent, the clip is long and the margin wide.
 The numbers were chosen on synthetic clips and the development songs of the benchmark, none of which got a wrong meter with them.
 """
@@ -62,15 +62,15 @@ def _contradicted(meter: int, gaps: np.ndarray) -> bool:
     return (other >= MIN_VOTES and other > votes[meter]) or (len(gaps) >= MIN_SPANS and misfits > len(gaps) / 2)
 
 
-def tell_meter(bars: Bars, gaps: np.ndarray) -> int | None:
-    """Beats in a bar from the decoded pulse and the spans between chord changes, or None where that cannot be told."""
+def choose_meter(bars: Bars, gaps: np.ndarray) -> int | None:
+    """Beats in a bar from the decoded pulse and the spans between chord changes, or None where neither is clear."""
     n = len(bars.frames)
     if n < MIN_BEATS:
         return None
     margin = (bars.margins[4] - bars.margins[3]) / n  # > 0: four
-    heard = by_chords(gaps)
-    if heard is not None:
-        return heard if (margin if heard == 4 else -margin) > -OPPOSED else None
+    chordal = by_chords(gaps)
+    if chordal is not None:
+        return chordal if (margin if chordal == 4 else -margin) > -OPPOSED else None
     if abs(margin) < MARGIN or n < MIN_BARS * bars.meter or _contradicted(bars.meter, gaps):
         return None
     return bars.meter
@@ -91,8 +91,8 @@ def align_bars(track: BeatTrack, chords: Sequence[Segment], bar: int) -> BeatTra
 
 
 def settle_bars(track: BeatTrack, bars: Bars | None, chords: Sequence[Segment]) -> tuple[BeatTrack, str | None]:
-    """The meter where it can be told, and the likeliest downbeats all the same: sections may be cut there."""
+    """The meter where it is clear, and the likeliest downbeats all the same: sections may be cut there."""
     if bars is None:
         return track, None
-    meter = tell_meter(bars, spans(track, chords))
+    meter = choose_meter(bars, spans(track, chords))
     return align_bars(track, chords, meter or bars.meter), f"{meter}/4" if meter else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the names of facts are choices of the command line, which m
 T = TypeVar("T")
 SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
-SHORTEST_S = 1.0  # seconds with any harmony to tell
+SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Measurement:
     audio
         The song, mono at 16 kHz.
     meter
-        The listener that heard its native stream; without one the loudness is not known.
+        The meter that took its native stream; without one the loudness is not known.
     """
 
     def __init__(self, audio: Audio, meter: LoudnessMeter | None = None) -> None:
         self._audio, self._meter = audio, meter
 
     def facts(self, only: Collection[str] | None = None) -> Facts:
-        """The facts of these names, all if None; the others stay as if they could not be told. Raises KeyError for a name not in FACTS."""
+        """The facts of these names, all if None; the others stay empty. Raises KeyError for a name not in FACTS."""
         names = [FACTS[name].name for name in FACTS if only is None or name in only]
         if only is not None and (unknown := set(only) - FACTS.keys()):
             raise KeyError(f"{', '.join(sorted(unknown))}: not among the facts {', '.join(FACTS)}")
@@ -139,13 +139,13 @@ class Measurement:
 
     @cached_property
     def beat_signs(self) -> dict[str, float]:
-        """What tells how sure the pulse is, see `confidence.beat_signs`."""
+        """The signs of how sure the pulse is, see `confidence.beat_signs`."""
         bars = self.pulse[1]
         return bars.signs if bars else {}
 
     @cached_property
     def counted(self) -> tuple[BeatTrack, str | None]:
-        """The pulse with bars on which chords change, and the meter where it can be told."""
+        """The pulse with bars on which chords change, and the meter where it is clear."""
         from mflamingo_cli.measure.meter import settle_bars
 
         return settle_bars(*self.pulse, self.chord_spans)

@@ -18,8 +18,8 @@ CQT_HOP = 256  # 23.22 ms, the published 512 at 22 050 Hz
 CQT_FPS = CQT_RATE / CQT_HOP
 N_FULL = 220  # bins below 2.24 kHz see phase; above, their kernels fit in two hops and weigh an STFT (librosa's hybrid CQT)
 N_STFT = 512  # 46 ms at CQT_RATE
-TUNING_FRAMES = 8192  # of a long song, spread over it, tell its tuning
-AUDIBLE = 1e-6  # of the loudest energy: what is below does not tell the tuning
+TUNING_FRAMES = 8192  # of a long song, spread over it, from which its tuning is estimated
+AUDIBLE = 1e-6  # of the loudest energy: what is below does not count for the tuning
 _WIDTH = 2.0 ** (2 / BINS_PER_OCTAVE)
 QUALITY = (_WIDTH + 1) / (_WIDTH - 1)  # 51.9: cycles in a kernel
 BLOCK = 1024  # frames whose samples are laid out at a time
@@ -28,7 +28,7 @@ BEAT_HOP = 320  # 20 ms
 BEAT_FPS = RATE / BEAT_HOP
 BEAT_FRAME = 1024  # 64 ms, the published 1411 at 22 050 Hz: bins 15.63 Hz apart in both
 N_BEAT_BINS = 705
-N_HEARD = 119  # bands below 7 kHz; the 17 above them, up to 11 kHz, are told from the seven below
+N_KNOWN = 119  # bands below 7 kHz; the 17 above them, up to 11 kHz, are extrapolated from the seven below
 TOP_BANDS = (0.84, 0.84, 0.73, 0.73, 0.66, 0.64, 0.61, 0.61, 0.56, 0.55, 0.53, 0.50, 0.48, 0.46, 0.43, 0.23, 0.02)  # mean ratios in music
 
 
@@ -138,7 +138,7 @@ def _beat_filters() -> np.ndarray:
 def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Log band magnitudes and their rise over one frame, 50 a second: (n,) at 16 kHz -> (ceil(n / 320), 272) float32.
 
-    The network was trained on bands up to 11 kHz, 16 kHz audio ends at 8: the missing ones follow the highest heard ones.
+    The network was trained on bands up to 11 kHz, 16 kHz audio ends at 8: the missing ones follow the highest known ones.
     """
     n_frames = -(-len(samples) // BEAT_HOP)
     filters = _beat_filters()
@@ -149,9 +149,9 @@ def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
     for first in range(0, n_frames, BLOCK):
         part = frames(samples, BEAT_FRAME, BEAT_HOP, min(BLOCK, n_frames - first), first)
         part *= window
-        heard = np.abs(np.fft.rfft(part, axis=1))[:, : BEAT_FRAME // 2] @ filters[: BEAT_FRAME // 2]
-        heard[:, N_HEARD:] = heard[:, N_HEARD - 7 : N_HEARD].mean(axis=1, keepdims=True) * np.array(TOP_BANDS, np.float32)
-        bands[first : first + BLOCK] = np.log10(heard + 1)
+        filtered = np.abs(np.fft.rfft(part, axis=1))[:, : BEAT_FRAME // 2] @ filters[: BEAT_FRAME // 2]
+        filtered[:, N_KNOWN:] = filtered[:, N_KNOWN - 7 : N_KNOWN].mean(axis=1, keepdims=True) * np.array(TOP_BANDS, np.float32)
+        bands[first : first + BLOCK] = np.log10(filtered + 1)
     rise[:1] = 0.0
     np.maximum(bands[1:] - bands[:-1], 0.0, out=rise[1:])
     return out
@@ -160,5 +160,5 @@ def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
 def onset_strength(bands: np.ndarray) -> np.ndarray:
     """How much begins in each frame of `beat_bands`, 1 on average: (frames, 272) -> (frames,)."""
     n_bands = bands.shape[1] // 2
-    rise = bands[:, n_bands : n_bands + N_HEARD].sum(axis=1, dtype=np.float64)
+    rise = bands[:, n_bands : n_bands + N_KNOWN].sum(axis=1, dtype=np.float64)
     return np.asarray(rise / max(float(rise.mean()), 1e-9))

@@ -20,7 +20,7 @@ SAME_TEMPO = 0.01  # local slopes this close belong to one tempo
 CLEAR = 0.55  # evidence on the beats above that between them: music has 0.6 and more, speech, rain and coloured noise up to 0.5
 FAIR = 0.25  # enough where the beats also lie on one line,
 ON_LINE = 0.05  # this close to it, in beats
-LEVEL = 0.12  # root mean square the network hears: its bands are log(1 + x), mastered songs lie there
+LEVEL = 0.12  # root mean square of the network's input: its bands are log(1 + x), mastered songs lie there
 SILENT = 1e-5  # -100 dBFS
 ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -21,7 +22,7 @@ from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.text import answer, number, safe
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
@@ -68,8 +69,7 @@ def _meter(meter: MeterInfo) -> Line | None:
     return "meter", f"{meter.value}{_doubt(meter.confidence)}", _claim(meter.source, meter.agrees is not None, meter.agrees)
 
 
-def _loudness(result: Result) -> Line | None:
-    level = result.loudness
+def _loudness(level: Loudness) -> Line | None:
     parts = [(level.integrated_lufs, "{} LUFS"), (level.range_lu, "LRA {} LU"), (level.true_peak_dbtp, "peak {} dBTP")]
     known = [words.format(number(value)) for value, words in parts if value is not None]
     return ("loudness", " · ".join(known), "measured") if known else None
@@ -77,18 +77,15 @@ def _loudness(result: Result) -> Line | None:
 
 def _chords(chords: tuple[Segment, ...]) -> Line | None:
     """The chords that sound longest with their share of the time, and how many changes there are."""
-    heard: Counter[str] = Counter()
+    lasting: Counter[str] = Counter()
     for span in chords:
-        heard[short_chord(span.label) or "none"] += round((span.end - span.start) * 1000)
-    total = heard.total()
-    named = [(name, share) for name, share in heard.most_common(SHOWN_CHORDS + 1) if name != "none"][:SHOWN_CHORDS]
+        lasting[short_chord(span.label) or "none"] += round((span.end - span.start) * 1000)
+    total = lasting.total()
+    named = [(name, share) for name, share in lasting.most_common(SHOWN_CHORDS + 1) if name != "none"][:SHOWN_CHORDS]
     if not named or not total:
         return None
-    return (
-        "chords",
-        " · ".join(f"{name} {100 * share / total:.0f} %" for name, share in named) + f" · {len(chords) - 1} changes",
-        "measured",
-    )
+    value = " · ".join(f"{name} {100 * share / total:.0f} %" for name, share in named)
+    return "chords", f"{value} · {len(chords) - 1} changes", "measured"
 
 
 def _sections(sections: tuple[Segment, ...]) -> Line | None:
@@ -101,24 +98,29 @@ def _vocals(vocals: VocalsInfo) -> Line | None:
     return "vocals", (vocals.description or "yes") if vocals.present else "none", "model"
 
 
-def _model_list(name: str, items: tuple[str, ...]) -> Line | None:
-    return (name, ", ".join(items), "model") if items else None
+def _model_list(name: str) -> Callable[[tuple[str, ...]], Line | None]:
+    return lambda items: (name, ", ".join(items), "model") if items else None
+
+
+FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
+    "tempo": _tempo,
+    "key": _key,
+    "meter": _meter,
+    "beats": None,  # hundreds of times: `-f beats` writes them
+    "chords": _chords,
+    "sections": _sections,
+    "loudness": _loudness,
+}
+"""The line of each fact of `measure.FACTS`, of its value in the record; None: it has none."""
+MODEL_LINES: dict[str, Callable[[Any], Line | None]] = {
+    **{name: _model_list(name) for name in ("instruments", "genre", "mood")},
+    "vocals": _vocals,
+}
 
 
 def lines(result: Result) -> list[Line]:
-    """What is known of a song, in the order of the record; tempo and key also when they are not known."""
-    found: list[Line | None] = [
-        _tempo(result.tempo),
-        _key(result.key),
-        _meter(result.meter),
-        _chords(result.chords),
-        _sections(result.sections),
-        _loudness(result),
-        _model_list("instruments", result.instruments),
-        _model_list("genre", result.genre),
-        _model_list("mood", result.mood),
-        _vocals(result.vocals),
-    ]
+    """Return what is known of a song, in the order of the record; tempo and key also when they are not known."""
+    found = [write(getattr(result, name)) for name, write in (FACT_LINES | MODEL_LINES).items() if write is not None]
     return [line for line in found if line is not None]
 
 

@@ -50,7 +50,7 @@ class ChordWriter(_ResultWriter):
 
 
 class BeatWriter(_ResultWriter):
-    """Beats as beat trackers write them: `time<TAB>place in the bar`, the time alone where bars cannot be told."""
+    """Beats as beat trackers write them: `time<TAB>place in the bar`, the time alone where the meter is unknown."""
 
     def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
         return (f"{time:.3f}" if place is None else f"{time:.3f}\t{place}" for time, place in result.beats)

@@ -1,4 +1,4 @@
-"""What was heard before, on disk: the second question about a song neither decodes, nor measures, nor encodes it.
+"""The analysis cache: the second question about a song neither decodes, nor measures, nor encodes it.
 
 An entry's name is a SHA-256 of everything that decides its content: the bytes of the song's file, the part of it, the state of this program
 and of the libraries that decode, and for an encoding `BackendInfo.encoder_fingerprint`. No song is known by its path or date; there is no
@@ -84,7 +84,7 @@ class Cache:
             if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_SONG:
                 return None
             before, digest = stamp([path]), digest_of(path)
-        except OSError:  # decoding will say it
+        except OSError:  # decoding reports it
             return None
         return CacheEntry(self, path, before, (digest, float(start_s), None if end_s is None else float(end_s)))
 
@@ -154,20 +154,20 @@ class Cache:
 
 @dataclass(frozen=True)
 class SoundAndFacts:
-    """What an entry holds of a sound; no facts where nobody measured."""
+    """What an entry holds of a sound; no facts where they were not measured."""
 
     sound: Sound
     facts: Facts | None
 
 
 class CacheEntry:
-    """What is known of one part of one file: its sound with the facts, and what each model heard of it."""
+    """What is known of one part of one file: its sound with the facts, and its encoding by each model."""
 
     def __init__(self, cache: Cache, path: str | os.PathLike[str], state: str, part: tuple[str, float, float | None]) -> None:
         self._cache, self._path, self._state, self._part = cache, path, state, part
 
     def within(self, cache: Cache) -> CacheEntry:
-        """The same place, counted by this view of the cache: a entry that comes from another process has a view of its own."""
+        """The same place, counted by this view of the cache: an entry that comes from another process has a view of its own."""
         return CacheEntry(cache, self._path, self._state, self._part)
 
     def sound(self) -> tuple[Sound, Facts | None] | None:
@@ -185,33 +185,33 @@ class CacheEntry:
         return replace(song.sound, source=replace(song.sound.source, path=os.fspath(self._path))), song.facts
 
     def keep_sound(self, sound: Sound, facts: Facts | None) -> None:
-        """Remember a sound; `facts` are None where nobody measured."""
-        nameless = replace(sound, source=replace(sound.source, path=""))  # copies of a file share an entry, and no name is told
+        """Remember a sound; `facts` are None where they were not measured."""
+        nameless = replace(sound, source=replace(sound.source, path=""))  # copies of a file share an entry, and names stay private
         self._keep(self._name("sound"), json.dumps(codec.to_plain(SoundAndFacts(nameless, facts))).encode())
 
-    def encoding(self, ears: str) -> NDArray[Any] | None:
-        """What a model with these ears heard, as `Backend.pack` gave it."""
-        content = self._cache.get(self._name("encoding", ears))
+    def encoding(self, fingerprint: str) -> NDArray[Any] | None:
+        """The encoding by an encoder of this fingerprint, as `Backend.pack` gave it."""
+        content = self._cache.get(self._name("encoding", fingerprint))
         return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
 
-    def keep_encoding(self, ears: str, encoding: NDArray[Any]) -> None:
-        """Remember what a model heard, bit by bit: half precision would save space and now and then change a word."""
+    def keep_encoding(self, fingerprint: str, encoding: NDArray[Any]) -> None:
+        """Remember an encoding, bit by bit: half precision would save space and now and then change a word."""
         content = io.BytesIO()
         np.save(content, encoding, allow_pickle=False)
-        self._keep(self._name("encoding", ears), content.getbuffer())
+        self._keep(self._name("encoding", fingerprint), content.getbuffer())
 
     def _name(self, *kind: str) -> str:
         return hashlib.sha256(repr((kind, program(), decoders(), self._part)).encode()).hexdigest()
 
     def _keep(self, name: str, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
-            if stamp([self._path]) == self._state:  # else the file was written to after it was hashed: who knows what was decoded
+            if stamp([self._path]) == self._state:  # else the file was written to after it was hashed: what was decoded is not certain
                 self._cache.put(name, content)
 
 
 @functools.cache
 def decoders() -> str:
-    """Names the libraries and the program that decode: another version may hear a file in another way."""
+    """Identify the libraries and the program that decode: another version may decode a file differently."""
     ffmpeg = shutil.which("ffmpeg")
     return repr((np.__version__, soxr.__version__, soundfile.__libsndfile_version__, stamp([ffmpeg] if ffmpeg else [])))
 

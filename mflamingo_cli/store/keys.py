@@ -30,7 +30,7 @@ OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
 
 
 def sound_name(sound: Sound) -> str:
-    """A sound with all that a record tells of its file except the path: codec, rate, channels, length, damage."""
+    """Identify a sound with all that a record says of its file except the path: codec, rate, channels, length, damage."""
     return _hash(asdict(replace(sound, source=replace(sound.source, path=""))))
 
 

@@ -1,4 +1,4 @@
-"""The run store: what was done with which sound, so that a run can be killed at any moment and goes on where it was.
+"""The run store: what was done with which sound, so that a run can be killed at any moment and resumes where it was.
 
 Three tables, one step each: a file's state leads to the hash of its bytes, bytes and part to the name of their sound, a key (keys.py) to
 the record. So an unchanged file costs a `stat`, a moved or copied one is read, one with other tags is decoded, and none is analysed again.
@@ -79,7 +79,7 @@ class Store:
         self._database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {LAYOUT}; COMMIT")
 
     def digest(self, path: str) -> str | None:
-        """Hash of a file's bytes, remembered while nobody writes to it; None for what is no regular file or cannot be read."""
+        """Hash of a file's bytes, remembered while the file does not change; None for what is no regular file or cannot be read."""
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return None
@@ -90,7 +90,7 @@ class Store:
             digest = digest_of(path)
             if stamp([path]) != state:  # it is being written
                 return None
-        except OSError:  # hearing will say it
+        except OSError:  # decoding reports it
             return None
         self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", os.fsencode(path), state, digest)
         return digest
@@ -101,7 +101,7 @@ class Store:
         return None if found is None else str(found)
 
     def keep_sound(self, digest: str, part: str, sound: str) -> None:
-        """Remember what a part of these bytes sounds like."""
+        """Remember which sound a part of these bytes is."""
         self._do("INSERT OR REPLACE INTO sounds VALUES (?, ?, ?)", digest, part, sound)
 
     def has(self, key: str) -> bool:

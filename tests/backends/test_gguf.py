@@ -124,7 +124,7 @@ def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]
 
 
 def test_audio_beyond_the_limit_is_refused_not_cut(pair: tuple[Path, Path]) -> None:
-    with GgufBackend(*pair, OPTIONS) as backend, pytest.raises(AudioError, match="hears at most 60 s") as caught:
+    with GgufBackend(*pair, OPTIONS) as backend, pytest.raises(AudioError, match="takes at most 60 s") as caught:
         backend.encode([audio(60.1)])[0]
     assert caught.value.code == "too_long"
 

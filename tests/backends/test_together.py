@@ -160,7 +160,7 @@ def test_progress_is_reported(backend: Backend) -> None:
 
 def test_too_long_a_song_fails_and_says_which(backend: Backend) -> None:
     limit = backend.info.geometry.max_audio_s
-    with pytest.raises(AudioError, match="the model hears at most"):
+    with pytest.raises(AudioError, match="the model takes at most"):
         backend.encode([CLIPS[0], replace(CLIPS[0], samples=np.zeros(round(16_000 * (limit + 1)), np.float32))])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mflamingo_cli.measure import measure
 from mflamingo_cli.measure.beats import Bars, BeatTrack
-from mflamingo_cli.measure.meter import align_bars, by_chords, settle_bars, spans, tell_meter
+from mflamingo_cli.measure.meter import align_bars, by_chords, choose_meter, settle_bars, spans
 from mflamingo_cli.schema import Segment
 
 from .synth import RATE, audio, song
@@ -65,19 +65,19 @@ def test_chords_overrule_a_pulse_that_is_not_sure(meter: int) -> None:
 
 @pytest.mark.parametrize("meter", [3, 4])
 def test_chords_and_a_sure_pulse_that_disagree_tell_nothing(meter: int) -> None:
-    assert tell_meter(pulse(60, 7 - meter, 5.0), np.full(12, meter)) is None
+    assert choose_meter(pulse(60, 7 - meter, 5.0), np.full(12, meter)) is None
 
 
 def test_without_chords_only_a_long_clear_pulse_tells() -> None:
-    assert tell_meter(pulse(60, 4, 2.0), NONE) == 4
-    assert tell_meter(pulse(60, 3, 2.0), NONE) == 3
-    assert tell_meter(pulse(60, 4, 0.5), NONE) is None
-    assert tell_meter(pulse(28, 4, 2.0), NONE) is None
+    assert choose_meter(pulse(60, 4, 2.0), NONE) == 4
+    assert choose_meter(pulse(60, 3, 2.0), NONE) == 3
+    assert choose_meter(pulse(60, 4, 0.5), NONE) is None
+    assert choose_meter(pulse(28, 4, 2.0), NONE) is None
 
 
 def test_a_pulse_whose_chords_fit_no_bar_tells_nothing() -> None:
-    assert tell_meter(pulse(60, 4, 5.0), np.array([1, 2] * 10)[:19]) is None
-    assert tell_meter(pulse(60, 4, 5.0), np.array([2] * 10)) == 4
+    assert choose_meter(pulse(60, 4, 5.0), np.array([1, 2] * 10)[:19]) is None
+    assert choose_meter(pulse(60, 4, 5.0), np.array([2] * 10)) == 4
 
 
 def test_spans_that_fit_both_meters_are_not_counted() -> None:

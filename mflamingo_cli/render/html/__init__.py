@@ -154,7 +154,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "sections": _sections(record, scale),
         "chords": _chords(result, scale),
         "facts": [_tempo(result.tempo), _key(result.key), _meter(result.meter), _loudness(result)] if record.command == "analyze" else [],
-        "heard": _heard(result),
+        "by_model": _by_model(result),
         "wheel": _wheel(result.key),
         "chart": _chart(result, record.audio),
     }
@@ -298,8 +298,8 @@ def _loudness(result: Result) -> Any:
     return _fact("Loudness", value, [spread, peak], "measured" if value else None, None, None)
 
 
-def _heard(result: Result) -> list[tuple[str, str]]:
-    """What only the model can tell."""
+def _by_model(result: Result) -> list[tuple[str, str]]:
+    """What only the model says."""
     vocals = {None: "", False: "none", True: result.vocals.description or "yes"}[result.vocals.present]
     lists = (("Instruments", result.instruments), ("Genre", result.genre), ("Mood", result.mood))
     return [(name, words) for name, words in [*((name, ", ".join(items)) for name, items in lists), ("Vocals", vocals)] if words]
@@ -323,8 +323,8 @@ def _wheel(info: KeyInfo) -> dict[str, Any] | None:
             state += " claimed" if claimed is not None and other.camelot == claimed.camelot != key.camelot else ""
             fields.append(_field(step, other, state))
     fields.sort(key=lambda field: ("far", "near", "here").index(field["state"].split()[0]))  # what is drawn later is on top
-    told = ", ".join(f"{code} {neighbour.name}" for code, neighbour in near.items())
-    return {"fields": fields, "key": key, "neighbours": near, "told": told, "claimed": claimed}
+    spoken = ", ".join(f"{code} {neighbour.name}" for code, neighbour in near.items())
+    return {"fields": fields, "key": key, "neighbours": near, "spoken": spoken, "claimed": claimed}
 
 
 def _neighbours(key: Key) -> list[Key]:
@@ -366,8 +366,8 @@ class _Cell:
         return "" if self.beats else f"{self.end - self.start:.1f} s"
 
     @property
-    def told(self) -> str:
-        """For who cannot see it."""
+    def spoken(self) -> str:
+        """The same for screen readers."""
         return clock(self.start) + " " + ", ".join(f"{name or 'no chord'}{' goes on' if held else ''}" for name, _, held in self.chords)
 
 
