@@ -162,7 +162,8 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     end = None if end_s is None else round(end_s * rate)
     if decoder.frames is not None and start >= decoder.frames > 0:
         ends_s = decoder.frames / rate
-        raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but the file lasts only {clock(ends_s)}", code="too_short")
+        lasts = f"the file lasts only {clock(ends_s)}"
+        raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but {lasts}", code="too_short")
     expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
     mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
     for listener in listeners:
