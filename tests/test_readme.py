@@ -16,11 +16,11 @@ import soundfile
 from mflamingo_cli.backends import find_model
 from mflamingo_cli.errors import ModelError
 from tests.docs import ROOT
+from tests.documents import DOCUMENTS, mismatch, sessions
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHELL = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
-SESSIONS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
 LIGHT = [line for line in SHELL if line.startswith("mflamingo") and not re.search("nvidia/|-m flamingo|--engine ray", line)]
 TIMEOUT_S = 300  # a busy machine
 
@@ -41,7 +41,9 @@ def shell(tmp_path):
     """Runs a line of bash in a folder with a song, a music library and this tree's `mflamingo`."""
     program = tmp_path / "bin" / "mflamingo"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m mflamingo_cli "$@"\n')
+    # As pip writes it: "mflamingo" is the name of the program in its help
+    start = "if __name__ == '__main__':\n    from mflamingo_cli.cli import main\n    main()\n"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{start}")
     program.chmod(0o755)
     t = np.arange(8 * 22_050) / 22_050
     sound = sum(np.sin(2 * np.pi * hz * t) for hz in (220.0, 261.6, 329.6)) * np.exp(-6.0 * (t % 0.5)) * 0.2
@@ -51,7 +53,7 @@ def shell(tmp_path):
         soundfile.write(path, sound, 22_050)
     (album / "two.flac").write_text("not audio")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    env = {**os.environ, "COLUMNS": "80", "HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -95,14 +97,61 @@ def test_light_commands_run_as_written(shell, line):
     assert "Traceback" not in done.stderr
 
 
+WITH_SESSIONS = [path for path in DOCUMENTS if sessions(path)]
+
+
 @needs_mini
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
-def test_sessions_run_as_written_one_after_the_other(shell):
-    assert SESSIONS
-    for line in SESSIONS:
-        done = shell(line)
-        assert done.returncode == 0, (line, done.stderr)
-        assert done.stdout.strip(), line
+@pytest.mark.parametrize("document", WITH_SESSIONS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pasted_sessions_print_what_is_pasted(shell, document):
+    wrong = []
+    for session in sessions(document):
+        if session.mark == "not run":
+            continue
+        done = shell(session.command)
+        assert done.returncode == 0, (session.command, done.stderr)
+        assert done.stdout.strip(), session.command
+        if session.mark != "varies" and (found := mismatch(session.pasted, done.stdout, done.stderr)):
+            wrong.append(f"$ {session.command}: {found}")
+    assert wrong == []
+
+
+def test_most_sessions_of_the_readme_are_compared():
+    marks = [session.mark for session in sessions(ROOT / "README.md")]
+    assert marks.count("") >= 6
+    assert marks.count("") > len(marks) // 2
+
+
+@pytest.mark.parametrize(
+    ("pasted", "stdout", "stderr", "same"),
+    [
+        (("a", "b"), "a\nb\n", "", True),
+        (("a",), "a\nb\n", "", False),
+        (("a", "b"), "a\n", "", False),
+        (("a", "c"), "a\nb\n", "", False),
+        (("why", "a"), "a\n", "why\n", True),
+        (("a", "…", "d"), "a\nb\nc\nd\n", "", True),
+        (("a", "…"), "a\nb\n", "", True),
+        (("…", "e"), "a\nb\n", "", False),
+        ((), "a\n", "", False),
+        (("╰── mini F16 · decode 0.7 s · measure 1 s ─╯",), "╰─ mini F16 · decode 10.1 s ─╯\n", "", True),
+        (("╰── mini F16 · decode 0.7 s ─╯",), "╰─ mini Q8_0 · decode 0.7 s ─╯\n", "", False),
+        (('{"bpm":1,"timing":{"decode_s":0.1}}',), '{"bpm":1,"timing":{"decode_s":null}}\n', "", True),
+        (('{"bpm":1,"timing":{"decode_s":0.1}}',), '{"bpm":2,"timing":{"decode_s":0.1}}\n', "", False),
+    ],
+)
+def test_a_pasted_text_is_compared(pasted, stdout, stderr, same):
+    assert (mismatch(pasted, stdout, stderr) == "") is same
+
+
+def test_a_session_is_a_command_its_output_and_its_mark(tmp_path, monkeypatch):
+    page = ROOT / "tests" / "data" / "README.md"
+    assert sessions(page) == []
+    text = "```console\n$ a b\n1\n2\n$ c\n```\n\n<!-- varies: with the processor -->\n```console\n$ d\n3\n```\n"
+    (tmp_path / "README.md").write_text(text)
+    monkeypatch.setattr("tests.documents.ROOT", tmp_path)
+    found = [(s.command, s.pasted, s.mark) for s in sessions(tmp_path / "README.md")]
+    assert found == [("a b", ("1", "2"), ""), ("c", (), ""), ("d", ("3",), "varies")]
 
 
 @needs_mini
