@@ -1,15 +1,22 @@
 """Sessions pasted into the READMEs: a command after `$ `, then what it printed; found, run, and compared line by line.
 
 A line that is only `…` stands for any number of lines. A block under `<!-- varies: why -->` is run but its text is not compared; one under
-`<!-- not run: why -->` is not run. Seconds of timing are masked; nothing else is.
+`<!-- not run: why -->` is not run. Seconds of timing are masked; nothing else is. `python -m tests.documents` pastes anew.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import soundfile
 
 from tests.docs import ROOT
 
@@ -23,6 +30,7 @@ TIMING = [
     (re.compile(r'("(?:decode|measure|encode|generate)_s"): ?(?:[\d.]+|null)'), r"\1:0"),
 ]
 FOOT = re.compile(r"^╰─*")
+TIMEOUT_S = 300  # a busy machine
 
 
 @dataclass(frozen=True)
@@ -71,3 +79,60 @@ def mismatch(pasted: tuple[str, ...], stdout: str, stderr: str) -> str:
         elif line not in err or not line:
             return f"pasted {line!r}, printed {out[at] if at < len(out) else None!r}"
     return "" if skipping or at == len(out) else f"printed, not pasted: {out[at]!r}"
+
+
+def playground(folder: Path) -> dict[str, str]:
+    """Put a song, a music library and this tree's `mflamingo` into a folder; return the environment of its user."""
+    program = folder / "bin" / "mflamingo"
+    program.parent.mkdir()
+    # As pip writes it: "mflamingo" is the name of the program in its help
+    start = "if __name__ == '__main__':\n    from mflamingo_cli.cli import main\n    main()\n"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{start}")
+    program.chmod(0o755)
+    t = np.arange(8 * 22_050) / 22_050
+    sound = sum(np.sin(2 * np.pi * hz * t) for hz in (220.0, 261.6, 329.6)) * np.exp(-6.0 * (t % 0.5)) * 0.2
+    album = folder / "Music" / "album"
+    album.mkdir(parents=True)
+    for path in (folder / "song.mp3", album / "one.flac"):
+        soundfile.write(path, sound, 22_050)
+    (album / "two.flac").write_text("not audio")
+    (folder / "tests").symlink_to(ROOT / "tests")
+    return {**os.environ, "COLUMNS": "80", "HOME": str(folder), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def run_line(line: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash there."""
+    command = ["bash", "-c", line]
+    settings = {"cwd": folder, "env": env, "capture_output": True, "text": True, "timeout": TIMEOUT_S, "stdin": subprocess.DEVNULL}
+    return subprocess.run(command, check=False, **settings)
+
+
+def paste(path: Path) -> str:
+    """Return a document with what its commands print now; texts that are cut with `…` are left to their author."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = playground(folder) | {"MFLAMINGO_CACHE": f"{name}/cache", "MFLAMINGO_STATE": f"{name}/state"}
+        text = path.read_text(encoding="utf-8")
+        for session in sessions(path):
+            if session.mark == "not run":
+                continue
+            done = run_line(session.command, folder, env)
+            if not mismatch(session.pasted, done.stdout, done.stderr) or ANY in session.pasted:
+                continue
+            reasons = done.stderr if re.match(r"mflamingo think ", session.command) else ""
+            old = "".join(f"{line}\n" for line in (f"$ {session.command}", *session.pasted))
+            printed = "".join(f"{line.rstrip()}\n" for line in (reasons + done.stdout).splitlines())
+            text = text.replace(old, f"$ {session.command}\n{printed}")
+    return text
+
+
+def main() -> None:
+    """Write every document anew."""
+    for path in DOCUMENTS:
+        if (text := paste(path)) != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+            print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

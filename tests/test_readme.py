@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
-import soundfile
 
 from mflamingo_cli.backends import find_model
 from mflamingo_cli.errors import ModelError
 from tests.docs import ROOT
-from tests.documents import DOCUMENTS, mismatch, sessions
+from tests.documents import DOCUMENTS, mismatch, playground, run_line, sessions
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHELL = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 LIGHT = [line for line in SHELL if line.startswith("mflamingo") and not re.search("nvidia/|-m flamingo|--engine ray", line)]
-TIMEOUT_S = 300  # a busy machine
 
 
 def has_mini() -> bool:
@@ -39,33 +35,10 @@ needs_mini = pytest.mark.skipif(not has_mini(), reason="the embedded model is no
 @pytest.fixture
 def shell(tmp_path):
     """Runs a line of bash in a folder with a song, a music library and this tree's `mflamingo`."""
-    program = tmp_path / "bin" / "mflamingo"
-    program.parent.mkdir()
-    # As pip writes it: "mflamingo" is the name of the program in its help
-    start = "if __name__ == '__main__':\n    from mflamingo_cli.cli import main\n    main()\n"
-    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{start}")
-    program.chmod(0o755)
-    t = np.arange(8 * 22_050) / 22_050
-    sound = sum(np.sin(2 * np.pi * hz * t) for hz in (220.0, 261.6, 329.6)) * np.exp(-6.0 * (t % 0.5)) * 0.2
-    album = tmp_path / "Music" / "album"
-    album.mkdir(parents=True)
-    for path in (tmp_path / "song.mp3", album / "one.flac"):
-        soundfile.write(path, sound, 22_050)
-    (album / "two.flac").write_text("not audio")
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
-    env = {**os.environ, "COLUMNS": "80", "HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    env = playground(tmp_path)
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", line],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        return run_line(line, tmp_path, env)
 
     return run
 
