@@ -45,7 +45,7 @@ UPWARD = {
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
 TWICE = {"Listener", "Note", "Piece", "Plan", "Score", "Song", "Window"}
 UNREASONED = {f"{P}.commands.doctor", f"{P}.library.ray"}
-MINI_MEL = {f"{P}.commands.train", f"{P}.train.evaluate.inference", f"{P}.train.evaluate.report"}
+MINI_MEL = {f"{P}.commands.train"}
 
 
 @dataclass(frozen=True)
