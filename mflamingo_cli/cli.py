@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
@@ -56,12 +56,6 @@ app = typer.Typer(
 )
 
 
-def settable() -> dict[str, config.Options]:
-    """The options that files and variables may set, by command."""
-    group: Any = typer.main.get_command(app)
-    return {name: config.settable(group.get_command(None, name)) for name in config.COMMANDS}
-
-
 @app.callback()
 def root(
     ctx: typer.Context,
@@ -69,7 +63,7 @@ def root(
 ) -> None:
     """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
     if ctx.invoked_subcommand in config.COMMANDS and config.sources():
-        ctx.default_map = config.default_map(config.load(settable()))
+        ctx.default_map = config.default_map(config.load(config.settable(ctx.command)))
 
 
 def main() -> None:

@@ -51,8 +51,12 @@ Options = Mapping[str, Settable]  # by key
 Settings = dict[str, dict[str, Setting]]  # command -> key -> value and origin
 
 
-def settable(command: Any) -> Options:
-    """Return the options of one of Typer's commands that may be set."""
+def settable(group: Any) -> dict[str, Options]:
+    """Return the options that files and variables may set, by command of the program's group."""
+    return {name: _options(group.get_command(None, name)) for name in COMMANDS}
+
+
+def _options(command: Any) -> Options:
     ctx = command.context_class(command, info_name=command.name)
     options = {param.name.replace("_", "-"): param for param in command.get_params(ctx) if param.param_type_name == "option"}
     return {key: Settable(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in NEVER_SET}

@@ -6,7 +6,6 @@ The mixes are llama-quantize's: a file of ours and a file of llama.cpp hold the 
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from quant.errors import QuantError
-from quant.layout import Part, Role, Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line reads the table of types
+    import ctypes
+
     import numpy as np
     import numpy.typing as npt
+
+    from quant.layout import Part, Role, Tensor
 
     Floats = npt.NDArray[np.float32]
     Bytes = npt.NDArray[np.uint8]
@@ -203,6 +205,8 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None, nam
     `importance` (row,) weighs the columns where the type is one of WEIGHED. Raises QuantError, with the `name` of the tensor, where the
     values do not fit the type.
     """
+    from ctypes import c_void_p
+
     import numpy as np
 
     rows = np.ascontiguousarray(rows, dtype=np.float32)
@@ -213,8 +217,8 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None, nam
     if importance is not None:
         importance = np.ascontiguousarray(importance, dtype=np.float32)
         assert importance.shape == (row,)
-        weights = importance.ctypes.data_as(ctypes.c_void_p)
-    source, target = rows.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p)
+        weights = importance.ctypes.data_as(c_void_p)
+    source, target = rows.ctypes.data_as(c_void_p), out.ctypes.data_as(c_void_p)
     library = ggml()
     written = library.ggml_quantize_chunk(storage.number, source, target, 0, n_rows, row, weights)
     assert written == out.nbytes
@@ -228,6 +232,8 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None, nam
 
 def decode(data: Bytes, storage: Storage) -> Floats:
     """Decode stored blocks: (bytes,) uint8 -> (n,) float32."""
+    from ctypes import c_int64, c_void_p
+
     import numpy as np
 
     data = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
@@ -236,7 +242,7 @@ def decode(data: Bytes, storage: Storage) -> Floats:
         return data.view(np.float32)
     out = np.empty(n_weights, dtype=np.float32)
     function = getattr(ggml(), DECODERS[storage.name])
-    function(data.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(n_weights))
+    function(data.ctypes.data_as(c_void_p), out.ctypes.data_as(c_void_p), c_int64(n_weights))
     return out
 
 
@@ -248,6 +254,8 @@ DECODERS: Mapping[str, str] = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf1
 @lru_cache(maxsize=1)
 def ggml() -> ctypes.CDLL:
     """Load libggml-base of the installed llama-cpp-python; its Python modules are not needed."""
+    import ctypes
+
     names = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}
     package = find_spec("llama_cpp")
     if package is None or package.origin is None:

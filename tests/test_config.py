@@ -10,12 +10,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 from mflamingo_cli import cli, config
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.errors import ConfigError
 
 TIMEOUT_S = 300
+SETTABLE = config.settable(typer.main.get_command(cli.app))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def write(place: Path, home: str = "", here: str = "") -> None:
 
 
 def held(command: str, key: str) -> tuple[object, str]:
-    setting = config.load(cli.settable())[command][key]
+    setting = config.load(SETTABLE)[command][key]
     return setting.value, setting.origin
 
 
@@ -83,7 +85,7 @@ def test_the_top_of_a_nearer_file_outranks_a_table_of_a_farther_one(place: Path)
 def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text: str, said: str) -> None:
     write(place, here=text)
     with pytest.raises(ConfigError) as caught:
-        config.load(cli.settable())
+        config.load(SETTABLE)
     assert str(caught.value).startswith("mflamingo.toml")
     assert said in str(caught.value)
 
@@ -91,16 +93,16 @@ def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text
 def test_an_unknown_variable_is_suggested_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MFLAMINGO_MODLE", "mini")
     with pytest.raises(ConfigError, match="there is no setting MFLAMINGO_MODLE; did you mean MFLAMINGO_MODEL"):
-        config.load(cli.settable())
+        config.load(SETTABLE)
 
 
 def test_show_prints_a_configuration_that_changes_nothing(place: Path) -> None:
     write(place, here='model = "x y"\nquiet = true\n[caption]\nstyle = "short"')
-    before = config.load(cli.settable())
+    before = config.load(SETTABLE)
     done = run("config", "show")
     assert done.returncode == 0, done.stderr
     write(place, here=done.stdout)
-    after = config.load(cli.settable())
+    after = config.load(SETTABLE)
     assert {command: {key: s.value for key, s in held.items()} for command, held in after.items()} == {
         command: {key: s.value for key, s in held.items()} for command, held in before.items()
     }

@@ -20,7 +20,7 @@ PROGRAM = "mflamingo_cli"
 FLOORS = (  # from the ground up; modules of one floor may import each other, without circles
     ("quant",),
     ("errors", "files", "text", "codec", "schema", "core"),
-    ("tasks", "parsers", "thinking", "grounding", "measure", "backends", "store"),
+    ("styles", "tasks", "parsers", "thinking", "grounding", "measure", "backends", "store"),
     ("requests", "pipeline", "assemble", "conversation", "api"),
     ("library", "train", "render", "models", "config", ""),
     ("commands",),
@@ -38,13 +38,12 @@ P = PROGRAM
 UPWARD = {
     (f"{P}.backends", f"{P}.models.hub"),
     (f"{P}.backends.memory", f"{P}.models.hub"),
-    (f"{P}.commands.config", f"{P}.cli"),
     (f"{P}.core.remote", f"{P}.models.hub"),
     (f"{P}.store.keys", f"{P}.requests"),
 }
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
-TWICE = {"Listener", "Note", "Piece", "Plan", "Score", "Song", "Window"}
-UNREASONED = {f"{P}.commands.doctor", f"{P}.library.ray"}
+TWICE = {"Note", "Piece", "Score", "Song", "Window"}
+UNREASONED = {f"{P}.commands.doctor"}
 MINI_MEL = {f"{P}.commands.train"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def _base(adapter: Path) -> Path:
 
 def embedded_directory() -> Path:
     """Return the directory of the embedded model inside the installed package."""
-    return Path(str(files("mflamingo_cli") / "mini"))
+    return Path(__file__).parents[1] / "mini"
 
 
 def _check(options: OpenOptions) -> None:

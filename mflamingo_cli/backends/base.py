@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mflamingo_cli.core.chat import Message, build_messages
-
 if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
     from numpy.typing import NDArray
 
     from mflamingo_cli.core.audio import Audio
+    from mflamingo_cli.core.chat import Message
     from quant.geometry import Geometry
 
 
@@ -41,6 +40,8 @@ class Prompt:
 
     def messages(self, *, audio: bool) -> list[Message]:
         """Return the turns that a chat template renders."""
+        from mflamingo_cli.core.chat import build_messages
+
         return build_messages(self.text, system=self.system, history=self.history, audio=audio)
 
 

@@ -18,12 +18,11 @@ def config() -> None:
 
 
 @app.command(cls=SectionCommand, context_settings=HELP_OPTIONS)
-def show(origin: Annotated[bool, typer.Option("--origin", help="Say of each value where it comes from.")] = False) -> None:
+def show(ctx: typer.Context, origin: Annotated[bool, typer.Option("--origin", help="Say of each value where it comes from.")] = False) -> None:
     """Print what holds when no option is given, as a file that could be the configuration."""
-    from mflamingo_cli import cli
-    from mflamingo_cli.config import load
+    from mflamingo_cli.config import load, settable
 
-    settings = load(cli.settable())
+    settings = load(settable(ctx.find_root().command))
     first, *others = settings.values()
     shared = {key: setting for key, setting in first.items() if all(other.get(key) == setting for other in others)}
     _print_table(None, shared, origin)

@@ -73,7 +73,7 @@ class Unavailable:
 Event = Opened | Working | Finished | Unavailable
 
 
-class Listener(Protocol):
+class EngineListener(Protocol):
     """Who is told what an engine does besides."""
 
     def working(self, text: str) -> None:
@@ -100,7 +100,7 @@ class Engine(Protocol):
         """Raise MFlamingoError for what cannot be done, before anything is opened or written."""
         ...
 
-    def run(self, plan: Plan, listener: Listener) -> Generator[Event, None, None]:
+    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield steps, and one `Finished` per song; to be closed when left early. Raises MFlamingoError where no song can be tried."""
         ...
 

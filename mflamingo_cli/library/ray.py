@@ -25,7 +25,7 @@ from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
-from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan
+from mflamingo_cli.library.engines import Event, Finished, EngineListener, Opened, Plan
 from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
@@ -49,7 +49,7 @@ class RayEngine:
             raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
         check_inputs(plan.songs, plan.opening)
 
-    def run(self, plan: Plan, listener: Listener) -> Generator[Event, None, None]:
+    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield the songs that the folder has already, then all others as they come."""
         from mflamingo_cli.library.shards import ShardWriter, identity
 

@@ -18,7 +18,7 @@ from mflamingo_cli import assemble, pipeline, schema
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
-from mflamingo_cli.library.engines import Event, Finished, Listener, Opened, Plan, Unavailable, Working
+from mflamingo_cli.library.engines import Event, Finished, EngineListener, Opened, Plan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import Step
 from mflamingo_cli.schema import Analysis
@@ -40,7 +40,7 @@ class LocalEngine:
     def check(self, plan: Plan) -> None:
         """Nothing can be said before the model is opened."""
 
-    def run(self, plan: Plan, listener: Listener) -> Generator[Event, None, None]:
+    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
         """Open the model and yield all songs; without a model, every song fails."""
         with ExitStack() as stack:
             try:
@@ -67,7 +67,7 @@ class LocalEngine:
                 listener.warn(f"this run is not remembered completely: {store.problem}")
 
 
-def _store(listener: Listener) -> runs.Store | None:
+def _store(listener: EngineListener) -> runs.Store | None:
     """The run store; None, and a warning, where there can be none: results matter more than resuming."""
     folder = runs.default_folder()
     try:

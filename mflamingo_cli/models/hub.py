@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import INDEX, SINGLE
 from quant.errors import QuantError
-from quant.families import FAMILIES, of_projector
-from quant.layout import AUDIO_PREFIX, audio_file
 
 MAIN = "main"
 FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
@@ -85,6 +82,9 @@ def _snapshot(name: str, revision: str) -> Path | None:
 
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
+    from quant.checkpoint import INDEX, SINGLE
+    from quant.layout import AUDIO_PREFIX
+
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
     if any(_has_audio(text) for text in texts):
         return True
@@ -100,6 +100,8 @@ def is_complete(directory: Path) -> bool:
 
 
 def _has_audio(text: Path) -> bool:
+    from quant.layout import audio_file
+
     try:
         return audio_file(text).exists()
     except QuantError:
@@ -126,7 +128,9 @@ def music_flamingos() -> Iterator[CachedModel]:
 
 def is_music_flamingo(directory: Path) -> bool:
     """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
+    from quant.families import FAMILIES, of_projector
     from quant.keys import KEY_PROJECTOR
+    from quant.layout import AUDIO_PREFIX
     from quant.reader import read
 
     try:

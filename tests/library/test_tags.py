@@ -289,6 +289,12 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
     assert (value(path, "bpm"), value(path, "mood")) == (None, None)
 
 
+def test_what_is_written_is_as_sure_as_what_a_model_is_given() -> None:
+    from mflamingo_cli.tasks import SURE
+
+    assert TagOptions.least == SURE
+
+
 def test_which_fields():
     assert parse_fields("true") == ("bpm", "key", "genre", "mood")
     assert parse_fields("key, comment") == ("key", "comment")
