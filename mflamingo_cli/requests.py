@@ -15,7 +15,8 @@ from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command
-from mflamingo_cli.tasks import ANALYZE, CAPTION_STYLES, TASKS, Task, caption_task
+from mflamingo_cli.styles import CAPTION_STYLES
+from mflamingo_cli.tasks import ANALYZE, TASKS, Task, caption_task
 from mflamingo_cli.thinking import split_thinking, think_prompt
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mflamingo_cli.parsers import parse_chords, parse_genres, parse_key, parse_list, parse_meter, parse_tempo, parse_text, parse_vocals
+from mflamingo_cli.styles import CAPTION_STYLES
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,6 @@ class Task:
     parse: Callable[[str], Any]
     example: str
 
-
-CAPTION_STYLES: Final[dict[str, str]] = {
-    "full": "Describe this track in full detail - tell me the genre, tempo, and key, "
-    "then dive into the instruments, production style, and overall mood it creates.",  # documented
-    "short": "Describe this track in one sentence.",
-    "technical": "Write a rich caption that blends the technical details (genre, BPM, key, chords, mix) "
-    "with how the song feels emotionally and dynamically as it unfolds.",  # documented
-    "critic": "Break the track down like a critic - list its tempo, key, and chordal motion, "
-    "then explain the textures, dynamics, and emotional impact of the performance.",  # documented
-    "lyrics": "Generate a structured lyric sheet from the input music.",  # documented
-}
 
 TASKS: Final[dict[str, Task]] = {
     task.name: task

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from mflamingo_cli.parsers import Vocals
-from mflamingo_cli.tasks import ANALYZE, CAPTION_STYLES, TASKS, caption_task
+from mflamingo_cli.styles import CAPTION_STYLES
+from mflamingo_cli.tasks import ANALYZE, TASKS, caption_task
 
 HOSTILE_SECONDS = 2.0  # generous for a loaded machine; a quadratic expression needs minutes on these texts
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, choices, option, song_command
-from mflamingo_cli.tasks import CAPTION_STYLES
+from mflamingo_cli.styles import CAPTION_STYLES
 
 
 def caption(

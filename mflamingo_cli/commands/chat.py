@@ -25,7 +25,7 @@ from mflamingo_cli.render.text import answer
 from mflamingo_cli.requests import Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache, default_folder
-from mflamingo_cli.tasks import CAPTION_STYLES
+from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.text import clock
 
 if TYPE_CHECKING:

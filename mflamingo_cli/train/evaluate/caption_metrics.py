@@ -15,7 +15,8 @@ import numpy as np
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.grounding import fact_phrases, facts_text, grounded_prompt
 from mflamingo_cli.parsers import is_unknown, parse_chords, short_chord
-from mflamingo_cli.tasks import CAPTION_STYLES, TASKS
+from mflamingo_cli.styles import CAPTION_STYLES
+from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.thinking import split_thinking
 from mflamingo_cli.train.evaluate import bootstrap as scores
 from mflamingo_cli.train.evaluate import ground_truth as truth

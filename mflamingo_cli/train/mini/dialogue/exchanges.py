@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mflamingo_cli.grounding import grounded_prompt
-from mflamingo_cli.tasks import CAPTION_STYLES
+from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.thinking import THINK_SUFFIX
 from mflamingo_cli.train.mini.dialogue.answers import exchange
 from mflamingo_cli.train.mini.dialogue.captions import caption

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mflamingo_cli.tasks import CAPTION_STYLES, TASKS
+from mflamingo_cli.styles import CAPTION_STYLES
+from mflamingo_cli.tasks import TASKS
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "tempo": (
