@@ -19,8 +19,8 @@ import time
 import pytest
 
 from mflamingo_cli.commands import inputs
-from mflamingo_cli.commands.options import parse_time
 from mflamingo_cli.commands.terminal import Wrapped
+from mflamingo_cli.commands.values import parse_time
 
 SHORT = ("--max-tokens", "4")  # noise is not worth more
 TIMEOUT_S = 120  # generous: the machine may be busy

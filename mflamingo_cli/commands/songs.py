@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from mflamingo_cli.commands import inputs, results, terminal
-from mflamingo_cli.commands.options import Share
 from mflamingo_cli.commands.sinks import Messages, Sink, Tags, Written
+from mflamingo_cli.commands.values import Share
 from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
 from mflamingo_cli.library.engines import ENGINES, Engine, Finished, Opened, Plan, Row, Unavailable, Working
 from mflamingo_cli.library.progress import Progress, Tally

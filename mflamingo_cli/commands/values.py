@@ -1,8 +1,13 @@
-"""What a value on the command line becomes, and how a wrong one is reported: Typer's own way imports pydantic, half of a start."""
+"""What a value on the command line becomes, and how a wrong one is reported: Typer's own way imports pydantic, half of a start.
+
+Times are given as seconds or as [h:]m:ss.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -103,3 +108,68 @@ def usage_sentence(error: Any) -> str:
         message += f"; did you mean {' or '.join(sorted(near))}?"
     ctx = getattr(error, "ctx", None)
     return message if ctx is None or ";" in message else f"{message}; see `{ctx.command_path} -h`"
+
+
+# --- values of several options ---------------------------------------------------------------------------------------
+
+# hours before minutes and seconds below 60, minutes before seconds below 60, seconds; nine digits are 30 years
+TIME = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(?:(\d{1,9}):(?=[0-5]?\d(?:\.|$)))?(\d{1,9}(?:\.\d*)?)", re.ASCII)
+
+
+def parse_time(text: str) -> float:
+    """Return `83.5`, `1:23.5` or `1:02:03` in seconds. Raises typer.BadParameter."""
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
+    hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_batch(text: object) -> int | None:
+    """Return a number of songs from 1 on, None for `auto`. Raises typer.BadParameter."""
+    match = re.fullmatch(r"auto|([1-9]\d{0,3})", str(text).strip(), re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a number of songs; write 4 or auto")
+    return int(match[1]) if match[1] else None
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many songs, or so many percent of all."""
+
+    number: float
+    percent: bool
+
+    def of(self, total: int) -> float:
+        """Return the number of songs out of `total`."""
+        return self.number * total / 100 if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number:g}{'%' if self.percent else ''}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The I-th of N parts of the inputs, I from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse_share(text: object) -> Share:
+    """Return what `20` or `5%` means. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d*)?)%", str(text).strip(), re.ASCII)
+    if match is None or float(match[2] or 0) > 100:
+        raise typer.BadParameter(f"{text!r} is neither a number nor a percentage; write 20 or 5%")
+    return Share(float(match[1] or match[2]), match[2] is not None)
+
+
+def parse_shard(text: str) -> Shard:
+    """Return what `3/8`, the third of eight, means. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip(), re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise typer.BadParameter(f"{text!r} is not a shard; write 3/8 for the third of eight")
+    return Shard(int(match[1]), int(match[2]))
