@@ -7,6 +7,10 @@ import dataclasses
 import io
 import json
 import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +151,40 @@ def test_a_playlist_leaves_out_what_failed_and_says_what_it_cannot_name():
 def test_a_record_leads_back_to_its_file(path):
     name, encoded = path_fields(path)
     assert path_of(dataclasses.replace(FULL, path=name, path_b64=encoded)) == path
+
+
+def test_a_format_is_its_writer_and_its_row() -> None:
+    """A writer without a row and a row without a writer are both named: nothing else knows formats by name."""
+    known = {row.writes for row in WRITERS.values()}
+    written = set()
+    for module in ("people", "records", "times", "playlist"):
+        names = vars(import_module(f"mflamingo_cli.render.{module}"))
+        written |= {
+            f"{module}:{name}" for name, item in names.items() if isinstance(item, type) and name.endswith("Writer") and name[0] != "_"
+        }
+    written -= {f"{module}:Writer" for module in ("people", "records", "times", "playlist")}  # the protocol
+    assert written == {name for name in known if not name.startswith("html:")}
+    for row in WRITERS.values():
+        assert hasattr(row.writer(io.StringIO(), Layout()), "write"), row
+
+
+def test_a_new_format_is_a_choice_and_a_file_of_its_own_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk: one writer and one row, and the command line offers it, writes it, and names its files."""
+    (tmp_path / "shout.py").write_text(
+        "class ShoutWriter:\n"
+        "    def __init__(self, stream, layout): self.stream = stream\n"
+        "    def write(self, record): self.stream.write(record.path.upper())\n"
+    )
+    code = (
+        "import sys, mflamingo_cli.render as render\n"
+        f"render.__path__.append({str(tmp_path)!r})\n"
+        "render.WRITERS['shout'] = render.Format('shout:ShoutWriter', '.shout')\n"
+        "sys.argv[0] = 'mflamingo'\n"
+        "from mflamingo_cli.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "analyze"]
+    helped = subprocess.run([*command, "-h"], capture_output=True, text=True, check=True).stdout
+    assert "|shout>" in "".join(helped.split())
+    done = subprocess.run([*command, "-q", "-f", "shout", "missing.wav"], capture_output=True, text=True, check=False)
+    assert done.stdout == "MISSING.WAV"

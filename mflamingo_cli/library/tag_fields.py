@@ -37,7 +37,7 @@ class TagOptions:
     overwrite: str = "ours"
     key_notation: str = "id3"
     bpm_form: str = "int"
-    least: float = 0.8  # confidence of a tempo or key that is written; tasks.SURE, which a test compares: help waits for no other module
+    least: float = 0.8  # confidence of a tempo or key that is written; grounding.SURE, as a test says
 
 
 def parse_fields(text: str) -> tuple[str, ...]:

@@ -290,7 +290,7 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
 
 
 def test_what_is_written_is_as_sure_as_what_a_model_is_given() -> None:
-    from mflamingo_cli.tasks import SURE
+    from mflamingo_cli.grounding import SURE
 
     assert TagOptions.least == SURE
 
