@@ -15,8 +15,6 @@ NEVER = set("torch transformers librosa numba scipy matplotlib sklearn huggingfa
 LATER = NEVER | {"llama_cpp", "gguf", "soundfile", "soxr", "ffmpeg", "numpy", "jinja2"}  # only when a song is analysed
 # What of this program does work, so that help must not wait for it
 OF_WORK = {"measure", "pipeline", "parsers", "schema", "tasks", "backends.gguf", "commands.songs", "commands.terminal", "library.tags"}
-    "measure pipeline parsers schema tasks models.hub backends.gguf commands.songs commands.terminal library.tags render.people".split()
-)
 HELPS = [" ".join((*page.path, "-h")) for page in tree().walk()]
 MAX_RATIO = 1.8  # of `--help` to importing what draws it
 RUNS = 7  # the fastest of so many: other processes only ever add time

@@ -19,8 +19,7 @@ from mflamingo_cli.commands.verify import verify
 from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
 from mflamingo_cli.models import hub, registry
 from mflamingo_cli.models.registry import APACHE, NVIDIA, RESEARCH
-from quant import TYPES, fp8, plan
-from quant.layout import hub_identity
+from quant import TYPES
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
@@ -141,6 +140,8 @@ def _confirm(action: str, yes: bool, reporter: Reporter, facts: list[str]) -> No
 
 def _converted(directory: Path, output: Path | None, type_name: str, reporter: Reporter) -> tuple[Path, Path]:
     """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
+    from quant import plan
+
     with as_failed_work():
         made = plan(directory, output or directory, type_name)
     if output is None and all(path.exists() for path in made.paths):
@@ -194,6 +195,8 @@ def _file_line(item: dict[str, Any]) -> str:
 
 def describe(files: ModelFiles) -> dict[str, Any]:
     """What the headers of a model's files say."""
+    from quant.layout import hub_identity
+
     identity = hub_identity(files.directory or files.pairs[0][0].parent)  # whatever name it was found by
     known = registry.licence(identity[:1]) if identity else None
     facts: dict[str, Any] = {"name": files.name, "licence": known or (APACHE if files.name == DEFAULT_MODEL else None)}
@@ -228,6 +231,7 @@ def _directory_facts(directory: Path) -> dict[str, Any]:
 
     from quant.checkpoint import Checkpoint, read_json
     from quant.config import read_geometry
+    from quant.fp8 import DTYPE
 
     own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
     facts = _common(read_geometry(directory), own)
@@ -237,7 +241,7 @@ def _directory_facts(directory: Path) -> dict[str, Any]:
     stored: Counter[str] = Counter()
     for entry in checkpoint.entries.values():
         stored[entry.dtype] += prod(entry.shape)
-    names = {fp8.DTYPE: f"{checkpoint.scheme} (quant_method {checkpoint.scheme.method})"} if checkpoint.scheme else {}
+    names = {DTYPE: f"{checkpoint.scheme} (quant_method {checkpoint.scheme.method})"} if checkpoint.scheme else {}
     formats = [f"{100 * count / stored.total():.0f} % {names.get(dtype, dtype)}" for dtype, count in stored.most_common()]
     return facts | {"parameters": stored.total(), "checkpoint": ", ".join(formats)}
 
@@ -274,6 +278,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
     from mflamingo_cli.commands.terminal import Reporter
+    from quant import plan
 
     found = find_model(str(source))
     if found.directory is None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from mflamingo_cli.backends import DTYPE_CHOICES
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
-from mflamingo_cli.commands.options import Dtype, parse_time
+from mflamingo_cli.commands.values import parse_time
 from mflamingo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mflamingo_cli.requests import Request
+
+    Dtype: TypeAlias = str
+else:
+    Dtype = Literal[DTYPE_CHOICES]
 
 Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start songs at this time: 83.5 or 1:23.5.")]
 End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs at this time.")]

@@ -14,12 +14,12 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.reference import Device, End, Json, MaxTokens, ReferenceOptions, Start, TorchDtype, song_files
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.errors import ExitCode, ModelError, UsageError, as_failed_work
-from quant import TensorReport, TypeReport, by_type, verifying
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.models.agreement import ReferenceAnswers, TokenAgreement
     from mflamingo_cli.requests import Request
+    from quant import TensorReport, TypeReport
 
 
 def verify(
@@ -46,6 +46,7 @@ def verify(
     """
     from mflamingo_cli.backends import find_model
     from mflamingo_cli.commands.terminal import Reporter
+    from quant import by_type
 
     options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
     if on and against is None:
@@ -71,6 +72,8 @@ def verify(
 
 
 def _read_back(path: Path, source: Path | None, reporter: Reporter) -> list[TensorReport]:
+    from quant import verifying
+
     reports = []
     try:
         with as_failed_work():
