@@ -43,7 +43,7 @@ UPWARD = {
 }
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
 TWICE = {"Note", "Piece", "Score", "Song", "Window"}
-UNREASONED = {f"{P}.commands.doctor"}
+UNREASONED: set[str] = set()
 MINI_MEL = {f"{P}.commands.train"}
 
 

@@ -1,4 +1,4 @@
-"""`mflamingo config`: what the options of the commands that hear songs are set to, and by whom."""
+"""`mflamingo config`: the settings of files and variables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ app = typer.Typer(name="config", no_args_is_help=True, context_settings=HELP_OPT
 
 @app.callback()
 def config() -> None:
-    """Show what ~/.config/mflamingo/config.toml, ./mflamingo.toml and MFLAMINGO_* variables set."""
+    """Show the settings of ~/.config/mflamingo/config.toml, ./mflamingo.toml and MFLAMINGO_* variables."""
 
 
 @app.command(cls=SectionCommand, context_settings=HELP_OPTIONS)
-def show(ctx: typer.Context, origin: Annotated[bool, typer.Option("--origin", help="Say of each value where it comes from.")] = False) -> None:
-    """Print what holds when no option is given, as a file that could be the configuration."""
+def show(ctx: typer.Context, origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False) -> None:
+    """Print the values that apply when no option is given, as a configuration file."""
     from mflamingo_cli.config import load, settable
 
     settings = load(settable(ctx.find_root().command))

@@ -92,7 +92,7 @@ def _attempt(name: str, probe: Callable[[], str]) -> Finding:
     """A probe of a library that may be broken in any way: the reason is the finding."""
     try:
         return Finding(name, probe(), True)
-    except Exception as error:
+    except Exception as error:  # of any broken library: the reason is the finding
         return Finding(name, f"{type(error).__name__}: {error}", False)
 
 

@@ -14,7 +14,7 @@ from mflamingo_cli.commands import inputs, results, terminal
 from mflamingo_cli.commands.sinks import Messages, Sink, Tags, Written
 from mflamingo_cli.commands.values import Share
 from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
-from mflamingo_cli.library.engines import ENGINES, Engine, Finished, Opened, Plan, Row, Unavailable, Working
+from mflamingo_cli.library.engines import ENGINES, Engine, Finished, Opened, Row, RunPlan, Unavailable, Working
 from mflamingo_cli.library.progress import Progress, Tally
 from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.render.text import safe
@@ -91,11 +91,11 @@ def _refuse_others(row: Row, options: SongOptions, reporter: terminal.Reporter) 
         reporter.warn(f"the setting {option} is ignored with --engine {options.run.engine}")
 
 
-def _plan(songs: list[str], options: SongOptions, request: Request, hide_thinking: bool) -> Plan:
+def _plan(songs: list[str], options: SongOptions, request: Request, hide_thinking: bool) -> RunPlan:
     start_s, end_s, model, run, output = options.input.start or 0.0, options.input.end, options.model, options.run, options.output
     if end_s is not None and end_s <= start_s:
         raise UsageError("--end must be later than --start")
-    return Plan(
+    return RunPlan(
         songs=tuple(songs),
         request=replace(request, start_s=start_s, end_s=end_s, options=options.words.generate, keep_raw=True),
         model=model.name,
@@ -114,7 +114,7 @@ def _plan(songs: list[str], options: SongOptions, request: Request, hide_thinkin
     )
 
 
-def list_songs(plan: Plan) -> None:
+def list_songs(plan: RunPlan) -> None:
     """Print what --dry-run says. Raises ModelError where the model is not here."""
     from mflamingo_cli.backends import find_model
 
@@ -125,7 +125,7 @@ def list_songs(plan: Plan) -> None:
 
 
 def _deliver(
-    engine: Engine, plan: Plan, options: SongOptions, wanted: Results | None, named: list[str], reporter: terminal.Reporter, tally: Tally
+    engine: Engine, plan: RunPlan, options: SongOptions, wanted: Results | None, named: list[str], reporter: terminal.Reporter, tally: Tally
 ) -> None:
     """Open what the results go to, and run. An engine that writes a folder leaves only messages to be shown here."""
     if wanted and wanted.tags:
@@ -154,7 +154,7 @@ def _deliver(
 class Delivery:
     """The loop of a run: every event of an engine is shown, every finished record is counted once and passed through the sinks."""
 
-    plan: Plan
+    plan: RunPlan
     options: SongOptions
     wanted: Results | None
     tally: Tally

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What is asked: one request to one model about many songs, and what of earlier runs counts."""
 
     songs: tuple[str, ...]
@@ -94,13 +94,13 @@ class EngineListener(Protocol):
 
 
 class Engine(Protocol):
-    """Plan in, results out."""
+    """RunPlan in, results out."""
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: RunPlan) -> None:
         """Raise MFlamingoError for what cannot be done, before anything is opened or written."""
         ...
 
-    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
+    def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield steps, and one `Finished` per song; to be closed when left early. Raises MFlamingoError where no song can be tried."""
         ...
 

@@ -25,7 +25,7 @@ from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
-from mflamingo_cli.library.engines import Event, Finished, EngineListener, Opened, Plan
+from mflamingo_cli.library.engines import EngineListener, Event, Finished, Opened, RunPlan
 from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
@@ -40,16 +40,16 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY
 
 
 class RayEngine:
-    """Runs on a cluster; its results are files in the folder of `Plan.output`, which also say what earlier runs finished."""
+    """Runs on a cluster; its results are files in the folder of `RunPlan.output`, which also say what earlier runs finished."""
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: RunPlan) -> None:
         """Raise where Ray is missing, or where no worker could do what is asked."""
         require()
         if plan.output is None or os.path.isfile(plan.output):
             raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
         check_inputs(plan.songs, plan.opening)
 
-    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
+    def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield the songs that the folder has already, then all others as they come."""
         from mflamingo_cli.library.shards import ShardWriter, identity
 
@@ -282,7 +282,7 @@ def _row(song: str, job: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str
         failure = error
     except MemoryError:
         failure = OutOfMemoryError.of(song)
-    except Exception:
+    except Exception:  # a mistake of ours goes home as text: Ray would leave the song out
         return row | {"bug": traceback.format_exc()}
     return row | {"record": assemble.failed(song, job.request.command, failure).to_json()}
 

@@ -18,7 +18,7 @@ from mflamingo_cli import assemble, pipeline, schema
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
-from mflamingo_cli.library.engines import Event, Finished, EngineListener, Opened, Plan, Unavailable, Working
+from mflamingo_cli.library.engines import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import Step
 from mflamingo_cli.schema import Analysis
@@ -37,10 +37,10 @@ MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four 
 class LocalEngine:
     """Runs on this machine: one model, and processes that decode and measure ahead of it."""
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: RunPlan) -> None:
         """Nothing can be said before the model is opened."""
 
-    def run(self, plan: Plan, listener: EngineListener) -> Generator[Event, None, None]:
+    def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
         """Open the model and yield all songs; without a model, every song fails."""
         with ExitStack() as stack:
             try:
@@ -77,7 +77,7 @@ def _store(listener: EngineListener) -> runs.Store | None:
         return None
 
 
-def _memory(store: runs.Store | None, plan: Plan, backend: Backend) -> RunCache:
+def _memory(store: runs.Store | None, plan: RunPlan, backend: Backend) -> RunCache:
     job = JobKey.of(plan.request, backend.info, find_model(plan.model), plan.opening.kv_type)
     return RunCache(store, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
 
