@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from quant import reader
 from quant.errors import QuantError
 from quant.layout import Tensor, some
+from quant.reader import MAGIC
 from quant.types import F32
-from quant.writer import MAGIC, GgufWriter, Value
+from quant.writer import GgufWriter, Value
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,7 @@
 """Geometry -> GGUF keys, and keys -> geometry: the two directions of the same tables.
 
-The names are written out, not taken from `gguf.Keys`, because opening a pair reads them: importing gguf costs as much as decoding a song
-does. `tests/quant/test_keys.py` holds them against the package's.
+What is only written takes its names from gguf. What is read when a pair is opened has them here, because importing gguf would be 0.06 s of
+every start; `tests/quant/test_keys.py` compares them with the package's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from quant.layout import ARCHITECTURES, Part
 from quant.types import Mix
 from quant.writer import Value
 
-QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 LAYER_NORM_EPS = 1e-5  # of torch's LayerNorm, which the encoder uses unchanged
 
 # Fields of TextSizes and of EncoderSizes -> GGUF keys
@@ -90,12 +89,15 @@ def audio_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
 
 
 def _general(info: CheckpointInfo, part: Part, kind: str, mix: Mix) -> dict[str, Value]:
+    import gguf
+
+    names = gguf.Keys.General
     return {
-        "general.architecture": ARCHITECTURES[part],
-        "general.type": kind,
-        "general.name": info.name,
-        "general.file_type": mix.file_type,
-        "general.quantization_version": QUANTIZATION_VERSION,
+        names.ARCHITECTURE: ARCHITECTURES[part],
+        names.TYPE: kind,
+        names.NAME: info.name,
+        names.FILE_TYPE: mix.file_type,
+        names.QUANTIZATION_VERSION: gguf.GGML_QUANT_VERSION,
     }
 
 

@@ -1,6 +1,7 @@
 """A GGUF file read back: keys, and where each tensor lies. Offsets and sizes are bytes.
 
-Reads a vocabulary of 150,000 tokens in a fraction of a second, where gguf-py's reader takes ten.
+Not by gguf's reader: a file from anywhere is checked before it is used, what is wrong is one sentence, and 150,000 tokens take a fraction
+of a second where that one takes ten.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 from quant.errors import QuantError
 from quant.types import STORAGES, Storage
-from quant.writer import ALIGNMENT, ARRAY, MAGIC, STRING
+from quant.writer import ALIGNMENT
 
+MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # the same layout for little-endian files
 # Value types of the format -> struct characters
+STRING, ARRAY = 8, 9
 SCALARS: Mapping[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 FLOAT32 = 6
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS

@@ -43,7 +43,8 @@ class Storage:
         return n_weights // self.block * self.block_bytes
 
 
-# Sizes as the sums of what a block holds (ggml-common.h): scales, minima, high bits, low bits
+# Sizes as the sums of what a block holds (ggml-common.h): scales, minima, high bits, low bits. Not from gguf.GGML_QUANT_SIZES, which a test
+# compares: opening a pair reads them, and importing gguf takes 0.06 s
 F32 = Storage("F32", 0, 1, 4)
 F16 = Storage("F16", 1, 1, 2)
 BF16 = Storage("BF16", 30, 1, 2)

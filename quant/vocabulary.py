@@ -12,21 +12,14 @@ from typing import Any
 
 from quant.checkpoint import read_json
 from quant.errors import QuantError
-from quant.writer import Ints, Value
+from quant.writer import Value
 
 # Splitting patterns of tokenizer.json -> llama.cpp's names (`tokenizer.ggml.pre`)
 PRE_TOKENIZERS: Mapping[str, str] = {
     # Qwen2: words, single digits, punctuation, line ends, white space
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
 }
-# enum llama_token_type
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-SPECIAL_TOKENS: Mapping[str, str] = {  # of tokenizer_config.json and config.json -> GGUF key
-    "bos": "tokenizer.ggml.bos_token_id",
-    "eos": "tokenizer.ggml.eos_token_id",
-    "pad": "tokenizer.ggml.padding_token_id",
-}
-TEMPLATE_KEY = "tokenizer.chat_template"
+SPECIAL_TOKENS: Mapping[str, str] = {"bos": "BOS_ID", "eos": "EOS_ID", "pad": "PAD_ID"}  # of tokenizer_config.json -> names in gguf
 
 
 @dataclass(frozen=True)
@@ -42,21 +35,21 @@ class Vocabulary:
 
     def keys(self, n_rows: int) -> dict[str, Value]:
         """GGUF keys for an embedding of `n_rows`, which may have more rows than there are tokens."""
+        from gguf import Keys, TokenType
+
         if len(self.tokens) > n_rows:
             raise QuantError(f"the tokenizer has {len(self.tokens)} tokens, the embedding only {n_rows} rows; they do not belong together")
-        padding = range(len(self.tokens), n_rows)
+        padding, names = range(len(self.tokens), n_rows), Keys.Tokenizer
         keys: dict[str, Value] = {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": self.pre,
-            "tokenizer.ggml.tokens": [*self.tokens, *(f"[PAD{index}]" for index in padding)],
-            "tokenizer.ggml.token_type": Ints([*self.types, *(UNUSED for _ in padding)]),
-            "tokenizer.ggml.merges": self.merges,
-            "tokenizer.ggml.add_bos_token": False,
+            names.MODEL: "gpt2",
+            names.PRE: self.pre,
+            names.LIST: [*self.tokens, *(f"[PAD{index}]" for index in padding)],
+            names.TOKEN_TYPE: [*self.types, *(TokenType.UNUSED for _ in padding)],
+            names.MERGES: self.merges,
+            names.ADD_BOS: False,
         }
-        keys |= {SPECIAL_TOKENS[name]: index for name, index in self.special_ids.items()}
-        if self.chat_template is not None:
-            keys[TEMPLATE_KEY] = self.chat_template
-        return keys
+        keys |= {getattr(names, SPECIAL_TOKENS[name]): index for name, index in self.special_ids.items()}
+        return keys | ({names.CHAT_TEMPLATE: self.chat_template} if self.chat_template is not None else {})
 
 
 def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
@@ -94,12 +87,15 @@ def chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
 
 
 def _tokens(directory: Path, vocab: Mapping[str, int], added: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:
-    types = {index: (token, NORMAL) for token, index in vocab.items()}
+    from gguf import TokenType
+
+    types = {index: (token, TokenType.NORMAL) for token, index in vocab.items()}
     for entry in added:
-        types[entry["id"]] = (entry["content"], CONTROL if entry.get("special") or _looks_special(entry["content"]) else USER_DEFINED)
+        special = entry.get("special") or _looks_special(entry["content"])
+        types[entry["id"]] = (entry["content"], TokenType.CONTROL if special else TokenType.USER_DEFINED)
     n_tokens = max(types) + 1
     if len(types) != n_tokens:  # holes in the ids: as unused as the padding
-        types |= {index: (f"[PAD{index}]", UNUSED) for index in range(n_tokens) if index not in types}
+        types |= {index: (f"[PAD{index}]", TokenType.UNUSED) for index in range(n_tokens) if index not in types}
     ordered = [types[index] for index in range(n_tokens)]
     if len({token for token, _ in ordered}) != n_tokens:
         raise QuantError(f"{directory / 'tokenizer.json'}: two ids share a token")

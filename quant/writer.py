@@ -1,16 +1,19 @@
-"""A GGUF file (version 3, little endian) written in place: sizes first, tensors in any order, visible only when complete.
+"""A GGUF file written in place: sizes first, tensors in any order and in blocks, visible only when complete.
 
-Offsets and sizes are bytes. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The head is packed by gguf, all but the arrays of a vocabulary. The tensors are not: gguf writes them whole and in order, where a conversion
+encodes blocks of rows as the checkpoint's files hold them, 0.16 GB of memory for 8 B parameters. Offsets and sizes are bytes.
 """
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from quant.layout import Tensor
 from quant.types import Storage
@@ -18,22 +21,8 @@ from quant.types import Storage
 if TYPE_CHECKING:
     from quant.types import Bytes
 
-MAGIC = b"GGUF"
-VERSION = 3
 ALIGNMENT = 32  # the default; no `general.alignment` needed
-
-# Numbers of the value types in files
-U32, I32, FLOAT, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-
-
-@dataclass(frozen=True)
-class Ints:
-    """An array of int32, such as token types."""
-
-    values: Sequence[int]
-
-
-Value = str | bool | int | float | Sequence[str] | Ints
+Value = str | bool | int | float | Sequence[str] | Sequence[int]  # numbers are stored as uint32, float32 and arrays of int32
 
 
 @dataclass(frozen=True)
@@ -84,46 +73,50 @@ class GgufWriter:
 
 
 def _arrange(keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]]) -> tuple[bytes, dict[str, Slot], int]:
-    head = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(keys))
-    head += b"".join(_string(key) + _value(value) for key, value in keys.items())
-    infos, sizes, offset = [], [], 0
+    head = _head(keys, tensors)
+    slots, offset = {}, _aligned(len(head))
     for tensor, storage in tensors:
-        shape = tensor.gguf_shape
-        n_bytes = storage.n_bytes(_product(shape))
-        infos.append(_string(tensor.gguf) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), storage.number, offset))
-        sizes.append((offset, n_bytes))
-        offset = _aligned(offset + n_bytes)
-    head += b"".join(infos)
-    start = _aligned(len(head))
-    slots = {tensor.hf: Slot(tensor, storage, start + at, n_bytes) for (tensor, storage), (at, n_bytes) in zip(tensors, sizes, strict=True)}
-    return head, slots, start + offset
-
-
-def _value(value: Value) -> bytes:
-    if isinstance(value, bool):
-        return struct.pack("<I?", BOOL, value)
-    if isinstance(value, int):
-        return struct.pack("<II", U32, value)
-    if isinstance(value, float):
-        return struct.pack("<If", FLOAT, value)
-    if isinstance(value, str):
-        return struct.pack("<I", STRING) + _string(value)
-    if isinstance(value, Ints):
-        return struct.pack(f"<IIQ{len(value.values)}i", ARRAY, I32, len(value.values), *value.values)
-    return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
-
-
-def _string(text: str) -> bytes:
-    data = text.encode("utf-8")
-    return struct.pack("<Q", len(data)) + data
+        slots[tensor.hf] = Slot(tensor, storage, offset, storage.n_bytes(prod(tensor.gguf_shape)))
+        offset = _aligned(offset + slots[tensor.hf].n_bytes)
+    return head, slots, offset
 
 
 def _aligned(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-def _product(shape: Sequence[int]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n
+def _head(keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]]) -> bytes:
+    """Keys and tensor infos in memory, so that the size of a file is known before there is one."""
+    import gguf
+    import numpy as np
+
+    value_types = gguf.GGUFValueType
+    kinds = {bool: value_types.BOOL, int: value_types.UINT32, float: value_types.FLOAT32, str: value_types.STRING}
+    writer = gguf.GGUFWriter(None, "")  # the architecture is one of the keys
+    writer._pack_val = _with_quick_arrays(writer._pack_val)
+    for key, value in keys.items():
+        writer.add_key_value(key, value, kinds.get(type(value), value_types.ARRAY))
+    for tensor, storage in tensors:
+        kind, n_bytes = gguf.GGMLQuantizationType(storage.number), storage.n_bytes(prod(tensor.gguf_shape))
+        writer.add_tensor_info(tensor.gguf, tensor.gguf_shape, np.dtype(np.float32), n_bytes, kind)
+    head = io.BytesIO()
+    writer.fout, writer.state = [head], gguf.gguf_writer.WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return head.getvalue()
+
+
+def _with_quick_arrays(pack: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Pack arrays at once: gguf does it item by item, five times as slowly (a vocabulary of 151,672 tokens in 0.65 s against 0.12 s)."""
+    from gguf import GGUFValueType
+
+    def packed(value: Any, kind: int, *others: Any, **named: Any) -> bytes:
+        if kind != GGUFValueType.ARRAY:
+            return pack(value, kind, *others, **named)
+        if value and not isinstance(value[0], str):
+            return struct.pack(f"<IIQ{len(value)}i", kind, GGUFValueType.INT32, len(value), *value)
+        items = [item.encode() for item in value]
+        return struct.pack("<IIQ", kind, GGUFValueType.STRING, len(items)) + b"".join(struct.pack("<Q", len(item)) + item for item in items)
+
+    return packed

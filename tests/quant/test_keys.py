@@ -1,0 +1,40 @@
+"""The names that opening a pair reads are gguf's own."""
+
+from __future__ import annotations
+
+import gguf
+
+from quant import keys
+from quant.layout import ARCHITECTURES
+from quant.types import TYPES
+
+
+def test_keys_of_the_text_part_are_ggufs() -> None:
+    names = gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope
+    (llm, attention, rope), architecture = names, ARCHITECTURES["text"]
+    theirs = {
+        "context_length": llm.CONTEXT_LENGTH, "d_model": llm.EMBEDDING_LENGTH, "n_layers": llm.BLOCK_COUNT,
+        "d_ffn": llm.FEED_FORWARD_LENGTH, "n_heads": attention.HEAD_COUNT, "n_kv_heads": attention.HEAD_COUNT_KV,
+        "rope_theta": rope.FREQ_BASE,
+        "rms_eps": attention.LAYERNORM_RMS_EPS,
+    }  # fmt: skip
+    assert {name: key.format(arch=architecture) for name, key in theirs.items()} == keys.TEXT_KEYS
+    assert architecture == gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN2]
+    assert keys.KEY_TOKENS == gguf.Keys.Tokenizer.LIST
+
+
+def test_keys_of_the_audio_part_are_ggufs() -> None:
+    audio = gguf.Keys.ClipAudio
+    theirs = {
+        "d_model": audio.EMBEDDING_LENGTH, "n_layers": audio.BLOCK_COUNT, "d_ffn": audio.FEED_FORWARD_LENGTH,
+        "n_heads": audio.Attention.HEAD_COUNT,
+    }  # fmt: skip
+    assert theirs == keys.ENCODER_KEYS
+    assert (keys.KEY_D_TEXT, keys.KEY_N_MELS, keys.KEY_N_POSITIONS) == (audio.PROJECTION_DIM, audio.NUM_MEL_BINS, audio.MAX_POS_EMB)
+    assert (keys.KEY_LAYER_NORM_EPS, keys.KEY_PROJECTOR) == (audio.Attention.LAYERNORM_EPS, gguf.Keys.Clip.PROJECTOR_TYPE)
+    assert ARCHITECTURES["audio"] == gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MMPROJ]
+
+
+def test_file_types_are_ggufs() -> None:
+    theirs = {name.removeprefix("MOSTLY_").removeprefix("ALL_"): kind.value for name, kind in gguf.LlamaFileType.__members__.items()}
+    assert {name: mix.file_type for name, mix in TYPES.items()} == {name: theirs[name] for name in TYPES}
