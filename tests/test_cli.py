@@ -547,8 +547,12 @@ def test_models_convert_and_verify(tiny_model, tmp_path):
 def test_schema_is_the_schema_of_the_records(tiny_model, tmp_song):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(run("schema").stdout)
-    for record in records(run("analyze", "--json", "-v", "-m", tiny_model, *SHORT, tmp_song, "missing.wav")):
-        jsonschema.Draft202012Validator(schema).validate(record)
+    validator = jsonschema.Draft202012Validator(schema)
+    found = records(run("analyze", "--json", "-v", "-m", tiny_model, *SHORT, tmp_song, "missing.wav"))
+    assert [record["status"] for record in found] == ["ok", "error"]
+    assert [list(validator.iter_errors(record)) for record in found] == [[], []]
+    for wrong in ({**found[0], "status": "fine"}, {**found[0], "usage": 3}, {key: found[0][key] for key in found[0] if key != "path"}):
+        assert not validator.is_valid(wrong)
 
 
 def test_doctor_tells_the_truth_about_the_embedded_model():

@@ -74,7 +74,9 @@ def test_a_path_that_is_not_utf8_keeps_its_bytes():
 
 def test_a_lone_surrogate_anywhere_cannot_break_the_json():
     record = Analysis(command="ask", status="ok", path="x", text="a\ud800b\u00e9", warnings=("\udce9",))
-    json.loads(record.to_json()).__repr__().encode("utf-8")
+    read = json.loads(record.to_json())
+    assert (read["text"], read["warnings"]) == ("a\ufffd\ufffd\ufffdb\u00e9", ["\ufffd\ufffd\ufffd"])  # a mark for each of its bytes
+    repr(read).encode("utf-8")
 
 
 def test_the_json_is_one_ascii_line():

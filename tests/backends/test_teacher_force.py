@@ -197,6 +197,7 @@ def test_a_song_that_fails_midway_leaves_nothing(both: Both) -> None:
             both.torch.teacher_force(encoded, PROMPTS, ANSWERS)
             raise UsageError("no memory")
 
-    with pytest.raises(UsageError):
+    assert kept
+    with pytest.raises(UsageError, match="no memory"):
         fail()
     assert {name: sums.squares.tolist() for name, sums in collector.sums.items()} == {name: kept[name].tolist() for name in kept}

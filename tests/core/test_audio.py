@@ -259,7 +259,7 @@ def test_an_end_beyond_the_file_is_the_end_of_the_file(tmp_path: Path) -> None:
 def test_parts_that_cannot_be(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", music(2.0, SAMPLE_RATE), SAMPLE_RATE)
     for start, end in ((-1.0, None), (1.0, 1.0), (2.0, 1.0), (float("nan"), None)):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=r"start|end"):
             load(path, start_s=start, end_s=end)
     with pytest.raises(AudioError, match=r"starts at 0:03, but the file lasts only 0:02") as caught:
         load(path, start_s=3.0)
@@ -529,7 +529,7 @@ def test_playlists_and_scripts_lead_nowhere(tmp_path: Path, lure: str, suffix: s
     path = tmp_path / f"lure.{suffix}"
     for prefix in (b"", b"ID3\x04\0\0\0\0\0\0"):
         path.write_bytes(prefix + LURES[lure](str(secret), port).encode())
-        with pytest.raises(AudioError):
+        with pytest.raises(AudioError, match=f"lure.{suffix}"):
             load(path)
     assert not seen
 

@@ -75,7 +75,9 @@ def test_audio_part_is_never_below_q8_0_unless_asked(k_quant: Path, tmp_path: Pa
 
 def test_kernels_positions_norms_and_biases_stay_f32(music: Path, tmp_path: Path) -> None:
     for path in quant.convert(music, tmp_path, "Q8_0"):
-        for name, tensor in reader.read(path).tensors.items():
+        tensors = reader.read(path).tensors
+        assert {tensor.type_name for tensor in tensors.values()} == {"F32", "Q8_0"}
+        for name, tensor in tensors.items():
             matrix = tensor.name.endswith(".weight") and len(tensor.shape) == 2 and "position" not in name
             assert tensor.type_name == ("Q8_0" if matrix else "F32"), name
 

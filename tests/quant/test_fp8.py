@@ -198,6 +198,7 @@ def test_transformers_dequantises_to_the_same(fine_grained: Path) -> None:
 
     theirs = MusicFlamingoForConditionalGeneration.from_pretrained(fine_grained, dtype=torch.bfloat16).state_dict()
     with Checkpoint(fine_grained) as ours:
+        assert len(ours.entries) == len(theirs)
         for name, entry in ours.entries.items():
             expected = theirs[next(key for key in theirs if quant.layout.canonical(key) == name)].float().numpy()
             np.testing.assert_array_equal(ours.weights(name, 0, expected.size).reshape(entry.shape), expected, err_msg=name)

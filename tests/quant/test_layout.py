@@ -28,7 +28,9 @@ def test_full_size_has_the_published_number_of_tensors_and_weights() -> None:
 def test_names_are_those_of_llama_cpp(part: layout.Part) -> None:
     architecture = {"text": gguf.MODEL_ARCH.QWEN2, "audio": gguf.MODEL_ARCH.MMPROJ}[part]
     oracle = gguf.get_tensor_name_map(architecture, {"text": REAL_2601.text, "audio": REAL_2601.encoder}[part].n_layers)
-    for tensor in layout.tensors(part, REAL_2601):
+    tensors = list(layout.tensors(part, REAL_2601))
+    assert len(tensors) > 300
+    for tensor in tensors:
         # its converter strips the language model's prefix and tells audio projectors from visual ones by another
         name = tensor.hf.removeprefix("language_model.").replace("multi_modal_projector", "audio.multi_modal_projector")
         assert oracle.get_name(name, try_suffixes=(".weight", ".bias")) == tensor.gguf
