@@ -1,4 +1,4 @@
-"""A song's encoder windows with what the encoder must know of each: valid frames and audio tokens. Both back ends and training use it."""
+"""The encoder windows of a song, with the valid frames and audio tokens of each; both back ends and training use them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class LogMel:
         return mel
 
     def _frames(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Overlapping frames around every hop of the mirrored window, less those that hear only padding: a view (frames, n_fft)."""
+        """Return overlapping frames around every hop of the mirrored window, without those of padding only: a view (frames, n_fft)."""
         config = self.config
         half = config.n_fft // 2
         if samples.size + half < config.window_samples:  # the mirror of the far edge is all zero, as is everything before it
@@ -70,7 +70,7 @@ class LogMel:
 
 
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
-    """Triangles of equal area on Slaney's mel scale: (n_fft // 2 + 1, n_mels)."""
+    """Return triangles of equal area on Slaney's mel scale: (n_fft // 2 + 1, n_mels)."""
     bins_hz = np.linspace(0.0, config.sample_rate // 2, config.n_fft // 2 + 1)[:, None]
     edges_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(MAX_HZ), config.n_mels + 2))
     lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
@@ -80,23 +80,23 @@ def mel_filters(config: MelConfig) -> NDArray[np.float64]:
 
 
 def valid_frames(n_samples: int, hop_length: int) -> int:
-    """Frames of a window that the processor's attention mask marks as heard, for `n_samples` of a window that is whole hops long."""
+    """Return the frames that the processor's attention mask marks as valid, for `n_samples` of a window that is whole hops long."""
     return -(-n_samples // hop_length)
 
 
 def n_audio_tokens(n_frames: int) -> int:
-    """Tokens that the encoder makes of valid frames: a convolution of stride 2, then a mean of pairs; none of fewer than 3."""
+    """Return the tokens that the encoder makes of valid frames: a convolution of stride 2, then a mean of pairs; none of fewer than 3."""
     halved = (n_frames - 1) // 2 + 1
     return (halved - 2) // 2 + 1
 
 
 def _banded(filters: NDArray[np.float64]) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """Split (bins, n_mels) into groups of bands, each with only the bins it hears: (bands, bins, weights (bands, bins))."""
+    """Split (bins, n_mels) into groups of bands, each with only its nonzero bins: (bands, bins, weights (bands, bins))."""
     products = []
     for first in range(0, filters.shape[1], BANDS_PER_PRODUCT):
         bands = slice(first, min(first + BANDS_PER_PRODUCT, filters.shape[1]))
-        heard = np.flatnonzero(filters[:, bands].any(axis=1))
-        bins = slice(int(heard[0]), int(heard[-1]) + 1) if heard.size else slice(0, 1)
+        nonzero = np.flatnonzero(filters[:, bands].any(axis=1))
+        bins = slice(int(nonzero[0]), int(nonzero[-1]) + 1) if nonzero.size else slice(0, 1)
         products.append((bands, bins, np.ascontiguousarray(filters[bins, bands].T, dtype=np.float32)))
     return products
 

@@ -1,6 +1,6 @@
-"""Music Flamingo itself: transformers' classes built, loaded and saved, with float32 time tables that no dtype change can spoil.
+"""The model: transformers' classes built, loaded, saved and run, with RoTE tables that stay float32 under every change of dtype.
 
-This is the only definition of the network; the GGUF back end is converted from what is saved here, training changes it.
+This is the only definition of the network: GGUF files are converted from what is saved here, and training trains it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and w
 
 
 class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
-    """RoTE whose tables stay float32 when the model around it is cast: angles reach 3e4 rad, bfloat16 would make noise of them."""
+    """RoTE whose tables stay float32 when the model is cast: angles reach 3e4 rad, which bfloat16 rounds to multiples of 128."""
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
         kept = {name: buffer for name, buffer in self.named_buffers(recurse=False) if not buffer.is_meta}
@@ -53,13 +53,13 @@ class Float32RotaryEmbedding(MusicFlamingoRotaryEmbedding):
 
 
 def build(config: Mapping[str, Any]) -> Model:
-    """A model of the geometry in `config` (the content of a config.json) with random weights, float32."""
+    """Return a model with random float32 weights; `config` is the content of a config.json."""
     model_class, config_class = _classes(config)
-    return _protect(model_class(config_class(**config)))
+    return _keep_rote_float32(model_class(config_class(**config)))
 
 
 def build_audio_encoder(geometry: Geometry, weights: Iterable[tuple[str, torch.Tensor]]) -> Model:
-    """What `encode_windows` needs of a model, without a language model; `weights` by the hub's names, all of them, in its dtype."""
+    """Return what `encode_windows` needs of a model, without a language model; `weights` are all of them, by the hub's names."""
     sizes, rotary = geometry.encoder, geometry.rote
     row, named = FAMILIES[geometry.architecture], vars(sizes) | {"n_mels": geometry.mel.n_mels}
     config: dict[str, Any] = {
@@ -71,14 +71,20 @@ def build_audio_encoder(geometry: Geometry, weights: Iterable[tuple[str, torch.T
         part = (rotary.dim + 0.5) / sizes.d_model  # rounded down, it is those channels
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": rotary.theta, "partial_rotary_factor": part}
         config["audio_frame_step"] = rotary.frame_step_s
+    model, targets = _without_weights(config)
+    for name, weight in weights:
+        path, leaf = targets[name]
+        setattr(model.get_submodule(path), leaf, nn.Parameter(weight, requires_grad=False))
+    return _keep_rote_float32(model).eval()
+
+
+def _without_weights(config: Mapping[str, Any]) -> tuple[Model, dict[str, tuple[str, str]]]:
+    """Return a model without memory for its weights, and the module and attribute of each weight by the hub's name."""
     model_class, config_class = _classes(config)
     with init_empty_weights(include_buffers=False):
         model = model_class(config_class(**config))
-    targets = {canonical(name): name for name in model.state_dict()}
-    for name, weight in weights:
-        path, _, leaf = targets[name].rpartition(".")
-        setattr(model.get_submodule(path), leaf, nn.Parameter(weight, requires_grad=False))
-    return _protect(model).eval()
+    paths = {canonical(name): name.rpartition(".") for name in model.state_dict()}
+    return model, {name: (path, leaf) for name, (path, _, leaf) in paths.items()}
 
 
 def load(
@@ -102,13 +108,13 @@ def load(
     if str(device) == "cuda":  # without a number, as not every map of modules to devices takes it
         device = torch.device("cuda", torch.cuda.current_device())
     try:
-        with open_weights(directory, adapter) as weights, _quiet():
+        with open_weights(directory, adapter) as weights, _quiet_transformers():
             if weights.scheme or adapter or quantize != "none":
-                model = _filled(weights, config, dtype, device, quantize, spread)
-                return _protect(model).eval()
-            places = "auto" if spread else {"": device}
+                model = _load_tensors(weights, config, dtype, device, quantize, spread)
+                return _keep_rote_float32(model).eval()
+            device_map = "auto" if spread else {"": device}
             found: Any = model_class.from_pretrained(
-                directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=places
+                directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=device_map
             )
             model, report = found
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -119,11 +125,11 @@ def load(
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
         if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
             raise ModelError(f"{directory}: {kind} tensors: {some(names)}")
-    return _protect(model).eval()
+    return _keep_rote_float32(model).eval()
 
 
 def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
-    """The weights of a checkpoint directory, with a LoRA or not; they have the names and shapes that its config.json asks for.
+    """Open the weights of a checkpoint directory, with a LoRA or not; their names and shapes are those that its config.json asks for.
 
     Raises QuantError that names the tensors that do not fit.
     """
@@ -134,8 +140,8 @@ def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress and its table of tensors, which says in ten lines what the error says in one."""
+def _quiet_transformers() -> Iterator[None]:
+    """Silence transformers' progress bar and its table of tensors, ten lines of what the error says in one."""
     before = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -145,48 +151,47 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _filled(weights: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device, quantize: str, spread: bool) -> Model:
-    """A model whose weights are computed while they are read, tensor by tensor: dequantised, merged, quantised.
+def _load_tensors(
+    weights: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device, quantize: str, spread: bool
+) -> Model:
+    """Return a model whose weights are dequantised, merged and quantised while they are read, tensor by tensor.
 
-    transformers itself would need compressed-tensors, kernels from the hub, peft or bitsandbytes for it, and may fall back unseen.
+    transformers itself would need compressed-tensors, kernels from the hub, peft or bitsandbytes for it, and may fall back silently.
     """
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
     plain["text_config"] = {name: value for name, value in config["text_config"].items() if name != "quantization_config"}
-    model_class, config_class = _classes(config)
-    with init_empty_weights(include_buffers=False):
-        model = model_class(config_class(**plain))
+    model, targets = _without_weights(plain)
     if quantize != "none":
         _quantize(model, KINDS[quantize])
-    places = _places(model, dtype) if spread else {"": device}
-    targets = {canonical(name): name for name in model.state_dict()}
+    device_map = _infer_device_map(model, dtype) if spread else {"": device}
     for name in weights.entries:
-        path, _, leaf = targets[name].rpartition(".")
-        module, place = model.get_submodule(path), _place(places, path)
+        path, leaf = targets[name]
+        module, place = model.get_submodule(path), _device_of(path, device_map)
         if isinstance(module, Quantized) and leaf == "weight":
             module.allocate(place)
             module.fill(weights, name)
         else:
-            setattr(module, leaf, nn.Parameter(_tensor(weights, name, dtype, place), requires_grad=False))
+            setattr(module, leaf, nn.Parameter(_read_tensor(weights, name, dtype, place), requires_grad=False))
     model.tie_weights()
-    return dispatch_model(model, places) if spread else model.to(device)
+    return dispatch_model(model, device_map) if spread else model.to(device)
 
 
-def _places(model: Model, dtype: torch.dtype) -> dict[str, Any]:
-    """A map of modules to all devices, about as much on each, as `from_pretrained` makes it."""
+def _infer_device_map(model: Model, dtype: torch.dtype) -> dict[str, Any]:
+    """Return a map of modules to all devices, about as much on each, as `from_pretrained` makes it."""
     settings = {"dtype": dtype, "no_split_module_classes": model._no_split_modules}
     return dict(infer_auto_device_map(model, get_balanced_memory(model, **settings), **settings))
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch or NumPy failed for want of memory."""
+    """Return whether torch or NumPy failed because memory ran out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _quantize(model: Model, kind: type[Quantized]) -> None:
-    """Put empty layers of a kind in the place of the language model's.
+    """Replace the language model's linear layers by empty quantised ones.
 
-    lm_head and the embedding keep their dtype: an error there is an error of the answer, which no later layer evens out, and of 8 B
-    parameters they are 1.
+    lm_head and the embedding keep their dtype: an error there is one of the answer, which no later layer corrects, and they are 1 of 8 B
+    parameters.
     """
     for layer in model.model.language_model.layers:
         for path, linear in [(path, module) for path, module in layer.named_modules() if isinstance(module, nn.Linear)]:
@@ -194,14 +199,14 @@ def _quantize(model: Model, kind: type[Quantized]) -> None:
             setattr(layer.get_submodule(parent), leaf, kind((linear.out_features, linear.in_features), linear.bias, torch.device("meta")))
 
 
-def _place(places: Mapping[str, Any], path: str) -> torch.device:
-    """Where a map of modules to devices puts a module."""
-    while path not in places:
+def _device_of(path: str, device_map: Mapping[str, Any]) -> torch.device:
+    """Return the device of a module by a map of modules to devices."""
+    while path not in device_map:
         path = path.rpartition(".")[0]
-    return torch.device(places[path])
+    return torch.device(device_map[path])
 
 
-def _tensor(weights: Checkpoint, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _read_tensor(weights: Checkpoint, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     shape = weights.entries[name].shape
     flat, first = torch.empty(prod(shape), dtype=dtype, device=device), 0
     for rows in weights.blocks(name, BLOCK_WEIGHTS):
@@ -218,31 +223,31 @@ def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) 
 
 
 def encode_windows(
-    model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, places: torch.Tensor
+    model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Embed windows, of one song or of several.
+    """Encode windows of one song or of several to embeddings of the language model.
 
     Parameters
     ----------
     mels : (windows, n_mels, frames) in the model's dtype
     n_frames : (windows,) valid frames of each
-    places : (windows,) place of each in its song, from 0
+    indices : (windows,) number of each in its song, from 0
 
     Returns
     -------
     One (n_audio_tokens, d_text) tensor per window.
     """
-    core = model.model
+    inner = model.model
     mask = torch.arange(mels.shape[-1], device=mels.device) < n_frames.to(mels.device)[:, None]
-    hidden = core.audio_tower(mels, input_features_mask=mask, return_dict=True).last_hidden_state  # (windows, tokens, d_audio)
+    hidden = inner.audio_tower(mels, input_features_mask=mask, return_dict=True).last_hidden_state  # (windows, tokens, d_audio)
     if geometry.rote is not None:
         n_tokens, step = hidden.shape[1], geometry.rote.frame_step_s * ENCODER_STRIDE
         timestamps = (
-            places.to(mels.device)[:, None] * n_tokens * step + torch.arange(n_tokens, device=mels.device, dtype=torch.float32) * step
+            indices.to(mels.device)[:, None] * n_tokens * step + torch.arange(n_tokens, device=mels.device, dtype=torch.float32) * step
         )
-        hidden = apply_rotary_time_emb(hidden, *core.pos_emb(timestamps, seq_len=n_tokens))
-    _, lengths = core.audio_tower._get_feat_extract_output_lengths(n_frames)
-    projected = core.multi_modal_projector(hidden)
+        hidden = apply_rotary_time_emb(hidden, *inner.pos_emb(timestamps, seq_len=n_tokens))
+    _, lengths = inner.audio_tower._get_feat_extract_output_lengths(n_frames)
+    projected = inner.multi_modal_projector(hidden)
     return [row[: int(length)] for row, length in zip(projected, lengths, strict=True)]
 
 
@@ -290,14 +295,14 @@ def apply_rote(hidden: torch.Tensor, rotary: Rote, windows: torch.Tensor, offset
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:
-    """The model and config classes of a family."""
+    """Return the model and config classes of a family."""
     row, package = family(config.get("model_type"), "config.json"), import_module("transformers")
     if not hasattr(package, row.model_class):
         raise ModelError(f"transformers {package.__version__} has no {row.model_class}; pip install --upgrade transformers")
     return getattr(package, row.model_class), getattr(package, row.config_class)
 
 
-def _protect(model: Any) -> Model:
+def _keep_rote_float32(model: Any) -> Model:
     rotary = getattr(model.model, "pos_emb", None)
     if rotary is not None:
         rotary.__class__ = Float32RotaryEmbedding

@@ -1,7 +1,7 @@
 """Linear layers whose weights take 8 or 4 bits: quantised as they are loaded, unpacked where they are used.
 
-They save memory, not time; only FP8 is multiplied as it is, on GPUs that can. Written here because the libraries do not cover it:
-bitsandbytes has no FP8 and no MPS, torchao keeps no FP8 numbers of a checkpoint, and both bring kernels that CPU tests cannot reach.
+They save memory, not time; only FP8 is multiplied as it is, on GPUs with FP8 units. Written here because the libraries do not cover it:
+bitsandbytes has no FP8 and no MPS, torchao does not keep the FP8 numbers of a checkpoint, and CPU tests cannot reach their kernels.
 Shapes are those of `torch.nn.Linear`: (out, in).
 """
 
@@ -42,7 +42,7 @@ class Quantized(nn.Module):
         self.allocate(device)
 
     def allocate(self, device: torch.device) -> None:
-        """Make the buffers."""
+        """Register the buffers, uninitialised."""
         raise NotImplementedError
 
     def put(self, rows: torch.Tensor, first: int) -> None:
@@ -50,7 +50,7 @@ class Quantized(nn.Module):
         raise NotImplementedError
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The matrix, (out, in)."""
+        """Return the dequantised matrix, (out, in)."""
         raise NotImplementedError
 
     def fill(self, weights: Checkpoint, name: str) -> None:
@@ -145,7 +145,7 @@ class Fp8(Quantized):
         self.native = by_row and whole and multiplies_fp8(self.weight.device)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """Rounded to bf16 in between, as `quant.fp8` says what such weights are worth."""
+        """Rounded to bf16 in between, as `quant.fp8` decodes them."""
         scale = self.scale
         if self.rows > 1:
             scale = scale.repeat_interleave(self.rows, 0)[: self.out_features]
@@ -171,5 +171,5 @@ KINDS: dict[str, type[Quantized]] = {"int8": Int8, "nf4": Nf4, "fp8": Fp8}
 
 
 def multiplies_fp8(device: torch.device) -> bool:
-    """Whether a device has FP8 units: NVIDIA's from Ada on."""
+    """Return whether a device has FP8 units: NVIDIA's from Ada on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)

@@ -1,4 +1,4 @@
-"""Tables of the rotary time embedding (RoTE): what turns the encoder's output by absolute time, before the projector.
+"""Tables of the rotary time embedding (RoTE), which rotates the encoder's output by absolute time, before the projector.
 
 Times are seconds, angles radians. The order of operations and the float32 roundings are those of transformers'
 `MusicFlamingoRotaryEmbedding`: angles reach 3e4 rad, where one float32 rounding is 2e-3 rad, so another order is another embedding.
@@ -25,9 +25,9 @@ def _frequencies(rote: Rote) -> Table:
 
 
 def tables(rote: Rote, window_index: int, n_tokens: int, tokens_per_window: int) -> tuple[Table, Table]:
-    """Cosines and sines for the first `n_tokens` tokens of a window -> two (n_tokens, n_rotated) float32 tables.
+    """Return cosines and sines for the first `n_tokens` tokens of a window: two (n_tokens, n_rotated) float32 tables.
 
-    The first half of the rotated channels turns by the window's index, the second by the token's;
+    The first half of the rotated channels is rotated by the window's index, the second by the token's;
     channel pairs (2k, 2k + 1) share an angle. `n_rotated` is 512 for the 8 B checkpoints.
     """
     step = rote.frame_step_s * ENCODER_STRIDE

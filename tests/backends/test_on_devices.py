@@ -88,7 +88,7 @@ class Stays(TorchDispatchMode):
 def loaded(directory: Path, device: str, dtype: torch.dtype, quantize: str, *, spread: bool = False) -> models.Model:
     """A checkpoint read tensor by tensor onto a device; a fake tensor takes the shapes of what the files hold."""
     config, weights = read_json(directory / "config.json"), models.open_weights(directory)
-    model = models._protect(models._filled(weights, config, dtype, torch.device(device), quantize, spread)).eval()
+    model = models._keep_rote_float32(models._load_tensors(weights, config, dtype, torch.device(device), quantize, spread)).eval()
     if device == "mps":  # whose choice among fused kernels is only in builds for it
         model.set_attn_implementation("eager")
     return model
@@ -127,7 +127,7 @@ def test_all_is_on_the_device_and_a_step_could_be_captured(directory: Path, devi
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_layers_may_lie_on_two_devices(directory: Path, quantize: str, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"model.language_model.layers.1": "cuda:1", "model.language_model.norm": "cuda:1", "lm_head": "cuda:1", "": "cuda:0"}
-    monkeypatch.setattr(models, "_places", lambda model, dtype: places)
+    monkeypatch.setattr(models, "_infer_device_map", lambda model, dtype: places)
     monkeypatch.setattr(models, "dispatch_model", lambda model, places: model.to(torch.device(places[""])))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model = loaded(directory, "cuda", torch.bfloat16, quantize, spread=True)

@@ -111,7 +111,7 @@ def test_models_are_loaded_so_and_still_hear_alike(kind: str, checkpoint: Path) 
 
 @pytest.mark.parametrize("layout", checkpoints.FP8_LAYOUTS)
 def test_fp8_checkpoints_keep_their_numbers(layout: str, checkpoint: Path, tmp_path: Path, picked: list[tuple[int, np.ndarray]]) -> None:
-    """PrefixCache in FP8 or dequantised while loading, the logits are the same bit by bit."""
+    """Kept in FP8 or dequantised while loading, the logits are the same bit by bit."""
     directory, _ = checkpoints.write_fp8(checkpoint, tmp_path, layout)
     for quantize in ("fp8", "none"):
         with TorchBackend(directory, OpenOptions(device="cpu", dtype="bf16", threads=1, quantize=quantize)) as backend:

@@ -80,7 +80,7 @@ def test_songs_together_are_answered_as_each_alone(backend: Backend, name: str) 
 
 
 def test_shapes_that_change_rarely_change_no_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shapes of CUDA graphs: powers of two with places that nobody uses, ended songs kept, more cache positions than are filled."""
+    """The shapes of CUDA graphs: powers of two with unused places, ended songs kept, more cache positions than are filled."""
     options = OPTIONS["some end earlier"]
     with TorchBackend(checkpoint, EXACT) as backend:
         songs = all_prompts(backend.encode(CLIPS))

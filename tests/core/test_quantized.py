@@ -113,7 +113,7 @@ def test_a_model_filled_by_us_is_transformers_own(checkpoint: Path, monkeypatch:
     """The road of computed weights, on weights that need no computing."""
     from mflamingo_cli.core import model
 
-    filled = model._filled(open_weights(checkpoint), model.read_json(checkpoint / "config.json"), torch.float32, CPU, "none", False)
+    filled = model._load_tensors(open_weights(checkpoint), model.read_json(checkpoint / "config.json"), torch.float32, CPU, "none", False)
     ours, theirs = filled.state_dict(), load(checkpoint).state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
