@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mflamingo_cli.models import hub as cache
+from mflamingo_cli.store import hub as cache
 from tests.hub_double import COMMIT, Hub, Repo
 
 pytest.importorskip("huggingface_hub")

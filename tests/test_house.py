@@ -36,9 +36,6 @@ MINI_MEL_MAY = re.compile(rf"{PROGRAM}\.train\.mini(\.\w+)*")
 
 P = PROGRAM
 UPWARD = {
-    (f"{P}.backends", f"{P}.models.hub"),
-    (f"{P}.backends.memory", f"{P}.models.hub"),
-    (f"{P}.core.remote", f"{P}.models.hub"),
     (f"{P}.store.keys", f"{P}.requests"),
 }
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only

@@ -39,7 +39,7 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
 
 def find_model(name: str) -> ModelFiles:
     """Find a model's files without opening them. Raises ModelError that says where it was looked for and what to do."""
-    from mflamingo_cli.models.hub import hub_snapshot
+    from mflamingo_cli.store.hub import hub_snapshot
     from quant.layout import AUDIO_PREFIX, audio_file
     from quant.lora import CONFIG as ADAPTER
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.models.hub import size
+from mflamingo_cli.store.hub import size
 
 V1, V2 = "sys/fs/cgroup/memory/memory", "sys/fs/cgroup/memory"  # versions of control groups
 CGROUPS = (  # files of the limit and of the use, and the file and key of the part of the use that is reclaimed on demand

@@ -18,9 +18,9 @@ from mflamingo_cli.backends import open_backend
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.results import STDOUT
 from mflamingo_cli.conversation import Conversation
+from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import ExitCode, MFlamingoError, UsageError
 from mflamingo_cli.library.progress import Tally
-from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.render.text import answer
 from mflamingo_cli.requests import Piece, Request, Step
 from mflamingo_cli.schema import Analysis

@@ -112,8 +112,8 @@ def _sndfile() -> str:
 
 def _models() -> list[Finding]:
     from mflamingo_cli.backends import DEFAULT_MODEL
-    from mflamingo_cli.models.hub import hub_cache
     from mflamingo_cli.models.registry import listed
+    from mflamingo_cli.store.hub import hub_cache
 
     found = [_attempt(f"model {DEFAULT_MODEL}", _open_embedded)]
     here = [row["name"] for row in listed() if row["state"] == "downloaded"]

@@ -16,9 +16,11 @@ from mflamingo_cli.commands.imatrix import imatrix
 from mflamingo_cli.commands.reference import Json
 from mflamingo_cli.commands.tables import show, table
 from mflamingo_cli.commands.verify import verify
+from mflamingo_cli.core import remote
 from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
-from mflamingo_cli.models import hub, registry
+from mflamingo_cli.models import registry
 from mflamingo_cli.models.registry import APACHE, NVIDIA, RESEARCH
+from mflamingo_cli.store import hub
 from quant import TYPES
 
 if TYPE_CHECKING:
@@ -85,8 +87,8 @@ def pull(
     if output is not None and type_name is None:
         raise UsageError("--output is where --quantize writes; add --quantize TYPE")
     reporter = Reporter(progress="none" if quiet else "auto")
-    if offline or hub.is_offline():
-        hub.forbid_network()
+    if offline or remote.is_offline():
+        remote.forbid_network()
         directory = hub.hub_snapshot(name if revision == hub.MAIN else f"{name}@{revision}")
         convert_to = type_name if (directory / "config.json").exists() else None
     else:

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from typing import Any
 
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.models.hub import is_offline
 
 HERE = {"file", "local", "memory"}  # protocols that ask no network
+TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
 PAGES = ("http://", "https://")  # where what has no suffix may be a stream without an end
 
 
@@ -21,6 +21,16 @@ class FetchError(AudioError):
 
     code = "unreachable"
     retryable = True
+
+
+def is_offline() -> bool:
+    """Return whether the environment forbids the network, by the variables that huggingface_hub and transformers obey."""
+    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in TRUE
+
+
+def forbid_network() -> None:
+    """Forbid the network, as --offline does, also to libraries that are imported later."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
 def is_address(name: str) -> bool:

@@ -24,9 +24,9 @@ from mflamingo_cli.backends.base import BackendInfo, OpenOptions
 from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
+from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
 from mflamingo_cli.library.engines import EngineListener, Event, Finished, Opened, RunPlan
-from mflamingo_cli.models.hub import forbid_network
 from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
 

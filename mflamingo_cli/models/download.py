@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.models import hub
+from mflamingo_cli.store import hub
 from quant.checkpoint import DTYPES, INDEX, SINGLE
 from quant.families import FAMILIES
 from quant.layout import AUDIO_PREFIX, audio_name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.models import hub
+from mflamingo_cli.store import hub
 
 NVIDIA = "NVIDIA OneWay Noncommercial License"
 RESEARCH = "research only"

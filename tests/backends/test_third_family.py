@@ -16,7 +16,7 @@ from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import build_messages
 from mflamingo_cli.core.model import load
-from mflamingo_cli.models.hub import is_music_flamingo
+from mflamingo_cli.store.hub import is_music_flamingo
 from quant.config import read_geometry
 from tests import checkpoints
 from tests.clips import audio

@@ -16,7 +16,6 @@ from quant.errors import QuantError
 MAIN = "main"
 FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
 SHORT = 7  # digits of a commit that name it, as in git
-TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
 ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -28,16 +27,6 @@ class CachedModel:
     revision: str | None
     n_bytes: int
     directory: Path | None
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids the network, by the variables that the libraries themselves obey."""
-    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in TRUE
-
-
-def forbid_network() -> None:
-    """`--offline`: whatever a library tries that is imported later."""
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
 def hub_cache() -> Path:
