@@ -41,7 +41,7 @@ UPWARD = {
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
 TWICE = {"Note", "Piece", "Score", "Song", "Window"}
 UNREASONED: set[str] = set()
-MINI_MEL = {f"{P}.commands.train"}
+MINI_MEL: set[str] = set()
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,18 +29,30 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 WORK = Path("mflamingo-train")
+WORK_FOLDERS = ("data", "base", "runs")  # what training makes in its folder
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json")
 
 
-def _need_extra() -> None:
-    """Say which extra is missing instead of naming a module."""
-    try:
-        import mido
-        import torch
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModelError(f"training needs {error.name}; install it with: pip install 'mflamingo-cli[train]'") from error
+def _prepare(work: Path) -> None:
+    """Check what every command needs: the extra, and a folder that is no checkpoint. Raises ModelError, UsageError."""
+    for name in ("mido", "mir_eval", "sklearn", "torch", "transformers"):
+        if find_spec(name) is None:
+            raise ModelError(f"training needs {name}; install it with: pip install 'mflamingo-cli[train]'")
+    if any((work / name).exists() for name in CHECKPOINT_FILES) and not any((work / name).is_dir() for name in WORK_FOLDERS):
+        raise UsageError(f"--work {work}: is a checkpoint directory; choose a folder for data and runs")
+    import torch
+
     torch.set_num_threads(1)  # one thread is faster than two on models this small
-    assert mido.version_info
+
+
+@contextmanager
+def _resumable(where: str) -> Iterator[None]:
+    """Turn an interruption into exit code 75, saying that the same command resumes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; run the same command again to resume {where}", file=sys.stderr)
+        raise typer.Exit(75) from None
 
 
 def _stage(name: str) -> StageConfig:
@@ -57,22 +72,23 @@ def synth(
     work: Work = WORK,
 ) -> None:
     """Render songs whose tempo, key, chords and notes are known. Needs fluidsynth and soundfonts; goes on where it was stopped."""
-    _need_extra()
-    from mflamingo_cli.core.mel import LogMel
-    from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, make_caches, prepare
+    _prepare(work)
     from mflamingo_cli.train.mini.synth.render import SynthConfig, generate
 
-    config, log_mel = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed), LogMel(MINI_MEL)
-    try:
-        for count, row in enumerate(generate(config, jobs), 1):
-            make_caches(Clip(row, work / "data" / split), log_mel)
-            what = row.get("groove") or row["ensemble"]
-            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {what}", file=sys.stderr)
-        ready = sum(1 for _ in prepare(work / "data" / split))
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
-        raise typer.Exit(75) from None
-    print(f"{ready} clips in {work / 'data' / split}")
+    config = SynthConfig(work / "data", (mma or work / "mma").resolve(), clips, split, seed)
+    _make_clips(generate(config, jobs), work / "data" / split, lambda row: row.get("groove") or row["ensemble"])
+
+
+def _make_clips(rows: Iterable[dict[str, Any]], folder: Path, name: Callable[[dict[str, Any]], str]) -> None:
+    """Prepare clips as they are rendered, then those that an earlier run left unprepared; prints one line for each."""
+    from mflamingo_cli.train.mini.frames import Clip, make_caches, prepare
+
+    with _resumable(f"in {folder}"):
+        for count, row in enumerate(rows, 1):
+            make_caches(Clip(row, folder))
+            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {name(row)}", file=sys.stderr)
+        ready = sum(1 for _ in prepare(folder))
+    print(f"{ready} clips in {folder}")
 
 
 @data_app.command("recordings", context_settings=HELP_OPTIONS)
@@ -86,18 +102,15 @@ def recordings(
 
     The labels are what published models hear, not truth: musicnn's tags, and this program's own chords, keys and beats.
     """
-    _need_extra()
+    _prepare(work)
     from mflamingo_cli.train.mini.corpora.recordings import SPLITS, RecordingsConfig, generate
 
-    config = RecordingsConfig(work / "debs", work / "teachers", work / "data", hours, tuple(split or SPLITS))
+    config = RecordingsConfig(work / "debs", work / "data", hours, tuple(split or SPLITS))
     seconds = 0.0
-    try:
+    with _resumable(f"in {work}"):
         for count, row in enumerate(generate(config, jobs), 1):
             seconds += row["duration"]
             print(f"{count}: {row['split']} {row['index']}, {row['package']}, {row['title']}, {seconds / 3600:.2f} h", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
-        raise typer.Exit(75) from None
     print(f"{seconds / 3600:.2f} h more in {work / 'data'}")
 
 
@@ -113,21 +126,11 @@ def scores(
 
     What a source knows is exact: notes, bars, instruments; keys and chords where an analyst wrote them or the score names its key.
     """
-    _need_extra()
-    from mflamingo_cli.core.mel import LogMel
+    _prepare(work)
     from mflamingo_cli.train.mini.corpora.sheet_music import SHARES, ScoresConfig, generate
-    from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, make_caches, prepare
 
-    folder, log_mel = work / "data" / split, LogMel(MINI_MEL)
-    try:
-        for count, row in enumerate(generate(ScoresConfig(work / "data", work / "debs", clips, split, seed, tuple(source or SHARES))), 1):
-            make_caches(Clip(row, folder), log_mel)
-            print(f"{count}: clip {row['index']}, {row['duration']:.0f} s, {row['source']}, {row['piece']}", file=sys.stderr)
-        ready = sum(1 for _ in prepare(folder))
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on in {work}", file=sys.stderr)
-        raise typer.Exit(75) from None
-    print(f"{ready} clips in {folder}")
+    config = ScoresConfig(work / "data", work / "debs", clips, split, seed, tuple(source or SHARES))
+    _make_clips(generate(config), work / "data" / split, lambda row: f"{row['source']}, {row['piece']}")
 
 
 @app.command("sft", context_settings=HELP_OPTIONS)
@@ -137,7 +140,7 @@ def sft(
     work: Work = WORK,
 ) -> None:
     """Train one stage from its file; goes on from its last checkpoint when run again."""
-    _need_extra()
+    _prepare(work)
     import torch
 
     from mflamingo_cli.backends.pytorch import choose_device
@@ -149,16 +152,13 @@ def sft(
             where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(where)
         torch.distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
-    try:
+    with _resumable("from the last checkpoint"):
         for report in run(work, stage, where):
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
             print(
                 f"{stage.name} {report.step + 1}/{stage.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}",
                 file=sys.stderr,
             )
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise typer.Exit(75) from None
     print(work / "runs" / stage.name)
 
 
@@ -188,14 +188,14 @@ def evaluate(
 ) -> None:
     """Measure what a model says of music that it never heard, beside truth, the best constant answers, chance and other estimators."""
     if markdown:
-        _need_extra()
+        _prepare(work)
         from mflamingo_cli.train.evaluate import table
 
         print("\n".join(table.markdown(table.read(markdown))))
         return
     if model is None:
-        raise UsageError("nothing to measure: give a checkpoint directory with --model, or earlier results with --markdown")
-    _need_extra()
+        raise UsageError("nothing to measure: name a model with --model, or earlier results with --markdown")
+    _prepare(work)
     from mflamingo_cli.train.evaluate import EvalConfig, report, table
 
     config = EvalConfig(
@@ -219,7 +219,7 @@ def export(
     work: Work = WORK,
 ) -> None:
     """Write a trained model as a checkpoint directory that `models convert` and transformers read."""
-    _need_extra()
+    _prepare(work)
     from mflamingo_cli.train.mini import stages
 
     stages.export(work, _stage(config), out, [name for name in abilities.split(",") if name], revision)

@@ -152,11 +152,11 @@ def template_chords(chroma: np.ndarray) -> list[music.Span]:
 MARGINS = (0.1, 0.25, 0.5, 1.0)  # of being sure: where musicnn is cut, whichever serves it best
 
 
-def _by_musicnn(work: Path) -> Callable[[Item], Guess]:
+def _by_musicnn() -> Callable[[Item], Guess]:
     """The tags of a published model as families and styles: the tables that label recordings, read on synthetic clips."""
-    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, Tagger, fetch_musicnn
+    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, Tagger
 
-    tagger = Tagger(fetch_musicnn(work / "teachers"))
+    tagger = Tagger()
 
     def estimate(item: Item) -> Guess:
         made = remembered(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(item.samples())[1].mean(axis=0).tolist())
@@ -174,9 +174,9 @@ def _margins(tags: Mapping[str, float], table: Tagged) -> dict[str, float]:
 
 # --- jobs ----------------------------------------------------------------------------------------------------------------
 
-ESTIMATORS: dict[str, Callable[[Path], Callable[[Item], Guess]]] = {  # from the work folder
-    "measure": lambda work: _by_measure,
-    "librosa": lambda work: _by_librosa,
+ESTIMATORS: dict[str, Callable[[], Callable[[Item], Guess]]] = {
+    "measure": lambda: _by_measure,
+    "librosa": lambda: _by_librosa,
     "musicnn": _by_musicnn,
 }
 TEACHERS = {"measure", "musicnn"}  # they made the labels of the recordings, and say nothing about them here
@@ -245,7 +245,6 @@ def _own_key(item: Item) -> tuple[int, str] | None:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Say what is missing before anything is heard."""
-    for name in ("mir_eval", *(name for name in names if name == "librosa")):
-        if importlib.util.find_spec(name) is None:
-            raise ModelError(f"{name} is not installed, and evaluation needs it; try `pip install {name}`")
+    """Raise ModelError for an estimator whose library is missing, before anything is encoded."""
+    if "librosa" in names and importlib.util.find_spec("librosa") is None:
+        raise ModelError("librosa is not installed, and the baseline librosa needs it; try `pip install librosa`")

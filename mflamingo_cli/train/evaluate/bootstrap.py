@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 CLAIM_SIGMAS = 2.0  # an ability is claimed when it beats its constant answer by this many standard errors
 RESAMPLES = 200
@@ -101,11 +102,6 @@ def micro_f1(rows: np.ndarray) -> float:
     return float(2 * hits / (2 * hits + false + missed)) if hits + false + missed else math.nan
 
 
-def precision(rows: np.ndarray) -> float:
-    """Columns: right, claimed."""
-    return share(rows)
-
-
 def share(rows: np.ndarray) -> float:
     """Columns: part, whole."""
     part, whole = rows.sum(axis=0)
@@ -114,33 +110,22 @@ def share(rows: np.ndarray) -> float:
 
 def balanced_accuracy(rows: np.ndarray) -> float:
     """Columns: class of the truth, 1 where the claim is right; the mean of the classes' recalls."""
-    classes = np.unique(rows[:, 0])
-    return float(np.mean([rows[rows[:, 0] == c, 1].mean() for c in classes])) if len(classes) else math.nan
+    if not len(rows):
+        return math.nan
+    true, classes = rows[:, 0], np.unique(rows[:, 0])
+    claimed = np.where(rows[:, 1] > 0, true, classes.min() - 1)  # a wrong claim is no class at all
+    return float(recall_score(true, claimed, labels=classes, average="macro"))
 
 
 def auc(rows: np.ndarray) -> float:
     """Columns: truth (0, 1), score; the probability that a positive scores above a negative (ties count half)."""
-    positive, negative = rows[rows[:, 0] > 0.5, 1], rows[rows[:, 0] < 0.5, 1]
-    if not len(positive) or not len(negative):
-        return math.nan
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
-    return float(below.mean() / (2 * len(negative)))
-
-
-def average_precision(truth: np.ndarray, score: np.ndarray) -> float:
-    """Mean precision at the rank of every positive: (n,) bool, (n,) -> figure; tied scores are ranked with the positives last."""
-    order = np.lexsort((truth, -score))
-    hits = truth[order].astype(float)
-    if not hits.sum():
-        return math.nan
-    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits > 0].mean())
+    return float(roc_auc_score(rows[:, 0], rows[:, 1])) if len(np.unique(rows[:, 0])) == 2 else math.nan
 
 
 def mean_average_precision(rows: np.ndarray) -> float:
     """Columns: truths (NaN where unknown) of all tags, then their scores; tags without a positive are left out."""
     truth, score = np.split(rows, 2, axis=1)
-    return _over_tags(truth, score, average_precision)
+    return _over_tags(truth, score, average_precision_score)
 
 
 def base_rate(rows: np.ndarray) -> float:

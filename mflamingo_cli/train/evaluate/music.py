@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import mir_eval
 import numpy as np
 
 from mflamingo_cli.measure.facts import TONICS, pitch_class
@@ -20,7 +21,6 @@ from mflamingo_cli.train.evaluate.bootstrap import Score, mean
 Span = tuple[float, float, str]  # start, end, label
 
 KEY_CHANCE, MIREX_CHANCE = 1 / 24, (1 + 0.5 + 0.3 + 0.2) / 24
-MIREX = {"same": 1.0, "fifth": 0.5, "relative": 0.3, "parallel": 0.2}
 TEMPO_TOLERANCE = 0.04
 OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 HARTE = {"add9": "maj(9)", "7sus4": "sus4(b7)", "7b9": "7(b9)"}  # chords as mir_eval writes them, where that is not their name here
@@ -37,15 +37,10 @@ def parsed_key(text: str | None) -> tuple[int, str] | None:
 
 
 def mirex(truth: tuple[int, str], claim: tuple[int, str] | None) -> float:
-    """1 exact, .5 where the claim lies a fifth above (same mode), .3 relative, .2 parallel: as mir_eval weighs."""
+    """The weighted score of the MIREX task: 1 exact, .5 a fifth above, .3 relative, .2 parallel; an unnamed key has 0."""
     if claim is None:
         return 0.0
-    step = (claim[0] - truth[0]) % 12
-    if claim[1] == truth[1]:
-        return MIREX["same"] if step == 0 else MIREX["fifth"] if step == 7 else 0.0
-    if step == (9 if truth[1] == "major" else 3):
-        return MIREX["relative"]
-    return MIREX["parallel"] if step == 0 else 0.0
+    return float(mir_eval.key.weighted_score(*(f"{TONICS['major'][tonic]} {mode}" for tonic, mode in (truth, claim))))
 
 
 def key_scores(ability: str, truths: Sequence[tuple[int, str]], claims: Sequence[tuple[int, str] | None], **where: Any) -> list[Score]:
@@ -142,8 +137,6 @@ def chord_agreement(
     truth: Sequence[Span], claim: Sequence[Span], rules: Sequence[str] = ("majmin", "root", "sevenths")
 ) -> dict[str, float]:
     """mir_eval's duration-weighted accuracies; NaN where the truth holds nothing that the rule compares."""
-    import mir_eval
-
     end = truth[-1][1]
     times, names = mir_eval.util.adjust_intervals(np.array([s[:2] for s in claim]), [s[2] for s in claim], 0.0, end, "N", "N")
     merged, left, right = mir_eval.util.merge_labeled_intervals(np.array([s[:2] for s in truth]), [s[2] for s in truth], times, names)
@@ -186,8 +179,6 @@ def chord_sequence_scores(ability: str, truths: Sequence[Sequence[Span]], claims
 
 def boundary_f(truth: Sequence[float], claim: Sequence[float], duration: float, window: float) -> float:
     """F of inner section boundaries within `window` s, after mir_eval's `trim`: the song's start and end are not counted."""
-    import mir_eval
-
     left, right = (_intervals(times, duration) for times in (truth, claim))
     if len(left) == 1 or len(right) == 1:
         return 0.0  # no boundary at all

@@ -105,7 +105,7 @@ def _of_split(
     where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
     for seconds in config.seconds:
         jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, encoder)]
-        jobs += [Baseline(name, ESTIMATORS[name](work), config.baseline_clips) for name in config.baselines]
+        jobs += [Baseline(name, ESTIMATORS[name](), config.baseline_clips) for name in config.baselines]
         yield from _measure(backend, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
     whole = sorted(clips[: config.captions], key=lambda clip: clip.row["duration"])  # clips of about one length together
     jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, encoder)]

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import Model, encode_crops, load
-from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, MINI_MEL, WINDOW_TOKENS, window_frames
+from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, WINDOW_TOKENS, window_frames
 from mflamingo_cli.train.mini.probes import load_probes, probe_logits
 
 
@@ -22,9 +21,9 @@ def encode_songs(model: Model, frames: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_samples(model: Model, log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
+def encode_samples(model: Model, samples: np.ndarray) -> np.ndarray:
     """Audio as the language model's projector receives it: (n,) -> (T, d_audio) float16, windows of 30 s as at inference."""
-    frames = window_frames(log_mel, samples).astype(np.float32)
+    frames = window_frames(samples).astype(np.float32)
     whole = frames[: len(frames) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN].T[None]
     return encode_songs(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
 
@@ -33,9 +32,9 @@ class ProbedEncoder:
     """The encoder of a checkpoint directory that holds `heads.safetensors`, read by these probes."""
 
     def __init__(self, directory: Path) -> None:
-        self.model, self.log_mel = load(directory).eval(), LogMel(MINI_MEL)
+        self.model = load(directory).eval()
         self.probes = load_probes(directory, self.model)
 
     def logits(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """What each probe reads from audio: (n,) -> (T, classes) each."""
-        return probe_logits(self.probes, encode_samples(self.model, self.log_mel, samples))
+        return probe_logits(self.probes, encode_samples(self.model, samples))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,20 +101,25 @@ def resample(labels: dict[str, np.ndarray], at: np.ndarray, to: np.ndarray) -> d
     return found
 
 
-def prepare(folder: Path, first: int = 0, step: int = 1) -> Iterator[Clip]:
-    """Make the caches that are missing or outdated (of every `step`-th clip), yielding each clip when it is ready."""
-    log_mel = LogMel(MINI_MEL)
-    for row in read_manifest(folder)[first::step]:
-        yield make_caches(Clip(row, folder), log_mel)
+@cache
+def front_end() -> LogMel:
+    """The log-mel front end of the embedded model."""
+    return LogMel(MINI_MEL)
 
 
-def make_caches(clip: Clip, log_mel: LogMel) -> Clip:
+def prepare(folder: Path) -> Iterator[Clip]:
+    """Make the caches that are missing or outdated, yielding each clip when it is ready."""
+    for row in read_manifest(folder):
+        yield make_caches(Clip(row, folder))
+
+
+def make_caches(clip: Clip) -> Clip:
     """Mel frames and labels of one clip; those of recordings are written by who made them."""
     mel, labels = Path(f"{clip.stem}.mel.npy"), Path(f"{clip.stem}.labels.npz")
     mel.parent.mkdir(parents=True, exist_ok=True)
     if not mel.exists():
         part = mel.with_suffix(".part.npy")
-        np.save(part, window_frames(log_mel, clip.samples()))
+        np.save(part, window_frames(clip.samples()))
         part.replace(mel)
     if clip.row.get("kind") != "recording" and not _current(labels):
         part = labels.with_suffix(".part.npz")
@@ -136,11 +142,11 @@ def prepared(folder: Path, limit: int | None = None) -> list[Clip]:
     return [clip for clip in clips if Path(f"{clip.stem}.labels.npz").exists()]
 
 
-def window_frames(log_mel: LogMel, samples: np.ndarray) -> np.ndarray:
+def window_frames(samples: np.ndarray) -> np.ndarray:
     """Log-mel of every 30 s window, padding dropped: (n,) -> (n_frames, n_mels) float16."""
-    size, hop = log_mel.config.window_samples, log_mel.config.hop_length
+    size, hop = MINI_MEL.window_samples, MINI_MEL.hop_length
     parts = [samples[at : at + size] for at in range(0, len(samples), size)]
-    frames = [log_mel(part)[:, : len(part) // hop].T for part in parts if len(part) >= 4 * hop]
+    frames = [front_end()(part)[:, : len(part) // hop].T for part in parts if len(part) >= 4 * hop]
     return np.concatenate(frames).astype(np.float16)
 
 

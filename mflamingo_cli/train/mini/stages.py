@@ -18,7 +18,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import distributed
 
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.checkpoint import CHECKPOINT, part_states, parts_of
@@ -239,13 +238,12 @@ def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
 
 def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> None:
     """Encode the excerpts that are missing, one file each, with what the ears are certain of."""
-    log_mel = LogMel(MINI_MEL)
     folder.mkdir(parents=True, exist_ok=True)
     for clip in clips:
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
             if _cached(folder / name, ears) is None:
-                tokens, part = encode_samples(model, log_mel, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
+                tokens, part = encode_samples(model, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
                 told = certain(heard_of(clip.row, labels, start, end), probe_logits(heads, tokens))
                 np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
                 part.replace(folder / name)
@@ -271,7 +269,6 @@ def song_drawer(
     given: Sequence[tuple[dict[int, list[Excerpt]], float]], config: StageConfig
 ) -> Callable[[np.random.Generator], list[Song]]:
     """Draws the songs of a batch: excerpts of one length, of the stage's splits by their shares."""
-    log_mel = LogMel(MINI_MEL)
     seconds_of = {round(seconds / TOKEN_S): seconds for seconds in EXCERPT_SECONDS}
     pools = {
         length: [(found[length], share) for found, share in given if length in found] for length in sorted({n for f, _ in given for n in f})
@@ -285,7 +282,7 @@ def song_drawer(
         for _ in range(rows_that_fit(length, config.tokens, config.turns)):
             found = pools[length][rng.choice(len(shares), p=shares / shares.sum())][0]
             excerpt = found[rng.integers(len(found))]
-            frames = window_frames(log_mel, samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
+            frames = window_frames(samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
             labels = labels_of(excerpt.clip, round(excerpt.start / TOKEN_S), length)
             songs.append(Song(frames, labels, excerpt.heard, excerpt.certain))
         return songs

@@ -102,7 +102,7 @@ def test_outdated_labels_are_made_again(tmp_path):
     (tmp_path / "cache").mkdir()
     np.save(f"{clip.stem}.mel.npy", np.zeros((200, 256), np.float16))
     np.savez(f"{clip.stem}.labels.npz", root=np.zeros(T, np.int8))
-    frames.make_caches(clip, None)  # the mel frames are kept
+    frames.make_caches(clip)  # the mel frames are kept
     assert (clip.labels()["root"] == frames.NO_CHORD).all()
     assert "version" not in clip.labels()
 
@@ -112,7 +112,7 @@ def test_labels_of_recordings_are_left_alone(tmp_path):
     (tmp_path / "cache").mkdir()
     np.save(f"{clip.stem}.mel.npy", np.zeros((200, 256), np.float16))
     np.savez(f"{clip.stem}.labels.npz", tags=np.full((T, 100), 7, np.uint8))
-    frames.make_caches(clip, None)
+    frames.make_caches(clip)
     assert list(clip.labels()) == ["tags"]
 
 

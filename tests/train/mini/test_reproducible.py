@@ -21,9 +21,8 @@ import soundfile
 import torch
 
 from mflamingo_cli.backends import embedded_directory
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.train.mini import build, frames, stages
-from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
+from mflamingo_cli.train.mini.frames import TAG_NAMES
 
 RATE = 16_000
 SECONDS = 31.0
@@ -61,7 +60,7 @@ def make_split(folder: Path, count: int, recorded: bool) -> None:
     """Clips of a split as the generators write them."""
     for name in ("audio", "midi", "cache"):
         (folder / name).mkdir(parents=True)
-    log_mel, lines = LogMel(MINI_MEL), []
+    lines = []
     for index in range(count):
         rng = np.random.default_rng([index, recorded])
         soundfile.write(folder / f"audio/{index:06d}.flac", sound(rng), RATE, subtype="PCM_16")
@@ -80,7 +79,7 @@ def make_split(folder: Path, count: int, recorded: bool) -> None:
                 "instruments": {"piano": 0.0, "bass": -9.0},
             }
             midi(folder / row["midi"])
-        frames.make_caches(frames.Clip(row, folder), log_mel)
+        frames.make_caches(frames.Clip(row, folder))
         lines.append(json.dumps(row))
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,16 +1,11 @@
 """What published models tell of a recording: tags of musicnn, chords, key and beats of `measure`. Times are seconds, labels 40 ms apart.
 
-musicnn (Pons and Serra, arXiv 1909.06654; code and weights ISC) is read from its own wheel and runs in PyTorch. Only what a teacher is
+musicnn (Pons and Serra, arXiv 1909.06654; code and weights ISC, see weights/NOTICE) runs in PyTorch. Only what a teacher is
 sure of is kept: the rest is unknown (-1 or 255) or left out.
 """
 
 from __future__ import annotations
 
-import shutil
-import struct
-import subprocess
-import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mflamingo_cli.core.mel import mel_filters
-from mflamingo_cli.errors import ModelError
 from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.chords import CHANGE, NO_HARMONY, decode, join, scores
@@ -38,14 +32,12 @@ from mflamingo_cli.train.mini.synth.compose import QUALITIES
 from quant.geometry import MelConfig
 
 RATE = 16_000
-MUSICNN = "musicnn==0.1.0"  # PyPI wheel, 29 MB; its checkpoints are TensorFlow tensor bundles
+WEIGHTS = Path(__file__).parent / "weights" / "musicnn.npz"  # made by tests/measure/convert_musicnn.py
 NETWORKS = ("MTT_musicnn", "MSD_musicnn")  # in the order of TAG_NAMES, 50 tags each
 PATCH_FRAMES = 187  # 3 s, what both were trained on (musicnn, input_length)
 PATCH_MEL = MelConfig(n_fft=512, hop_length=256, n_mels=96)
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * PATCH_MEL.hop_length + PATCH_MEL.n_fft
 PATCHES = 6  # per minute, evenly spread
-BATCH_NORM_EPS = 1e-3  # of tf.layers.batch_normalization
-TABLE_MAGIC = 0xDB4775248B80FB57  # of LevelDB's sorted tables
 UNKNOWN = 255
 SURE = 0.5  # least mean probability of a chord's triad
 CLOSE = 0.05  # of two correlations of a key: nearer ones are a guess
@@ -59,98 +51,6 @@ VOCALISTS = ("msd:female vocalists", "msd:male vocalists")
 SUNG = 0.3  # both networks' likeliest tags together: speech and Hungarian metal with a singer reach it, nobody listened to the others
 NO_VOICE, NO_VOCALISTS = 0.05, 0.08  # at most so much where there surely is none: the 80th percentiles of game music
 assert {*QUALITY_OF.values()} == {*QUALITIES}
-
-
-# ---- weights ----
-
-
-def fetch_musicnn(folder: Path) -> Path:
-    """The checkpoints of musicnn under `folder`, taken from its wheel once."""
-    missing = [name for name in NETWORKS if not (folder / name / ".index").exists()]
-    if not missing:
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), MUSICNN]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        raise ModelError(f"{folder}: musicnn is not here and pip cannot get it; run `pip download --no-deps {MUSICNN}` there")
-    with zipfile.ZipFile(next(folder.glob("musicnn-*.whl"))) as wheel:
-        for name in NETWORKS:
-            (folder / name).mkdir(exist_ok=True)
-            for part in (".data-00000-of-00001", ".index"):
-                with wheel.open(f"musicnn/{name}/{part}") as source, (folder / name / part).open("wb") as target:
-                    shutil.copyfileobj(source, target)
-    return folder
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a base-128 number: -> value, next position."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def _message(data: bytes) -> dict[int, list[Any]]:
-    """Fields of a protocol-buffer message by number, each a list of numbers or bytes."""
-    fields: dict[int, list[Any]] = {}
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        value: Any
-        if wire == 0:
-            value, at = _varint(data, at)
-        elif wire == 2:
-            size, at = _varint(data, at)
-            value, at = data[at : at + size], at + size
-        else:
-            size = {1: 8, 5: 4}[wire]
-            value, at = data[at : at + size], at + size
-        fields.setdefault(key >> 3, []).append(value)
-    return fields
-
-
-def _block(table: bytes, offset: int, size: int) -> list[tuple[bytes, bytes]]:
-    """Entries of one block of a sorted table, whose keys share prefixes."""
-    if table[offset + size]:
-        raise ModelError("a compressed checkpoint index; only plain ones are read")
-    data = table[offset : offset + size]
-    end = size - 4 * (struct.unpack_from("<I", data, size - 4)[0] + 1)
-    entries, at, key = [], 0, b""
-    while at < end:
-        shared, at = _varint(data, at)
-        rest, at = _varint(data, at)
-        length, at = _varint(data, at)
-        key = key[:shared] + data[at : at + rest]
-        entries.append((key, data[at + rest : at + rest + length]))
-        at += rest + length
-    return entries
-
-
-def read_bundle(folder: Path) -> dict[str, np.ndarray]:
-    """All float32 tensors of a TensorFlow checkpoint whose prefix is `folder/`, without the optimizer's."""
-    table, data = (folder / ".index").read_bytes(), (folder / ".data-00000-of-00001").read_bytes()
-    if len(table) < 48 or struct.unpack("<Q", table[-8:])[0] != TABLE_MAGIC:
-        raise ModelError(f"{folder}: its .index is no checkpoint index")
-    handle, at = table[-48:], 0
-    numbers = []
-    for _ in range(4):  # offset and size of the meta index, then of the index
-        number, at = _varint(handle, at)
-        numbers.append(number)
-    tensors = {}
-    for _, place in _block(table, *numbers[2:]):
-        offset, at = _varint(place, 0)
-        for key, value in _block(table, offset, _varint(place, at)[0]):
-            entry = _message(value)
-            if not key or "/Adam" in key.decode() or entry.get(1) != [1]:  # DT_FLOAT
-                continue
-            shape = [_message(dim).get(1, [0])[0] for dim in _message(entry.get(2, [b""])[0]).get(2, [])]
-            start = entry.get(4, [0])[0]
-            tensors[key.decode()] = np.frombuffer(data[start : start + entry[5][0]], "<f4").reshape(shape)
-    return tensors
 
 
 # ---- musicnn ----
@@ -214,35 +114,16 @@ class Musicnn(nn.Module):
         pooled = torch.stack([features.amax(2), features.mean(2)], dim=2).flatten(1)  # maximum and mean of each channel, in turn
         return torch.sigmoid(self.head(self.dense_norm(functional.relu(self.dense(self.flat_norm(pooled))))))
 
-    @classmethod
-    def read(cls, tensors: dict[str, np.ndarray]) -> Musicnn:
-        """The network with the variables of a checkpoint, which TensorFlow numbers in the order of their making."""
-        net = cls(len(tensors["dense_1/bias"])).eval()
-        fronts = [front.norm for front in net.fronts]
-        norms = [net.norm, *fronts, *net.norms, net.flat_norm, net.dense_norm]
-        convs = [front.conv for front in net.fronts] + list(net.convs)
-        with torch.no_grad():
-            for number, norm in enumerate(norms):
-                name = "batch_normalization" + (f"_{number}" if number else "")
-                scale = tensors[f"{name}/gamma"] / np.sqrt(tensors[f"{name}/moving_variance"] + BATCH_NORM_EPS)
-                norm.scale.copy_(torch.tensor(scale))
-                norm.shift.copy_(torch.tensor(tensors[f"{name}/beta"] - tensors[f"{name}/moving_mean"] * scale))
-            for number, conv in enumerate(convs):
-                name = "conv2d" + (f"_{number}" if number else "")
-                kernel = torch.tensor(tensors[f"{name}/kernel"])  # (time, bands, in, out); the middle ones see channels as bands
-                conv.weight.copy_(kernel.permute(3, 2, 0, 1) if conv.weight.ndim == 4 else kernel[:, :, 0].permute(2, 1, 0))
-                conv.bias.copy_(torch.tensor(tensors[f"{name}/bias"]))
-            for name, layer in (("dense", net.dense), ("dense_1", net.head)):
-                layer.weight.copy_(torch.tensor(tensors[f"{name}/kernel"]).T)
-                layer.bias.copy_(torch.tensor(tensors[f"{name}/bias"]))
-        return net
-
 
 class Tagger:
     """Both networks of musicnn with their front end; 100 tags in the order of TAG_NAMES."""
 
-    def __init__(self, folder: Path) -> None:
-        self.networks = [Musicnn.read(read_bundle(folder / name)) for name in NETWORKS]
+    def __init__(self) -> None:
+        self.networks = [Musicnn().eval() for _ in NETWORKS]
+        with np.load(WEIGHTS) as arrays:
+            for name, network in zip(NETWORKS, self.networks, strict=True):
+                state = {key.partition("/")[2]: torch.tensor(arrays[key]).float() for key in arrays.files if key.startswith(f"{name}/")}
+                network.load_state_dict(state)
         self._filters = mel_filters(PATCH_MEL).astype(np.float32)  # (bins, bands)
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(PATCH_MEL.n_fft) / PATCH_MEL.n_fft)).astype(np.float32)
 

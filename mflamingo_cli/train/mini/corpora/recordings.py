@@ -22,11 +22,10 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.core.audio import SAMPLE_RATE, load
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.train.mini.corpora.debian import unpacked
-from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, fetch_musicnn, teach
-from mflamingo_cli.train.mini.frames import MINI_MEL, window_frames
+from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, teach
+from mflamingo_cli.train.mini.frames import window_frames
 from mflamingo_cli.train.mini.synth.render import read_manifest
 
 SPLITS = {"real-train": 4, "real-test": 1}  # name: share of the pieces while both are made
@@ -263,10 +262,9 @@ def within(plans: dict[str, list[Piece]], hours: float) -> list[Piece]:
 
 @dataclass(frozen=True)
 class RecordingsConfig:
-    """Where recordings come from and go to: `debs` has packages, `teachers` musicnn, `out` gets a folder for each split."""
+    """Where recordings come from and go to: `debs` has packages, `out` gets a folder for each split."""
 
     debs: Path
-    teachers: Path
     out: Path
     hours: float = 1000.0
     splits: tuple[str, ...] = tuple(SPLITS)
@@ -276,7 +274,6 @@ def generate(config: RecordingsConfig, jobs: int = 1) -> Iterator[dict[str, Any]
     """Cut, hear and label all pieces that the manifests lack, yielding each new row as it is written."""
     if unknown := set(config.splits) - set(SPLITS):
         raise ModelError(f"unknown split {unknown.pop()!r}; one of {', '.join(SPLITS)}")
-    fetch_musicnn(config.teachers)
     tracks = [track for package in PACKAGES for track in package_tracks(unpacked(config.debs, package.name, open_archives), package)]
     plans = {split: plan(found, split) for split, found in separate(tracks).items() if split in config.splits}
     todo = [piece for piece in within(plans, config.hours) if not _made(config.out / piece.split, piece)]
@@ -317,8 +314,8 @@ def _write(out: Path, made: Iterator[tuple[str, dict[str, Any]] | None]) -> Iter
 
 
 @cache
-def _tools(teachers: Path) -> tuple[Tagger, LogMel]:
-    return Tagger(teachers), LogMel(MINI_MEL)
+def _tagger() -> Tagger:
+    return Tagger()
 
 
 def _clip(piece: Piece, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
@@ -329,14 +326,13 @@ def _clip(piece: Piece, config: RecordingsConfig) -> tuple[str, dict[str, Any]] 
         return None
     if len(samples) < SHORTEST_S * SAMPLE_RATE or float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < QUIET:
         return None
-    tagger, log_mel = _tools(config.teachers)
     folder, name, track = config.out / piece.split, f"{piece.index:06d}", piece.track
     for sub in ("audio", "cache"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     samples = samples.clip(-1.0, 1.0)
     soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-    heard = teach(samples, tagger)
-    np.save(folder / "cache" / f"{name}.mel.npy", window_frames(log_mel, samples))
+    heard = teach(samples, _tagger())
+    np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
     part = folder / "cache" / f"{name}.part.npz"
     np.savez_compressed(part, **heard.labels)
     part.replace(folder / "cache" / f"{name}.labels.npz")

@@ -1,15 +1,11 @@
-"""Teachers: the checkpoint reader against a bundle written here, the network against its own arithmetic, and what labels may say."""
+"""Pseudo-labels: the tagging network against its own arithmetic, and what labels may say."""
 
 from __future__ import annotations
-
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mflamingo_cli.errors import ModelError
 from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.chordnet import ChordEvidence
 from mflamingo_cli.measure.spectra import CQT_FPS
@@ -17,60 +13,10 @@ from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.corpora import pseudo_labels as teachers
 from mflamingo_cli.train.mini.frames import TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
+from tests.measure.convert_musicnn import state_of
 
 RNG = np.random.default_rng(7)
 FLOAT32 = 1e-5  # rounding of sums of a few thousand float32 products near 1
-
-
-# ---- checkpoints ----
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 0x80:
-        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
-    return out + bytes([value])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def entry(dtype: int, shape: tuple[int, ...], offset: int, size: int) -> bytes:
-    dims = b"".join(field(2, field(1, n)) for n in shape)
-    return field(1, dtype) + field(2, dims) + (field(4, offset) if offset else b"") + field(5, size) + varint(6 << 3 | 5) + b"\0\0\0\0"
-
-
-def block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """One block with prefix-shared keys and a single restart."""
-    out, last = b"", b""
-    for key, value in entries:
-        shared = 0
-        while shared < min(len(key), len(last)) and key[shared] == last[shared]:
-            shared += 1
-        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    return out + struct.pack("<II", 0, 1)
-
-
-def write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    folder.mkdir(parents=True)
-    data, entries = b"", [(b"", b"\x08\x01")]
-    for name, array in sorted(tensors.items()):
-        raw = array.astype("<f4").tobytes()
-        entries.append((name.encode(), entry(1, array.shape, len(data), len(raw))))
-        data += raw
-    entries.append((b"~step", entry(9, (), 0, 8)))  # a whole number: not a weight
-    body = block(entries)
-    index = block([(b"~~", varint(0) + varint(len(body)))])
-    table = body + b"\0" + b"\0" * 4
-    at = len(table)
-    table += index + b"\0" + b"\0" * 4
-    footer = (varint(0) + varint(0) + varint(at) + varint(len(index))).ljust(40, b"\0") + struct.pack("<Q", teachers.TABLE_MAGIC)
-    (folder / ".index").write_bytes(table + footer)
-    (folder / ".data-00000-of-00001").write_bytes(data)
 
 
 def variables(classes: int = 5) -> dict[str, np.ndarray]:
@@ -90,23 +36,6 @@ def variables(classes: int = 5) -> dict[str, np.ndarray]:
         found[f"{name}/kernel"] = RNG.normal(0, 0.03, shape).astype(np.float32)
         found[f"{name}/bias"] = RNG.normal(0, 0.1, shape[1]).astype(np.float32)
     return found
-
-
-def test_a_written_bundle_is_read_back(tmp_path):
-    tensors = {"dense/kernel": RNG.normal(size=(3, 4)).astype(np.float32), "dense/bias": np.arange(4, dtype=np.float32),
-               "dense/kernel/Adam": np.ones((3, 4), np.float32)}  # fmt: skip
-    write_bundle(tmp_path / "net", tensors)
-    read = teachers.read_bundle(tmp_path / "net")
-    assert sorted(read) == ["dense/bias", "dense/kernel"]  # neither the optimizer's nor whole numbers
-    for name, array in read.items():
-        np.testing.assert_array_equal(array, tensors[name])
-
-
-def test_another_file_is_no_checkpoint(tmp_path):
-    (tmp_path / ".index").write_bytes(b"x" * 100)
-    (tmp_path / ".data-00000-of-00001").write_bytes(b"")
-    with pytest.raises(ModelError, match="no checkpoint index"):
-        teachers.read_bundle(tmp_path)
 
 
 # ---- the network ----
@@ -142,20 +71,29 @@ def reference(v: dict[str, np.ndarray], mel: np.ndarray) -> np.ndarray:
 def test_network_follows_the_published_graph():
     tensors = variables()
     mel = RNG.gamma(0.5, 1.0, (2, 140, 96)).astype(np.float32)
+    network = teachers.Musicnn(classes=5).eval()
+    network.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state_of(tensors).items()})
     with torch.inference_mode():
-        heard = teachers.Musicnn.read(tensors)(torch.from_numpy(mel)).numpy()
-    for patch, probabilities in zip(mel, heard, strict=True):
+        found = network(torch.from_numpy(mel)).numpy()
+    for patch, probabilities in zip(mel, found, strict=True):
         np.testing.assert_allclose(probabilities, reference(tensors, patch), atol=FLOAT32)
 
 
-def test_tags_are_spread_evenly_and_short_clips_are_padded(tmp_path):
-    for name in teachers.NETWORKS:
-        write_bundle(tmp_path / name, variables(50))
-    tagger = teachers.Tagger(tmp_path)
+def test_tags_are_spread_evenly_and_short_clips_are_padded():
+    tagger = teachers.Tagger()
     times, tags = tagger(RNG.normal(0, 0.1, 16 * teachers.RATE).astype(np.float32))
     assert tags.shape == (2, len(TAG_NAMES))
     np.testing.assert_allclose(times, [4, 12], atol=0.01)
     assert tagger(np.zeros(1000, np.float32))[1].shape == (1, len(TAG_NAMES))
+
+
+def test_the_shipped_weights_know_a_plucked_string_from_noise():
+    seconds = np.arange(4 * teachers.RATE) / teachers.RATE
+    plucked = sum(np.sin(2 * np.pi * 196 * k * seconds) * np.exp(-3 * k * (seconds % 0.5)) / k for k in range(1, 9)).astype(np.float32)
+    noise = RNG.normal(0, 0.3, len(seconds)).astype(np.float32)
+    guitar = TAG_NAMES.index("mtt:guitar")
+    one, other = (teachers.Tagger()(samples)[1][:, guitar].mean() for samples in (0.3 * plucked, noise))
+    assert one > 2 * other
 
 
 # ---- labels ----

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train.mini.corpora import recordings
 from mflamingo_cli.train.mini.corpora.recordings import Package, Track, cut, maker, plan, same_artist, separate, within
@@ -107,9 +106,6 @@ def music(seconds: float, hertz: float) -> np.ndarray:
 class FakeTagger:
     """Tags without weights."""
 
-    def __init__(self, folder: Path) -> None:
-        del folder
-
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.array([len(samples) / 32_000]), np.full((1, len(TAG_NAMES)), 0.5, np.float32)
 
@@ -127,10 +123,9 @@ def config(tmp_path, monkeypatch):
         (debs / "unpacked" / package.name / ".ready").touch()
     monkeypatch.setattr(recordings, "PACKAGES", packages)
     monkeypatch.setattr(recordings, "LEAST_BYTES", 1000)
-    monkeypatch.setattr(recordings, "fetch_musicnn", lambda folder: folder)
-    monkeypatch.setattr(recordings, "_tools", lambda folder: (FakeTagger(folder), LogMel(MINI_MEL)))
+    monkeypatch.setattr(recordings, "_tagger", FakeTagger)
     recordings._rows.cache_clear()
-    yield recordings.RecordingsConfig(debs, tmp_path / "teachers", tmp_path / "data")
+    yield recordings.RecordingsConfig(debs, tmp_path / "data")
     recordings._rows.cache_clear()
 
 
@@ -153,7 +148,9 @@ def test_a_stopped_run_goes_on_and_a_finished_one_does_nothing(config):
 
 def test_a_clip_is_what_its_row_says(config):
     list(recordings.generate(config))
-    for clip in prepared(config.out / "real-train"):
+    clips = prepared(config.out / "real-train")
+    assert len(clips) == 2
+    for clip in clips:
         assert clip.row["kind"] == "recording"
         assert len(clip.samples()) == round(clip.row["duration"] * 16_000)
         count, labels = int(clip.row["duration"] / LABEL_S), clip.labels()

@@ -86,11 +86,19 @@ def test_notes_move_by_octaves_into_the_range():
                 assert (sung - asked) % 12 == 0
 
 
-def test_others_sing_the_same_pitch_classes():
-    for company in voice.COMPANY_SHARE:
-        for other, level in voice._company(rng(1), replace(STEADY, company=company)):
-            assert (other.low - STEADY.low) % 12 == 0
-            assert level < 1
+@pytest.mark.parametrize(("company", "count"), [("solo", 0), ("double", 1), ("octave", 1), ("choir", 3)])
+def test_others_sing_the_same_pitch_classes(company, count):
+    others = voice._company(rng(1), replace(STEADY, company=company))
+    assert len(others) == count
+    for other, level in others:
+        assert (other.low - STEADY.low) % 12 == 0
+        assert 0 < level < 1
+    if company == "octave":
+        assert abs(others[0][0].low - STEADY.low) == 12
+
+
+def test_every_company_is_tried_above():
+    assert set(voice.COMPANY_SHARE) == {"solo", "double", "octave", "choir"}
 
 
 @pytest.mark.parametrize("vowel", [0, 3, 4, 7])
