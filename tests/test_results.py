@@ -7,12 +7,11 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from mflamingo_cli import cli
+from mflamingo_cli import cli, files
 from mflamingo_cli.errors import StoppedError
 from tests.test_cli import SHORT, one_sentence, records, run
 
@@ -89,11 +88,10 @@ def test_an_output_is_no_song(tiny_model, library, tmp_path):
 
 
 def test_a_full_disk_stops_a_run_of_many_files(tiny_model, library, tmp_path, monkeypatch):
-    def full(path, *_: object, **__: object) -> None:
-        path.touch()
+    def full(part, path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(files, "replace_by", full)
     with pytest.raises(StoppedError, match=r"No space left on device; \d done, \d left; run again to resume"):
         cli.app(["analyze", "-q", "-m", str(tiny_model), *SHORT, "-o", f"{tmp_path}/out/", str(library)], standalone_mode=False)
     assert below(tmp_path / "out") == []

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS, Format
 from mflamingo_cli.render.layout import Layout, Writer
@@ -215,16 +216,15 @@ class _Files:
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
         if record.error is not None and (path.exists() or not stream.getvalue()):
             return
-        part = path.with_name(path.name + ".part")
         try:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 raise OutputError(f"{path}: not a regular file; it was left untouched")
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(stream.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
-            part.replace(path)
+            with write_atomic(path) as file:
+                file.write(stream.getvalue().encode(errors="backslashreplace"))
+        except BlockingIOError as error:
+            raise OutputError(f"{path}: another run is writing this file") from error
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             if error.errno in DISK_FULL:
                 raise
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

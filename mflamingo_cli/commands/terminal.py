@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.cells import cell_len
 
 from mflamingo_cli.errors import StoppedError, UsageError
-from mflamingo_cli.files import open_exclusive
+from mflamingo_cli.files import open_exclusive, part_of, replace_by
 from mflamingo_cli.render.people import console
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.text import scrub
@@ -119,9 +119,7 @@ def to_file(path: str, commit_if: Callable[[], bool]) -> Iterator[TextIO]:
             stream.flush()
             if part is not None and (commit_if() or (not target.exists() and part.stat().st_size)):
                 os.fsync(stream.fileno())
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copymode(target, part)
-                part.replace(target)  # while it is ours
+                replace_by(part, target)  # while it is ours
     finally:
         if part is not None and part.exists() and not part.stat().st_size:
             part.unlink()
@@ -144,7 +142,7 @@ def _target(path: str) -> tuple[Path, Path | None]:
     if direct or path.startswith(("/dev/", "/proc/")):
         return Path(path), None
     target = Path(os.path.realpath(path))
-    return target, target.with_name(target.name + ".part")
+    return target, part_of(target)
 
 
 def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.store import hub
 from quant.checkpoint import DTYPES, INDEX, SINGLE
 from quant.families import FAMILIES
@@ -280,9 +281,8 @@ def _write_reference(download: Download) -> None:
         return
     path = hub.repository(download.name) / "refs" / download.reference
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(download.revision, encoding="utf-8")
-    part.replace(path)
+    with write_atomic(path) as stream:
+        stream.write(download.revision.encode())
 
 
 @contextlib.contextmanager

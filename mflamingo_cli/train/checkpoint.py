@@ -10,6 +10,7 @@ from torch import nn
 
 from mflamingo_cli.core.model import Model
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import write_atomic
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -17,9 +18,8 @@ CHECKPOINT = "checkpoint.pt"
 def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, step: int) -> None:
     """Write a checkpoint atomically."""
     state = {"step": step, "module": module.state_dict(), "optimizer": optimizer.state_dict() if optimizer else None}
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    part.replace(path)
+    with write_atomic(path) as stream:
+        torch.save(state, stream)
 
 
 def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mflamingo_cli.core.audio import SAMPLE_RATE
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.parsers import parse_list
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS as NAMED_FAMILIES
@@ -159,7 +160,6 @@ def remembered(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     value = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value), encoding="utf-8")
-    part.replace(path)
+    with write_atomic(path) as stream:
+        stream.write(json.dumps(value).encode())
     return value
