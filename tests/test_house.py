@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docs import ROOT
+from tests.mutants import MUTANTS
 
 PACKAGES = ("mflamingo_cli", "quant")
 PROGRAM = "mflamingo_cli"
@@ -41,6 +42,7 @@ UPWARD = {
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
 TWICE = {"Note", "Piece", "Score", "Song", "Window"}
 UNREASONED: set[str] = set()
+WEAK = {"test_answers.test_one_option_of_a_choice_is_right: only under a condition"}
 MINI_MEL: set[str] = set()
 
 
@@ -281,3 +283,40 @@ def test_the_front_end_of_mini_is_named_where_mini_is_made():
     found = {name for name, names in named if "MINI_MEL" in names}
     assert found
     only({name for name in found if not MINI_MEL_MAY.fullmatch(name)}, MINI_MEL)
+
+
+# --- tests that can fail -----------------------------------------------------------------------------------------------------
+
+
+def test_every_mutant_still_breaks_something():
+    """What `python -m tests.mutants` changes stands once in its file; the tests that it asks are there."""
+    assert len(MUTANTS) > 20
+    assert [(m.function, m.occurs(ROOT)) for m in MUTANTS if m.occurs(ROOT) != 1] == []
+    assert [m.function for m in MUTANTS if not any((ROOT / name).exists() for name in m.tests.split())] == []
+
+
+def test_every_test_asserts_something_whatever_happens():
+    """No assertion only under an `if`, no `or True`; `pytest.raises` says which error."""
+    found = set()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                conditional = [is_conditional for is_conditional in checks(node.body, False)]
+                if conditional and all(conditional):
+                    found.add(f"{path.stem}.{node.name}: only under a condition")
+            if isinstance(node, ast.Assert) and "or True" in ast.unparse(node.test):
+                found.add(f"{path.stem}:{node.lineno}: always true")
+    only(found, WEAK)
+
+
+def checks(body: list[ast.stmt], conditional: bool) -> Iterator[bool]:
+    """Yield for every assertion of a test whether it stands under a condition that may be false all the time."""
+    for node in body:
+        text = ast.unparse(node)
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.With) and "raises" in text.split("\n")[0]):
+            yield conditional
+        if isinstance(node, ast.If):
+            yield from checks(node.body, conditional or not node.orelse)
+            yield from checks(node.orelse, conditional)
+        elif isinstance(node, ast.For | ast.While | ast.With):
+            yield from checks(node.body, conditional)
