@@ -59,6 +59,14 @@ def write(path: Path, pitch_hz: float = 220.0, seconds: float = 1.0, channels: i
     return str(path)
 
 
+def tagged_copy(path: str, copy: Path) -> str:
+    """The same sound in a file of other bytes."""
+    with soundfile.SoundFile(str(copy), "w", RATE_HZ, 1) as tagged:
+        tagged.title = "A title"
+        tagged.write(soundfile.read(path)[0])
+    return str(copy)
+
+
 def run(
     store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool
 ) -> list[Finished]:
@@ -104,10 +112,7 @@ def test_a_moved_file_is_known_without_decoding_and_has_its_new_name(store, musi
 def test_other_tags_are_decoded_but_not_measured_again(store, music, work):
     path = write(music / "a.wav")
     [first] = run(store, path)
-    tagged = soundfile.SoundFile(str(music / "tagged.wav"), "w", RATE_HZ, 1)
-    with tagged:
-        tagged.title = "A title"
-        tagged.write(soundfile.read(path)[0])
+    tagged_copy(path, music / "tagged.wav")
     work.clear()
     [second] = run(store, str(music / "tagged.wav"))
     assert work == ["decode"]
@@ -124,6 +129,13 @@ def test_duplicates_are_analysed_once_and_each_has_a_record(store, music, work):
     assert [item.record.path for item in done] == copies
     assert len({plain(item.record) for item in done}) == 1
     assert work == ["decode", "measure"]
+
+
+def test_a_copy_with_other_tags_in_the_same_run_is_not_measured(store, music, work):
+    path = write(music / "a.wav")
+    first, second = run(store, path, tagged_copy(path, music / "tagged.wav"))
+    assert sorted(work) == ["decode", "decode", "measure"]
+    assert plain(first.record) == plain(second.record)
 
 
 def test_mono_and_stereo_of_the_same_are_two_sounds(store, music, work):
