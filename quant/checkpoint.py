@@ -7,56 +7,42 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 from quant import fp8
+from quant.arrays import Bytes, Floats
 from quant.errors import QuantError
 from quant.geometry import Geometry
-from quant.layout import IGNORED_SUFFIXES, PARTS, Part, Tensor, canonical, some, tensors
+from quant.layout import IGNORED_SUFFIXES, INDEX, PARTS, SINGLE, Part, Tensor, canonical, some, tensors
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # the limit of the safetensors library
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+# Stored types -> NumPy's names of what their bytes are; BF16 is the upper half of a float32
+DTYPES: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", fp8.DTYPE: "u1"}
 
 
-def _from_f32(data: bytes) -> Floats:
-    import numpy as np
-
-    return np.frombuffer(data, "<f4")
-
-
-def _from_f16(data: bytes) -> Floats:
-    import numpy as np
-
-    return np.frombuffer(data, "<f2").astype(np.float32)
+def item_bytes(dtype: str) -> int:
+    """Bytes of a weight of a stored type."""
+    return int(DTYPES[dtype][-1])
 
 
-def _from_bf16(data: bytes) -> Floats:
-    """BF16 is the upper half of a float32."""
-    import numpy as np
-
-    bits: npt.NDArray[np.uint32] = np.left_shift(np.frombuffer(data, "<u2"), 16, dtype=np.uint32)
-    return bits.view(np.float32)
-
-
-# Stored types -> bytes per weight and how to read them
-DTYPES: Mapping[str, tuple[int, Callable[[bytes], Floats]]] = {
-    "F32": (4, _from_f32),
-    "F16": (2, _from_f16),
-    "BF16": (2, _from_bf16),
-    fp8.DTYPE: (1, fp8.from_f8),
-}
+def _floats(dtype: str, data: bytes) -> Floats:
+    stored: npt.NDArray[Any] = np.frombuffer(data, DTYPES[dtype])
+    if dtype == fp8.DTYPE:
+        return fp8.from_f8(stored)
+    values: Floats = (
+        np.left_shift(stored, 16, dtype=np.uint32).view(np.float32) if dtype == "BF16" else stored.astype(np.float32, copy=False)
+    )
+    return values
 
 
 @dataclass(frozen=True)
@@ -156,7 +142,7 @@ class Checkpoint:
         scales = self._read(self._scales[name], int(rows[0]) * across, int(rows[-1] - rows[0] + 1) * across).reshape(-1, across)
         return fp8.scale(values.reshape(-1, shape[1]), scales[rows - rows[0]], self.scheme.columns).ravel()
 
-    def stored_fp8(self, name: str) -> tuple[npt.NDArray[np.uint8], Floats, int, int] | None:
+    def stored_fp8(self, name: str) -> tuple[Bytes, Floats, int, int] | None:
         """Codes of an FP8 matrix and its scales, unmultiplied, with the rows and columns that share a scale; None for other tensors."""
         import numpy as np
 
@@ -172,13 +158,13 @@ class Checkpoint:
         return codes, values, self.scheme.rows or entry.shape[0], self.scheme.columns or entry.shape[1]
 
     def _read(self, entry: StoredTensor, first: int, count: int) -> Floats:
-        size, convert = DTYPES[entry.dtype]
+        size = item_bytes(entry.dtype)
         file = self._open(entry.file)
         file.seek(entry.offset + first * size)
         data = file.read(count * size)
         if len(data) != count * size:
             raise QuantError(f"{entry.file}: changed while it was read")
-        return convert(data)
+        return _floats(entry.dtype, data)
 
     def _open(self, path: Path) -> BinaryIO:
         if path not in self._files:
@@ -249,7 +235,7 @@ def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_si
         raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be read")
     if start + end > file_size:
         raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
-    if n_weights * DTYPES[dtype][0] != n_bytes:
+    if n_weights * item_bytes(dtype) != n_bytes:
         raise QuantError(f"{path}: {name} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
     return StoredTensor(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
 

@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quant import config, keys, layout, types, vocabulary
+from quant.arrays import Bytes, Floats
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
 from quant.geometry import Geometry
@@ -25,9 +25,6 @@ from quant.layout import PARTS, Part
 from quant.lora import Adapted
 from quant.types import Mix
 from quant.writer import GgufWriter, Slot, Value
-
-if TYPE_CHECKING:
-    from quant.types import Bytes, Floats
 
 BLOCK_WEIGHTS = 1 << 22  # 16 MiB as float32: long enough to hide Python, short enough to forget
 MAX_THREADS = 8  # beyond it the disk is slower than the encoding

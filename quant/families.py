@@ -19,50 +19,6 @@ Fields = Mapping[str, tuple[tuple[str, ...], int]]
 Fixed = tuple[tuple[str, str, Any], ...]
 
 
-@dataclass(frozen=True)
-class RoteDefaults:
-    """What a class with rotary time embedding assumes; `factor` is the rotated part of the encoder's channels, twice."""
-
-    theta: float
-    factor: float
-    frame_step_s: float  # of a mel frame
-
-
-@dataclass(frozen=True)
-class Projector:
-    """Linear layers between encoder and language model, GELU between them.
-
-    `stock` is the name in GGUF where llama.cpp computes the same: with Whisper's front end and no RoTE. `name` is ours, for everything
-    else: llama.cpp refuses what it does not know, as it must, for it would answer wrongly without a word.
-    """
-
-    name: str
-    layers: tuple[tuple[str, str], ...]  # names in a checkpoint, in GGUF
-    stock: str | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """A `model_type` of transformers."""
-
-    model_type: str
-    model_class: str
-    config_class: str
-    encoder_type: str  # model_type of the audio_config
-    encoder: Fields  # of EncoderSizes, and n_mels
-    text: Fields  # of TextSizes
-    rote: RoteDefaults | None
-    tokens: AudioTokens  # of the processor class
-    max_audio_s: int  # of the processor class
-    projector: Projector
-    fixed: Fixed
-
-    def projector_name(self, mel: MelConfig) -> str:
-        """Name of the projector in GGUF: llama.cpp's own only where llama.cpp computes the same."""
-        stock = (mel.n_fft, mel.hop_length, mel.sample_rate, mel.window_s) == STOCK_MEL
-        return self.projector.stock if self.projector.stock and stock else self.projector.name
-
-
 STOCK_MEL = (400, 160, 16_000, 30)  # n_fft, hop, rate, window: fixed in llama.cpp's clip loader
 
 AF_WHISPER: Fields = {  # AudioFlamingo3EncoderConfig, whose attribute_map lets Whisper's old names win
@@ -89,6 +45,52 @@ FIXED: Fixed = (
     ("", "projector_hidden_act", "gelu"),
     ("", "projector_bias", True),
 )
+
+
+@dataclass(frozen=True)
+class RoteDefaults:
+    """What a class with rotary time embedding assumes; `factor` is the rotated part of the encoder's channels, twice."""
+
+    theta: float
+    factor: float
+    frame_step_s: float  # of a mel frame
+
+
+@dataclass(frozen=True)
+class Projector:
+    """Linear layers between encoder and language model, GELU between them.
+
+    `stock` is the name in GGUF where llama.cpp computes the same: with Whisper's front end and no RoTE. `name` is ours, for everything
+    else: llama.cpp refuses what it does not know, as it must, for it would answer wrongly without a word.
+    """
+
+    name: str
+    layers: tuple[tuple[str, str], ...]  # names in a checkpoint, in GGUF
+    stock: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A `model_type` of transformers."""
+
+    model_type: str
+    model_class: str
+    config_class: str
+    encoder_type: str = "audioflamingo3_encoder"  # model_type of the audio_config
+    encoder: Fields  # of EncoderSizes, and n_mels
+    text: Fields  # of TextSizes
+    rote: RoteDefaults | None = None
+    tokens: AudioTokens  # of the processor class
+    max_audio_s: int  # of the processor class
+    projector: Projector
+    fixed: Fixed = FIXED
+
+    def projector_name(self, mel: MelConfig) -> str:
+        """Name of the projector in GGUF: llama.cpp's own only where llama.cpp computes the same."""
+        stock = (mel.n_fft, mel.hop_length, mel.sample_rate, mel.window_s) == STOCK_MEL
+        return self.projector.stock if self.projector.stock and stock else self.projector.name
+
+
 MLP = (("multi_modal_projector.linear_1", "mm.a.mlp.1"), ("multi_modal_projector.linear_2", "mm.a.mlp.2"))
 
 FAMILIES: dict[str, Family] = {
@@ -98,27 +100,22 @@ FAMILIES: dict[str, Family] = {
             model_type="musicflamingo",
             model_class="MusicFlamingoForConditionalGeneration",
             config_class="MusicFlamingoConfig",
-            encoder_type="audioflamingo3_encoder",
             encoder=AF_WHISPER,
             text=QWEN2,
             rote=RoteDefaults(theta=1200.0, factor=0.2, frame_step_s=0.01),
             tokens=AudioTokens("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
             max_audio_s=1200,
             projector=Projector("musicflamingo_rote", MLP),
-            fixed=FIXED,
         ),
         Family(  # Audio Flamingo 3 and the preview of Music Flamingo
             model_type="audioflamingo3",
             model_class="AudioFlamingo3ForConditionalGeneration",
             config_class="AudioFlamingo3Config",
-            encoder_type="audioflamingo3_encoder",
             encoder=AF_WHISPER,
             text=QWEN2,
-            rote=None,
             tokens=AudioTokens("<sound>"),
             max_audio_s=600,
             projector=Projector("musicflamingo_mel", MLP, stock="musicflamingo"),
-            fixed=FIXED,
         ),
     )
 }

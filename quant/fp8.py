@@ -11,16 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from quant.arrays import Bytes, Floats
 from quant.errors import QuantError
 from quant.layout import some
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
 
 DTYPE = "F8_E4M3"  # safetensors' name of torch.float8_e4m3fn
 SCALES = ("_scale_inv", "_scale")  # after the name of a weight
@@ -104,18 +101,14 @@ def _group(group: Mapping[str, Any], settings: Mapping[str, Any]) -> Scheme:
 METHODS: Mapping[str, Callable[[Mapping[str, Any]], Scheme]] = {"fp8": _fine_grained, "compressed-tensors": _compressed}
 
 
-def from_f8(data: bytes) -> Floats:
-    """Decode E4M3 numbers without their scales: (n,) float32."""
-    import numpy as np
-
-    return np.take(_values(), np.frombuffer(data, np.uint8))  # five times as fast as an index
+def from_f8(codes: Bytes) -> Floats:
+    """Decode E4M3 numbers without their scales: (n,) uint8 -> (n,) float32."""
+    return np.take(_values(), codes)  # five times as fast as an index
 
 
 @lru_cache(maxsize=1)
 def _values() -> Floats:
     """All 256 numbers: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, all ones are NaN (arXiv 2209.05433, table 1)."""
-    import numpy as np
-
     code = np.arange(256)
     exponent, mantissa = code >> 3 & 15, code & 7
     size = np.where(exponent == 0, np.ldexp(mantissa, -9), np.ldexp(1 + mantissa / 8, exponent - 7))
@@ -126,8 +119,6 @@ def _values() -> Floats:
 
 def scale(values: Floats, scales: Floats, columns: int) -> Floats:
     """Multiply rows by their scales, in place, and round to BF16: (n, row), (n, blocks across) -> (n, row)."""
-    import numpy as np
-
     values *= scales if scales.shape[1] == 1 else np.repeat(scales, columns, axis=1)[:, : values.shape[1]]
     bits = values.view(np.uint32)
     bits += np.uint32(0x7FFF) + (bits >> 16 & 1)  # half to even

@@ -10,21 +10,18 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 from quant import reader
+from quant.arrays import Floats
 from quant.errors import QuantError
 from quant.layout import Tensor, some
-from quant.reader import MAGIC
+from quant.reader import MAGIC, GgufFile
 from quant.types import F32
 from quant.writer import GgufWriter, Value
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from quant.reader import GgufFile
-    from quant.types import Floats
 
 SUMS, COUNTS = ".in_sum2", ".counts"  # behind the name of a matrix
 KEY_DATASETS, KEY_CHUNKS, KEY_CHUNK_SIZE = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
@@ -87,8 +84,6 @@ def read(path: Path) -> Imatrix:
 
 def write(path: Path, entries: Mapping[str, Sums], datasets: Sequence[str]) -> None:
     """Write sums in the GGUF format, as llama-imatrix does; the file gets its name when it is complete. Raises QuantError."""
-    import numpy as np
-
     n_tokens = max(entry.count for entry in entries.values())
     keys: dict[str, Value] = {
         "general.type": "imatrix",
@@ -111,8 +106,6 @@ def write(path: Path, entries: Mapping[str, Sums], datasets: Sequence[str]) -> N
 
 
 def _checked(found: Imatrix) -> Imatrix:
-    import numpy as np
-
     if not found.means:
         raise QuantError(f"{found.path}: holds no importance matrix")
     for name, mean in found.means.items():
@@ -135,8 +128,6 @@ def _read_gguf(path: Path, file: GgufFile) -> Imatrix:
 
 
 def _floats(file: GgufFile, name: str) -> Floats:
-    import numpy as np
-
     if file.tensors[name].storage is not F32:
         raise QuantError(f"{file.path}: {name} is stored as {file.tensors[name].type_name}, not as F32")
     return np.frombuffer(b"".join(data for _, data in file.blocks(name, 1 << 20)), "<f4")
@@ -144,8 +135,6 @@ def _floats(file: GgufFile, name: str) -> Floats:
 
 def _mean(sums: Floats, counts: Floats) -> Floats:
     """Mean squares; a part that no token reached counts every column the same, like in llama.cpp."""
-    import numpy as np
-
     parts = sums.reshape(counts.size, -1)
     seen = counts[:, None] > 0
     mean: Floats = np.where(seen, parts / np.where(seen, counts[:, None], np.float32(1)), np.float32(1)).reshape(-1)
@@ -154,8 +143,6 @@ def _mean(sums: Floats, counts: Floats) -> Floats:
 
 def _read_old(path: Path, file: BinaryIO) -> Imatrix:
     """The format before GGUF: int32 counts and lengths, float32 means times a number of calls."""
-    import numpy as np
-
     size = path.stat().st_size
     file.seek(0)
 

@@ -19,6 +19,8 @@ from quant.geometry import Geometry
 Part = Literal["text", "audio"]
 PARTS: tuple[Part, ...] = ("text", "audio")
 ARCHITECTURES: Mapping[Part, str] = {"text": "qwen2", "audio": "clip"}
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # weights of a checkpoint: in one file, or in shards
+ADAPTER_CONFIG = "adapter_config.json"  # of a LoRA
 AUDIO_PREFIX = "mmproj-"  # of the audio part's file name
 
 # The encoder is a tenth of the weights and everything the model hears passes it: never below Q8_0 unless asked for by name
@@ -40,51 +42,44 @@ class Rule:
     gguf_shape: tuple[str | int, ...] | None = None  # where it differs
 
 
-_AUDIO = "audio_tower."
-_AUDIO_LAYER = "audio_tower.layers.{}."
-_TEXT = "language_model.model."
-_TEXT_LAYER = "language_model.model.layers.{}."
+def _both(hf: str, gguf: str, shape: tuple[str, ...], role: Role = "vector") -> tuple[Rule, Rule]:
+    """A weight and its bias, which has the weight's first extent."""
+    return Rule(f"{hf}.weight", f"{gguf}.weight", shape, role), Rule(f"{hf}.bias", f"{gguf}.bias", shape[:1])
+
+
+AUDIO, AUDIO_LAYER, AUDIO_BLOCK = "audio_tower", "audio_tower.layers.{}", "a.blk.{}"
+TEXT, TEXT_LAYER = "language_model.model", "language_model.model.layers.{}"
+D_AUDIO, D_TEXT = ("d_audio",), ("d_text",)
 
 TENSORS: Mapping[Part, tuple[Rule, ...]] = {  # the audio part's without the projector, which the family has
     "audio": (
-        Rule(_AUDIO + "conv1.weight", "a.conv1d.1.weight", ("d_audio", "n_mels", 3), "kernel"),
-        Rule(_AUDIO + "conv1.bias", "a.conv1d.1.bias", ("d_audio",), gguf_shape=("d_audio", 1)),  # added to (time, channels)
-        Rule(_AUDIO + "conv2.weight", "a.conv1d.2.weight", ("d_audio", "d_audio", 3), "kernel"),
-        Rule(_AUDIO + "conv2.bias", "a.conv1d.2.bias", ("d_audio",), gguf_shape=("d_audio", 1)),
-        Rule(_AUDIO + "embed_positions.weight", "a.position_embd.weight", ("n_positions", "d_audio"), "positions"),
-        Rule(_AUDIO_LAYER + "self_attn_layer_norm.weight", "a.blk.{}.ln1.weight", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "self_attn_layer_norm.bias", "a.blk.{}.ln1.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "self_attn.q_proj.weight", "a.blk.{}.attn_q.weight", ("d_audio", "d_audio"), "matrix"),
-        Rule(_AUDIO_LAYER + "self_attn.q_proj.bias", "a.blk.{}.attn_q.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "self_attn.k_proj.weight", "a.blk.{}.attn_k.weight", ("d_audio", "d_audio"), "matrix"),  # has no bias
-        Rule(_AUDIO_LAYER + "self_attn.v_proj.weight", "a.blk.{}.attn_v.weight", ("d_audio", "d_audio"), "attn_v"),
-        Rule(_AUDIO_LAYER + "self_attn.v_proj.bias", "a.blk.{}.attn_v.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "self_attn.out_proj.weight", "a.blk.{}.attn_out.weight", ("d_audio", "d_audio"), "attn_output"),
-        Rule(_AUDIO_LAYER + "self_attn.out_proj.bias", "a.blk.{}.attn_out.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "final_layer_norm.weight", "a.blk.{}.ln2.weight", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "final_layer_norm.bias", "a.blk.{}.ln2.bias", ("d_audio",)),
-        Rule(_AUDIO_LAYER + "fc1.weight", "a.blk.{}.ffn_up.weight", ("ffn_audio", "d_audio"), "matrix"),
-        Rule(_AUDIO_LAYER + "fc1.bias", "a.blk.{}.ffn_up.bias", ("ffn_audio",)),
-        Rule(_AUDIO_LAYER + "fc2.weight", "a.blk.{}.ffn_down.weight", ("d_audio", "ffn_audio"), "ffn_down"),
-        Rule(_AUDIO_LAYER + "fc2.bias", "a.blk.{}.ffn_down.bias", ("d_audio",)),
-        Rule(_AUDIO + "layer_norm.weight", "a.post_ln.weight", ("d_audio",)),
-        Rule(_AUDIO + "layer_norm.bias", "a.post_ln.bias", ("d_audio",)),
+        Rule(f"{AUDIO}.conv1.weight", "a.conv1d.1.weight", ("d_audio", "n_mels", 3), "kernel"),
+        Rule(f"{AUDIO}.conv1.bias", "a.conv1d.1.bias", D_AUDIO, gguf_shape=("d_audio", 1)),  # added to (time, channels)
+        Rule(f"{AUDIO}.conv2.weight", "a.conv1d.2.weight", ("d_audio", "d_audio", 3), "kernel"),
+        Rule(f"{AUDIO}.conv2.bias", "a.conv1d.2.bias", D_AUDIO, gguf_shape=("d_audio", 1)),
+        Rule(f"{AUDIO}.embed_positions.weight", "a.position_embd.weight", ("n_positions", "d_audio"), "positions"),
+        *_both(f"{AUDIO_LAYER}.self_attn_layer_norm", f"{AUDIO_BLOCK}.ln1", D_AUDIO),
+        *_both(f"{AUDIO_LAYER}.self_attn.q_proj", f"{AUDIO_BLOCK}.attn_q", ("d_audio", "d_audio"), "matrix"),
+        Rule(f"{AUDIO_LAYER}.self_attn.k_proj.weight", f"{AUDIO_BLOCK}.attn_k.weight", ("d_audio", "d_audio"), "matrix"),  # has no bias
+        *_both(f"{AUDIO_LAYER}.self_attn.v_proj", f"{AUDIO_BLOCK}.attn_v", ("d_audio", "d_audio"), "attn_v"),
+        *_both(f"{AUDIO_LAYER}.self_attn.out_proj", f"{AUDIO_BLOCK}.attn_out", ("d_audio", "d_audio"), "attn_output"),
+        *_both(f"{AUDIO_LAYER}.final_layer_norm", f"{AUDIO_BLOCK}.ln2", D_AUDIO),
+        *_both(f"{AUDIO_LAYER}.fc1", f"{AUDIO_BLOCK}.ffn_up", ("ffn_audio", "d_audio"), "matrix"),
+        *_both(f"{AUDIO_LAYER}.fc2", f"{AUDIO_BLOCK}.ffn_down", ("d_audio", "ffn_audio"), "ffn_down"),
+        *_both(f"{AUDIO}.layer_norm", "a.post_ln", D_AUDIO),
     ),
     "text": (
-        Rule(_TEXT + "embed_tokens.weight", "token_embd.weight", ("n_vocab", "d_text"), "embedding"),
-        Rule(_TEXT_LAYER + "input_layernorm.weight", "blk.{}.attn_norm.weight", ("d_text",)),
-        Rule(_TEXT_LAYER + "self_attn.q_proj.weight", "blk.{}.attn_q.weight", ("d_text", "d_text"), "matrix"),
-        Rule(_TEXT_LAYER + "self_attn.q_proj.bias", "blk.{}.attn_q.bias", ("d_text",)),
-        Rule(_TEXT_LAYER + "self_attn.k_proj.weight", "blk.{}.attn_k.weight", ("d_kv", "d_text"), "matrix"),
-        Rule(_TEXT_LAYER + "self_attn.k_proj.bias", "blk.{}.attn_k.bias", ("d_kv",)),
-        Rule(_TEXT_LAYER + "self_attn.v_proj.weight", "blk.{}.attn_v.weight", ("d_kv", "d_text"), "attn_v"),
-        Rule(_TEXT_LAYER + "self_attn.v_proj.bias", "blk.{}.attn_v.bias", ("d_kv",)),
-        Rule(_TEXT_LAYER + "self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "attn_output"),
-        Rule(_TEXT_LAYER + "post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", ("d_text",)),
-        Rule(_TEXT_LAYER + "mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", ("ffn_text", "d_text"), "matrix"),
-        Rule(_TEXT_LAYER + "mlp.up_proj.weight", "blk.{}.ffn_up.weight", ("ffn_text", "d_text"), "matrix"),
-        Rule(_TEXT_LAYER + "mlp.down_proj.weight", "blk.{}.ffn_down.weight", ("d_text", "ffn_text"), "ffn_down"),
-        Rule(_TEXT + "norm.weight", "output_norm.weight", ("d_text",)),
+        Rule(f"{TEXT}.embed_tokens.weight", "token_embd.weight", ("n_vocab", "d_text"), "embedding"),
+        Rule(f"{TEXT_LAYER}.input_layernorm.weight", "blk.{}.attn_norm.weight", D_TEXT),
+        *_both(f"{TEXT_LAYER}.self_attn.q_proj", "blk.{}.attn_q", ("d_text", "d_text"), "matrix"),
+        *_both(f"{TEXT_LAYER}.self_attn.k_proj", "blk.{}.attn_k", ("d_kv", "d_text"), "matrix"),
+        *_both(f"{TEXT_LAYER}.self_attn.v_proj", "blk.{}.attn_v", ("d_kv", "d_text"), "attn_v"),
+        Rule(f"{TEXT_LAYER}.self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "attn_output"),
+        Rule(f"{TEXT_LAYER}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", D_TEXT),
+        Rule(f"{TEXT_LAYER}.mlp.gate_proj.weight", "blk.{}.ffn_gate.weight", ("ffn_text", "d_text"), "matrix"),
+        Rule(f"{TEXT_LAYER}.mlp.up_proj.weight", "blk.{}.ffn_up.weight", ("ffn_text", "d_text"), "matrix"),
+        Rule(f"{TEXT_LAYER}.mlp.down_proj.weight", "blk.{}.ffn_down.weight", ("d_text", "ffn_text"), "ffn_down"),
+        Rule(f"{TEXT}.norm.weight", "output_norm.weight", D_TEXT),
         Rule("language_model.lm_head.weight", "output.weight", ("n_vocab", "d_text"), "output"),  # absent when tied to the embedding
     ),
 }
@@ -126,8 +121,7 @@ def rules(part: Part, architecture: str) -> Iterator[Rule]:
     yield from TENSORS[part]
     width = "d_audio"
     for hf, gguf in FAMILIES[architecture].projector.layers if part == "audio" else ():
-        yield Rule(f"{hf}.weight", f"{gguf}.weight", ("d_text", width), "matrix")
-        yield Rule(f"{hf}.bias", f"{gguf}.bias", ("d_text",))
+        yield from _both(hf, gguf, ("d_text", width), "matrix")
         width = "d_text"
 
 

@@ -9,19 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quant.arrays import Bytes, Floats
 from quant.checkpoint import Checkpoint, StoredTensor, read_header, read_json
 from quant.errors import QuantError
-from quant.layout import canonical, some
+from quant.layout import ADAPTER_CONFIG, canonical, some
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from quant.checkpoint import Floats
-
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of PEFT's own wrapper
 HALVES = (".lora_A.weight", ".lora_B.weight")
@@ -68,24 +62,24 @@ class Adapted(Checkpoint):
         merged: Floats = values + (change.scale * (b @ a)).astype("f4").ravel()
         return merged
 
-    def stored_fp8(self, name: str) -> tuple[npt.NDArray[np.uint8], Floats, int, int] | None:
+    def stored_fp8(self, name: str) -> tuple[Bytes, Floats, int, int] | None:
         """As for a checkpoint; what is changed is no longer what is stored."""
         return None if name in self.deltas else super().stored_fp8(name)
 
 
 def base_name(adapter: Path) -> str:
     """The model that an adapter belongs to: a directory or a hub id."""
-    name = read_json(adapter / CONFIG).get("base_model_name_or_path")
+    name = read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise QuantError(f"{adapter / CONFIG}: names no base_model_name_or_path")
+        raise QuantError(f"{adapter / ADAPTER_CONFIG}: names no base_model_name_or_path")
     return name
 
 
 def _deltas(adapter: Path, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, LoraDelta]]:
-    settings = read_json(adapter / CONFIG)
+    settings = read_json(adapter / ADAPTER_CONFIG)
     for name, allowed in FIXED.items():
         if settings.get(name, allowed[0]) not in allowed:
-            raise QuantError(f"{adapter / CONFIG}: {name} is {settings[name]!r}; only {allowed[0]!r} can be merged")
+            raise QuantError(f"{adapter / ADAPTER_CONFIG}: {name} is {settings[name]!r}; only {allowed[0]!r} can be merged")
     path = adapter / WEIGHTS
     if not path.is_file():
         raise QuantError(f"{adapter}: {WEIGHTS} is missing")
@@ -111,5 +105,5 @@ def _delta(path: Path, name: str, halves: list[StoredTensor | None], weight: Sto
         raise QuantError(f"{path}: changes {name} by {shapes}, which does not make its shape {list(weight.shape)}")
     rank, alpha = a.shape[0], settings.get("lora_alpha")
     if not isinstance(alpha, int | float):
-        raise QuantError(f"{path.parent / CONFIG}: lora_alpha is {alpha!r}, not a number")
+        raise QuantError(f"{path.parent / ADAPTER_CONFIG}: lora_alpha is {alpha!r}, not a number")
     return LoraDelta(a, b, alpha / (sqrt(rank) if settings.get("use_rslora") else rank))

@@ -5,10 +5,12 @@ Errors are relative: root mean square of the difference over root mean square of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
+
+import numpy as np
 
 from quant import layout, reader, types
 from quant.checkpoint import Checkpoint
@@ -18,25 +20,6 @@ from quant.layout import AUDIO_PREFIX, PARTS, Part
 from quant.reader import GgufFile
 
 BLOCK_WEIGHTS = 1 << 22
-
-# Largest error to expect by type, about twice that of normally distributed weights (measured: F16 .0002, BF16 .0017, Q8_0 .0054,
-# Q6_K .018, Q5_K .036, Q5_1 .038, Q5_0 .043, Q4_K .071, Q4_1 .078, Q4_0 .086, Q3_K .15, Q2_K .30); above it something else than
-# rounding happened
-MAX_ERROR: Mapping[str, float] = {
-    "F32": 0.0,
-    "F16": 5e-4,
-    "BF16": 4e-3,
-    "Q8_0": 0.012,
-    "Q6_K": 0.04,
-    "Q5_K": 0.08,
-    "Q5_1": 0.09,
-    "Q5_0": 0.1,
-    "Q4_K": 0.15,
-    "Q4_1": 0.16,
-    "Q4_0": 0.18,
-    "Q3_K": 0.3,
-    "Q2_K": 0.6,
-}
 
 
 @dataclass(frozen=True)
@@ -143,8 +126,6 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> tuple[float | None, float | None, str | None]:
     """Decode a tensor block by block -> (relative error, sum of squared weights, problem)."""
-    import numpy as np
-
     storage = file.tensors[tensor.gguf].storage
     assert storage is not None
     if checkpoint is not None:
@@ -164,6 +145,6 @@ def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | Non
     if checkpoint is None:
         return None, None, None
     error = sqrt(difference / reference) if reference else (inf if difference else 0.0)
-    limit = MAX_ERROR[storage.name]
+    limit = storage.max_error
     problem = f"differs from the checkpoint by {error:.2g}, more than the {limit:.2g} of {storage.name}" if error > limit else None
     return error, reference, problem

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+
+from quant.arrays import Bytes
 from quant.layout import Tensor
 from quant.types import Storage
-
-if TYPE_CHECKING:
-    from quant.types import Bytes
 
 ALIGNMENT = 32  # the default; no `general.alignment` needed
 Value = str | bool | int | float | Sequence[str] | Sequence[int]  # numbers are stored as uint32, float32 and arrays of int32
@@ -88,7 +88,6 @@ def _aligned(n: int) -> int:
 def _head(keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]]) -> bytes:
     """Keys and tensor infos in memory, so that the size of a file is known before there is one."""
     import gguf
-    import numpy as np
 
     value_types = gguf.GGUFValueType
     kinds = {bool: value_types.BOOL, int: value_types.UINT32, float: value_types.FLOAT32, str: value_types.STRING}

@@ -24,12 +24,12 @@ def own_cache_and_settings(tmp_path_factory, monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A GGUF pair of random weights with the embedded model's front end: its answers are noise, its plumbing is real."""
-    import quant
+    from quant.convert import convert
     from tests import checkpoints
 
     folder = tmp_path_factory.mktemp("tiny")
     source = checkpoints.write(folder / "tiny", "musicflamingo", "mini")
-    quant.convert(source, folder / "gguf", "F16")
+    convert(source, folder / "gguf", "F16")
     return folder / "gguf"
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import quant
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
@@ -21,6 +20,8 @@ from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
 from mflamingo_cli.core.chat import build_messages
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import AudioError, ModelError
+from quant import layout
+from quant.convert import convert
 from quant.errors import QuantError
 from tests import checkpoints
 from tests.clips import audio
@@ -42,7 +43,7 @@ def preview(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_published_checkpoint_answers_alike_in_both_back_ends(published: Path, tmp_path: Path) -> None:
     clip, answers = audio(3.0), []
-    for backend in (TorchBackend(published, CPU), GgufBackend(*quant.convert(published, tmp_path, "F32"), CPU)):
+    for backend in (TorchBackend(published, CPU), GgufBackend(*convert(published, tmp_path, "F32"), CPU)):
         with backend:
             geometry = backend.info.geometry
             assert (geometry.rote is None) == (geometry.tokens.bos is None) == (published.name == "preview")
@@ -65,7 +66,7 @@ def test_the_torch_back_end_holds_every_weight_of_every_shard(published: Path) -
     held = load(published, dtype=torch.bfloat16).state_dict()
     stored = {name: weight for path in published.glob("*.safetensors") for name, weight in load_file(path).items()}
     assert len(stored) == len([name for name in held if "pos_emb" not in name])
-    by_name = {quant.layout.canonical(name): weight for name, weight in held.items()}
+    by_name = {layout.canonical(name): weight for name, weight in held.items()}
     assert all(torch.equal(by_name[name], weight) for name, weight in stored.items())
 
 
@@ -77,7 +78,7 @@ def test_of_two_copies_the_single_file_is_read(preview: Path, tmp_path: Path) ->
         shard.write_bytes(b"never opened")
     ours, theirs = load(directory).state_dict(), load(preview).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert same_pair(quant.convert(preview, tmp_path / "a", "F16"), quant.convert(directory, tmp_path / "b", "F16"))
+    assert same_pair(convert(preview, tmp_path / "a", "F16"), convert(directory, tmp_path / "b", "F16"))
 
 
 def test_new_prefixes_load_like_old_ones(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_what_does_not_fit_is_named_in_both_back_ends(
         TorchBackend(directory, CPU)
     assert "\n" not in str(caught.value)
     with pytest.raises(QuantError, match=sentence):
-        quant.convert(directory, tmp_path / "out", "F16")
+        convert(directory, tmp_path / "out", "F16")
 
 
 def test_an_index_that_transformers_cannot_read_is_one_sentence(preview: Path, tmp_path: Path) -> None:
@@ -161,10 +162,10 @@ def test_a_table_stored_beside_the_weights_is_left_alone(tmp_path: Path) -> None
 
 
 def test_a_pair_of_llama_cpps_own_converter_hears_windows_rightly(preview: Path, tmp_path: Path) -> None:
-    text, ours = quant.convert(preview, tmp_path / "ours", "BF16")
+    text, ours = convert(preview, tmp_path / "ours", "BF16")
     folder = tmp_path / "music-flamingo-gguf"
     folder.mkdir()
-    shutil.copy(quant.convert(preview, tmp_path, "Q8_0")[0], folder / "music-flamingo-Q8_0.gguf")  # llama.cpp's own format
+    shutil.copy(convert(preview, tmp_path, "Q8_0")[0], folder / "music-flamingo-Q8_0.gguf")  # llama.cpp's own format
     checkpoints.write_stock_audio(preview, folder / "mmproj-music-flamingo-bf16.gguf")
     assert find_model(str(folder)).pairs == ((folder / "music-flamingo-Q8_0.gguf", folder / "mmproj-music-flamingo-bf16.gguf"),)
     with open_backend(str(folder), CPU) as stock, GgufBackend(text, ours, CPU) as own:

@@ -40,8 +40,8 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
 def find_model(name: str) -> ModelFiles:
     """Find a model's files without opening them. Raises ModelError that says where it was looked for and what to do."""
     from mflamingo_cli.store.hub import hub_snapshot
+    from quant.layout import ADAPTER_CONFIG as ADAPTER
     from quant.layout import AUDIO_PREFIX, audio_file
-    from quant.lora import CONFIG as ADAPTER
 
     path = embedded_directory() if name == DEFAULT_MODEL else Path(name)
     if path.suffix == ".gguf" and path.is_file():

@@ -21,12 +21,12 @@ from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
 from mflamingo_cli.models import registry
 from mflamingo_cli.models.registry import APACHE, NVIDIA, RESEARCH
 from mflamingo_cli.store import hub
-from quant import TYPES
+from quant.types import TYPES
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.models.download import Download
-    from quant import Conversion
+    from quant.convert import Conversion
 
     TypeName: TypeAlias = str
 else:
@@ -142,7 +142,7 @@ def _confirm(action: str, yes: bool, reporter: Reporter, facts: list[str]) -> No
 
 def _converted(directory: Path, output: Path | None, type_name: str, reporter: Reporter) -> tuple[Path, Path]:
     """The pair in the download itself, where --model finds it and which never changes, or anew in `output`."""
-    from quant import plan
+    from quant.convert import plan
 
     with as_failed_work():
         made = plan(directory, output or directory, type_name)
@@ -280,7 +280,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
     from mflamingo_cli.commands.terminal import Reporter
-    from quant import plan
+    from quant.convert import plan
 
     found = find_model(str(source))
     if found.directory is None:

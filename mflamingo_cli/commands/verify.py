@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.models.agreement import ReferenceAnswers, TokenAgreement
     from mflamingo_cli.requests import Request
-    from quant import TensorReport, TypeReport
+    from quant.verify import TensorReport, TypeReport
 
 
 def verify(
@@ -46,7 +46,7 @@ def verify(
     """
     from mflamingo_cli.backends import find_model
     from mflamingo_cli.commands.terminal import Reporter
-    from quant import by_type
+    from quant.verify import by_type
 
     options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
     if on and against is None:
@@ -72,7 +72,7 @@ def verify(
 
 
 def _read_back(path: Path, source: Path | None, reporter: Reporter) -> list[TensorReport]:
-    from quant import verifying
+    from quant.verify import verifying
 
     reports = []
     try:

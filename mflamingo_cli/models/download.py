@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.store import hub
-from quant.checkpoint import DTYPES, INDEX, SINGLE
+from quant.checkpoint import DTYPES
 from quant.families import FAMILIES
-from quant.layout import AUDIO_PREFIX, audio_name
+from quant.layout import AUDIO_PREFIX, INDEX, SINGLE, audio_name
 from quant.types import TYPES, mix
 
 if TYPE_CHECKING:

@@ -71,8 +71,7 @@ def _snapshot(name: str, revision: str) -> Path | None:
 
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
-    from quant.checkpoint import INDEX, SINGLE
-    from quant.layout import AUDIO_PREFIX
+    from quant.layout import AUDIO_PREFIX, INDEX, SINGLE
 
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
     if any(_has_audio(text) for text in texts):

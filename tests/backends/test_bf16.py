@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import quant
 from mflamingo_cli.backends import torch_encoder
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.ggml.binding import Device
@@ -19,6 +18,7 @@ from mflamingo_cli.backends.ggml.weights import BF16_FEATURE
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.errors import ModelError
+from quant.convert import convert
 from tests import checkpoints
 from tests.clips import audio
 
@@ -59,7 +59,7 @@ def opened(tmp_path: Path) -> Iterator[object]:
     backends: list[GgufBackend] = []
 
     def open_as(checkpoint: Path, kind: str) -> GgufBackend:
-        backends.append(GgufBackend(*quant.convert(checkpoint, tmp_path / f"{checkpoint.name}-{kind}", kind), OPTIONS))
+        backends.append(GgufBackend(*convert(checkpoint, tmp_path / f"{checkpoint.name}-{kind}", kind), OPTIONS))
         return backends[-1]
 
     yield open_as
@@ -108,7 +108,7 @@ def test_quantised_weights_encode_nearer_to_the_checkpoint_in_bf16(opened, singl
 def test_a_large_audio_part_on_torch_encodes_as_the_checkpoint(tmp_path, monkeypatch, architecture, kind) -> None:
     """Where torch is installed; of weights that the file keeps whole it is the same network."""
     source = rounded_copy(checkpoints.write(tmp_path / "single", architecture, "wide"), tmp_path / "bf16")
-    pair, song = quant.convert(source, tmp_path, kind), audio(64.0)
+    pair, song = convert(source, tmp_path, kind), audio(64.0)
     with TorchBackend(source, OpenOptions(device="cpu", dtype="bf16", threads=1)) as backend:
         truth = backend.encode([song])[0].payload.float().numpy()
     with GgufBackend(*pair, OPTIONS) as backend:
@@ -127,7 +127,7 @@ def test_a_large_audio_part_on_torch_encodes_as_the_checkpoint(tmp_path, monkeyp
 
 def test_a_cut_audio_part_is_named_before_torch_encodes(single, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch_encoder, "MIN_BYTES", 0)
-    text, part = quant.convert(single, tmp_path, "Q8_0")
+    text, part = convert(single, tmp_path, "Q8_0")
     part.write_bytes(part.read_bytes()[: part.stat().st_size - 5000])
     with pytest.raises(ModelError, match=r"cut short.*; convert or download it again"):
         GgufBackend(text, part, OPTIONS)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import quant
 from mflamingo_cli.backends import gguf, open_backend
 from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.generation import PrefixGroup
@@ -22,6 +21,7 @@ from mflamingo_cli.backends.llama import Context
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from quant import reader
+from quant.convert import convert
 from quant.keys import geometry_of_keys
 from tests import checkpoints
 from tests.clips import audio
@@ -33,7 +33,7 @@ SHORT = GenerateOptions(max_new_tokens=4)
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     directory = checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", max_audio_len=60)
-    return quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
+    return convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
 
 
 def test_no_line_of_cpp_reaches_either_stream(pair: tuple[Path, Path]) -> None:
@@ -147,7 +147,7 @@ def lacking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_without_a_kernel_for_such_heads_takes_two_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As CUDA has none for 32 channels; what it has no kernel for ends the program."""
     directory = checkpoints.write(tmp_path / "tiny", "musicflamingo")
-    with GgufBackend(*quant.convert(directory, tmp_path, "F16"), OPTIONS) as backend:
+    with GgufBackend(*convert(directory, tmp_path, "F16"), OPTIONS) as backend:
         [fused] = backend.encode([audio(3.0)])
         lacking("FLASH_ATTN_EXT", monkeypatch)
         [plain] = backend.encode([audio(3.0)])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import quant
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.ggml.binding import Device
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.llama import MIN_ANSWER_TOKENS
 from mflamingo_cli.errors import ModelError
+from quant.convert import convert
 from tests import checkpoints
 from tests.clips import audio
 
@@ -25,7 +25,7 @@ BLOCKS = checkpoints.Size(d_text=64, text_heads=2, kv_heads=1)  # heads of 32 va
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     directory = checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", BLOCKS)
-    return quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F16")
+    return convert(directory, tmp_path_factory.mktemp("gguf"), "F16")
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -14,13 +14,13 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-import quant
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.llama import BATCH, SCORES_BYTES
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_TOKENS, build_messages
 from mflamingo_cli.core.model import load
+from quant.convert import convert
 from tests import checkpoints
 from tests.clips import audio
 
@@ -58,7 +58,7 @@ class Trained:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     kind, size = request.param
     directory = checkpoints.write(tmp_path_factory.mktemp("hf") / f"{kind}-{size}", kind, size, seed=3)
-    pair = quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
+    pair = convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
     torch.set_num_threads(1)
     with GgufBackend(*pair, GGUF_EXACT) as gguf, TorchBackend(directory, TORCH_EXACT) as ours:
         yield Trained(directory, AutoProcessor.from_pretrained(directory), load(directory), ours, gguf)
@@ -137,7 +137,7 @@ def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path:
     first = []
     with (
         TorchBackend(directory, TORCH_EXACT) as reference,
-        GgufBackend(*quant.convert(directory, tmp_path, weights), OpenOptions(device="cpu", kv_type=kv_type, threads=1)) as rounded,
+        GgufBackend(*convert(directory, tmp_path, weights), OpenOptions(device="cpu", kv_type=kv_type, threads=1)) as rounded,
     ):
         for backend in (reference, rounded):
             picked.clear()
@@ -152,7 +152,7 @@ def test_wide_heads_avoid_flash_attention_and_stay_near_torch(
     size = checkpoints.Size(d_text=256, text_heads=2, kv_heads=1)
     directory = checkpoints.write(tmp_path / "hf", "musicflamingo", size, seed=5)
     first = []
-    pair = quant.convert(directory, tmp_path, "F32")
+    pair = convert(directory, tmp_path, "F32")
     half = replace(GGUF_EXACT, kv_type="f16")
     with TorchBackend(directory, TORCH_EXACT) as reference, GgufBackend(*pair, half) as plain, GgufBackend(*pair, half) as flash:
         longest = SCORES_BYTES // (4 * BATCH * size.text_heads)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import quant
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.importance import Collector
@@ -18,6 +17,7 @@ from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_OF_TURN
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
+from quant.convert import convert
 from tests import checkpoints
 from tests.clips import audio
 
@@ -45,7 +45,7 @@ class Both:
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     random = request.param == "random"
     directory = checkpoints.write(tmp_path_factory.mktemp("hf") / "tiny", "musicflamingo", seed=5) if random else EMBEDDED / "hf"
-    pair = quant.convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
+    pair = convert(directory, tmp_path_factory.mktemp("gguf"), "F32")
     torch.set_num_threads(1)
     exact = OpenOptions(device="cpu", dtype="fp32", kv_type="f32", threads=1)
     with GgufBackend(*pair, exact) as gguf, TorchBackend(directory, exact) as ours:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-import quant
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
@@ -18,6 +17,8 @@ from mflamingo_cli.core.chat import build_messages
 from mflamingo_cli.core.model import load
 from mflamingo_cli.store.hub import is_music_flamingo
 from quant.config import read_geometry
+from quant.convert import convert
+from quant.verify import verify
 from tests import checkpoints
 from tests.clips import audio
 from tests.third_family import LINEAR, registered
@@ -35,7 +36,7 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def opened(linear: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TorchBackend, GgufBackend]]:
-    pair = quant.convert(linear, tmp_path_factory.mktemp("gguf"), "F32")
+    pair = convert(linear, tmp_path_factory.mktemp("gguf"), "F32")
     with TorchBackend(linear, EXACT) as ours, GgufBackend(*pair, EXACT) as converted:
         yield ours, converted
 
@@ -74,7 +75,7 @@ def test_a_third_family_is_itself_everywhere(linear: Path, opened: tuple[TorchBa
     ours, converted = (backend.info.geometry for backend in opened)
     assert ours == converted == read_geometry(linear)
     assert (ours.architecture, ours.rote, ours.tokens, ours.max_audio_s) == ("linearflamingo", None, LINEAR.tokens, 300.0)
-    text, _ = quant.convert(linear, tmp_path, "Q8_0")
-    assert [report for report in quant.verify(text, linear) if report.problem] == []
+    text, _ = convert(linear, tmp_path, "Q8_0")
+    assert [report for report in verify(text, linear) if report.problem] == []
     assert is_music_flamingo(linear)
     assert is_music_flamingo(tmp_path)

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import quant
 from mflamingo_cli.backends import batch_decoder, embedded_directory, pytorch
 from mflamingo_cli.backends.base import Backend, Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core import kv_cache
 from mflamingo_cli.errors import AudioError, ModelError
+from quant.convert import convert
 from tests import checkpoints
 from tests.clips import audio
 
@@ -54,7 +54,7 @@ def backend(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: 
         with TorchBackend(checkpoint, EXACT) as opened:
             yield opened
     else:
-        with GgufBackend(*quant.convert(checkpoint, tmp_path_factory.mktemp("gguf"), "F32"), EXACT) as opened:
+        with GgufBackend(*convert(checkpoint, tmp_path_factory.mktemp("gguf"), "F32"), EXACT) as opened:
             yield opened
 
 

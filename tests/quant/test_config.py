@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import quant
 from mflamingo_cli.backends import find_model
 from mflamingo_cli.commands.models import describe
 from quant import reader
 from quant.config import geometry_of_json, read_geometry
+from quant.convert import convert
 from quant.errors import QuantError
 from quant.keys import geometry_of_keys
 from tests import checkpoints
@@ -36,7 +36,7 @@ PROCESSOR = {"max_audio_len": 1200, "feature_extractor": {"feature_size": 128}}
 @pytest.mark.parametrize("size", checkpoints.SIZES)
 def test_gguf_says_what_the_checkpoint_says(kind: str, size: str, tmp_path: Path) -> None:
     directory = checkpoints.write(tmp_path / "hf", kind, size, max_audio_len=90)
-    text, audio = quant.convert(directory, tmp_path, "F32")
+    text, audio = convert(directory, tmp_path, "F32")
     assert geometry_of_keys(reader.read(audio).keys, reader.read(text).keys, text) == read_geometry(directory)
 
 
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_one_sentence_wherever_it_is_read(sentence: str, tmp_pa
     (directory / "config.json").write_text(json.dumps({"model_type": "musicflamingo"} | WRONG[sentence]))
     readers: tuple[Callable[[], object], ...] = (
         lambda: describe(find_model(str(directory))),
-        lambda: quant.convert(directory, tmp_path / "out", "F16"),
+        lambda: convert(directory, tmp_path / "out", "F16"),
     )
     for read in readers:
         with pytest.raises(QuantError, match=sentence) as caught:

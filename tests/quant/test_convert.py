@@ -7,7 +7,6 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import llama_cpp
@@ -16,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import quant
 from quant import layout, reader
 from quant.config import read_geometry
+from quant.convert import convert, plan
 from quant.errors import QuantError
+from quant.types import TYPES
 
 MIB = 1 << 20
 
@@ -45,20 +45,20 @@ def llama_quantize(source: Path, target: Path, file_type: int) -> None:
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
 
-@pytest.mark.parametrize("type_name", [name for name in quant.TYPES if name != "F32"])
+@pytest.mark.parametrize("type_name", [name for name in TYPES if name != "F32"])
 @pytest.mark.parametrize("size", ["k_quant", "music"])
 def test_text_part_equals_llama_quantize_bit_by_bit(type_name: str, size: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     checkpoint = request.getfixturevalue(size)  # "music" has rows that K-quants do not fit: all fall back
-    full, _ = quant.convert(checkpoint, tmp_path, "F32")
-    ours, _ = quant.convert(checkpoint, tmp_path, type_name)
-    llama_quantize(full, tmp_path / "theirs.gguf", quant.TYPES[type_name].file_type)
+    full, _ = convert(checkpoint, tmp_path, "F32")
+    ours, _ = convert(checkpoint, tmp_path, type_name)
+    llama_quantize(full, tmp_path / "theirs.gguf", TYPES[type_name].file_type)
     assert contents(ours) == contents(tmp_path / "theirs.gguf")
     assert reader.read(ours).keys["general.file_type"] == reader.read(tmp_path / "theirs.gguf").keys["general.file_type"]
 
 
 def test_f32_pair_holds_the_checkpoint_itself(music: Path, tmp_path: Path) -> None:
     weights = load_file(music / "model.safetensors")
-    stored = {name: data for path in quant.convert(music, tmp_path, "F32") for name, (_, data) in contents(path).items()}
+    stored = {name: data for path in convert(music, tmp_path, "F32") for name, (_, data) in contents(path).items()}
     tensors = [tensor for part in layout.PARTS for tensor in layout.tensors(part, read_geometry(music))]
     assert {tensor.hf for tensor in tensors} == set(weights)
     for tensor in tensors:
@@ -66,15 +66,15 @@ def test_f32_pair_holds_the_checkpoint_itself(music: Path, tmp_path: Path) -> No
 
 
 def test_audio_part_is_never_below_q8_0_unless_asked(k_quant: Path, tmp_path: Path) -> None:
-    _, default = quant.convert(k_quant, tmp_path, "Q4_K_M")
+    _, default = convert(k_quant, tmp_path, "Q4_K_M")
     assert default.name == "mmproj-wide-Q8_0.gguf"
     assert {name for name, _ in contents(default).values()} == {"F32", "Q8_0"}
-    _, asked = quant.convert(k_quant, tmp_path, "Q8_0", audio_type="Q4_K_M")
+    _, asked = convert(k_quant, tmp_path, "Q8_0", audio_type="Q4_K_M")
     assert "Q4_K" in {name for name, _ in contents(asked).values()}
 
 
 def test_kernels_positions_norms_and_biases_stay_f32(music: Path, tmp_path: Path) -> None:
-    for path in quant.convert(music, tmp_path, "Q8_0"):
+    for path in convert(music, tmp_path, "Q8_0"):
         tensors = reader.read(path).tensors
         assert {tensor.type_name for tensor in tensors.values()} == {"F32", "Q8_0"}
         for name, tensor in tensors.items():
@@ -87,10 +87,10 @@ def test_half_precision_checkpoints_are_read_exactly(edited: Callable[..., Path]
     directory = edited(lambda weights: {name: weight.to(dtype) for name, weight in weights.items()})
     name = "language_model.model.embed_tokens.weight"
     expected = load_file(directory / "model.safetensors")[name].float().numpy().tobytes()
-    text, _ = quant.convert(directory, tmp_path, "F32")
+    text, _ = convert(directory, tmp_path, "F32")
     assert contents(text)["token_embd.weight"][1] == expected
     if dtype is torch.bfloat16:  # and BF16 stays as it is
-        text, _ = quant.convert(directory, tmp_path, "BF16")
+        text, _ = convert(directory, tmp_path, "BF16")
         np.testing.assert_array_equal(
             np.frombuffer(contents(text)["token_embd.weight"][1], np.uint16).astype(np.uint32) << 16, np.frombuffer(expected, np.uint32)
         )
@@ -106,8 +106,8 @@ def test_new_prefixes_convert_like_old_ones(music: Path, edited: Callable[..., P
         assert len(new) == len(weights)
         return new
 
-    old = quant.convert(music, tmp_path / "old", "Q8_0")
-    assert same_pair(old, quant.convert(edited(rename), tmp_path / "new", "Q8_0"))
+    old = convert(music, tmp_path / "old", "Q8_0")
+    assert same_pair(old, convert(edited(rename), tmp_path / "new", "Q8_0"))
 
 
 def shard(directory: Path, n_shards: int = 3) -> None:
@@ -127,10 +127,10 @@ def test_shards_convert_like_one_file(music: Path, tmp_path: Path) -> None:
     shutil.copytree(music, directory)
     shard(directory)
     (directory / "model.safetensors").unlink()
-    assert same_pair(quant.convert(music, tmp_path / "one", "F16"), quant.convert(directory, tmp_path / "sharded", "F16"))
+    assert same_pair(convert(music, tmp_path / "one", "F16"), convert(directory, tmp_path / "sharded", "F16"))
     (directory / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(QuantError, match=r"model-00002-of-00003\.safetensors is missing"):
-        quant.convert(directory, tmp_path, "F16")
+        convert(directory, tmp_path, "F16")
 
 
 def test_of_two_copies_only_one_is_read(music: Path, tmp_path: Path) -> None:
@@ -139,16 +139,16 @@ def test_of_two_copies_only_one_is_read(music: Path, tmp_path: Path) -> None:
     shard(directory)
     for path in directory.glob("model-*"):
         path.write_bytes(b"never opened")
-    assert same_pair(quant.convert(music, tmp_path / "one", "F16"), quant.convert(directory, tmp_path / "both", "F16"))
+    assert same_pair(convert(music, tmp_path / "one", "F16"), convert(directory, tmp_path / "both", "F16"))
 
 
 def test_tied_embeddings_are_stored_once(edited: Callable[..., Path], tmp_path: Path) -> None:
     directory = edited(lambda weights: {name: weight for name, weight in weights.items() if "lm_head" not in name})
     with pytest.raises(QuantError, match=r"lacks language_model\.lm_head\.weight"):
-        quant.convert(directory, tmp_path, "F16")
+        convert(directory, tmp_path, "F16")
     config = json.loads((directory / "config.json").read_text())
     edit_json(directory / "config.json", text_config=config["text_config"] | {"tie_word_embeddings": True})
-    text, _ = quant.convert(directory, tmp_path, "Q4_K_M")
+    text, _ = convert(directory, tmp_path, "Q4_K_M")
     assert "output.weight" not in contents(text)
     model = llama_cpp.llama_model_load_from_file(str(text).encode(), llama_cpp.llama_model_default_params())
     assert model
@@ -160,7 +160,7 @@ def test_keys_carry_all_that_a_runtime_needs(music: Path, tmp_path: Path) -> Non
     shutil.copytree(music, directory)
     card = {"name": "mini", "revision": "r7", "abilities": ["key", "caption"], "grounded": True}
     (directory / "mflamingo.json").write_text(json.dumps(card))
-    text, audio = quant.convert(directory, tmp_path, "Q8_0")
+    text, audio = convert(directory, tmp_path, "Q8_0")
     assert (text.name, audio.name) == ("mini-Q8_0.gguf", "mmproj-mini-Q8_0.gguf")
     text_keys, keys = reader.read(text).keys, reader.read(audio).keys
     assert text_keys["tokenizer.chat_template"] == (music / "chat_template.jinja").read_text()
@@ -176,18 +176,18 @@ def test_keys_carry_all_that_a_runtime_needs(music: Path, tmp_path: Path) -> Non
 
 
 def test_progress_counts_every_byte_once(music: Path, tmp_path: Path) -> None:
-    plan = quant.plan(music, tmp_path, "Q8_0")
+    made = plan(music, tmp_path, "Q8_0")
     assert list(tmp_path.iterdir()) == []  # a plan writes nothing
-    steps = list(plan.run(n_threads=1))
+    steps = list(made.run(n_threads=1))
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert done[-1] == steps[-1].total
-    assert plan.n_bytes == sum(path.stat().st_size for path in plan.paths)
+    assert made.n_bytes == sum(path.stat().st_size for path in made.paths)
 
 
 def test_threads_do_not_change_the_files(music: Path, tmp_path: Path) -> None:
     for n_threads, name in ((1, "one"), (3, "three")):
-        for _ in quant.plan(music, tmp_path / name, "Q8_0").run(n_threads):
+        for _ in plan(music, tmp_path / name, "Q8_0").run(n_threads):
             pass
     one, three = (sorted(path.read_bytes() for path in (tmp_path / name).iterdir()) for name in ("one", "three"))
     assert one == three
@@ -195,7 +195,7 @@ def test_threads_do_not_change_the_files(music: Path, tmp_path: Path) -> None:
 
 def test_memory_is_bounded_by_blocks_not_by_tensors(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n_rows = 100_000  # 26 MB: a hundred blocks
-    monkeypatch.setattr(import_module("quant.convert"), "BLOCK_WEIGHTS", 1 << 16)
+    monkeypatch.setattr("quant.convert.BLOCK_WEIGHTS", 1 << 16)
     directory = tmp_path / "big"
     shutil.copytree(music, directory)
     weights = load_file(directory / "model.safetensors")
@@ -204,9 +204,9 @@ def test_memory_is_bounded_by_blocks_not_by_tensors(music: Path, tmp_path: Path,
     save_file(weights, directory / "model.safetensors")
     config = json.loads((directory / "config.json").read_text())
     edit_json(directory / "config.json", text_config=config["text_config"] | {"vocab_size": n_rows})
-    plan = quant.plan(directory, tmp_path, "Q8_0")
+    made = plan(directory, tmp_path, "Q8_0")
     tracemalloc.start()
-    for _ in plan.run(n_threads=1):
+    for _ in made.run(n_threads=1):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -220,7 +220,7 @@ def test_a_failed_conversion_leaves_nothing(edited: Callable[..., Path], tmp_pat
 
     out = tmp_path / "out"
     with pytest.raises(QuantError, match=r"linear_2\.weight: it holds NaN"):
-        quant.convert(edited(poison), out, "Q8_0")
+        convert(edited(poison), out, "Q8_0")
     assert list(out.iterdir()) == []
 
 
@@ -237,10 +237,10 @@ def test_missing_extra_and_misshapen_tensors_are_named(edited: Callable[..., Pat
     for message, weights in changes.items():
         save_file(weights, directory / "model.safetensors")
         with pytest.raises(QuantError, match=message):
-            quant.convert(directory, tmp_path, "F16")
+            convert(directory, tmp_path, "F16")
     ignored = whole | {"audio_tower.pos_emb.freqs": torch.zeros(3)}  # a table, not a weight
     save_file(ignored, directory / "model.safetensors")
-    quant.convert(directory, tmp_path, "F16")
+    convert(directory, tmp_path, "F16")
 
 
 def test_directories_that_are_no_checkpoint_are_told_apart(music: Path, tmp_path: Path) -> None:
@@ -259,13 +259,13 @@ def test_directories_that_are_no_checkpoint_are_told_apart(music: Path, tmp_path
         "not a safetensors file": lambda path: (path / "model.safetensors").write_bytes(b"<html>too small to be true</html>"),
     }
     with pytest.raises(QuantError, match="no such directory"):
-        quant.convert(tmp_path / "nowhere", tmp_path, "F16")
+        convert(tmp_path / "nowhere", tmp_path, "F16")
     for number, (message, damage) in enumerate(broken.items()):
         directory = tmp_path / str(number)
         shutil.copytree(music, directory)
         damage(directory)
         with pytest.raises(QuantError, match=message):
-            quant.convert(directory, tmp_path / "out", "F16")
+            convert(directory, tmp_path / "out", "F16")
     assert not (tmp_path / "out").exists()
 
 
@@ -286,8 +286,8 @@ def test_old_style_configurations_are_read(music: Path, tmp_path: Path) -> None:
     template = (directory / "chat_template.jinja").read_text()
     (directory / "chat_template.jinja").unlink()
     edit_json(directory / "tokenizer_config.json", chat_template=template)
-    new = quant.convert(music, tmp_path / "a", "F16")
-    old = quant.convert(directory, tmp_path / "b", "F16")
+    new = convert(music, tmp_path / "a", "F16")
+    old = convert(directory, tmp_path / "b", "F16")
     assert same_pair(new, old)
     for first, second in zip(new, old, strict=True):
         keys = [{**reader.read(path).keys, "general.name": "", "mflamingo.name": ""} for path in (first, second)]

@@ -6,7 +6,6 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import quant
-from quant import fp8
+from quant import fp8, layout
 from quant.checkpoint import Checkpoint
+from quant.convert import convert, plan
 from quant.errors import QuantError
+from quant.verify import verify
 from tests import checkpoints
 from tests.quant.test_convert import edit_json, same_pair
 
@@ -56,7 +56,7 @@ def broken(fine_grained: Path, tmp_path: Path) -> Callable[..., Path]:
 
 def test_every_code_is_torchs() -> None:
     theirs = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
-    np.testing.assert_array_equal(fp8.from_f8(bytes(range(256))), theirs)
+    np.testing.assert_array_equal(fp8.from_f8(np.arange(256, dtype=np.uint8)), theirs)
 
 
 def test_products_round_to_bf16_as_torch_rounds() -> None:
@@ -70,7 +70,7 @@ def test_products_round_to_bf16_as_torch_rounds() -> None:
 
 @pytest.mark.parametrize("type_name", ["F32", "BF16", "Q8_0"])
 def test_converts_bit_by_bit_like_the_dequantised_checkpoint(twins: tuple[Path, Path], type_name: str, tmp_path: Path) -> None:
-    first, second = (quant.convert(directory, tmp_path / directory.parent.name, type_name) for directory in twins)
+    first, second = (convert(directory, tmp_path / directory.parent.name, type_name) for directory in twins)
     assert same_pair(first, second)
 
 
@@ -87,18 +87,18 @@ def test_any_rows_are_read_as_the_whole(twins: tuple[Path, Path]) -> None:
 def test_a_scale_may_lie_in_another_shard_than_its_weight(twins: tuple[Path, Path], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(twins[0], tmp_path / twins[0].name))
     checkpoints.shard(directory, 3)
-    assert same_pair(quant.convert(twins[0], tmp_path / "one", "F16"), quant.convert(directory, tmp_path / "shards", "F16"))
+    assert same_pair(convert(twins[0], tmp_path / "one", "F16"), convert(directory, tmp_path / "shards", "F16"))
 
 
 def test_names_in_memory_of_transformers_are_read_too(fine_grained: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(fine_grained, tmp_path / fine_grained.name))
     checkpoints.rename(directory)
-    assert same_pair(quant.convert(fine_grained, tmp_path / "old", "F16"), quant.convert(directory, tmp_path / "new", "F16"))
+    assert same_pair(convert(fine_grained, tmp_path / "old", "F16"), convert(directory, tmp_path / "new", "F16"))
 
 
 def test_memory_is_bounded_by_blocks_not_by_matrices_and_scales(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n_rows = 100_000  # 6 MB of codes, a hundred blocks
-    monkeypatch.setattr(import_module("quant.convert"), "BLOCK_WEIGHTS", 1 << 16)
+    monkeypatch.setattr("quant.convert.BLOCK_WEIGHTS", 1 << 16)
     directory, _ = checkpoints.write_fp8(music, tmp_path, "channel")
     weights = load_file(directory / "model.safetensors")
     weights["language_model.model.embed_tokens.weight"] = torch.ones(n_rows, 64, dtype=torch.bfloat16)
@@ -107,9 +107,9 @@ def test_memory_is_bounded_by_blocks_not_by_matrices_and_scales(music: Path, tmp
     save_file(weights, directory / "model.safetensors")
     text = json.loads((directory / "config.json").read_text())["text_config"]
     edit_json(directory / "config.json", text_config=text | {"vocab_size": n_rows})
-    plan = quant.plan(directory, tmp_path, "Q8_0")
+    made = plan(directory, tmp_path, "Q8_0")
     tracemalloc.start()
-    for _ in plan.run(n_threads=1):
+    for _ in made.run(n_threads=1):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -117,8 +117,8 @@ def test_memory_is_bounded_by_blocks_not_by_matrices_and_scales(music: Path, tmp
 
 
 def test_verify_compares_with_what_fp8_is_worth(twins: tuple[Path, Path], tmp_path: Path) -> None:
-    text, _ = quant.convert(twins[0], tmp_path, "BF16")
-    reports = quant.verify(text, twins[0])
+    text, _ = convert(twins[0], tmp_path, "BF16")
+    reports = verify(text, twins[0])
     assert not [report for report in reports if report.problem]
     assert next(report.error for report in reports if report.name == "blk.0.attn_q.weight") == 0.0
 
@@ -141,24 +141,24 @@ def test_a_missing_or_misshapen_scale_is_named(broken: Callable[..., Path], tmp_
         weights[f"{Q_PROJ}_scale_inv"] = torch.ones(64, 1)
 
     with pytest.raises(QuantError, match=r"q_proj\.weight_scale_inv has shape \[64, 1\], but config\.json says .*\[2, 4\] of \[64, 64\]"):
-        quant.convert(broken(misshape), tmp_path / "out", "F16")
+        convert(broken(misshape), tmp_path / "out", "F16")
     shutil.rmtree(tmp_path / "broken")
     with pytest.raises(QuantError, match=r"q_proj\.weight is FP8, but \S+q_proj\.weight_scale_inv or \S+ is missing; download it again"):
-        quant.convert(broken(lambda weights: weights.pop(f"{Q_PROJ}_scale_inv")), tmp_path / "out", "F16")
+        convert(broken(lambda weights: weights.pop(f"{Q_PROJ}_scale_inv")), tmp_path / "out", "F16")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_scale_without_its_fp8_weight_is_unexpected(broken: Callable[..., Path], tmp_path: Path) -> None:
     directory = broken(lambda weights: weights.update({"language_model.lm_head.weight_scale": torch.ones(1)}))
     with pytest.raises(QuantError, match=r"holds unexpected language_model\.lm_head\.weight_scale"):
-        quant.convert(directory, tmp_path, "F16")
+        convert(directory, tmp_path, "F16")
 
 
 def test_fp8_that_is_no_matrix_is_named(broken: Callable[..., Path], tmp_path: Path) -> None:
     name = "language_model.model.norm.weight"
     directory = broken(lambda weights: weights.update({name: torch.ones(64).to(torch.float8_e4m3fn), f"{name}_scale": torch.ones(1)}))
     with pytest.raises(QuantError, match=r"norm\.weight is FP8 and no matrix"):
-        quant.convert(directory, tmp_path, "F16")
+        convert(directory, tmp_path, "F16")
 
 
 def test_nan_in_a_scale_or_code_is_found(broken: Callable[..., Path], tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_nan_in_a_scale_or_code_is_found(broken: Callable[..., Path], tmp_path: 
         weights[f"{Q_PROJ}_scale_inv"][0, 0] = torch.nan
 
     with pytest.raises(QuantError, match=r"q_proj\.weight: it holds NaN"):
-        quant.convert(broken(poison), tmp_path / "out", "Q8_0")
+        convert(broken(poison), tmp_path / "out", "Q8_0")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_nan_in_a_scale_or_code_is_found(broken: Callable[..., Path], tmp_path: 
 def test_another_way_to_quantise_is_one_sentence(broken: Callable[..., Path], settings: object, sentence: str, tmp_path: Path) -> None:
     directory = broken(quantization_config=settings)
     with pytest.raises(QuantError, match=sentence) as caught:
-        quant.convert(directory, tmp_path / "out", "F16")
+        convert(directory, tmp_path / "out", "F16")
     assert str(directory) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -200,7 +200,7 @@ def test_transformers_dequantises_to_the_same(fine_grained: Path) -> None:
     with Checkpoint(fine_grained) as ours:
         assert len(ours.entries) == len(theirs)
         for name, entry in ours.entries.items():
-            expected = theirs[next(key for key in theirs if quant.layout.canonical(key) == name)].float().numpy()
+            expected = theirs[next(key for key in theirs if layout.canonical(key) == name)].float().numpy()
             np.testing.assert_array_equal(ours.weights(name, 0, expected.size).reshape(entry.shape), expected, err_msg=name)
 
 

@@ -11,19 +11,21 @@ import llama_cpp
 import numpy as np
 import pytest
 
-import quant
 from quant import imatrix, layout, reader, types
+from quant.convert import convert
 from quant.errors import QuantError
 from quant.imatrix import Imatrix, Sums
+from quant.types import TYPES
+from quant.verify import verify
 from tests.quant.test_convert import contents
 
 N_TOKENS = 700
-WEIGHED = [mix.name for mix in quant.TYPES.values() if mix.base in types.WEIGHED]
+WEIGHED = [mix.name for mix in TYPES.values() if mix.base in types.WEIGHED]
 
 
 def collected(checkpoint: Path, scratch: Path) -> dict[str, Sums]:
     """Sums of a model that uses some columns much, most a little and one never."""
-    text, _ = quant.convert(checkpoint, scratch, "F16")
+    text, _ = convert(checkpoint, scratch, "F16")
     rng = np.random.default_rng(3)
     entries = {}
     for name, tensor in reader.read(text).tensors.items():
@@ -61,10 +63,10 @@ def test_weighed_text_part_equals_llama_quantize_bit_by_bit(
     type_name: str, model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path
 ) -> None:
     checkpoint, file, _ = model
-    full, _ = quant.convert(checkpoint, tmp_path, "F32")
-    plain, _ = quant.convert(checkpoint, tmp_path / "plain", type_name)
-    ours, audio = quant.convert(checkpoint, tmp_path, type_name, imatrix=file)
-    llama_quantize(full, tmp_path / "theirs.gguf", quant.TYPES[type_name].file_type, imatrix.read(file))
+    full, _ = convert(checkpoint, tmp_path, "F32")
+    plain, _ = convert(checkpoint, tmp_path / "plain", type_name)
+    ours, audio = convert(checkpoint, tmp_path, type_name, imatrix=file)
+    llama_quantize(full, tmp_path / "theirs.gguf", TYPES[type_name].file_type, imatrix.read(file))
     assert contents(ours) == contents(tmp_path / "theirs.gguf")
     has_use = any(tensor.storage in types.WEIGHED for tensor in reader.read(ours).tensors.values())
     assert has_use == (contents(ours) != contents(plain))  # rows too short for Q6_K are stored in Q8_0
@@ -77,7 +79,7 @@ def test_the_error_that_counts_becomes_smaller(model: tuple[Path, Path, dict[str
     means = imatrix.read(file).means
     assert len(means) >= 7  # the matrices of a layer
     exact, plain, weighed = (
-        reader.read(quant.convert(checkpoint, tmp_path / name, type_name, imatrix=weights)[0])
+        reader.read(convert(checkpoint, tmp_path / name, type_name, imatrix=weights)[0])
         for name, type_name, weights in (("exact", "F32", None), ("plain", "Q3_K_M", None), ("weighed", "Q3_K_M", file))
     )
     for name, mean in means.items():
@@ -95,8 +97,8 @@ def values(file: reader.GgufFile, name: str) -> np.ndarray:
 def test_weighed_files_verify(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, file, _ = model
     for type_name in WEIGHED:
-        quant.convert(checkpoint, tmp_path / type_name, type_name, imatrix=file)
-        assert [report.problem for report in quant.verify(tmp_path / type_name, against=checkpoint) if report.problem] == []
+        convert(checkpoint, tmp_path / type_name, type_name, imatrix=file)
+        assert [report.problem for report in verify(tmp_path / type_name, against=checkpoint) if report.problem] == []
 
 
 def test_file_is_what_llama_imatrix_writes(model: tuple[Path, Path, dict[str, Sums]]) -> None:
@@ -147,7 +149,7 @@ def test_older_format_says_the_same(
 
 def test_the_file_says_what_it_was_made_with(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, file, entries = model
-    text, audio = quant.convert(checkpoint, tmp_path, "Q4_K_M", imatrix=file)
+    text, audio = convert(checkpoint, tmp_path, "Q4_K_M", imatrix=file)
     keys = {key: value for key, value in reader.read(text).keys.items() if key.startswith("quantize.")}
     assert keys == {
         "quantize.imatrix.file": "songs.imatrix.gguf",
@@ -160,7 +162,7 @@ def test_the_file_says_what_it_was_made_with(model: tuple[Path, Path, dict[str, 
 
 def refused(checkpoint: Path, file: Path, message: str, out: Path, type_name: str = "Q4_K_M") -> None:
     with pytest.raises(QuantError, match=message):
-        quant.convert(checkpoint, out, type_name, imatrix=file)
+        convert(checkpoint, out, type_name, imatrix=file)
     assert not out.exists()
 
 
@@ -197,7 +199,7 @@ def test_a_matrix_that_nothing_reached_is_refused(model: tuple[Path, Path, dict[
 
 def test_files_that_are_no_importance_matrix_are_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, file, _ = model
-    text, _ = quant.convert(checkpoint, tmp_path / "pair", "F16")
+    text, _ = convert(checkpoint, tmp_path / "pair", "F16")
     whole = old_format(tmp_path / "whole.dat", dict(imatrix.read(file).means), 4, tail=b"").read_bytes()
     bad = {
         "empty": (b"", "not an importance matrix, or cut short"),

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import quant
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import ModelError
 from quant import reader
+from quant.convert import convert, plan
 from quant.errors import QuantError
 from quant.lora import Adapted
 from tests import checkpoints
@@ -36,13 +36,13 @@ def twins(request: pytest.FixtureRequest, music: Path, tmp_path_factory: pytest.
 
 def test_converts_like_the_merged_checkpoint(twins: tuple[Path, Path], music: Path, tmp_path: Path) -> None:
     adapter, merged = twins
-    plan = quant.plan(music, tmp_path / "a", "F32", adapter=adapter)
-    for _ in plan.run():
+    made = plan(music, tmp_path / "a", "F32", adapter=adapter)
+    for _ in made.run():
         pass
-    assert plan.paths[0].name == "adapter-F32.gguf"
-    assert reader.read(plan.paths[1]).keys["mflamingo.name"] == "adapter"
-    plain = contents(quant.convert(music, tmp_path / "b", "F32")[0])
-    for ours, theirs in zip(plan.paths, quant.convert(merged, tmp_path / "c", "F32"), strict=True):
+    assert made.paths[0].name == "adapter-F32.gguf"
+    assert reader.read(made.paths[1]).keys["mflamingo.name"] == "adapter"
+    plain = contents(convert(music, tmp_path / "b", "F32")[0])
+    for ours, theirs in zip(made.paths, convert(merged, tmp_path / "c", "F32"), strict=True):
         expected, changed = contents(theirs), 0
         for name, (_, data) in contents(ours).items():
             values = [np.frombuffer(bytes_, np.float32) for bytes_ in (data, expected[name][1])]
@@ -131,7 +131,7 @@ def test_an_adapter_that_does_not_fit_is_one_sentence(
         save_file(halves, adapter / "adapter_model.safetensors")
     checkpoints.edit_json(adapter / "adapter_config.json", **settings)
     with pytest.raises(QuantError, match=sentence) as caught:
-        quant.plan(music, tmp_path / "out", "F16", adapter=adapter)
+        plan(music, tmp_path / "out", "F16", adapter=adapter)
     assert str(adapter) in str(caught.value)
     with pytest.raises(ModelError, match=sentence):
         load(music, adapter=adapter)

@@ -17,8 +17,8 @@ from llama_cpp import mtmd_cpp
 from tokenizers import Tokenizer
 from transformers import AudioFlamingo3ForConditionalGeneration, WhisperFeatureExtractor
 
-import quant
 from quant import reader
+from quant.convert import convert
 
 WINDOW = 30 * 16_000  # samples
 STOCK_TOLERANCE = 2e-3  # relative RMS; measured 5e-4: llama.cpp attends in F16 and computes its own log-mel
@@ -55,7 +55,7 @@ def tokenize(model: c_void_p, text: str) -> list[int]:
 def test_libllama_tokenizes_like_the_checkpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     checkpoint = request.getfixturevalue(kind)
     oracle = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    text, _ = quant.convert(checkpoint, tmp_path, "Q8_0")
+    text, _ = convert(checkpoint, tmp_path, "Q8_0")
     with text_model(text) as model:
         for sample in TRICKY:
             normal = unicodedata.normalize("NFC", sample)  # libllama does not normalize; callers do
@@ -63,7 +63,7 @@ def test_libllama_tokenizes_like_the_checkpoint(kind: str, request: pytest.Fixtu
 
 
 def test_rows_without_a_token_are_unused_tokens(music: Path, tmp_path: Path) -> None:
-    text, _ = quant.convert(music, tmp_path, "Q8_0")
+    text, _ = convert(music, tmp_path, "Q8_0")
     keys = reader.read(text).keys
     n_tokens = Tokenizer.from_file(str(music / "tokenizer.json")).get_vocab_size()
     tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
@@ -103,13 +103,13 @@ def hear(context: c_void_p, samples: np.ndarray, d_text: int) -> np.ndarray:
 
 
 def test_mtmd_refuses_what_it_would_hear_wrongly(music: Path, tmp_path: Path) -> None:
-    text, audio = quant.convert(music, tmp_path, "F16")
+    text, audio = convert(music, tmp_path, "F16")
     with text_model(text) as model, audio_context(audio, model) as context:
         assert not context
 
 
 def test_mtmd_opens_the_preview_and_hears_like_transformers(preview: Path, tmp_path: Path) -> None:
-    text, audio = quant.convert(preview, tmp_path, "F32")
+    text, audio = convert(preview, tmp_path, "F32")
     samples = np.random.default_rng(0).standard_normal(WINDOW).astype(np.float32) * np.float32(0.1)
     features = WhisperFeatureExtractor(feature_size=128)(samples, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
     torch_model = AudioFlamingo3ForConditionalGeneration.from_pretrained(preview).eval()
@@ -124,7 +124,7 @@ def test_mtmd_opens_the_preview_and_hears_like_transformers(preview: Path, tmp_p
 
 
 def test_gguf_py_reads_keys_and_tensors_as_we_do(music: Path, tmp_path: Path) -> None:
-    for path in quant.convert(music, tmp_path, "Q8_0"):
+    for path in convert(music, tmp_path, "Q8_0"):
         ours, theirs = reader.read(path), gguf.GGUFReader(path)
         assert len(ours.keys) > 10
         assert ours.tensors

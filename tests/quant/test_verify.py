@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import quant
 from quant import config, layout, reader, types
 from quant.checkpoint import Checkpoint
+from quant.convert import convert
 from quant.errors import QuantError
+from quant.types import TYPES
+from quant.verify import TensorReport, by_type, verify, verifying
 
 
 @pytest.fixture
 def pair(music: Path, tmp_path: Path) -> tuple[Path, Path]:
-    return quant.convert(music, tmp_path, "Q8_0")
+    return convert(music, tmp_path, "Q8_0")
 
 
 def overwrite(path: Path, tensor: str, data: bytes) -> None:
@@ -26,14 +28,14 @@ def overwrite(path: Path, tensor: str, data: bytes) -> None:
         file.write(data)
 
 
-def problems(reports: list[quant.TensorReport]) -> dict[str, str]:
+def problems(reports: list[TensorReport]) -> dict[str, str]:
     return {report.name: report.problem for report in reports if report.problem}
 
 
-@pytest.mark.parametrize("type_name", quant.TYPES)
+@pytest.mark.parametrize("type_name", TYPES)
 def test_what_was_converted_verifies(type_name: str, k_quant: Path, tmp_path: Path) -> None:
-    text, audio = quant.convert(k_quant, tmp_path, type_name)
-    reports = quant.verify(tmp_path, against=k_quant)
+    text, audio = convert(k_quant, tmp_path, type_name)
+    reports = verify(tmp_path, against=k_quant)
     assert problems(reports) == {}
     assert len(reports) == sum(len(reader.read(path).tensors) for path in (text, audio))
     errors = {report.type: report.error for report in reports if report.error}
@@ -42,58 +44,58 @@ def test_what_was_converted_verifies(type_name: str, k_quant: Path, tmp_path: Pa
 
 def test_a_changed_weight_is_found(pair: tuple[Path, Path], music: Path, tmp_path: Path) -> None:
     overwrite(pair[1], "mm.a.mlp.1.bias", bytes(4))
-    assert "differs from the checkpoint" in problems(quant.verify(tmp_path, against=music))["mm.a.mlp.1.bias"]
-    assert problems(quant.verify(tmp_path)) == {}  # the file by itself is sound
+    assert "differs from the checkpoint" in problems(verify(tmp_path, against=music))["mm.a.mlp.1.bias"]
+    assert problems(verify(tmp_path)) == {}  # the file by itself is sound
 
 
 def test_nan_is_found_without_the_checkpoint(pair: tuple[Path, Path], tmp_path: Path) -> None:
     overwrite(pair[0], "blk.0.attn_norm.weight", b"\xff\xff\xff\x7f")
-    (report,) = [report for report in quant.verify(tmp_path) if report.problem]
+    (report,) = [report for report in verify(tmp_path) if report.problem]
     assert (report.name, report.problem) == ("blk.0.attn_norm.weight", "holds NaN or infinite weights")
     assert report.error is not None
     assert isinf(report.error)
 
 
 def test_the_wrong_checkpoint_is_noticed(preview: Path, tmp_path: Path, music: Path) -> None:
-    quant.convert(music, tmp_path, "Q8_0")
-    assert len(problems(quant.verify(tmp_path, against=preview))) > 10
+    convert(music, tmp_path, "Q8_0")
+    assert len(problems(verify(tmp_path, against=preview))) > 10
 
 
 def test_a_pair_of_two_models_is_refused(pair: tuple[Path, Path], k_quant: Path, tmp_path: Path) -> None:
-    _, other = quant.convert(k_quant, tmp_path / "other", "Q8_0")
+    _, other = convert(k_quant, tmp_path / "other", "Q8_0")
     shutil.copy(other, pair[1])
     with pytest.raises(QuantError, match="made for another language model"):
-        quant.verify(tmp_path)
+        verify(tmp_path)
 
 
 def test_renamed_tensors_are_missing_and_extra(pair: tuple[Path, Path], tmp_path: Path) -> None:
     data = pair[1].read_bytes()
     pair[1].write_bytes(data.replace(b"mm.a.mlp.2.bias", b"mm.a.mlp.3.bias"))
-    assert problems(quant.verify(tmp_path)) == {"mm.a.mlp.2.bias": "is missing", "mm.a.mlp.3.bias": "is not part of this architecture"}
+    assert problems(verify(tmp_path)) == {"mm.a.mlp.2.bias": "is missing", "mm.a.mlp.3.bias": "is not part of this architecture"}
 
 
 @pytest.mark.parametrize("kept", [2, 100, 5000, -100])
 def test_cut_files_are_refused(pair: tuple[Path, Path], kept: int) -> None:
     pair[0].write_bytes(pair[0].read_bytes()[:kept])
     with pytest.raises(QuantError, match=r"cut short|not a GGUF file"):
-        quant.verify(pair[0])
+        verify(pair[0])
 
 
 def test_directories_without_a_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantError, match="no GGUF files"):
-        quant.verify(tmp_path)
+        verify(tmp_path)
     with pytest.raises(QuantError, match="no such file"):
-        quant.verify(tmp_path / "nothing.gguf")
+        verify(tmp_path / "nothing.gguf")
 
 
 def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
-    assert next(quant.verifying(pair[0])).file == pair[0]
+    assert next(verifying(pair[0])).file == pair[0]
 
 
 def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Path) -> None:
-    text, audio = quant.convert(k_quant, tmp_path, "Q4_K_M")
-    reports = quant.verify(tmp_path, against=k_quant)
-    found = {(one.file, one.type): one for one in quant.by_type(reports)}
+    text, audio = convert(k_quant, tmp_path, "Q4_K_M")
+    reports = verify(tmp_path, against=k_quant)
+    found = {(one.file, one.type): one for one in by_type(reports)}
     assert found.keys() == {(text, "Q4_K"), (text, "Q6_K"), (text, "F32"), (audio, "Q8_0"), (audio, "F32")}
     for (file, type_name), one in found.items():
         group = [report for report in reports if (report.file, report.type) == (file, type_name)]
@@ -114,4 +116,4 @@ def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Pa
 
 
 def test_without_a_checkpoint_types_have_no_error(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    assert {(one.error, one.largest, one.worst) for one in quant.by_type(quant.verify(tmp_path))} == {(None, None, None)}
+    assert {(one.error, one.largest, one.worst) for one in by_type(verify(tmp_path))} == {(None, None, None)}
