@@ -235,7 +235,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and not __fish_seen
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and not __fish_seen_subcommand_from sft eval export data' -a export -d 'Write a trained model as a checkpoint directory that `models convert` and transformers read.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and not __fish_seen_subcommand_from sft eval export data' -a data -d 'Make training data.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train' -l help -s h -d 'Show a help message and exit.'
-complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l config -x -d 'A stage file, or the name of one that comes with the program: ears-short, ears, text, speech, joint, think.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l config -x -d 'A stage file, or the name of one that comes with the program: encoder-short, encoder, text, speech, joint, think.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l device -x -d 'Where to train: auto, cpu, cuda, mps.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l work -x -d 'Folder of everything that training makes: data, base, runs.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from sft' -l help -s h -d 'Show a help message and exit.'
@@ -254,7 +254,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_sub
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l json -d 'As JSON.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l help -s h -d 'Show a help message and exit.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -F
-complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -l config -x -d 'A stage file, or the name of one that comes with the program: ears-short, ears, text, speech, joint, think.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -l config -x -d 'A stage file, or the name of one that comes with the program: encoder-short, encoder, text, speech, joint, think.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -l abilities -x -d 'Names of the tasks that evaluation bears, with commas.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -l revision -x -d 'A name for these weights.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from export' -l work -x -d 'Folder of everything that training makes: data, base, runs.'

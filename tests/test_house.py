@@ -40,7 +40,7 @@ UPWARD = {
     (f"{P}.store.keys", f"{P}.requests"),
 }
 CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
-TWICE = {"Note", "Piece", "Score", "Song", "Window"}
+TWICE: set[str] = set()
 UNREASONED: set[str] = set()
 WEAK: set[str] = set()
 MINI_MEL: set[str] = set()

@@ -22,7 +22,7 @@ app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTI
 data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
 app.add_typer(data_app)
 
-STAGES = ("ears-short", "ears", "text", "speech", "joint", "think")  # the order of training
+STAGES = ("encoder-short", "encoder", "text", "speech", "joint", "think")  # the order of training
 Work = Annotated[Path, typer.Option("--work", help="Folder of everything that training makes: data, base, runs.", file_okay=False)]
 Config = Annotated[
     str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: " + ", ".join(STAGES) + ".")
@@ -58,8 +58,9 @@ def _resumable(where: str) -> Iterator[None]:
 def _stage(name: str) -> StageConfig:
     from mflamingo_cli.train.mini.stages import CONFIGS, load_config
 
-    path = Path(name)
-    return load_config(path if path.suffix == ".toml" else CONFIGS / f"{name}.toml")
+    if not name.endswith(".toml") and name not in STAGES:
+        raise UsageError(f"--config {name}: is no stage; name a .toml file or one of {', '.join(STAGES)}")
+    return load_config(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml")
 
 
 @data_app.command("synth", context_settings=HELP_OPTIONS)
@@ -196,7 +197,8 @@ def evaluate(
     if model is None:
         raise UsageError("nothing to measure: name a model with --model, or earlier results with --markdown")
     _prepare(work)
-    from mflamingo_cli.train.evaluate import EvalConfig, report, table
+    from mflamingo_cli.train.evaluate import table
+    from mflamingo_cli.train.evaluate.report import EvalConfig, report
 
     config = EvalConfig(
         tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, _names(only), captions, facts,

@@ -40,12 +40,15 @@ def model(tokenizer):
 
 
 def excerpts(count=2, n_tokens=5):
-    rng, heard = np.random.default_rng(1), {"key": "A minor", "chords": "Am F"}
+    rng, clip_labels = np.random.default_rng(1), {"key": "A minor", "chords": "Am F"}
     clip = Clip({"index": 0, "duration": 0.4}, Path())
-    return [mini_objectives.Excerpt(clip, 0.0, 0.4, rng.normal(size=(n_tokens, 64)).astype(np.float16), heard, heard) for _ in range(count)]
+    return [
+        mini_objectives.Excerpt(clip, 0.0, 0.4, rng.normal(size=(n_tokens, 64)).astype(np.float16), clip_labels, clip_labels)
+        for _ in range(count)
+    ]
 
 
-def heard(songs):
+def clip_labels(songs):
     return torch.from_numpy(np.stack([song.tokens for song in songs]).astype(np.float32))
 
 
@@ -65,16 +68,16 @@ def test_digits_are_single_tokens_and_every_byte_can_be_written(tokenizer):
 def test_packed_conversations_are_each_alone(model, speech):
     model.eval()
     songs = excerpts()
-    turns = [data.audio_turns(np.random.default_rng(i), song.heard, 3) for i, song in enumerate(songs)]
+    turns = [data.audio_turns(np.random.default_rng(i), song.clip_labels, 3) for i, song in enumerate(songs)]
     with torch.no_grad():
         packed = packing.pack(speech, 5, turns)
-        hidden = packing.packed_hidden(model, packed, heard(songs))
+        hidden = packing.packed_hidden(model, packed, clip_labels(songs))
         together = objectives.next_token_loss(model, hidden, packed.ids, packed.weights)[0]
         alone = torch.zeros(())
         for song, some in zip(songs, turns, strict=True):
             for turn in some:
                 one = packing.pack(speech, 5, [[turn]])
-                alone += objectives.next_token_loss(model, packing.packed_hidden(model, one, heard([song])), one.ids, one.weights)[0]
+                alone += objectives.next_token_loss(model, packing.packed_hidden(model, one, clip_labels([song])), one.ids, one.weights)[0]
     assert float(together) == pytest.approx(float(alone), rel=1e-4)  # float32 sums in another order
 
 
@@ -126,7 +129,7 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
 def songs_of(rng):
     labels = {name: np.full((10, size) if name in probes.FLAGS else 10, 0) for name, size in probes.HEAD_SIZES.items()}
     mels = [rng.normal(size=(16, 40)).astype(np.float32) for _ in range(2)]
-    return [mini_objectives.Song(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
+    return [mini_objectives.SongFrames(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
 
 
 def test_the_joint_stage_teaches_ears_projector_and_language_model(model, speech):
@@ -148,7 +151,7 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_stage_files_that_come_along_are_valid():
     names = {stages.load_config(path).objective for path in stages.CONFIGS.glob("*.toml")}
-    assert names == {"ears", "text", "speech", "joint"}
+    assert names == {"encoder", "text", "speech", "joint"}
 
 
 def test_an_unknown_key_of_a_stage_file_is_named(tmp_path):
@@ -156,6 +159,6 @@ def test_an_unknown_key_of_a_stage_file_is_named(tmp_path):
     path.write_text('name = "x"\nobjective = "text"\nbatchsize = 3\n[loop]\nsteps = 1\nlr = 0.1\n')
     with pytest.raises(UsageError, match="unknown key batchsize"):
         stages.load_config(path)
-    path.write_text('name = "x"\nobjective = "ears"\nweights = {drums = 2.0}\n[loop]\nsteps = 1\nlr = 0.1\n')
+    path.write_text('name = "x"\nobjective = "encoder"\nweights = {drums = 2.0}\n[loop]\nsteps = 1\nlr = 0.1\n')
     with pytest.raises(UsageError, match="unknown weight drums"):
         stages.load_config(path)

@@ -23,10 +23,9 @@ from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.schema import Loudness, Segment
-from mflamingo_cli.train.evaluate import ground_truth as truth
-from mflamingo_cli.train.evaluate import music
+from mflamingo_cli.train.evaluate import ground_truth, music
 from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
-from mflamingo_cli.train.evaluate.ground_truth import Item, remembered
+from mflamingo_cli.train.evaluate.ground_truth import Item, cached_json
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import family_rows, family_scores, meter_scores, style_scores
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
@@ -60,7 +59,7 @@ class Guess:
 
 def measured(clip: Clip) -> Facts:
     """What `measure` finds in a whole clip."""
-    found = remembered(clip, f"measured-{_measure_version()}", lambda: _measured(clip))
+    found = cached_json(clip, f"measured-{_measure_version()}", lambda: _measured(clip))
     return Facts(
         tempo=Tempo(found["tempo"]),
         key=Key(*found["key"]) if found["key"] else None,
@@ -113,7 +112,7 @@ def _by_measure(item: Item) -> Guess:
 
 
 def _by_librosa(item: Item) -> Guess:
-    found = remembered(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(item.samples()))
+    found = cached_json(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(item.samples()))
     return Guess(tuple(found["key"]), found["tempo"], None, [tuple(span) for span in found["chords"]])
 
 
@@ -159,7 +158,7 @@ def _by_musicnn() -> Callable[[Item], Guess]:
     tagger = Tagger()
 
     def estimate(item: Item) -> Guess:
-        made = remembered(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(item.samples())[1].mean(axis=0).tolist())
+        made = cached_json(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(item.samples())[1].mean(axis=0).tolist())
         tags = dict(zip(TAG_NAMES, made, strict=True))
         genres = {name: margin for name, margin in _margins(tags, GENRE_TAGS).items() if name in STYLES}
         voice = sum(max(tags[name] for name in names) for names in (VOICE, VOCALISTS))
@@ -208,22 +207,22 @@ class Baseline:
             yield from self._tagged(where)
             return
         yield from music.key_scores("key", *self._pairs(_own_key, lambda g: g.key), **where)
-        yield from music.tempo_scores("tempo", *self._pairs(truth.tempo_truth, lambda g: g.tempo), **where)
+        yield from music.tempo_scores("tempo", *self._pairs(ground_truth.tempo_truth, lambda g: g.tempo), **where)
         if self.name == "measure":
-            yield from meter_scores("meter", *self._pairs(lambda i: i.heard.get("meter"), lambda g: g.meter), **where)
+            yield from meter_scores("meter", *self._pairs(lambda i: i.clip_labels.get("meter"), lambda g: g.meter), **where)
             yield from self._sections(where)
-        pairs = self._pairs(truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
+        pairs = self._pairs(ground_truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
         yield from music.chord_sequence_scores("chords", *pairs, **where)
 
     def _tagged(self, where: dict[str, Any]) -> Iterator[Score]:
-        true, heard = self._pairs(truth.families_truth, lambda g: g.families)
-        cuts = [[[name for name, margin in margins.items() if margin >= cut] for margins in heard] for cut in MARGINS]
+        true, clip_labels = self._pairs(ground_truth.families_truth, lambda g: g.families)
+        cuts = [[[name for name, margin in margins.items() if margin >= cut] for margins in clip_labels] for cut in MARGINS]
         if true:
             yield from family_scores(
                 "instruments", true, max(cuts, key=lambda said: micro_f1(family_rows(true, said).sum(axis=1))), **where
             )
-        yield from style_scores("style", *self._pairs(truth.style_truth, lambda g: g.genres), **where)
-        voices = self._pairs(truth.vocals_truth, lambda g: g.voice)
+        yield from style_scores("style", *self._pairs(ground_truth.style_truth, lambda g: g.genres), **where)
+        voices = self._pairs(ground_truth.vocals_truth, lambda g: g.voice)
         if voices[0]:
             yield resampled("vocals, AUC", np.column_stack(voices), auc, 0.5, 0.5, **where)
 
@@ -233,7 +232,9 @@ class Baseline:
 
     def _sections(self, where: dict[str, Any]) -> Iterator[Score]:
         long = [
-            (item, t) for item in self.items if item.row["duration"] >= SECTIONS_FROM_S and (t := truth.boundaries_truth(item)) is not None
+            (item, t)
+            for item in self.items
+            if item.row["duration"] >= SECTIONS_FROM_S and (t := ground_truth.boundaries_truth(item)) is not None
         ]
         claims = [[s.start for s in measured(item.clip).sections[1:]] for item, _ in long]
         yield from music.section_scores("sections", [t for _, t in long], claims, [item.row["duration"] for item, _ in long], **where)
@@ -241,7 +242,7 @@ class Baseline:
 
 def _own_key(item: Item) -> tuple[int, str] | None:
     """The key, where it is not the estimators' own."""
-    return None if item.recording else truth.key_truth(item)
+    return None if item.recording else ground_truth.key_truth(item)
 
 
 def check_installed(names: Sequence[str]) -> None:

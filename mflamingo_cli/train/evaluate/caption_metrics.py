@@ -18,15 +18,14 @@ from mflamingo_cli.parsers import is_unknown, parse_chords, short_chord
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.thinking import split_thinking
-from mflamingo_cli.train.evaluate import bootstrap as scores
-from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo, section_scores
 from mflamingo_cli.train.mini.dialogue.captions import claims, parse_caption, unread
-from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, Facts, ground_text, random_facts
+from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, PromptFacts, ground_text, random_facts
 
 STYLES = ("full", "short", "technical", "critic")
 CAPTION_TOKENS = 260
@@ -39,13 +38,13 @@ ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # ears cl
 # --- facts that were given ---------------------------------------------------------------------------------------------
 
 
-def copied(text: str, facts: Facts, style: str = "full") -> dict[str, bool]:
+def faithful(text: str, facts: PromptFacts, style: str = "full") -> dict[str, bool]:
     """Which given facts a caption says exactly, of those that its style says."""
     said, due = parse_caption(text), claims(style, facts)
     return {name: said.get(name) == value for name, value in due.items()}
 
 
-def invented(text: str, facts: Facts) -> bool:
+def hallucinated(text: str, facts: PromptFacts) -> bool:
     """Whether a caption contradicts a given fact, claims what only measurement knows and nobody gave, or holds an unreadable sentence."""
     said = parse_caption(text)
     contradicted = any(said[name] != value for name, value in facts.items() if name in said)
@@ -53,7 +52,7 @@ def invented(text: str, facts: Facts) -> bool:
 
 
 @dataclass
-class Copying:
+class Faithfulness:
     """Random facts in captions of every style, with and without audio."""
 
     count: int
@@ -73,28 +72,28 @@ class Copying:
         texts = yield questions(((index, question) for index, (_, _, question) in enumerate(jobs)), CAPTION_TOKENS)
         for (facts, style, _), text in zip(jobs, texts, strict=True):
             said = split_thinking(text).answer or ""
-            self.marks.append(copied(said, facts, style))
-            self.false.append(invented(said, facts))
+            self.marks.append(faithful(said, facts, style))
+            self.false.append(hallucinated(said, facts))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         if not self.marks:
             return
         rows = np.array([[sum(marks.values()), len(marks)] for marks in self.marks])
-        yield scores.resampled("facts copied exactly", rows, scores.share, **where)
+        yield bootstrap.resampled("facts copied exactly", rows, bootstrap.share, **where)
         for name in FIELDS:
             said = [float(marks[name]) for marks in self.marks if name in marks]
             if said:
-                yield scores.mean(f"facts copied: {name}", said, **where)
-        yield scores.mean("captions with every fact exact", [float(all(marks.values())) for marks in self.marks], **where)
-        yield scores.mean("captions with a claim that nobody gave", [float(false) for false in self.false], **where)
+                yield bootstrap.mean(f"facts copied: {name}", said, **where)
+        yield bootstrap.mean("captions with every fact exact", [float(all(marks.values())) for marks in self.marks], **where)
+        yield bootstrap.mean("captions with a claim that nobody gave", [float(false) for false in self.false], **where)
 
 
 # --- claims ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimCounts:
     """Of one field of a caption: claims that are right, claims that can be checked, true things said, true things there are."""
 
     right: float = 0
@@ -103,41 +102,41 @@ class Verdict:
     true: float = 0
 
 
-def judge(said: Facts, item: Item, given: Collection[str]) -> dict[str, Verdict]:
+def check_claims(said: PromptFacts, item: Item, given: Collection[str]) -> dict[str, ClaimCounts]:
     """Verdicts on the claims of a caption; `given` facts of a recording are its teacher's own and prove nothing."""
     if not item.recording and "tonic" not in item.row:  # noise, or drums alone: there is no harmony to claim
         return _of_no_harmony(said, item)
     found = {
-        "tempo": _one(said.get("tempo"), truth.tempo_truth(item), lambda claim, true: same_tempo(true, float(claim))),
-        "key": _one(said.get("key"), truth.key_truth(item), lambda claim, true: parsed_key(claim) == true),
-        "meter": _one(said.get("meter"), item.heard.get("meter"), lambda claim, true: claim == true),
-        "vocals": _one(said.get("vocals"), item.heard.get("vocals"), lambda claim, true: claim == true),
+        "tempo": _one(said.get("tempo"), ground_truth.tempo_truth(item), lambda claim, true: same_tempo(true, float(claim))),
+        "key": _one(said.get("key"), ground_truth.key_truth(item), lambda claim, true: parsed_key(claim) == true),
+        "meter": _one(said.get("meter"), item.clip_labels.get("meter"), lambda claim, true: claim == true),
+        "vocals": _one(said.get("vocals"), item.clip_labels.get("vocals"), lambda claim, true: claim == true),
         "duration": _one(said.get("duration"), item.row.get("duration"), lambda claim, true: abs(float(claim) - true) <= DURATION_S),
         "chords": _chords(said.get("chords"), item),
         "form": _form(said.get("form"), item),
         "instruments": _instruments(said.get("instruments"), item),
-        "genre": _names(said.get("genre"), item.heard.get("genre"), item.heard.get("not_genre"), strict=not item.recording),
-        "mood": _names(said.get("mood"), item.heard.get("mood"), None, strict=True),
+        "genre": _names(said.get("genre"), item.clip_labels.get("genre"), item.clip_labels.get("not_genre"), strict=not item.recording),
+        "mood": _names(said.get("mood"), item.clip_labels.get("mood"), None, strict=True),
     }
     return {name: verdict for name, verdict in found.items() if not (item.recording and (name in given or name == "duration"))}
 
 
-def _of_no_harmony(said: Facts, item: Item) -> dict[str, Verdict]:
+def _of_no_harmony(said: PromptFacts, item: Item) -> dict[str, ClaimCounts]:
     """Key and chords are false claims, tempo and meter too where nothing beats."""
     names = ["key", "chords"] + [name for name in ("tempo", "meter") if name not in item.row]
-    return {name: Verdict(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
+    return {name: ClaimCounts(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
 
 
-def _fair(name: str, verdict: Verdict, given: Collection[str]) -> Verdict:
+def _fair(name: str, verdict: ClaimCounts, given: Collection[str]) -> ClaimCounts:
     """Nobody misses what only measurement could know and did not find."""
-    return Verdict(verdict.right, verdict.checked) if name in ONLY_MEASURED and name not in given else verdict
+    return ClaimCounts(verdict.right, verdict.checked) if name in ONLY_MEASURED and name not in given else verdict
 
 
-def _one(claim: str | None, true: Any, agree: Any) -> Verdict:
+def _one(claim: str | None, true: Any, agree: Any) -> ClaimCounts:
     if true is None:
-        return Verdict()
+        return ClaimCounts()
     right = float(claim is not None and agree(claim, true))
-    return Verdict(right, float(claim is not None), right, 1.0)
+    return ClaimCounts(right, float(claim is not None), right, 1.0)
 
 
 def _triads(names: Sequence[str]) -> set[tuple[int, str]]:
@@ -148,26 +147,26 @@ def _triads(names: Sequence[str]) -> set[tuple[int, str]]:
     }
 
 
-def _chords(claim: str | None, item: Item) -> Verdict:
+def _chords(claim: str | None, item: Item) -> ClaimCounts:
     rows = item.row.get("chords")
     if not rows:
-        return Verdict()
+        return ClaimCounts()
     sounding = [short_chord(harte(root, quality)) for start, end, root, quality in rows if start < item.end and end > item.start]
-    heard, main, said = (
+    clip_labels, main, said = (
         _triads([name for name in sounding if name]),
-        _triads(item.heard.get("chords", "").split()),
+        _triads(item.clip_labels.get("chords", "").split()),
         _triads((claim or "").split()),
     )
-    return Verdict(len(said & heard), len(said), len(said & main), len(main))
+    return ClaimCounts(len(said & clip_labels), len(said), len(said & main), len(main))
 
 
-def _form(claim: str | None, item: Item) -> Verdict:
-    true = truth.boundaries_truth(item)
+def _form(claim: str | None, item: Item) -> ClaimCounts:
+    true = ground_truth.boundaries_truth(item)
     if true is None:
-        return Verdict()
+        return ClaimCounts()
     said = form_starts(claim or "")[1:]
     hits = sum(any(abs(at - t) <= BOUNDARY_S for t in true) for at in said)
-    return Verdict(hits, len(said), sum(any(abs(at - t) <= BOUNDARY_S for at in said) for t in true), len(true))
+    return ClaimCounts(hits, len(said), sum(any(abs(at - t) <= BOUNDARY_S for at in said) for t in true), len(true))
 
 
 def form_starts(form: str) -> list[float]:
@@ -176,21 +175,21 @@ def form_starts(form: str) -> list[float]:
     return [float(sum(int(part) * 60**power for power, part in enumerate(reversed(time.split(":"))))) for time in times]
 
 
-def _instruments(claim: str | None, item: Item) -> Verdict:
-    known = truth.families_truth(item)
+def _instruments(claim: str | None, item: Item) -> ClaimCounts:
+    known = ground_truth.families_truth(item)
     if known is None:
-        return Verdict()
-    (present, absent), said = known, set(truth.families_in(claim or ""))
-    return Verdict(len(said & present), len(said & (present | absent)), len(said & present), len(present))
+        return ClaimCounts()
+    (present, absent), said = known, set(ground_truth.families_in(claim or ""))
+    return ClaimCounts(len(said & present), len(said & (present | absent)), len(said & present), len(present))
 
 
-def _names(claim: str | None, true: str | None, false: str | None, *, strict: bool) -> Verdict:
+def _names(claim: str | None, true: str | None, false: str | None, *, strict: bool) -> ClaimCounts:
     """Genres or moods; where `strict`, whatever is not true is false."""
     if not true:
-        return Verdict()
-    yes, no, said = set(truth.names_in(true)), set(truth.names_in(false or "")), set(truth.names_in(claim or ""))
+        return ClaimCounts()
+    yes, no, said = set(ground_truth.names_in(true)), set(ground_truth.names_in(false or "")), set(ground_truth.names_in(claim or ""))
     wrong = said - yes if strict else said & no
-    return Verdict(len(said & yes), len(said & yes) + len(wrong), len(said & yes), len(yes))
+    return ClaimCounts(len(said & yes), len(said & yes) + len(wrong), len(said & yes), len(yes))
 
 
 @dataclass
@@ -199,8 +198,8 @@ class Captions:
 
     grounded: bool
     limit: int
-    verdicts: list[dict[str, Verdict]] = field(default_factory=list)
-    facts: list[dict[str, Verdict]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
+    verdicts: list[dict[str, ClaimCounts]] = field(default_factory=list)
+    facts: list[dict[str, ClaimCounts]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
     garbled: list[float] = field(default_factory=list)
     forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
 
@@ -213,21 +212,23 @@ class Captions:
         texts = yield questions(asked, CAPTION_TOKENS)
         for item, known, text in zip(items, facts, texts, strict=True):
             said = parse_caption(split_thinking(text).answer or "")
-            given = told_facts(fact_phrases(*known))
+            given = phrase_facts(fact_phrases(*known))
             if self.grounded and not item.recording:
-                self.facts.append({name: _fair(name, verdict, given) for name, verdict in judge(given, item, given).items()})
-            self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in judge(said, item, given).items()})
+                self.facts.append({name: _fair(name, verdict, given) for name, verdict in check_claims(given, item, given).items()})
+            self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in check_claims(said, item, given).items()})
             self.garbled.append(float(bool(unread(text))))
         if self.grounded:
             yield from self._ask_forms(items, facts)
 
     def _ask_forms(self, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> Update:
         """Captions tell no sections; who asks for them gets what was measured."""
-        long = [(i, item) for i, item in enumerate(items) if truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S]
+        long = [
+            (i, item) for i, item in enumerate(items) if ground_truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S
+        ]
         asked = [(i, grounded_prompt(FORM_QUESTION, facts_text(*facts[i], least=0.0))) for i, _ in long]
         texts = yield questions(asked, CAPTION_TOKENS)
         for (_, item), text in zip(long, texts, strict=True):
-            self.forms.append((truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
+            self.forms.append((ground_truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -237,29 +238,29 @@ class Captions:
         yield from claim_scores(name, self.verdicts, **where)
         if self.facts:
             yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
-        yield scores.mean(f"{name} with an unreadable sentence", self.garbled, **where)
+        yield bootstrap.mean(f"{name} with an unreadable sentence", self.garbled, **where)
         if self.forms:
             yield from section_scores("sections, asked for with measured facts", *map(list, zip(*self.forms, strict=True)), **where)
 
 
-def told_facts(phrases: Sequence[str]) -> Facts:
+def phrase_facts(phrases: Sequence[str]) -> PromptFacts:
     """The phrases of a grounded prompt as facts: `tempo 87.5 BPM` -> {"tempo": "87.5"}."""
     pairs = (phrase.split(" ", 1) for phrase in phrases)
     return {name: re.sub(r" (?:BPM|LUFS|s)$", "", value) for name, value in pairs}
 
 
-def claim_scores(name: str, verdicts: Sequence[dict[str, Verdict]], **where: Any) -> Iterator[Score]:
+def claim_scores(name: str, verdicts: Sequence[dict[str, ClaimCounts]], **where: Any) -> Iterator[Score]:
     """Precision and recall of all claims, then field by field."""
     fields = sorted({field for found in verdicts for field in found})
-    table = np.array([[list(vars(found.get(f, Verdict())).values()) for f in fields] for found in verdicts], dtype=float)
+    table = np.array([[list(vars(found.get(f, ClaimCounts())).values()) for f in fields] for found in verdicts], dtype=float)
     total = table.sum(axis=1)  # (captions, 4)
-    yield scores.resampled(f"{name}, precision", total[:, :2], scores.share, **where)
-    yield scores.resampled(f"{name}, recall", total[:, 2:], scores.share, **where)
+    yield bootstrap.resampled(f"{name}, precision", total[:, :2], bootstrap.share, **where)
+    yield bootstrap.resampled(f"{name}, recall", total[:, 2:], bootstrap.share, **where)
     for index, field_name in enumerate(fields):
         for kind, columns in (("precision", table[:, index, :2]), ("recall", table[:, index, 2:])):
             known = columns[columns[:, 1] > 0]
             if len(known):
-                yield scores.resampled(f"{name}, {kind}: {field_name}", known, scores.share, **where)
+                yield bootstrap.resampled(f"{name}, {kind}: {field_name}", known, bootstrap.share, **where)
 
 
 # --- what cannot be known ------------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ class Unknown:
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figure."""
-        yield scores.mean("unanswerable questions admitted", self.admitted, **where)
+        yield bootstrap.mean("unanswerable questions admitted", self.admitted, **where)
 
 
 NOISE_S, NOISE_EACH = 20.0, 8
@@ -330,6 +331,6 @@ class Noise:
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         if self.keys:
-            yield scores.mean("noise: no key named", self.keys, **where)
-            yield scores.mean("noise: no chords named", self.chords, **where)
-            yield scores.mean("noise: no key or chords in a caption", self.captions, **where)
+            yield bootstrap.mean("noise: no key named", self.keys, **where)
+            yield bootstrap.mean("noise: no chords named", self.chords, **where)
+            yield bootstrap.mean("noise: no key or chords in a caption", self.captions, **where)

@@ -18,8 +18,8 @@ from mflamingo_cli.files import write_atomic
 from mflamingo_cli.parsers import parse_list
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS as NAMED_FAMILIES
-from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
-from mflamingo_cli.train.mini.dialogue.exchanges import Facts
+from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
+from mflamingo_cli.train.mini.dialogue.exchanges import PromptFacts
 from mflamingo_cli.train.mini.frames import TOKEN_S, Clip
 
 ALIASES = {
@@ -35,7 +35,7 @@ class Item:
     clip: Clip
     start: float
     end: float
-    heard: Facts
+    clip_labels: PromptFacts
 
     @property
     def row(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Item:
 
 def item_of(clip: Clip, start: float, end: float) -> Item:
     """An excerpt with what is known of it."""
-    return Item(clip, start, end, heard_of(clip.row, clip.labels(), start, end))
+    return Item(clip, start, end, excerpt_labels(clip.row, clip.labels(), start, end))
 
 
 def labels_of(item: Item, count: int) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def key_truth(item: Item) -> tuple[int, str] | None:
     row = item.row
     if not item.recording:
         sounding = {(tonic, mode) for start, end, tonic, mode in row.get("keys", ()) if start < item.end and end > item.start}
-        return sounding.pop() if len(sounding) == 1 else None if sounding else parsed_key(item.heard.get("key"))
+        return sounding.pop() if len(sounding) == 1 else None if sounding else parsed_key(item.clip_labels.get("key"))
     agreed = "tonic" in row and list(row.get("key2") or ()) == [row["tonic"], row["mode"]]
     return (row["tonic"], row["mode"]) if agreed else None
 
@@ -91,7 +91,7 @@ def tempo_truth(item: Item) -> tuple[float, ...] | None:
 
 def chords_truth(item: Item) -> list[str] | None:
     """The main chords as triads."""
-    return item.heard["chords"].split() if item.heard.get("chords") else None
+    return item.clip_labels["chords"].split() if item.clip_labels.get("chords") else None
 
 
 def chord_sequence(item: Item) -> list[Span] | None:
@@ -102,25 +102,25 @@ def chord_sequence(item: Item) -> list[Span] | None:
 
 def families_truth(item: Item) -> tuple[frozenset[str], frozenset[str]] | None:
     """(families that surely sound, families that surely do not)."""
-    if "instruments" not in item.heard and "absent" not in item.heard:
+    if "instruments" not in item.clip_labels and "absent" not in item.clip_labels:
         return None
-    present, absent = (frozenset(families_in(item.heard.get(name, ""))) for name in ("instruments", "absent"))
+    present, absent = (frozenset(families_in(item.clip_labels.get(name, ""))) for name in ("instruments", "absent"))
     return present, absent - present
 
 
 def style_truth(item: Item) -> list[str] | None:
     """Genres, best first."""
-    return names_in(item.heard["genre"]) if item.heard.get("genre") else None
+    return names_in(item.clip_labels["genre"]) if item.clip_labels.get("genre") else None
 
 
 def mood_truth(item: Item) -> list[str] | None:
     """Moods, best first."""
-    return names_in(item.heard["mood"]) if item.heard.get("mood") else None
+    return names_in(item.clip_labels["mood"]) if item.clip_labels.get("mood") else None
 
 
 def vocals_truth(item: Item) -> bool | None:
     """Whether somebody sings, where that is sure."""
-    return {"yes": True, "no": False}.get(item.heard.get("vocals", ""))
+    return {"yes": True, "no": False}.get(item.clip_labels.get("vocals", ""))
 
 
 def boundaries_truth(item: Item) -> list[float] | None:
@@ -153,7 +153,7 @@ def _family(word: str) -> str | None:
 # --- what takes long is done once for every clip -----------------------------------------------------------------------
 
 
-def remembered(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
+def cached_json(clip: Clip, name: str, make: Callable[[], Any]) -> Any:
     """A JSON value of a clip that no model changes: read from its cache unless the audio is newer, or made and written there."""
     path, sound = Path(f"{clip.stem}.{name}.json"), clip.folder / clip.row["audio"]
     if path.exists() and path.stat().st_mtime_ns >= sound.stat().st_mtime_ns:

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.train.evaluate import bootstrap as scores
-from mflamingo_cli.train.evaluate import ground_truth as truth
-from mflamingo_cli.train.evaluate import music
+from mflamingo_cli.train.evaluate import bootstrap, ground_truth, music
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
@@ -68,17 +66,17 @@ class ProbeAccuracy:
         labels, mean = labels_of(item, len(logits["key"])), {name: value.mean(axis=0) for name, value in logits.items()}
         best = int(mean["key"].argmax())
         claims = {
-            "keys": (truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
-            "meters": (item.heard.get("meter"), METERS[int(mean["meter"].argmax())]),
-            "styles": (None if item.recording else truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
-            "vocals": (truth.vocals_truth(item), float(mean["vocals"][0])),
-            "chords": (truth.chord_sequence(item), decoded_chords(logits["root"], logits["quality"])),
+            "keys": (ground_truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
+            "meters": (item.clip_labels.get("meter"), METERS[int(mean["meter"].argmax())]),
+            "styles": (None if item.recording else ground_truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
+            "vocals": (ground_truth.vocals_truth(item), float(mean["vocals"][0])),
+            "chords": (ground_truth.chord_sequence(item), decoded_chords(logits["root"], logits["quality"])),
         }
         for name, (true, claim) in claims.items():
             if true is not None:
                 getattr(self, name).append((true, claim))
         chances = {name: (1 / (1 + np.exp(-logits[name]))).mean(axis=0) for name in ("families", "tags")}
-        if (known := truth.families_truth(item)) is not None:
+        if (known := ground_truth.families_truth(item)) is not None:
             self.played.append(
                 (np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES]), chances["families"])
             )
@@ -90,44 +88,44 @@ class ProbeAccuracy:
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         where = {**where, "system": "encoder head"}
-        yield from music.chord_sequence_scores("chords", *_apart(self.chords), **where)
-        yield from music.key_scores("key", *_apart(self.keys), **where)
-        yield from meter_scores("meter", *_apart(self.meters), **where)
-        yield from style_scores("style", *_apart(self.styles), **where)
+        yield from music.chord_sequence_scores("chords", *_columns(self.chords), **where)
+        yield from music.key_scores("key", *_columns(self.keys), **where)
+        yield from meter_scores("meter", *_columns(self.meters), **where)
+        yield from style_scores("style", *_columns(self.styles), **where)
         if self.vocals:
-            yield scores.resampled("vocals, AUC", np.array(self.vocals, dtype=float), scores.auc, 0.5, 0.5, **where)
+            yield bootstrap.resampled("vocals, AUC", np.array(self.vocals, dtype=float), bootstrap.auc, 0.5, 0.5, **where)
         if self.families:
             yield self._families(where)
         if self.played:
             yield _ranked("instruments, mAP", self.played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
         if self.tags:
-            often = (np.stack(_apart(self.tags)[0]) == 1).sum(axis=0) >= TAG_COUNT
+            often = (np.stack(_columns(self.tags)[0]) == 1).sum(axis=0) >= TAG_COUNT
             played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
             for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
                 if chosen.any():
                     yield _ranked(name, self.tags, chosen, where)
 
     def _families(self, where: dict[str, Any]) -> Score:
-        rows, known = (np.stack(part) for part in _apart(self.families))
+        rows, known = (np.stack(part) for part in _columns(self.families))
         order = np.argsort(-known[:, :, 0].sum(axis=0))
         constants = []
         for size in range(1, len(order) + 1):  # the best fixed set: some of the commonest
             said = np.isin(np.arange(len(order)), order[:size])
             yes, no = known[:, :, 0], known[:, :, 1]
             constants.append(np.stack([(yes * said).sum(1), (no * said).sum(1), (yes * ~said).sum(1)], axis=1))
-        best = max(constants, key=scores.micro_f1)
-        return scores.resampled("instruments per token, micro F1", rows.sum(axis=1), scores.micro_f1, best, **where)
+        best = max(constants, key=bootstrap.micro_f1)
+        return bootstrap.resampled("instruments per token, micro F1", rows.sum(axis=1), bootstrap.micro_f1, best, **where)
 
 
 def _ranked(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], chosen: np.ndarray, where: dict[str, Any]) -> Score:
     """Mean average precision of some columns of (truth, probability) pairs, beside the base rate."""
-    known, said = (np.stack(part)[:, chosen] for part in _apart(pairs))
+    known, said = (np.stack(part)[:, chosen] for part in _columns(pairs))
     rows = np.hstack([known, said])
-    rate, count = scores.base_rate(rows), int((known == 1).any(axis=0).sum())
-    return scores.resampled(name, rows, scores.mean_average_precision, rate, rate, note=f"{count} names", **where)
+    rate, count = bootstrap.base_rate(rows), int((known == 1).any(axis=0).sum())
+    return bootstrap.resampled(name, rows, bootstrap.mean_average_precision, rate, rate, note=f"{count} names", **where)
 
 
-def _apart(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return [left for left, _ in pairs], [right for _, right in pairs]
 
 

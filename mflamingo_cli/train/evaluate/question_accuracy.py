@@ -12,8 +12,7 @@ import numpy as np
 from mflamingo_cli.parsers import parse_chords, parse_genres, parse_meter, parse_tempo, parse_vocals
 from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.thinking import split_thinking, think_prompt
-from mflamingo_cli.train.evaluate import bootstrap as scores
-from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
@@ -35,8 +34,8 @@ def meter_scores(ability: str, truths: Sequence[str], claims: Sequence[str | Non
     constant = rows.copy()
     constant[:, 1] = rows[:, 0] == names.index(Counter(truths).most_common(1)[0][0])
     note = ", ".join(f"{name} {rows[rows[:, 0] == i, 1].mean():.2f} (n={int((rows[:, 0] == i).sum())})" for i, name in enumerate(names))
-    balanced = scores.resampled(
-        f"{ability}, balanced accuracy", rows, scores.balanced_accuracy, constant, 1 / len(names), note=note, **where
+    balanced = bootstrap.resampled(
+        f"{ability}, balanced accuracy", rows, bootstrap.balanced_accuracy, constant, 1 / len(names), note=note, **where
     )
     return [balanced]
 
@@ -54,7 +53,7 @@ def best_families(truths: Sequence[tuple[frozenset[str], frozenset[str]]]) -> li
     """The fixed set of families with the best micro F1: some of the commonest."""
     common = [name for name, _ in Counter(name for present, _ in truths for name in present).most_common()]
     sets = [common[:size] for size in range(1, len(common) + 1)] or [[]]
-    return max(sets, key=lambda said: scores.micro_f1(family_rows(truths, [said] * len(truths)).sum(axis=1)))
+    return max(sets, key=lambda said: bootstrap.micro_f1(family_rows(truths, [said] * len(truths)).sum(axis=1)))
 
 
 def family_scores(
@@ -65,11 +64,11 @@ def family_scores(
         return []
     rows, constant = family_rows(truths, claims), family_rows(truths, [best_families(truths)] * len(truths))
     always = family_rows(truths, [NAMED_FAMILIES] * len(truths))
-    out = [scores.resampled(f"{ability}, micro F1", rows.sum(axis=1), scores.micro_f1, constant.sum(axis=1), **where)]
+    out = [bootstrap.resampled(f"{ability}, micro F1", rows.sum(axis=1), bootstrap.micro_f1, constant.sum(axis=1), **where)]
     for index, name in enumerate(NAMED_FAMILIES):
         known = np.array([name in present or name in absent for present, absent in truths])
         if rows[known, index][:, [0, 2]].sum():
-            out.append(scores.resampled(f"{ability}: {name}, F1", rows[known, index], scores.micro_f1, always[known, index], **where))
+            out.append(bootstrap.resampled(f"{ability}: {name}, F1", rows[known, index], bootstrap.micro_f1, always[known, index], **where))
     return out
 
 
@@ -82,7 +81,7 @@ def style_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence
     constant = [name for name, _ in Counter(firsts).most_common(size)]
     right = [float(first in [name.casefold() for name in said[:size]]) for first, said in zip(firsts, claims, strict=True)]
     name = f"{ability}, accuracy" if size == 1 else f"{ability}, top genre among the first {size}"
-    return [scores.mean(name, right, [float(first in constant) for first in firsts], size / len(set(firsts)), **where)]
+    return [bootstrap.mean(name, right, [float(first in constant) for first in firsts], size / len(set(firsts)), **where)]
 
 
 def mood_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
@@ -92,7 +91,7 @@ def mood_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[
     sets, said = [frozenset(t) for t in truths], [frozenset(name.casefold() for name in c) for c in claims]
     best = max(sorted(set(sets), key=sorted), key=lambda c: sum(set_f1(s, c) for s in sets))
     return [
-        scores.mean(f"{ability}, F1", [set_f1(s, c) for s, c in zip(sets, said, strict=True)], [set_f1(s, best) for s in sets], **where)
+        bootstrap.mean(f"{ability}, F1", [set_f1(s, c) for s, c in zip(sets, said, strict=True)], [set_f1(s, best) for s in sets], **where)
     ]
 
 
@@ -101,7 +100,7 @@ def vocals_scores(ability: str, truths: Sequence[bool], claims: Sequence[bool | 
     if not truths:
         return []
     rows = np.array([[t, t == c] for t, c in zip(truths, claims, strict=True)])
-    return [scores.resampled(f"{ability}, balanced accuracy", rows, scores.balanced_accuracy, 0.5, 0.5, **where)]
+    return [bootstrap.resampled(f"{ability}, balanced accuracy", rows, bootstrap.balanced_accuracy, 0.5, 0.5, **where)]
 
 
 # --- questions -----------------------------------------------------------------------------------------------------------
@@ -119,15 +118,15 @@ class Ability:
 
 
 ABILITIES: dict[str, Ability] = {
-    "key": Ability("key", truth.key_truth, parsed_key, key_scores),
-    "key against measure": Ability("key", truth.measured_key, parsed_key, key_scores),
-    "tempo": Ability("tempo", truth.tempo_truth, parse_tempo, tempo_scores),
-    "meter": Ability("meter", lambda item: item.heard.get("meter"), parse_meter, meter_scores),
-    "chords": Ability("chords", truth.chords_truth, parse_chords, chord_scores, 40),
-    "instruments": Ability("instruments", truth.families_truth, truth.families_in, family_scores, 48),
-    "style": Ability("genre", truth.style_truth, parse_genres, style_scores),
-    "mood": Ability("mood", truth.mood_truth, lambda text: TASKS["mood"].parse(text), mood_scores, 32),
-    "vocals": Ability("vocals", truth.vocals_truth, lambda text: parse_vocals(text).present, vocals_scores),
+    "key": Ability("key", ground_truth.key_truth, parsed_key, key_scores),
+    "key against measure": Ability("key", ground_truth.measured_key, parsed_key, key_scores),
+    "tempo": Ability("tempo", ground_truth.tempo_truth, parse_tempo, tempo_scores),
+    "meter": Ability("meter", lambda item: item.clip_labels.get("meter"), parse_meter, meter_scores),
+    "chords": Ability("chords", ground_truth.chords_truth, parse_chords, chord_scores, 40),
+    "instruments": Ability("instruments", ground_truth.families_truth, ground_truth.families_in, family_scores, 48),
+    "style": Ability("genre", ground_truth.style_truth, parse_genres, style_scores),
+    "mood": Ability("mood", ground_truth.mood_truth, lambda text: TASKS["mood"].parse(text), mood_scores, 32),
+    "vocals": Ability("vocals", ground_truth.vocals_truth, lambda text: parse_vocals(text).present, vocals_scores),
 }
 
 
@@ -155,7 +154,7 @@ class QuestionAccuracy:
         """The figures."""
         yield from ABILITIES[self.name].score(self.name, self.truths, self.claims, **where)
         if self.sure:
-            yield scores.resampled("vocals, AUC", np.column_stack([self.truths, self.sure]), scores.auc, 0.5, 0.5, **where)
+            yield bootstrap.resampled("vocals, AUC", np.column_stack([self.truths, self.sure]), bootstrap.auc, 0.5, 0.5, **where)
 
 
 @dataclass
@@ -181,5 +180,5 @@ class Thinking:
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         if self.formed:
-            yield scores.mean("think format kept", self.formed, **where)
-            yield scores.mean("think answer as without thinking", self.same, **where)
+            yield bootstrap.mean("think format kept", self.formed, **where)
+            yield bootstrap.mean("think answer as without thinking", self.same, **where)

@@ -14,7 +14,7 @@ from mflamingo_cli.backends.base import Backend, OpenOptions
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate.baselines import ESTIMATORS, Baseline, check_installed
 from mflamingo_cli.train.evaluate.bootstrap import Score
-from mflamingo_cli.train.evaluate.caption_metrics import Captions, Copying, Noise, Unknown, noises
+from mflamingo_cli.train.evaluate.caption_metrics import Captions, Faithfulness, Noise, Unknown, noises
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import Cut, SongBatch, Update, items
 from mflamingo_cli.train.evaluate.probes import ProbeAccuracy
@@ -66,7 +66,7 @@ EXCERPTS: dict[str, Make] = {  # about an excerpt of every clip
     "think": lambda c, h: [Thinking(c.facts)],
     "unknown": lambda c, h: [Unknown([question.format(m=1, s="30") for question in UNKNOWN])],
     "noise": lambda c, h: [Noise()],
-    "facts": lambda c, h: [Copying(c.facts)],
+    "facts": lambda c, h: [Faithfulness(c.facts)],
     "ear-captions": lambda c, h: [Captions(False, c.captions)],
     "heads": lambda c, h: [ProbeAccuracy(h)] if h is not None else [],
 }
@@ -132,7 +132,7 @@ def _without_clips(backend: Backend, config: EvalConfig, wanted: Iterable[str]) 
             songs.run([noise.update(songs, [])])
         yield from noise.scores(clips="noise")
     if "text-facts" in wanted:
-        copying, songs = Copying(config.facts), SongBatch(backend, [None] * BATCH)
+        copying, songs = Faithfulness(config.facts), SongBatch(backend, [None] * BATCH)
         for _ in range(-(-config.facts // BATCH)):
             songs.run([copying.update(songs, [])])
         yield from copying.scores(clips="text")

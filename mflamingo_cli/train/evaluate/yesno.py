@@ -14,8 +14,7 @@ import numpy as np
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.parsers import plain
-from mflamingo_cli.train.evaluate import bootstrap as scores
-from mflamingo_cli.train.evaluate import ground_truth as truth
+from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
@@ -26,12 +25,12 @@ from mflamingo_cli.train.mini.dialogue.rationales import NO, YES
 
 METERS = ("4/4", "3/4", "6/8")
 OTHER_MODE = {"major": "minor", "minor": "major"}
-Statement = tuple[bool, dict[str, str]]  # whether it is true, what fills the question
+Slots = tuple[bool, dict[str, str]]  # whether it is true, what fills the question
 
 
-def _keys(rng: np.random.Generator, item: Item) -> list[Statement]:
+def _keys(rng: np.random.Generator, item: Item) -> list[Slots]:
     """The key against its relative, its parallel, a fifth up or down, or a semitone off."""
-    key = truth.key_truth(item)
+    key = ground_truth.key_truth(item)
     if key is None:
         return []
     tonic, mode = key
@@ -41,25 +40,25 @@ def _keys(rng: np.random.Generator, item: Item) -> list[Statement]:
     return [(True, {"key": Key.of(tonic, mode).name}), (False, {"key": Key.of(other, other_mode).name})]
 
 
-def _modes(rng: np.random.Generator, item: Item) -> list[Statement]:
-    key = truth.key_truth(item)
+def _modes(rng: np.random.Generator, item: Item) -> list[Slots]:
+    key = ground_truth.key_truth(item)
     if key is None:
         return []
     return [(True, {"mode": key[1]}), (False, {"mode": OTHER_MODE[key[1]]})]
 
 
-def _meters(rng: np.random.Generator, item: Item) -> list[Statement]:
-    meter = item.heard.get("meter")
+def _meters(rng: np.random.Generator, item: Item) -> list[Slots]:
+    meter = item.clip_labels.get("meter")
     others = [name for name in METERS if name != meter]
     return [(True, {"meter": meter}), (False, {"meter": others[rng.integers(len(others))]})] if meter else []
 
 
-def _instruments(rng: np.random.Generator, item: Item) -> list[Statement]:
+def _instruments(rng: np.random.Generator, item: Item) -> list[Slots]:
     """A family that sounds, rather a rare one, and one that does not, rather a common one: a blind guess gains nothing."""
-    known = truth.families_truth(item)
+    known = ground_truth.families_truth(item)
     if known is None or not all(known):
         return []
-    found: list[Statement] = []
+    found: list[Slots] = []
     for sound, names in zip((True, False), map(sorted, known), strict=True):
         weights = np.array([1 - USUAL[name] if sound else USUAL[name] for name in names])
         name = names[rng.choice(len(names), p=weights / weights.sum())]
@@ -68,30 +67,30 @@ def _instruments(rng: np.random.Generator, item: Item) -> list[Statement]:
     return found
 
 
-def _genres(rng: np.random.Generator, item: Item) -> list[Statement]:
-    yes, no = (truth.names_in(item.heard.get(name, "")) for name in ("genre", "not_genre"))
+def _genres(rng: np.random.Generator, item: Item) -> list[Slots]:
+    yes, no = (ground_truth.names_in(item.clip_labels.get(name, "")) for name in ("genre", "not_genre"))
     if not yes or not no:
         return []
     names = (yes[0], no[rng.integers(len(no))])
     return [(sound, {"genre": FORMS_OF_GENRE.get(name, name), "name": name}) for sound, name in zip((True, False), names, strict=True)]
 
 
-def _sung(expected: bool) -> Callable[[np.random.Generator, Item], list[Statement]]:
-    def statements(rng: np.random.Generator, item: Item) -> list[Statement]:
-        sung = truth.vocals_truth(item)
+def _sung(expected: bool) -> Callable[[np.random.Generator, Item], list[Slots]]:
+    def statements(rng: np.random.Generator, item: Item) -> list[Slots]:
+        sung = ground_truth.vocals_truth(item)
         return [] if sung is None else [(sung == expected, {})]
 
     return statements
 
 
-KINDS: dict[str, Callable[[np.random.Generator, Item], list[Statement]]] = {  # of questions.YES_NO, those that ears can answer
+KINDS: dict[str, Callable[[np.random.Generator, Item], list[Slots]]] = {  # of questions.YES_NO, those that ears can answer
     "is_key": _keys, "is_mode": _modes, "is_meter": _meters, "has_instrument": _instruments, "is_genre": _genres,
     "is_sung": _sung(True), "is_instrumental": _sung(False),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Asked:
+class Statement:
     """One question, what it asks about ("drums"; "" where nothing is commoner than another), and whether "Yes." is right."""
 
     text: str
@@ -99,22 +98,22 @@ class Asked:
     true: bool
 
 
-def asked(rng: np.random.Generator, item: Item, kind: str) -> list[Asked]:
+def statements(rng: np.random.Generator, item: Item, kind: str) -> list[Statement]:
     """Questions of a kind about an excerpt: a true statement and a false one, where both can be made."""
     words = YES_NO[kind]
     return [
-        Asked(words[rng.integers(len(words))].format(**slots), "" if kind == "is_key" else " ".join(slots.values()), true)
+        Statement(words[rng.integers(len(words))].format(**slots), "" if kind == "is_key" else " ".join(slots.values()), true)
         for true, slots in KINDS[kind](rng, item)
     ]
 
 
-def asked_of_facts(rng: np.random.Generator, kind: str) -> Asked | None:
+def statement_of_facts(rng: np.random.Generator, kind: str) -> Statement | None:
     """A question whose answer lies in random facts of its prompt."""
     facts = random_facts(rng, 1.0)
     exchange = MAKERS[kind](rng, facts, None)
     if exchange is None or exchange.answer not in (YES, NO):
         return None
-    return Asked(grounded_prompt(exchange.question, ground_text(facts)), "", exchange.answer == YES)
+    return Statement(grounded_prompt(exchange.question, ground_text(facts)), "", exchange.answer == YES)
 
 
 def parsed(text: str) -> bool | None:
@@ -123,7 +122,7 @@ def parsed(text: str) -> bool | None:
     return {"yes": True, "no": False}.get(word)
 
 
-def even(questions: Sequence[Asked]) -> list[int]:
+def even(questions: Sequence[Statement]) -> list[int]:
     """Which questions to keep, so that about every thing as many are true as false: the usual answer to each is no help."""
     sides: dict[str, tuple[list[int], list[int]]] = {}
     for index, question in enumerate(questions):
@@ -135,20 +134,22 @@ def even(questions: Sequence[Asked]) -> list[int]:
 class YesNo:
     """All kinds; an answer that is neither is wrong."""
 
-    asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    statements: dict[str, list[Statement]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Ask everything of every excerpt."""
         for number, kind in enumerate(KINDS):
-            found = [(i, q) for i, item in enumerate(items) for q in asked(np.random.default_rng([item.row["index"], number]), item, kind)]
-            self.asked[kind] += [question for _, question in found]
+            found = [
+                (i, q) for i, item in enumerate(items) for q in statements(np.random.default_rng([item.row["index"], number]), item, kind)
+            ]
+            self.statements[kind] += [question for _, question in found]
             texts = yield questions(((i, question.text) for i, question in found), 4)
             self.said[kind] += [parsed(text) for text in texts]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """Balanced accuracy over all kinds and of each; always yes and always no have one half."""
-        yield from _yes_no_scores("yes or no", self.asked, self.said, where)
+        yield from _yes_no_scores("yes or no", self.statements, self.said, where)
 
 
 FACT_KINDS = ("is_tempo", "is_pace", "is_long", "is_louder", "has_chord", "comes_back")
@@ -160,33 +161,35 @@ class YesNoOfFacts:
 
     count: int
     batches: int = 0
-    asked: dict[str, list[Asked]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
+    statements: dict[str, list[Statement]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
     said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """As many questions as there are excerpts (or silences)."""
         self.batches += 1
-        for kind, earlier in self.asked.items():
+        for kind, earlier in self.statements.items():
             rngs = [np.random.default_rng([self.batches, i]) for i in range(min(songs.count, self.count - len(earlier)))]
-            found = [(i, question) for i, rng in enumerate(rngs) if (question := asked_of_facts(rng, kind)) is not None]
+            found = [(i, question) for i, rng in enumerate(rngs) if (question := statement_of_facts(rng, kind)) is not None]
             earlier += [question for _, question in found]
             texts = yield questions(((i, question.text) for i, question in found), 4)
             self.said[kind] += [parsed(text) for text in texts]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """Balanced accuracy over all kinds and of each."""
-        yield from _yes_no_scores("yes or no from facts", self.asked, self.said, where)
+        yield from _yes_no_scores("yes or no from facts", self.statements, self.said, where)
 
 
-def _yes_no_scores(name: str, asked: dict[str, list[Asked]], said: dict[str, list[bool | None]], where: dict[str, Any]) -> Iterator[Score]:
+def _yes_no_scores(
+    name: str, statements: dict[str, list[Statement]], said: dict[str, list[bool | None]], where: dict[str, Any]
+) -> Iterator[Score]:
     table = {}
-    for kind, some in asked.items():
+    for kind, some in statements.items():
         kept = even(some)
         if kept:
             table[kind] = np.array([[some[i].true, said[kind][i] == some[i].true] for i in kept], dtype=float)
     if not table:
         return
     every = np.concatenate(list(table.values()))
-    yield scores.resampled(f"{name}, balanced accuracy", every, scores.balanced_accuracy, 0.5, 0.5, **where)
+    yield bootstrap.resampled(f"{name}, balanced accuracy", every, bootstrap.balanced_accuracy, 0.5, 0.5, **where)
     for kind, rows in table.items():
-        yield scores.resampled(f"{name}, balanced accuracy: {kind}", rows, scores.balanced_accuracy, 0.5, 0.5, **where)
+        yield bootstrap.resampled(f"{name}, balanced accuracy: {kind}", rows, bootstrap.balanced_accuracy, 0.5, 0.5, **where)

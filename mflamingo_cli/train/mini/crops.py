@@ -45,8 +45,8 @@ class Crops:
 
 def crop(clip: Clip, start: int, length: int, rate: float = 1.0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Frames and all labels of `length` tokens of a clip from token `start`, played at a rate (tokens never cross a window)."""
-    heard = round(length * rate) * FRAMES_PER_TOKEN
-    frames = np.asarray(clip.mel()[start * FRAMES_PER_TOKEN :][:heard], dtype=np.float32)
+    source_length = round(length * rate) * FRAMES_PER_TOKEN
+    frames = np.asarray(clip.mel()[start * FRAMES_PER_TOKEN :][:source_length], dtype=np.float32)
     if rate != 1.0:
         at = np.clip((np.arange(length * FRAMES_PER_TOKEN) + 0.5) * rate - 0.5, 0, len(frames) - 1)
         below = np.minimum(at.astype(int), len(frames) - 2)

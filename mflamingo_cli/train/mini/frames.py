@@ -123,7 +123,7 @@ def make_caches(clip: Clip) -> Clip:
         part.replace(mel)
     if clip.row.get("kind") != "recording" and not _current(labels):
         part = labels.with_suffix(".part.npz")
-        np.savez_compressed(part, version=LABEL_VERSION, **truth_labels(clip))  # type: ignore[arg-type]
+        np.savez_compressed(part, version=LABEL_VERSION, **exact_labels(clip))  # type: ignore[arg-type]
         part.replace(labels)
     return clip
 
@@ -153,7 +153,7 @@ def window_frames(samples: np.ndarray) -> np.ndarray:
 # --- labels of what was synthesised --------------------------------------------------------------------------------------
 
 
-class Note(NamedTuple):
+class SoundingNote(NamedTuple):
     """A note as it is heard: seconds of the clip, MIDI pitch, channel, program, loudness in dB by velocity and channel volume."""
 
     start: float
@@ -177,14 +177,14 @@ class Levels:
         return {(int(c), int(p)): db for c, p, db in zip(self.channel, self.program, self.db, strict=True)}
 
 
-def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[Note]:
+def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[SoundingNote]:
     """All notes of a file of one tempo that is heard from `offset` at a speed."""
     beat_s = next((m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"), 500_000) / 1e6
     found = []
     for event in events(midi):
         start, end = event.start * beat_s, (event.start + event.length) * beat_s
         db = 40 * float(np.log10(event.velocity * max(event.volume, 1) / 127**2))  # General MIDI: amplitude as the square
-        found.append(Note((start - offset) / speed, (end - offset) / speed, event.pitch, event.channel, event.program, db))
+        found.append(SoundingNote((start - offset) / speed, (end - offset) / speed, event.pitch, event.channel, event.program, db))
     return [note for note in found if note.end > 0]
 
 
@@ -194,11 +194,11 @@ def _span(start: float, end: float) -> slice:
     return slice(first, max(round(end / LABEL_S), first + 1))
 
 
-def note_levels(heard: Sequence[Note], count: int) -> Levels:
+def note_levels(sounding: Sequence[SoundingNote], count: int) -> Levels:
     """Levels by the notes themselves, for clips whose parts were never heard alone."""
-    parts = sorted({(n.channel, n.program) for n in heard})
+    parts = sorted({(n.channel, n.program) for n in sounding})
     db = np.full((len(parts), count), float(SILENT_DB))
-    for note in heard:
+    for note in sounding:
         row = db[parts.index((note.channel, note.program))]
         span = _span(note.start, note.start + DRUM_S if note.channel == DRUMS else note.end + RELEASE_S)
         row[span] = np.maximum(row[span], note.db)
@@ -215,15 +215,15 @@ def read_levels(path: Path, count: int) -> Levels:
         return Levels(file["channel"], file["program"], around.max(-1))
 
 
-def truth_labels(clip: Clip) -> dict[str, np.ndarray]:
+def exact_labels(clip: Clip) -> dict[str, np.ndarray]:
     """Labels of a synthesised clip from its row, its MIDI file and, where there are some, its levels."""
     row, count = clip.row, int(clip.row["duration"] / LABEL_S)
     if "midi" not in row:
-        return dense_labels(row, [], note_levels([], count))
-    heard = notes(mido.MidiFile(clip.folder / row["midi"]), row.get("offset", 0.0), row.get("speed", 1.0))
-    heard += [Note(start, end, pitch, SUNG, SUNG, 0.0) for start, end, pitch in row.get("sung", [])]
-    levels = read_levels(clip.folder / row["levels"], count) if "levels" in row else note_levels(heard, count)
-    return dense_labels(row, heard, levels)
+        return frame_labels(row, [], note_levels([], count))
+    sounding = notes(mido.MidiFile(clip.folder / row["midi"]), row.get("offset", 0.0), row.get("speed", 1.0))
+    sounding += [SoundingNote(start, end, pitch, SUNG, SUNG, 0.0) for start, end, pitch in row.get("sung", [])]
+    levels = read_levels(clip.folder / row["levels"], count) if "levels" in row else note_levels(sounding, count)
+    return frame_labels(row, sounding, levels)
 
 
 def claims(db: np.ndarray, threshold: float) -> np.ndarray:
@@ -231,23 +231,23 @@ def claims(db: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(db >= threshold, 1, np.where(db > ABSENT_DB, UNKNOWN, 0)).astype(np.uint8)
 
 
-def both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def combined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Two claims about one thing: what one of them hears is there."""
     return np.where((first == 1) | (second == 1), 1, np.maximum(first, second)).astype(np.uint8)
 
 
-def dense_labels(row: dict[str, Any], heard: Sequence[Note], levels: Levels) -> dict[str, np.ndarray]:
+def frame_labels(row: dict[str, Any], sounding: Sequence[SoundingNote], levels: Levels) -> dict[str, np.ndarray]:
     """All labels of a clip, one row per token; see `objectives.HEAD_SIZES` for their classes."""
     count = int(row["duration"] / LABEL_S)
     threshold = max(AUDIBLE_DB, row.get("mix", {}).get("noise_db", -100.0) + NOISE_MARGIN_DB)
     families, vocals = _family_labels(levels, threshold, count)
-    chroma, bass = _pitch_labels(heard, levels, threshold, count)
+    chroma, bass = _pitch_labels(sounding, levels, threshold, count)
     if row.get("sound") == "tone":
         chroma[:], bass[:] = UNKNOWN, -1
     return {
         **_chord_labels(row, chroma), "bass": bass if row.get("chords") else np.where(bass < NO_CHORD, -1, bass).astype(np.int8),
         "chroma": chroma, "families": families, "vocals": vocals, **_beat_labels(row, count), "key": _key_labels(row, count),
-        "onsets": _onset_labels(heard, levels, threshold, count),
+        "onsets": _onset_labels(sounding, levels, threshold, count),
     }  # fmt: skip
 
 
@@ -257,38 +257,38 @@ def _family_labels(levels: Levels, threshold: float, count: int) -> tuple[np.nda
     for channel, program, db in zip(levels.channel, levels.program, levels.db, strict=True):
         claim = claims(db, threshold)
         if program == SUNG:
-            vocals = both(vocals, claim)
+            vocals = combined(vocals, claim)
         elif channel == DRUMS or program in FAMILY_OF_PROGRAM:
             column = len(FAMILIES) if channel == DRUMS else FAMILY_OF_PROGRAM[program]
-            families[:, column] = both(families[:, column], claim)
+            families[:, column] = combined(families[:, column], claim)
     choir = families[:, FAMILIES.index("choir")] > 0
     return families, np.where(choir & (vocals == 0), UNKNOWN, vocals).astype(np.uint8)
 
 
-def _pitch_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _pitch_labels(sounding: Sequence[SoundingNote], levels: Levels, threshold: float, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Chroma (T, 12), and the lowest audible pitch class (T,); pitches of parts that are too quiet are not claimed."""
     chroma, lowest = np.zeros((count, 12), np.uint8), np.full(count, 128, np.int16)
     rows = levels.of_parts()
-    for note in heard:
+    for note in sounding:
         if note.channel == DRUMS or (note.channel, note.program) not in rows:
             continue
         span = _span(note.start, note.end + RELEASE_S)
         claim = claims(rows[note.channel, note.program][span], threshold)
-        chroma[span, note.pitch % 12] = both(chroma[span, note.pitch % 12], claim)
+        chroma[span, note.pitch % 12] = combined(chroma[span, note.pitch % 12], claim)
         lowest[span] = np.where(claim == 1, np.minimum(lowest[span], note.pitch), lowest[span])
     bass = np.where(lowest < 128, lowest % 12, np.where((chroma > 0).any(1), -1, NO_CHORD))
     return chroma, bass.astype(np.int8)
 
 
-def _onset_labels(heard: Sequence[Note], levels: Levels, threshold: float, count: int) -> np.ndarray:
+def _onset_labels(sounding: Sequence[SoundingNote], levels: Levels, threshold: float, count: int) -> np.ndarray:
     """Where notes begin (T, 4), see ONSETS; those of parts that are too quiet are not claimed."""
     onsets = np.zeros((count, len(ONSETS)), np.uint8)
     rows = levels.of_parts()
-    for note in heard:
+    for note in sounding:
         kind, at = STRUCK.get(note.pitch) if note.channel == DRUMS else 0, round(note.start / LABEL_S)
         if kind is not None and 0 <= at < count and (note.channel, note.program) in rows:
             claim = claims(rows[note.channel, note.program][at : at + 1], threshold)
-            onsets[at : at + 1, kind] = both(onsets[at : at + 1, kind], claim)
+            onsets[at : at + 1, kind] = combined(onsets[at : at + 1, kind], claim)
     return onsets
 
 

@@ -64,8 +64,8 @@ class Excerpt:
     start: float
     end: float
     tokens: np.ndarray
-    heard: dict[str, str]
-    certain: dict[str, str]
+    clip_labels: dict[str, str]
+    confident_labels: dict[str, str]
 
 
 def excerpt_drawer(sources: Sequence[tuple[dict[int, list[Excerpt]], float]], tokens: int, turns: int, thinking: float) -> DrawSongs:
@@ -79,20 +79,20 @@ def excerpt_drawer(sources: Sequence[tuple[dict[int, list[Excerpt]], float]], to
         sizes = np.array([len(excerpts[length]) for length in lengths], dtype=np.float64) ** 0.5
         length = lengths[rng.choice(len(lengths), p=sizes / sizes.sum())]
         chosen = [excerpts[length][rng.integers(len(excerpts[length]))] for _ in range(rows_that_fit(length, tokens, turns))]
-        asked = [audio_turns(rng, excerpt.heard, turns, thinking, excerpt.certain) for excerpt in chosen]
+        asked = [audio_turns(rng, excerpt.clip_labels, turns, thinking, excerpt.confident_labels) for excerpt in chosen]
         return np.stack([excerpt.tokens for excerpt in chosen]).astype(np.float32), asked
 
     return draw
 
 
 @dataclass(frozen=True)
-class Song:
+class SongFrames:
     """An excerpt that is still to be heard: frames (n_mels, 4 T), dense labels (T, …) and what it may be asked and told of."""
 
     frames: np.ndarray
     labels: dict[str, np.ndarray]
-    heard: dict[str, str]
-    certain: dict[str, str]
+    clip_labels: dict[str, str]
+    confident_labels: dict[str, str]
 
 
 class JointObjective:
@@ -101,7 +101,7 @@ class JointObjective:
     def __init__(
         self,
         model: Model,
-        draw_songs: Callable[[np.random.Generator], list[Song]],
+        draw_songs: Callable[[np.random.Generator], list[SongFrames]],
         text: TextObjective,
         *,
         turns: int = 6,
@@ -114,15 +114,15 @@ class JointObjective:
         self.module = nn.ModuleDict({**parts, **text.module})
         model.model.audio_tower.embed_positions.weight.requires_grad_(False)
 
-    def draw(self, rng: np.random.Generator) -> tuple[list[Song], Packed, list[Branch]]:
+    def draw(self, rng: np.random.Generator) -> tuple[list[SongFrames], Packed, list[Branch]]:
         """Draw a batch of songs of one length."""
         songs = self.draw_songs(rng)
         n_audio = songs[0].frames.shape[1] // FRAMES_PER_TOKEN
         songs = [dataclasses.replace(song, frames=augment(rng, song.frames.T).T) for song in songs]
-        turns = [audio_turns(rng, song.heard, self.turns, self.thinking, song.certain) for song in songs]
+        turns = [audio_turns(rng, song.clip_labels, self.turns, self.thinking, song.confident_labels) for song in songs]
         return songs, pack(self.text.chat, n_audio, turns), self.text.draw(rng)
 
-    def loss(self, batch: tuple[list[Song], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: tuple[list[SongFrames], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, with numbers worth logging."""
         songs, packed, texts = batch
         device = self.model.device

@@ -100,11 +100,11 @@ def whole_labels(row: dict[str, Any]) -> dict[str, int]:
 
 def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[str, np.ndarray]:
     """All labels of `length` tokens of a clip from token `start`, (length, …) int64, the clip played at a rate."""
-    heard = round(length * rate)
-    known, found = {name: values[start : start + heard] for name, values in clip.token_labels().items()}, {}
+    source_length = round(length * rate)
+    known, found = {name: values[start : start + source_length] for name, values in clip.token_labels().items()}, {}
     if rate != 1.0:
-        at = np.minimum(((np.arange(length) + 0.5) * rate).astype(int), heard - 1)
-        known = resample(known, at, np.minimum(((np.arange(heard) + 0.5) / rate).astype(int), length - 1))
+        at = np.minimum(((np.arange(length) + 0.5) * rate).astype(int), source_length - 1)
+        known = resample(known, at, np.minimum(((np.arange(source_length) + 0.5) / rate).astype(int), length - 1))
     for name, size in HEAD_SIZES.items():
         if name in WHOLE:
             continue

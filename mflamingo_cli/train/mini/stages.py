@@ -23,19 +23,19 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.checkpoint import CHECKPOINT, part_states, parts_of
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
-from mflamingo_cli.train.mini.dialogue.clip_labels import heard_of
-from mflamingo_cli.train.mini.dialogue.confident_labels import certain
-from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_heard, text_turn
+from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
+from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels
+from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
 from mflamingo_cli.train.mini.encoder import encode_samples
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
-from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, Song, excerpt_drawer
+from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer
 from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, labels_of, probe_logits, save_probes
 from mflamingo_cli.train.objectives import AudioTextObjective, Objective, TextObjective
 from mflamingo_cli.train.packing import rows_that_fit
 from mflamingo_cli.train.rows import ChatEncoder
 
 CONFIGS = Path(__file__).parent / "configs"
-EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # what the language model hears, with shares
+EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # of excerpts, with shares
 MAX_AUDIO_S = 180
 
 
@@ -44,13 +44,13 @@ class StageConfig:
     """One stage; `init` names earlier runs whose parts are loaded in turn, `data` the splits with their shares."""
 
     name: str
-    objective: str  # "ears" | "text" | "speech" | "joint"
+    objective: str  # "encoder" | "text" | "speech" | "joint"
     loop: LoopConfig
     init: tuple[str, ...] = ()
     data: tuple[tuple[str, float], ...] = (("train", 1.0),)
     clips: int | None = None  # only the first so many of each split
-    lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # ears: (tokens of a crop, crops in a batch)
-    weights: dict[str, float] = field(default_factory=dict)  # ears: of terms of the loss that are not to weigh as `PROBE_WEIGHTS` says
+    lengths: tuple[tuple[int, int], ...] = ((50, 24),)  # encoder: (tokens of a crop, crops in a batch)
+    weights: dict[str, float] = field(default_factory=dict)  # encoder: of terms of the loss that are not to weigh as `PROBE_WEIGHTS` says
     rounds: int = 1  # speech, joint: excerpts of every clip
     tokens: int = 4500  # speech, joint: positions in a batch
     turns: int = 6  # speech, joint: exchanges about an excerpt
@@ -94,7 +94,7 @@ def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int
         return
     rng, texts = np.random.default_rng(seed), []
     for number in range(samples):
-        for turn in audio_turns(rng, random_heard(rng), 6) if number % 6 == 0 else [text_turn(rng)]:
+        for turn in audio_turns(rng, random_labels(rng), 6) if number % 6 == 0 else [text_turn(rng)]:
             texts += [turn.question, turn.answer]
     tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
 
@@ -144,18 +144,20 @@ def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
 
 def askable(clips: Sequence[Clip]) -> list[Clip]:
     """Clips without recordings of which no teacher is sure of anything: silence about them is not the same as nothing to hear."""
-    return [clip for clip in clips if clip.row.get("kind") != "recording" or heard_of(clip.row, clip.labels(), 0.0, clip.row["duration"])]
+    return [
+        clip for clip in clips if clip.row.get("kind") != "recording" or excerpt_labels(clip.row, clip.labels(), 0.0, clip.row["duration"])
+    ]
 
 
 def objective_of(work: Path, config: StageConfig) -> Objective:
     """The objective of a stage with everything it needs."""
     model, chat = new_model(work, config)
-    if config.objective == "ears":
+    if config.objective == "encoder":
         objective = ProbeObjective(model, sources(work, config), config.lengths, PROBE_WEIGHTS | config.weights)
         load_runs(work, config.init, model, objective.heads)
         return objective
     if config.objective not in ("text", "speech", "joint"):
-        raise UsageError(f"unknown objective {config.objective!r}; one of ears, text, speech, joint")
+        raise UsageError(f"unknown objective {config.objective!r}; one of encoder, text, speech, joint")
     text = TextObjective(model, chat, text_turn, config.batch if config.objective == "text" else config.text_batch)
     if config.objective == "text":
         return text
@@ -168,18 +170,18 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
 
 
 def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[int, list[Excerpt]], float]]:
-    """For every split of a stage its excerpts by their number of tokens, as the ears it starts from hear them, and its share."""
-    folder, ears, heads = work / "runs" / config.name / "excerpts", ears_of(work, config), LinearProbes(model)
+    """For every split of a stage its excerpts by their number of tokens, as the encoder it starts from encodes them, and its share."""
+    folder, encoder, heads = work / "runs" / config.name / "excerpts", encoder_stamp(work, config), LinearProbes(model)
     load_runs(work, config.init, model, heads)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
     for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
         usable = askable(clips)
-        cache_excerpts(model, heads.eval(), usable[rank::world], folder / split, ears, config.rounds)
+        cache_excerpts(model, heads.eval(), usable[rank::world], folder / split, encoder, config.rounds)
         if distributed.is_initialized():
             distributed.barrier()
         by_length: dict[int, list[Excerpt]] = {}
-        for excerpt in load_excerpts(usable, folder / split, ears, config.rounds):
+        for excerpt in load_excerpts(usable, folder / split, encoder, config.rounds):
             by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
         found.append((by_length, share))
     return found
@@ -193,11 +195,11 @@ def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Repor
     yield from fit(objective, objective.module, config.loop, work / "runs" / config.name)
 
 
-# --- excerpts: what frozen ears make of every clip ------------------------------------------------------------------
+# --- excerpts: every clip, encoded once ----------------------------------------------------------------------------------
 
 
-def ears_of(work: Path, config: StageConfig) -> str:
-    """Name of the ears an excerpt was made with: caches of other ears are not read."""
+def encoder_stamp(work: Path, config: StageConfig) -> str:
+    """Name of the encoder that an excerpt was made with: caches of another one are not read."""
     stamps = [f"{name}-{(work / 'runs' / name / CHECKPOINT).stat().st_mtime_ns}" for name in config.init]
     return "+".join(stamps)
 
@@ -236,38 +238,39 @@ def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
             yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
 
 
-def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> None:
-    """Encode the excerpts that are missing, one file each, with what the ears are certain of."""
+def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, encoder: str, rounds: int) -> None:
+    """Encode the excerpts that are missing, one file each, with the labels that its probes confirm."""
     folder.mkdir(parents=True, exist_ok=True)
     for clip in clips:
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
-            if _cached(folder / name, ears) is None:
+            if _cached(folder / name, encoder) is None:
                 tokens, part = encode_samples(model, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
-                told = certain(heard_of(clip.row, labels, start, end), probe_logits(heads, tokens))
-                np.savez(part, tokens=tokens, certain=json.dumps(told), ears=ears)
+                confident = confident_labels(excerpt_labels(clip.row, labels, start, end), probe_logits(heads, tokens))
+                np.savez(part, tokens=tokens, confident_labels=json.dumps(confident), encoder=encoder)
                 part.replace(folder / name)
 
 
-def _cached(path: Path, ears: str) -> tuple[np.ndarray, dict[str, str]] | None:
+def _cached(path: Path, encoder: str) -> tuple[np.ndarray, dict[str, str]] | None:
     if not path.exists():
         return None
     with np.load(path) as file:
-        return (file["tokens"], json.loads(str(file["certain"]))) if str(file["ears"]) == ears else None
+        current = "encoder" in file.files and str(file["encoder"]) == encoder
+        return (file["tokens"], json.loads(str(file["confident_labels"]))) if current else None
 
 
-def load_excerpts(clips: Sequence[Clip], folder: Path, ears: str, rounds: int) -> Iterator[Excerpt]:
+def load_excerpts(clips: Sequence[Clip], folder: Path, encoder: str, rounds: int) -> Iterator[Excerpt]:
     """Cached excerpts with what can be asked and told of them, in a fixed order."""
     for clip in clips:
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
-            if (cached := _cached(folder / name, ears)) is not None:
-                yield Excerpt(clip, start, end, cached[0], heard_of(clip.row, labels, start, end), cached[1])
+            if (cached := _cached(folder / name, encoder)) is not None:
+                yield Excerpt(clip, start, end, cached[0], excerpt_labels(clip.row, labels, start, end), cached[1])
 
 
 def song_drawer(
     given: Sequence[tuple[dict[int, list[Excerpt]], float]], config: StageConfig
-) -> Callable[[np.random.Generator], list[Song]]:
+) -> Callable[[np.random.Generator], list[SongFrames]]:
     """Draws the songs of a batch: excerpts of one length, of the stage's splits by their shares."""
     seconds_of = {round(seconds / TOKEN_S): seconds for seconds in EXCERPT_SECONDS}
     pools = {
@@ -275,7 +278,7 @@ def song_drawer(
     }
     lengths = np.array([EXCERPT_SECONDS[seconds_of[length]] for length in pools])
 
-    def draw(rng: np.random.Generator) -> list[Song]:
+    def draw(rng: np.random.Generator) -> list[SongFrames]:
         length = list(pools)[rng.choice(len(pools), p=lengths / lengths.sum())]
         shares = np.array([share for _, share in pools[length]])
         songs = []
@@ -284,7 +287,7 @@ def song_drawer(
             excerpt = found[rng.integers(len(found))]
             frames = window_frames(samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
             labels = labels_of(excerpt.clip, round(excerpt.start / TOKEN_S), length)
-            songs.append(Song(frames, labels, excerpt.heard, excerpt.certain))
+            songs.append(SongFrames(frames, labels, excerpt.clip_labels, excerpt.confident_labels))
         return songs
 
     return draw

@@ -13,8 +13,8 @@ import torch
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train.evaluate import EvalConfig, report
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
+from mflamingo_cli.train.evaluate.report import EvalConfig, report
 from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
@@ -65,17 +65,17 @@ def test_answers_in_a_batch_are_those_given_alone(backend) -> None:
 
 
 def test_what_is_asked_in_one_breath_is_answered_as_if_asked_in_turn(backend) -> None:
-    songs, heard = SongBatch(backend, [None]), []
+    songs, clip_labels = SongBatch(backend, [None]), []
 
     def asks(*rounds: str) -> Update:
         for text in rounds:
-            heard.append((text, (yield questions([(0, text)], 8))))
+            clip_labels.append((text, (yield questions([(0, text)], 8))))
 
     def nothing() -> Update:
         yield from ()
 
     songs.run([asks("key?", "bpm?"), nothing(), asks("meter?")])
-    assert sorted(heard) == sorted((text, songs.answers(questions([(0, text)], 8))) for text in ("key?", "bpm?", "meter?"))
+    assert sorted(clip_labels) == sorted((text, songs.answers(questions([(0, text)], 8))) for text in ("key?", "bpm?", "meter?"))
 
 
 def test_yes_is_weighed_against_no_as_transformers_does(backend, model, chat) -> None:

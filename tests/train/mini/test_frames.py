@@ -4,7 +4,7 @@ import mido
 import numpy as np
 
 from mflamingo_cli.train.mini import frames
-from mflamingo_cli.train.mini.frames import Levels, Note
+from mflamingo_cli.train.mini.frames import Levels, SoundingNote
 from mflamingo_cli.train.mini.synth.parts import DRUMS, FAMILIES, SUNG
 
 PIANO, BASS, CHOIR = 0, 33, 52
@@ -21,8 +21,8 @@ def column(labels, family):
 
 
 def test_labels_follow_the_notes():
-    heard = [Note(0.0, 1.0, 57, 0, PIANO, 0.0)]
-    labels = frames.dense_labels(ROW, heard, frames.note_levels(heard, T))
+    heard = [SoundingNote(0.0, 1.0, 57, 0, PIANO, 0.0)]
+    labels = frames.frame_labels(ROW, heard, frames.note_levels(heard, T))
     assert labels["chroma"].shape == (T, 12)
     assert (labels["chroma"][:20, 9] == 1).all()
     assert (labels["root"][:20] == 9).all()
@@ -34,35 +34,35 @@ def test_labels_follow_the_notes():
 
 
 def test_levels_decide_what_is_claimed():
-    heard = [Note(0.0, 2.0, 60, 0, PIANO, 0.0), Note(0.0, 2.0, 38, 1, BASS, 0.0)]
-    labels = frames.dense_labels(ROW, heard, levels((0, PIANO, -3), (1, BASS, -30)))
+    heard = [SoundingNote(0.0, 2.0, 60, 0, PIANO, 0.0), SoundingNote(0.0, 2.0, 38, 1, BASS, 0.0)]
+    labels = frames.frame_labels(ROW, heard, levels((0, PIANO, -3), (1, BASS, -30)))
     assert (column(labels, "piano") == 1).all()
     assert (column(labels, "bass") == frames.UNKNOWN).all()
     assert (labels["chroma"][:, 0] == 1).all()
     assert (labels["chroma"][:, 2] == frames.UNKNOWN).all()
     assert (labels["bass"] == 0).all()  # the lowest that can be heard
-    absent = frames.dense_labels(ROW, heard, levels((0, PIANO, -3), (1, BASS, -80)))
+    absent = frames.frame_labels(ROW, heard, levels((0, PIANO, -3), (1, BASS, -80)))
     assert not column(absent, "bass").any()
 
 
 def test_noise_hides_what_is_quiet():
-    heard = [Note(0.0, 2.0, 60, 0, PIANO, 0.0)]
-    labels = frames.dense_labels({**ROW, "mix": {"noise_db": -20.0}}, heard, levels((0, PIANO, -15)))
+    heard = [SoundingNote(0.0, 2.0, 60, 0, PIANO, 0.0)]
+    labels = frames.frame_labels({**ROW, "mix": {"noise_db": -20.0}}, heard, levels((0, PIANO, -15)))
     assert (column(labels, "piano") == frames.UNKNOWN).all()
     assert (labels["root"] == -1).all()
 
 
 def test_singing_is_known_and_a_choir_is_not():
-    sung = frames.dense_labels(ROW, [Note(0.0, 2.0, 60, SUNG, SUNG, 0.0)], levels((SUNG, SUNG, -5)))
+    sung = frames.frame_labels(ROW, [SoundingNote(0.0, 2.0, 60, SUNG, SUNG, 0.0)], levels((SUNG, SUNG, -5)))
     assert (sung["vocals"] == 1).all()
     assert (sung["chroma"][:, 0] == 1).all()
-    choir = frames.dense_labels(ROW, [], levels((0, CHOIR, -5)))
+    choir = frames.frame_labels(ROW, [], levels((0, CHOIR, -5)))
     assert (choir["vocals"] == frames.UNKNOWN).all()
 
 
 def test_drums_have_no_harmony():
     row = {"duration": 2.0, "chords": [], "beat_s": 0.5, "bar_s": 2.0}
-    labels = frames.dense_labels(row, [Note(0.0, 0.1, 36, DRUMS, 0, 0.0)], levels((DRUMS, 0, 0)))
+    labels = frames.frame_labels(row, [SoundingNote(0.0, 0.1, 36, DRUMS, 0, 0.0)], levels((DRUMS, 0, 0)))
     assert (labels["families"][:, -1] == 1).all()
     assert (labels["root"] == frames.NO_CHORD).all()
     assert (labels["key"] == -1).all()
@@ -70,13 +70,13 @@ def test_drums_have_no_harmony():
 
 def test_a_lone_melody_names_no_chords():
     row = {name: value for name, value in ROW.items() if name != "chords"}
-    labels = frames.dense_labels(row, [Note(0.0, 1.0, 60, 0, PIANO, 0.0)], levels((0, PIANO, 0)))
+    labels = frames.frame_labels(row, [SoundingNote(0.0, 1.0, 60, 0, PIANO, 0.0)], levels((0, PIANO, 0)))
     assert (labels["root"] == -1).all()
     assert (labels["quality"] == -1).all()
 
 
 def test_silence_has_nothing_to_claim():
-    labels = frames.dense_labels({"duration": 2.0, "music": False, "chords": []}, [], frames.note_levels([], T))
+    labels = frames.frame_labels({"duration": 2.0, "music": False, "chords": []}, [], frames.note_levels([], T))
     assert (labels["root"] == frames.NO_CHORD).all()
     assert not labels["families"].any()
     assert not labels["beat"].any()
@@ -91,7 +91,7 @@ def test_a_shifted_clip_has_shifted_notes_beats_and_keys():
     (note,) = frames.notes(midi, offset=0.5, speed=2.0)
     assert (note.start, note.end) == (0.25, 0.75)
     row = {**ROW, "beat_at": 0.2, "bar_at": 1.2, "keys": [[0.0, 1.0, 9, "minor"], [1.0, 2.0, 0, "major"]]}
-    labels = frames.dense_labels(row, [note], frames.note_levels([note], T))
+    labels = frames.frame_labels(row, [note], frames.note_levels([note], T))
     assert labels["beat"][5] == 1
     assert labels["beat"][30] == 2
     assert labels["key"].tolist() == [21] * 25 + [0] * 25
@@ -117,9 +117,14 @@ def test_labels_of_recordings_are_left_alone(tmp_path):
 
 
 def test_onsets_tell_what_begins_and_are_not_lost_between_tokens(tmp_path):
-    drum, quiet = Note(0.52, 0.6, 36, DRUMS, 0, 0.0), Note(1.0, 1.1, 38, DRUMS, 7, 0.0)
-    heard = [Note(0.0, 1.0, 60, 0, PIANO, 0.0), drum, quiet, Note(1.4, 1.5, 47, DRUMS, 0, 0.0)]  # a tom is none of the kinds
-    labels = frames.dense_labels(ROW, heard, levels((0, PIANO, 0), (DRUMS, 0, 0), (DRUMS, 7, -30)))
+    drum, quiet = SoundingNote(0.52, 0.6, 36, DRUMS, 0, 0.0), SoundingNote(1.0, 1.1, 38, DRUMS, 7, 0.0)
+    heard = [
+        SoundingNote(0.0, 1.0, 60, 0, PIANO, 0.0),
+        drum,
+        quiet,
+        SoundingNote(1.4, 1.5, 47, DRUMS, 0, 0.0),
+    ]  # a tom is none of the kinds
+    labels = frames.frame_labels(ROW, heard, levels((0, PIANO, 0), (DRUMS, 0, 0), (DRUMS, 7, -30)))
     assert np.argwhere(labels["onsets"] == 1).tolist() == [[0, 0], [13, 1]]
     assert np.argwhere(labels["onsets"] == frames.UNKNOWN).tolist() == [[25, 2]]
     clip = frames.Clip({"index": 0, "duration": 2.0}, tmp_path)

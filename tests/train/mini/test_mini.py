@@ -7,7 +7,7 @@ from mflamingo_cli import grounding, parsers, tasks, thinking
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import GenerateOptions, Prompt, complete
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
-from mflamingo_cli.train.evaluate import copied, invented
+from mflamingo_cli.train.evaluate.caption_metrics import faithful, hallucinated
 from mflamingo_cli.train.mini.dialogue import exchanges as data
 
 OPTIONS = GenerateOptions(max_new_tokens=220)
@@ -41,8 +41,8 @@ def test_measured_facts_are_repeated(mini, song):
     for style in ("full", "short", "technical", "critic"):
         prompts = [Prompt(grounding.grounded_prompt(tasks.CAPTION_STYLES[style], data.ground_text(facts))) for facts in FACTS]
         for facts, answer in zip(FACTS, complete(mini, song, prompts, OPTIONS), strict=True):
-            right += copied(answer.text, facts).values()
-            slips += [answer.text] if invented(answer.text, facts) else []
+            right += faithful(answer.text, facts).values()
+            slips += [answer.text] if hallucinated(answer.text, facts) else []
     assert np.mean(right) >= EXACT
     assert len(slips) <= SLIPS, slips
 

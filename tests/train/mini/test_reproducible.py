@@ -29,7 +29,7 @@ SECONDS = 31.0
 SIZES = build.ModelSizes(
     d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, d_text=64, text_layers=1, text_heads=1, text_kv_heads=1, text_ffn=64
 )
-STAGES = ("ears-short", "ears", "text", "speech", "joint", "think")  # in the order of training
+STAGES = ("encoder-short", "encoder", "text", "speech", "joint", "think")  # in the order of training
 BATCHES = 2
 CHORDS = ((0, "maj"), (9, "min"), (5, "maj7"), (7, "7"))
 
@@ -138,8 +138,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MADE = {  # of each stage: the first batches by the program that made the shipped weights
-    "ears-short": [("ef08746ec2cc799b", 0.46413, 0.29804), ("721aa684f497c501", 0.21600, 0.23412)],
-    "ears": [("a47b274ab18d5014", 0.34394, 0.28279), ("20c5a77a2f1ca393", 0.29744, 0.27509)],
+    "encoder-short": [("ef08746ec2cc799b", 0.46413, 0.29804), ("721aa684f497c501", 0.21600, 0.23412)],
+    "encoder": [("a47b274ab18d5014", 0.34394, 0.28279), ("20c5a77a2f1ca393", 0.29744, 0.27509)],
     "text": [("c14204c23d0785cb", 0.0, 0.0), ("04a4ea83cf4dcd26", 0.0, 0.0)],
     "speech": [("63430b4b985cce5a", -0.02929, 0.97967), ("934b8166c22ad5f8", -0.03141, 0.98660)],
     "joint": [("3510389da3fb30a5", 0.30573, 0.20826), ("2f90147943d5ad05", 0.20067, 0.27575)],

@@ -16,7 +16,7 @@ from quant.geometry import MelConfig
 def tokenizer():
     rng, texts = np.random.default_rng(1), []
     for _ in range(1500):
-        turns = [data.text_turn(rng), *data.audio_turns(rng, data.random_heard(rng), 2)]
+        turns = [data.text_turn(rng), *data.audio_turns(rng, data.random_labels(rng), 2)]
         texts += [text for turn in turns for text in (turn.question, turn.answer)]
     return tokens.train_tokenizer(texts, 700)
 

@@ -150,14 +150,14 @@ class Tagger:
 
 
 @dataclass(frozen=True)
-class Heard:
+class PseudoLabels:
     """Teachers' words about a clip: fields of its manifest row and dense labels, the sure ones only."""
 
     row: dict[str, Any]
     labels: dict[str, np.ndarray]
 
 
-def teach(samples: np.ndarray, tagger: Tagger) -> Heard:
+def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> PseudoLabels:
     """Everything the teachers are sure of: (n,) float32 at 16 kHz -> row fields and labels of n / 640 tokens."""
     duration, count = len(samples) / RATE, int(len(samples) / RATE / LABEL_S)
     times, tags = tagger(samples)
@@ -166,19 +166,19 @@ def teach(samples: np.ndarray, tagger: Tagger) -> Heard:
     labels["vocals"] = vocals(labels["tags"])
     spectrogram = constant_q(samples)
     if stillness(spectrogram) > STILL:
-        return Heard(row, labels)
+        return PseudoLabels(row, labels)
     tuning = tuning_of(spectrogram)
     if abs(tuning) > RETUNE:
         spectrogram = constant_q(samples, tuning)
     evidence = chord_evidence(spectrogram)
-    chords = told_chords(evidence, duration)
+    chords = chord_segments(evidence, duration)
     if chords:
         keys(row, spectrogram, chords)
         harmony(row, labels, evidence, chords, count)
     tempo, bars = measure_tempo(samples)
     tempo, meter = settle_bars(tempo, bars, chords)
     rhythm(row, labels, tempo, meter, count)
-    return Heard(row, labels)
+    return PseudoLabels(row, labels)
 
 
 def spread(times: np.ndarray, tags: np.ndarray, count: int) -> np.ndarray:
@@ -195,7 +195,7 @@ def vocals(tags: np.ndarray) -> np.ndarray:
     return np.where(voice + vocalists >= SUNG, 1, np.where(silent, 0, UNKNOWN)).astype(np.uint8)
 
 
-def told_chords(evidence: ChordEvidence, duration: float) -> tuple[Segment, ...]:
+def chord_segments(evidence: ChordEvidence, duration: float) -> tuple[Segment, ...]:
     """Chords as `measure.chords` decodes them, from evidence that is kept; nothing where nothing is harmony."""
     names, likelihood = scores(evidence)
     spans = join(decode(likelihood, np.full(len(likelihood), CHANGE)), names)
@@ -215,7 +215,7 @@ def keys(row: dict[str, Any], spectrogram: np.ndarray, chords: Sequence[Segment]
 def harmony(row: dict[str, Any], labels: dict[str, np.ndarray], evidence: ChordEvidence, chords: Sequence[Segment], count: int) -> None:
     """Add chords, those with a sure triad, to a row and to labels."""
     root, quality, bass = (np.full(count, -1, np.int8) for _ in range(3))
-    told = []
+    certain = []
     for chord in chords:
         span = slice(round(chord.start / LABEL_S), round(chord.end / LABEL_S))
         frames = slice(round(chord.start * CQT_FPS), max(round(chord.end * CQT_FPS), round(chord.start * CQT_FPS) + 1))
@@ -232,8 +232,8 @@ def harmony(row: dict[str, Any], labels: dict[str, np.ndarray], evidence: ChordE
             bass[span] = int(base[1:].argmax())
         if mean[1:].max() >= SURE and kind in QUALITY_OF:
             quality[span] = QUALITIES.index(QUALITY_OF[kind])
-            told.append([round(chord.start, 3), round(chord.end, 3), pitch, QUALITY_OF[kind]])
-    row["chords"] = told
+            certain.append([round(chord.start, 3), round(chord.end, 3), pitch, QUALITY_OF[kind]])
+    row["chords"] = certain
     labels.update(root=root, quality=quality, bass=bass)
 
 

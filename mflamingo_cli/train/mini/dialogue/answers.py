@@ -11,9 +11,9 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import Key, Mode, pitch_class
 from mflamingo_cli.train.mini.dialogue.captions import pace, spoken_list
-from mflamingo_cli.train.mini.dialogue.prompt_facts import Facts, form_items, random_chord
+from mflamingo_cli.train.mini.dialogue.prompt_facts import PromptFacts, form_items, random_chord
 from mflamingo_cli.train.mini.dialogue.questions import CHOICE, COUNTED, ORDINALS, PLURALS, SPOKEN_INSTRUMENT
-from mflamingo_cli.train.mini.dialogue.rationales import NO, YES, Exchange, plain, trace, unanswered, undecided, value_of, worded
+from mflamingo_cli.train.mini.dialogue.rationales import NO, YES, Exchange, plain, rationale, unanswered, undecided, value_of, worded
 
 EARS_METERS = ("4/4", "3/4", "6/8")  # what ears are taught to tell apart
 USUAL = {  # share of excerpts an instrument is heard in: a rare one is asked for rather where it is, a common one where it is not
@@ -27,15 +27,15 @@ FORMS_OF_GENRE = {"waltz": "a waltz", "march": "a march", "ballad": "a ballad"}
 # --- counts, sections, comparisons --------------------------------------------------------------------------------------
 
 
-def chord_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def chord_count(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """How many chords are given; ears do not count."""
     if "chords" not in facts:
-        return None if heard else unanswered(worded(rng, "chord_count"))
+        return None if labels else unanswered(worded(rng, "chord_count"))
     count = len(facts["chords"].split())
-    return Exchange(worded(rng, "chord_count"), str(count), trace(rng, "chords", facts, None))
+    return Exchange(worded(rng, "chord_count"), str(count), rationale(rng, "chords", facts, None))
 
 
-def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def nth_section(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """When a section starts, by its number or from the end; one too many is refused by the count."""
     items = form_items(facts["form"]) if "form" in facts else []
     index = int(rng.integers(min(len(items) + 1, len(ORDINALS)) if items and rng.random() < 0.97 else len(ORDINALS)))
@@ -50,7 +50,7 @@ def nth_section(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> 
     return Exchange(question, f"At {start}.", f"The sections were measured; the {word} one is {letter} ({start}).")
 
 
-def _letter(rng: np.random.Generator, facts: Facts) -> tuple[str, list[str]]:
+def _letter(rng: np.random.Generator, facts: PromptFacts) -> tuple[str, list[str]]:
     """A section's letter, one in ten of a section that is not there, and the starts of these sections."""
     items = form_items(facts["form"]) if "form" in facts else []
     names = [name for name, _ in items] or list("ABC")
@@ -58,7 +58,7 @@ def _letter(rng: np.random.Generator, facts: Facts) -> tuple[str, list[str]]:
     return letter, [start for name, start in items if name == letter]
 
 
-def section_start(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def section_start(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """When the sections of one letter start."""
     letter, starts = _letter(rng, facts)
     question = worded(rng, "section_start", letter=letter)
@@ -72,7 +72,7 @@ def _where(letter: str, starts: list[str]) -> str:
     return f"The sections were measured; {f'{letter} starts at {spoken_list(starts)}' if starts else f'none of them is {letter}'}."
 
 
-def section_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def section_count(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """How often the sections of one letter come."""
     letter, starts = _letter(rng, facts)
     question = worded(rng, "section_count", letter=letter)
@@ -82,20 +82,20 @@ def section_count(rng: np.random.Generator, facts: Facts, heard: Facts | None) -
     return Exchange(question, said, _where(letter, starts))
 
 
-def louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def louder(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """Which of two instruments is louder, where one clearly is; without music any two are asked for."""
-    if heard:
-        if "louder" not in heard:
+    if labels:
+        if "louder" not in labels:
             return None
-        winner, other = heard["louder"].split()
+        winner, other = labels["louder"].split()
     else:
         winner, other = (str(name) for name in rng.choice(list(SPOKEN_INSTRUMENT), 2, replace=False))
     first, second = (winner, other) if rng.random() < 0.5 else (other, winner)
     question = worded(rng, "louder", a=first, b=second)
-    return Exchange(question, winner, f"Of {first} and {second}, {winner} stands in front.") if heard else unanswered(question)
+    return Exchange(question, winner, f"Of {first} and {second}, {winner} stands in front.") if labels else unanswered(question)
 
 
-def tempo_than(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def tempo_than(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """Whether the tempo is above or below a round number near it."""
     up = rng.random() < 0.5
     bound = _bound(rng, facts.get("tempo"), up)
@@ -103,7 +103,7 @@ def tempo_than(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> E
     if "tempo" not in facts:
         return unanswered(question)
     word = "faster" if up else "slower"
-    return Exchange(question, word, f"{trace(rng, 'tempo', facts, None)} That is {word} than {bound}.")
+    return Exchange(question, word, f"{rationale(rng, 'tempo', facts, None)} That is {word} than {bound}.")
 
 
 def _bound(rng: np.random.Generator, tempo: str | None, below: bool) -> str:
@@ -121,15 +121,15 @@ def _judged(question: str, want: bool, reason: str) -> Exchange:
     return Exchange(question, YES if want else NO, reason)
 
 
-def is_mode(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_mode(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """Major, or minor."""
-    key, want = value_of("key", facts, heard), rng.random() < 0.5
-    if undecided("key", facts, heard):
+    key, want = value_of("key", facts, labels), rng.random() < 0.5
+    if undecided("key", facts, labels):
         return None
     mode = key.split()[-1] if key else "minor"
     asked = mode if want else {"major": "minor", "minor": "major"}[mode]
     question = worded(rng, "is_mode", mode=asked)
-    return _judged(question, want, trace(rng, "key", facts, heard)) if key else unanswered(question)
+    return _judged(question, want, rationale(rng, "key", facts, labels)) if key else unanswered(question)
 
 
 def near_key(rng: np.random.Generator, name: str) -> str:
@@ -143,33 +143,33 @@ def near_key(rng: np.random.Generator, name: str) -> str:
     return Key.of(near[at][0], near[at][1]).name
 
 
-def is_key(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_key(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A key by its name."""
-    key, want = value_of("key", facts, heard), rng.random() < 0.5
-    if undecided("key", facts, heard):
+    key, want = value_of("key", facts, labels), rng.random() < 0.5
+    if undecided("key", facts, labels):
         return None
     asked = near_key(rng, key or Key.of(int(rng.integers(12)), "minor").name) if key is None or not want else key
     question = worded(rng, "is_key", key=asked)
     if key is None:
         return unanswered(question)
     conclusion = f" That is not {asked}." if not want else "" if "key" in facts else f" That is {asked}."
-    return _judged(question, want, trace(rng, "key", facts, heard) + conclusion)
+    return _judged(question, want, rationale(rng, "key", facts, labels) + conclusion)
 
 
-def is_meter(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_meter(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A meter; of those heard, the common one is asked about less."""
-    meter, want = value_of("meter", facts, heard), rng.random() < 0.5
-    if undecided("meter", facts, heard) or (meter == "4/4" and rng.random() < 0.4):
+    meter, want = value_of("meter", facts, labels), rng.random() < 0.5
+    if undecided("meter", facts, labels) or (meter == "4/4" and rng.random() < 0.4):
         return None
     others = [name for name in EARS_METERS if name != meter]
     asked = meter if want and meter else str(rng.choice(others))
     question = worded(rng, "is_meter", meter=asked)
     if meter is None:
         return unanswered(question)
-    return _judged(question, want, trace(rng, "meter", facts, heard))
+    return _judged(question, want, rationale(rng, "meter", facts, labels))
 
 
-def is_tempo(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def is_tempo(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """Above or below a round number near it."""
     want, above = rng.random() < 0.5, rng.random() < 0.5
     bound = _bound(rng, facts.get("tempo"), below=want == above)
@@ -177,10 +177,10 @@ def is_tempo(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exc
     if "tempo" not in facts:
         return unanswered(question)
     side = "above" if want == above else "below"
-    return _judged(question, want, f"{trace(rng, 'tempo', facts, None)} That is {side} {bound}.")
+    return _judged(question, want, f"{rationale(rng, 'tempo', facts, None)} That is {side} {bound}.")
 
 
-def is_pace(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_pace(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """Slow or fast; a moderate tempo is neither."""
     want = rng.random() < 0.5
     word = pace(facts["tempo"]) if "tempo" in facts else None
@@ -188,10 +188,10 @@ def is_pace(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
         return None
     asked = word if want and word else str(rng.choice([name for name in ("slow", "fast") if name != word]))
     question = worded(rng, "is_pace", pace=asked)
-    return _judged(question, want, f"{trace(rng, 'tempo', facts, None)} That is {word}.") if word else unanswered(question)
+    return _judged(question, want, f"{rationale(rng, 'tempo', facts, None)} That is {word}.") if word else unanswered(question)
 
 
-def is_long(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def is_long(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """Longer or shorter than some minutes near its duration."""
     want, seconds = rng.random() < 0.5, int(facts.get("duration", 200))
     fitting = [
@@ -204,10 +204,10 @@ def is_long(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exch
     if "duration" not in facts:
         return unanswered(question)
     reason = f"{minutes.capitalize()} {'are' if number > 1 else 'is'} {60 * number} s."
-    return _judged(question, want, f"{trace(rng, 'duration', facts, None)} {reason}")
+    return _judged(question, want, f"{rationale(rng, 'duration', facts, None)} {reason}")
 
 
-def is_louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange:
+def is_louder(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
     """Louder than a whole number near its loudness."""
     want, lufs = rng.random() < 0.5, float(facts.get("loudness", "-12.5"))
     step = int(min(rng.geometric(0.35), 8))
@@ -216,20 +216,20 @@ def is_louder(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Ex
     if "loudness" not in facts:
         return unanswered(question)
     side = "louder" if want else "quieter"
-    return _judged(question, want, f"{trace(rng, 'loudness', facts, None)} That is {side} than {bound}.")
+    return _judged(question, want, f"{rationale(rng, 'loudness', facts, None)} That is {side} than {bound}.")
 
 
-def has_chord(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def has_chord(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A chord among those given, or one like them; what else sounds nobody says."""
     names, want = facts.get("chords", "").split(), rng.random() < 0.5
     if not names:
-        return None if heard else unanswered(worded(rng, "has_chord", chord=random_chord(rng)))
+        return None if labels else unanswered(worded(rng, "has_chord", chord=random_chord(rng)))
     asked = str(rng.choice(names))
     while not want and asked in names:
         asked = _near_chord(rng, asked)
     question = worded(rng, "has_chord", chord=asked)
     conclusion = f"{asked} is {'one of them' if want else 'not among them'}."
-    return _judged(question, want, f"{trace(rng, 'chords', facts, None)} {conclusion}")
+    return _judged(question, want, f"{rationale(rng, 'chords', facts, None)} {conclusion}")
 
 
 def _near_chord(rng: np.random.Generator, name: str) -> str:
@@ -238,7 +238,7 @@ def _near_chord(rng: np.random.Generator, name: str) -> str:
     return fresh if rng.random() < 0.4 else root + fresh.lstrip("ABCDEFG").lstrip("#").removeprefix("b")
 
 
-def comes_back(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def comes_back(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A section that is played again, or not."""
     names = [name for name, _ in form_items(facts["form"])] if "form" in facts else []
     want = rng.random() < 0.5
@@ -253,12 +253,12 @@ def comes_back(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> E
     return _judged(worded(rng, "comes_back", letter=asked), want, _where(asked, starts))
 
 
-def has_instrument(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def has_instrument(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """An instrument that is surely heard, or surely not."""
     want = rng.random() < 0.5
-    if heard:
-        names = heard.get("instruments" if want else "absent", "").split()
-        if not names or not heard.get("absent" if want else "instruments"):
+    if labels:
+        names = labels.get("instruments" if want else "absent", "").split()
+        if not names or not labels.get("absent" if want else "instruments"):
             return None
         weights = np.array([1 - USUAL[name] if want else USUAL[name] for name in names])
         asked = str(rng.choice(names, p=weights / weights.sum()))
@@ -266,41 +266,41 @@ def has_instrument(rng: np.random.Generator, facts: Facts, heard: Facts | None) 
         asked = str(rng.choice(list(SPOKEN_INSTRUMENT)))
     spoken = SPOKEN_INSTRUMENT[asked]
     question = worded(rng, "has_instrument", is_there=f"{'Are' if asked in PLURALS else 'Is'} there {spoken}", a=spoken)
-    if not heard:
+    if not labels:
         return unanswered(question)
     return _judged(question, want, f"I listen for {spoken} and hear {'that sound' if want else 'nothing like it'}.")
 
 
-def is_genre(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_genre(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A genre that it surely is, or surely is not."""
     want = rng.random() < 0.5
-    if heard and not (heard.get("genre") and heard.get("not_genre")):
+    if labels and not (labels.get("genre") and labels.get("not_genre")):
         return None
-    source = heard["genre" if want else "not_genre"] if heard else "jazz, rock, pop, classical, electronic, waltz"
+    source = labels["genre" if want else "not_genre"] if labels else "jazz, rock, pop, classical, electronic, waltz"
     asked = str(rng.choice(source.split(", ")))
     question = worded(rng, "is_genre", genre=FORMS_OF_GENRE.get(asked, asked), name=asked)
-    return _judged(question, want, trace(rng, "genre", {}, heard)) if heard else unanswered(question)
+    return _judged(question, want, rationale(rng, "genre", {}, labels)) if labels else unanswered(question)
 
 
-def is_vocal(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def is_vocal(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """Sung, or instrumental."""
-    sung, ask_sung = value_of("vocals", {}, heard), rng.random() < 0.65
-    if undecided("vocals", {}, heard) or (sung == "no" and rng.random() > SUNG_ASKED):
+    sung, ask_sung = value_of("vocals", {}, labels), rng.random() < 0.65
+    if undecided("vocals", {}, labels) or (sung == "no" and rng.random() > SUNG_ASKED):
         return None
     question = worded(rng, "is_sung" if ask_sung else "is_instrumental")
-    return _judged(question, (sung == "yes") == ask_sung, trace(rng, "vocals", {}, heard)) if sung else unanswered(question)
+    return _judged(question, (sung == "yes") == ask_sung, rationale(rng, "vocals", {}, labels)) if sung else unanswered(question)
 
 
 # --- multiple choice ------------------------------------------------------------------------------------------------------
 
 
-def choice(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Exchange | None:
+def choice(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """One of up to four options, one of them right."""
     field = str(rng.choice(["key", "meter", "tempo", "genre", "chords"]))
-    value = value_of(field, facts, heard)
-    if undecided(field, facts, heard) or (field == "genre" and heard and not heard.get("not_genre")):
+    value = value_of(field, facts, labels)
+    if undecided(field, facts, labels) or (field == "genre" and labels and not labels.get("not_genre")):
         return None
-    wrong = _options(rng, field, value, heard)[: int(rng.integers(1, 4)) + (value is None)]
+    wrong = _options(rng, field, value, labels)[: int(rng.integers(1, 4)) + (value is None)]
     right = value.split(", ")[0] if value and field == "genre" else value
     options = [*wrong] if right is None else [right, *wrong]
     if field == "chords":
@@ -310,17 +310,17 @@ def choice(rng: np.random.Generator, facts: Facts, heard: Facts | None) -> Excha
     question = CHOICE.format(question=worded(rng, field), options="\n".join(marked))
     if right is None:
         return unanswered(question)
-    return Exchange(question, marked[list(order).index(0)], trace(rng, field, facts, heard))
+    return Exchange(question, marked[list(order).index(0)], rationale(rng, field, facts, labels))
 
 
-def _options(rng: np.random.Generator, field: str, value: str | None, heard: Facts | None) -> list[str]:
+def _options(rng: np.random.Generator, field: str, value: str | None, labels: PromptFacts | None) -> list[str]:
     """Three wrong options for a field."""
     if field == "genre":
-        known = (heard or {}).get("not_genre", "jazz, rock, folk, latin").split(", ")
+        known = (labels or {}).get("not_genre", "jazz, rock, folk, latin").split(", ")
         return [str(name) for name in rng.permutation(known)[:3]]
     draw: dict[str, Callable[[], str]] = {
         "key": lambda: near_key(rng, value or "C major"),
-        "meter": lambda: str(rng.choice(["4/4", "3/4", "6/8", "5/4", "2/4"] if "meter" not in (heard or {}) else EARS_METERS)),
+        "meter": lambda: str(rng.choice(["4/4", "3/4", "6/8", "5/4", "2/4"] if "meter" not in (labels or {}) else EARS_METERS)),
         "tempo": lambda: _bound(rng, value, bool(rng.random() < 0.5)),
         "chords": lambda: " ".join(_near_chord(rng, name) for name in (value or "C G Am").split()),
     }
@@ -331,7 +331,7 @@ def _options(rng: np.random.Generator, field: str, value: str | None, heard: Fac
     return list(found)[:3]
 
 
-MAKERS: dict[str, Callable[[np.random.Generator, Facts, Facts | None], Exchange | None]] = {
+MAKERS: dict[str, Callable[[np.random.Generator, PromptFacts, PromptFacts | None], Exchange | None]] = {
     "chord_count": chord_count, "nth_section": nth_section, "section_start": section_start, "section_count": section_count,
     "louder": louder, "tempo_than": tempo_than, "is_mode": is_mode, "is_key": is_key, "is_meter": is_meter, "is_tempo": is_tempo,
     "is_pace": is_pace, "is_long": is_long, "is_louder": is_louder, "has_chord": has_chord, "comes_back": comes_back,
@@ -339,6 +339,6 @@ MAKERS: dict[str, Callable[[np.random.Generator, Facts, Facts | None], Exchange 
 }  # fmt: skip
 
 
-def exchange(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None) -> Exchange | None:
+def exchange(rng: np.random.Generator, kind: str, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """An exchange of a kind (of MAKERS, or a plain question), or None where this music cannot be asked."""
-    return MAKERS[kind](rng, facts, heard) if kind in MAKERS else plain(rng, kind, facts, heard)
+    return MAKERS[kind](rng, facts, labels) if kind in MAKERS else plain(rng, kind, facts, labels)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from mflamingo_cli.parsers import plain
-from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, HEARD_FIELDS, Facts, form_items
+from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, PromptFacts, form_items
 
 NOTHING = "I can tell little about this track."
 SLOW_BPM, FAST_BPM = 80, 120  # below, and from: only these words are said about a tempo
@@ -175,7 +175,7 @@ def listed(name: str, value: str) -> list[str]:
     return value.split(", ") if name in ("genre", "mood") else value.split() if name in ("chords", "instruments") else [value]
 
 
-def slots(known: Facts) -> Facts:
+def slots(known: PromptFacts) -> PromptFacts:
     """What frames are filled with."""
     filled = {name: spoken_list(listed(name, value)) for name, value in known.items()}
     return filled | ({"pace": pace(known["tempo"])} if "tempo" in known else {})
@@ -184,16 +184,16 @@ def slots(known: Facts) -> Facts:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def claims(style: str, facts: Facts, heard: Facts | None = None) -> Facts:
+def claims(style: str, facts: PromptFacts, labels: PromptFacts | None = None) -> PromptFacts:
     """What a caption of a style says: every given fact (a short one no form), and what is heard where no fact was given."""
-    only_heard = {name: value for name, value in (heard or {}).items() if name in HEARD_FIELDS and name not in facts}
+    only_heard = {name: value for name, value in (labels or {}).items() if name in LABEL_FIELDS and name not in facts}
     given = {name: value for name, value in facts.items() if name in FIELDS and not (name == "form" and style == "short")}
     return {**only_heard, **given}
 
 
-def caption(style: str, facts: Facts, heard: Facts | None = None) -> str:
+def caption(style: str, facts: PromptFacts, labels: PromptFacts | None = None) -> str:
     """A caption of one style that makes the claims of `claims`."""
-    said = claims(style, facts, heard)
+    said = claims(style, facts, labels)
     if style == "short":
         return _one_sentence(said, facts)
     filled, sentences = slots(said), []
@@ -210,14 +210,14 @@ def _frame(frames: Frames, name: str, value: str) -> str:
     return frames[name].get(case) or frames[name][""]
 
 
-def _one_sentence(said: Facts, facts: Facts) -> str:
+def _one_sentence(said: PromptFacts, facts: PromptFacts) -> str:
     filled = slots(said)
     parts = [_frame(SHORT, name, said[name]).format(**filled) for name in SHORT if name in facts]
-    heard = [_frame(SHORT_HEARD, name, said[name]).format(**filled) for name in SHORT_HEARD if name in said and name not in facts]
+    labels = [_frame(SHORT_HEARD, name, said[name]).format(**filled) for name in SHORT_HEARD if name in said and name not in facts]
     adjective = f"{filled['pace']} " if "tempo" in facts else ""
     sentence = f"A {adjective}track {', '.join(parts)}" if parts else ""
-    if heard:
-        sentence += ("; b" if parts else "B") + BY_EAR + ", ".join(heard)
+    if labels:
+        sentence += ("; b" if parts else "B") + BY_EAR + ", ".join(labels)
     return f"{sentence}." if sentence else NOTHING
 
 
@@ -244,7 +244,7 @@ def _pattern(frame: str) -> str:
     return re.sub(r"\\\{(\w+)\\\}", lambda m: f"(?P<{m[1]}>{SLOTS[m[1]]})", re.escape(frame))
 
 
-def _patterns(tables: Sequence[Frames]) -> list[tuple[re.Pattern[str], Facts]]:
+def _patterns(tables: Sequence[Frames]) -> list[tuple[re.Pattern[str], PromptFacts]]:
     """Expressions of all frames with what they claim beside their slots; the vocals' frames have none."""
     frames = [(name, case, frame) for table in tables for name, cases in table.items() for case, frame in cases.items()]
     frames.sort(key=lambda item: item[0] != "vocals")  # "with singing" is no instrument
@@ -264,20 +264,20 @@ def _value(name: str, text: str) -> str:
     return (", " if name in ("genre", "mood") else " ").join(items)
 
 
-def _read(match: re.Match[str], beside: Facts) -> Facts:
+def _read(match: re.Match[str], beside: PromptFacts) -> PromptFacts:
     return beside | {name: _value(name, text) for name, text in match.groupdict().items() if name != "pace"}
 
 
-def _readings(text: str) -> Iterator[tuple[str, Facts | None]]:
+def _readings(text: str) -> Iterator[tuple[str, PromptFacts | None]]:
     """Each sentence, or part of a short caption, with its claims, or None where it is in no frame."""
     for sentence in re.split(r"(?<=\.)\s+(?=[A-Z])", plain(text)):
-        facts, by_ear, heard = sentence.rstrip(".").partition(f"b{BY_EAR}") if f"b{BY_EAR}" in sentence else ("", "", "")
+        facts, by_ear, labels = sentence.rstrip(".").partition(f"b{BY_EAR}") if f"b{BY_EAR}" in sentence else ("", "", "")
         if sentence.startswith(f"B{BY_EAR}"):
-            by_ear, heard = "b", sentence.rstrip(".")[len(BY_EAR) + 1 :]
+            by_ear, labels = "b", sentence.rstrip(".")[len(BY_EAR) + 1 :]
         lead = re.match(r"A (?:(?:slow|moderate|fast) )?track ", facts or sentence)
         if by_ear or lead:
             yield from ((part, _part(part)) for part in _parts((facts or sentence)[lead.end() :] if lead else ""))
-            yield from ((part, _part(part, genre=first == 0)) for first, part in enumerate(_parts(heard)))
+            yield from ((part, _part(part, genre=first == 0)) for first, part in enumerate(_parts(labels)))
         elif sentence and sentence != NOTHING:
             matches = ((pattern.fullmatch(sentence), beside) for pattern, beside in _SENTENCES)
             yield sentence, next((_read(match, beside) for match, beside in matches if match), None)
@@ -291,16 +291,16 @@ def _parts(text: str) -> list[str]:
     return [part for part in re.split(rf", (?={_PART_STARTS})", text.rstrip(".; ")) if part]
 
 
-def _part(part: str, genre: bool = False) -> Facts | None:
+def _part(part: str, genre: bool = False) -> PromptFacts | None:
     for pattern, beside in _PARTS:
         if match := pattern.fullmatch(part):
             return _read(match, beside)
     return {"genre": _value("genre", part)} if genre and _GENRE_PART.fullmatch(part) else None
 
 
-def parse_caption(text: str) -> Facts:
+def parse_caption(text: str) -> PromptFacts:
     """The claims of a caption, in the form of the facts they were written from; total, whatever the text."""
-    found: Facts = {}
+    found: PromptFacts = {}
     for _, said in _readings(text):
         found |= said or {}
     return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from mflamingo_cli.grounding import GROUND_CHORDS
 from mflamingo_cli.measure.facts import Key
-from mflamingo_cli.train.mini.dialogue.prompt_facts import MEASURED_ROOTS, Facts
+from mflamingo_cli.train.mini.dialogue.prompt_facts import MEASURED_ROOTS, PromptFacts
 from mflamingo_cli.train.mini.frames import LABEL_S, TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import key_flats, pitch_name
 from mflamingo_cli.train.mini.synth.render import FAMILIES
@@ -88,21 +88,21 @@ GENRES = tuple(dict.fromkeys([*STYLES, *GENRE_TAGS]))
 MAX_GENRES, MAX_MOODS = 3, 2
 
 
-def heard_of(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], start: float, end: float) -> Facts:
+def excerpt_labels(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], start: float, end: float) -> PromptFacts:
     """What can be asked of an excerpt of a clip; empty where it is no music."""
     if row.get("music") is False:
         return {}
     span = slice(round(start / LABEL_S), max(round(end / LABEL_S), round(start / LABEL_S) + 1))
     recorded = row.get("kind") == "recording"
-    heard = _harmony(row, start, end) | ({"meter": row["meter"]} if row.get("meter") else {})
-    heard |= _tagged(row, labels, span) if recorded else _arranged(row, labels, span)
-    vocals = _vocals(row, labels, span)
-    if vocals and not (not recorded and "choir" in heard.get("instruments", "")):  # a sampled choir is a voice to some
-        heard["vocals"] = vocals
-    return {name: value for name, value in heard.items() if value}
+    labels = _harmony(row, start, end) | ({"meter": row["meter"]} if row.get("meter") else {})
+    labels |= _tagged(row, frame_labels, span) if recorded else _arranged(row, frame_labels, span)
+    vocals = _vocals(row, frame_labels, span)
+    if vocals and not (not recorded and "choir" in labels.get("instruments", "")):  # a sampled choir is a voice to some
+        labels["vocals"] = vocals
+    return {name: value for name, value in labels.items() if value}
 
 
-def _harmony(row: Mapping[str, Any], start: float, end: float) -> Facts:
+def _harmony(row: Mapping[str, Any], start: float, end: float) -> PromptFacts:
     """Key, and the (up to four) longest chords as triads in order of first sound."""
     key = _key(row, start, end)
     flats = key is not None and ("b" in key.tonic or key_flats(key.pitch, key.mode))
@@ -113,8 +113,8 @@ def _harmony(row: Mapping[str, Any], start: float, end: float) -> Facts:
             name = (pitch_name(root, flats) if key else MEASURED_ROOTS[root]) + triad(quality)
             lengths[name] = lengths.get(name, 0.0) + overlap
     longest = sorted(lengths, key=lambda name: -lengths[name])[:GROUND_CHORDS]
-    heard = {"key": key.name} if key else {}
-    return heard | ({"chords": " ".join(name for name in lengths if name in longest)} if longest else {})
+    labels = {"key": key.name} if key else {}
+    return labels | ({"chords": " ".join(name for name in lengths if name in longest)} if longest else {})
 
 
 def _key(row: Mapping[str, Any], start: float, end: float) -> Key | None:
@@ -132,9 +132,9 @@ def triad(quality: str) -> str:
     return "dim" if quality.startswith(("dim", "hdim")) else "m" if quality.startswith("min") else "aug" if quality == "aug" else ""
 
 
-def _arranged(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], span: slice) -> Facts:
+def _arranged(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], span: slice) -> PromptFacts:
     """Instruments of a synthetic excerpt, loudest first, those that are surely absent, and its style."""
-    families = labels["families"][span]  # (T, 12)
+    families = frame_labels["families"][span]  # (T, 12)
     played, absent = (families == 1).mean(0), (families == 0).all(0)
     levels = row.get("instruments", {})
     present = [name for name, share in zip(INSTRUMENTS, played, strict=True) if share >= PLAYED]
@@ -149,10 +149,10 @@ def _arranged(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], span: sl
     return facts
 
 
-def _tagged(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], span: slice) -> Facts:
+def _tagged(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], span: slice) -> PromptFacts:
     """Instruments, genres and moods of a recorded excerpt, likeliest first, and what is surely not there."""
-    if "tags" in labels:
-        tags = dict(zip(TAG_NAMES, labels["tags"][span].mean(0) / 255, strict=True))
+    if "tags" in frame_labels:
+        tags = dict(zip(TAG_NAMES, frame_labels["tags"][span].mean(0) / 255, strict=True))
     elif "tags" in row:
         tags = row["tags"]
     else:
@@ -177,11 +177,11 @@ def sorted_out(tags: Mapping[str, float], table: Tagged) -> tuple[list[str], lis
     return there, [name for name, (_, _, none) in table.items() if likely[name] < none]
 
 
-def _vocals(row: Mapping[str, Any], labels: Mapping[str, np.ndarray], span: slice) -> str:
+def _vocals(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], span: slice) -> str:
     """Whether somebody sings in an excerpt: "yes", "no", or "" where that is not sure."""
-    if "vocals" not in labels:
+    if "vocals" not in frame_labels:
         return {True: "yes", False: "no", None: ""}[row.get("vocals")]
-    values = labels["vocals"][span]
+    values = frame_labels["vocals"][span]
     if (values == 1).sum() * LABEL_S >= SUNG_S:
         return "yes"
     return "no" if not (values == 1).any() and (values == UNKNOWN).mean() <= UNSURE else ""

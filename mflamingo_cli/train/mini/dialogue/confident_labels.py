@@ -14,7 +14,7 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import Key, pitch_class
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, INSTRUMENTS, MOOD_TAGS, Tagged, sorted_out, triad
-from mflamingo_cli.train.mini.dialogue.prompt_facts import Facts
+from mflamingo_cli.train.mini.dialogue.prompt_facts import PromptFacts
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES
 from mflamingo_cli.train.mini.probes import METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
@@ -25,7 +25,7 @@ SUNG, UNSUNG = 0.8, 0.1  # of a voice where it is clearest: from the first someb
 CLEAREST = 85  # percentile over the tokens of an excerpt: what sounds for a seventh of it is heard in it
 
 
-def certain(heard: Facts, logits: Mapping[str, np.ndarray]) -> Facts:
+def confident_labels(labels: PromptFacts, logits: Mapping[str, np.ndarray]) -> PromptFacts:
     """Those facts, and of lists those items, that the readings confirm, in the order in which they are heard."""
     tags = dict(zip(TAG_NAMES, _chances(logits["tags"]).mean(axis=0), strict=True))
     played = np.percentile(_chances(logits["families"]), CLEAREST, axis=0)
@@ -42,10 +42,10 @@ def certain(heard: Facts, logits: Mapping[str, np.ndarray]) -> Facts:
     confirmed = {}
     for name, sure in read.items():
         join = ", " if name in ("genre", "mood") else " "
-        items = [] if name not in heard else [heard[name]] if name == "key" else heard[name].split(join)
+        items = [] if name not in labels else [labels[name]] if name == "key" else labels[name].split(join)
         confirmed[name] = join.join(item for item in items if item in sure)
-    if "chords" in heard and chords_of(heard["chords"]) == main_triads(logits, len(heard["chords"].split())):
-        confirmed["chords"] = heard["chords"]
+    if "chords" in labels and chords_of(labels["chords"]) == main_triads(logits, len(labels["chords"].split())):
+        confirmed["chords"] = labels["chords"]
     return {name: value for name, value in confirmed.items() if value}
 
 

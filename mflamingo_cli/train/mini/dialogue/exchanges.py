@@ -17,10 +17,10 @@ from mflamingo_cli.train.mini.dialogue.captions import caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import (
     FIELDS,
-    HEARD_FIELDS,
+    LABEL_FIELDS,
     NOTES,
     PHRASES,
-    Facts,
+    PromptFacts,
     consistent_facts,
     few_sections,
     form_text,
@@ -30,7 +30,7 @@ from mflamingo_cli.train.mini.dialogue.prompt_facts import (
     random_form,
 )
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
-from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NOT_TOLD, pick
+from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NOT_KNOWN, pick
 from mflamingo_cli.train.rows import Turn
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
@@ -54,8 +54,8 @@ MEASURED_KINDS: Shares = {  # about facts, answered CANNOT where they are not gi
     "is_pace": 0.4, "is_long": 0.5, "is_louder": 0.3, "is_key": 0.6, "is_mode": 0.4, "is_meter": 0.5, "has_chord": 0.5,
     "comes_back": 0.4, "choice": 0.5,
 }  # fmt: skip
-HEARD_PLAIN: Shares = {"key": 1.2, "chords": 1.2, "meter": 0.8, "instruments": 1, "genre": 0.9, "mood": 0.6, "vocals": 0.8}
-HEARD_KINDS: Shares = {
+LABEL_QUESTIONS: Shares = {"key": 1.2, "chords": 1.2, "meter": 0.8, "instruments": 1, "genre": 0.9, "mood": 0.6, "vocals": 0.8}
+LABEL_KINDS: Shares = {
     "has_instrument": 1.5, "is_vocal": 1, "is_genre": 0.8, "is_meter": 0.8, "is_mode": 0.8, "is_key": 0.7, "louder": 0.4, "choice": 0.4,
     "mode": 0.4, "first_chord": 0.4,
 }  # fmt: skip
@@ -89,35 +89,39 @@ def draw(rng: np.random.Generator, shares: Shares) -> str:
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
-def make_turn(rng: np.random.Generator, kind: str, facts: Facts, heard: Facts | None, thinking: float = REASONING_SHARE) -> Turn | None:
+def make_turn(
+    rng: np.random.Generator, kind: str, facts: PromptFacts, labels: PromptFacts | None, thinking: float = REASONING_SHARE
+) -> Turn | None:
     """One exchange of a kind (also "unknown", "lyrics", "caption:STYLE") with facts in any order; None where it cannot be asked."""
     order = list(FIELDS)
     if rng.random() < 0.5:
         rng.shuffle(order)
     prefix = ground_text(facts, order)
     if kind.startswith("caption:"):
-        return _caption_turn(rng, kind.partition(":")[2], prefix, facts, heard, thinking)
+        return _caption_turn(rng, kind.partition(":")[2], prefix, facts, labels, thinking)
     if kind == "lyrics":
         return Turn(grounded_prompt(CAPTION_STYLES["lyrics"], prefix), NO_LYRICS)
     if kind == "unknown":
-        question, said, reason = _unknown(rng), CANNOT, NOT_TOLD
+        question, said, reason = _unknown(rng), CANNOT, NOT_KNOWN
     else:
-        drawn = exchange(rng, kind, facts, heard)
+        drawn = exchange(rng, kind, facts, labels)
         if drawn is None:
             return None
-        question, said, reason = drawn.question, drawn.answer, drawn.trace
+        question, said, reason = drawn.question, drawn.answer, drawn.rationale
     question = grounded_prompt(question, prefix)
     if rng.random() < thinking:
         return Turn(question + THINK_SUFFIX, f"<think>{reason}</think> Hence, the final answer is: <answer>{said}</answer>")
     return Turn(question, said)
 
 
-def _caption_turn(rng: np.random.Generator, style: str, prefix: str, facts: Facts, heard: Facts | None, thinking: float) -> Turn:
-    text = caption(style, facts, heard)
+def _caption_turn(
+    rng: np.random.Generator, style: str, prefix: str, facts: PromptFacts, labels: PromptFacts | None, thinking: float
+) -> Turn:
+    text = caption(style, facts, labels)
     question = grounded_prompt(pick(rng, CAPTION_PROMPTS[style]), prefix)
     if rng.random() >= 0.5 * thinking:
         return Turn(question, text)
-    hears = any(name in (heard or {}) and name not in facts for name in HEARD_FIELDS)
+    hears = any(name in (labels or {}) and name not in facts for name in LABEL_FIELDS)
     reason = rng.choice(CAPTION_TRACES["both" if facts and hears else "measured" if facts else "heard" if hears else "none"])
     return Turn(question + THINK_SUFFIX, f"<think> {reason} </think> <answer>\n{text} </answer>")
 
@@ -126,12 +130,14 @@ def _unknown(rng: np.random.Generator) -> str:
     return UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
 
 
-def _turn(rng: np.random.Generator, shares: Shares, facts: Facts, heard: Facts | None, thinking: float = REASONING_SHARE) -> Turn:
+def _turn(
+    rng: np.random.Generator, shares: Shares, facts: PromptFacts, labels: PromptFacts | None, thinking: float = REASONING_SHARE
+) -> Turn:
     """An exchange of any of several kinds that this music can be asked; where it seems to have none, an unanswerable one."""
     for _ in range(TRIES):
-        if turn := make_turn(rng, draw(rng, shares), facts, heard, thinking):
+        if turn := make_turn(rng, draw(rng, shares), facts, labels, thinking):
             return turn
-    turn = make_turn(rng, "unknown", facts, heard)
+    turn = make_turn(rng, "unknown", facts, labels)
     assert turn is not None
     return turn
 
@@ -164,50 +170,50 @@ def text_turn(rng: np.random.Generator) -> Turn:
     return turn
 
 
-def _facts(rng: np.random.Generator, heard: Facts) -> Facts:
+def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
     """What a prompt tells beside audio: mostly what would be measured in it, else anything: what is given outranks what is heard."""
-    if not heard:  # no harmony is measured where there is no music
+    if not labels:  # no harmony is measured where there is no music
         facts = {} if rng.random() < 0.4 else random_facts(rng)
         return {name: value for name, value in facts.items() if name in ("tempo", "sections", "form", "loudness", "duration")}
-    return consistent_facts(rng, heard) if rng.random() < 0.6 else random_facts(rng)
+    return consistent_facts(rng, labels) if rng.random() < 0.6 else random_facts(rng)
 
 
-def evened(shares: Shares, heard: Facts) -> Shares:
+def evened(shares: Shares, labels: PromptFacts) -> Shares:
     """Shares with what is rarely so asked about more often where it is so."""
-    return {kind: share * RARE.get((kind, heard.get(kind, "")), 1) for kind, share in shares.items()}
+    return {kind: share * RARE.get((kind, labels.get(kind, "")), 1) for kind, share in shares.items()}
 
 
 def audio_turns(
-    rng: np.random.Generator, heard: Facts, count: int, thinking: float = REASONING_SHARE, certain: Facts | None = None
+    rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None
 ) -> list[Turn]:
     """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts.
 
     Captions tell by ear what is `certain` only (default: all that is heard); `thinking` is the share that asks for the reasoning too.
     """
-    certain, plain = heard if certain is None else certain, evened(HEARD_PLAIN, heard)
+    confident, plain = labels if confident is None else confident, evened(LABEL_QUESTIONS, labels)
     turns: list[Turn] = []
     while len(turns) < count:
         place = len(turns) % 6
         if place in (0, 2):
-            turns.append(_turn(rng, plain if place == 0 or rng.random() < 0.6 else {**plain, **HEARD_KINDS}, {}, heard, thinking))
+            turns.append(_turn(rng, plain if place == 0 or rng.random() < 0.6 else {**plain, **LABEL_KINDS}, {}, labels, thinking))
         elif place == 1:
-            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.4 else _facts(rng, heard), certain, thinking))
+            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.4 else _facts(rng, labels), confident, thinking))
         elif place == 3:
-            turns.append(_turn(rng, HEARD_KINDS, {} if rng.random() < 0.6 else _facts(rng, heard), heard, thinking))
+            turns.append(_turn(rng, LABEL_KINDS, {} if rng.random() < 0.6 else _facts(rng, labels), labels, thinking))
         elif place == 4:
-            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, heard), heard, thinking))
+            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, labels), labels, thinking))
         else:
-            turns.append(_turn(rng, {**MEASURED_KINDS, **plain, **HEARD_KINDS}, _facts(rng, heard), heard, thinking))
+            turns.append(_turn(rng, {**MEASURED_KINDS, **plain, **LABEL_KINDS}, _facts(rng, labels), labels, thinking))
     return turns
 
 
-def random_heard(rng: np.random.Generator) -> Facts:
+def random_labels(rng: np.random.Generator) -> PromptFacts:
     """What some excerpt might sound like: for a tokenizer, which must know all words before there is any audio."""
     names = [str(name) for name in rng.permutation(INSTRUMENTS)]
     genres = [str(name) for name in rng.permutation(GENRES)]
     cut, kinds = int(rng.integers(1, 7)), int(rng.integers(1, 4))
     facts = random_facts(rng, 1.0)
-    heard = {
+    labels = {
         "key": facts["key"],
         "chords": " ".join(dict.fromkeys(str(rng.choice(NOTES)) + str(rng.choice(["", "m", "dim"])) for _ in range(4))),
         "meter": str(rng.choice(["4/4", "3/4", "6/8"])),
@@ -218,4 +224,4 @@ def random_heard(rng: np.random.Generator) -> Facts:
         "mood": ", ".join(str(name) for name in rng.permutation(list(MOOD_TAGS))[: int(rng.integers(1, 3))]),
         "vocals": str(rng.choice(["yes", "no"], p=[1 / 6, 5 / 6])),
     }
-    return {name: value for name, value in heard.items() if rng.random() < 0.8}
+    return {name: value for name, value in labels.items() if rng.random() < 0.8}

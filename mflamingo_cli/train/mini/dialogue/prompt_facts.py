@@ -23,14 +23,14 @@ PHRASES = {
     "loudness": "loudness {} LUFS",
     "duration": "duration {} s",
 }
-HEARD_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what ears may know where no fact is given
+LABEL_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what ears may know where no fact is given
 METERS = {"4/4": 0.34, "3/4": 0.2, "6/8": 0.14, "2/4": 0.06, "5/4": 0.06, "7/8": 0.06, "12/8": 0.06, "9/8": 0.03, "2/2": 0.03, "11/8": 0.02}
 COMMON_QUALITIES = ("", "m", "7", "maj7", "m7")
 RARE_QUALITIES = ("dim", "sus4", "sus2", "aug", "m7b5", "dim7", "6", "m6", "9", "maj9", "m9", "add9")
 MEASURED_ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as measure/chords.py spells them
 NOTES = ("C", "C#", "Db", "D", "D#", "Eb", "E", "F", "F#", "Gb", "G", "G#", "Ab", "A", "A#", "Bb", "B")
 
-Facts = dict[str, str]  # by FIELDS or HEARD_FIELDS; chords and instruments are separated by single spaces, genres and moods by ", "
+PromptFacts = dict[str, str]  # by FIELDS or HEARD_FIELDS; chords and instruments are separated by single spaces, genres and moods by ", "
 
 
 def random_chord(rng: np.random.Generator) -> str:
@@ -81,7 +81,7 @@ def one_decimal(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
+def random_facts(rng: np.random.Generator, share: float | None = None) -> PromptFacts:
     """Values nobody measured, some of them absurd, each field present with probability `share`: what copying must work for."""
     share = float(rng.choice([0.3, 0.6, 0.9, 1.0], p=[0.35, 0.25, 0.15, 0.25])) if share is None else share
     absurd = rng.random() < 0.1
@@ -105,14 +105,14 @@ def random_facts(rng: np.random.Generator, share: float | None = None) -> Facts:
     return facts
 
 
-def consistent_facts(rng: np.random.Generator, heard: Facts) -> Facts:
+def consistent_facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
     """Facts as the command line would measure them in a clip that sounds like `heard`: harmony and meter agree with the ears."""
     facts = random_facts(rng, float(rng.choice([0.9, 1.0])))
     for name in ("key", "meter"):
-        if name in heard and name in facts:
-            facts[name] = heard[name]
-    if "chords" in heard and "chords" in facts:
-        facts["chords"] = " ".join(name + _seventh(rng, name) for name in heard["chords"].split())
+        if name in labels and name in facts:
+            facts[name] = labels[name]
+    if "chords" in labels and "chords" in facts:
+        facts["chords"] = " ".join(name + _seventh(rng, name) for name in labels["chords"].split())
     return facts
 
 
@@ -123,7 +123,7 @@ def _seventh(rng: np.random.Generator, triad: str) -> str:
     return "7" if triad.endswith("m") else str(rng.choice(["7", "maj7"]))
 
 
-def ground_text(facts: Facts, order: Sequence[str] = FIELDS) -> str:
+def ground_text(facts: PromptFacts, order: Sequence[str] = FIELDS) -> str:
     """The grounding prefix as `grounding.facts_text` writes it, in any order."""
     parts = [PHRASES[name].format(facts[name]) for name in order if name in facts]
     return f"{GROUND_PREFIX}{'; '.join(parts)}." if parts else ""

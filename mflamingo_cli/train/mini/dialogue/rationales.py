@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mflamingo_cli.train.mini.dialogue.captions import listed, slots
-from mflamingo_cli.train.mini.dialogue.prompt_facts import HEARD_FIELDS, Facts
+from mflamingo_cli.train.mini.dialogue.prompt_facts import LABEL_FIELDS, PromptFacts
 from mflamingo_cli.train.mini.dialogue.questions import QUESTIONS, YES_NO
 
 CANNOT = "I cannot tell that from the sound."
@@ -22,7 +22,7 @@ class Exchange:
 
     question: str
     answer: str
-    trace: str
+    rationale: str
 
 
 def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
@@ -30,14 +30,14 @@ def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
     return texts[0] if rng.random() < 0.5 else texts[rng.integers(len(texts))]
 
 
-def value_of(field: str, facts: Facts, heard: Facts | None) -> str | None:
+def value_of(field: str, facts: PromptFacts, labels: PromptFacts | None) -> str | None:
     """What is known of a field: given facts come before what is heard."""
-    return facts.get(field) or (heard or {}).get(field)
+    return facts.get(field) or (labels or {}).get(field)
 
 
-def undecided(field: str, facts: Facts, heard: Facts | None) -> bool:
+def undecided(field: str, facts: PromptFacts, labels: PromptFacts | None) -> bool:
     """Whether ears might know a field that nobody can check on this music: then it is not asked."""
-    return field in HEARD_FIELDS and bool(heard) and value_of(field, facts, heard) is None
+    return field in LABEL_FIELDS and bool(labels) and value_of(field, facts, labels) is None
 
 
 # --- reasoning ----------------------------------------------------------------------------------------------------------
@@ -63,14 +63,14 @@ LISTENED = {  # how something heard is come by
 }
 BEATS = {"4/4": "The beats come in fours.", "3/4": "The beats come in threes.", "6/8": "The beats come in pairs, each split in three."}
 VOICE = {"yes": "I listen for a voice and hear one.", "no": "I listen for a voice and hear none."}
-NOT_TOLD = "The sound does not tell me this, and nothing was measured about it."
+NOT_KNOWN = "The sound does not tell me this, and nothing was measured about it."
 
 
-def trace(rng: np.random.Generator, field: str, facts: Facts, heard: Facts | None) -> str:
+def rationale(rng: np.random.Generator, field: str, facts: PromptFacts, labels: PromptFacts | None) -> str:
     """Where the knowledge of a field comes from, in one sentence."""
-    value = value_of(field, facts, heard)
+    value = value_of(field, facts, labels)
     if value is None:
-        return NOT_TOLD
+        return NOT_KNOWN
     words = "chord" if field == "chords" and " " not in value else field
     if field in facts:
         return str(rng.choice(MEASURED[words])).format(**slots({field: value}))
@@ -85,12 +85,12 @@ def trace(rng: np.random.Generator, field: str, facts: Facts, heard: Facts | Non
 # --- plain questions ------------------------------------------------------------------------------------------------------
 
 
-def answer(intent: str, facts: Facts, heard: Facts | None = None) -> str:
+def answer(intent: str, facts: PromptFacts, labels: PromptFacts | None = None) -> str:
     """The short answer to a plain question, as the parsers of `tasks` read it; CANNOT where nothing is known."""
     if intent in ("mode", "first_chord"):
-        known = value_of("key" if intent == "mode" else "chords", facts, heard)
+        known = value_of("key" if intent == "mode" else "chords", facts, labels)
         return CANNOT if known is None else known.split()[-1 if intent == "mode" else 0]
-    value = value_of(intent, facts, heard)
+    value = value_of(intent, facts, labels)
     if value is None:
         return CANNOT
     if intent in ("form", "instruments"):
@@ -99,12 +99,12 @@ def answer(intent: str, facts: Facts, heard: Facts | None = None) -> str:
     return forms.get(intent, value)
 
 
-def plain(rng: np.random.Generator, intent: str, facts: Facts, heard: Facts | None) -> Exchange | None:
+def plain(rng: np.random.Generator, intent: str, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
     """A question for one field."""
     field = {"mode": "key", "first_chord": "chords"}.get(intent, intent)
-    if undecided(field, facts, heard):
+    if undecided(field, facts, labels):
         return None
-    return Exchange(pick(rng, QUESTIONS[intent]), answer(intent, facts, heard), trace(rng, field, facts, heard))
+    return Exchange(pick(rng, QUESTIONS[intent]), answer(intent, facts, labels), rationale(rng, field, facts, labels))
 
 
 def worded(rng: np.random.Generator, intent: str, **values: str) -> str:
@@ -115,4 +115,4 @@ def worded(rng: np.random.Generator, intent: str, **values: str) -> str:
 
 def unanswered(question: str) -> Exchange:
     """A question that neither prompt nor audio answers."""
-    return Exchange(question, CANNOT, NOT_TOLD)
+    return Exchange(question, CANNOT, NOT_KNOWN)

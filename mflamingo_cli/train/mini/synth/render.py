@@ -60,7 +60,7 @@ class SynthConfig:
 
 
 @dataclass(frozen=True)
-class Window:
+class ClipWindow:
     """The piece of a song that is heard: from `offset` (song seconds), at a speed, for so long (clip seconds)."""
 
     offset: float
@@ -165,17 +165,17 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
     font = TEST_FONT if config.split == "test" else choose(rng, dict(TRAIN_FONTS))
     singer = voice.draw_singer(rng) if any(part.program == SUNG for _, part in played) else None
     midi = midi_bytes(played, plan.mma_tempo)
-    samples, heard = mix(rng, played, stems(rng, plan, played, midi, font, window, singer))
-    write(config.out / config.split, index, samples, midi, heard.pop("levels"))
-    facts = bearable(truth(plan, window), [part for _, part in played], styled)
+    samples, mixed = mix(rng, played, stems(rng, plan, played, midi, font, window, singer))
+    write(config.out / config.split, index, samples, midi, mixed.pop("levels"))
+    facts = supported_facts(exact_facts(plan, window), [part for _, part in played], styled)
     if singer:
         facts["singer"] = {"kind": singer.kind, "words": singer.words}
         pitched = [part for _, part in played if part.program == SUNG and singer.words != "spoken"]
         facts["sung"] = [span for part in pitched for span in window.spans(_seconds(plan, part.notes))]
-    return {**common, "midi": f"midi/{index:06d}.mid", "levels": f"levels/{index:06d}.npz", "soundfont": font, **facts, **heard}
+    return {**common, "midi": f"midi/{index:06d}.mid", "levels": f"levels/{index:06d}.npz", "soundfont": font, **facts, **mixed}
 
 
-def bearable(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dict[str, Any]:
+def supported_facts(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dict[str, Any]:
     """Facts without those that the parts do not bear: the style of another band, chords of a lone melody, the key of drums."""
     roles = {part.role for part in played}
     absent = set() if styled else {"style"}
@@ -197,7 +197,7 @@ def write(folder: Path, index: int, samples: np.ndarray, midi: bytes | None = No
         np.savez_compressed(folder / "levels" / f"{index:06d}.npz", **levels)  # type: ignore[arg-type]
 
 
-def draw_window(rng: np.random.Generator) -> Window:
+def draw_window(rng: np.random.Generator) -> ClipWindow:
     """Where a clip begins, how long it lasts, and how far its tuning (and with it the speed) is off: at most 50 cents."""
     shares = [share for share, _, _ in LENGTHS]
     _, low, high = LENGTHS[rng.choice(len(LENGTHS), p=shares)]
@@ -205,10 +205,10 @@ def draw_window(rng: np.random.Generator) -> Window:
     offset = 0.0 if rng.random() < 0.3 else float(rng.uniform(0, LEAD_IN_S))
     tuned = rng.random()
     cents = 0.0 if tuned < 0.4 else float(np.clip(rng.normal(0, 12), -50, 50)) if tuned < 0.85 else float(rng.uniform(-50, 50))
-    return Window(offset, 2 ** (cents / 1200), duration)
+    return ClipWindow(offset, 2 ** (cents / 1200), duration)
 
 
-def truth(plan: compose.Plan, window: Window) -> dict[str, Any]:
+def exact_facts(plan: compose.Plan, window: ClipWindow) -> dict[str, Any]:
     """What is known exactly about the heard piece of a plan."""
     beat_s = 60 / plan.mma_tempo
     bar_s, felt_s = beat_s * plan.beats, beat_s * plan.groove.felt
@@ -250,7 +250,7 @@ def stems(
     played: Sequence[tuple[int, Part]],
     midi: bytes,
     font: str,
-    window: Window,
+    window: ClipWindow,
     singer: voice.Singer | None = None,
 ) -> np.ndarray:
     """One row per part, (parts, n) float32: played at another rate and heard at 16 kHz, a song is off in speed and tuning."""
@@ -264,7 +264,7 @@ def _seconds(plan: compose.Plan, notes: Sequence[parts.Note]) -> list[list[float
     return [[n.start * beat_s, (n.start + n.length) * beat_s, n.pitch] for n in notes]
 
 
-def sing(rng: np.random.Generator, plan: compose.Plan, sung: Part, window: Window, singer: voice.Singer | None) -> np.ndarray:
+def sing(rng: np.random.Generator, plan: compose.Plan, sung: Part, window: ClipWindow, singer: voice.Singer | None) -> np.ndarray:
     """The voice over the whole clip, (n,) float32, in tune with the rest."""
     cents = 12 * float(np.log2(window.speed))
     notes = [(start, end, pitch + cents) for start, end, pitch in window.spans(_seconds(plan, sung.notes))]

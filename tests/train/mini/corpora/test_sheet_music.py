@@ -27,7 +27,7 @@ def three_bars():
     chords = ((0.0, 1.0, 7, "maj"), (1.0, 4.0, 0, "maj"), (4.0, 7.0, 7, "7"), (7.0, 10.0, 0, "maj"))
     keys = ((0.0, 7.0, 0, "major"), (7.0, 10.0, 5, "major"))
     stretch = scores.Stretch(0.0, 10.0, 1.0, 3.0, 1.0, "3/4")
-    return scores.Score((Part("chords", 0, voice),), (stretch,), keys=keys, chords=chords)
+    return scores.WrittenScore((Part("chords", 0, voice),), (stretch,), keys=keys, chords=chords)
 
 
 def bars(*lengths, meter=("3/4", 3.0, 1.0)):
@@ -57,7 +57,7 @@ def midi_file(*tempi):
 def test_facts_of_an_excerpt_are_in_its_time_and_at_its_pitch():
     score = three_bars()
     excerpt = scores.replace(score.stretches[0], start=1.0)
-    facts = scores.truth(score, excerpt, 120.0, synth.Window(0.0, 1.0, 4.5), 2)
+    facts = scores.exact_facts(score, excerpt, 120.0, synth.ClipWindow(0.0, 1.0, 4.5), 2)
     assert facts["chords"] == [[0.0, 1.5, 2, "maj"], [1.5, 3.0, 9, "7"], [3.0, 4.5, 2, "maj"]]
     assert facts["keys"] == [[0.0, 3.0, 2, "major"], [3.0, 4.5, 7, "major"]]
     assert (facts["tonic"], facts["mode"], facts["meter"], facts["tempo"]) == (2, "major", "3/4", 120.0)
@@ -66,13 +66,13 @@ def test_facts_of_an_excerpt_are_in_its_time_and_at_its_pitch():
 
 def test_an_upbeat_stands_before_the_first_bar():
     score = three_bars()
-    facts = scores.truth(score, score.stretches[0], 60.0, synth.Window(0.0, 1.0, 10.0), 0)
+    facts = scores.exact_facts(score, score.stretches[0], 60.0, synth.ClipWindow(0.0, 1.0, 10.0), 0)
     assert (facts["beat_at"], facts["bar_at"]) == (0.0, 1.0)
 
 
 def test_a_chord_without_a_class_silences_all_chords():
     score = scores.replace(three_bars(), chords=((0.0, 10.0, 0, ""),))
-    assert "chords" not in scores.truth(score, score.stretches[0], 60.0, synth.Window(0.0, 1.0, 10.0), 0)
+    assert "chords" not in scores.exact_facts(score, score.stretches[0], 60.0, synth.ClipWindow(0.0, 1.0, 10.0), 0)
 
 
 def test_a_change_of_inversion_is_no_change_of_chord():
@@ -110,7 +110,7 @@ def test_midi_of_one_tempo_has_notes_but_no_bars():
     score = scores.read_midi(midi_file(96))
     assert score.tempo == pytest.approx(96)
     assert (score.stretches[0].start, score.stretches[0].end, score.stretches[0].bar) == (1.0, 2.0, 0.0)
-    facts = scores.truth(score, score.stretches[0], 96.0, synth.Window(0.0, 1.0, 0.6), 0)
+    facts = scores.exact_facts(score, score.stretches[0], 96.0, synth.ClipWindow(0.0, 1.0, 0.6), 0)
     assert not {"meter", "bar_s", "chords", "tonic", "keys"} & set(facts)
 
 
@@ -121,8 +121,8 @@ def test_midi_whose_tempo_changes_is_left_out():
 
 def test_unknown_bars_are_no_absent_bars():
     row = {"duration": 1.0, "tempo": 120.0}
-    assert "beat" not in frames.dense_labels(row, [], frames.note_levels([], 25))
-    assert not frames.dense_labels({**row, "music": False}, [], frames.note_levels([], 25))["beat"].any()
+    assert "beat" not in frames.frame_labels(row, [], frames.note_levels([], 25))
+    assert not frames.frame_labels({**row, "music": False}, [], frames.note_levels([], 25))["beat"].any()
 
 
 def test_lumps_of_a_wad_file():
@@ -143,7 +143,7 @@ def test_a_piece_that_stands_in_two_files_is_found_once(tmp_path):
 
 
 def test_pieces_of_one_group_lie_on_one_side():
-    pieces = [scores.Piece("chorales", f"bwv{n}.{k}", f"bwv{n}", Path()) for n in range(300) for k in (1, 2)]
+    pieces = [scores.SourcePiece("chorales", f"bwv{n}.{k}", f"bwv{n}", Path()) for n in range(300) for k in (1, 2)]
     assert all(first.held_out == second.held_out for first, second in zip(pieces[::2], pieces[1::2], strict=True))
     assert 0.1 < np.mean([piece.held_out for piece in pieces]) < 0.25
 
@@ -172,11 +172,11 @@ def test_a_clip_of_a_score_is_written_with_its_labels(tmp_path, monkeypatch):
         pytest.skip("the soundfont TimGM6mb is not installed")
     monkeypatch.setattr(synth, "TRAIN_FONTS", (("TimGM6mb", 1.0),))
     monkeypatch.setattr(scores, "SHORTEST_S", 1.0)
-    piece = scores.Piece("chorales-analysed", "three bars", "three bars", Path())
+    piece = scores.SourcePiece("chorales-analysed", "three bars", "three bars", Path())
     for sub in ("audio", "cache"):
         (tmp_path / "scores-train" / sub).mkdir(parents=True)
     row = scores.render(np.random.default_rng(1), 0, scores.ScoresConfig(tmp_path, tmp_path, 1), piece, three_bars())
-    labels = frames.truth_labels(frames.Clip(row, tmp_path / "scores-train"))
+    labels = frames.exact_labels(frames.Clip(row, tmp_path / "scores-train"))
     assert row["kind"] == "synth"
     assert (labels["beat"] == 2).sum() == 3
     sounding = int(row["bar_at"] / frames.LABEL_S) + 3
@@ -185,4 +185,4 @@ def test_a_clip_of_a_score_is_written_with_its_labels(tmp_path, monkeypatch):
 
 def test_a_broken_file_is_left_out():
     with pytest.raises(Rejected, match="broken"):
-        scores.trusted(scores.Piece("freedoom", "broken", "broken", Path(), b"MThd"))
+        scores.trusted(scores.SourcePiece("freedoom", "broken", "broken", Path(), b"MThd"))

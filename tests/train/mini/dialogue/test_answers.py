@@ -17,7 +17,7 @@ YES_NO_KINDS = [name for name in MAKERS if name.startswith(("is_", "has_", "come
 def test_answers_parse_back_with_the_parsers_of_the_command_line():
     rng = np.random.default_rng(5)
     for _ in range(60):
-        facts, heard = random_facts(rng, 1.0), data.random_heard(rng)
+        facts, heard = random_facts(rng, 1.0), data.random_labels(rng)
         assert parsers.parse_key(answer("key", facts)).name == facts["key"]
         assert parsers.parse_meter(answer("meter", facts)) == facts["meter"]
         assert list(parsers.parse_chords(answer("chords", facts))) == facts["chords"].split()
@@ -46,7 +46,7 @@ def test_what_is_measured_outranks_what_is_heard():
 def drawn(kind: str, seed: int, count: int = 700) -> list[str]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
-        drawn = exchange(rng, kind, random_facts(rng, 1.0), data.random_heard(rng))
+        drawn = exchange(rng, kind, random_facts(rng, 1.0), data.random_labels(rng))
         if drawn and drawn.answer != CANNOT:
             found.append(drawn.answer)
     return found
@@ -101,7 +101,7 @@ def test_wrong_keys_are_near_ones():
 
 def test_one_option_of_a_choice_is_right():
     rng = np.random.default_rng(11)
-    made = [exchange(rng, "choice", random_facts(rng, 1.0), data.random_heard(rng)) for _ in range(200)]
+    made = [exchange(rng, "choice", random_facts(rng, 1.0), data.random_labels(rng)) for _ in range(200)]
     answered = [drawn for drawn in made if drawn and drawn.answer != CANNOT]
     assert len(answered) > 150
     for drawn in answered:
@@ -117,8 +117,8 @@ def test_reasoning_leads_to_the_answer_it_gives():
         facts = random_facts(rng, 1.0)
         drawn = exchange(rng, "key", facts, None)
         assert drawn is not None
-        assert facts["key"] in drawn.trace
-        assert thinking.split_thinking(f"<think>{drawn.trace}</think><answer>{drawn.answer}</answer>").answer == facts["key"]
+        assert facts["key"] in drawn.rationale
+        assert thinking.split_thinking(f"<think>{drawn.rationale}</think><answer>{drawn.answer}</answer>").answer == facts["key"]
 
 
 def test_what_nobody_knows_is_asked_nowhere_else():

@@ -5,7 +5,7 @@ import pytest
 
 from mflamingo_cli import parsers
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, ORDER, caption, claims, parse_caption, unread
-from mflamingo_cli.train.mini.dialogue.exchanges import random_heard
+from mflamingo_cli.train.mini.dialogue.exchanges import random_labels
 from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
 
 STYLES = (*ORDER, "short")
@@ -16,7 +16,7 @@ def test_a_caption_is_read_back_as_what_it_was_written_from(style):
     rng = np.random.default_rng(3)
     for _ in range(150):
         facts = random_facts(rng) if rng.random() < 0.7 else {}
-        heard = random_heard(rng) if rng.random() < 0.7 else None
+        heard = random_labels(rng) if rng.random() < 0.7 else None
         text = caption(style, facts, heard)
         assert parse_caption(text) == claims(style, facts, heard), text
         assert unread(text) == []

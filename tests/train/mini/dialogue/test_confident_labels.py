@@ -7,7 +7,7 @@ import pytest
 
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS
-from mflamingo_cli.train.mini.dialogue.confident_labels import certain, chords_of, main_triads
+from mflamingo_cli.train.mini.dialogue.confident_labels import chords_of, confident_labels, main_triads
 from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
 from mflamingo_cli.train.mini.probes import HEAD_SIZES, METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
@@ -28,7 +28,7 @@ HEARD = {
 
 
 def test_nothing_is_certain_where_the_readings_are_not(logits):
-    assert certain(HEARD, logits) == {}
+    assert confident_labels(HEARD, logits) == {}
 
 
 def test_what_the_readings_confirm_is_told_and_nothing_else(logits):
@@ -39,8 +39,8 @@ def test_what_the_readings_confirm_is_told_and_nothing_else(logits):
     logits["families"][:2, INSTRUMENTS.index("drums")] = 9.0  # for a moment only
     logits["families"][:, INSTRUMENTS.index("sax")] = 9.0  # and one that is not there
     logits["vocals"][:] = -4.0
-    assert certain(HEARD, logits) == {"key": "A minor", "genre": "waltz", "instruments": "bass", "vocals": "no"}
-    assert certain({}, logits) == {}
+    assert confident_labels(HEARD, logits) == {"key": "A minor", "genre": "waltz", "instruments": "bass", "vocals": "no"}
+    assert confident_labels({}, logits) == {}
 
 
 def test_chords_are_certain_when_all_of_them_are_read(logits):
@@ -48,8 +48,8 @@ def test_chords_are_certain_when_all_of_them_are_read(logits):
         logits["root"][number, 9 if number < 12 else 5] = 9.0
         logits["quality"][number, QUALITIES.index("min7" if number < 12 else "maj")] = 9.0
     assert main_triads(logits, 2) == chords_of("Am F")
-    assert certain(HEARD, logits) == {"chords": "Am F"}
-    assert certain({**HEARD, "chords": "Am F C"}, logits) == {}
+    assert confident_labels(HEARD, logits) == {"chords": "Am F"}
+    assert confident_labels({**HEARD, "chords": "Am F C"}, logits) == {}
 
 
 def test_captions_tell_by_ear_what_is_certain_and_questions_all_that_is_heard():

@@ -21,7 +21,7 @@ STYLES = {prompt: style for style, prompts in data.CAPTION_PROMPTS.items() for p
 def turns(seed: int, count: int) -> list[tuple[Turn, dict[str, str] | None]]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
-        heard = data.random_heard(rng) if rng.random() < 0.9 else {}
+        heard = data.random_labels(rng) if rng.random() < 0.9 else {}
         found += [(turn, heard) for turn in data.audio_turns(rng, heard, 6)] + [(data.text_turn(rng), None) for _ in range(6)]
     return found
 
@@ -68,14 +68,14 @@ def test_captions_in_turns_claim_facts_of_the_prompt_and_else_only_what_is_heard
 def test_without_facts_and_without_music_nothing_is_known():
     rng = np.random.default_rng(3)
     for heard in ({}, None):
-        for kind in {**data.MEASURED_KINDS, **data.HEARD_PLAIN, **data.HEARD_KINDS}:
+        for kind in {**data.MEASURED_KINDS, **data.LABEL_QUESTIONS, **data.LABEL_KINDS}:
             turn = data.make_turn(rng, kind, {}, heard)
             assert turn is not None
             assert thinking.split_thinking(turn.answer).answer == CANNOT
 
 
 def test_what_ears_may_know_but_labels_do_not_is_not_asked():
-    rng, kinds = np.random.default_rng(4), [*data.HEARD_PLAIN, *(name for name in data.HEARD_KINDS if name != "choice")]
+    rng, kinds = np.random.default_rng(4), [*data.LABEL_QUESTIONS, *(name for name in data.LABEL_KINDS if name != "choice")]
     assert [kind for kind in kinds if data.make_turn(rng, kind, {}, {"mood": "calm"})] == ["mood"]
 
 

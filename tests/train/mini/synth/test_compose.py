@@ -30,11 +30,11 @@ def test_a_plan_lasts_as_long_as_asked():
     assert all(plan(seed).duration_s >= 30 for seed in range(30))
 
 
-@pytest.mark.parametrize("window", [synth.Window(0.0, 1.0, 30.0), synth.Window(3.3, 1.02, 28.0)])
+@pytest.mark.parametrize("window", [synth.ClipWindow(0.0, 1.0, 30.0), synth.ClipWindow(3.3, 1.02, 28.0)])
 def test_truth_covers_the_clip_without_gaps(window):
     for seed in range(24):
         song = plan(seed)
-        row = synth.truth(song, window)
+        row = synth.exact_facts(song, window)
         starts, ends = [c[0] for c in row["chords"]], [c[1] for c in row["chords"]]
         assert starts[0] == pytest.approx(0.0, abs=0.021)  # a rest of 20 ms is not worth a chord
         assert starts[1:] == pytest.approx(ends[:-1], abs=1e-3)
@@ -46,7 +46,7 @@ def test_truth_covers_the_clip_without_gaps(window):
 
 
 def test_chords_begin_on_beats_of_a_shifted_clip():
-    row = synth.truth(plan(0), synth.Window(2.7, 0.99, 25.0))
+    row = synth.exact_facts(plan(0), synth.ClipWindow(2.7, 0.99, 25.0))
     for start, *_ in row["chords"][1:]:
         assert (start - row["beat_at"]) / row["beat_s"] == pytest.approx(round((start - row["beat_at"]) / row["beat_s"]), abs=0.01)
 

@@ -35,7 +35,7 @@ def test_stems_are_deterministic_and_apart():
         (DRUMS, Part("drums", 0, (Note(2, 1, 36, 100),))),
         (SUNG, Part("melody", SUNG, (Note(1, 2, 57, 90),))),
     ]
-    window, midi = synth.Window(0.0, 1.0, 2.0), synth.midi_bytes(played, song.mma_tempo)
+    window, midi = synth.ClipWindow(0.0, 1.0, 2.0), synth.midi_bytes(played, song.mma_tempo)
     first, second = (synth.stems(np.random.default_rng(1), song, played, midi, "TimGM6mb", window) for _ in range(2))
     assert first.shape == (3, 2 * RATE)
     assert np.array_equal(first, second)
@@ -57,12 +57,12 @@ def test_every_ensemble_plays(kind, tmp_path):
 
 
 def test_what_is_not_borne_is_not_told():
-    facts = synth.truth(own_plan(), synth.Window(0.0, 1.0, 10.0))
+    facts = synth.exact_facts(own_plan(), synth.ClipWindow(0.0, 1.0, 10.0))
     drums, tune = Part("drums", 0, (Note(0, 1, 36, 90),)), Part("melody", 73, (Note(0, 1, 72, 90),))
-    assert not {"tonic", "mode", "keys", "style"} & set(synth.bearable(facts, [drums], True))
-    assert synth.bearable(facts, [drums], True)["chords"] == []
-    assert "chords" not in synth.bearable(facts, [tune], True)
-    assert "tonic" in synth.bearable(facts, [tune], True)
+    assert not {"tonic", "mode", "keys", "style"} & set(synth.supported_facts(facts, [drums], True))
+    assert synth.supported_facts(facts, [drums], True)["chords"] == []
+    assert "chords" not in synth.supported_facts(facts, [tune], True)
+    assert "tonic" in synth.supported_facts(facts, [tune], True)
 
 
 def test_levels_are_relative_to_the_mix():
