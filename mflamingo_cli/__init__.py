@@ -1,4 +1,4 @@
-"""mflamingo: what a song is, in words and numbers, on your own computer. The public Python API, bound lazily.
+"""The public Python API, bound lazily; the version.
 
 from mflamingo_cli import load
 with load("mini") as model:

@@ -1,4 +1,4 @@
-"""The Python API: a model that is opened once and asked about songs. The same requests, back ends and cache as the command line's.
+"""The Python API: a model that is opened once and asked about songs.
 
 Times are seconds from the start of the file.
 """

@@ -1,4 +1,4 @@
-"""Facts and answers -> Analysis, by walking the table of facts; and the record of a song that failed.
+"""Facts and answers -> Analysis, by walking the table of facts.
 
 Times are seconds from the start of the file.
 """

@@ -1,4 +1,4 @@
-"""The command line: assembles the Typer app, turns errors into one sentence and an exit code, and nothing else."""
+"""The command line: the Typer app; every error becomes one sentence and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: TOML files and MFLAMINGO_* variables change the defaults of the commands that analyse songs.
+"""Settings: TOML files and MFLAMINGO_* variables as defaults of options.
 
 A key is an option's long name without its leading hyphens (`max-tokens`), at the top of a file for all of these commands or in a table
 named after one of them. The most specific setting wins: an option on the command line, MFLAMINGO_MAX_TOKENS, ./mflamingo.toml,

@@ -1,4 +1,4 @@
-"""Every error a user can cause: a sentence, a stable code for the record, and the exit code of the command line."""
+"""Every error a user can cause: a sentence, a code for the record, an exit code."""
 
 from __future__ import annotations
 

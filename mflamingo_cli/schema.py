@@ -1,4 +1,4 @@
-"""The Analysis record, version `mflamingo/1`: what one input gave.
+"""The Analysis record, version `mflamingo/1`.
 
 Times are float seconds from the start of the file. Every key is always present; what is not known is null, never NaN and never "".
 """

@@ -1,4 +1,4 @@
-"""Text made safe to store and show, and times as people read them."""
+"""Text made safe to store, and times as people read them."""
 
 from __future__ import annotations
 

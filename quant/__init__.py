@@ -1,1 +1,1 @@
-"""Checkpoints of transformers -> GGUF, for `mflamingo models convert` and `verify`; imports nothing from mflamingo_cli."""
+"""Checkpoints -> GGUF, quantised and verified; imports nothing of mflamingo_cli."""

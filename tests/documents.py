@@ -6,6 +6,7 @@ A line that is only `…` stands for any number of lines. A block under `<!-- va
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted(p for room in ("mflamingo_cli", "quant"
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>varies|not run): (?P<why>.+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+TREE = re.compile(r"^```\nmflamingo_cli/.*?^```$", re.MULTILINE | re.DOTALL)
 ANY = "…"
 TIMING = [
     (re.compile(r"([╭╰]─*) (\S+ \S+) · (?:decode|measure|encode|generate) .*"), r"\1 \2"),  # the foot of a table, as wide as its times
@@ -107,8 +109,28 @@ def run_line(line: str, folder: Path, env: dict[str, str]) -> subprocess.Complet
     return subprocess.run(command, check=False, **settings)
 
 
+def tree() -> str:
+    """Return the README's tree: every module of the package's top floor and every folder, with the first line that it opens with."""
+    package = ROOT / "mflamingo_cli"
+    modules = [path for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    rows = [("mflamingo_cli/", first_line(package / "__init__.py"))]
+    rows += [(f"  {path.name}", first_line(path)) for path in sorted(modules, key=lambda path: (path.name != "pipeline.py", path.name))]
+    rows += [(f"  {path.parent.name}/", first_line(path)) for path in sorted(package.glob("*/__init__.py"))]
+    rows += [("  mini/", "The embedded model and its card."), ("quant/", first_line(ROOT / "quant" / "__init__.py"))]
+    rows += [
+        ("tests/", "Mirrors both trees; tests/bench/ holds every timing, tests/golden/ the records."),
+        ("man/ completions/", "Generated."),
+    ]
+    return "".join(f"{name:<18} {line}\n" for name, line in rows)
+
+
+def first_line(path: Path) -> str:
+    """Return the line that a file opens with."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+
+
 def paste(path: Path) -> str:
-    """Return a document with what its commands print now; texts that are cut with `…` are left to their author."""
+    """Return a document with what its commands print now and the tree as it is; texts cut with `…` are left to their author."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = playground(folder) | {"MFLAMINGO_CACHE": f"{name}/cache", "MFLAMINGO_STATE": f"{name}/state"}
@@ -123,7 +145,7 @@ def paste(path: Path) -> str:
             old = "".join(f"{line}\n" for line in (f"$ {session.command}", *session.pasted))
             printed = "".join(f"{line.rstrip()}\n" for line in (reasons + done.stdout).splitlines())
             text = text.replace(old, f"$ {session.command}\n{printed}")
-    return text
+    return TREE.sub(lambda _: f"```\n{tree()}```", text)
 
 
 def main() -> None:

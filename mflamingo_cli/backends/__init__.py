@@ -1,4 +1,4 @@
-"""Open a model by name: find its files and choose the back end that runs them."""
+"""What runs a model: PyTorch, or GGUF on ggml and llama.cpp; opening one by name."""
 
 from __future__ import annotations
 

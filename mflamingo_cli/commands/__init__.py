@@ -1,1 +1,1 @@
-"""One module per subcommand: reads options, calls the layers below, prints. Heavy imports stay inside the command bodies."""
+"""One module per subcommand: read options, call the layers below, print."""

@@ -1,1 +1,1 @@
-"""Many songs: what earlier runs did, songs heard ahead in processes of their own, and how far a run is."""
+"""Many songs: the engines that analyse them, progress, tags in their files."""

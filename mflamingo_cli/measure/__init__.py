@@ -1,4 +1,4 @@
-"""Tempo, key, chords, sections and loudness by signal analysis, in NumPy alone."""
+"""Tempo, key, meter, chords, sections and loudness by signal analysis, in NumPy alone."""
 
 from __future__ import annotations
 

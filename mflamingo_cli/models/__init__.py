@@ -1,1 +1,1 @@
-"""Models as files: which are published, what lies in the Hugging Face cache, downloads, agreement of two back ends on songs."""
+"""Models as files: the published ones, the local cache, downloads, agreement on songs."""

@@ -1,4 +1,4 @@
-"""Analysis -> text for people and programs: `WRITERS`, one row per format. A writer's module is imported when it is used."""
+"""Analysis -> text for people and programs: the table of formats."""
 
 from __future__ import annotations
 

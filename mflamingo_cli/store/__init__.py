@@ -1,1 +1,1 @@
-"""What is remembered between runs: the analysis cache, the run store, and the keys of both."""
+"""What is remembered between runs: the analysis cache, the run store, their keys."""

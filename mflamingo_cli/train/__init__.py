@@ -1,1 +1,1 @@
-"""Training of small Music Flamingo models: data with exact truth, one loop, objectives, evaluation. Needs the `train` extra."""
+"""Training: the core for any checkpoint, how `mini` is made, evaluation."""
