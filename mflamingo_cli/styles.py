@@ -1,4 +1,4 @@
-"""The styles of captions and the prompt of each; the help of `caption` lists them, so nothing is imported here.
+"""The styles of captions and the prompt of each.
 
 Prompts marked "documented" are the ones the public checkpoints were trained and shown with.
 """
