@@ -15,9 +15,11 @@ from mflamingo_cli import measure, requests
 from mflamingo_cli.backends import ModelFiles
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
+from mflamingo_cli.core.audio import Sound, Source
 from mflamingo_cli.errors import ModelError, OutOfMemoryError
 from mflamingo_cli.library.engines import Finished
-from mflamingo_cli.library.run import Run, RunCache
+from mflamingo_cli.library.run import Run, RunCache, Song
+from mflamingo_cli.library.worker import AlreadyAnalyzed
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import keys
 from mflamingo_cli.store.keys import JobKey, shard_of
@@ -136,6 +138,23 @@ def test_a_copy_with_other_tags_in_the_same_run_is_not_measured(store, music, wo
     first, second = run(store, path, tagged_copy(path, music / "tagged.wav"))
     assert sorted(work) == ["decode", "decode", "measure"]
     assert plain(first.record) == plain(second.record)
+
+
+def test_of_two_songs_in_work_the_later_of_one_sound_is_not_measured(store, music):
+    """Prepared side by side, before either has a record."""
+    path = write(music / "a.wav")
+    songs = [Song(0, path), Song(1, tagged_copy(path, music / "tagged.wav")), Song(2, write(music / "b.wav", 330.0))]
+    memory = RunCache(store, JobKey.of(REQUEST, Parrot(ANSWERS).info, NO_FILES, "auto"), REQUEST)
+    assert [memory.look(song) for song in songs] == [False, False, False]
+    first, copy, other = (
+        Sound(name, 16_000, Source(song.path, 1.0, RATE_HZ, 1, "wav"), 0.0, 16_000, ())
+        for name, song in zip(("sha256:a", "sha256:a", "sha256:b"), songs, strict=True)
+    )
+    memory.skip_if_duplicate(songs[0], first)
+    with pytest.raises(AlreadyAnalyzed):
+        memory.skip_if_duplicate(songs[1], copy)
+    memory.skip_if_duplicate(songs[2], other)
+    assert songs[0].sound == songs[1].sound != songs[2].sound
 
 
 def test_mono_and_stereo_of_the_same_are_two_sounds(store, music, work):

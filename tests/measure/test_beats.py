@@ -30,6 +30,7 @@ def test_a_metronome_has_its_tempo_and_meter(bpm: float, meter: int) -> None:
     assert tempo.bpm == pytest.approx(bpm, rel=EXACT * 2)
     assert bars is not None
     assert bars.meter == meter
+    assert set(np.diff(bars.places) % meter) == {1}  # 1, 2, 3, 4, 1 …
     assert np.allclose(np.diff(tempo.downbeats), meter * 60 / bpm, atol=2.1 / FPS)
 
 

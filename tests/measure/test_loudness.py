@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.measure.loudness import LoudnessMeter, integrated
 from mflamingo_cli.schema import Loudness
 
 LU = 0.1  # tolerance of EBU Tech 3341 and BS.2217
@@ -44,6 +44,13 @@ def test_a_tone_of_minus_23_is_minus_23_at_every_rate(rate: int) -> None:
 )
 def test_gates_leave_out_what_is_quiet(parts: tuple[tuple[float, float], ...], lufs: float) -> None:
     assert heard(tones(*parts)).integrated_lufs == pytest.approx(lufs, abs=LU)
+
+
+def test_a_block_is_400_ms() -> None:
+    steps = np.zeros(20)  # of 100 ms
+    steps[10] = 0.1
+    assert integrated(steps) == pytest.approx(-0.691 + 10 * np.log10(0.1 / 4), abs=1e-9)  # a quarter of each block that holds it
+    assert integrated(steps[:3]) is None
 
 
 def test_surround_channels_weigh_more_and_lfe_nothing() -> None:
