@@ -1,4 +1,4 @@
-"""FP8 weights: how a checkpoint says they are scaled, and what they are worth.
+"""FP8 weights: how a checkpoint says they are scaled, and their decoding.
 
 A weight is its 8-bit float times the scale of the block it lies in, rounded to BF16: the format such checkpoints were made from, and
 in which transformers and compressed-tensors give them back. Layouts: `FineGrainedFP8Config` of transformers 5.23 (`weight_scale_inv`,

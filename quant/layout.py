@@ -23,7 +23,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # weights o
 ADAPTER_CONFIG = "adapter_config.json"  # of a LoRA
 AUDIO_PREFIX = "mmproj-"  # of the audio part's file name
 
-# The encoder is a tenth of the weights and everything the model hears passes it: never below Q8_0 unless asked for by name
+# The encoder is a tenth of the weights and all audio passes it: never below Q8_0 unless asked for by name
 DEFAULT_AUDIO_TYPE = "Q8_0"
 AUDIO_TYPES_KEPT = frozenset({"F32", "F16", "BF16", "Q8_0"})
 

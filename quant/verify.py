@@ -69,16 +69,11 @@ def _together(file: Path, type_name: str, group: list[TensorReport]) -> TypeRepo
     return TypeReport(file, type_name, len(group), n_bytes, error, largest, worst if largest else None)
 
 
-def verify(path: Path, against: Path | None = None) -> list[TensorReport]:
+def verify(path: Path, against: Path | None = None) -> Iterator[TensorReport]:
     """Check every GGUF pair in a directory, or the pair of one text file, against its own keys and, if given, a checkpoint.
 
     Raises QuantError when there is no pair or a file cannot be read at all; what is wrong with single tensors is in the reports.
     """
-    return list(verifying(path, against))
-
-
-def verifying(path: Path, against: Path | None = None) -> Iterator[TensorReport]:
-    """Yield the reports of `verify` one by one, as they are made."""
     checkpoint = Checkpoint(against) if against else None
     for text_file in _text_files(path):
         files: dict[Part, GgufFile] = {"text": reader.read(text_file), "audio": reader.read(layout.audio_file(text_file))}

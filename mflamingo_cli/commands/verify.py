@@ -72,12 +72,12 @@ def verify(
 
 
 def _read_back(path: Path, source: Path | None, reporter: Reporter) -> list[TensorReport]:
-    from quant.verify import verifying
+    from quant.verify import verify as verify_tensors
 
     reports = []
     try:
         with as_failed_work():
-            for report in verifying(path, source):
+            for report in verify_tensors(path, source):
                 reporter.working(report.name)
                 reports.append(report)
     finally:

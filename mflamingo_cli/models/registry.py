@@ -27,7 +27,7 @@ PUBLISHED = (
     Published("nvidia/music-flamingo-2601-hf", "8 B, bf16, 20 minutes"),
     Published("nvidia/music-flamingo-think-2601-hf", "8 B, bf16, reasons"),
     Published("nvidia/music-flamingo-hf", "8 B, bf16, preview, 10 minutes"),
-    Published("nvidia/audio-flamingo-next-hf", "8 B, bf16, speech too, 30 minutes"),
+    Published("nvidia/audio-flamingo-next-hf", "8 B, bf16, 30 minutes"),
     Published("nvidia/audio-flamingo-next-think-hf", "8 B, bf16, reasons"),
     Published("nvidia/audio-flamingo-next-captioner-hf", "8 B, bf16, captions"),
     Published("henry1477/music-flamingo-gguf", "8 B, GGUF of the preview"),

@@ -35,7 +35,7 @@ def problems(reports: list[TensorReport]) -> dict[str, str]:
 @pytest.mark.parametrize("type_name", TYPES)
 def test_what_was_converted_verifies(type_name: str, k_quant: Path, tmp_path: Path) -> None:
     text, audio = convert(k_quant, tmp_path, type_name)
-    reports = verify(tmp_path, against=k_quant)
+    reports = list(verify(tmp_path, against=k_quant))
     assert problems(reports) == {}
     assert len(reports) == sum(len(reader.read(path).tensors) for path in (text, audio))
     errors = {report.type: report.error for report in reports if report.error}
@@ -65,7 +65,7 @@ def test_a_pair_of_two_models_is_refused(pair: tuple[Path, Path], k_quant: Path,
     _, other = convert(k_quant, tmp_path / "other", "Q8_0")
     shutil.copy(other, pair[1])
     with pytest.raises(QuantError, match="made for another language model"):
-        verify(tmp_path)
+        list(verify(tmp_path))
 
 
 def test_renamed_tensors_are_missing_and_extra(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ def test_renamed_tensors_are_missing_and_extra(pair: tuple[Path, Path], tmp_path
 def test_cut_files_are_refused(pair: tuple[Path, Path], kept: int) -> None:
     pair[0].write_bytes(pair[0].read_bytes()[:kept])
     with pytest.raises(QuantError, match=r"cut short|not a GGUF file"):
-        verify(pair[0])
+        list(verify(pair[0]))
 
 
 def test_directories_without_a_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantError, match="no GGUF files"):
-        verify(tmp_path)
+        list(verify(tmp_path))
     with pytest.raises(QuantError, match="no such file"):
-        verify(tmp_path / "nothing.gguf")
+        list(verify(tmp_path / "nothing.gguf"))
 
 
 def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
@@ -94,7 +94,7 @@ def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
 
 def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Path) -> None:
     text, audio = convert(k_quant, tmp_path, "Q4_K_M")
-    reports = verify(tmp_path, against=k_quant)
+    reports = list(verify(tmp_path, against=k_quant))
     found = {(one.file, one.type): one for one in by_type(reports)}
     assert found.keys() == {(text, "Q4_K"), (text, "Q6_K"), (text, "F32"), (audio, "Q8_0"), (audio, "F32")}
     for (file, type_name), one in found.items():
