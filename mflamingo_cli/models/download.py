@@ -204,7 +204,7 @@ def check_space(download: Download, output: Path) -> None:
 
 
 def fetch(download: Download, report: Report) -> Path:
-    """Download what is missing and return the directory; `report` is called with the progress. What was fetched stays, however this ends."""
+    """Download what is missing and return the directory; `report` takes the progress. What was fetched stays, however this ends."""
     with _explained(download.name, download.reference):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import disable_progress_bars

@@ -14,7 +14,7 @@ from quant.checkpoint import Checkpoint
 from quant.convert import convert
 from quant.errors import QuantError
 from quant.types import TYPES
-from quant.verify import TensorReport, by_type, verify, verifying
+from quant.verify import TensorReport, by_type, verify
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_directories_without_a_pair_are_refused(tmp_path: Path) -> None:
 
 
 def test_reports_come_one_by_one(pair: tuple[Path, Path]) -> None:
-    assert next(verifying(pair[0])).file == pair[0]
+    assert next(verify(pair[0])).file == pair[0]
 
 
 def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Path) -> None:
