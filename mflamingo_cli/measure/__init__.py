@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
-from mflamingo_cli.measure.song import FACTS, Measurement
+from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.song import FACTS, Confidence, Facts, Measurement
 from mflamingo_cli.schema import Beat, Loudness, Segment
 
 if TYPE_CHECKING:

@@ -1,14 +1,12 @@
-"""The nouns of measurement: Facts, and what they are made of; each None or empty where it cannot be determined.
+"""What facts are made of: pitch classes, Key and Tempo.
 
 Times are seconds from the start of the file, tempi are quarter-note beats per minute, levels are LUFS, LU and dBTP (ITU-R BS.1770).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from mflamingo_cli.schema import Beat, Loudness, Segment
 
 Mode = Literal["major", "minor"]
 
@@ -79,26 +77,3 @@ class Key:
     def id3(self) -> str:
         """Value of the ID3v2 TKEY frame, at most three characters: "Am", "Bbm", "F#"."""
         return self.tonic + ("m" if self.mode == "minor" else "")
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or not estimated."""
-
-    tempo: float | None = None
-    key: float | None = None
-    meter: float | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything measured about one song, each by the name that it has in the record; `None` and empty: it cannot be determined."""
-
-    tempo: Tempo = Tempo()
-    key: Key | None = None
-    meter: str | None = None
-    beats: tuple[Beat, ...] = ()
-    chords: tuple[Segment, ...] = ()
-    sections: tuple[Segment, ...] = ()
-    loudness: Loudness = field(default_factory=Loudness)
-    confidence: Confidence = Confidence()

@@ -7,12 +7,12 @@ facts computes only what they need. Intermediates count time from the first samp
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
-from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
+from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.schema import Beat, Loudness, Segment
 
 if TYPE_CHECKING:  # the names of facts are choices of the command line, which must not wait for NumPy
@@ -26,6 +26,29 @@ T = TypeVar("T")
 SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
 SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or not estimated."""
+
+    tempo: float | None = None
+    key: float | None = None
+    meter: float | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything measured about one song, each by the name that it has in the record; `None` and empty: it cannot be determined."""
+
+    tempo: Tempo = field(default_factory=Tempo)
+    key: Key | None = None
+    meter: str | None = None
+    beats: tuple[Beat, ...] = ()
+    chords: tuple[Segment, ...] = ()
+    sections: tuple[Segment, ...] = ()
+    loudness: Loudness = field(default_factory=Loudness)
+    confidence: Confidence = Confidence()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mflamingo_cli import measure
 from mflamingo_cli.core import audio
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.measure.facts import Confidence, Facts, Key, Tempo
+from mflamingo_cli.measure import Confidence, Facts
+from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.evaluate import ground_truth, music

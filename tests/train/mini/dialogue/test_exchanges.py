@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli import grounding, thinking
-from mflamingo_cli.measure.facts import Facts as MeasuredFacts
+from mflamingo_cli.measure import Facts as MeasuredFacts
 from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.mini.dialogue import exchanges as data
