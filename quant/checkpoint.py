@@ -62,13 +62,16 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = read_json(directory / "config.json", required=False)
-        self.scheme = fp8.read(directory, self.config)
+        text = section(directory / "config.json", self.config, "text_config")
+        self.scheme = fp8.read(directory, self.config.get("quantization_config") or text.get("quantization_config"))
         self.entries: dict[str, StoredTensor] = {}
         for entry in _entries(directory):
             if entry.name in self.entries:
                 raise QuantError(f"{entry.file}: {entry.name} is there twice, under an old and a new name")
             self.entries[entry.name] = entry
         self._scales = self._take_scales()
+        says_tied = self.config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
+        self.tied = bool(says_tied) and "language_model.lm_head.weight" not in self.entries  # the embedding is the output matrix too
         self._files: dict[Path, BinaryIO] = {}
 
     def _take_scales(self) -> dict[str, StoredTensor]:
@@ -96,12 +99,6 @@ class Checkpoint:
                 f"{scale.file}: {scale.name} has shape {list(scale.shape)}, but config.json says {scheme}, "
                 f"which makes {list(grid)} of {list(weight.shape)}"
             )
-
-    @property
-    def tied(self) -> bool:
-        """Whether the embedding serves as output matrix too: it is then stored once."""
-        says_so = self.config.get("tie_word_embeddings") or (self.config.get("text_config") or {}).get("tie_word_embeddings")
-        return bool(says_so) and "language_model.lm_head.weight" not in self.entries
 
     def check(self, geometry: Geometry) -> dict[Part, list[Tensor]]:
         """The tensors of both parts; names and shapes must be those of the geometry. Raises QuantError that names what is not."""
@@ -252,3 +249,11 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise QuantError(f"{path}: expected a JSON object")
     return value
+
+
+def section(where: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A JSON object in a JSON object; missing and null are empty. Raises QuantError that names the file `where` it is something else."""
+    section = config.get(name)
+    if not isinstance(section, dict | None):
+        raise QuantError(f"{where}: {name} is {section!r}, not a JSON object")
+    return section or {}

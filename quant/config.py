@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quant.checkpoint import read_json
+from quant.checkpoint import read_json, section
 from quant.errors import QuantError
 from quant.families import Family, Fields, family
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
@@ -66,15 +66,15 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     """
     row = family(config.get("model_type"), directory)
     where = directory / "config.json"
-    encoder = _sizes(where, "audio_config", _section(where, config, "audio_config"), row.encoder)
+    encoder = _sizes(where, "audio_config", section(where, config, "audio_config"), row.encoder)
     n_mels = encoder.pop("n_mels")
     _check_heads(where, encoder["d_model"], encoder["n_heads"])
-    sizes, text = EncoderSizes(**encoder), _text_sizes(where, _section(where, config, "text_config"), row)
+    sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row)
     rote = _rote(where, config, sizes.d_model, row)
     if processor is None:
         return Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens)
     beside = directory / "processor_config.json"
-    mel = MelConfig(**_sizes(beside, "feature_extractor", _section(beside, processor, "feature_extractor"), MEL_FIELDS))
+    mel = MelConfig(**_sizes(beside, "feature_extractor", section(beside, processor, "feature_extractor"), MEL_FIELDS))
     if mel.n_mels != n_mels:
         raise QuantError(f"{directory}: the front end makes {mel.n_mels} mel bands but the encoder takes {n_mels}")
     longest = _number(beside, "max_audio_len", processor.get("max_audio_len", row.max_audio_s))
@@ -91,13 +91,6 @@ def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
     if sizes.n_heads % sizes.n_kv_heads:
         raise QuantError(f"{where}: {sizes.n_kv_heads} heads of keys and values do not divide {sizes.n_heads}")
     return sizes
-
-
-def _section(where: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name)
-    if not isinstance(section, dict | None):
-        raise QuantError(f"{where}: {name} is {section!r}, not a JSON object")
-    return section or {}
 
 
 def _sizes(where: Path, section: str, config: Mapping[str, Any], fields: Fields) -> dict[str, int]:
@@ -128,15 +121,15 @@ def _check_heads(where: Path, channels: int, heads: int, width: int | None = Non
 
 
 def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:
-    for section, name, value in row.fixed:
-        found = ((config.get(section) or {}) if section else config).get(name, value)
+    for place, name, value in row.fixed:
+        found = (section(where, config, place) if place else config).get(name, value)
         if found != value:
             raise QuantError(f"{where}: {name} is {found!r}; only {value!r} can be converted")
 
 
 def _rope(where: Path, config: Mapping[str, Any], theta: float) -> dict[str, Any]:
     """Settings of rotary positions, under `rope_parameters` in new files, beside it in old ones; `theta` is the class's default."""
-    rope = _section(where, config, "rope_parameters") or _section(where, config, "rope_scaling")
+    rope = section(where, config, "rope_parameters") or section(where, config, "rope_scaling")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise QuantError(f"{where}: rope_type {kind!r} is not supported")

@@ -44,9 +44,8 @@ class Scheme:
         return f"FP8 (E4M3) with a scale per {blocks.get((self.rows, self.columns), f'{self.rows} x {self.columns} block')}"
 
 
-def read(directory: Path, config: Mapping[str, Any]) -> Scheme | None:
-    """How config.json says the weights are quantised; None when they are not. Raises QuantError for any other way than FP8."""
-    settings = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+def read(directory: Path, settings: Any) -> Scheme | None:
+    """How a `quantization_config` says weights are quantised; None where there is none. Raises QuantError for any other way than FP8."""
     if not settings:
         return None
     method = str(settings.get("quant_method")) if isinstance(settings, dict) else "?"

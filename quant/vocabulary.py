@@ -66,7 +66,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
     return Vocabulary(
         tokens=tokens,
         types=types,
-        merges=[_merge(merge) for merge in model["merges"]],
+        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],  # a pair in new files
         pre=_pre_tokenizer(directory, source.get("pre_tokenizer") or {}),
         special_ids=_special_ids(
             {token: index for index, token in enumerate(tokens)}, settings, [config.get("text_config") or {}, config, generation]
@@ -91,8 +91,9 @@ def _tokens(directory: Path, vocab: Mapping[str, int], added: Sequence[Mapping[s
 
     types = {index: (token, TokenType.NORMAL) for token, index in vocab.items()}
     for entry in added:
-        special = entry.get("special") or _looks_special(entry["content"])
-        types[entry["id"]] = (entry["content"], TokenType.CONTROL if special else TokenType.USER_DEFINED)
+        token = entry["content"]  # Qwen2 declares <|fim_prefix|> and its like as ordinary; llama.cpp's own files call them control tokens
+        special = entry.get("special") or (token.startswith("<|") and token.endswith("|>"))
+        types[entry["id"]] = (token, TokenType.CONTROL if special else TokenType.USER_DEFINED)
     n_tokens = max(types) + 1
     if len(types) != n_tokens:  # holes in the ids: as unused as the padding
         types |= {index: (f"[PAD{index}]", TokenType.UNUSED) for index in range(n_tokens) if index not in types}
@@ -100,16 +101,6 @@ def _tokens(directory: Path, vocab: Mapping[str, int], added: Sequence[Mapping[s
     if len({token for token, _ in ordered}) != n_tokens:
         raise QuantError(f"{directory / 'tokenizer.json'}: two ids share a token")
     return [token for token, _ in ordered], [kind for _, kind in ordered]
-
-
-def _looks_special(token: str) -> bool:
-    """Qwen2 declares tokens such as <|fim_prefix|> as ordinary ones; llama.cpp's own files call them control tokens."""
-    return token.startswith("<|") and token.endswith("|>")
-
-
-def _merge(merge: str | Sequence[str]) -> str:
-    """Two halves, written as one string in old files and as a pair in new ones."""
-    return merge if isinstance(merge, str) else " ".join(merge)
 
 
 def _pre_tokenizer(directory: Path, source: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +47,7 @@ def verify(
     from mflamingo_cli.backends import find_model
     from mflamingo_cli.commands.terminal import Reporter
     from quant.verify import by_type
+    from quant.verify import verify as verify_tensors
 
     options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
     if on and against is None:
@@ -55,11 +56,15 @@ def verify(
     if files and (files.directory is None or files.adapter):
         raise ModelError(f"{against}: {'is an adapter, no' if files.adapter else 'holds no'} checkpoint to compare with")
     request, songs, reporter = options.request(), song_files(on) if on else [], Reporter()
-    reports = _read_back(path, files.directory if files else None, reporter)
-    bad = [report for report in reports if report.problem]
-    agreements: dict[Path, list[TokenAgreement]] = {}
-    if songs and not bad:  # a damaged pair is not run
-        agreements = _agreements(reports, _answers(str(against), songs, request, options.open, reporter), request, reporter)
+    try:
+        with as_failed_work():
+            reports = list(_reported(verify_tensors(path, files.directory if files else None), reporter))
+        bad = [report for report in reports if report.problem]
+        agreements: dict[Path, list[TokenAgreement]] = {}
+        if songs and not bad:  # a damaged pair is not run
+            agreements = _agreements(reports, _answers(str(against), songs, request, options.open, reporter), request, reporter)
+    finally:
+        reporter.idle()
     types = by_type(reports) if against else []
     if as_json:
         print(json.dumps(_record(reports, types, agreements)))
@@ -71,18 +76,10 @@ def verify(
         raise typer.Exit(ExitCode.ALL_FAILED)
 
 
-def _read_back(path: Path, source: Path | None, reporter: Reporter) -> list[TensorReport]:
-    from quant.verify import verify as verify_tensors
-
-    reports = []
-    try:
-        with as_failed_work():
-            for report in verify_tensors(path, source):
-                reporter.working(report.name)
-                reports.append(report)
-    finally:
-        reporter.idle()
-    return reports
+def _reported(reports: Iterator[TensorReport], reporter: Reporter) -> Iterator[TensorReport]:
+    for report in reports:
+        reporter.working(report.name)
+        yield report
 
 
 def _answers(name: str, songs: Sequence[str], request: Request, options: OpenOptions, reporter: Reporter) -> list[ReferenceAnswers]:
@@ -91,13 +88,10 @@ def _answers(name: str, songs: Sequence[str], request: Request, options: OpenOpt
     from mflamingo_cli.models.agreement import collect
 
     references = []
-    try:
-        with open_backend(name, options) as backend:
-            for song in songs:
-                reporter.working(f"{song}: {name} answers")
-                references.append(collect(song, backend, request))
-    finally:
-        reporter.idle()
+    with open_backend(name, options) as backend:
+        for song in songs:
+            reporter.working(f"{song}: {name} answers")
+            references.append(collect(song, backend, request))
     return references
 
 
@@ -110,13 +104,10 @@ def _agreements(
     from quant.layout import AUDIO_PREFIX
 
     found = {}
-    try:
-        for file in dict.fromkeys(report.file for report in reports if not report.file.name.startswith(AUDIO_PREFIX)):
-            reporter.working(f"{file.name} reads the answers")
-            with open_backend(str(file)) as backend:
-                found[file] = list(compare(references, backend, request))
-    finally:
-        reporter.idle()
+    for file in dict.fromkeys(report.file for report in reports if not report.file.name.startswith(AUDIO_PREFIX)):
+        reporter.working(f"{file.name} reads the answers")
+        with open_backend(str(file)) as backend:
+            found[file] = list(compare(references, backend, request))
     return found
 
 

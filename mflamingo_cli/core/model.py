@@ -103,7 +103,7 @@ def load(
     fit.
     """
     config = read_json(directory / "config.json")
-    model_class, _ = _classes(config)
+    model_class, _ = _classes(config, directory)
     device = torch.device(device)
     if str(device) == "cuda":  # without a number, as not every map of modules to devices takes it
         device = torch.device("cuda", torch.cuda.current_device())
@@ -294,9 +294,9 @@ def apply_rote(hidden: torch.Tensor, rotary: Rote, windows: torch.Tensor, offset
     return torch.cat((rotated * cos + rotate_half(rotated) * sin, rest), dim=-1)
 
 
-def _classes(config: Mapping[str, Any]) -> tuple[type[Any], type[Any]]:
+def _classes(config: Mapping[str, Any], where: object = "config.json") -> tuple[type[Any], type[Any]]:
     """Return the model and config classes of a family."""
-    row, package = family(config.get("model_type"), "config.json"), import_module("transformers")
+    row, package = family(config.get("model_type"), where), import_module("transformers")
     if not hasattr(package, row.model_class):
         raise ModelError(f"transformers {package.__version__} has no {row.model_class}; pip install --upgrade transformers")
     return getattr(package, row.model_class), getattr(package, row.config_class)

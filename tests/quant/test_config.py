@@ -13,7 +13,9 @@ import pytest
 
 from mflamingo_cli.backends import find_model
 from mflamingo_cli.commands.models import describe
+from mflamingo_cli.core.model import load
 from quant import reader
+from quant.checkpoint import Checkpoint
 from quant.config import geometry_of_json, read_geometry
 from quant.convert import convert
 from quant.errors import QuantError
@@ -91,6 +93,17 @@ def test_what_is_wrong_is_one_sentence_wherever_it_is_read(sentence: str, tmp_pa
         with pytest.raises(QuantError, match=sentence) as caught:
             read()
         assert str(directory) in str(caught.value)
+
+
+def test_weights_without_a_readable_config_are_named(tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo")
+    checkpoints.edit_json(directory / "config.json", text_config=[1])
+    for read in (Checkpoint, load):
+        with pytest.raises(QuantError, match=r"hf/config\.json: text_config is \[1\], not a JSON object"):
+            read(directory)
+    checkpoints.edit_json(directory / "config.json", model_type="qwen2_audio")
+    with pytest.raises(QuantError, match=r"hf: model_type 'qwen2_audio' is not Music Flamingo; expected one of"):
+        load(directory)
 
 
 def test_processors_that_cannot_be_read_are_named(tmp_path: Path) -> None:
