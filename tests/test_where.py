@@ -81,11 +81,11 @@ def test_where(expression, expected):
     [
         ("", "expected a field, found the end"),
         ("bmp > 3", "did you mean bpm"),
-        ("zzzzzz", "some are bpm"),
+        ("zzzzzz", "common ones are bpm"),
         ("bpm", "a comparison after bpm"),
         ("bpm >", "expected a value, found the end"),
         ("bpm > fast", "is a number, 'fast' is not"),
-        ("key = 8C", "'8C' is no key"),
+        ("key = 8C", "'8C' is not a key"),
         ("key = A minor", "put quotes around several words"),
         ("bpm in 8A", r"'\(' after in"),
         ("bpm in (1, 2", r"',' or '\)'"),

@@ -131,7 +131,7 @@ class Chat:
         return reply is not None
 
     def stop(self) -> None:
-        """Give up the answer that is being written."""
+        """Drop the answer that is being written."""
         self.reporter.idle()
         self._end_reply()
         self.reporter.say("stopped")
@@ -253,5 +253,5 @@ def _lines(first: str | None, keyboard: bool) -> Iterator[str]:
         except EOFError:
             print(file=sys.stderr)
             return
-        except KeyboardInterrupt:  # of a line that is not wanted
+        except KeyboardInterrupt:  # the line is dropped
             print(file=sys.stderr)

@@ -15,7 +15,7 @@ import typer
 
 from mflamingo_cli.commands.help import single
 
-DEFAULT_ROAD = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
+REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {
     "torch": ("torch", "transformers", "tokenizers", "safetensors"),
     "hub": ("huggingface_hub",),
@@ -26,7 +26,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `ok` is None where it does not matter for the default road."""
+    """One thing looked at; `ok` is None where the embedded model does not need it."""
 
     name: str
     value: str
@@ -80,7 +80,7 @@ def _version(package: str) -> str | None:
 
 
 def _packages() -> list[Finding]:
-    found = [Finding(name, version or "not installed", version is not None) for name in DEFAULT_ROAD for version in [_version(name)]]
+    found = [Finding(name, version or "not installed", version is not None) for name in REQUIRED for version in [_version(name)]]
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
         text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -35,14 +36,24 @@ def _write_sections(rows: list[tuple[str, tuple[str, str]]], formatter: Any) -> 
             formatter.write_dl(members, col_max=32)
 
 
+RANGE = re.compile(r"(?:(-?[\d.]+)<=)?x(?:(<=|>=)(-?[\d.]+))")  # as Typer writes limits
+
+
+def _range(match: re.Match[str]) -> str:
+    low, sign, high = match.groups()
+    return f"{low} to {high}" if low else f"{'at most' if sign == '<=' else 'at least'} {high}"
+
+
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
     """Parameters under the heading of their `rich_help_panel`, arguments first, those without one under Options."""
     rows = []
     for param in sorted(command.get_params(ctx), key=lambda param: param.param_type_name != "argument"):
         record = param.get_help_record(ctx)
         if record is not None:
-            other = "Arguments" if param.param_type_name == "argument" else "Options"
-            rows.append((getattr(param, "rich_help_panel", None) or other, record))
+            argument = param.param_type_name == "argument"
+            name = (param.metavar or param.name.upper()) + ("..." if param.nargs == -1 else "") if argument else record[0]
+            heading = getattr(param, "rich_help_panel", None) or ("Arguments" if argument else "Options")
+            rows.append((heading, (name, RANGE.sub(_range, record[1]))))
     rows.sort(key=lambda row: row[0] == "Options")  # --help and its like last
     _write_sections(rows, formatter)
 

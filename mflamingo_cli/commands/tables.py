@@ -1,4 +1,4 @@
-"""Tables and lines on stdout, in the colours that are wanted there."""
+"""Tables and lines on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: results on stdout and nothing else, words and progress on stderr, colours where they are wanted.
+"""Streams: results alone on stdout, messages and progress on stderr, colours by option and environment.
 
 Times are seconds.
 """
@@ -302,10 +302,10 @@ def _bar(console: Console) -> Bar:
 class Reply:
     """What a model writes, shown as it comes: the answer on a terminal's stream, its reasons on stderr, both broken between words."""
 
-    def __init__(self, voice: Reporter, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
-        self._voice, self._stream, self._hide = voice, stream, hide_thinking
+    def __init__(self, reporter: Reporter, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
+        self._reporter, self._stream, self._hide = reporter, stream, hide_thinking
         self._thoughts = ThoughtStream() if thinks else None
-        self._answer, self._aside = Wrapped(stream.write), Wrapped(voice.aside)
+        self._answer, self._aside = Wrapped(stream.write), Wrapped(reporter.aside)
         self._was_thinking = self._began = False
 
     def feed(self, text: str) -> None:
@@ -331,7 +331,7 @@ class Reply:
             text = text.lstrip()
             if text and self._was_thinking:
                 self._aside.flush()
-                self._voice.aside("\n\n")
+                self._reporter.aside("\n\n")
         self._began = self._began or bool(text)
         self._answer.feed(text)
         self._stream.flush()

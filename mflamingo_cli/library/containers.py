@@ -81,7 +81,7 @@ class Id3:
         else:
             self._major = self._file.tags.version[1] if self._file.tags.version[0] == 2 else 3
         if self._major not in (3, 4):
-            raise TagError(f"its tags are ID3v2.{self._major}, which cannot be kept; convert them to ID3v2.3 first")
+            raise TagError(f"the tags are ID3v2.{self._major}, which cannot be written; convert them to ID3v2.3 first")
         self._tags: ID3 = self._file.tags
 
     def _home(self, field: str) -> str:

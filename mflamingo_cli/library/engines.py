@@ -74,7 +74,7 @@ Event = Opened | Working | Finished | Unavailable
 
 
 class EngineListener(Protocol):
-    """Who is told what an engine does besides."""
+    """Takes what an engine says besides its results."""
 
     def working(self, text: str) -> None:
         """Take what is being done for all songs: opening a model, joining a cluster."""

@@ -39,7 +39,7 @@ class ShardWriter:
         try:
             self._system, self._root = url_to_fs(output)
         except (ImportError, ValueError) as error:
-            raise UsageError(f"{output}: cannot be reached from here: {error}") from error
+            raise UsageError(f"{output}: cannot be reached: {error}") from error
         self.output = output
         self._suffix = "parquet" if output.rstrip("/").endswith(".parquet") else "jsonl"
         self._run, self._n_files = uuid.uuid4().hex[:12], 0
@@ -52,7 +52,7 @@ class ShardWriter:
         Raises UsageError where the folder is no folder or holds records of other settings.
         """
         if self._system.isfile(self._root):
-            raise UsageError(f"{self.output}: is a file; name a folder")
+            raise UsageError(f"{self.output}: this is a file; name a folder")
         self._system.makedirs(self._root, exist_ok=True)
         self._system.invalidate_cache()
         files = sorted(path for path in self._system.find(self._root, maxdepth=1) if _name(path).startswith("part-"))
@@ -60,7 +60,7 @@ class ShardWriter:
         if self._system.exists(name):
             self._refuse_others(json.loads(self._system.cat_file(name)), settings)
         elif files:
-            raise UsageError(f"{self.output}: holds records but not their {SETTINGS}; name another folder")
+            raise UsageError(f"{self.output}: holds records but no {SETTINGS}; name another folder")
         else:
             self._write(SETTINGS, json.dumps(settings, indent=1).encode())
         return {row["path_b64"] or row["path"]: _record(row) for path in files for row in self._read(path)}
@@ -84,7 +84,7 @@ class ShardWriter:
     def _refuse_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         others = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         if others:
-            raise UsageError(f"{self.output}: holds records made with other {', '.join(others)}; name another folder")
+            raise UsageError(f"{self.output}: its records were made with other {', '.join(others)}; name another folder")
 
     def _read(self, path: str) -> Iterator[dict[str, Any]]:
         try:
@@ -94,7 +94,7 @@ class ShardWriter:
             else:
                 yield from map(json.loads, content.splitlines())
         except (ValueError, pa.ArrowException) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); remove it, and its songs are heard again") from error
+            raise UsageError(f"{path}: cannot be read ({error}); remove it, and its songs are analysed again") from error
 
     def _write(self, name: str, content: bytes) -> None:
         """Object stores show an object when it is whole; a local file gets its name then."""

@@ -32,7 +32,7 @@ from mflamingo_cli.schema import Analysis, path_of
 if TYPE_CHECKING:
     from mflamingo_cli.library.containers import Container
 
-WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # by anybody: root may write all the same, but was told not to
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # by anybody: root could write all the same, but the owner has forbidden it
 PART = ".mflamingo-"  # begins the name of a copy
 HASH_LINE = re.compile(r"^\d+,(\w),MD5=[0-9a-f]{32}$", re.MULTILINE)  # of ffmpeg's streamhash: the kind of a stream
 
@@ -53,10 +53,11 @@ class Change:
         return JOIN.join(self.words)
 
     def __str__(self) -> str:
-        old = "none" if self.old is None else repr(self.old)
         if self.written:
-            return f"{self.field} {old} -> {self.new!r}"
-        return f"{self.field} {old} stays, {self.new!r} is not {'written over it' if self.sure else 'sure enough'}"
+            return f"{self.field}: {self.new!r} replaces {'nothing' if self.old is None else repr(self.old)}"
+        if not self.sure:
+            return f"{self.field}: not written ({self.new} is below the confidence limit)"
+        return f"{self.field}: not written ({self.old!r} is kept, {self.new!r} would replace it)"
 
 
 def require_tools() -> None:
@@ -65,7 +66,7 @@ def require_tools() -> None:
 
     _containers()
     if shutil.which("ffmpeg") is None:
-        raise ModelError(f"written tags are checked with the program ffmpeg, which is not installed: `{INSTALL_FFMPEG}`")
+        raise ModelError(f"writing tags needs ffmpeg to check the result; install it with `{INSTALL_FFMPEG}`")
 
 
 def _containers() -> Any:
@@ -109,9 +110,9 @@ def plan(tags: Container, record: Analysis, options: TagOptions) -> list[Change]
 def _ours(tags: Container) -> dict[str, str]:
     """What our frame says that we wrote; another program may have left anything there."""
     with contextlib.suppress(ValueError):
-        told = json.loads(tags.get(MARK) or "{}")
-        if isinstance(told, dict) and isinstance(told.get("wrote"), dict):
-            return {field: value for field, value in told["wrote"].items() if isinstance(value, str)}
+        found = json.loads(tags.get(MARK) or "{}")
+        if isinstance(found, dict) and isinstance(found.get("wrote"), dict):
+            return {field: value for field, value in found["wrote"].items() if isinstance(value, str)}
     return {}
 
 
@@ -123,7 +124,7 @@ def _mark(record: Analysis, tags: Container, written: dict[str, str]) -> str:
 
 
 def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[Change]:
-    """Write what is known of a song into its file, or only tell what would be. Raises TagError; then the file is as it was."""
+    """Write tags into a song's file, or with `dry_run` only return the changes. Raises TagError; then the file is untouched."""
     containers, path = _containers(), path_of(record)
     try:
         before = _writable(path)
@@ -142,16 +143,16 @@ def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[
 def _writable(path: str) -> os.stat_result:
     """The state of a file that a copy can replace. Raises TagError."""
     if path == "-":
-        raise TagError("a song on stdin has no file")
+        raise TagError("a song on stdin has no file to write to")
     state = os.lstat(path)
     if stat.S_ISLNK(state.st_mode):
-        raise TagError(f"it is a link; name the file it leads to, {os.path.realpath(path)}")
+        raise TagError(f"this is a link; name the file it leads to, {os.path.realpath(path)}")
     if not stat.S_ISREG(state.st_mode):
-        raise TagError("it is no regular file")
+        raise TagError("not a regular file")
     if not state.st_mode & WRITABLE or not os.access(path, os.W_OK):
-        raise TagError("it is read-only")
+        raise TagError("the file is read-only")
     if state.st_nlink > 1:
-        raise TagError(f"it has {state.st_nlink} names (hard links), of which only this one would get the tags")
+        raise TagError(f"the file has {state.st_nlink} names (hard links), and only this one would get the tags")
     return state
 
 
@@ -180,7 +181,7 @@ def _copy_of(path: Path, part: Path) -> Iterator[None]:
     try:
         own = open_exclusive(part, stat.S_IRUSR | stat.S_IWUSR)
     except BlockingIOError as error:
-        raise TagError("another run is writing them") from error
+        raise TagError("another run is writing them; try again later") from error
     with own:
         try:
             shutil.copyfile(path, part)
@@ -194,18 +195,18 @@ def _compare(part: Path, written: dict[str, str], others: Any, hashed: str) -> N
     """Raise TagError unless a copy, read anew, has the new values, all other tags, and the same sound."""
     tags = _containers().open_tags(part)
     if lost := [field for field, value in written.items() if tags.get(field) != value]:
-        raise TagError(f"{', '.join(lost)} cannot be kept in this file as it should be")
+        raise TagError(f"this file cannot hold {', '.join(lost)} exactly; file left untouched")
     if tags.others() != others:
-        raise TagError("its other tags would not stay as they are")
+        raise TagError("writing would change other tags; file left untouched")
     if _stream_hash(part, tags.demuxer) != hashed:
-        raise TagError("its sound would not stay as it is")
+        raise TagError("writing would change the audio; file left untouched")
 
 
 def _take_state(path: Path, part: Path, before: os.stat_result) -> None:
     """Give a copy the owner, permissions, dates and extended attributes of its original, and see it on the disk."""
     now, copy = os.lstat(path), os.stat(part)
     if (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns):
-        raise TagError("another program has changed it meanwhile")
+        raise TagError("another program changed the file meanwhile; file left untouched")
     if (copy.st_uid, copy.st_gid) != (now.st_uid, now.st_gid):
         os.chown(part, now.st_uid, now.st_gid)
     with open(part, "rb+") as file:
@@ -227,7 +228,7 @@ def _stream_hash(path: str | Path, demuxer: str) -> str:
     )
     kinds = HASH_LINE.findall(done.stdout)
     if done.returncode or "a" not in kinds:
-        raise TagError("ffmpeg cannot read its sound, so that it could not be compared")
+        raise TagError("ffmpeg cannot read the audio, so the result could not be checked")
     if "v" in kinds:
-        raise TagError("it is a video; tags are written to audio files")
+        raise TagError("this is a video; tags are written to audio files only")
     return done.stdout

@@ -1,4 +1,4 @@
-"""What every writer is told besides its stream, and what a writer is."""
+"""What a writer is, and what it gets besides its stream."""
 
 from __future__ import annotations
 

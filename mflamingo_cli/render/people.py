@@ -39,12 +39,12 @@ Line = tuple[str, str, str]
 
 
 def _claim(source: str | None, claimed: bool, agrees: bool | None) -> str:
-    """`measured = model` or `measured ≠ model` where both speak; a warning says what the model says."""
+    """Return `measured = model` or `measured ≠ model` where there are both; a warning has the model's value."""
     return f"measured {'=' if agrees else '≠'} model" if source == "measured" and claimed else source or ""
 
 
-def _doubt(confidence: float | None) -> str:
-    """`, likely` or `, unsure` behind what models are not told; nothing behind what is sure."""
+def _hedge(confidence: float | None) -> str:
+    """Return `, likely` or `, unsure` for a value below the confidence limit; nothing for a sure one."""
     return "" if confidence is None or sure(confidence) else ", likely" if confidence >= LIKELY else ", unsure"
 
 
@@ -52,21 +52,21 @@ def _tempo(tempo: TempoInfo) -> Line:
     if tempo.bpm is None:
         return "tempo", "unknown", ""
     others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
-    value = f"{number(tempo.bpm)} BPM{_doubt(tempo.confidence)}{others}"
+    value = f"{number(tempo.bpm)} BPM{_hedge(tempo.confidence)}{others}"
     return "tempo", value, _claim(tempo.source, tempo.claimed is not None, tempo.agrees)
 
 
 def _key(key: KeyInfo) -> Line:
     if key.name is None:
         return "key", "unknown", ""
-    value = f"{key.name}{_doubt(key.confidence)} · Camelot {key.camelot} · Open Key {key.openkey}"
+    value = f"{key.name}{_hedge(key.confidence)} · Camelot {key.camelot} · Open Key {key.openkey}"
     return "key", value, _claim(key.source, key.claimed is not None, key.agrees)
 
 
 def _meter(meter: MeterInfo) -> Line | None:
     if meter.value is None:
         return None
-    return "meter", f"{meter.value}{_doubt(meter.confidence)}", _claim(meter.source, meter.agrees is not None, meter.agrees)
+    return "meter", f"{meter.value}{_hedge(meter.confidence)}", _claim(meter.source, meter.agrees is not None, meter.agrees)
 
 
 def _loudness(level: Loudness) -> Line | None:

@@ -282,8 +282,8 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
     put(path, "key", "Dm")
     unsure = record_of(path, tempo=TempoInfo(120.0, (), "measured", None, None, 0.5))
     assert [str(change) for change in tags.write(unsure, TagOptions(("bpm", "key", "mood")), dry_run=True)] == [
-        "bpm none stays, '120' is not sure enough",
-        "key 'Dm' stays, 'Am' is not written over it",
+        "bpm: not written (120 is below the confidence limit)",
+        "key: not written ('Dm' is kept, 'Am' would replace it)",
         "mood none -> 'calm'",
     ]
     assert (value(path, "bpm"), value(path, "mood")) == (None, None)
@@ -357,7 +357,7 @@ def test_a_copy_that_differs_is_never_kept(made, tmp_path, monkeypatch):
                 file.save()
 
     monkeypatch.setitem(containers.KINDS, mutagen.flac.FLAC, (Careless, "flac"))
-    for what, words in (("sound", "its sound would not stay|ffmpeg cannot read"), ("title", "its other tags would not stay")):
+    for what, words in (("sound", "writing would change the audio|ffmpeg cannot read"), ("title", "writing would change other tags")):
         monkeypatch.setattr(Careless, "spoil", what)
         with pytest.raises(TagError, match=words):
             tags.write(record_of(path), OPTIONS)

@@ -55,13 +55,13 @@ def find(name: str) -> Field:
         from difflib import get_close_matches
 
         near = get_close_matches(name, sorted(names()), 1, 0.5)
-        cure = f"did you mean {near[0]}?" if near else f"some are {', '.join(SHORT)}; `mflamingo schema` describes all"
+        cure = f"did you mean {near[0]}?" if near else f"common ones are {', '.join(SHORT)}; `mflamingo schema` lists all"
         raise UsageError(f"there is no field {name or 'without a name'}; {cure}")
     return Field(name, path, _kind(codec.paths(Analysis)[path]))
 
 
 def parse(text: str | None) -> tuple[Field, ...]:
-    """Fields separated by commas. Raises UsageError; nothing given is no field."""
+    """Return the fields of a comma-separated list; None has none. Raises UsageError."""
     return () if text is None else tuple(find(name.strip()) for name in text.split(","))
 
 

@@ -1,4 +1,4 @@
-"""Which records are written, and in which order: the small languages of --where and --sort.
+"""Which records are written, and in which order: the expressions of --where and --sort.
 
     either     = both {"or" both}
     both       = negated {"and" negated}
@@ -138,7 +138,7 @@ class _Parser:
         null = self._tokens[self._at][0] == "word" and self._tokens[self._at][1].lower() == "null"
         text = self._value("a value")
         if null and mark not in ("=", "==", "!="):
-            raise UsageError(f"--where: null can be compared by = and != only, not by {mark}")
+            raise UsageError(f"--where: null works with = and != only, not with {mark}")
         return (None, True) if null else (_literal(field, mark, text), False)
 
 
@@ -158,13 +158,13 @@ def _not(truth: Truth) -> Truth:
 def _literal(field: Field, mark: str, text: str) -> Any:
     """A word of the expression as a value of the field's kind. Raises UsageError."""
     if mark in ORDER and field.kind != "number":
-        raise UsageError(f"--where: {field.name} is no number, so {mark} says nothing of it")
+        raise UsageError(f"--where: {field.name} is not a number, and {mark} compares numbers only")
     if mark == "~" and field.kind in ("number", "truth"):
-        raise UsageError(f"--where: {field.name} is no text to look in")
+        raise UsageError(f"--where: {field.name} is not text, and ~ searches text only")
     if field.kind == "number":
         with contextlib.suppress(ValueError):
             return float(text)
-        raise UsageError(f"--where: {field.name} is a number, {text!r} is not")
+        raise UsageError(f"--where: {field.name} is a number, but {text!r} is not")
     if field.kind == "truth":
         if text.lower() not in ("true", "false"):
             raise UsageError(f"--where: {field.name} is true or false, not {text!r}")
@@ -181,7 +181,7 @@ def _camelot(text: str, field: Field) -> str:
 
     key = parse_key(text)
     if key is None:
-        raise UsageError(f"--where: {text!r} is no {field.name}; write A minor (in quotes), Am or 8A")
+        raise UsageError(f"--where: {text!r} is not a key; write 'A minor' (in quotes), Am or 8A")
     return key.camelot
 
 
@@ -240,8 +240,8 @@ def _rank(field: Field, value: Any) -> Any:
     return [int(part) if place % 2 else part.casefold() for place, part in enumerate(re.split(r"([0-9]+)", text))]
 
 
-class _Kept:
-    """A writer that passes on what is wanted, or keeps it for later."""
+class _Selected:
+    """Passes records that match to a writer, or keeps them to be sorted."""
 
     def __init__(self, writer: Writer, test: Test | None, keep: list[Analysis] | None) -> None:
         self._writer, self._test, self._keep = writer, test, keep
@@ -261,7 +261,7 @@ def chosen(writer: Writer, test: Test | None, order: Order | None) -> Iterator[W
     """The same writer for the records that pass a test; with an order, they are written at the end, also of a run that is stopped."""
     keep: list[Analysis] | None = None if order is None else []
     try:
-        yield _Kept(writer, test, keep) if test or order else writer
+        yield _Selected(writer, test, keep) if test or order else writer
     finally:
         for record in ordered(keep, order) if keep and order else ():
             writer.write(record)
