@@ -54,7 +54,7 @@ class Change:
 
     def __str__(self) -> str:
         if self.written:
-            return f"{self.field}: {self.new!r} replaces {'nothing' if self.old is None else repr(self.old)}"
+            return f"{self.field}: {'none' if self.old is None else repr(self.old)} -> {self.new!r}"
         if not self.sure:
             return f"{self.field}: not written ({self.new} is below the confidence limit)"
         return f"{self.field}: not written ({self.old!r} is kept, {self.new!r} would replace it)"

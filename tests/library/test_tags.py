@@ -284,7 +284,7 @@ def test_what_stays_is_said_with_the_reason(made, tmp_path):
     assert [str(change) for change in tags.write(unsure, TagOptions(("bpm", "key", "mood")), dry_run=True)] == [
         "bpm: not written (120 is below the confidence limit)",
         "key: not written ('Dm' is kept, 'Am' would replace it)",
-        "mood none -> 'calm'",
+        "mood: none -> 'calm'",
     ]
     assert (value(path, "bpm"), value(path, "mood")) == (None, None)
 
@@ -318,14 +318,14 @@ def test_files_that_are_not_written_say_why(made, tmp_path):
     shutil.copy(song, tmp_path / "two.flac")
     os.link(tmp_path / "two.flac", tmp_path / "names.flac")
     why = {
-        "link.flac": "it is a link; name the file it leads to, .*song.flac",
+        "link.flac": "this is a link; name the file it leads to, .*song.flac",
         "words.mp3": "tags are written to MP3, FLAC|can't sync",
-        "protected.flac": "it is read-only",
-        "film.mp4": "it is a video",
+        "protected.flac": "the file is read-only",
+        "film.mp4": "this is a video",
         "song.mka": "tags are written to MP3, FLAC",
-        "names.flac": "it has 2 names",
+        "names.flac": "the file has 2 names",
         "gone.flac": "No such file",
-        "": "no regular file",
+        "": "not a regular file",
     }
     content = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for name, words in why.items():
@@ -414,7 +414,7 @@ def test_a_file_that_another_program_changes_meanwhile_is_left_to_it(made, tmp_p
         path.write_bytes(b"theirs")
 
     monkeypatch.setattr(tags, "_compare", slow)
-    with pytest.raises(TagError, match="another program has changed it"):
+    with pytest.raises(TagError, match="another program changed the file"):
         tags.write(record_of(path), OPTIONS)
     assert path.read_bytes() == b"theirs"
 
@@ -434,15 +434,15 @@ def test_the_command_shows_then_writes_then_has_nothing_to_do(tiny_model, music)
     arguments = ("analyze", "-q", "-m", tiny_model, *SHORT, "--write-tags=bpm", "--tag-confidence", "0")
     content = music.read_bytes()
     shown = run(*arguments, "-n", music)
-    assert (shown.returncode, shown.stdout.decode()) == (0, f"{music}: bpm none -> '75'\n")
+    assert (shown.returncode, shown.stdout.decode()) == (0, f"{music}: bpm: none -> '75'\n")
     assert music.read_bytes() == content
     done = run(*arguments, "--json", music, music.with_name("link.mp3"))
     assert done.returncode == 3
-    assert "it is a link" in one_sentence(done.stderr)
+    assert "this is a link" in one_sentence(done.stderr)
     first, second = records(done)
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert first["result"] == second["result"]
-    assert "it is a link" in second["warnings"][-1]
+    assert "this is a link" in second["warnings"][-1]
     assert value(music, "bpm") == "75"
     assert run(*arguments, "-n", music).stdout.decode() == f"{music}: no change\n"
 
