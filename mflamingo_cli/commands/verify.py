@@ -46,7 +46,6 @@ def verify(
     """
     from mflamingo_cli.backends import find_model
     from mflamingo_cli.commands.terminal import Reporter
-    from quant.verify import by_type
     from quant.verify import verify as verify_tensors
 
     options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
@@ -65,15 +64,23 @@ def verify(
             agreements = _agreements(reports, _answers(str(against), songs, request, options.open, reporter), request, reporter)
     finally:
         reporter.idle()
-    types = by_type(reports) if against else []
-    if as_json:
-        print(json.dumps(_record(reports, types, agreements)))
-    else:
-        _show_reports(reports, reports if verbose else bad, types)
-        for file, found in agreements.items():
-            _show_agreement(file, found)
+    _print(reports, agreements, compared=against is not None, verbose=verbose, as_json=as_json)
     if bad:
         raise typer.Exit(ExitCode.ALL_FAILED)
+
+
+def _print(
+    reports: Sequence[TensorReport], agreements: dict[Path, list[TokenAgreement]], *, compared: bool, verbose: bool, as_json: bool
+) -> None:
+    from quant.verify import by_type
+
+    types = by_type(reports) if compared else []
+    if as_json:
+        print(json.dumps(_record(reports, types, agreements)))
+        return
+    _show_reports(reports, [report for report in reports if verbose or report.problem], types)
+    for file, found in agreements.items():
+        _show_agreement(file, found)
 
 
 def _reported(reports: Iterator[TensorReport], reporter: Reporter) -> Iterator[TensorReport]:
