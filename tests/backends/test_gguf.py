@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mflamingo_cli.backends import gguf, open_backend
 from mflamingo_cli.backends.base import Encoded, GenerateOptions, OpenOptions, Prompt, SongPrompts, complete
 from mflamingo_cli.backends.generation import PrefixGroup
 from mflamingo_cli.backends.ggml import binding
+from mflamingo_cli.backends.ggml.weights import Weights
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.llama import Context
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
@@ -76,10 +78,15 @@ def test_closing_twice_is_harmless(pair: tuple[Path, Path]) -> None:
 def test_an_answer_abandoned_half_way_frees_its_context(pair: tuple[Path, Path]) -> None:
     with GgufBackend(*pair, OPTIONS) as backend:
         encoded = backend.encode([audio(2.0)])[0]
+        [whole] = complete(backend, encoded, [Prompt("Key?")], SHORT)
         stream = backend.generate([SongPrompts(encoded, [Prompt("Key?")])], GenerateOptions(max_new_tokens=50))
         next(stream)
-        stream.close()
-        assert complete(backend, encoded, [Prompt("Key?")], SHORT)[0].usage.tokens_out <= 4
+        freed: list[Context] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Context, "close", lambda self, close=Context.close: freed.append(self) or close(self))
+            stream.close()
+        assert len(freed) == 1
+        assert complete(backend, encoded, [Prompt("Key?")], SHORT) == [whole]
 
 
 def test_a_conversation_prefills_its_song_once(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +179,19 @@ def test_a_cut_file_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     text.write_bytes(text.read_bytes()[:-1000])
     with pytest.raises(ModelError, match=r"\.gguf"):
         GgufBackend(text, pair[1], OPTIONS)
+
+
+@pytest.mark.parametrize(("number", "n_columns"), [(4, 64), (200, 64), (1 << 31, 64), (8, 33)])
+def test_a_tensor_that_ggml_would_end_the_process_at_is_named(pair: tuple[Path, Path], number: int, n_columns: int) -> None:
+    """A type that was withdrawn, two that never were, and rows that are not whole blocks."""
+    file, device = reader.read(pair[1]), binding.Device("cpu", 1)
+    name, tensor = next((name, tensor) for name, tensor in file.tensors.items() if len(tensor.shape) == 2)
+    wrong = replace(tensor, number=number, storage=None, shape=(1, n_columns))
+    try:
+        with pytest.raises(ModelError, match=f"{name} is of type {number}, which this ggml cannot read"):
+            Weights(replace(file, tensors={**file.tensors, name: wrong}), device)
+    finally:
+        device.close()
 
 
 def test_random_bytes_are_not_a_model(tmp_path: Path) -> None:

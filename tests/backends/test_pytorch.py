@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mflamingo_cli.backends import open_backend
+from mflamingo_cli.backends import open_backend, pytorch
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype, weight_bytes
+from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype, is_spread, weight_bytes
 from mflamingo_cli.core.model import open_weights
 from mflamingo_cli.core.quantized import KINDS, Quantized
 from mflamingo_cli.errors import ModelError, UsageError
@@ -35,7 +35,7 @@ def test_features_are_cast_to_the_models_dtype(checkpoint: Path) -> None:
     with TorchBackend(checkpoint, OpenOptions(device="cpu", dtype="bf16", threads=1)) as backend:
         encoded = backend.encode([audio(2.0)])[0]
         assert encoded.payload.dtype == torch.bfloat16
-        assert complete(backend, encoded, [Prompt("Key?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out <= 3
+        assert 1 <= complete(backend, encoded, [Prompt("Key?")], GenerateOptions(max_new_tokens=3))[0].usage.tokens_out <= 3
 
 
 def test_bf16_stays_near_fp32(checkpoint: Path) -> None:
@@ -45,6 +45,24 @@ def test_bf16_stays_near_fp32(checkpoint: Path) -> None:
             embeddings.append(backend.encode([audio(35.0)])[0].payload.float())
     error = (embeddings[0] - embeddings[1]).pow(2).mean().sqrt() / embeddings[0].std()
     assert error < 0.05, "bf16 keeps 8 bits: a few per cent after two layers; spoiled time tables would give about 1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free_gb", "spread"), [("auto", 40, False), ("auto", 12, True), ("cuda", 12, True), ("cuda:0", 12, False)]
+)
+def test_a_model_is_spread_over_gpus_only_where_one_is_too_small(
+    wanted: str, free_gb: int, spread: bool, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number=0: (free_gb << 30, 80 << 30))
+    monkeypatch.setattr(pytorch, "weight_bytes", lambda *_: 16 << 30)
+    assert is_spread(wanted, open_weights(checkpoint), 2, "none") is spread
+    monkeypatch.setattr(pytorch, "weight_bytes", lambda *_: 160 << 30)
+    if ":" not in wanted:
+        with pytest.raises(ModelError, match=r"the model on 2 GPUs needs .* choose a smaller --quantize") as caught:
+            is_spread(wanted, open_weights(checkpoint), 2, "none")
+        assert caught.value.code == "oom"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
