@@ -117,9 +117,10 @@ def test_a_conversation_prefills_its_song_once(pair: tuple[Path, Path], monkeypa
         assert [say(backend, song, turn) for turn in turns[2:]] == alone[2:]
         assert prefilled == [song.n_tokens] * 3, "no room for the third turn, and other words before the song in the fourth"
         say(backend, other, turns[0])
+        assert say(backend, song, turns[0]) == alone[0], "the same question about another song"
         assert complete(backend, song, turns[:1], SHORT)[0].text == alone[0]
         assert say(backend, other, turns[0]) == complete(backend, other, turns[:1], SHORT)[0].text
-        assert prefilled[3:] == [other.n_tokens, song.n_tokens, other.n_tokens, other.n_tokens]
+        assert prefilled[3:] == [other.n_tokens, song.n_tokens, song.n_tokens, other.n_tokens, other.n_tokens]
 
 
 def test_more_prompts_than_run_together_are_all_answered(pair: tuple[Path, Path]) -> None:
