@@ -187,7 +187,7 @@ MUTANTS = (
         f"{PROGRAM}/render/query/where.py",
         "lambda record: _not(_any(_not(test(record)) for test in tests))",
         "lambda record: _any(test(record) for test in tests)",
-        "tests/test_where.py tests/render",
+        "tests/render/test_where.py",
     ),
     Mutant(
         "CacheEntry",
@@ -195,7 +195,7 @@ MUTANTS = (
         f"{PROGRAM}/store/cache.py",
         "decoders(), self._part)",
         "decoders(), self._part[0])",
-        "tests/test_cache.py tests/store",
+        "tests/store/test_cache.py",
     ),
     Mutant(
         "keys.JobKey",
@@ -203,7 +203,7 @@ MUTANTS = (
         f"{PROGRAM}/store/keys.py",
         "asdict(request.options), model]",
         "model]",
-        "tests/library tests/store",
+        "tests/library/test_run.py tests/store",
     ),
     Mutant(
         "contradictions",
@@ -219,7 +219,7 @@ MUTANTS = (
         f"{PROGRAM}/files.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
-        "tests/test_results.py tests/test_files.py tests/train/test_loop.py tests/library",
+        "tests/test_files.py tests/commands/test_results.py",
     ),
 )
 
