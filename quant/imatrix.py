@@ -29,7 +29,7 @@ CHUNK_TOKENS = 512  # llama-imatrix's own unit; here it only counts
 MAX_NAME = 1 << 10  # of a matrix in the older format: longer is no name
 
 # The output matrix is stored in Q6_K or better whatever the mix, and llama.cpp advises against weighing it (tools/imatrix/README.md)
-WEIGHED = frozenset({"matrix", "attn_v", "attn_output", "ffn_down"})
+WEIGHED_ROLES = frozenset({"matrix", "attn_v", "attn_output", "ffn_down"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Imatrix:
         for name, mean in self.means.items():
             if mean.size != rows[name]:
                 raise QuantError(f"{self.path}: collected on another model, {name} has {rows[name]} columns here and {mean.size} there")
-        lacking = {tensor.gguf for tensor in tensors if tensor.role in WEIGHED} - self.means.keys()
+        lacking = {tensor.gguf for tensor in tensors if tensor.role in WEIGHED_ROLES} - self.means.keys()
         if lacking:
             raise QuantError(f"{self.path}: lacks {some(lacking)}; collect it again on the whole model with `mflamingo models imatrix`")
 

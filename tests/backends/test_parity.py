@@ -21,10 +21,11 @@ from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import END_TOKENS, build_messages
 from mflamingo_cli.core.model import load
 from quant.convert import convert
+from quant.families import FAMILIES
 from tests import checkpoints
 from tests.clips import audio
 
-CHECKPOINTS = [(kind, size) for kind in ("musicflamingo", "audioflamingo3") for size in checkpoints.SIZES]
+CHECKPOINTS = [(kind, size) for kind in FAMILIES for size in checkpoints.SIZES]
 CHECKPOINTS.append(("audioflamingonext", "small"))
 CLIPS = {
     "3 s": audio(3.0),

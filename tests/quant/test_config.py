@@ -19,6 +19,7 @@ from quant.checkpoint import Checkpoint
 from quant.config import geometry_of_json, read_geometry
 from quant.convert import convert
 from quant.errors import QuantError
+from quant.families import FAMILIES
 from quant.keys import geometry_of_keys
 from tests import checkpoints
 
@@ -34,7 +35,7 @@ CONFIG_2601 = {  # of nvidia/music-flamingo-2601-hf
 PROCESSOR = {"max_audio_len": 1200, "feature_extractor": {"feature_size": 128}}
 
 
-@pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("size", checkpoints.SIZES)
 def test_gguf_says_what_the_checkpoint_says(kind: str, size: str, tmp_path: Path) -> None:
     directory = checkpoints.write(tmp_path / "hf", kind, size, max_audio_len=90)

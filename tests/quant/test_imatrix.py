@@ -235,7 +235,7 @@ def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_only_matrices_of_layers_are_weighed() -> None:
-    weighed = {rule.gguf for rule in layout.TENSORS["text"] if rule.role in imatrix.WEIGHED}
+    weighed = {rule.gguf for rule in layout.TENSORS["text"] if rule.role in imatrix.WEIGHED_ROLES}
     assert {name.removeprefix("blk.{}.").removesuffix(".weight") for name in weighed} == {
         "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
     }  # fmt: skip
