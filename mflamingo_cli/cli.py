@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command line; the process ends with the exit code."""
     _open_closed_streams()
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="mflamingo", standalone_mode=False))
     except NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)

@@ -82,11 +82,22 @@ class SectionCommand(TyperCommand):
 
 
 class SectionGroup(TyperGroup):
-    """A group whose own options convert their values here."""
+    """A group that suggests its commands, and whose own options convert their values here."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return its options."""
         return use_own_values(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; a misspelt one is suggested from all names, not only from those already imported."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], names)
+            cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+            ctx.fail(f"{args[0]!r} is not a command; {cure}")
+        return super().resolve_command(ctx, args)
 
 
 class LazyGroup(SectionGroup):
@@ -104,17 +115,6 @@ class LazyGroup(SectionGroup):
             command = typer.main.get_command(plain(import_module(f"mflamingo_cli.commands.{cmd_name}").app))
             self.commands[cmd_name], command.name = command, cmd_name
         return self.commands.get(cmd_name)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find a command; a misspelt one is suggested from all names, not only from those already imported."""
-        if args and args[0] not in self.entries:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], self.entries)
-            if not args[0].startswith("-"):
-                cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(self.entries)}"
-                ctx.fail(f"{args[0]!r} is not a command; {cure}")
-        return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the subcommands by subject, then the options."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mflamingo_cli.commands import results, terminal
@@ -27,89 +27,86 @@ class Sink(Protocol):
 
     def take(self, record: Analysis) -> Analysis:
         """Take a record, and return it as the next sink is to have it."""
-        ...
 
 
+@dataclass(frozen=True)
 class Tags:
     """Writes tags into the songs' files, or prints what they would be; what cannot be written is a failure and a warning."""
 
-    def __init__(
-        self, options: TagOptions, wanted: Results, stream: TextIO, reporter: terminal.Reporter, fail: Callable[[MFlamingoError], None]
-    ) -> None:
-        self._options, self._wanted, self._stream, self._reporter, self._fail = options, wanted, stream, reporter, fail
+    options: TagOptions
+    wanted: Results
+    stream: TextIO
+    reporter: terminal.Reporter
+    fail: Callable[[MFlamingoError], None]
 
     def take(self, record: Analysis) -> Analysis:
         """Write the tags of a song that --where selects."""
         from mflamingo_cli.library import tags
 
-        if record.result is None or not self._wanted.chooses(record):
+        if record.result is None or not self.wanted.chooses(record):
             return record
         try:
-            changes = [str(change) for change in tags.write(record, self._options, self._wanted.dry_run)]
+            changes = [str(change) for change in tags.write(record, self.options, self.wanted.dry_run)]
         except TagError as error:
-            self._fail(error)
+            self.fail(error)
             return replace(record, warnings=(*record.warnings, str(error)))
         for change in changes or ["no change"]:
-            if self._wanted.dry_run:
-                self._stream.write(safe(f"{record.path}: {change}") + "\n")
+            if self.wanted.dry_run:
+                self.stream.write(safe(f"{record.path}: {change}") + "\n")
             else:
-                self._reporter.detail(f"{record.path}: {change}")
+                self.reporter.detail(f"{record.path}: {change}")
         return record
 
 
+@dataclass
 class Written:
     """Writes records in their format; text for a terminal appears as it comes."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        stream: TextIO,
-        reporter: terminal.Reporter,
-        wanted: Results,
-        fail: Callable[[MFlamingoError], None],
-        hide_thinking: bool,
-    ) -> None:
-        self._writer, self._stream, self._reporter, self._wanted, self._fail = writer, stream, reporter, wanted, fail
-        self._hide, self._live = hide_thinking, wanted.live and stream.isatty()
-        self._reply: terminal.Reply | None = None
-        self._shown = False
+    writer: Writer
+    stream: TextIO
+    reporter: terminal.Reporter
+    wanted: Results
+    fail: Callable[[MFlamingoError], None]
+    hide_thinking: bool
+    reply: terminal.Reply | None = None  # what is being shown
+    shown: bool = False  # whether the record that comes was shown so
 
     def show(self, song: str, piece: Piece) -> bool:
         """Show a piece of text as it comes; False where this is not wanted."""
-        if not self._live or piece.task not in LIVE:
+        if not (self.wanted.live and self.stream.isatty()) or piece.task not in LIVE:
             return False
-        if self._reply is None:
-            self._reporter.idle()
-            headline = getattr(self._writer, "headline", None)
+        if self.reply is None:
+            self.reporter.idle()
+            headline = getattr(self.writer, "headline", None)
             if headline:
                 headline(song)
-            self._reply = terminal.Reply(self._reporter, self._stream, piece.task == "think", self._hide)
-        self._reply.feed(piece.text)
+            self.reply = terminal.Reply(self.reporter, self.stream, piece.task == "think", self.hide_thinking)
+        self.reply.feed(piece.text)
         return True
 
     def end_reply(self) -> None:
         """End the text that was shown as it came; its record needs no writing."""
-        reply, self._reply = self._reply, None
-        self._shown = reply is not None
+        reply, self.reply = self.reply, None
+        self.shown = reply is not None
         if reply is not None:
             reply.end()
 
     def take(self, record: Analysis) -> Analysis:
         """Write a record; a file that cannot be written is a failure of its song alone."""
-        if self._shown:
+        if self.shown:
             return record
-        if self._wanted.name == "text" and record.thinking:
-            self._reporter.say_lines(record.thinking)
+        if self.wanted.name == "text" and record.thinking:
+            self.reporter.say_lines(record.thinking)
         try:
-            self._writer.write(record)
+            self.writer.write(record)
         except results.OutputError as error:
-            self._fail(error)
+            self.fail(error)
         return record
 
     def interrupt(self) -> None:
         """Leave the terminal's cursor on a line of its own."""
-        if self._reply is not None:
-            self._stream.write("\n")
+        if self.reply is not None:
+            self.stream.write("\n")
 
 
 class Messages:

@@ -98,7 +98,9 @@ def usage_sentence(error: Any) -> str:
     """Return what Typer found wrong with a command line as one sentence: the option, what is wrong, and what helps."""
     message, param = str(error.message).rstrip("."), getattr(error, "param", None)
     name = param and (max(param.opts, key=len) if param.param_type_name == "option" else param.metavar or param.name.upper())
-    if param and not message:
+    if "requires an argument" in message:
+        message = f"{error.option_name} needs a value"
+    elif param and not message:
         message = f"{name} is missing"
     elif param:
         message = f"{name}: {message}"

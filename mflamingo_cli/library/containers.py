@@ -50,19 +50,15 @@ class Container(Protocol):
 
     def get(self, field: str) -> str | None:
         """The value of a field or of MARK, None where there is none."""
-        ...
 
     def put(self, field: str, words: Sequence[str]) -> None:
         """Set a field or MARK, in its home and wherever else the file keeps it already."""
-        ...
 
     def others(self) -> Any:
         """Everything else, in a form that can be compared."""
-        ...
 
     def save(self, path: str) -> None:
         """Write to a copy of the file. Raises mutagen's errors and OSError."""
-        ...
 
 
 def _joined(words: Sequence[Any]) -> str | None:

@@ -78,19 +78,15 @@ class EngineListener(Protocol):
 
     def working(self, text: str) -> None:
         """Take what is being done for all songs: opening a model, joining a cluster."""
-        ...
 
     def advance(self, how_far: str) -> None:
         """Take how far the present step is."""
-        ...
 
     def detail(self, text: str) -> None:
         """Take a decision and its reason."""
-        ...
 
     def warn(self, text: str) -> None:
         """Take what deserves attention."""
-        ...
 
 
 class Engine(Protocol):
@@ -98,11 +94,9 @@ class Engine(Protocol):
 
     def check(self, plan: RunPlan) -> None:
         """Raise MFlamingoError for what cannot be done, before anything is opened or written."""
-        ...
 
     def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield steps, and one `Finished` per song; to be closed when left early. Raises MFlamingoError where no song can be tried."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,3 @@ class Run:
         record = assemble.failed(song.path, self.request.command, failure)
         self.memory.keep(song, record, failure)
         return Finished(song.path, record, failure)
-
-
-def _ready(prepared: PreparedSong | None) -> Callable[[], PreparedSong] | None:
-    return None if prepared is None else lambda: prepared
