@@ -49,8 +49,7 @@ def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
     from mflamingo_cli.commands.terminal import wants_color
-    from mflamingo_cli.render.people import console
-    from mflamingo_cli.render.text import safe
+    from mflamingo_cli.render.text import console, safe
 
     marks = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

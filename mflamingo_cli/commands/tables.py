@@ -22,6 +22,6 @@ def table(*headings: str | None) -> Table:
 def show(item: Table | str) -> None:
     """Print a table or a line."""
     from mflamingo_cli.commands.terminal import wants_color
-    from mflamingo_cli.render.people import console
+    from mflamingo_cli.render.text import console
 
     console(sys.stdout, wants_color("auto", sys.stdout)).print(item, soft_wrap=isinstance(item, str))

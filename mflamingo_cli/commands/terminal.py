@@ -18,12 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.cells import cell_len
-
 from mflamingo_cli.errors import StoppedError, UsageError
 from mflamingo_cli.files import open_exclusive, part_of, replace_by
-from mflamingo_cli.render.people import console
-from mflamingo_cli.render.text import safe
+from mflamingo_cli.render.text import console, safe
 from mflamingo_cli.text import scrub
 from mflamingo_cli.thinking import ThoughtStream
 
@@ -178,6 +175,8 @@ class Wrapped:
     def flush(self) -> None:
         """Show the word that was held."""
         if self._word:
+            from rich.cells import cell_len
+
             if self._column and self._column + len(self._space) + cell_len(self._word) > self._width:
                 self._write("\n")
                 self._column, self._space = 0, ""
@@ -192,7 +191,7 @@ class Reporter:
 
     def __init__(self, color: str = "auto", progress: str = "auto", quiet: bool = False, verbose: int = 0) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._console = console(sys.stderr, wants_color(color, sys.stderr), animate=terminal or progress == "bar")
+        self._color, self._animate = wants_color(color, sys.stderr), terminal or progress == "bar"
         self._mode = ("bar" if terminal else "plain") if progress == "auto" else progress
         if quiet and progress == "auto":
             self._mode = "none"
@@ -200,6 +199,11 @@ class Reporter:
         self._status: Status | None = None
         self._bar: Bar | None = None
         self._last_line = time.monotonic()
+
+    @functools.cached_property
+    def _console(self) -> Console:
+        """Made when there is something to say: a run in a pipe mostly says nothing, and rich takes as long to import as NumPy."""
+        return console(sys.stderr, self._color, animate=self._animate)
 
     @classmethod
     def of(cls, options: OutputOptions) -> Reporter:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +21,7 @@ from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.text import answer, number, safe
+from mflamingo_cli.render.text import answer, console, number, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock
 
@@ -244,17 +244,3 @@ class TextWriter:
                 self._stream.write(f"caption: {safe(' '.join(record.result.caption.split()))}\n")
         else:
             self._stream.write((answer(record) or "") + "\n")
-
-
-def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
-    """A rich console that writes no escape sequence unless `color` or `animate`, and reads no markup."""
-    return Console(
-        file=stream,
-        force_terminal=color or animate,
-        color_system="auto" if color else None,
-        no_color=not color,  # else rich asks NO_COLOR itself
-        force_interactive=animate,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )

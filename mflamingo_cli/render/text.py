@@ -1,11 +1,13 @@
-"""Text that may come from anywhere, made safe for a terminal; numbers as people write them; the answer of a record."""
+"""Text that may come from anywhere, made safe for a terminal; numbers as people write them; a console that draws it."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mflamingo_cli.schema import Analysis
 
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of Unicode that a terminal could obey
@@ -33,3 +35,19 @@ def number(value: float, digits: int = 1) -> str:
 def answer(record: Analysis) -> str | None:
     """Return the free text that a command was asked for."""
     return record.result.caption if record.result else record.text
+
+
+def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
+    """Return a rich console that writes no escape sequence unless `color` or `animate`, and reads no markup."""
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        force_terminal=color or animate,
+        color_system="auto" if color else None,
+        no_color=not color,  # else rich asks NO_COLOR itself
+        force_interactive=animate,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
