@@ -1,4 +1,4 @@
-"""`mflamingo train`: make data with exact truth, train a small model stage by stage, measure it, write it out. Times are seconds."""
+"""`mflamingo train`: make data, train a small model stage by stage, evaluate any model, export a checkpoint. Times are seconds."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 if TYPE_CHECKING:
     from mflamingo_cli.train.mini.stages import StageConfig
 
-app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model: data, stages, evaluation.")
-data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training data.")
+app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model, evaluate any model.")
+data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training and test data.")
 app.add_typer(data_app)
 
 STAGES = ("encoder-short", "encoder", "text", "speech", "joint", "think")  # the order of training
-Work = Annotated[Path, typer.Option("--work", help="Folder of everything that training makes: data, base, runs.", file_okay=False)]
-Config = Annotated[
-    str, typer.Option("--config", help="A stage file, or the name of one that comes with the program: " + ", ".join(STAGES) + ".")
-]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Work = Annotated[Path, typer.Option("--work", help="Folder for everything that training makes: data, base, runs.", file_okay=False)]
+Config = Annotated[str, typer.Option("--config", help="A stage file (TOML), or the name of a built-in one: " + ", ".join(STAGES) + ".")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 WORK = Path("mflamingo-train")
 WORK_FOLDERS = ("data", "base", "runs")  # what training makes in its folder
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json")
@@ -65,14 +63,17 @@ def _stage(name: str) -> StageConfig:
 
 @data_app.command("synth", context_settings=HELP_OPTIONS)
 def synth(
-    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 1500,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Total number of clips in the split.")] = 1500,
     split: Annotated[str, typer.Option("--split", help="train, dev (unseen grooves) or test (unseen grooves and soundfont).")] = "train",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Clips are a function of it and of their number.")] = 1,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
-    mma: Annotated[Path | None, typer.Option("--mma", help="Folder of an unpacked MMA; made from its Debian package when missing.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends on it and on its number only.")] = 1,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
+    mma: Annotated[
+        Path | None,
+        typer.Option("--mma", help="Folder with MMA (Musical MIDI Accompaniment); unpacked from its Debian package when missing."),
+    ] = None,
     work: Work = WORK,
 ) -> None:
-    """Render songs whose tempo, key, chords and notes are known. Needs fluidsynth and soundfonts; goes on where it was stopped."""
+    """Synthesise songs whose tempo, key, chords and notes are known. Needs libfluidsynth and soundfonts; resumes when run again."""
     _prepare(work)
     from mflamingo_cli.train.mini.synth.render import SynthConfig, generate
 
@@ -94,14 +95,14 @@ def _make_clips(rows: Iterable[dict[str, Any]], folder: Path, name: Callable[[di
 
 @data_app.command("recordings", context_settings=HELP_OPTIONS)
 def recordings(
-    hours: Annotated[float, typer.Option("--hours", min=0.0, help="How many hours there shall be in the end, in all.")] = 1000.0,
+    hours: Annotated[float, typer.Option("--hours", min=0.0, help="Total length of all recordings, in hours.")] = 1000.0,
     split: Annotated[list[str] | None, typer.Option("--split", help="real-train or real-test (other artists). [default: both]")] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes.")] = 1,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
     work: Work = WORK,
 ) -> None:
-    """Cut and label music of free Debian packages (apt-get, dpkg; nothing is installed). Goes on where it was stopped.
+    """Cut and label music of free Debian packages (apt-get, dpkg; nothing is installed). Resumes when run again.
 
-    The labels are what published models hear, not truth: musicnn's tags, and this program's own chords, keys and beats.
+    The labels are pseudo-labels, not ground truth: musicnn's tags, and this program's own chords, keys and beats.
     """
     _prepare(work)
     from mflamingo_cli.train.mini.corpora.recordings import SPLITS, RecordingsConfig, generate
@@ -117,15 +118,15 @@ def recordings(
 
 @data_app.command("scores", context_settings=HELP_OPTIONS)
 def scores(
-    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips there shall be in the end.")] = 350,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Total number of clips in the split.")] = 350,
     split: Annotated[str, typer.Option("--split", help="scores-train or scores-test (other pieces, unseen soundfont).")] = "scores-train",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Clips are a function of it and of their number.")] = 1,
-    source: Annotated[list[str] | None, typer.Option("--source", help="Where pieces come from; may be given again. [default: all]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends on it and on its number only.")] = 1,
+    source: Annotated[list[str] | None, typer.Option("--source", help="Where pieces come from; repeatable. [default: all]")] = None,
     work: Work = WORK,
 ) -> None:
-    """Play scores of the music21 corpus and MIDI files of free packages (apt-get, dpkg, npm). Goes on where it was stopped.
+    """Play scores of the music21 corpus and MIDI files of free packages (apt-get, dpkg, npm). Resumes when run again.
 
-    What a source knows is exact: notes, bars, instruments; keys and chords where an analyst wrote them or the score names its key.
+    Labels are exact: notes, bars, instruments; keys and chords where an analyst wrote them or the score names its key.
     """
     _prepare(work)
     from mflamingo_cli.train.mini.corpora.sheet_music import SHARES, ScoresConfig, generate
@@ -140,7 +141,7 @@ def sft(
     device: Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, mps.")] = "auto",
     work: Work = WORK,
 ) -> None:
-    """Train one stage from its file; goes on from its last checkpoint when run again."""
+    """Train one stage from its file; resumes from its last checkpoint when run again."""
     _prepare(work)
     import torch
 
@@ -165,29 +166,29 @@ def sft(
 
 @app.command("eval", context_settings=HELP_OPTIONS)
 def evaluate(
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to measure.")] = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Clips to hear; may be given again. [default: test, real-test]")
-    ] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to evaluate.")] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Clips to evaluate on; repeatable. [default: test, real-test]")] = None,
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many of each split.")] = None,
-    seconds: Annotated[
-        list[float] | None, typer.Option("--seconds", help="Hear so much of each clip; may be given again. [default: 20]")
-    ] = None,
-    anywhere: Annotated[bool, typer.Option("--anywhere", help="Excerpts from anywhere in a clip, not from its start.")] = False,
-    only: Annotated[str, typer.Option("--only", metavar="GROUP,…", help="Only these groups of figures; an unknown one lists all.")] = "",
-    captions: Annotated[int, typer.Option("--captions", min=0, help="How many captions of each split are read back.")] = 160,
+    seconds: Annotated[list[float] | None, typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]")] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="Take excerpts from anywhere in a clip, not from its start.")] = False,
+    only: Annotated[
+        str, typer.Option("--only", metavar="GROUP,…", help="Only these groups of figures; an unknown name lists them all.")
+    ] = "",
+    captions: Annotated[int, typer.Option("--captions", min=0, help="Captions of each split whose claims are checked.")] = 160,
     facts: Annotated[
-        int, typer.Option("--facts", min=0, help="How many captions with random facts, of each split and without audio.")
+        int, typer.Option("--facts", min=0, help="Captions with random facts in the prompt, of each split and without audio.")
     ] = 200,
-    baseline: Annotated[str, typer.Option("--baseline", metavar="NAME,…", help="Estimators beside: measure, librosa, musicnn.")] = "",
-    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="How many clips of each split they hear.")] = 100,
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="NAME,…", help="Other estimators to compare with: measure, librosa, musicnn.")
+    ] = "",
+    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="Clips of each split that these estimate.")] = 100,
     markdown: Annotated[
-        list[Path] | None, typer.Option("--markdown", help="Measure nothing: make tables of these files of --json.", exists=True)
+        list[Path] | None, typer.Option("--markdown", help="Evaluate nothing: make tables of these results of --json.", exists=True)
     ] = None,
     work: Work = WORK,
     as_json: Json = False,
 ) -> None:
-    """Measure what a model says of music that it never heard, beside truth, the best constant answers, chance and other estimators."""
+    """Evaluate a model on music it was not trained on, beside the best constant answers, chance and other estimators."""
     if markdown:
         _prepare(work)
         from mflamingo_cli.train.evaluate import table
@@ -195,7 +196,7 @@ def evaluate(
         print("\n".join(table.markdown(table.read(markdown))))
         return
     if model is None:
-        raise UsageError("nothing to measure: name a model with --model, or earlier results with --markdown")
+        raise UsageError("nothing to evaluate: name a model with --model, or earlier results with --markdown")
     _prepare(work)
     from mflamingo_cli.train.evaluate import table
     from mflamingo_cli.train.evaluate.report import EvalConfig, report
@@ -216,7 +217,7 @@ def _names(text: str) -> tuple[str, ...]:
 def export(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the checkpoint directory goes.")],
     config: Config = STAGES[-1],
-    abilities: Annotated[str, typer.Option("--abilities", help="Names of the tasks that evaluation bears, with commas.")] = "",
+    abilities: Annotated[str, typer.Option("--abilities", help="Tasks that evaluation supports, comma-separated.")] = "",
     revision: Annotated[str, typer.Option("--revision", help="A name for these weights.")] = "0",
     work: Work = WORK,
 ) -> None:
