@@ -203,7 +203,7 @@ MUTANTS = (
         f"{PROGRAM}/store/keys.py",
         "asdict(request.options), model]",
         "model]",
-        "tests/library/test_run.py tests/store",
+        "tests/library/test_run.py",
     ),
     Mutant(
         "contradictions",
@@ -211,7 +211,23 @@ MUTANTS = (
         f"{PROGRAM}/grounding.py",
         "if known and (strange := sorted(named - known)):",
         "if known and (strange := sorted(named - named)):",
-        "tests/test_grounding.py",
+        "tests/test_pipeline.py",
+    ),
+    Mutant(
+        "files.write_atomic",
+        "what a failed writer wrote stays",
+        f"{PROGRAM}/files.py",
+        "            part.unlink(missing_ok=True)\n            raise",
+        "            raise",
+        "tests/test_files.py",
+    ),
+    Mutant(
+        "files.write_atomic",
+        "a file keeps its name while it is written",
+        f"{PROGRAM}/files.py",
+        'path.with_name(path.name + ".part")',
+        "path",
+        "tests/test_files.py",
     ),
     Mutant(
         "files.open_exclusive",

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.docs import ROOT
 from tests.mutants import MUTANTS
 
+README = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("mflamingo_cli", "quant")
 PROGRAM = "mflamingo_cli"
 FLOORS = (  # from the ground up; modules of one floor may import each other, without circles
@@ -293,7 +294,16 @@ def test_every_mutant_still_breaks_something():
     """What `python -m tests.mutants` changes stands once in its file; the tests that it asks are there."""
     assert len(MUTANTS) > 20
     assert [(m.function, m.occurs(ROOT)) for m in MUTANTS if m.occurs(ROOT) != 1] == []
+    listed = [(f"| `{m.function}`", m.what) for m in MUTANTS]
+    table = [tuple(line.split(" | ")[:2]) for line in README.splitlines() if line.startswith("| `")]
+    assert [row for row in table if row in listed] == listed
     assert [m.function for m in MUTANTS if not any((ROOT / name).exists() for name in m.tests.split())] == []
+
+
+def test_a_mutant_of_the_table_is_killed_by_a_test_that_there_is():
+    killers = re.findall(r"^\| `.+ \| `(.+)::(.+)` \|$", README, re.MULTILINE)
+    assert len(killers) == len(MUTANTS)
+    assert [f"{path}::{name}" for path, name in killers if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")] == []
 
 
 def test_every_test_asserts_something_whatever_happens():
