@@ -93,6 +93,7 @@ def expected(home: Path) -> list[dict]:
     return records(home, "--no-cache", "--force")[0]
 
 
+@pytest.mark.slow
 def test_old_cache_and_store_change_no_record(home):
     leave_old(home)
     found, done = records(home)
@@ -103,6 +104,7 @@ def test_old_cache_and_store_change_no_record(home):
     assert differences(masked(kept[0]), found[0]) == []
 
 
+@pytest.mark.slow
 def test_an_old_store_goes_on_to_be_used(home):
     leave_old(home)
     records(home)
@@ -111,6 +113,7 @@ def test_an_old_store_goes_on_to_be_used(home):
     assert n_records > 4  # the old four, and those of this program under names of its own
 
 
+@pytest.mark.slow
 def test_an_old_record_under_a_new_name_reads_as_it_was_written(home):
     records(home)
     with sqlite3.connect(OLD / "runs.db") as database:
@@ -124,6 +127,7 @@ def test_an_old_record_under_a_new_name_reads_as_it_was_written(home):
     assert second["error"]["code"] == "silent"
 
 
+@pytest.mark.slow
 def test_old_facts_and_encodings_under_new_names_are_read_or_made_anew(home):
     want, _ = records(home)
     old = {path.stat().st_size > LARGE: path.read_bytes() for path in (OLD / "cache").iterdir()}
@@ -134,6 +138,7 @@ def test_old_facts_and_encodings_under_new_names_are_read_or_made_anew(home):
     assert records(home, "--force")[0] == want
 
 
+@pytest.mark.slow
 def test_facts_of_another_shape_are_made_anew(home):
     """An entry that is whole but says other things than this program expects: a key is missing, a value is of another type."""
     want, _ = records(home)

@@ -59,6 +59,7 @@ def test_the_last_part_of_command_1_prints_an_analysis(shell):
     assert "BPM" in done.stdout
 
 
+@pytest.mark.slow
 @needs_mini
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
 @pytest.mark.parametrize("line", LIGHT)
@@ -73,6 +74,7 @@ def test_light_commands_run_as_written(shell, line):
 WITH_SESSIONS = [path for path in DOCUMENTS if sessions(path)]
 
 
+@pytest.mark.slow
 @needs_mini
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
 @pytest.mark.parametrize("document", WITH_SESSIONS, ids=lambda path: str(path.relative_to(ROOT)))

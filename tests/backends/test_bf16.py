@@ -104,6 +104,7 @@ def test_quantised_weights_encode_nearer_to_the_checkpoint_in_bf16(opened, singl
     assert converted < plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "kind"), [("musicflamingo", "BF16"), ("audioflamingo3", "F16"), ("musicflamingo", "Q8_0")])
 def test_a_large_audio_part_on_torch_encodes_as_the_checkpoint(tmp_path, monkeypatch, architecture, kind) -> None:
     """Where torch is installed; of weights that the file keeps whole it is the same network."""

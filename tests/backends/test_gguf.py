@@ -50,6 +50,7 @@ with open_backend({str(pair[0])!r}, OpenOptions(device="cpu", threads=1)) as bac
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_memory_returns_when_closed(pair: tuple[Path, Path]) -> None:
     def use() -> None:
         with GgufBackend(*pair, OPTIONS) as backend:

@@ -95,6 +95,7 @@ def test_the_need_of_a_song_is_its_cache_and_its_embeddings(pair: tuple[Path, Pa
         assert backend._language.song_bytes(1000) == pair[0].stat().st_size + cache + 1000 * sizes.d_model * 4
 
 
+@pytest.mark.slow
 def test_where_memory_is_short_a_long_song_takes_half_of_the_cache_and_is_answered(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def decode(model: models.Model, geometry: Geometry) -> batch_decoder.BatchDecode
     return decoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "dtype", "quantize"), FORMATS, ids=str)
 def test_all_is_on_the_device_and_a_step_could_be_captured(directory: Path, device: str, dtype: torch.dtype, quantize: str) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():

@@ -82,6 +82,7 @@ def reference_tokens(trained: Trained, clip: str, question: str) -> list[int]:
     return whole[0, inputs["input_ids"].shape[1] :].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS)
 def test_answers_equal_transformers_token_by_token(trained: Trained, clip: str, picked: list[tuple[int, np.ndarray]]) -> None:
     question = QUESTIONS[0]
@@ -92,6 +93,7 @@ def test_answers_equal_transformers_token_by_token(trained: Trained, clip: str, 
         assert [token for token, _ in picked] == expected, backend.info.backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS)
 def test_encoders_agree(trained: Trained, clip: str) -> None:
     theirs = trained.torch.encode([CLIPS[clip]])[0].payload.numpy()
@@ -116,6 +118,7 @@ def test_text_without_audio_is_answered_alike(trained: Trained) -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", ["3 s", "47 s"])
 def test_prompt_ids_equal_the_processors(trained: Trained, clip: str) -> None:
     samples = CLIPS[clip].samples
@@ -131,6 +134,7 @@ def prompt_ids(backend: TorchBackend | GgufBackend, question: str, n_audio_token
     return backend.tokenize(rendered.before) + placeholder * n_audio_tokens + backend.tokenize(rendered.after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "kv_type"), LOGIT_TOLERANCE)
 @pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
 def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path: Path, picked: list[tuple[int, np.ndarray]]) -> None:

@@ -202,6 +202,7 @@ with pytorch.TorchBackend(pytorch.Path(sys.argv[1]), OpenOptions(device="cpu", d
 ROOM = 80 << 20  # the windows themselves take 30 MB, one in the encoder 20, sixteen more than 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits address space so")
 def test_windows_that_do_not_fit_are_encoded_fewer_at_once(checkpoint: Path) -> None:
     one_heap = os.environ | {"MALLOC_ARENA_MAX": "1"}  # others hold address space for later, which would be more room by chance
@@ -209,6 +210,7 @@ def test_windows_that_do_not_fit_are_encoded_fewer_at_once(checkpoint: Path) -> 
     assert re.fullmatch(r"[1248] 12000\n", done.stdout), (done.stdout, done.stderr[-2000:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 3])
 def test_windows_are_halved_down_to_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Where an encoder holds so many windows; the failure is torch's own."""

@@ -22,6 +22,8 @@ from mflamingo_cli.library import ray as engine
 from mflamingo_cli.schema import Analysis
 from tests import clips
 
+pytestmark = pytest.mark.slow
+
 N_SONGS = 20
 PATIENCE = {  # of Ray on a machine that has much else to do
     "RAY_worker_register_timeout_seconds": "600",

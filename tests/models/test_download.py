@@ -140,6 +140,7 @@ def test_a_gguf_repository_gives_one_pair(hub: Hub, shell: Shell) -> None:
     assert "research only" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_revision_is_pinned_and_can_be_named(hub: Hub, shell: Shell) -> None:
     hub.repos[NAME].branches = ("v1",)
     assert shell.pull(NAME, "--yes", "--revision", "v1").returncode == 0
@@ -185,6 +186,7 @@ def test_at_a_terminal_the_answer_counts(hub: Hub, shell: Shell, answer: str, co
 # --- interruptions ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dropped_connection_goes_on_at_its_byte(hub: Hub, shell: Shell) -> None:
     hub.drop_at = [DROPPED]
     done = shell.pull()
@@ -193,6 +195,7 @@ def test_a_dropped_connection_goes_on_at_its_byte(hub: Hub, shell: Shell) -> Non
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.slow
 def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell: Shell) -> None:
     hub.drop_at, hub.storage_down = [DROPPED], False
     with shell.popen("models", "pull", NAME, "--yes") as process:
@@ -331,6 +334,7 @@ def test_the_environment_can_forbid_the_network(hub: Hub, shell: Shell) -> None:
 # --- removal ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_removed_is_asked_for_and_told(hub: Hub, shell: Shell) -> None:
     shell.pull()
     assert shell("models", "rm", NAME).returncode == 2
@@ -365,6 +369,7 @@ def test_one_revision_goes_with_what_no_other_one_shares(hub: Hub, shell: Shell)
 # --- what follows -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_converted_download_is_used_under_its_id_and_records_name_the_revision(hub, shell, tiny_model, tmp_song, tmp_path) -> None:
     files = {path.name: path.read_bytes() for path in (tiny_model.parent / "tiny").iterdir()}
     name = "someone/flamingo"
