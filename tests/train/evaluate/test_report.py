@@ -20,6 +20,8 @@ from mflamingo_cli.train.mini.dialogue import exchanges as data
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
 from mflamingo_cli.train.rows import ChatEncoder, Turn
 
+pytestmark = pytest.mark.slow
+
 SIZES = build.ModelSizes(
     d_audio=64,
     audio_layers=1,
