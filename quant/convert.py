@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TypeAlias
 
 from quant import config, keys, layout, types, vocabulary
 from quant.arrays import Bytes, Floats
@@ -27,6 +29,7 @@ from quant.types import Mix
 from quant.writer import GgufWriter, Slot, Value
 
 BLOCK_WEIGHTS = 1 << 22  # 16 MiB as float32: long enough to hide Python, short enough to forget
+Block: TypeAlias = tuple[GgufWriter, Slot, int, Future[Bytes]]  # its offset in the file
 MAX_THREADS = 8  # beyond it the disk is slower than the encoding
 
 
@@ -144,35 +147,25 @@ def _traits(part: Part, geometry: Geometry, tied: bool, weights: Imatrix | None)
 
 def _copy(made: Conversion, n_threads: int) -> Iterator[BlockWritten]:
     """Read in file order, encode in threads (ggml and NumPy release the interpreter), write in order."""
-    directory = made.checkpoint.directory
-    slots = {hf: (writer, slot) for writer in made.writers.values() for hf, slot in writer.slots.items()}
-    total = sum(slot.n_bytes for _, slot in slots.values())
-    pending: deque[tuple[GgufWriter, Slot, int, Future[Bytes]]] = deque()
-    done = 0
-
-    def write_one() -> BlockWritten:
-        nonlocal done
-        writer, slot, offset, future = pending.popleft()
-        data = future.result()
-        writer.write(offset, data)
-        done += data.nbytes
-        return BlockWritten(slot.tensor.gguf, done, total)
-
+    total, done = sum(slot.n_bytes for writer in made.writers.values() for slot in writer.slots.values()), 0
+    waiting: deque[Block] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
-        for hf in made.checkpoint.entries:
-            writer, slot = slots[hf]
-            offset = slot.offset
-            for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
-                pending.append(
-                    (
-                        writer,
-                        slot,
-                        offset,
-                        pool.submit(types.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), f"{directory}: {hf}"),
-                    )
-                )
-                offset += slot.storage.n_bytes(rows.size)
-                if len(pending) > n_threads:
-                    yield write_one()
-        while pending:
-            yield write_one()
+        for block in chain(_blocks(made, pool), repeat(None, n_threads)):  # the last ones have none behind them
+            if block:
+                waiting.append(block)
+            if waiting and (len(waiting) > n_threads or block is None):
+                writer, slot, offset, future = waiting.popleft()
+                writer.write(offset, future.result())
+                done += future.result().nbytes
+                yield BlockWritten(slot.tensor.gguf, done, total)
+
+
+def _blocks(made: Conversion, pool: ThreadPoolExecutor) -> Iterator[Block]:
+    """Blocks of rows that are being encoded, with their places."""
+    slots = {hf: (writer, slot) for writer in made.writers.values() for hf, slot in writer.slots.items()}
+    for hf in made.checkpoint.entries:
+        writer, slot = slots[hf]
+        offset, name = slot.offset, f"{made.checkpoint.directory}: {hf}"
+        for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
+            yield writer, slot, offset, pool.submit(types.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), name)
+            offset += slot.storage.n_bytes(rows.size)

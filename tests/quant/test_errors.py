@@ -36,9 +36,9 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the text part of a pair and no audio part."""
-    folder = tmp_path_factory.mktemp("deaf")
+    folder = tmp_path_factory.mktemp("text_only")
     text, audio = convert(checkpoints.write(folder / "hf", "musicflamingo"), folder, "Q8_0")
     audio.unlink()
     shutil.rmtree(folder / "hf")
@@ -59,20 +59,20 @@ def test_a_damaged_checkpoint_has_the_exit_code_of_what_was_asked(cut: Path, tmp
         assert "no GGUF files found" in record["message"] if "verify" in arguments else "cut short" in record["message"]
 
 
-def test_a_pair_without_its_audio_part_is_an_unavailable_model(deaf: Path, tmp_path: Path, tmp_song: Path) -> None:
+def test_a_pair_without_its_audio_part_is_an_unavailable_model(text_only: Path, tmp_path: Path, tmp_song: Path) -> None:
     for arguments, code in (
-        (("models", "info", deaf), 69),
-        (("models", "convert", deaf, "-o", tmp_path), 69),
-        (("models", "verify", deaf), 1),
-        (("ask", "--json", "-m", deaf, "Key?", tmp_song), 69),
+        (("models", "info", text_only), 69),
+        (("models", "convert", text_only, "-o", tmp_path), 69),
+        (("models", "verify", text_only), 1),
+        (("ask", "--json", "-m", text_only, "Key?", tmp_song), 69),
     ):
         found, out, said = run(*arguments)
         assert (found, "no audio part beside it" in out + said) == (code, True), arguments
 
 
-def test_users_of_the_api_catch_what_it_promises(deaf: Path) -> None:
+def test_users_of_the_api_catch_what_it_promises(text_only: Path) -> None:
     with pytest.raises(ModelError, match="no audio part beside it") as caught:
-        load(str(deaf))
+        load(str(text_only))
     assert type(caught.value) is QuantError
     assert isinstance(caught.value, MFlamingoError)
     assert (caught.value.code, caught.value.exit_code, caught.value.retryable) == ("model_unavailable", 69, False)
