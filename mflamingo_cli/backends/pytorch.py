@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +18,16 @@ from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, stamp
 from mflamingo_cli.backends.batch_decoder import BatchDecoder, cache_length, free_bytes, longest_answer, memory_errors
 from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches
+from mflamingo_cli.backends.pytorch_loading import LoadedNetwork, load_network
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
 from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.core.model import encode_windows, is_out_of_memory, load, open_weights
-from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
+from mflamingo_cli.core.model import encode_windows, is_out_of_memory
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import Checkpoint, read_json
+from quant.checkpoint import read_json
 from quant.config import read_geometry
 from quant.geometry import Geometry
 from quant.layout import hub_identity
@@ -40,13 +37,8 @@ WINDOW_BATCH = {"cuda": 16}  # encoder windows in one batch
 OTHER_WINDOW_BATCH = 4
 TYPICAL_POSITIONS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
 MAX_BATCH_SIZE = 16  # songs; with more the first one would only wait longer
-SPARE_BYTES = 2 << 30  # of a GPU, beside a model's weights: four minutes of music in windows, their KV cache, CUDA's libraries
 PREFILL_ARRAYS = (8, 3)  # of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that prefilling a song takes at once
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FP32_BYTES = 4  # of a weight
-QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK, "fp8": 1.0}  # of a weight, a float32 scale per block included where it counts
-IN_LANGUAGE_LAYER = re.compile(r"language_model\.model\.layers\.")
 
 
 class TorchBackend(LocalBackend):
@@ -58,42 +50,20 @@ class TorchBackend(LocalBackend):
         torch.set_num_threads(threads)
         folders = [directory, *([adapter] if adapter else [])]
         weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
-        device, why_device = choose_device(options.device)
-        if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # streams and graphs are made on the current one
-        checkpoint = open_weights(directory, adapter)
-        if options.quantize == "fp8" and device.type == "mps":
-            raise ModelError("MPS has no FP8 numbers; choose --quantize int8 or nf4")
-        dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint, options.quantize)
-        if device.type == "cuda" and dtype == "fp32":
-            torch.backends.cudnn.allow_tf32 = False  # convolutions too are computed in the format that was asked for
-        keeps = checkpoint.scheme is not None and options.quantize == "fp8"
-        if checkpoint.scheme and not keeps:
-            why_dtype += f"; dequantised from {checkpoint.scheme}"
-        if adapter:
-            why_dtype += f"; {adapter} merged into {directory}"
-        geometry = read_geometry(directory)
-        spread = is_spread(options.device, checkpoint, DTYPES[dtype].itemsize, options.quantize)
-        if spread:
-            why_device += f", its layers on {torch.cuda.device_count()} GPUs"
-        self._model = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter, quantize=options.quantize, spread=spread)
-        if options.quantize != "none":
-            why_dtype += f"; {options.quantize}: {_quantization_note(self._model, checkpoint if keeps else None)}"
+        loaded = load_network(directory, options, adapter)
+        self._model, geometry = loaded.network, read_geometry(directory)
         self._devices = list(dict.fromkeys(parameter.device for parameter in self._model.parameters()))
-        if spread and any(place.type != "cuda" for place in self._devices):
-            raise ModelError(f"{directory}: does not fit on {torch.cuda.device_count()} GPUs; choose a smaller --quantize", code="oom")
         text = geometry.text
-        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, DTYPES[dtype].itemsize))  # of a position
+        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, self._model.dtype.itemsize))  # of a position
         self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self._model.model.language_model.layers)
-        self._window_batch = WINDOW_BATCH.get(device.type, OTHER_WINDOW_BATCH)
+        self._window_batch = WINDOW_BATCH.get(loaded.device.type, OTHER_WINDOW_BATCH)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         settings = directory / "tokenizer_config.json"
         self._chat = ChatTemplate(chat_template(directory, read_json(settings) if settings.exists() else {}), geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        stored = dtype if options.quantize == "none" else f"{dtype}+{options.quantize}"
-        info = _info(directory, adapter, geometry, str(device), stored, f"{why_device}; {why_dtype}")
-        fingerprint = f"{weights} torch {torch.__version__} {transformers.__version__} {device} {dtype} {threads}"
+        info = _info(directory, adapter, geometry, loaded)
+        fingerprint = f"{weights} torch {torch.__version__} {transformers.__version__} {loaded.device} {loaded.dtype} {threads}"
         self.info = replace(info, encoder_fingerprint=fingerprint, batch_size=self._batch_size())
 
     def _batch_size(self) -> int:
@@ -252,67 +222,6 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
-def choose_device(wanted: str) -> tuple[torch.device, str]:
-    """Return the device to run on and why. Raises ModelError when it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        family = next(name for name, there in available.items() if there)
-        return torch.device(family), f"{family}: the first available of {', '.join(available)}"
-    family = wanted.partition(":")[0]
-    if not available.get(family, False):
-        raise ModelError(f"torch has no device {wanted} here; try --device auto")
-    device = torch.device(wanted)
-    if device.index is not None and family == "cuda" and device.index >= torch.cuda.device_count():
-        raise ModelError(f"there is no {wanted}: {torch.cuda.device_count()} CUDA devices are visible")
-    return device, f"{wanted}: asked for"
-
-
-def is_spread(wanted: str, checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> bool:
-    """Return whether a model needs several GPUs: it is larger than what is free on the first, and no single one was asked for.
-
-    Raises ModelError(code="oom") when it does not fit on all of them either.
-    """
-    needed = weight_bytes(checkpoint, bytes_per_weight, quantize)
-    if wanted not in ("auto", "cuda") or not torch.cuda.is_available() or needed + SPARE_BYTES <= torch.cuda.mem_get_info(0)[0]:
-        return False
-    count = torch.cuda.device_count()
-    left = sum(torch.cuda.mem_get_info(number)[0] for number in range(count))
-    memory.require_bytes(f"the model on {count} GPU{'s' * (count > 1)}", needed, left, "choose a smaller --quantize, or --device cpu")
-    return count > 1
-
-
-def weight_bytes(checkpoint: Checkpoint, bytes_per_weight: int, quantize: str) -> int:
-    """Return the size of the weights when they are loaded."""
-    sizes = {name: prod(entry.shape) for name, entry in checkpoint.entries.items()}
-    packed = sum(size for name, size in sizes.items() if IN_LANGUAGE_LAYER.match(name) and len(checkpoint.entries[name].shape) == 2)
-    return int(bytes_per_weight * (sum(sizes.values()) - packed) + QUANTIZED_BYTES.get(quantize, bytes_per_weight) * packed)
-
-
-def _quantization_note(model: Any, checkpoint: Checkpoint | None) -> str:
-    """Say how the weights of a quantised model are stored and multiplied."""
-    layers = [module for module in model.modules() if isinstance(module, Quantized)]
-    kept = f"the checkpoint's own numbers, {checkpoint.scheme}, " if checkpoint else ""
-    n_native = sum(module.native for module in layers)
-    return f"{kept}{n_native} of {len(layers)} matrices multiplied in FP8" if n_native else f"{kept}unpacked where they are used"
-
-
-def choose_dtype(wanted: str, device: torch.device, checkpoint: Checkpoint, quantize: str = "none") -> tuple[str, str]:
-    """Return the name of the dtype to compute in and why."""
-    if wanted != "auto":
-        return wanted, f"{wanted}: asked for"
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        return ("bf16", f"bf16: SM {major}{minor}") if major >= 8 else ("fp16", f"fp16: SM {major}{minor} has no bf16")
-    if device.type == "mps":
-        new = torch.backends.mps.is_macos_or_newer(14, 0)
-        return ("bf16", "bf16: MPS") if new else ("fp16", "fp16: MPS before macOS 14 has no bf16")
-    n_bytes = weight_bytes(checkpoint, FP32_BYTES, quantize)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    if total and n_bytes > total / 2:
-        return "bf16", "bf16: fp32 weights would take more than half of the memory"
-    return "fp32", "fp32: CPU"
-
-
 def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
     """Return the ids that end an answer: the end of a turn and what generation_config.json names."""
     vocabulary = tokenizer.get_vocab()
@@ -327,7 +236,7 @@ def _card(directory: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _info(directory: Path, adapter: Path | None, geometry: Geometry, device: str, dtype: str, reason: str) -> BackendInfo:
+def _info(directory: Path, adapter: Path | None, geometry: Geometry, loaded: LoadedNetwork) -> BackendInfo:
     name, revision = hub_identity(adapter or directory) or ((adapter or directory).resolve().name, None)
     ours = _card(directory)
     if adapter:  # the base's card says what it can do, not its name
@@ -337,9 +246,9 @@ def _info(directory: Path, adapter: Path | None, geometry: Geometry, device: str
         model=ours.get("name", name),
         revision=ours.get("revision", revision),
         backend="torch",
-        device=device,
-        dtype=dtype,
-        reason=reason,
+        device=str(loaded.device),
+        dtype=loaded.stored,
+        reason=loaded.reason,
         context_length=geometry.text.context_length,
         geometry=geometry,
         abilities=None if abilities is None else frozenset(abilities),

@@ -145,7 +145,7 @@ def sft(
     _prepare(work)
     import torch
 
-    from mflamingo_cli.backends.pytorch import choose_device
+    from mflamingo_cli.backends.pytorch_loading import choose_device
     from mflamingo_cli.train.mini.stages import run
 
     stage, (where, _) = _stage(config), choose_device(device)

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mflamingo_cli.backends import open_backend, pytorch
+from mflamingo_cli.backends import open_backend, pytorch_loading
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
-from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet, choose_dtype, is_spread, weight_bytes
+from mflamingo_cli.backends.pytorch import TorchBackend, byte_alphabet
+from mflamingo_cli.backends.pytorch_loading import choose_dtype, is_spread, weight_bytes
 from mflamingo_cli.core.model import open_weights
 from mflamingo_cli.core.quantized import KINDS, Quantized
 from mflamingo_cli.errors import ModelError, UsageError
@@ -56,9 +57,9 @@ def test_a_model_is_spread_over_gpus_only_where_one_is_too_small(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number=0: (free_gb << 30, 80 << 30))
-    monkeypatch.setattr(pytorch, "weight_bytes", lambda *_: 16 << 30)
+    monkeypatch.setattr(pytorch_loading, "weight_bytes", lambda *_: 16 << 30)
     assert is_spread(wanted, open_weights(checkpoint), 2, "none") is spread
-    monkeypatch.setattr(pytorch, "weight_bytes", lambda *_: 160 << 30)
+    monkeypatch.setattr(pytorch_loading, "weight_bytes", lambda *_: 160 << 30)
     if ":" not in wanted:
         with pytest.raises(ModelError, match=r"the model on 2 GPUs needs .* choose a smaller --quantize") as caught:
             is_spread(wanted, open_weights(checkpoint), 2, "none")

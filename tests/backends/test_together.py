@@ -340,7 +340,7 @@ def test_a_step_on_cuda_is_replayed(checkpoint: Path, monkeypatch: pytest.Monkey
 def test_layers_on_two_gpus_answer_as_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = []
     for spread in (False, True):
-        monkeypatch.setattr("mflamingo_cli.backends.pytorch.is_spread", lambda *_, spread=spread: spread)
+        monkeypatch.setattr("mflamingo_cli.backends.pytorch_loading.is_spread", lambda *_, spread=spread: spread)
         with TorchBackend(checkpoint, OpenOptions(device="cuda", dtype="fp32", threads=1)) as backend:
             answers.append(answers_of(backend, all_prompts(backend.encode(CLIPS)), OPTIONS["all end alike"]))
             assert len(backend._devices) == 1 + spread
