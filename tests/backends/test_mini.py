@@ -63,5 +63,6 @@ def test_a_sound_without_harmony_gets_no_key_and_no_chords_nor_a_caption_that_na
 
 
 def test_a_question_for_yes_or_no_is_refused_with_the_cure() -> None:
-    with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend, pytest.raises(ModelError, match="cannot answer yes-or-no questions reliably; try"):
+    sentence = "cannot answer yes-or-no questions reliably; try"
+    with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend, pytest.raises(ModelError, match=sentence):
         Model(backend).ask(str(SONG), "Is this a slow song?")
