@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from mflamingo_cli.backends.base import GenerateOptions
@@ -44,6 +44,16 @@ class Request:
     end_s: float | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
     keep_raw: bool = False
+
+    @property
+    def part(self) -> str:
+        """The part of a file that is asked about, as a name."""
+        return repr((self.start_s, self.end_s))
+
+    @property
+    def deciding(self) -> tuple[object, ...]:
+        """What of it decides a record, as JSON can write it."""
+        return (self.command, [(task.name, task.prompt) for task in self.tasks], self.part, asdict(self.options))
 
 
 @dataclass(frozen=True)

@@ -198,11 +198,11 @@ MUTANTS = (
         "tests/store/test_cache.py",
     ),
     Mutant(
-        "keys.JobKey",
+        "Request.deciding",
         "options do not decide a record",
-        f"{PROGRAM}/store/keys.py",
-        "asdict(request.options), model]",
-        "model]",
+        f"{PROGRAM}/requests.py",
+        "self.part, asdict(self.options))",
+        "self.part)",
         "tests/library/test_run.py",
     ),
     Mutant(

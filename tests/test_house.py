@@ -36,11 +36,8 @@ MAX_LINES = 50
 MAX_FIRST_LINE = 140
 MINI_MEL_MAY = re.compile(rf"{PROGRAM}\.train\.mini(\.\w+)*")
 
-P = PROGRAM
-UPWARD = {
-    (f"{P}.store.keys", f"{P}.requests"),
-}
-CIRCLES = {frozenset({f"{P}.requests", f"{P}.store.cache", f"{P}.store.keys"})}  # of annotations only
+UPWARD: set[tuple[str, str]] = set()
+CIRCLES: set[frozenset[str]] = set()
 TWICE: set[str] = set()
 UNREASONED: set[str] = set()
 WEAK: set[str] = set()

@@ -23,7 +23,7 @@ from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache, runs
-from mflamingo_cli.store.keys import JobKey, part_name, sound_name
+from mflamingo_cli.store.keys import JobKey, sound_name
 
 if TYPE_CHECKING:
     from mflamingo_cli.backends.base import Backend
@@ -78,7 +78,7 @@ def _store(listener: EngineListener) -> runs.Store | None:
 
 
 def _memory(store: runs.Store | None, plan: RunPlan, backend: Backend) -> RunCache:
-    job = JobKey.of(plan.request, backend.info, find_model(plan.model), plan.opening.kv_type)
+    job = JobKey.of(plan.request.deciding, backend.info, find_model(plan.model), plan.opening.kv_type)
     return RunCache(store, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
 
 
@@ -101,7 +101,7 @@ class RunCache:
     """What earlier runs left in the store and this one adds to it; without a store it remembers nothing. Threads may share it."""
 
     def __init__(self, store: runs.Store | None, job: JobKey, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
-        self.store, self._job, self._part = store, job, part_name(request)
+        self.store, self._job, self._part = store, job, request.part
         self._force, self._retry = force, force or retry_failed
         self._made: set[str] = set()  # keys of this run where those of earlier runs do not count
         self._claims: dict[str, int] = {}  # bytes and sounds in work: index of the first song with them

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mflamingo_cli.backends import ModelFiles
     from mflamingo_cli.backends.base import BackendInfo
     from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.requests import Request
 
 DECIDE = (  # our own folders and files that decide what a record says and what is cached of a song; a test keeps the list whole
     *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/backends"),
@@ -34,11 +33,6 @@ def sound_name(sound: Sound) -> str:
     return _hash(asdict(replace(sound, source=replace(sound.source, path=""))))
 
 
-def part_name(request: Request) -> str:
-    """The part of a file that is asked about."""
-    return repr((request.start_s, request.end_s))
-
-
 @dataclass(frozen=True)
 class JobKey:
     """What is done with every song of a run, as a name: command, questions, part, way of writing, model, and this program."""
@@ -46,11 +40,10 @@ class JobKey:
     name: str
 
     @classmethod
-    def of(cls, request: Request, info: BackendInfo, files: ModelFiles, kv_type: str) -> JobKey:
-        """Name the work; device and number of threads are left out, a record is as true on another machine."""
-        asked = [(task.name, task.prompt) for task in request.tasks]
+    def of(cls, asked: Sequence[object], info: BackendInfo, files: ModelFiles, kv_type: str) -> JobKey:
+        """Name the work from `Request.deciding`; device and threads are left out, a record is as true on another machine."""
         model = (info.model, info.revision, info.backend, info.dtype, kv_type, weights(files))
-        return cls(_hash([schema.VERSION, program(), request.command, asked, part_name(request), asdict(request.options), model]))
+        return cls(_hash([schema.VERSION, program(), *asked, model]))
 
     def of_sound(self, sound: str) -> str:
         """Key of the record of a sound."""

@@ -73,7 +73,7 @@ def run(
     store: Store | None, *paths: str, backend: Parrot | None = None, request=REQUEST, files=NO_FILES, **choices: bool
 ) -> list[Finished]:
     backend = backend or Parrot(ANSWERS)
-    memory = RunCache(store, JobKey.of(request, backend.info, files, "auto"), request, **choices)
+    memory = RunCache(store, JobKey.of(request.deciding, backend.info, files, "auto"), request, **choices)
     return [item for item in Run(request, backend, memory).over(paths) if isinstance(item, Finished)]
 
 
@@ -144,7 +144,7 @@ def test_of_two_songs_in_work_the_later_of_one_sound_is_not_measured(store, musi
     """Prepared side by side, before either has a record."""
     path = write(music / "a.wav")
     songs = [Song(0, path), Song(1, tagged_copy(path, music / "tagged.wav")), Song(2, write(music / "b.wav", 330.0))]
-    memory = RunCache(store, JobKey.of(REQUEST, Parrot(ANSWERS).info, NO_FILES, "auto"), REQUEST)
+    memory = RunCache(store, JobKey.of(REQUEST.deciding, Parrot(ANSWERS).info, NO_FILES, "auto"), REQUEST)
     assert [memory.look(song) for song in songs] == [False, False, False]
     first, copy, other = (
         Sound(name, 16_000, Source(song.path, 1.0, RATE_HZ, 1, "wav"), 0.0, 16_000, ())
