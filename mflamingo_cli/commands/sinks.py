@@ -14,7 +14,7 @@ from mflamingo_cli.requests import Piece
 if TYPE_CHECKING:
     from mflamingo_cli.commands.results import Results
     from mflamingo_cli.errors import MFlamingoError
-    from mflamingo_cli.library.engines import Working
+    from mflamingo_cli.library.plan import Working
     from mflamingo_cli.library.progress import Progress
     from mflamingo_cli.render.layout import Writer
     from mflamingo_cli.schema import Analysis

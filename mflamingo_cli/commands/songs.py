@@ -15,7 +15,8 @@ from mflamingo_cli.commands.sinks import Messages, Sink, Tags, Written
 from mflamingo_cli.commands.values import Share
 from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
-from mflamingo_cli.library.engines import ENGINES, Engine, Finished, Opened, Row, RunPlan, Unavailable, Working
+from mflamingo_cli.library.engines import ENGINES, Row
+from mflamingo_cli.library.plan import Engine, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.progress import Progress, Tally
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece

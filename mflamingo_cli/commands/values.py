@@ -115,12 +115,12 @@ def usage_sentence(error: Any) -> str:
 # --- values of several options ---------------------------------------------------------------------------------------
 
 # hours before minutes and seconds below 60, minutes before seconds below 60, seconds; nine digits are 30 years
-TIME = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(?:(\d{1,9}):(?=[0-5]?\d(?:\.|$)))?(\d{1,9}(?:\.\d*)?)", re.ASCII)
+TIME = r"(?:(\d{1,9}):(?=[0-5]?\d:))?(?:(\d{1,9}):(?=[0-5]?\d(?:\.|$)))?(\d{1,9}(?:\.\d*)?)"
 
 
 def parse_time(text: str) -> float:
     """Return `83.5`, `1:23.5` or `1:02:03` in seconds. Raises typer.BadParameter."""
-    match = TIME.fullmatch(text.strip())
+    match = re.fullmatch(TIME, text.strip(), re.ASCII)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a time; write 83.5 or 1:23.5")
     hours, minutes, seconds = (float(part) if part else 0.0 for part in match.groups())

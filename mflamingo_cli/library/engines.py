@@ -1,102 +1,13 @@
-"""Who does a run: `ENGINES`, one row per engine. A plan goes in; steps and one finished record per song come out.
-
-Imports nothing heavy: the command line reads the names of the table.
-"""
+"""Who does a run: `ENGINES`, one row per engine. The command line reads their names, so nothing is imported here."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import OpenOptions
-    from mflamingo_cli.errors import MFlamingoError, ModelError
-    from mflamingo_cli.requests import Piece, Request, Step
-    from mflamingo_cli.schema import Analysis
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What is asked: one request to one model about many songs, and what of earlier runs counts."""
-
-    songs: tuple[str, ...]
-    request: Request
-    model: str
-    opening: OpenOptions
-    offline: bool = False
-    jobs: int | None = None  # songs decoded at once; None: one per core
-    batch_size: int | None = None  # songs answered together; None: as the back end says
-    cached: bool = True  # whether the analysis cache is read and written
-    resumable: bool = True  # whether finished songs are found by the next run
-    force: bool = False
-    retry_failed: bool = False
-    output: str | None = None  # the folder of an engine that writes one
-    ray_address: str | None = None
-    keep_raw: bool = False  # whether written records have the model's own text
-    hide_thinking: bool = False  # whether they are without the reasoning
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The engine is ready; `resumable` where the next run finds what this one finishes."""
-
-    resumable: bool
-
-
-@dataclass(frozen=True)
-class Working:
-    """A step of the work on a song, or a piece of text."""
-
-    song: str
-    event: Step | Piece
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A song's record, kept for the next run if the run is resumable; `remembered` where nothing was done for it in this one."""
-
-    song: str
-    record: Analysis
-    failure: MFlamingoError | None = None
-    remembered: bool = False
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """There is no model: every song that follows fails for this reason."""
-
-    reason: ModelError
-
-
-Event = Opened | Working | Finished | Unavailable
-
-
-class EngineListener(Protocol):
-    """Takes what an engine says besides its results."""
-
-    def working(self, text: str) -> None:
-        """Take what is being done for all songs: opening a model, joining a cluster."""
-
-    def advance(self, how_far: str) -> None:
-        """Take how far the present step is."""
-
-    def detail(self, text: str) -> None:
-        """Take a decision and its reason."""
-
-    def warn(self, text: str) -> None:
-        """Take what deserves attention."""
-
-
-class Engine(Protocol):
-    """RunPlan in, results out."""
-
-    def check(self, plan: RunPlan) -> None:
-        """Raise MFlamingoError for what cannot be done, before anything is opened or written."""
-
-    def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
-        """Yield steps, and one `Finished` per song; to be closed when left early. Raises MFlamingoError where no song can be tried."""
+    from mflamingo_cli.library.plan import Engine
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
-from mflamingo_cli.library.engines import EngineListener, Event, Finished, Opened, RunPlan
+from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan
 from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
 

@@ -18,7 +18,7 @@ from mflamingo_cli import assemble, pipeline, schema
 from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
-from mflamingo_cli.library.engines import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
+from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import Step
 from mflamingo_cli.schema import Analysis

@@ -17,7 +17,7 @@ from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Sound, Source
 from mflamingo_cli.errors import ModelError, OutOfMemoryError
-from mflamingo_cli.library.engines import Finished
+from mflamingo_cli.library.plan import Finished
 from mflamingo_cli.library.run import Run, RunCache, Song
 from mflamingo_cli.library.worker import AlreadyAnalyzed
 from mflamingo_cli.schema import Analysis
