@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from mflamingo_cli.commands.help import single
+from mflamingo_cli.commands.tables import show_json
 
 REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {
@@ -37,7 +37,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     """Show versions, libraries, devices and models. Exit code 69 when the embedded model cannot run here."""
     findings = [finding for probe in (_system, _packages, _tools, _models) for finding in probe()]
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings]))
+        show_json([asdict(finding) for finding in findings])
     else:
         _print(findings)
     if any(finding.ok is False for finding in findings):

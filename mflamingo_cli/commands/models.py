@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,7 @@ from mflamingo_cli.backends import DEFAULT_MODEL, ModelFiles, embedded_directory
 from mflamingo_cli.commands.help import HELP_OPTIONS
 from mflamingo_cli.commands.imatrix import imatrix
 from mflamingo_cli.commands.reference import Json
-from mflamingo_cli.commands.tables import show, table
+from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.commands.verify import verify
 from mflamingo_cli.core import remote
 from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
@@ -42,7 +41,7 @@ def list_models(as_json: Json = False) -> None:
     """Show the models that can be used, and what of them is here. Asks no network."""
     rows = registry.listed()
     if as_json:
-        print(json.dumps(rows))
+        show_json(rows)
         return
     lines = table("model", "state", "about", "licence")
     for row in rows:
@@ -179,7 +178,7 @@ def info(
     """Show what a model is: sizes, abilities, limits, files, licence. Reads headers only."""
     facts = describe(find_model(name))
     if as_json:
-        print(json.dumps(facts))
+        show_json(facts)
         return
     rows = table(None, None)
     for label, value in facts.items():

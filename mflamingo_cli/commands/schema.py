@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from mflamingo_cli.commands.help import single
+from mflamingo_cli.commands.tables import show_json
 
 
 def schema() -> None:
     """Print the JSON Schema (2020-12) of the records that --json writes."""
     from mflamingo_cli.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    show_json(json_schema(), indent=2)
 
 
 app = single(schema)

@@ -1,9 +1,9 @@
-"""Tables and lines on stdout."""
+"""Tables, lines and JSON on stdout."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,3 +25,10 @@ def show(item: Table | str) -> None:
     from mflamingo_cli.render.text import console
 
     console(sys.stdout, wants_color("auto", sys.stdout)).print(item, soft_wrap=isinstance(item, str))
+
+
+def show_json(value: Any, indent: int | None = None) -> None:
+    """Print a value as JSON; help does not wait for the module."""
+    import json
+
+    print(json.dumps(value, indent=indent))

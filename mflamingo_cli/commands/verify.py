@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.reference import Device, End, Json, MaxTokens, ReferenceOptions, Start, TorchDtype, song_files
-from mflamingo_cli.commands.tables import show, table
+from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.errors import ExitCode, ModelError, UsageError, as_failed_work
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _print(
 
     types = by_type(reports) if compared else []
     if as_json:
-        print(json.dumps(_record(reports, types, agreements)))
+        show_json(_record(reports, types, agreements))
         return
     _show_reports(reports, [report for report in reports if verbose or report.problem], types)
     for file, found in agreements.items():

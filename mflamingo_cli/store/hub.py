@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -71,6 +70,8 @@ def _snapshot(name: str, revision: str) -> Path | None:
 
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
+    import json
+
     from quant.layout import AUDIO_PREFIX, INDEX, SINGLE
 
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
@@ -116,6 +117,8 @@ def music_flamingos() -> Iterator[CachedModel]:
 
 def is_music_flamingo(directory: Path) -> bool:
     """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
+    import json
+
     from quant.families import FAMILIES, of_projector
     from quant.keys import KEY_PROJECTOR
     from quant.layout import AUDIO_PREFIX
