@@ -63,7 +63,7 @@ def test_what_analyses_no_song_imports_nothing_heavy(arguments):
     assert not names & LATER
 
 
-def test_a_wrong_option_of_train_is_told_without_torch():
+def test_a_wrong_option_of_train_is_refused_without_torch():
     names, code = imported("train", "sft", "--nonsense")
     assert code == 2
     assert not names & LATER

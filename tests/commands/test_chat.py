@@ -1,4 +1,4 @@
-"""Laws of a conversation: the song is heard once, turns are remembered by models that can use them, and one bad line ends nothing."""
+"""Laws of a conversation: the song is encoded once, turns are remembered by models that can use them, and one bad line ends nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def say(conversation: Conversation, request: requests.Request) -> pipeline.Analy
     return record
 
 
-def test_a_song_is_heard_once_and_turns_are_remembered(talk):
+def test_a_song_is_encoded_once_and_turns_are_remembered(talk):
     backend = Counting()
     conversation = talk(backend)
     first, second = say(conversation, ask_request("Why?")), say(conversation, caption_request("short"))
@@ -144,13 +144,13 @@ def test_lines_of_a_script_are_answered_one_by_one(tiny_model, tmp_song):
     assert records(done)[0]["text"] == alone[0]["text"]
 
 
-def test_text_is_the_answers_alone_and_json_tells_of_them(tiny_model, tmp_song):
+def test_text_is_the_answers_alone_and_json_has_their_records(tiny_model, tmp_song):
     done = chat("-q", "-m", tiny_model, tmp_song, lines="How?\nWhy?\n/json all\n/help\n")
     rows = done.stdout.decode().splitlines()
-    told = [json.loads(row) for row in rows if row.startswith('{"schema"')]
+    written = [json.loads(row) for row in rows if row.startswith('{"schema"')]
     assert done.returncode == 0
-    assert len(told) == 2
-    assert rows[: -len(told)] == [line for record in told for line in (record["text"] or "").split("\n")]
+    assert len(written) == 2
+    assert rows[: -len(written)] == [line for record in written for line in (record["text"] or "").split("\n")]
     assert "/think QUESTION" in done.stderr.decode()
 
 
@@ -178,7 +178,7 @@ def test_a_format_that_was_set_for_runs_stops_no_conversation(tiny_model, tmp_so
         ([], 2, "write it first"),
     ],
 )
-def test_wrong_words_are_told(tiny_model, tmp_song, arguments, code, words):
+def test_a_wrong_command_is_one_sentence(tiny_model, tmp_song, arguments, code, words):
     done = run("ask", *(argument.format(song=tmp_song) for argument in arguments), "-m", tiny_model, *SHORT)
     assert done.returncode == code
     assert words in one_sentence(done.stderr)

@@ -115,7 +115,7 @@ def test_where_and_sort_choose_records_but_a_failure_is_still_said(tiny_model, l
     assert (done.returncode, done.stdout) == (0, b"#EXTM3U\n")
 
 
-def test_a_playlist_that_was_written_can_be_heard(tiny_model, library, tmp_path):
+def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_path):
     target = library / "list.m3u"
     assert run("analyze", "-m", tiny_model, *SHORT, "-f", "m3u", "-o", target, library).returncode == 3
     assert target.read_text().splitlines()[2::2] == ["one.wav", "disc 2/one.wav"]
@@ -138,7 +138,7 @@ def test_a_playlist_that_was_written_can_be_heard(tiny_model, library, tmp_path)
         ("analyze", ("--sort", "bmp", "a.wav"), "did you mean bpm?"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_any_song_is_heard(tiny_model, command, arguments, words):
+def test_what_cannot_be_written_is_said_before_any_song_is_decoded(tiny_model, command, arguments, words):
     done = run(command, "-m", tiny_model, *arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in one_sentence(done.stderr)

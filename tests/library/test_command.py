@@ -187,7 +187,7 @@ def test_a_full_disk_stops_a_run_that_can_go_on(tiny_model, songs):
 
 
 def test_a_process_that_dies_costs_its_song_only(tiny_model, songs, monkeypatch, tmp_path):
-    """The real thing: a decoder that crashes, as those of C do; sitecustomize puts one into the hearing processes."""
+    """The real thing: a decoder that crashes, as those of C do; sitecustomize puts one into the processes that decode."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(CRASHING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH")))))

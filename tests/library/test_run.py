@@ -185,7 +185,7 @@ def test_what_changes_a_record_changes_its_key(store, music, work, monkeypatch):
     assert not run(store, path)[0].remembered
 
 
-def test_a_file_that_changes_is_heard_again(store, music, work):
+def test_a_file_that_changes_is_analysed_again(store, music, work):
     path = write(music / "a.wav", 220)
     [first] = run(store, path)
     write(music / "a.wav", 330)

@@ -61,7 +61,7 @@ def test_records_of_other_settings_are_not_mixed(tmp_path):
 
 def test_records_of_unknown_settings_are_left_alone(tmp_path):
     (tmp_path / "part-1.jsonl").write_text("")
-    with pytest.raises(UsageError, match=r"not their _settings\.json"):
+    with pytest.raises(UsageError, match=r"no _settings\.json"):
         parts.ShardWriter(str(tmp_path)).open({})
 
 
@@ -91,7 +91,7 @@ def test_songs_at_addresses_are_listed_like_those_of_folders(tmp_path):
     assert remote.find("memory://songs/", {".mp3", ".flac"}) == ["memory:///songs/a/c.flac", "memory:///songs/b.MP3"]
 
 
-def test_a_song_at_an_address_is_heard_under_it(tmp_song):
+def test_a_song_at_an_address_keeps_its_address(tmp_song):
     from mflamingo_cli.core.audio import load
 
     fsspec.filesystem("memory").pipe_file("/song.wav", tmp_song.read_bytes())

@@ -120,9 +120,9 @@ def record_of(path, **result: object) -> Analysis:
 
 def probed(path) -> dict[str, str]:
     command = ["ffprobe", "-v", "error", "-of", "json", "-show_entries", "format_tags:stream_tags", str(path)]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    of_streams = [stream.get("tags", {}) for stream in told["streams"]]
-    return {name: value for part in (*of_streams, told["format"].get("tags", {})) for name, value in part.items()}
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    of_streams = [stream.get("tags", {}) for stream in found["streams"]]
+    return {name: value for part in (*of_streams, found["format"].get("tags", {})) for name, value in part.items()}
 
 
 def sound(path) -> bytes:
@@ -136,7 +136,7 @@ def test_values_are_where_others_look_and_all_else_stays(made, tmp_path, name):
     shutil.copy(made / name, path)
     os.utime(path, ns=(10**18, 10**18 + 123_456_789))
     path.chmod(0o640)
-    before, heard = probed(path), sound(path)
+    before, audio = probed(path), sound(path)
     changes = tags.write(record_of(path), OPTIONS)
     assert {change.field: (change.old, change.new, change.written) for change in changes} == {f: (None, v, True) for f, v in NEW.items()}
     assert {field: value(path, field) for field in NEW} == NEW
@@ -147,7 +147,7 @@ def test_values_are_where_others_look_and_all_else_stays(made, tmp_path, name):
     }
     ours = {home.casefold() for home in (*homes.values(), MARK)}
     assert without(after, ours) == without(before, ours)
-    assert sound(path) == heard
+    assert sound(path) == audio
     assert (path.stat().st_mtime_ns, path.stat().st_mode & 0o777) == (10**18 + 123_456_789, 0o640)
     assert list(tmp_path.iterdir()) == [path]
     content, inode = path.read_bytes(), path.stat().st_ino
@@ -460,7 +460,7 @@ def test_only_chosen_songs_get_tags(tiny_model, music):
     assert music.read_bytes() == content
 
 
-def test_what_is_missing_is_said_before_any_song_is_heard(tiny_model, music, tmp_path):
+def test_what_is_missing_is_said_before_any_song_is_decoded(tiny_model, music, tmp_path):
     hide = tmp_path / "hide" / "mutagen"
     hide.mkdir(parents=True)
     (hide / "__init__.py").write_text("raise ModuleNotFoundError('no', name='mutagen')")
