@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
+from quant.config import read_geometry, read_json
 from quant.geometry import AudioTokens
+from quant.vocabulary import chat_template
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class ChatEncoder:
         self.n_after = int(tokens.eos is not None)  # ids that belong to the audio and stand behind it
         found = [tokenizer.token_to_id(name) for name in reversed(END_TOKENS)]
         self.pad_id: int = next(number for number in found if number is not None)  # masked wherever it stands
+
+    @classmethod
+    def of(cls, directory: Path) -> ChatEncoder:
+        """Read the tokenizer, the template and the names of the audio tokens of a checkpoint directory."""
+        settings = read_json(directory / "tokenizer_config.json", required=False)
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        return cls(tokenizer, chat_template(directory, settings), read_geometry(directory).tokens)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are recognised by name; nothing is added."""
