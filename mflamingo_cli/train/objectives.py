@@ -33,7 +33,7 @@ class Objective(Protocol):
         ...
 
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a batch with the numbers worth logging."""
+        """Loss of a batch, and numbers to log."""
         ...
 
 
@@ -65,7 +65,7 @@ class TextObjective:
         return sorted((self.chat.branch(self.draw_turn(rng), audio=False) for _ in range(self.batch)), key=lambda b: len(b.ids))
 
     def loss(self, batch: list[Branch]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a batch, with numbers worth logging."""
+        """Loss of a batch, and numbers to log."""
         size = -(-len(batch) // TEXT_CHUNKS)
         total, weight, right, count = torch.zeros((), device=self.model.device), 0.0, 0, 0
         for at in range(0, len(batch), size):
@@ -89,7 +89,7 @@ class AudioTextObjective:
         return pack(self.chat, audio.shape[1], turns), torch.from_numpy(audio), self.text.draw(rng)
 
     def loss(self, batch: tuple[Packed, torch.Tensor, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a batch, with numbers worth logging."""
+        """Loss of a batch, and numbers to log."""
         packed, audio, texts = batch
         loss, right = packed_loss(self.model, packed, audio.to(self.model.device))
         text_loss, numbers = self.text.loss(texts)

@@ -50,7 +50,7 @@ class Guess:
     tempo: float | None = None
     meter: str | None = None
     chords: list[music.Span] | None = None
-    families: dict[str, float] | None = None  # how clearly each is heard; 1 is sure
+    families: dict[str, float] | None = None  # how clear each is; 1 is sure
     genres: list[str] | None = None
     voice: float | None = None  # how likely somebody sings
 

@@ -32,7 +32,7 @@ class Score:
     chance: float | None = None
     system: str = "model"
     clips: str = "synth"  # "synth" | "recordings" | "noise" | "text"
-    seconds: float | None = None  # heard of each clip
+    seconds: float | None = None  # of each clip's excerpt
     note: str = ""
 
     @property

@@ -32,7 +32,7 @@ CAPTION_TOKENS = 260
 FORM_QUESTION = "What is the form?"
 BOUNDARY_S = 3.0  # a section begins where the caption says, give or take so much
 DURATION_S = 1.0
-ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # ears claim nothing about them
+ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # captions without facts claim nothing about them
 
 
 # --- facts that were given ---------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def faithful(text: str, facts: PromptFacts, style: str = "full") -> dict[str, bo
 
 
 def hallucinated(text: str, facts: PromptFacts) -> bool:
-    """Whether a caption contradicts a given fact, claims what only measurement knows and nobody gave, or holds an unreadable sentence."""
+    """Whether a caption contradicts a given fact, claims an unmeasured number, or holds a sentence that cannot be parsed."""
     said = parse_caption(text)
     contradicted = any(said[name] != value for name, value in facts.items() if name in said)
     return contradicted or any(name in said and name not in facts for name in ONLY_MEASURED) or bool(unread(text))
@@ -103,7 +103,7 @@ class ClaimCounts:
 
 
 def check_claims(said: PromptFacts, item: Item, given: Collection[str]) -> dict[str, ClaimCounts]:
-    """Verdicts on the claims of a caption; `given` facts of a recording are its teacher's own and prove nothing."""
+    """Counts of the claims of a caption; `given` facts of a recording come from the same estimators as its labels and prove nothing."""
     if not item.recording and "tonic" not in item.row:  # noise, or drums alone: there is no harmony to claim
         return _of_no_harmony(said, item)
     found = {
@@ -128,7 +128,7 @@ def _of_no_harmony(said: PromptFacts, item: Item) -> dict[str, ClaimCounts]:
 
 
 def _fair(name: str, verdict: ClaimCounts, given: Collection[str]) -> ClaimCounts:
-    """Nobody misses what only measurement could know and did not find."""
+    """Without the recall of what only measurement could know and did not find."""
     return ClaimCounts(verdict.right, verdict.checked) if name in ONLY_MEASURED and name not in given else verdict
 
 
@@ -140,7 +140,7 @@ def _one(claim: str | None, true: Any, agree: Any) -> ClaimCounts:
 
 
 def _triads(names: Sequence[str]) -> set[tuple[int, str]]:
-    """Chords by root and third: major (""), minor ("m"), "dim"; sevenths and suspensions are told apart nowhere here."""
+    """Chords by root and third: major (""), minor ("m"), "dim"; sevenths and suspensions are not distinguished."""
     return {
         (root, "dim" if kind.startswith("dim") or kind == "m7b5" else "m" if re.match(r"m(?!aj)", kind) else "")
         for root, kind in chord_set(names)
@@ -221,7 +221,7 @@ class Captions:
             yield from self._ask_forms(items, facts)
 
     def _ask_forms(self, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> Update:
-        """Captions tell no sections; who asks for them gets what was measured."""
+        """Ask for the sections, which captions do not mention."""
         long = [
             (i, item) for i, item in enumerate(items) if ground_truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S
         ]
@@ -268,7 +268,7 @@ def claim_scores(name: str, verdicts: Sequence[dict[str, ClaimCounts]], **where:
 
 @dataclass
 class Unknown:
-    """Questions that nobody can answer from sound."""
+    """Questions that sound cannot answer."""
 
     questions: Sequence[str]
     admitted: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is known of an excerpt, as evaluation compares it: exact truth of synthetic clips, teacher labels of recordings.
+"""What is known of an excerpt, as evaluation compares it: exact labels of synthetic clips, pseudo-labels of recordings.
 
 Every truth is None where it is not known; such clips are left out of the figure. Times are seconds.
 """
@@ -44,7 +44,7 @@ class Item:
 
     @property
     def recording(self) -> bool:
-        """Whether its labels are a teacher's."""
+        """Whether its labels are pseudo-labels."""
         return self.row.get("kind") == "recording"
 
     def samples(self) -> np.ndarray:

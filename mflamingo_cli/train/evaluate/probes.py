@@ -1,6 +1,6 @@
-"""What linear readings of the encoder say: the heads it was trained with, scored on whole excerpts. They are not shipped.
+"""Accuracy of the encoder's linear probes, on whole excerpts; only for checkpoints that carry them.
 
-Labels and readings are per audio token; unknown labels are not counted.
+Labels and logits are per audio token; unknown labels are not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 
 SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
-TAG_YES, TAG_NO = 0.3, 0.1  # a teacher's mean probability over an excerpt that counts as there, as not there; between, nothing is known
+TAG_YES, TAG_NO = 0.3, 0.1  # a tag's mean probability over an excerpt that counts as there, as not there; between, nothing is known
 TAG_COUNT = 5  # a tag is scored where at least so many excerpts have it
 INSTRUMENT_TAGS = ("guitar", "strings", "drums", "piano", "violin", "synth", "harpsichord", "flute", "sitar", "harp", "cello")
 
@@ -52,7 +52,7 @@ class ProbeAccuracy:
     meters: list[tuple[Any, Any]] = field(default_factory=list)
     styles: list[tuple[Any, Any]] = field(default_factory=list)
     vocals: list[tuple[float, float]] = field(default_factory=list)
-    families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the reading; (families, 2) yes, no
+    families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the probe; (families, 2) yes, no
     played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
     tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
@@ -140,7 +140,7 @@ def family_counts(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, n
 
 
 def tag_truth(labels: np.ndarray) -> np.ndarray:
-    """Teacher probabilities (T, tags) uint8 / 255 -> 1 there, 0 not there, NaN in between or unknown: (tags,)."""
+    """Tag probabilities (T, tags) uint8 / 255 -> 1 there, 0 not there, NaN in between or unknown: (tags,)."""
     known = (labels != UNKNOWN_FLAG).any(axis=0)
     mean = np.where(labels == UNKNOWN_FLAG, np.nan, labels / UNKNOWN_FLAG)
     mean = np.array([np.nanmean(column) if ok else np.nan for column, ok in zip(mean.T, known, strict=True)])

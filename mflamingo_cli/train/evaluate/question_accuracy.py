@@ -73,7 +73,7 @@ def family_scores(
 
 
 def style_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
-    """Whether the style (the teacher's first genre) is named, beside naming the commonest ones every time."""
+    """Whether the style (of a recording, its likeliest genre) is named, beside always naming the commonest ones."""
     if not truths:
         return []
     size = GENRES_HEARD[where.get("clips", "synth")]

@@ -42,7 +42,7 @@ TARGETS = (
     Target("instrument families, micro F1", "instruments, micro F1", "model", "synth", 0.75),
     Target("instrument tags, mAP (encoder head)", "instrument tags, mAP", "encoder head", "recordings", 2.0, True),
     Target("style, accuracy", "style, accuracy", "model", "synth", 0.40),
-    Target("genre: the teacher's first among three", "style, top genre among the first 3", "model", "recordings", 0.60),
+    Target("genre: the likeliest label among three", "style, top genre among the first 3", "model", "recordings", 0.60),
     Target("vocals, AUC", "vocals, AUC", "model", "recordings", 0.85),
     Target("yes or no, balanced accuracy", "yes or no, balanced accuracy", "model", "synth", 0.80),
     Target("yes or no, balanced accuracy", "yes or no, balanced accuracy", "model", "recordings", 0.70),
@@ -116,7 +116,7 @@ def _aim(target: Target, least: float | None) -> str:
 def _figures(scores: Sequence[Score]) -> Iterator[str]:
     """One line for each figure of each system, a pair of columns for each kind of clips."""
     kinds = [kind for kind in COLUMNS if any(score.clips == kind for score in scores)]
-    yield "| figure | by | heard | " + " | ".join(f"{kind} | constant, chance, n" for kind in kinds) + " |"
+    yield "| figure | by | excerpt | " + " | ".join(f"{kind} | constant, chance, n" for kind in kinds) + " |"
     yield "| --- | --- | --- |" + " --- | --- |" * len(kinds)
     rows = list(dict.fromkeys((s.ability, s.system, s.seconds if s.clips in COLUMNS[:2] else None) for s in scores))
     order = {name: index for index, name in enumerate(dict.fromkeys(s.ability for s in scores))}

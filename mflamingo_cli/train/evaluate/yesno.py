@@ -83,7 +83,7 @@ def _sung(expected: bool) -> Callable[[np.random.Generator, Item], list[Slots]]:
     return statements
 
 
-KINDS: dict[str, Callable[[np.random.Generator, Item], list[Slots]]] = {  # of questions.YES_NO, those that ears can answer
+KINDS: dict[str, Callable[[np.random.Generator, Item], list[Slots]]] = {  # of questions.YES_NO, those that sound can answer
     "is_key": _keys, "is_mode": _modes, "is_meter": _meters, "has_instrument": _instruments, "is_genre": _genres,
     "is_sung": _sung(True), "is_instrumental": _sung(False),
 }  # fmt: skip

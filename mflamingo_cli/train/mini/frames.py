@@ -16,12 +16,13 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.mini.synth.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG, events
 from mflamingo_cli.train.mini.synth.render import SILENT_DB, read_manifest
 from quant.geometry import MelConfig
 
-# An FFT of 2048 hears semitones down to the bass, 400 samples cannot; frames of 20 ms halve the positions of the published 10 ms
+# An FFT of 2048 resolves semitones down to the bass, 400 samples do not; frames of 20 ms halve the positions of the published 10 ms
 MINI_MEL = MelConfig(n_fft=2048, hop_length=320, n_mels=256)
 FRAMES_PER_TOKEN = 4  # the encoder halves the time twice
 TOKEN_S = FRAMES_PER_TOKEN * MINI_MEL.hop_length / MINI_MEL.sample_rate
@@ -29,9 +30,9 @@ WINDOW_TOKENS = MINI_MEL.n_frames // FRAMES_PER_TOKEN
 LABEL_S = 0.04
 LABELS_PER_TOKEN = round(TOKEN_S / LABEL_S)
 NO_CHORD = 12  # class of root and bass where nothing pitched sounds
-RELEASE_S = 0.06  # a note is heard a little longer than it is held
-DRUM_S = 0.3  # so long is a struck drum heard
-ONSETS = ("pitched", "kick", "snare", "hat")  # what begins: meter and instruments are heard by it
+RELEASE_S = 0.06  # a note sounds a little longer than it is held
+DRUM_S = 0.3  # so long sounds a struck drum
+ONSETS = ("pitched", "kick", "snare", "hat")  # what begins: meter and instruments show in it
 STRUCK = {35: 1, 36: 1, 37: 2, 38: 2, 39: 2, 40: 2, 42: 3, 44: 3, 46: 3, 51: 3, 53: 3, 59: 3}  # General MIDI drum -> its onset
 LABEL_VERSION = 4  # labels of another version are made again
 UNKNOWN = 255  # of unsigned labels, -1 of signed ones: no loss looks there
@@ -40,7 +41,7 @@ ABSENT_DB = -45.0  # and up to which it is not there; between the two nothing is
 NOISE_MARGIN_DB = 6.0  # what is claimed stands so far above added noise
 MOMENTS = frozenset(("beat", "onsets"))  # labels of moments: a row that is left out must not lose them
 REACH = 4  # tokens to either side over which a struck or plucked part is taken to go on
-TAG_NAMES = (  # what musicnn (ISC, arXiv 1909.06654) tells of recordings: MagnaTagATune's 50 tags, then the Million Song Dataset's
+TAG_NAMES = (  # tags of musicnn (ISC, arXiv 1909.06654): MagnaTagATune's 50 tags, then the Million Song Dataset's
     "mtt:guitar", "mtt:classical", "mtt:slow", "mtt:techno", "mtt:strings", "mtt:drums", "mtt:electronic", "mtt:rock", "mtt:fast",
     "mtt:piano", "mtt:ambient", "mtt:beat", "mtt:violin", "mtt:vocal", "mtt:synth", "mtt:female", "mtt:indian", "mtt:opera", "mtt:male",
     "mtt:singing", "mtt:vocals", "mtt:no vocals", "mtt:harpsichord", "mtt:loud", "mtt:quiet", "mtt:flute", "mtt:woman", "mtt:male vocal",
@@ -118,13 +119,11 @@ def make_caches(clip: Clip) -> Clip:
     mel, labels = Path(f"{clip.stem}.mel.npy"), Path(f"{clip.stem}.labels.npz")
     mel.parent.mkdir(parents=True, exist_ok=True)
     if not mel.exists():
-        part = mel.with_suffix(".part.npy")
-        np.save(part, window_frames(clip.samples()))
-        part.replace(mel)
+        with write_atomic(mel) as file:
+            np.save(file, window_frames(clip.samples()))
     if clip.row.get("kind") != "recording" and not _current(labels):
-        part = labels.with_suffix(".part.npz")
-        np.savez_compressed(part, version=LABEL_VERSION, **exact_labels(clip))  # type: ignore[arg-type]
-        part.replace(labels)
+        with write_atomic(labels) as file:
+            np.savez_compressed(file, version=LABEL_VERSION, **exact_labels(clip))  # type: ignore[arg-type]
     return clip
 
 
@@ -154,7 +153,7 @@ def window_frames(samples: np.ndarray) -> np.ndarray:
 
 
 class SoundingNote(NamedTuple):
-    """A note as it is heard: seconds of the clip, MIDI pitch, channel, program, loudness in dB by velocity and channel volume."""
+    """A note as it sounds: seconds of the clip, MIDI pitch, channel, program, loudness in dB by velocity and channel volume."""
 
     start: float
     end: float
@@ -178,7 +177,7 @@ class Levels:
 
 
 def notes(midi: mido.MidiFile, offset: float = 0.0, speed: float = 1.0) -> list[SoundingNote]:
-    """All notes of a file of one tempo that is heard from `offset` at a speed."""
+    """All notes of a file of one tempo that is played from `offset` at a speed."""
     beat_s = next((m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"), 500_000) / 1e6
     found = []
     for event in events(midi):
@@ -195,7 +194,7 @@ def _span(start: float, end: float) -> slice:
 
 
 def note_levels(sounding: Sequence[SoundingNote], count: int) -> Levels:
-    """Levels by the notes themselves, for clips whose parts were never heard alone."""
+    """Levels by the notes themselves, for clips without stems."""
     parts = sorted({(n.channel, n.program) for n in sounding})
     db = np.full((len(parts), count), float(SILENT_DB))
     for note in sounding:
@@ -232,7 +231,7 @@ def claims(db: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def combined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two claims about one thing: what one of them hears is there."""
+    """Two claims about one thing: present where either says so."""
     return np.where((first == 1) | (second == 1), 1, np.maximum(first, second)).astype(np.uint8)
 
 

@@ -43,7 +43,7 @@ class ProbeObjective:
         return draw_crops(rng, self.sources, length, count)
 
     def loss(self, batch: Crops) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a batch, with numbers worth logging."""
+        """Loss of a batch, and numbers to log."""
         device = self.heads.norm.weight.device
         labels = {name: value.to(device) for name, value in batch.labels.items()}
         logits = self.heads(encode_crops(self.model, batch.frames.to(device), batch.windows, batch.offsets))
@@ -55,9 +55,9 @@ class ProbeObjective:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A piece of a clip as the language model hears it: encoder output after RoTE (T, d_audio) float16, and what the ears can be asked.
+    """A piece of a clip, encoded: encoder output after RoTE (T, d_audio) float16, and its labels.
 
-    `certain` is what a caption may tell of it by ear, see `train.certain`; times are seconds of the clip.
+    `confident_labels` are those that a caption may mention; times are seconds of the clip.
     """
 
     clip: Clip
@@ -87,7 +87,7 @@ def excerpt_drawer(sources: Sequence[tuple[dict[int, list[Excerpt]], float]], to
 
 @dataclass(frozen=True)
 class SongFrames:
-    """An excerpt that is still to be heard: frames (n_mels, 4 T), dense labels (T, …) and what it may be asked and told of."""
+    """An excerpt that is still to be encoded: frames (n_mels, 4 T), frame labels (T, …), and labels as in `Excerpt`."""
 
     frames: np.ndarray
     labels: dict[str, np.ndarray]
@@ -123,7 +123,7 @@ class JointObjective:
         return songs, pack(self.text.chat, n_audio, turns), self.text.draw(rng)
 
     def loss(self, batch: tuple[list[SongFrames], Packed, list[Branch]]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a batch, with numbers worth logging."""
+        """Loss of a batch, and numbers to log."""
         songs, packed, texts = batch
         device = self.model.device
         frames = torch.from_numpy(np.stack([song.frames for song in songs])).to(device)

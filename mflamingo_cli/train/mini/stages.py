@@ -20,6 +20,7 @@ from torch import distributed
 
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.checkpoint import CHECKPOINT, part_states, parts_of
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
@@ -143,7 +144,7 @@ def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
 
 
 def askable(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips without recordings of which no teacher is sure of anything: silence about them is not the same as nothing to hear."""
+    """Clips without recordings that have no confident label at all: no label does not mean that there is no music."""
     return [
         clip for clip in clips if clip.row.get("kind") != "recording" or excerpt_labels(clip.row, clip.labels(), 0.0, clip.row["duration"])
     ]
@@ -245,10 +246,10 @@ def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], fol
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):
             if _cached(folder / name, encoder) is None:
-                tokens, part = encode_samples(model, samples_of(clip, start, end)), (folder / name).with_suffix(".part.npz")
+                tokens = encode_samples(model, samples_of(clip, start, end))
                 confident = confident_labels(excerpt_labels(clip.row, labels, start, end), probe_logits(heads, tokens))
-                np.savez(part, tokens=tokens, confident_labels=json.dumps(confident), encoder=encoder)
-                part.replace(folder / name)
+                with write_atomic(folder / name) as file:
+                    np.savez(file, tokens=tokens, confident_labels=json.dumps(confident), encoder=encoder)
 
 
 def _cached(path: Path, encoder: str) -> tuple[np.ndarray, dict[str, str]] | None:
@@ -260,7 +261,7 @@ def _cached(path: Path, encoder: str) -> tuple[np.ndarray, dict[str, str]] | Non
 
 
 def load_excerpts(clips: Sequence[Clip], folder: Path, encoder: str, rounds: int) -> Iterator[Excerpt]:
-    """Cached excerpts with what can be asked and told of them, in a fixed order."""
+    """Cached excerpts with their labels, in a fixed order."""
     for clip in clips:
         labels = clip.labels()
         for name, start, end in spans(clip, rounds):

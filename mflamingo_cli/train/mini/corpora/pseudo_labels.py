@@ -1,6 +1,8 @@
-"""What published models tell of a recording: tags of musicnn, chords, key and beats of `measure`. Times are seconds, labels 40 ms apart.
+"""Pseudo-labels of a recording by published models: tags of musicnn, chords, key and beats of `measure`.
 
-musicnn (Pons and Serra, arXiv 1909.06654; code and weights ISC, see weights/NOTICE) runs in PyTorch. Only what a teacher is
+Times are seconds, labels 40 ms apart.
+
+musicnn (Pons and Serra, arXiv 1909.06654; code and weights ISC, see weights/NOTICE) runs in PyTorch. Only what a model is
 sure of is kept: the rest is unknown (-1 or 255) or left out.
 """
 
@@ -48,7 +50,7 @@ QUALITY_OF = {  # chords of measure.chords -> compose.QUALITIES by their triad o
 VOICE = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female vocal", "mtt:male vocal", "mtt:female voice",
          "mtt:male voice", "mtt:female", "mtt:male", "mtt:woman", "mtt:man")  # fmt: skip
 VOCALISTS = ("msd:female vocalists", "msd:male vocalists")
-SUNG = 0.3  # both networks' likeliest tags together: speech and Hungarian metal with a singer reach it, nobody listened to the others
+SUNG = 0.3  # both networks' likeliest tags together: of the clips listened to, speech and Hungarian metal with a singer reach it
 NO_VOICE, NO_VOCALISTS = 0.05, 0.08  # at most so much where there surely is none: the 80th percentiles of game music
 assert {*QUALITY_OF.values()} == {*QUALITIES}
 
@@ -151,14 +153,14 @@ class Tagger:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Teachers' words about a clip: fields of its manifest row and dense labels, the sure ones only."""
+    """Labels of a clip by published models: fields of its manifest row and frame labels, the sure ones only."""
 
     row: dict[str, Any]
     labels: dict[str, np.ndarray]
 
 
 def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> PseudoLabels:
-    """Everything the teachers are sure of: (n,) float32 at 16 kHz -> row fields and labels of n / 640 tokens."""
+    """Everything the models are sure of: (n,) float32 at 16 kHz -> row fields and labels of n / 640 tokens."""
     duration, count = len(samples) / RATE, int(len(samples) / RATE / LABEL_S)
     times, tags = tagger(samples)
     row: dict[str, Any] = {"tags": {name: round(float(p), 4) for name, p in zip(TAG_NAMES, tags.mean(0), strict=True)}}

@@ -1,7 +1,7 @@
-"""Real music of free Debian packages as training and test data: 16 kHz mono pieces of a minute with teachers' labels. Times are seconds.
+"""Real music of free Debian packages as training and test data: 16 kHz mono pieces of a minute with pseudo-labels. Times are seconds.
 
 Packages are unpacked, not installed. Which pieces there are, and their order, follows from the files alone; a run that was stopped goes on
-where the manifests end. Pieces come round robin over the tracks, so that a part of a run has heard all of them.
+where the manifests end. Pieces come round robin over the tracks, so that a part of a run has something of all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import soundfile
 
 from mflamingo_cli.core.audio import SAMPLE_RATE, load
 from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.mini.corpora.debian import unpacked
 from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, pseudo_labels
 from mflamingo_cli.train.mini.frames import window_frames
@@ -155,7 +156,7 @@ def copyright_stanzas(text: str) -> list[tuple[list[str], str, str]]:
 
 
 def maker(name: str, stanzas: list[tuple[list[str], str, str]]) -> tuple[str, str]:
-    """Holder and licence of a file, from the last stanza that names the file itself or its folder: `*` and `data/*` tell nobody."""
+    """Holder and licence of a file, from the last stanza that names the file itself or its folder: `*` and `data/*` say nothing."""
     found = ("", "")
     for patterns, holder, licence in stanzas:
         for pattern in (p.removeprefix("./") for p in patterns):
@@ -271,7 +272,7 @@ class RecordingsConfig:
 
 
 def generate(config: RecordingsConfig, jobs: int = 1) -> Iterator[dict[str, Any]]:
-    """Cut, hear and label all pieces that the manifests lack, yielding each new row as it is written."""
+    """Cut and label all pieces that the manifests lack, yielding each new row as it is written."""
     if unknown := set(config.splits) - set(SPLITS):
         raise ModelError(f"unknown split {unknown.pop()!r}; one of {', '.join(SPLITS)}")
     tracks = [track for package in PACKAGES for track in package_tracks(unpacked(config.debs, package.name, open_archives), package)]
@@ -319,7 +320,7 @@ def _tagger() -> Tagger:
 
 
 def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
-    """Audio, caches and row of a piece; None where there is nothing to hear."""
+    """Audio, caches and row of a piece; None where it is silent."""
     try:
         samples = load(piece.track.path, start_s=piece.start, end_s=piece.end).samples
     except AudioError:
@@ -333,9 +334,8 @@ def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, An
     soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
     pseudo = pseudo_labels(samples, _tagger())
     np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
-    part = folder / "cache" / f"{name}.part.npz"
-    np.savez_compressed(part, **pseudo.labels)
-    part.replace(folder / "cache" / f"{name}.labels.npz")
+    with write_atomic(folder / "cache" / f"{name}.labels.npz") as file:
+        np.savez_compressed(file, **pseudo.labels)
     return piece.split, {
         "index": piece.index, "audio": f"audio/{name}.flac", "kind": "recording", "duration": round(len(samples) / SAMPLE_RATE, 3),
         "package": track.package.name, "artist": track.artist, "title": track.title, "licence": track.licence, "track": track.name,

@@ -464,7 +464,7 @@ def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: So
 
 
 def draw_excerpt(rng: np.random.Generator, source: str, score: WrittenScore) -> tuple[Stretch, float, synth.ClipWindow]:
-    """A piece of a stretch that begins at a barline, the tempo in quarter notes a minute, and what is heard of it."""
+    """A piece of a stretch that begins at a barline, the tempo in quarter notes a minute, and the window of the clip."""
     if not score.stretches:
         raise Rejected("no regular bars")
     lengths = np.array([s.end - s.start for s in score.stretches])
@@ -563,7 +563,7 @@ def on_channels(chosen: Sequence[Part]) -> list[tuple[int, Part]]:
 
 
 def exact_facts(score: WrittenScore, stretch: Stretch, tempo: float, window: synth.ClipWindow, shift: int) -> dict[str, Any]:
-    """What the source tells of an excerpt, in seconds of the clip and at its pitch."""
+    """Labels of an excerpt from its source, in seconds of the clip and at its pitch."""
     quarter_s, start, length = 60 / tempo, stretch.start, stretch.end - stretch.start
 
     def spans(found: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

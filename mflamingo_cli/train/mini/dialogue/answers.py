@@ -1,4 +1,4 @@
-"""What a question is answered: its words, its answer and the reasoning, drawn for a kind of question; what nothing bears is not answered.
+"""Answers: the words, the answer and the rationale of a kind of question, drawn; what nothing supports is not answered.
 
 Kinds of `YES_NO` are answered "Yes." and "No." equally often, the wrong values lying near the true ones.
 """
@@ -15,8 +15,8 @@ from mflamingo_cli.train.mini.dialogue.prompt_facts import PromptFacts, form_ite
 from mflamingo_cli.train.mini.dialogue.questions import CHOICE, COUNTED, ORDINALS, PLURALS, SPOKEN_INSTRUMENT
 from mflamingo_cli.train.mini.dialogue.rationales import NO, YES, Exchange, plain, rationale, unanswered, undecided, value_of, worded
 
-EARS_METERS = ("4/4", "3/4", "6/8")  # what ears are taught to tell apart
-USUAL = {  # share of excerpts an instrument is heard in: a rare one is asked for rather where it is, a common one where it is not
+ASKED_METERS = ("4/4", "3/4", "6/8")  # those that are asked about from sound
+USUAL = {  # share of excerpts with an instrument: a rare one is asked for rather where it is, a common one where it is not
     "piano": 0.3, "mallets": 0.13, "organ": 0.2, "guitar": 0.28, "bass": 0.53, "strings": 0.23, "choir": 0.12, "brass": 0.2, "sax": 0.08,
     "woodwind": 0.06, "synth": 0.2, "drums": 0.5,
 }  # fmt: skip
@@ -28,7 +28,7 @@ FORMS_OF_GENRE = {"waltz": "a waltz", "march": "a march", "ballad": "a ballad"}
 
 
 def chord_count(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
-    """How many chords are given; ears do not count."""
+    """How many chords are given; not asked about the sound."""
     if "chords" not in facts:
         return None if labels else unanswered(worded(rng, "chord_count"))
     count = len(facts["chords"].split())
@@ -157,11 +157,11 @@ def is_key(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | N
 
 
 def is_meter(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
-    """A meter; of those heard, the common one is asked about less."""
+    """A meter; the common one is asked about less."""
     meter, want = value_of("meter", facts, labels), rng.random() < 0.5
     if undecided("meter", facts, labels) or (meter == "4/4" and rng.random() < 0.4):
         return None
-    others = [name for name in EARS_METERS if name != meter]
+    others = [name for name in ASKED_METERS if name != meter]
     asked = meter if want and meter else str(rng.choice(others))
     question = worded(rng, "is_meter", meter=asked)
     if meter is None:
@@ -220,7 +220,7 @@ def is_louder(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts 
 
 
 def has_chord(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
-    """A chord among those given, or one like them; what else sounds nobody says."""
+    """A chord among those given, or one like them; not asked about the sound."""
     names, want = facts.get("chords", "").split(), rng.random() < 0.5
     if not names:
         return None if labels else unanswered(worded(rng, "has_chord", chord=random_chord(rng)))
@@ -254,7 +254,7 @@ def comes_back(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts
 
 
 def has_instrument(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
-    """An instrument that is surely heard, or surely not."""
+    """An instrument that is surely there, or surely not."""
     want = rng.random() < 0.5
     if labels:
         names = labels.get("instruments" if want else "absent", "").split()
@@ -320,7 +320,7 @@ def _options(rng: np.random.Generator, field: str, value: str | None, labels: Pr
         return [str(name) for name in rng.permutation(known)[:3]]
     draw: dict[str, Callable[[], str]] = {
         "key": lambda: near_key(rng, value or "C major"),
-        "meter": lambda: str(rng.choice(["4/4", "3/4", "6/8", "5/4", "2/4"] if "meter" not in (labels or {}) else EARS_METERS)),
+        "meter": lambda: str(rng.choice(["4/4", "3/4", "6/8", "5/4", "2/4"] if "meter" not in (labels or {}) else ASKED_METERS)),
         "tempo": lambda: _bound(rng, value, bool(rng.random() < 0.5)),
         "chords": lambda: " ".join(_near_chord(rng, name) for name in (value or "C G Am").split()),
     }

@@ -1,7 +1,7 @@
-"""Captions of four styles from measured facts and from what is heard, and their inverse: the claims a caption makes.
+"""Captions of four styles from measured facts and clip labels, and their inverse: the claims a caption makes.
 
-One sentence per fact, its words chosen by the style and by the value (a slow track is told otherwise than a fast one), so that
-captions of different songs differ and each can be read back. What is only heard is always marked as heard.
+One sentence per fact, its words chosen by the style and by the value (a slow track is described otherwise than a fast one), so that
+captions of different songs differ and each can be parsed back. What was not measured is always marked as heard.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ HEARD: dict[str, Frames] = {  # where no fact was given
         "mood": {"": "The mood strikes me as {mood}."},
     },
 }
-SHORT: Frames = {  # parts of the one sentence of the short style: facts, then "; by ear: " and what is heard
+SHORT: Frames = {  # parts of the one sentence of the short style: facts, then "; by ear: " and labels
     "tempo": {"": "at {tempo} BPM"},
     "meter": {"": "in {meter}"},
     "key": {"": "in {key}"},
@@ -185,7 +185,7 @@ def slots(known: PromptFacts) -> PromptFacts:
 
 
 def claims(style: str, facts: PromptFacts, labels: PromptFacts | None = None) -> PromptFacts:
-    """What a caption of a style says: every given fact (a short one no form), and what is heard where no fact was given."""
+    """What a caption of a style says: every given fact (a short one no form), and labels where no fact was given."""
     only_heard = {name: value for name, value in (labels or {}).items() if name in LABEL_FIELDS and name not in facts}
     given = {name: value for name, value in facts.items() if name in FIELDS and not (name == "form" and style == "short")}
     return {**only_heard, **given}

@@ -1,6 +1,6 @@
 """What may be asked of an excerpt: key, chords, meter, instruments, genre, mood, vocals, each only where the labels are sure.
 
-Synthetic clips have exact truth; recordings have teachers' labels (musicnn tags, measured harmony), which count only where they are
+Synthetic clips have exact truth; recordings have pseudo-labels (musicnn tags, measured harmony), which count only where they are
 clear: above one threshold a thing is there, below another it is not, between the two it is not asked. Times are seconds.
 """
 
@@ -19,13 +19,13 @@ from mflamingo_cli.train.mini.synth.compose import key_flats, pitch_name
 from mflamingo_cli.train.mini.synth.render import FAMILIES
 
 INSTRUMENTS = (*FAMILIES, "drums")  # columns of the dense labels `families`
-UNKNOWN = 255  # a dense label that nobody is sure of
+UNKNOWN = 255  # a frame label that is not sure
 LONG_ENOUGH_S = 0.2  # a chord shorter than this in an excerpt is not asked for
 ASIDE = 0.1  # of an excerpt: another key that long makes it one without a key
-PLAYED = 0.12  # of an excerpt: an instrument heard this long is there
+PLAYED = 0.12  # of an excerpt: an instrument that sounds so long is there
 LOUDER_DB = 6.0  # than another instrument: clearly in front of it
 SUNG_S = 1.5  # of singing make an excerpt sung
-UNSURE = 0.25  # of an excerpt may be unknown where nobody is heard singing
+UNSURE = 0.25  # of an excerpt may be unknown where there is no singing
 
 # --- styles of synthetic clips -----------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ STYLES = (
 
 # --- tags of recordings: name: (tags, sure when the likeliest reaches, surely not when none reaches) ---------------------
 # musicnn gives a rare tag a low probability even where it fits: thresholds stand near the 90th to 98th and the 10th to 30th
-# percentile of each tag over 258 clips of 45 packages. What listeners tag but no ear can check (beautiful, sexy) is left out.
+# percentile of each tag over 258 clips of 45 packages. Tags that are opinions (beautiful, sexy) are left out.
 
 Tagged = dict[str, tuple[tuple[str, ...], float, float]]
 INSTRUMENT_TAGS: Tagged = {
@@ -128,7 +128,7 @@ def _key(row: Mapping[str, Any], start: float, end: float) -> Key | None:
 
 
 def triad(quality: str) -> str:
-    """What ears claim of a chord in Harte's notation: major, minor or diminished."""
+    """The kind of triad of a chord in Harte's notation: major, minor, diminished or augmented."""
     return "dim" if quality.startswith(("dim", "hdim")) else "m" if quality.startswith("min") else "aug" if quality == "aug" else ""
 
 

@@ -1,7 +1,7 @@
-"""What the ears are certain of: the part of what an excerpt sounds like that linear readings of its tokens confirm clearly.
+"""Confident labels: those labels of an excerpt that the encoder's linear probes confirm clearly.
 
-A caption volunteers facts, so by ear it is taught to tell only these: the language model reads the same tokens and learns when to
-be silent.
+A caption volunteers facts. Without measured ones it is trained to name these labels only: the language model reads the same tokens and
+learns when to be silent.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mflamingo_cli.train.mini.probes import METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 
 KEYS = [Key.of(number % 12, "minor" if number >= 12 else "major").name for number in range(24)]  # the classes of the head
-SURE = 0.7  # probability from which a reading counts as clear: of a key, meter, style, of an instrument while it sounds
-SUNG, UNSUNG = 0.8, 0.1  # of a voice where it is clearest: from the first somebody sings, up to the second nobody does
-CLEAREST = 85  # percentile over the tokens of an excerpt: what sounds for a seventh of it is heard in it
+SURE = 0.7  # probability from which a probe counts as clear: of a key, meter, style, of an instrument while it sounds
+SUNG, UNSUNG = 0.8, 0.1  # of a voice where it is clearest: from the first somebody sings, up to the second there is none
+CLEAREST = 85  # percentile over the tokens of an excerpt: what sounds for a seventh of it counts
 
 
 def confident_labels(labels: PromptFacts, logits: Mapping[str, np.ndarray]) -> PromptFacts:
-    """Those facts, and of lists those items, that the readings confirm, in the order in which they are heard."""
+    """Those labels, and of lists those items, that the probes confirm, in their order."""
     tags = dict(zip(TAG_NAMES, _chances(logits["tags"]).mean(axis=0), strict=True))
     played = np.percentile(_chances(logits["families"]), CLEAREST, axis=0)
     key, meter, style = (_clear(logits[name].mean(axis=0), names) for name, names in (("key", KEYS), ("meter", METERS), ("style", STYLES)))

@@ -1,6 +1,6 @@
 """What the language model is taught to say: exchanges made from given facts and from what a clip sounds like.
 
-Nothing is said that neither prompt nor audio bears. `heard` is None where there is no audio and empty where the audio is no music.
+Nothing is said that neither prompt nor audio supports. `labels` is None where there is no audio and empty where the audio is no music.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ LABEL_KINDS: Shares = {
 }  # fmt: skip
 RARE = {("vocals", "yes"): 3.0, ("meter", "3/4"): 1.8, ("meter", "6/8"): 3.5}  # (kind, its answer): asked so much more often
 OTHER: Shares = {"unknown": 4, "lyrics": 0.5, "tempo": 0.4, "duration": 0.2, "sections": 0.2, "form": 0.2, "nth_section": 0.2}
-EARS_ONLY: Shares = {  # what only ears could know
+SOUND_ONLY: Shares = {  # what only sound could answer
     "instruments": 0.15, "genre": 0.15, "mood": 0.15, "vocals": 0.15, "has_instrument": 0.15, "is_genre": 0.1, "is_vocal": 0.15,
 }  # fmt: skip
-TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **EARS_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
+TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **SOUND_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
 CAPTION_KINDS = tuple(CAPTIONS)
 JUDGED = {  # questions for a truth, with the fact that answers them
     "is_tempo": "tempo", "is_pace": "tempo", "tempo_than": "tempo", "is_long": "duration", "is_louder": "loudness", "is_key": "key",
@@ -171,7 +171,7 @@ def text_turn(rng: np.random.Generator) -> Turn:
 
 
 def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
-    """What a prompt tells beside audio: mostly what would be measured in it, else anything: what is given outranks what is heard."""
+    """Facts of a prompt with audio: mostly what would be measured in it, else anything, because given facts outrank the sound."""
     if not labels:  # no harmony is measured where there is no music
         facts = {} if rng.random() < 0.4 else random_facts(rng)
         return {name: value for name, value in facts.items() if name in ("tempo", "sections", "form", "loudness", "duration")}
@@ -186,9 +186,9 @@ def evened(shares: Shares, labels: PromptFacts) -> Shares:
 def audio_turns(
     rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None
 ) -> list[Turn]:
-    """Exchanges about one excerpt: what it sounds like in plain questions, yes or no, a caption, what nobody can tell, and given facts.
+    """Exchanges about one excerpt: plain questions about its labels, yes or no, a caption, the unanswerable, and given facts.
 
-    Captions tell by ear what is `certain` only (default: all that is heard); `thinking` is the share that asks for the reasoning too.
+    Captions mention `confident` labels only (default: all labels); `thinking` is the share that asks for the reasoning too.
     """
     confident, plain = labels if confident is None else confident, evened(LABEL_QUESTIONS, labels)
     turns: list[Turn] = []

@@ -23,7 +23,7 @@ PHRASES = {
     "loudness": "loudness {} LUFS",
     "duration": "duration {} s",
 }
-LABEL_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what ears may know where no fact is given
+LABEL_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what labels may answer where no fact is given
 METERS = {"4/4": 0.34, "3/4": 0.2, "6/8": 0.14, "2/4": 0.06, "5/4": 0.06, "7/8": 0.06, "12/8": 0.06, "9/8": 0.03, "2/2": 0.03, "11/8": 0.02}
 COMMON_QUALITIES = ("", "m", "7", "maj7", "m7")
 RARE_QUALITIES = ("dim", "sus4", "sus2", "aug", "m7b5", "dim7", "6", "m6", "9", "maj9", "m9", "add9")
@@ -40,13 +40,13 @@ def random_chord(rng: np.random.Generator) -> str:
 
 
 def random_chords(rng: np.random.Generator, count: int | None = None) -> str:
-    """Up to `count` different chords, at most as many as a prompt tells."""
+    """Up to `count` different chords, at most as many as a prompt holds."""
     count = int(rng.choice(GROUND_CHORDS, p=[0.1, 0.15, 0.2, 0.55])) + 1 if count is None else count
     return " ".join(dict.fromkeys(random_chord(rng) for _ in range(count)))
 
 
 def few_sections(rng: np.random.Generator) -> int:
-    """A number of sections whose form is told, small ones more often: a form of ten is as long as all other facts."""
+    """A number of sections whose form is given, small ones more often: a form of ten is as long as all other facts."""
     weights = 1 / np.arange(2, GROUND_SECTIONS + 2)
     return 1 + int(rng.choice(GROUND_SECTIONS, p=weights / weights.sum()))
 
@@ -82,7 +82,7 @@ def one_decimal(value: float) -> str:
 
 
 def random_facts(rng: np.random.Generator, share: float | None = None) -> PromptFacts:
-    """Values nobody measured, some of them absurd, each field present with probability `share`: what copying must work for."""
+    """Random values, some of them absurd, each field present with probability `share`: copying must work for any value."""
     share = float(rng.choice([0.3, 0.6, 0.9, 1.0], p=[0.35, 0.25, 0.15, 0.25])) if share is None else share
     absurd = rng.random() < 0.1
     bpm = np.exp(rng.uniform(np.log(12 if absurd else 40), np.log(999 if absurd else 230)))
@@ -106,7 +106,7 @@ def random_facts(rng: np.random.Generator, share: float | None = None) -> Prompt
 
 
 def consistent_facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
-    """Facts as the command line would measure them in a clip that sounds like `heard`: harmony and meter agree with the ears."""
+    """Facts as the command line would measure them in a clip with these labels: harmony and meter agree with them."""
     facts = random_facts(rng, float(rng.choice([0.9, 1.0])))
     for name in ("key", "meter"):
         if name in labels and name in facts:
@@ -117,7 +117,7 @@ def consistent_facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFac
 
 
 def _seventh(rng: np.random.Generator, triad: str) -> str:
-    """What signal analysis may hear on top of a triad."""
+    """A seventh that signal analysis may find on top of a triad."""
     if rng.random() < 0.75 or triad.endswith("dim"):
         return ""
     return "7" if triad.endswith("m") else str(rng.choice(["7", "maj7"]))

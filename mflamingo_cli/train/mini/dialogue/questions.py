@@ -81,7 +81,7 @@ SPOKEN_INSTRUMENT = {  # with its article; plurals ask "Are there"
 PLURALS = frozenset({"mallets", "strings", "drums"})
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 COUNTED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-UNKNOWN: tuple[str, ...] = (  # nothing here can be heard or measured
+UNKNOWN: tuple[str, ...] = (  # neither sound nor measurement answers these
     "Who is the artist?", "Who sings this?", "Who wrote this song?", "What is the title?", "What is this song called?",
     "Which album is it from?", "What year was it released?", "When was this recorded?", "How old is this recording?",
     "Where does this music come from?", "Which country is it from?", "What are the lyrics?", "What does the singer sing about?",

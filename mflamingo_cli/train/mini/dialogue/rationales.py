@@ -1,4 +1,4 @@
-"""What is known of a song and why: given facts first, then what is heard; plain questions, and the reasoning before an answer."""
+"""What is known of a song and why: facts of the prompt first, then clip labels; plain questions, and the rationale of an answer."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
 
 
 def value_of(field: str, facts: PromptFacts, labels: PromptFacts | None) -> str | None:
-    """What is known of a field: given facts come before what is heard."""
+    """What is known of a field: facts of the prompt come before clip labels."""
     return facts.get(field) or (labels or {}).get(field)
 
 
 def undecided(field: str, facts: PromptFacts, labels: PromptFacts | None) -> bool:
-    """Whether ears might know a field that nobody can check on this music: then it is not asked."""
+    """Whether a field could be answered from sound but this clip has no label for it: then it is not asked."""
     return field in LABEL_FIELDS and bool(labels) and value_of(field, facts, labels) is None
 
 
@@ -53,7 +53,7 @@ MEASURED = {  # how a given fact is recalled
     "loudness": ("The loudness was measured: {loudness} LUFS.", "A loudness of {loudness} LUFS was measured."),
     "duration": ("The duration was measured: {duration} s.", "It lasts {duration} s, as was measured."),
 }
-LISTENED = {  # how something heard is come by
+LISTENED = {  # how a label is come by
     "key": ("The notes settle around {tonic}, and the third above it is {mode}.", "{tonic} feels like home, and its third is {mode}."),
     "chord": ("I follow the bass and the notes above it: {chords}.", "Bass and harmony stay on {chords}."),
     "chords": ("I follow the bass and the notes above it: {chords}.", "Bass and harmony move through {chords}."),

@@ -19,7 +19,7 @@ LEADS = {"none": 0.3, "played": 0.48, "sung": 0.22}  # of bands; `song` is alway
 LEAD_FAMILIES = (*(f for f in FAMILIES if f != "bass"), "sax", "woodwind", "woodwind")  # those that seldom accompany lead more often
 EXCHANGED = (*parts.CHORDAL, "sax", "woodwind")  # families that stand in for others in an accompaniment
 SWAPPED = 0.45  # share of grooves that are played with some other instruments
-STYLED = 1 / 2  # a style is told while no more of the accompaniment has other instruments than its groove
+STYLED = 1 / 2  # a style is named while no more of the accompaniment has other instruments than its groove
 
 
 class Rejected(Exception):
@@ -53,7 +53,7 @@ def run_mma(plan: compose.Plan, seed: int, home: Path) -> mido.MidiFile:
 
 
 def assemble(rng: np.random.Generator, kind: str, plan: compose.Plan, home: Path) -> tuple[list[tuple[int, Part]], bool]:
-    """Parts with their channels (a sung one last), and whether the groove's style can be told."""
+    """Parts with their channels (a sung one last), and whether the groove's style is recognisable."""
     styled, found = False, []
     if plan.groove.name:
         found = parts.from_midi(run_mma(plan, int(rng.integers(1 << 30)), home))

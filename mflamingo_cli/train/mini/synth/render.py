@@ -1,7 +1,7 @@
 """Synthetic music with exact truth: plan -> parts (MMA, composed, sung) -> stems -> mix: 16 kHz FLAC, MIDI, levels, one JSON line a clip.
 
 A clip is a pure function of (seed, split, index); a run that was stopped continues where the manifest ends. Times are seconds of the
-clip, which may begin anywhere in its song: a time of the MIDI file t is heard at (t - offset) / speed.
+clip, which may begin anywhere in its song: a time t of the MIDI file is at (t - offset) / speed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class ClipWindow:
-    """The piece of a song that is heard: from `offset` (song seconds), at a speed, for so long (clip seconds)."""
+    """The part of a song that a clip holds: from `offset` (song seconds), at a speed, for so long (clip seconds)."""
 
     offset: float
     speed: float
@@ -176,7 +176,7 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
 
 
 def supported_facts(facts: dict[str, Any], played: Sequence[Part], styled: bool) -> dict[str, Any]:
-    """Facts without those that the parts do not bear: the style of another band, chords of a lone melody, the key of drums."""
+    """Facts without those that the parts do not support: the style of another band, chords of a lone melody, the key of drums."""
     roles = {part.role for part in played}
     absent = set() if styled else {"style"}
     if roles == {"drums"}:
@@ -209,7 +209,7 @@ def draw_window(rng: np.random.Generator) -> ClipWindow:
 
 
 def exact_facts(plan: compose.Plan, window: ClipWindow) -> dict[str, Any]:
-    """What is known exactly about the heard piece of a plan."""
+    """What is known exactly about the part of a plan that the clip holds."""
     beat_s = 60 / plan.mma_tempo
     bar_s, felt_s = beat_s * plan.beats, beat_s * plan.groove.felt
     sections = [
@@ -253,7 +253,7 @@ def stems(
     window: ClipWindow,
     singer: voice.Singer | None = None,
 ) -> np.ndarray:
-    """One row per part, (parts, n) float32: played at another rate and heard at 16 kHz, a song is off in speed and tuning."""
+    """One row per part, (parts, n) float32: rendered at another rate and played at 16 kHz, a song is off in speed and tuning."""
     skip, count = round(window.offset / window.speed * SAMPLE_RATE), round(window.duration * SAMPLE_RATE)
     rows = player.stems(midi, SOUNDFONTS[font][0], SAMPLE_RATE / window.speed, skip + count)
     return np.stack([sing(rng, plan, part, window, singer) if part.program == SUNG else rows[channel, skip:] for channel, part in played])
@@ -301,7 +301,7 @@ def mix(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.n
 
 
 def blend(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Stems at their levels -> mix, and what can be heard in it."""
+    """Stems at their levels -> mix, and what is audible in it."""
     total = rows.sum(0)
     if float(np.abs(total).max()) < 1e-3:
         raise Rejected("silent")
