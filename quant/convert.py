@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeAlias
 
-from quant import config, keys, layout, types, vocabulary
+from quant import config, encoding, keys, layout, types, vocabulary
 from quant.arrays import Bytes, Floats
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
@@ -167,5 +167,5 @@ def _blocks(made: Conversion, pool: ThreadPoolExecutor) -> Iterator[Block]:
         writer, slot = slots[hf]
         offset, name = slot.offset, f"{made.checkpoint.directory}: {hf}"
         for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
-            yield writer, slot, offset, pool.submit(types.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), name)
+            yield writer, slot, offset, pool.submit(encoding.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), name)
             offset += slot.storage.n_bytes(rows.size)

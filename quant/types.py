@@ -1,25 +1,17 @@
-"""Storage types: which tensor gets which, and the encoding itself through libggml's `ggml_quantize_chunk`.
+"""Storage types, and which tensor gets which. Sizes are bytes.
 
-Sizes are bytes; arrays are rows of float32. The library is the one that llama-cpp-python installs.
 The mixes are llama-quantize's: a file of ours and a file of llama.cpp hold the same types, tensor by tensor.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from quant.errors import QuantError
 
 if TYPE_CHECKING:  # the command line reads the table of types
-    import ctypes
-
-    from quant.arrays import Bytes, Floats
     from quant.layout import Part, Role, Tensor
 
 
@@ -196,77 +188,3 @@ def mix(name: str, part: Part = "text") -> Mix:
     if found is None:
         raise QuantError(f"unknown type {name!r} of the {part} part; choose one of {', '.join(TYPES)}")
     return found
-
-
-def encode(rows: Floats, storage: Storage, importance: Floats | None = None, name: str = "tensor") -> Bytes:
-    """Encode rows: (n, row) float32 -> (bytes,) uint8, bit by bit what libggml makes of them.
-
-    `importance` (row,) weighs the columns where the type is one of WEIGHED. Raises QuantError, with the `name` of the tensor, where the
-    values do not fit the type.
-    """
-    from ctypes import c_void_p
-
-    import numpy as np
-
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
-    n_rows, row = rows.shape
-    assert row % storage.block == 0, "choose the type with `fit`"
-    out = np.empty(storage.n_bytes(rows.size), dtype=np.uint8)
-    weights = None
-    if importance is not None:
-        importance = np.ascontiguousarray(importance, dtype=np.float32)
-        assert importance.shape == (row,)
-        weights = importance.ctypes.data_as(c_void_p)
-    source, target = rows.ctypes.data_as(c_void_p), out.ctypes.data_as(c_void_p)
-    library = ggml()
-    written = library.ggml_quantize_chunk(storage.number, source, target, 0, n_rows, row, weights)
-    assert written == out.nbytes
-    # a sum is not finite when any of its terms is not: the quick question first
-    if not np.isfinite(rows.sum()) and not np.isfinite(rows).all():
-        raise QuantError(f"{name}: it holds NaN or infinite weights")
-    if not library.ggml_validate_row_data(storage.number, target, out.nbytes):
-        raise QuantError(f"{name}: its weights do not fit {storage.name}; choose BF16 or F32")
-    return out
-
-
-def decode(data: Bytes, storage: Storage) -> Floats:
-    """Decode stored blocks: (bytes,) uint8 -> (n,) float32."""
-    from ctypes import c_int64, c_void_p
-
-    import numpy as np
-
-    data = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-    n_weights = data.nbytes // storage.block_bytes * storage.block
-    if storage is F32:
-        return data.view(np.float32)
-    out = np.empty(n_weights, dtype=np.float32)
-    function = getattr(ggml(), DECODERS[storage.name])
-    function(data.ctypes.data_as(c_void_p), out.ctypes.data_as(c_void_p), c_int64(n_weights))
-    return out
-
-
-DECODERS: Mapping[str, str] = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"} | {
-    name: f"dequantize_row_{name[0].lower()}{name[1:]}" for name in (storage.name for storage in STORAGES.values()) if name[0] == "Q"
-}
-
-
-@lru_cache(maxsize=1)
-def ggml() -> ctypes.CDLL:
-    """Load libggml-base of the installed llama-cpp-python; its Python modules are not needed."""
-    import ctypes
-
-    names = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}
-    package = find_spec("llama_cpp")
-    if package is None or package.origin is None:
-        raise QuantError("llama-cpp-python is not installed; run `pip install llama-cpp-python`")
-    path = Path(package.origin).parent / "lib" / names.get(sys.platform, "libggml-base.so")
-    try:
-        library = ctypes.CDLL(str(path))
-        library.ggml_quantize_chunk.restype = ctypes.c_size_t
-        library.ggml_validate_row_data.restype = ctypes.c_bool
-    except (OSError, AttributeError) as error:
-        raise QuantError(f"{path}: not usable ({error}); reinstall llama-cpp-python") from error
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, size, size, size, pointer]
-    library.ggml_validate_row_data.argtypes = [ctypes.c_int, pointer, ctypes.c_size_t]
-    return library

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quant import layout, reader, types
+from quant import encoding, layout, reader
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
 from quant.keys import geometry_of_keys
@@ -130,7 +130,7 @@ def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | Non
     difference = reference = 0.0
     row = tensor.gguf_shape[-1]
     for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // row)):
-        values = types.decode(np.frombuffer(data, np.uint8), storage)
+        values = encoding.decode(np.frombuffer(data, np.uint8), storage)
         if not np.isfinite(values).all():
             return inf, None, "holds NaN or infinite weights"
         if checkpoint is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.errors import ModelError
-from quant import layout, types
+from quant import encoding, layout
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def _weights(file: GgufFile, geometry: Geometry, threads: int) -> Iterator[tuple
             raise ModelError(f"the audio GGUF lacks tensor {tensor.gguf}")
         weights, first = torch.empty(prod(tensor.shape), dtype=torch.bfloat16), 0
         for _, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // stored.shape[-1])):
-            numbers = torch.from_numpy(types.decode(np.frombuffer(bytearray(data), np.uint8), stored.storage))
+            numbers = torch.from_numpy(encoding.decode(np.frombuffer(bytearray(data), np.uint8), stored.storage))
             weights[first : first + len(numbers)] = numbers
             first += len(numbers)
         return tensor.hf, weights.reshape(tensor.shape)

@@ -11,7 +11,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from quant import imatrix, layout, reader, types
+from quant import encoding, imatrix, layout, reader, types
 from quant.convert import convert
 from quant.errors import QuantError
 from quant.imatrix import Imatrix, Sums
@@ -91,7 +91,7 @@ def values(file: reader.GgufFile, name: str) -> np.ndarray:
     (_, data), = file.blocks(name, 1 << 20)  # fmt: skip
     tensor = file.tensors[name]
     assert tensor.storage is not None
-    return types.decode(np.frombuffer(data, np.uint8), tensor.storage).reshape(tensor.shape)
+    return encoding.decode(np.frombuffer(data, np.uint8), tensor.storage).reshape(tensor.shape)
 
 
 def test_weighed_files_verify(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:

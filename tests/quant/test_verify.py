@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant import config, layout, reader, types
+from quant import config, encoding, layout, reader, types
 from quant.checkpoint import Checkpoint
 from quant.convert import convert
 from quant.errors import QuantError
@@ -109,7 +109,7 @@ def test_types_are_summed_up_with_their_worst_tensor(k_quant: Path, tmp_path: Pa
     for tensor in layout.tensors("text", config.read_geometry(k_quant)):
         if file.tensors[tensor.gguf].storage is types.Q4_K:
             weights.append(checkpoint.weights(tensor.hf, 0, prod(tensor.shape)))
-            stored.append(types.decode(np.frombuffer(next(file.blocks(tensor.gguf, 1 << 20))[1], np.uint8), types.Q4_K))
+            stored.append(encoding.decode(np.frombuffer(next(file.blocks(tensor.gguf, 1 << 20))[1], np.uint8), types.Q4_K))
     difference, reference = np.concatenate(stored) - np.concatenate(weights), np.concatenate(weights)
     expected = np.sqrt(np.square(difference, dtype=np.float64).sum() / np.square(reference, dtype=np.float64).sum())
     assert found[text, "Q4_K"].error == pytest.approx(expected, rel=1e-9)

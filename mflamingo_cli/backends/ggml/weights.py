@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mflamingo_cli.backends.ggml.binding import GGML_TYPE_BF16, GGML_TYPE_F16, GGML_TYPE_F32, Device, InitParams
 from mflamingo_cli.errors import ModelError
-from quant import types
+from quant import encoding
 from quant.reader import GgufFile, GgufTensor
 
 BF16_FEATURE = "AVX512_BF16"  # ggml's name; with it products in BF16 take half the time of F16 and Q8_0 (d = 1280, 1500 positions)
@@ -83,7 +83,7 @@ class Weights:
             stored = self._file.tensors[name]
             if name in self._converted:
                 assert stored.storage is not None
-                data = self._to_bf16(types.decode(self._bytes(stored, stored.storage.n_bytes(prod(stored.shape))), stored.storage))
+                data = self._to_bf16(encoding.decode(self._bytes(stored, stored.storage.n_bytes(prod(stored.shape))), stored.storage))
             else:
                 data = self._bytes(stored, self.ggml.ggml_nbytes(tensor))
             self.ggml.ggml_backend_tensor_set(tensor, data.ctypes.data, 0, data.nbytes)
