@@ -17,7 +17,7 @@ from mflamingo_cli.cli import EXAMPLES, app
 from mflamingo_cli.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent
-DATE = "2026-11-23"  # of the man pages: when the interface last changed
+DATE = "2026-11-28"  # of the man pages: when the interface last changed
 HELP = "Show a help message and exit."
 ENVIRONMENT = {
     "MFLAMINGO_MODEL, MFLAMINGO_MAX_TOKENS, …": "defaults of --model, --max-tokens and other options: `mflamingo config show` lists them",

@@ -10,8 +10,7 @@ from mflamingo_cli.styles import CAPTION_STYLES
 
 
 def caption(
-    options: SongOptions,
-    style: Annotated[str, choices(CAPTION_STYLES), option("--style", "-s", help="Kind of description.")] = "full",
+    options: SongOptions, style: Annotated[str, choices(CAPTION_STYLES), option("--style", "-s", help="Kind of description.")] = "full"
 ) -> None:
     """Describe songs in words. On a terminal the text appears as it is written."""
     from mflamingo_cli.commands.songs import run_songs

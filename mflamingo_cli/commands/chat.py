@@ -179,12 +179,7 @@ def run_chat(options: SongOptions, question: str | None) -> None:
     if model.offline:
         forbid_network()
     reporter = terminal.Reporter.of(options.output)
-    settings = {
-        "start_s": part.start or 0.0,
-        "end_s": part.end,
-        "options": options.words.generate,
-        "keep_raw": options.output.verbose > 0,
-    }
+    settings = {"start_s": part.start or 0.0, "end_s": part.end, "options": options.words.generate, "keep_raw": options.output.verbose > 0}
     try:
         with terminal.reserve_stdout() as stream:
             reporter.working(f"opening {model.name}")

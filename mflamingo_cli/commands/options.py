@@ -174,13 +174,11 @@ class RunOptions:
     force: Annotated[bool, option("--force", help="Redo songs that earlier runs finished.")] = False
     retry_failed: Annotated[bool, option("--retry-failed", help="Retry songs that failed or were skipped in earlier runs.")] = False
     max_failures: Annotated[
-        Share | None,
-        option("--max-failures", metavar="N|P%", parser=parse_share, help="Stop when more songs than this fail in this run."),
+        Share | None, option("--max-failures", metavar="N|P%", parser=parse_share, help="Stop when more songs than this fail in this run.")
     ] = None
     fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first song that fails.")] = False
     shard: Annotated[
-        Shard | None,
-        option("--shard", metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, divided by path."),
+        Shard | None, option("--shard", metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, divided by path.")
     ] = None
     engine: Annotated[str, choices(ENGINES), option("--engine", help="Run here, or on a Ray cluster that writes a folder of records.")] = (
         DEFAULT_ENGINE

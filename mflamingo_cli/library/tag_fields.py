@@ -16,11 +16,7 @@ MARK = "MFLAMINGO"  # the name of our own frame, which says what we wrote
 JOIN = "; "  # between words where a file has room for one text only
 
 Policy = Callable[[str, str | None], bool]  # (value in the file, value that we wrote, if we did) -> may it be replaced?
-POLICIES: dict[str, Policy] = {
-    "never": lambda old, ours: False,
-    "ours": lambda old, ours: old == ours,
-    "all": lambda old, ours: True,
-}
+POLICIES: dict[str, Policy] = {"never": lambda old, ours: False, "ours": lambda old, ours: old == ours, "all": lambda old, ours: True}
 
 
 class TagError(MFlamingoError):
