@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mflamingo_cli.backends.base import GenerateOptions
-from mflamingo_cli.backends.generation import Sampler, TextStream
+from mflamingo_cli.backends.generation import Answer, PrefixGroup, Sampler, TextStream, batches
+from mflamingo_cli.errors import ModelError
 
 END = 0
 LOGITS = np.array([0.0, 2.0, 1.0, -1.0], np.float32)
@@ -104,3 +106,38 @@ def test_usage_counts_both_sides() -> None:
     usage = stream.add(3, b"x").usage
     assert usage is not None
     assert (usage.tokens_in, usage.tokens_out) == (5, 1)
+
+
+# --- prompts that share a prefix ---------------------------------------------------------------------------------------
+
+GROUP = PrefixGroup([(3, 0), (3, 1)], before=[5, 6], embeddings=np.zeros((4, 2), np.float32), after=[[7], [7, 8, 9]])
+
+
+@pytest.mark.parametrize(("context_length", "needed"), [(100, 6 + (1 + 10) + (3 + 10)), (15, 6 + 9 + 9)])
+def test_a_group_needs_its_prefix_once_and_no_more_than_the_context_for_each_answer(context_length: int, needed: int) -> None:
+    assert GROUP.n_shared == 6
+    assert GROUP.n_needed(GenerateOptions(max_new_tokens=10), context_length) == needed
+
+
+def test_a_prompt_that_leaves_no_position_for_an_answer_is_refused() -> None:
+    GROUP.check(10)
+    with pytest.raises(
+        ModelError, match="the prompt needs 9 tokens, the model holds 9; shorten the question or use --start/--end"
+    ) as caught:
+        GROUP.check(9)
+    assert caught.value.code == "too_long"
+
+
+def test_an_answer_ends_where_the_context_is_full() -> None:
+    answer = Answer(GROUP, 1, GenerateOptions(), {END}, context_length=11)
+    [first] = answer.add(4, b"a")
+    assert (first[:2], first[2].text, answer.ended) == ((3, 1), "a", False)
+    [last] = answer.add(4, b"b")
+    assert last[2].usage is not None
+    assert (last[2].text, last[2].finish, last[2].usage.tokens_in, last[2].usage.tokens_out) == ("b", "length", 9, 2)
+
+
+def test_batches_hold_as_many_as_fit_in_order_and_one_that_fits_nowhere() -> None:
+    groups = [replace(GROUP, before=[0] * size) for size in (2, 2, 9, 1, 3)]
+    found = batches(groups, lambda some: sum(len(group.before) for group in some) <= 4)
+    assert [[len(group.before) for group in batch] for batch in found] == [[2, 2], [9], [1, 3]]

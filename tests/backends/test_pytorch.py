@@ -49,7 +49,7 @@ def test_bf16_stays_near_fp32(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "free_gb", "spread"), [("auto", 40, False), ("auto", 12, True), ("cuda", 12, True), ("cuda:0", 12, False)]
+    ("wanted", "free_gb", "spread"), [("auto", 40, False), ("auto", 17, True), ("cuda", 17, True), ("cuda:0", 17, False)]
 )
 def test_a_model_is_spread_over_gpus_only_where_one_is_too_small(
     wanted: str, free_gb: int, spread: bool, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
