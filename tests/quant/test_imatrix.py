@@ -58,6 +58,7 @@ def llama_quantize(source: Path, target: Path, file_type: int, weights: Imatrix)
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_name", WEIGHED)
 def test_weighed_text_part_equals_llama_quantize_bit_by_bit(
     type_name: str, model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path
@@ -94,6 +95,7 @@ def values(file: reader.GgufFile, name: str) -> np.ndarray:
     return encoding.decode(np.frombuffer(data, np.uint8), tensor.storage).reshape(tensor.shape)
 
 
+@pytest.mark.slow
 def test_weighed_files_verify(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, file, _ = model
     for type_name in WEIGHED:
