@@ -106,6 +106,7 @@ def test_size_and_licence_are_told_and_only_what_is_needed_is_fetched(hub: Hub, 
     assert shell.parts() == []
 
 
+@pytest.mark.slow
 def test_what_is_here_is_not_fetched_again(hub: Hub, shell: Shell) -> None:
     first = shell.pull()
     hub.seen.clear()
@@ -127,6 +128,7 @@ def test_shards_come_where_there_is_no_single_file(hub: Hub, shell: Shell) -> No
     assert not cache.is_complete(shell.repository / "snapshots" / COMMIT)
 
 
+@pytest.mark.slow
 def test_a_gguf_repository_gives_one_pair(hub: Hub, shell: Shell) -> None:
     name = "henry1477/music-flamingo-gguf"
     pair = {"music-flamingo-Q6_K.gguf": b"six", "mmproj-music-flamingo-bf16.gguf": b"ears"}
@@ -219,6 +221,7 @@ def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_can_be_gone_on_with(hub: Hub, shell: Shell) -> None:
     hub.stall_at = DROPPED
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children ignore it
@@ -248,6 +251,7 @@ def test_storage_without_ranges_begins_anew_and_right(hub: Hub, shell: Shell) ->
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [-4, 4])
 def test_another_size_than_the_hub_says_is_refused(hub: Hub, shell: Shell, length: int) -> None:
     hub.repos[NAME].sizes = {"model.safetensors": len(WEIGHTS) + length}
@@ -256,6 +260,7 @@ def test_another_size_than_the_hub_says_is_refused(hub: Hub, shell: Shell, lengt
     assert shell.parts() == []
 
 
+@pytest.mark.slow
 def test_damaged_content_is_thrown_away(hub: Hub, shell: Shell) -> None:
     hub.storage[hashlib.sha256(WEIGHTS).hexdigest()] = bytes(len(WEIGHTS))
     done = shell.pull()
@@ -310,6 +315,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_sentence_and_an_exit_code(hub: Hub, shell: Shell, case: str) -> None:
     prepare, words, code, sentence = REFUSALS[case]
@@ -346,6 +352,7 @@ def test_what_is_removed_is_asked_for_and_told(hub: Hub, shell: Shell) -> None:
     assert shell("models", "rm", "mini", "--yes").returncode == 2
 
 
+@pytest.mark.slow
 def test_one_revision_goes_with_what_no_other_one_shares(hub: Hub, shell: Shell) -> None:
     shell.pull()
     first = shell.repository / "snapshots" / COMMIT

@@ -161,6 +161,7 @@ def batches(work: Path) -> dict[str, list[tuple[str, float, float]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_the_first_batches_are_those_of_the_shipped_weights(batches: dict[str, list[tuple[str, float, float]]], name: str) -> None:
     for (digest, mean, spread), (made, made_mean, made_spread) in zip(batches[name], MADE[name], strict=True):
