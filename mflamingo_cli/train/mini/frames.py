@@ -17,9 +17,10 @@ import soundfile
 
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.files import write_atomic
+from mflamingo_cli.train.mini.manifest import read_manifest
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.mini.synth.parts import DRUMS, FAMILIES, FAMILY_OF_PROGRAM, SUNG, events
-from mflamingo_cli.train.mini.synth.render import SILENT_DB, read_manifest
+from mflamingo_cli.train.mini.synth.render import SILENT_DB
 from quant.geometry import MelConfig
 
 # An FFT of 2048 resolves semitones down to the bass, 400 samples do not; frames of 20 ms halve the positions of the published 10 ms

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,15 +175,14 @@ def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[i
     """For every split of a stage its excerpts by their number of tokens, as the encoder it starts from encodes them, and its share."""
     folder, encoder, heads = work / "runs" / config.name / "excerpts", encoder_stamp(work, config), LinearProbes(model)
     load_runs(work, config.init, model, heads)
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
     for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
-        usable = askable(clips)
-        cache_excerpts(model, heads.eval(), usable[rank::world], folder / split, encoder, config.rounds)
-        if distributed.is_initialized():
+        usable, where = askable(clips), (folder / split, encoder, config.rounds)
+        if distributed.is_initialized():  # each process encodes a part, then all read everything
+            deque(encoded_excerpts(model, heads.eval(), usable[distributed.get_rank() :: distributed.get_world_size()], *where), maxlen=0)
             distributed.barrier()
         by_length: dict[int, list[Excerpt]] = {}
-        for excerpt in load_excerpts(usable, folder / split, encoder, config.rounds):
+        for excerpt in encoded_excerpts(model, heads.eval(), usable, *where):
             by_length.setdefault(len(excerpt.tokens), []).append(excerpt)
         found.append((by_length, share))
     return found
@@ -239,17 +239,21 @@ def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
             yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
 
 
-def cache_excerpts(model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, encoder: str, rounds: int) -> None:
-    """Encode the excerpts that are missing, one file each, with the labels that its probes confirm."""
+def encoded_excerpts(
+    model: Model, heads: LinearProbes, clips: Sequence[Clip], folder: Path, encoder: str, rounds: int
+) -> Iterator[Excerpt]:
+    """The excerpts of clips with their labels, in a fixed order; encoded by the model once, then read from one file each."""
     folder.mkdir(parents=True, exist_ok=True)
     for clip in clips:
-        labels = clip.labels()
+        frame_labels = clip.labels()
         for name, start, end in spans(clip, rounds):
-            if _cached(folder / name, encoder) is None:
+            labels = excerpt_labels(clip.row, frame_labels, start, end)
+            if (cached := _cached(folder / name, encoder)) is None:
                 tokens = encode_samples(model, samples_of(clip, start, end))
-                confident = confident_labels(excerpt_labels(clip.row, labels, start, end), probe_logits(heads, tokens))
+                cached = tokens, confident_labels(labels, probe_logits(heads, tokens))
                 with write_atomic(folder / name) as file:
-                    np.savez(file, tokens=tokens, confident_labels=json.dumps(confident), encoder=encoder)
+                    np.savez(file, tokens=tokens, confident_labels=json.dumps(cached[1]), encoder=encoder)
+            yield Excerpt(clip, start, end, cached[0], labels, cached[1])
 
 
 def _cached(path: Path, encoder: str) -> tuple[np.ndarray, dict[str, str]] | None:
@@ -258,15 +262,6 @@ def _cached(path: Path, encoder: str) -> tuple[np.ndarray, dict[str, str]] | Non
     with np.load(path) as file:
         current = "encoder" in file.files and str(file["encoder"]) == encoder
         return (file["tokens"], json.loads(str(file["confident_labels"]))) if current else None
-
-
-def load_excerpts(clips: Sequence[Clip], folder: Path, encoder: str, rounds: int) -> Iterator[Excerpt]:
-    """Cached excerpts with their labels, in a fixed order."""
-    for clip in clips:
-        labels = clip.labels()
-        for name, start, end in spans(clip, rounds):
-            if (cached := _cached(folder / name, encoder)) is not None:
-                yield Excerpt(clip, start, end, cached[0], excerpt_labels(clip.row, labels, start, end), cached[1])
 
 
 def song_drawer(

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import re
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +25,7 @@ from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.mini.corpora.debian import unpacked
 from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, pseudo_labels
 from mflamingo_cli.train.mini.frames import window_frames
-from mflamingo_cli.train.mini.synth.render import read_manifest
+from mflamingo_cli.train.mini.manifest import append_row, in_processes, read_manifest
 
 SPLITS = {"real-train": 4, "real-test": 1}  # name: share of the pieces while both are made
 PIECE_S = 60.0
@@ -278,14 +276,9 @@ def generate(config: RecordingsConfig, jobs: int = 1) -> Iterator[dict[str, Any]
     tracks = [track for package in PACKAGES for track in package_tracks(unpacked(config.debs, package.name, open_archives), package)]
     plans = {split: plan(found, split) for split, found in separate(tracks).items() if split in config.splits}
     todo = [piece for piece in within(plans, config.hours) if not _made(config.out / piece.split, piece)]
-    if jobs == 1:
-        yield from _write(config.out, map(_clip, todo, [config] * len(todo)))
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        try:
-            yield from _write(config.out, pool.map(_clip, todo, [config] * len(todo)))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for split, row in filter(None, in_processes(_clip, todo, config, jobs)):
+        append_row(config.out / split, row)
+        yield {**row, "split": split}
 
 
 @cache
@@ -299,19 +292,6 @@ def _made(folder: Path, piece: TrackPart) -> bool:
     if row and (row["track"], row["start"]) != (piece.track.name, piece.start):
         raise ModelError(f"{folder}: clip {piece.index} was cut from another track than now; packages changed, so delete the folder")
     return row is not None
-
-
-def _write(out: Path, made: Iterator[tuple[str, dict[str, Any]] | None]) -> Iterator[dict[str, Any]]:
-    """Append rows to the manifests of their splits."""
-    for result in made:
-        if result is None:
-            continue
-        split, row = result
-        path = out / split / "manifest.jsonl"
-        cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # by a crash inside a line
-        with path.open("a", encoding="utf-8") as manifest:
-            manifest.write("\n" * cut_off + json.dumps(row, ensure_ascii=False) + "\n")
-        yield {**row, "split": split}
 
 
 @cache

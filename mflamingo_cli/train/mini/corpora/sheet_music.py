@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import shutil
 import struct
@@ -27,6 +26,7 @@ import numpy as np
 
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train.mini.corpora.debian import unpacked
+from mflamingo_cli.train.mini.manifest import append_row, missing
 from mflamingo_cli.train.mini.synth import parts, player
 from mflamingo_cli.train.mini.synth import render as synth
 from mflamingo_cli.train.mini.synth.arrange import Rejected, choose
@@ -395,14 +395,11 @@ def generate(config: ScoresConfig) -> Iterator[dict[str, Any]]:
         raise ModelError(f"unknown source {unknown.pop()!r}; one of {', '.join(SHARES)}")
     player.library()
     config.debs.mkdir(parents=True, exist_ok=True)
-    folder = config.out / config.split
-    folder.mkdir(parents=True, exist_ok=True)
     pieces = {name: [p for p in SOURCES[name][0](config.debs) if p.held_out == (config.split == SPLITS[1])] for name in config.sources}
-    done = {row["index"] for row in synth.read_manifest(folder)}
-    for index in sorted(set(range(config.count)) - done):
+    folder = config.out / config.split
+    for index in missing(folder, config.count):
         row = clip(index, config, pieces)
-        with (folder / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-            manifest.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_row(folder, row)
         yield row
 
 

@@ -7,9 +7,7 @@ clip, which may begin anywhere in its song: a time t of the MIDI file is at (t -
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.train.mini.manifest import append_row, in_processes, missing
 from mflamingo_cli.train.mini.synth import compose, grooves, mixing, parts, player, voice
 from mflamingo_cli.train.mini.synth.arrange import Rejected, assemble, choose
 from mflamingo_cli.train.mini.synth.parts import FAMILIES as FAMILIES
@@ -84,35 +83,10 @@ class ClipWindow:
 def generate(config: SynthConfig, jobs: int = 1) -> Iterator[dict[str, Any]]:
     """Render all clips that the manifest lacks, yielding each new row as it is written."""
     check_tools(config)
-    done = {row["index"] for row in read_manifest(config.out / config.split)}
-    todo = [index for index in range(config.count) if index not in done]
     folder = config.out / config.split
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-        rows = map(_clip, todo, [config] * len(todo)) if jobs == 1 else None
-        pool = None if jobs == 1 else ProcessPoolExecutor(jobs)
-        try:
-            for row in rows if pool is None else pool.map(_clip, todo, [config] * len(todo)):
-                manifest.write(json.dumps(row) + "\n")
-                manifest.flush()
-                yield row
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """Rows written so far; a last line cut off by a crash is ignored."""
-    path = folder / "manifest.jsonl"
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    for row in in_processes(_clip, missing(folder, config.count), config, jobs):
+        append_row(folder, row)
+        yield row
 
 
 def check_tools(config: SynthConfig) -> None:
@@ -121,9 +95,9 @@ def check_tools(config: SynthConfig) -> None:
         raise ModelError(f"unknown split {config.split!r}; one of {', '.join(SPLITS)}")
     player.library()
     fonts = [TEST_FONT] if config.split == "test" else [name for name, _ in TRAIN_FONTS]
-    missing = [SOUNDFONTS[name][0] for name in fonts if not Path(SOUNDFONTS[name][0]).exists()]
-    if missing:
-        raise ModelError(f"soundfonts missing: {', '.join(missing)}; install the Debian packages that carry them")
+    absent = [SOUNDFONTS[name][0] for name in fonts if not Path(SOUNDFONTS[name][0]).exists()]
+    if absent:
+        raise ModelError(f"soundfonts missing: {', '.join(absent)}; install the Debian packages that carry them")
     grooves.install_mma(config.mma_home)
 
 

@@ -15,7 +15,7 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train.mini.corpora import recordings
 from mflamingo_cli.train.mini.corpora.recordings import Package, Track, cut, maker, plan, same_artist, separate, within
 from mflamingo_cli.train.mini.frames import LABEL_S, LABELS_PER_TOKEN, MINI_MEL, TAG_NAMES, prepared
-from mflamingo_cli.train.mini.synth.render import read_manifest
+from mflamingo_cli.train.mini.manifest import read_manifest
 
 STANZAS = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 

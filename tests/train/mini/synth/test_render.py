@@ -116,8 +116,3 @@ def test_families_have_names_for_what_is_played():
     assert Part("melody", SUNG, ()).family == "vocals"
     assert Part("chords", 127, ()).family is None
     assert set(parts.FAMILY_PROGRAMS) == set(parts.FAMILIES)
-
-
-def test_a_cut_manifest_line_is_made_again(tmp_path):
-    (tmp_path / "manifest.jsonl").write_text('{"index": 0}\n{"index": 1, "dur')
-    assert [row["index"] for row in synth.read_manifest(tmp_path)] == [0]
