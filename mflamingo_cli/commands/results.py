@@ -43,7 +43,7 @@ class Results:
 
     name: str
     layout: Layout
-    place: OutputPath | None  # of the files of several songs; else there is one stream
+    output_path: OutputPath | None  # of the files of several songs; else there is one stream
     index: str | None  # a file that links to those, where the format has one
     test: where.Test | None
     order: where.Order | None
@@ -62,7 +62,7 @@ class Results:
     @property
     def live(self) -> bool:
         """Whether text may be shown before its record is finished."""
-        return self.name == "text" and not (self.place or self.test or self.order or self.dry_run)
+        return self.name == "text" and not (self.output_path or self.test or self.order or self.dry_run)
 
     @contextmanager
     def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
@@ -71,8 +71,8 @@ class Results:
             made: Writer
             if self.dry_run:
                 made = _Nothing()
-            elif self.place:
-                made = _Files(WRITERS[self.name], self.layout, self.place)
+            elif self.output_path:
+                made = _Files(WRITERS[self.name], self.layout, self.output_path)
                 if self.index is not None:
                     made = stack.enter_context(made.with_index(self.index))
             else:
@@ -83,30 +83,30 @@ class Results:
 def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
     """Return what the options ask for. Raises UsageError before any song is decoded."""
     output = options.output
-    place = _place(options, songs)
-    name = _format(output, "json" if place else default)
+    output_path = _output_path(options, songs)
+    name = _format(output, "json" if output_path else default)
     row = WRITERS[name]
-    _refuse_format(name, row, command, songs, place)
+    _refuse_format(name, row, command, songs, output_path)
     chosen = output.fields if row.rows or "fields" in options.typed else None  # what is set for rows leaves other formats alone
     if chosen is not None and not row.rows:
         raise UsageError(f"--fields works with {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not with {name}")
-    folder = "." if place or output.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(output.output or ""))
+    folder = "." if output_path or output.output in (None, *STDOUT) else os.path.dirname(os.path.abspath(output.output or ""))
     layout = Layout(many=len(songs) > 1, fields=fields.parse(chosen), folder=folder)
     test = where.parse(output.where) if output.where is not None else None
     order = where.parse_order(output.sort) if output.sort is not None else None
     index = None
-    if place and row.index and output.output and layout.many and options.run.shard is None:  # of a shard it would be a part only
+    if output_path and row.index and output.output and layout.many and options.run.shard is None:  # of a shard it would be a part only
         index = os.path.join(output.output, row.index)
-    return Results(name, layout, place, index, test, order, options.tag_options, output.dry_run)
+    return Results(name, layout, output_path, index, test, order, options.tag_options, output.dry_run)
 
 
-def _refuse_format(name: str, row: Format, command: str, songs: list[str], place: OutputPath | None) -> None:
+def _refuse_format(name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
     if row.times and command != "analyze":
         raise UsageError(f"--format {name} shows what analyze measures; {command} writes only text")
-    if row.times and len(songs) > 1 and place is None:
+    if row.times and len(songs) > 1 and output_path is None:
         raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
-    if place and row.suffix is None:
+    if output_path and row.suffix is None:
         raise UsageError(f"--format {name} is about several songs; name one file with -o")
     if name == "m3u" and inputs.STDIN in songs:
         raise UsageError("a song on stdin has no path that a playlist could hold")
@@ -121,7 +121,7 @@ def _format(output: OutputOptions, default: str) -> str:
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:
     """Return the one file that results go to, None for stdout or several files. Raises UsageError before anything is lost."""
     path = options.output.output
-    if results.place or results.dry_run or path is None or path in STDOUT:
+    if results.output_path or results.dry_run or path is None or path in STDOUT:
         return None
     lists = [options.input.files_from] if options.input.files_from else []
     terminal.refuse_overwriting(path, [*songs, *(options.input.paths or []), *lists, options.model.name])
@@ -138,7 +138,7 @@ def stream_to(output: str | None, commit_if: Callable[[], bool]) -> AbstractCont
 # --- a file for each song ----------------------------------------------------------------------------------------------
 
 
-def _place(options: SongOptions, songs: list[str]) -> OutputPath | None:
+def _output_path(options: SongOptions, songs: list[str]) -> OutputPath | None:
     """Where each song's own file is, if each has one: beside it, or under the folder of --output."""
     output = options.output.output
     if options.output.sidecar:
@@ -186,8 +186,8 @@ class _Both:
 class _Files:
     """Writes each record to a file of its own, whole or not at all."""
 
-    def __init__(self, row: Format, layout: Layout, place: OutputPath) -> None:
-        self._row, self._layout, self._place = row, replace(layout, many=False), place
+    def __init__(self, row: Format, layout: Layout, output_path: OutputPath) -> None:
+        self._row, self._layout, self._output_path = row, replace(layout, many=False), output_path
 
     @contextmanager
     def with_index(self, path: str) -> Iterator[Writer]:
@@ -206,7 +206,7 @@ class _Files:
             yield _Both(self, self._row.writer(stream, replace(self._layout, many=True, folder=folder, link=link)))
 
     def _path(self, record: Analysis) -> Path:
-        song = self._place(path_of(record))
+        song = self._output_path(path_of(record))
         return song.with_name(f"{song.name}{OURS}{self._row.suffix}")
 
     def write(self, record: Analysis) -> None:

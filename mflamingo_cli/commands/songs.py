@@ -134,7 +134,7 @@ def _deliver(
 
         require_tools()
     output = results.file_of(named, options, wanted) if wanted else None
-    lasting = wanted is None or bool(output or wanted.place)
+    lasting = wanted is None or bool(output or wanted.output_path)
     plan = replace(plan, resumable=plan.cached and (len(plan.songs) > 1 or lasting))
     with (
         terminal.handle_signals(),

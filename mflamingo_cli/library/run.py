@@ -291,8 +291,8 @@ class Run:
         """Let the model answer, and commit each record as soon as it is there. Text is passed on as it comes only of a song alone."""
         finished: dict[int, Finished] = {}
         sources = [(song.source, prepared) for song, prepared in songs]
-        for place, event in pipeline.run_together(sources, self.backend, self.request, self.cache):
-            song, _ = songs[place]
+        for index, event in pipeline.run_together(sources, self.backend, self.request, self.cache):
+            song, _ = songs[index]
             if isinstance(event, Analysis):
                 self.memory.keep(song, event, None)
                 finished[song.index] = Finished(song.path, event)
