@@ -38,7 +38,7 @@ app = typer.Typer(
 
 @app.command("list", context_settings=HELP_OPTIONS)
 def list_models(as_json: Json = False) -> None:
-    """Show the models that can be used, and what of them is here. Asks no network."""
+    """List the models that can be used, and which of them are downloaded. Uses no network."""
     rows = registry.listed()
     if as_json:
         show_json(rows)
@@ -59,7 +59,7 @@ def _state(row: dict[str, Any]) -> str:
 
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="OWNER/NAME on the Hugging Face hub.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @app.command(context_settings=HELP_OPTIONS)
@@ -72,13 +72,11 @@ def pull(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Where --quantize writes; beside the download if not given.", show_default=False
-        ),
+        typer.Option("--output", "-o", metavar="DIR", help="Where --quantize writes; default: beside the download.", show_default=False),
     ] = None,
     yes: Yes = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the network: take what is here.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network: take what is in the cache.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Download a model into the Hugging Face cache: size and licence first, only the files needed, resumed where it stopped."""
     from mflamingo_cli.commands.terminal import Reporter
@@ -269,13 +267,13 @@ def convert(
         TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
     ] = "Q8_0",
     audio_type: Annotated[
-        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Of the audio part; at least Q8_0 if not given.")
+        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, but at least Q8_0.")
     ] = None,
     importance: Annotated[
         Path | None,
-        typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types spend their precision.", show_default=False),
+        typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types need their precision.", show_default=False),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
     from mflamingo_cli.commands.terminal import Reporter
