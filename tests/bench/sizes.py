@@ -1,4 +1,4 @@
-"""Ears of several sizes after the same number of steps, and vocabularies: what a megabyte and a millisecond buy; not a test, run by hand.
+"""Encoders of several sizes after the same number of steps, and vocabularies: what a megabyte and a millisecond buy; run by hand.
 
     python -m tests.bench.sizes --work W [--steps 300] [--sizes 128x4,192x4,256x4] [--vocabularies 512,1024,2048]
 
@@ -27,9 +27,7 @@ from mflamingo_cli.core.model import encode_crops
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.crops import draw_crops
-from mflamingo_cli.train.mini.dialogue import captions
-from mflamingo_cli.train.mini.dialogue import exchanges as data
-from mflamingo_cli.train.mini.dialogue import prompt_facts as given
+from mflamingo_cli.train.mini.dialogue import captions, exchanges, prompt_facts
 from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.mini.objectives import ProbeObjective
@@ -85,9 +83,9 @@ def window_ms(objective: ProbeObjective) -> float:
 def vocabulary(size: int) -> dict[str, float]:
     """Lengths of texts in tokens, and megabytes of the rows, for a tokenizer of at most so many tokens."""
     rng = np.random.default_rng(1)
-    turns = [data.text_turn(rng) for _ in range(TEXTS)]
+    turns = [exchanges.text_turn(rng) for _ in range(TEXTS)]
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), size)
-    facts = [given.random_facts(rng, 1.0) for _ in range(CAPTIONS)]
+    facts = [prompt_facts.random_facts(rng, 1.0) for _ in range(CAPTIONS)]
     lengths = {
         "caption": [len(tokenizer.encode(captions.caption("full", fact)).ids) for fact in facts],
         "chords": [len(tokenizer.encode(fact["chords"]).ids) for fact in facts],

@@ -11,7 +11,7 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import loop, objectives, packing
 from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini import objectives as mini_objectives
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import Clip
 from mflamingo_cli.train.rows import Turn
@@ -24,7 +24,7 @@ SIZES = build.ModelSizes(
 @pytest.fixture(scope="module")
 def tokenizer():
     rng = np.random.default_rng(0)
-    turns = [data.text_turn(rng) for _ in range(200)]
+    turns = [exchanges.text_turn(rng) for _ in range(200)]
     return tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), 700)
 
 
@@ -68,7 +68,7 @@ def test_digits_are_single_tokens_and_every_byte_can_be_written(tokenizer):
 def test_packed_conversations_are_each_alone(model, speech):
     model.eval()
     songs = excerpts()
-    turns = [data.audio_turns(np.random.default_rng(i), song.clip_labels, 3) for i, song in enumerate(songs)]
+    turns = [exchanges.audio_turns(np.random.default_rng(i), song.clip_labels, 3) for i, song in enumerate(songs)]
     with torch.no_grad():
         packed = packing.pack(speech, 5, turns)
         hidden = packing.packed_hidden(model, packed, clip_labels(songs))
@@ -94,8 +94,8 @@ def test_crops_are_encoded_as_the_model_itself_encodes(model):
 
 
 def run(model, speech, folder, config, stop=None):
-    draw = mini_objectives.excerpt_drawer([({5: excerpts()}, 1.0)], 200, 2, data.REASONING_SHARE)
-    objective = objectives.AudioTextObjective(model, speech, draw, objectives.TextObjective(model, speech, data.text_turn, 2))
+    draw = mini_objectives.excerpt_drawer([({5: excerpts()}, 1.0)], 200, 2, exchanges.REASONING_SHARE)
+    objective = objectives.AudioTextObjective(model, speech, draw, objectives.TextObjective(model, speech, exchanges.text_turn, 2))
     found = []
     for report in loop.fit(objective, objective.module, config, folder):
         found.append(report.loss)
@@ -120,7 +120,7 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
         def draw(self, rng):
             return super().draw(np.random.default_rng(0))
 
-    objective = Same(model, speech, data.text_turn, batch=4)
+    objective = Same(model, speech, exchanges.text_turn, batch=4)
     config = loop.LoopConfig(steps=60, lr=5e-3, warmup=5, save_every=1000, log_every=1, bf16=False)
     losses = [report.loss for report in loop.fit(objective, objective.module, config, tmp_path)]
     assert losses[-1] < 0.35 * losses[0]
@@ -132,8 +132,8 @@ def songs_of(rng):
     return [mini_objectives.SongFrames(part, labels, {"key": "A minor", "chords": "Am F"}, {"key": "A minor"}) for part in mels]
 
 
-def test_the_joint_stage_teaches_ears_projector_and_language_model(model, speech):
-    objective = mini_objectives.JointObjective(model, songs_of, objectives.TextObjective(model, speech, data.text_turn, 2), turns=2)
+def test_the_joint_stage_trains_encoder_projector_and_language_model(model, speech):
+    objective = mini_objectives.JointObjective(model, songs_of, objectives.TextObjective(model, speech, exchanges.text_turn, 2), turns=2)
     loss, numbers = objective.loss(objective.draw(np.random.default_rng(0)))
     loss.backward()
     for part in ("audio_tower.layers.0.fc1.weight", "multi_modal_projector.linear_1.weight", "language_model.layers.0.mlp.up_proj.weight"):

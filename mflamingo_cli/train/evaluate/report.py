@@ -81,7 +81,7 @@ def report(model: str, work: Path, config: EvalConfig) -> Iterator[Score]:
     check_installed(config.baselines)
     wanted = config.only or GROUPS
     found = find_model(model)
-    probed = "heads" in wanted and found.directory is not None and (found.directory / HEADS).exists()
+    probed = "heads" in wanted and found.adapter is None and found.directory is not None and (found.directory / HEADS).exists()
     encoder = ProbedEncoder(found.directory) if probed else None
     with open_backend(model, OpenOptions(threads=1 if is_small(found) else None)) as backend:
         for split in config.splits:

@@ -13,10 +13,11 @@ import torch
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.evaluate import caption_metrics
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.report import EvalConfig, report
 from mflamingo_cli.train.mini import build, probes, stages, tokens
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
 from mflamingo_cli.train.rows import ChatEncoder, Turn
 
@@ -40,7 +41,7 @@ SECONDS, TOKENS = 6, 150
 @pytest.fixture(scope="module")
 def chat() -> ChatEncoder:
     rng = np.random.default_rng(0)
-    turns = [data.text_turn(rng) for _ in range(200)]
+    turns = [exchanges.text_turn(rng) for _ in range(200)]
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), 700)
     return stages.chat_encoder(tokenizer)
 
@@ -124,9 +125,8 @@ def work(tmp_path_factory, model, chat) -> Path:
 
 
 def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mflamingo_cli.train.evaluate import caption_metrics as told
 
-    monkeypatch.setattr(told, "CAPTION_TOKENS", 8)
+    monkeypatch.setattr(caption_metrics, "CAPTION_TOKENS", 8)
     config = EvalConfig(seconds=(4.0,), captions=2, facts=4, baselines=("measure",), baseline_clips=1)
     found = {(score.ability, score.system, score.clips) for score in report(str(work / "tiny"), work, config)}
     for kind in ("synth", "recordings"):

@@ -8,7 +8,7 @@ from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import GenerateOptions, Prompt, complete
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Source
 from mflamingo_cli.train.evaluate.caption_metrics import faithful, hallucinated
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 
 OPTIONS = GenerateOptions(max_new_tokens=220)
 FACTS = (  # written down, never drawn: values a listener would find odd
@@ -39,7 +39,7 @@ SLIPS = 1  # captions of the sixteen that may say a number or a key that nobody 
 def test_measured_facts_are_repeated(mini, song):
     right, slips = [], []
     for style in ("full", "short", "technical", "critic"):
-        prompts = [Prompt(grounding.grounded_prompt(tasks.CAPTION_STYLES[style], data.ground_text(facts))) for facts in FACTS]
+        prompts = [Prompt(grounding.grounded_prompt(tasks.CAPTION_STYLES[style], exchanges.ground_text(facts))) for facts in FACTS]
         for facts, answer in zip(FACTS, complete(mini, song, prompts, OPTIONS), strict=True):
             right += faithful(answer.text, facts).values()
             slips += [answer.text] if hallucinated(answer.text, facts) else []
@@ -47,10 +47,10 @@ def test_measured_facts_are_repeated(mini, song):
     assert len(slips) <= SLIPS, slips
 
 
-def test_what_cannot_be_heard_is_admitted(mini, song):
+def test_what_sound_cannot_answer_is_admitted(mini, song):
     questions = ["Who is the artist?", "What are the lyrics?", "What year was it released?"]
     answers = complete(mini, song, [Prompt(question) for question in questions], OPTIONS)
-    assert [answer.text for answer in answers] == [data.CANNOT] * 3
+    assert [answer.text for answer in answers] == [exchanges.CANNOT] * 3
 
 
 def test_thinking_has_the_documented_form(mini, song):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.train.mini import tokens
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.dialogue.prompt_facts import COMMON_QUALITIES, RARE_QUALITIES
 from quant import vocabulary
 from quant.geometry import MelConfig
@@ -16,7 +16,7 @@ from quant.geometry import MelConfig
 def tokenizer():
     rng, texts = np.random.default_rng(1), []
     for _ in range(1500):
-        turns = [data.text_turn(rng), *data.audio_turns(rng, data.random_labels(rng), 2)]
+        turns = [exchanges.text_turn(rng), *exchanges.audio_turns(rng, exchanges.random_labels(rng), 2)]
         texts += [text for turn in turns for text in (turn.question, turn.answer)]
     return tokens.train_tokenizer(texts, 700)
 

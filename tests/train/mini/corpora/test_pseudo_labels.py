@@ -10,7 +10,7 @@ from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.chordnet import ChordEvidence
 from mflamingo_cli.measure.spectra import CQT_FPS
 from mflamingo_cli.schema import Segment
-from mflamingo_cli.train.mini.corpora import pseudo_labels as teachers
+from mflamingo_cli.train.mini.corpora import pseudo_labels
 from mflamingo_cli.train.mini.frames import TAG_NAMES
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
 from tests.measure.convert_musicnn import state_of
@@ -71,7 +71,7 @@ def reference(v: dict[str, np.ndarray], mel: np.ndarray) -> np.ndarray:
 def test_network_follows_the_published_graph():
     tensors = variables()
     mel = RNG.gamma(0.5, 1.0, (2, 140, 96)).astype(np.float32)
-    network = teachers.Musicnn(classes=5).eval()
+    network = pseudo_labels.Musicnn(classes=5).eval()
     network.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state_of(tensors).items()})
     with torch.inference_mode():
         found = network(torch.from_numpy(mel)).numpy()
@@ -80,19 +80,19 @@ def test_network_follows_the_published_graph():
 
 
 def test_tags_are_spread_evenly_and_short_clips_are_padded():
-    tagger = teachers.Tagger()
-    times, tags = tagger(RNG.normal(0, 0.1, 16 * teachers.RATE).astype(np.float32))
+    tagger = pseudo_labels.Tagger()
+    times, tags = tagger(RNG.normal(0, 0.1, 16 * pseudo_labels.RATE).astype(np.float32))
     assert tags.shape == (2, len(TAG_NAMES))
     np.testing.assert_allclose(times, [4, 12], atol=0.01)
     assert tagger(np.zeros(1000, np.float32))[1].shape == (1, len(TAG_NAMES))
 
 
 def test_the_shipped_weights_know_a_plucked_string_from_noise():
-    seconds = np.arange(4 * teachers.RATE) / teachers.RATE
+    seconds = np.arange(4 * pseudo_labels.RATE) / pseudo_labels.RATE
     plucked = sum(np.sin(2 * np.pi * 196 * k * seconds) * np.exp(-3 * k * (seconds % 0.5)) / k for k in range(1, 9)).astype(np.float32)
     noise = RNG.normal(0, 0.3, len(seconds)).astype(np.float32)
     guitar = TAG_NAMES.index("mtt:guitar")
-    one, other = (teachers.Tagger()(samples)[1][:, guitar].mean() for samples in (0.3 * plucked, noise))
+    one, other = (pseudo_labels.Tagger()(samples)[1][:, guitar].mean() for samples in (0.3 * plucked, noise))
     assert one > 2 * other
 
 
@@ -100,17 +100,17 @@ def test_the_shipped_weights_know_a_plucked_string_from_noise():
 
 
 def test_a_tag_is_never_written_as_unknown():
-    dense = teachers.spread(np.array([1.0, 3.0]), np.array([[0.0] * 100, [1.0] * 100]), 100)
-    assert dense.max() < teachers.UNKNOWN
+    dense = pseudo_labels.spread(np.array([1.0, 3.0]), np.array([[0.0] * 100, [1.0] * 100]), 100)
+    assert dense.max() < pseudo_labels.UNKNOWN
     assert dense[0, 0] == 0
     assert dense[50, 0] == pytest.approx(255 * 0.51, abs=1)  # half way, token 50 is centred at 2.02 s
 
 
-def test_singing_is_told_only_where_it_is_sure():
+def test_singing_is_labelled_only_where_it_is_sure():
     tags = np.zeros((3, len(TAG_NAMES)), np.uint8)
-    tags[1, TAG_NAMES.index("mtt:singing")] = round(255 * (teachers.SUNG + teachers.NO_VOICE) / 2)
+    tags[1, TAG_NAMES.index("mtt:singing")] = round(255 * (pseudo_labels.SUNG + pseudo_labels.NO_VOICE) / 2)
     tags[2, TAG_NAMES.index("mtt:female vocal")] = 200
-    assert teachers.vocals(tags).tolist() == [0, teachers.UNKNOWN, 1]
+    assert pseudo_labels.vocals(tags).tolist() == [0, pseudo_labels.UNKNOWN, 1]
 
 
 def evidence(seconds: float, triads: list[tuple[float, int, float]]) -> ChordEvidence:
@@ -127,11 +127,11 @@ def evidence(seconds: float, triads: list[tuple[float, int, float]]) -> ChordEvi
     return ChordEvidence(triad, bass, none, none[:, :3], none[:, :3], none[:, :3])
 
 
-def test_only_sure_chords_of_our_vocabulary_are_told():
+def test_only_sure_chords_of_our_vocabulary_are_labelled():
     spans = [Segment(0, 4, "A:min"), Segment(4, 8, "F:aug"), Segment(8, 12, "C:maj")]
     heard = evidence(12, [(0, 1 + 12 + 9, 0.9), (4, 1 + 60 + 5, 0.9), (8, 1, 0.3)])
     row, labels = {}, {}
-    teachers.harmony(row, labels, heard, spans, 300)
+    pseudo_labels.harmony(row, labels, heard, spans, 300)
     assert row["chords"] == [[0, 4, 9, "min"]]
     assert labels["root"][[50, 150, 250]].tolist() == [9, 5, -1]
     assert labels["quality"][[50, 150, 250]].tolist() == [QUALITIES.index("min"), -1, -1]
@@ -141,10 +141,10 @@ def test_only_sure_chords_of_our_vocabulary_are_told():
 def test_beats_have_no_classes_without_a_meter():
     tempo = BeatTrack(120.0, np.arange(0, 8, 0.5), np.arange(0, 8, 2.0))
     row, labels = {}, {}
-    teachers.rhythm(row, labels, tempo, None, 200)
+    pseudo_labels.rhythm(row, labels, tempo, None, 200)
     assert "meter" not in row
     assert not labels
-    teachers.rhythm(row, labels, tempo, "4/4", 200)
+    pseudo_labels.rhythm(row, labels, tempo, "4/4", 200)
     assert (labels["beat"] == 2).sum() == 4
     assert (labels["beat"] == 1).sum() == 12
 
@@ -152,4 +152,4 @@ def test_beats_have_no_classes_without_a_meter():
 def test_second_key_is_silent_between_two():
     spectrogram = np.zeros((10, 252), np.float32)
     spectrogram[:, 1 + 3 * 24] = 1  # one note alone: several keys fit it
-    assert teachers.second_key(spectrogram) is None
+    assert pseudo_labels.second_key(spectrogram) is None

@@ -85,7 +85,7 @@ def test_both_sides_have_packages():
     assert len({p.name for p in recordings.PACKAGES}) == len(recordings.PACKAGES)
 
 
-def test_every_track_is_heard_before_any_is_heard_twice(tmp_path):
+def test_every_track_is_used_before_any_is_used_twice(tmp_path):
     tracks = [track(tmp_path, f"{i}", "Ann", False, b"%d" % i) for i in range(5)]
     pieces = plan(tracks, "real-train")
     assert sorted(p.track.name for p in pieces[:5]) == ["0", "1", "2", "3", "4"]

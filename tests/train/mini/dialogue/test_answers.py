@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli import parsers, requests, thinking
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.dialogue.answers import MAKERS, exchange, near_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
@@ -17,7 +17,7 @@ YES_NO_KINDS = [name for name in MAKERS if name.startswith(("is_", "has_", "come
 def test_answers_parse_back_with_the_parsers_of_the_command_line():
     rng = np.random.default_rng(5)
     for _ in range(60):
-        facts, heard = random_facts(rng, 1.0), data.random_labels(rng)
+        facts, heard = random_facts(rng, 1.0), exchanges.random_labels(rng)
         assert parsers.parse_key(answer("key", facts)).name == facts["key"]
         assert parsers.parse_meter(answer("meter", facts)) == facts["meter"]
         assert list(parsers.parse_chords(answer("chords", facts))) == facts["chords"].split()
@@ -37,7 +37,7 @@ def test_vocals_are_read_as_present_or_absent():
     assert parsers.parse_vocals(CANNOT).present is None
 
 
-def test_what_is_measured_outranks_what_is_heard():
+def test_measured_facts_outrank_labels():
     facts, heard = {"key": "B minor"}, {"key": "A minor", "chords": "C G"}
     assert answer("key", facts, heard) == "B minor"
     assert answer("chords", facts, heard) == "C - G"
@@ -46,7 +46,7 @@ def test_what_is_measured_outranks_what_is_heard():
 def drawn(kind: str, seed: int, count: int = 700) -> list[str]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
-        drawn = exchange(rng, kind, random_facts(rng, 1.0), data.random_labels(rng))
+        drawn = exchange(rng, kind, random_facts(rng, 1.0), exchanges.random_labels(rng))
         if drawn and drawn.answer != CANNOT:
             found.append(drawn.answer)
     return found
@@ -101,7 +101,7 @@ def test_wrong_keys_are_near_ones():
 
 def test_one_option_of_a_choice_is_right():
     rng = np.random.default_rng(11)
-    made = [exchange(rng, "choice", random_facts(rng, 1.0), data.random_labels(rng)) for _ in range(200)]
+    made = [exchange(rng, "choice", random_facts(rng, 1.0), exchanges.random_labels(rng)) for _ in range(200)]
     answered = [drawn for drawn in made if drawn and drawn.answer != CANNOT]
     assert len(answered) > 150
     for drawn in answered:

@@ -28,19 +28,19 @@ def test_every_fact_is_claimed(style):
     assert set(claims(style, facts)) == set(facts) - ({"form"} if style == "short" else set())
 
 
-def test_what_is_measured_outranks_what_is_heard():
+def test_measured_facts_outrank_labels():
     text = caption("full", {"key": "B minor"}, {"key": "A minor", "chords": "C G"})
     assert parse_caption(text) == {"key": "B minor", "chords": "C G"}
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_what_is_only_heard_is_marked_as_heard(style):
+def test_what_was_not_measured_is_marked_as_such(style):
     given, heard = caption(style, {"key": "A minor"}), caption(style, {}, {"key": "A minor"})
     assert given != heard
     assert any(words in heard for words in ("hear", "By ear", "ears"))
 
 
-def test_a_garbled_sentence_is_told_from_a_claim():
+def test_a_garbled_sentence_is_no_claim():
     assert unread("The key is A minor. The loudness is loud LUFS.") == ["The loudness is loud LUFS."]
     assert unread("A fast track at 120 BPM, in in 4/4; by ear: jazz, in C majr.") == ["in in 4/4", "in C majr"]
     assert parse_caption("The key is A minor. The loudness is loud LUFS.") == {"key": "A minor"}

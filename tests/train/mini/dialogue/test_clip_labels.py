@@ -51,11 +51,11 @@ def test_chords_are_the_longest_as_triads_in_order_of_first_sound():
 @pytest.mark.parametrize(
     ("quality", "name"), [("maj7", ""), ("min7", "m"), ("dim7", "dim"), ("hdim7", "dim"), ("sus4", ""), ("aug", "aug")]
 )
-def test_ears_claim_triads(quality, name):
+def test_labels_claim_triads(quality, name):
     assert triad(quality) == name
 
 
-def test_instruments_are_told_loudest_first_and_doubtful_ones_not_at_all():
+def test_instruments_are_listed_loudest_first_and_doubtful_ones_not_at_all():
     row, labels = synth({"drums": -3.0, "piano": 0.0, "bass": -8.0}, doubtful="organ")
     heard = excerpt_labels(row, labels, 0, 20)
     assert heard["instruments"] == "piano drums bass"

@@ -31,7 +31,7 @@ def test_nothing_is_certain_where_the_readings_are_not(logits):
     assert confident_labels(HEARD, logits) == {}
 
 
-def test_what_the_readings_confirm_is_told_and_nothing_else(logits):
+def test_labels_that_the_probes_confirm_are_confident_and_nothing_else(logits):
     logits["key"][:, 9 + 12] = 9.0
     logits["meter"][:, METERS.index("4/4")] = 9.0  # another meter than the true one
     logits["style"][:, STYLES.index("waltz")] = 9.0
@@ -52,7 +52,7 @@ def test_chords_are_certain_when_all_of_them_are_read(logits):
     assert confident_labels({**HEARD, "chords": "Am F C"}, logits) == {}
 
 
-def test_captions_tell_by_ear_what_is_certain_and_questions_all_that_is_heard():
+def test_captions_mention_confident_labels_and_questions_ask_for_all():
     rng, told, asked = np.random.default_rng(0), [], []
     for _ in range(60):
         for turn in audio_turns(rng, HEARD, 6, 0.0, {"instruments": "bass"}):

@@ -9,20 +9,20 @@ from mflamingo_cli import grounding, thinking
 from mflamingo_cli.measure import Facts as MeasuredFacts
 from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.schema import Loudness, Segment
-from mflamingo_cli.train.mini.dialogue import exchanges as data
+from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, consistent_facts, ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.rationales import CANNOT
 from mflamingo_cli.train.rows import Turn
 
-STYLES = {prompt: style for style, prompts in data.CAPTION_PROMPTS.items() for prompt in prompts}
+STYLES = {prompt: style for style, prompts in exchanges.CAPTION_PROMPTS.items() for prompt in prompts}
 
 
 def turns(seed: int, count: int) -> list[tuple[Turn, dict[str, str] | None]]:
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
-        heard = data.random_labels(rng) if rng.random() < 0.9 else {}
-        found += [(turn, heard) for turn in data.audio_turns(rng, heard, 6)] + [(data.text_turn(rng), None) for _ in range(6)]
+        heard = exchanges.random_labels(rng) if rng.random() < 0.9 else {}
+        found += [(turn, heard) for turn in exchanges.audio_turns(rng, heard, 6)] + [(exchanges.text_turn(rng), None) for _ in range(6)]
     return found
 
 
@@ -51,7 +51,7 @@ def test_turns_are_a_function_of_the_generator():
     assert turns(1, 8) == turns(1, 8)
 
 
-def test_captions_in_turns_claim_facts_of_the_prompt_and_else_only_what_is_heard():
+def test_captions_claim_facts_of_the_prompt_and_else_only_labels():
     seen = 0
     for turn, heard in turns(2, 150):
         question = turn.question.removesuffix(thinking.THINK_SUFFIX)
@@ -68,19 +68,19 @@ def test_captions_in_turns_claim_facts_of_the_prompt_and_else_only_what_is_heard
 def test_without_facts_and_without_music_nothing_is_known():
     rng = np.random.default_rng(3)
     for heard in ({}, None):
-        for kind in {**data.MEASURED_KINDS, **data.LABEL_QUESTIONS, **data.LABEL_KINDS}:
-            turn = data.make_turn(rng, kind, {}, heard)
+        for kind in {**exchanges.MEASURED_KINDS, **exchanges.LABEL_QUESTIONS, **exchanges.LABEL_KINDS}:
+            turn = exchanges.make_turn(rng, kind, {}, heard)
             assert turn is not None
             assert thinking.split_thinking(turn.answer).answer == CANNOT
 
 
-def test_what_ears_may_know_but_labels_do_not_is_not_asked():
-    rng, kinds = np.random.default_rng(4), [*data.LABEL_QUESTIONS, *(name for name in data.LABEL_KINDS if name != "choice")]
-    assert [kind for kind in kinds if data.make_turn(rng, kind, {}, {"mood": "calm"})] == ["mood"]
+def test_fields_without_a_label_are_not_asked():
+    rng, kinds = np.random.default_rng(4), [*exchanges.LABEL_QUESTIONS, *(name for name in exchanges.LABEL_KINDS if name != "choice")]
+    assert [kind for kind in kinds if exchanges.make_turn(rng, kind, {}, {"mood": "calm"})] == ["mood"]
 
 
 def test_an_excerpt_of_which_little_is_known_still_has_turns():
-    assert len(data.audio_turns(np.random.default_rng(5), {"mood": "calm"}, 12)) == 12
+    assert len(exchanges.audio_turns(np.random.default_rng(5), {"mood": "calm"}, 12)) == 12
 
 
 def test_facts_measured_in_a_clip_agree_with_what_it_sounds_like():

@@ -27,11 +27,11 @@ DefGroove Other Another beat.
         ("Time 4\nTime 3", None),
     ],
 )
-def test_meters_are_told_where_they_are_clear(text, expected):
+def test_meters_are_named_where_they_are_clear(text, expected):
     assert grooves._meter(text) == expected
 
 
-def test_fills_and_variants_are_told_apart(tmp_path):
+def test_fills_and_variants_are_distinguished(tmp_path):
     (tmp_path / "lib" / "stdlib").mkdir(parents=True)
     (tmp_path / "lib" / "stdlib" / "countryrock.mma").write_text(FILE)
     found = {groove.name: groove for groove in grooves.scan(tmp_path)}

@@ -56,7 +56,7 @@ def test_every_ensemble_plays(kind, tmp_path):
     assert all((channel == DRUMS) == (part.role == "drums") for channel, part in played)
 
 
-def test_what_is_not_borne_is_not_told():
+def test_facts_that_the_parts_do_not_support_are_left_out():
     facts = synth.exact_facts(own_plan(), synth.ClipWindow(0.0, 1.0, 10.0))
     drums, tune = Part("drums", 0, (Note(0, 1, 36, 90),)), Part("melody", 73, (Note(0, 1, 72, 90),))
     assert not {"tonic", "mode", "keys", "style"} & set(synth.supported_facts(facts, [drums], True))

@@ -49,7 +49,7 @@ def test_every_singer_means_the_notes(seed):
         assert 100 * abs(held.mean() - syllable.pitch) < HUMAN_CENTS
 
 
-def test_nothing_is_heard_outside_notes_consonants_and_breaths():
+def test_outside_notes_consonants_and_breaths_there_is_silence():
     notes = [(2.0, 3.0, 57), (6.0, 7.0, 60)]
     for seed in range(6):
         samples = voice.sing(rng(seed), notes, 9.0)
