@@ -57,7 +57,7 @@ def settable(group: Any) -> dict[str, Options]:
 
 
 def _options(command: Any) -> Options:
-    ctx = command.context_class(command, info_name=command.name)
+    ctx = command.context_class(command, info_name=command.name, help_option_names=[])  # click would keep its own, without -h
     options = {param.name.replace("_", "-"): param for param in command.get_params(ctx) if param.param_type_name == "option"}
     return {key: Settable(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in NEVER_SET}
 

@@ -67,6 +67,7 @@ def test_a_table_in_a_pipe_is_80_columns_without_escapes(tiny_model, tmp_song):
     assert "tempo" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--color", "never"), ("--color", "always")])
 def test_color_is_a_choice(tiny_model, tmp_song, arguments):
     done = run("analyze", "-m", tiny_model, *SHORT, *arguments, tmp_song, env={**os.environ, "TERM": "xterm"})
@@ -113,6 +114,7 @@ def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
     assert run("ask", "Which key?", "-o", tmp_path / "no" / "out", "-m", tiny_model, tmp_song).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["itself", "link", "playlist", "list", "stdin"])
 def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     song, target = tmp_path / "song.wav", tmp_path / "song.wav"
@@ -136,6 +138,7 @@ def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     assert target.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_path):
     arguments = ("ask", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
     for name in ("-", "/dev/stdout"):
@@ -178,12 +181,14 @@ def test_output_stays_as_it_was_when_nothing_succeeded(tmp_song, tmp_path, forma
     assert part.exists() is (format_name == "json")  # it holds the records of what failed
 
 
+@pytest.mark.slow
 def test_jobs_change_nothing_but_time(tiny_model, tmp_song):
     plain = run("analyze", "--json", "-m", tiny_model, *SHORT, *[tmp_song] * 3)
     ahead = run("analyze", "--json", "-m", tiny_model, *SHORT, "-j", "2", *[tmp_song] * 3)
     assert [r["result"] for r in records(plain)] == [r["result"] for r in records(ahead)]
 
 
+@pytest.mark.slow
 def test_songs_answered_together_are_written_as_each_alone(tiny_model, tmp_song):
     songs = [tmp_song, "missing.wav", tmp_song]
     alone = run("analyze", "--json", "--no-cache", "-m", tiny_model, *SHORT, *songs)
@@ -248,6 +253,7 @@ def test_times(text, seconds):
     assert parse_time(text) == seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1:99:00", "1:60:00", "1:75", "1e3"])
 def test_what_is_no_time_is_refused(tiny_model, tmp_song, text):
     done = run("analyze", f"--start={text}", "-m", tiny_model, tmp_song)
@@ -327,6 +333,7 @@ def test_a_file_that_is_not_audio_fails_alone(tiny_model, tmp_path):
     one_sentence(done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["table", "text", "csv"])
 def test_a_failure_is_said_once_on_stderr_in_every_format(tiny_model, tmp_song, format_name):
     done = run("analyze", "-f", format_name, "-m", tiny_model, *SHORT, "missing.wav")
@@ -335,6 +342,7 @@ def test_a_failure_is_said_once_on_stderr_in_every_format(tiny_model, tmp_song, 
     assert "no-such-model" in one_sentence(done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nobody/nothing", "no-such-model", "/no/such/dir", "x.gguf"])
 def test_an_unknown_model_is_unavailable_and_every_input_says_so(tmp_song, model):
     done = run("analyze", "--json", "--offline", "-m", model, tmp_song, tmp_song)
@@ -376,6 +384,7 @@ def test_a_full_disk_is_said(tiny_model, tmp_song):
 # --- names ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"caf\xe9.wav", b"a[red]b[bold].wav", b"a\x1b[31mb.wav", b"-x.wav", b"line\nbreak.wav", "♥.wav".encode()])
 def test_names_are_shown_safely_and_kept_exactly(tiny_model, tmp_song, tmp_path, name):
     path = os.path.join(os.fsencode(tmp_path), name)
@@ -408,6 +417,7 @@ def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
     assert stderr == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 @pytest.mark.parametrize("command", ["--version", "analyze missing.wav", "ask Why? -", "analyze --files-from -", "schema"])
 def test_closed_streams_break_nothing(tiny_model, command, closed):
@@ -432,6 +442,7 @@ def test_help_into_a_closed_pipe_is_quiet():
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_what_is_left(tiny_model, tmp_song):
     command = [
         sys.executable,

@@ -127,6 +127,13 @@ def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_mode
     assert json.loads(as_json.stdout)["status"] == "ok", as_json.stderr
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_what_is_set_takes_no_option_away(place: Path, flag: str) -> None:
+    done = run("analyze", flag, MFLAMINGO_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--threads" in done.stdout
+
+
 def test_what_is_set_for_other_formats_stops_none(place: Path, tmp_song: Path) -> None:
     write(place, here='fields = "tempo.bpm"\nmodel = "none"')
     rows, table, typed = (run("analyze", *words, tmp_song) for words in (("-f", "csv"), (), ("--fields", "tempo.bpm", "-f", "table")))

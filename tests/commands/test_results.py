@@ -41,6 +41,7 @@ def test_a_folder_mirrors_the_songs_own(tiny_model, library, tmp_path):
     assert loaded[1]["path"] == str(library / "disc 2/one.wav")
 
 
+@pytest.mark.slow
 def test_several_inputs_are_mirrored_from_the_folder_they_share(tiny_model, library, tmp_path):
     (tmp_path / "out").mkdir()  # a folder that exists needs no slash
     arguments = ("-f", "beats", "-o", "out", "Music/disc 2", "Music/one.wav")
@@ -62,6 +63,7 @@ def test_sidecars_lie_beside_the_songs_and_touch_nothing_else(tiny_model, librar
     assert {name: (library / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.slow
 def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
     out = tmp_path / "out"
     done = run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", f"{out}/", library)

@@ -130,6 +130,7 @@ def sound(path) -> bytes:
     return ffmpeg("-i", path, "-map", "0:v?", "-map", "0:a", "-c", "copy", "-f", "streamhash", "-", "-map", "0:a", "-f", "md5", "-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_where_others_look_and_all_else_stays(made, tmp_path, name):
     path = tmp_path / name
