@@ -77,6 +77,7 @@ def without_times(record: Analysis) -> Analysis:
     return replace(record, timing=None)
 
 
+@pytest.mark.slow
 def test_a_user_s_program_is_typed(checked):
     notes = [line.rpartition("Revealed type is ")[2].replace("builtins.", "") for line in checked["use.py"]]
     assert notes == REVEALED

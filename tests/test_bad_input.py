@@ -96,6 +96,7 @@ FAILURES: dict[str, tuple[str, Callable[[Path], object] | bytes | None, int, str
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_bad_file_is_one_record_and_one_sentence(tmp_path: Path, model: str, case: str) -> None:
     name, content, exit_code, code, words = FAILURES[case]

@@ -72,6 +72,7 @@ def all_prompts(songs: Sequence[Encoded]) -> list[SongPrompts]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_songs_together_are_answered_as_each_alone(backend: Backend, name: str) -> None:
     songs = all_prompts(backend.encode(CLIPS))

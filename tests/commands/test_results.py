@@ -117,6 +117,7 @@ def test_where_and_sort_choose_records_but_a_failure_is_still_said(tiny_model, l
     assert (done.returncode, done.stdout) == (0, b"#EXTM3U\n")
 
 
+@pytest.mark.slow
 def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_path):
     target = library / "list.m3u"
     assert run("analyze", "-m", tiny_model, *SHORT, "-f", "m3u", "-o", target, library).returncode == 3
@@ -125,6 +126,7 @@ def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_pa
     assert done.stdout.decode().split("\n")[:2] == [str(library / "one.wav"), str(library / "disc 2/one.wav")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "words"),
     [

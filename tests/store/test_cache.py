@@ -297,6 +297,7 @@ def run(*arguments: object, folder: Path) -> tuple[dict, str]:
     return json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.slow
 def test_no_cache_neither_reads_nor_writes(tiny_model, song, tmp_path) -> None:
     plain, _ = run("-m", tiny_model, "--no-cache", song, folder=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
