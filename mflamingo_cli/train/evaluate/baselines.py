@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli import measure
+from mflamingo_cli import codec, measure
 from mflamingo_cli.core import audio
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import AudioError, ModelError
-from mflamingo_cli.measure import Confidence, Facts
-from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.loudness import LoudnessMeter
-from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.evaluate import ground_truth, music
 from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
 from mflamingo_cli.train.evaluate.ground_truth import Item, cached_json
@@ -60,34 +58,16 @@ class Guess:
 
 def measured(clip: Clip) -> Facts:
     """What `measure` finds in a whole clip."""
-    found = cached_json(clip, f"measured-{_measure_version()}", lambda: _measured(clip))
-    return Facts(
-        tempo=Tempo(found["tempo"]),
-        key=Key(*found["key"]) if found["key"] else None,
-        meter=found["meter"],
-        chords=tuple(Segment(*segment) for segment in found["chords"]),
-        sections=tuple(Segment(*segment) for segment in found["sections"]),
-        loudness=Loudness(**found["loudness"]),
-        confidence=Confidence(**found["confidence"]),
-    )
+    found: Facts = codec.from_plain(Facts, cached_json(clip, f"facts-{_measure_version()}", lambda: codec.to_plain(_measured(clip))))
+    return found
 
 
-def _measured(clip: Clip) -> dict[str, Any]:
+def _measured(clip: Clip) -> Facts:
     meter = LoudnessMeter()
     try:
-        facts = measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
+        return measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
     except AudioError:  # silent all the way
-        facts = Facts()
-    chords, sections = ([[float(s.start), float(s.end), s.label] for s in part] for part in (facts.chords, facts.sections))
-    return {
-        "tempo": None if facts.tempo.bpm is None else float(facts.tempo.bpm),
-        "key": [facts.key.tonic, facts.key.mode] if facts.key else None,
-        "meter": facts.meter,
-        "chords": chords,
-        "sections": sections,
-        "loudness": {name: None if value is None else float(value) for name, value in asdict(facts.loudness).items()},
-        "confidence": asdict(facts.confidence),
-    }
+        return Facts()
 
 
 @cache
