@@ -23,9 +23,10 @@ from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
-from mflamingo_cli.train.evaluate.music import chord_set, harte, parsed_key, same_tempo, section_scores
+from mflamingo_cli.train.evaluate.music import harte, parsed_key, same_tempo, section_scores
 from mflamingo_cli.train.mini.dialogue.captions import claims, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, PromptFacts, ground_text, random_facts
+from mflamingo_cli.train.mini.synth.harmony import chord_set
 
 STYLES = ("full", "short", "technical", "critic")
 CAPTION_TOKENS = 260

@@ -5,18 +5,18 @@ Chord and section measures are mir_eval's (Raffel et al., ISMIR 2014), key weigh
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import mir_eval
 import numpy as np
 
-from mflamingo_cli.measure.facts import TONICS, pitch_class
+from mflamingo_cli.measure.facts import TONICS
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.train.evaluate.bootstrap import Score, mean
+from mflamingo_cli.train.mini.synth.harmony import chord_set
 
 Span = tuple[float, float, str]  # start, end, label
 
@@ -78,12 +78,6 @@ def tempo_scores(ability: str, truths: Sequence[Sequence[float]], claims: Sequen
 
 
 # --- chords ----------------------------------------------------------------------------------------------------------
-
-
-def chord_set(names: Iterable[str]) -> set[tuple[int, str]]:
-    """Chords without their spelling."""
-    matches = (re.fullmatch(r"([A-G][#b]?)(.*)", name) for name in names)
-    return {(pitch_class(match[1]), match[2]) for match in matches if match}
 
 
 def set_f1(truth: set[Any], claim: set[Any]) -> float:

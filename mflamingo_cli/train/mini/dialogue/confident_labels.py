@@ -6,18 +6,17 @@ learns when to be silent.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Key, pitch_class
+from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, INSTRUMENTS, MOOD_TAGS, Tagged, sorted_out, triad
 from mflamingo_cli.train.mini.dialogue.prompt_facts import PromptFacts
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES
 from mflamingo_cli.train.mini.probes import METERS, STYLES
-from mflamingo_cli.train.mini.synth.harmony import QUALITIES
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set
 
 KEYS = [Key.of(number % 12, "minor" if number >= 12 else "major").name for number in range(24)]  # the classes of the head
 SURE = 0.7  # probability from which a probe counts as clear: of a key, meter, style, of an instrument while it sounds
@@ -44,7 +43,7 @@ def confident_labels(labels: PromptFacts, logits: Mapping[str, np.ndarray]) -> P
         join = ", " if name in ("genre", "mood") else " "
         items = [] if name not in labels else [labels[name]] if name == "key" else labels[name].split(join)
         confirmed[name] = join.join(item for item in items if item in sure)
-    if "chords" in labels and chords_of(labels["chords"]) == main_triads(logits, len(labels["chords"].split())):
+    if "chords" in labels and chord_set(labels["chords"].split()) == main_triads(logits, len(labels["chords"].split())):
         confirmed["chords"] = labels["chords"]
     return {name: value for name, value in confirmed.items() if value}
 
@@ -61,12 +60,6 @@ def _clear(logits: np.ndarray, names: Sequence[str]) -> str | None:
 
 def _there(tags: Mapping[str, float], table: Tagged) -> set[str]:
     return set(sorted_out(tags, table)[0])
-
-
-def chords_of(names: str) -> set[tuple[int, str]]:
-    """`C Am F#dim` -> (pitch class, kind of triad) of each."""
-    parts = (re.fullmatch(r"([A-G][#b]?)(.*)", name) for name in names.split())
-    return {(pitch_class(part[1]), part[2]) for part in parts if part}
 
 
 def main_triads(logits: Mapping[str, np.ndarray], count: int) -> set[tuple[int, str]]:

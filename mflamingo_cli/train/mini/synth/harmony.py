@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from mflamingo_cli.measure.facts import pitch_class
 
 SHARP_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FLAT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
@@ -160,6 +163,12 @@ def key_flats(tonic: int, mode: str) -> bool:
 def pitch_name(pitch_class: int, flats: bool) -> str:
     """Name of a pitch class (0 = C)."""
     return (FLAT_NAMES if flats else SHARP_NAMES)[pitch_class % 12]
+
+
+def chord_set(names: Iterable[str]) -> set[tuple[int, str]]:
+    """Chords by pitch class of the root and kind, without their spelling: ("C", "F#dim") -> {(0, ""), (6, "dim")}."""
+    matches = (re.fullmatch(r"([A-G][#b]?)(.*)", name) for name in names)
+    return {(pitch_class(match[1]), match[2]) for match in matches if match}
 
 
 def _degree(accidental: str, numeral: str) -> int:

@@ -7,10 +7,10 @@ import pytest
 
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS
-from mflamingo_cli.train.mini.dialogue.confident_labels import chords_of, confident_labels, main_triads
+from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels, main_triads
 from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
 from mflamingo_cli.train.mini.probes import HEAD_SIZES, METERS, STYLES
-from mflamingo_cli.train.mini.synth.harmony import QUALITIES
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set
 
 T = 20
 
@@ -47,7 +47,7 @@ def test_chords_are_certain_when_all_of_them_are_read(logits):
     for number in range(T):
         logits["root"][number, 9 if number < 12 else 5] = 9.0
         logits["quality"][number, QUALITIES.index("min7" if number < 12 else "maj")] = 9.0
-    assert main_triads(logits, 2) == chords_of("Am F")
+    assert main_triads(logits, 2) == chord_set(["Am", "F"])
     assert confident_labels(HEARD, logits) == {"chords": "Am F"}
     assert confident_labels({**HEARD, "chords": "Am F C"}, logits) == {}
 
