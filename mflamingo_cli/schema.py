@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from mflamingo_cli import codec
 
+T = TypeVar("T")
 VERSION: Literal["mflamingo/1"] = "mflamingo/1"
 Command = Literal["analyze", "caption", "ask", "think"]
 Origin = Literal["measured", "model"]
@@ -152,6 +154,11 @@ class ErrorInfo:
     retryable: bool
 
 
+def _of_result(read: Callable[[Result], T], meaning: str) -> T:
+    """Return a property of a record that its result has; to a type checker it is the value."""
+    return cast(T, property(lambda record: read(record.result or Result()), doc=meaning))
+
+
 @dataclass(frozen=True)
 class Analysis:
     """One input and one command. `path_b64` is set only when the path is not UTF-8; `raw` only with -v."""
@@ -174,70 +181,18 @@ class Analysis:
     schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True, metadata={codec.FIRST: True})
 
     # The values of `result`, also of a record that has none: then they are empty.
-
-    @property
-    def tempo(self) -> TempoInfo:
-        """Beats per minute; `bpm` is None where it is unknown."""
-        return self._known.tempo
-
-    @property
-    def key(self) -> KeyInfo:
-        """The key in all notations; each is None where it is unknown."""
-        return self._known.key
-
-    @property
-    def meter(self) -> MeterInfo:
-        """The time signature; `value` is None where it is unknown."""
-        return self._known.meter
-
-    @property
-    def beats(self) -> tuple[Beat, ...]:
-        """Measured beats: time, and place in the bar."""
-        return self._known.beats
-
-    @property
-    def chords(self) -> tuple[Segment, ...]:
-        """Measured chords in their order."""
-        return self._known.chords
-
-    @property
-    def sections(self) -> tuple[Segment, ...]:
-        """Measured sections in their order."""
-        return self._known.sections
-
-    @property
-    def loudness(self) -> Loudness:
-        """Measured loudness."""
-        return self._known.loudness
-
-    @property
-    def instruments(self) -> tuple[str, ...]:
-        """Instruments that the model names."""
-        return self._known.instruments
-
-    @property
-    def genre(self) -> tuple[str, ...]:
-        """Genres that the model names."""
-        return self._known.genre
-
-    @property
-    def mood(self) -> tuple[str, ...]:
-        """Moods that the model names."""
-        return self._known.mood
-
-    @property
-    def vocals(self) -> VocalsInfo:
-        """What the model says of voices."""
-        return self._known.vocals
-
-    @property
-    def caption(self) -> str | None:
-        """The description of `analyze` and `caption`."""
-        return self._known.caption
-
-    @property
-    def _known(self) -> Result:
-        return self.result or Result()
+    tempo = _of_result(lambda result: result.tempo, "Beats per minute; `bpm` is None where it is unknown.")
+    key = _of_result(lambda result: result.key, "The key in all notations; each is None where it is unknown.")
+    meter = _of_result(lambda result: result.meter, "The time signature; `value` is None where it is unknown.")
+    beats = _of_result(lambda result: result.beats, "Measured beats: time, and place in the bar.")
+    chords = _of_result(lambda result: result.chords, "Measured chords in their order.")
+    sections = _of_result(lambda result: result.sections, "Measured sections in their order.")
+    loudness = _of_result(lambda result: result.loudness, "Measured loudness.")
+    instruments = _of_result(lambda result: result.instruments, "Instruments that the model names.")
+    genre = _of_result(lambda result: result.genre, "Genres that the model names.")
+    mood = _of_result(lambda result: result.mood, "Moods that the model names.")
+    vocals = _of_result(lambda result: result.vocals, "What the model says of voices.")
+    caption = _of_result(lambda result: result.caption, "The description of `analyze` and `caption`.")
 
     def to_json(self) -> str:
         """One line of JSON, ASCII only, so that no path and no locale can break it."""

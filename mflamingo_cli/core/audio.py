@@ -134,10 +134,11 @@ def load(
         raise UsageError(f"a part must start at 0 or later and end after its start, not run from {start_s} s to {end_s} s")
     shown = _shown(path)
     try:
-        with _on_disk(path) as (local, name), open_decoder(local, shown) as decoder:
+        with _on_disk(path) as (local, name), contextlib.closing(open_decoder(local, shown)) as decoder:
             return _decode(decoder, name, shown, start_s, end_s, listeners)
     except OSError as error:
-        raise _system_error(error, shown) from error
+        what = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+        raise AudioError(f"{shown}: {what}", code="not_found") from error
 
 
 def split_windows(samples: NDArray[np.float32], window_s: int = MelConfig.window_s) -> list[NDArray[np.float32]]:
@@ -300,9 +301,3 @@ def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:
         return "the stream"
     name = os.fspath(path)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(name))
-
-
-def _system_error(error: OSError, shown: str) -> AudioError:
-    if isinstance(error, FileNotFoundError):
-        return AudioError(f"{shown}: there is no such file", code="not_found")
-    return AudioError(f"{shown}: cannot be read: {error.strerror or error}", code="not_found")

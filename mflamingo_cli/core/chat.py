@@ -45,17 +45,13 @@ class RenderedPrompt:
     after: str
 
 
-def user_message(text: str, audio: bool) -> Message:
-    """A user turn; the audio part stands first, as every checkpoint was trained."""
-    return {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}] if audio else text}
-
-
 def build_messages(text: str, *, system: str | None = None, history: Sequence[tuple[str, str]] = (), audio: bool) -> list[Message]:
-    """Turns of a prompt with its history; the audio belongs to the first user turn."""
+    """Turns of a prompt with its history; the audio belongs to the first user turn and stands first there, as checkpoints were trained."""
     messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
     questions = [question for question, _ in history] + [text]
     for index, question in enumerate(questions):
-        messages.append(user_message(question, audio and index == 0))
+        with_audio = [{"type": "audio"}, {"type": "text", "text": question}]
+        messages.append({"role": "user", "content": with_audio if audio and index == 0 else question})
         if index < len(history):
             messages.append({"role": "assistant", "content": history[index][1]})
     return messages
@@ -73,7 +69,8 @@ class ChatTemplate:
 
         Raises UsageError when a turn itself contains the placeholder, ModelError when the template has no place for audio.
         """
-        _refuse_placeholder(messages, self.tokens.audio)
+        if any(self.tokens.audio in text for message in messages for text in _texts(message)):
+            raise UsageError(f"the prompt must not contain {self.tokens.audio}: it stands for the audio, which is added by itself")
         n_audio = sum(isinstance(message["content"], list) for message in messages)
         rendered = self._render(messages, add_generation_prompt)
         if rendered.count(self.tokens.audio) != n_audio:  # a template of a text model: it knows strings only
@@ -145,19 +142,13 @@ def indices_by_prefix(prompts: Sequence[RenderedPrompt], at_most: int = 16) -> I
             yield group[start : start + at_most]
 
 
-def _flatten(message: Message, placeholder: str) -> Message:
+def _texts(message: Message) -> list[str]:
     content = message["content"]
-    if isinstance(content, str):
-        return message
-    return {"role": message["role"], "content": placeholder + "".join(part.get("text", "") for part in content)}
+    return [content] if isinstance(content, str) else [part.get("text", "") for part in content]
 
 
-def _refuse_placeholder(messages: Sequence[Message], placeholder: str) -> None:
-    for message in messages:
-        content = message["content"]
-        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
-        if any(placeholder in text for text in texts):
-            raise UsageError(f"the prompt must not contain {placeholder}: it stands for the audio, which is added by itself")
+def _flatten(message: Message, placeholder: str) -> Message:
+    return message if isinstance(message["content"], str) else {"role": message["role"], "content": placeholder + "".join(_texts(message))}
 
 
 @lru_cache(maxsize=4)

@@ -92,7 +92,7 @@ class Damaged(Exception):
 
 
 class Decoder(Protocol):
-    """An open audio stream; use as a context manager."""
+    """An open audio stream."""
 
     rate_hz: int
     channels: int
@@ -104,9 +104,9 @@ class Decoder(Protocol):
         """Yield (n, channels) from frame `start` to the end; raises Damaged where the stream breaks off. To be called once."""
         ...
 
-    def __enter__(self) -> Decoder: ...
-
-    def __exit__(self, *exc: object) -> None: ...
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
 
 
 def open_decoder(path: Path, name: str) -> Decoder:
@@ -171,7 +171,7 @@ class SoundFileDecoder:
                 self._cut |= stated is None
                 self.frames = max(self._file.frames, stated or 0)
             self._raw, self._unknown = raw, unknown
-            self._close = stack.pop_all()
+            self.close = stack.pop_all().close
 
     def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
         """Yield from frame `start`; a header that promises more than the file holds ends in Damaged."""
@@ -208,12 +208,6 @@ class SoundFileDecoder:
     def _at_end(self) -> bool:
         """Whether all bytes were read: where no length is stated, that is how a stream ends."""
         return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR) >= os.fstat(self._raw.fileno()).st_size
-
-    def __enter__(self) -> SoundFileDecoder:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._close.close()
 
 
 class FfmpegDecoder:
@@ -277,11 +271,8 @@ class FfmpegDecoder:
         frames = len(data) // (4 * self.channels)
         return np.frombuffer(data, "<f4", frames * self.channels).reshape(frames, self.channels)
 
-    def __enter__(self) -> FfmpegDecoder:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
+    def close(self) -> None:
+        """Nothing is open between blocks."""
 
 
 class _Stretched:

@@ -20,6 +20,8 @@ DYNAMIC_RANGE = 8.0  # decades below the loudest band of the window that are kep
 LINEAR_HZ = 1_000.0  # Slaney's mel scale (Auditory Toolbox, 1998): linear below, logarithmic above
 LINEAR_STEP_HZ = 200.0 / 3.0  # one mel below LINEAR_HZ
 LOG_STEP = math.log(6.4) / 27.0  # one mel above LINEAR_HZ
+KNEE = LINEAR_HZ / LINEAR_STEP_HZ  # mel
+MAX_MEL = KNEE + math.log(MAX_HZ / LINEAR_HZ) / LOG_STEP
 BLOCK_BYTES = 1 << 19  # of float64 frames transformed at once: they stay in a core's L2 cache
 BANDS_PER_PRODUCT = 16  # neighbouring filters share most of their bins; one small product each replaces a mostly empty large one
 
@@ -72,7 +74,7 @@ class LogMel:
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     """Return triangles of equal area on Slaney's mel scale: (n_fft // 2 + 1, n_mels)."""
     bins_hz = np.linspace(0.0, config.sample_rate // 2, config.n_fft // 2 + 1)[:, None]
-    edges_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(MAX_HZ), config.n_mels + 2))
+    edges_hz = _mel_to_hz(np.linspace(0.0, MAX_MEL, config.n_mels + 2))
     lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz - lower) / (centre - lower)
     falling = (upper - bins_hz) / (upper - centre)
@@ -101,11 +103,5 @@ def _banded(filters: NDArray[np.float64]) -> list[tuple[slice, slice, NDArray[np
     return products
 
 
-def _hz_to_mel(hz: float) -> float:
-    linear = min(hz, LINEAR_HZ) / LINEAR_STEP_HZ
-    return linear + math.log(max(hz, LINEAR_HZ) / LINEAR_HZ) / LOG_STEP
-
-
 def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    knee = LINEAR_HZ / LINEAR_STEP_HZ
-    return np.minimum(mel, knee) * LINEAR_STEP_HZ * np.exp(LOG_STEP * np.maximum(mel - knee, 0.0))
+    return np.minimum(mel, KNEE) * LINEAR_STEP_HZ * np.exp(LOG_STEP * np.maximum(mel - KNEE, 0.0))

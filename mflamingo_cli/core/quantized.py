@@ -34,6 +34,7 @@ class Quantized(nn.Module):
 
     weight: torch.Tensor
     scale: torch.Tensor
+    number: torch.dtype  # of a packed weight
 
     def __init__(self, shape: tuple[int, int], bias: Any, device: torch.device) -> None:
         super().__init__()
@@ -42,8 +43,9 @@ class Quantized(nn.Module):
         self.allocate(device)
 
     def allocate(self, device: torch.device) -> None:
-        """Register the buffers, uninitialised."""
-        raise NotImplementedError
+        """Register the buffers, uninitialised: a number per weight, a scale per row."""
+        self.register_buffer("weight", torch.empty(self.out_features, self.in_features, dtype=self.number, device=device))
+        self.register_buffer("scale", torch.empty(self.out_features, 1, device=device))
 
     def put(self, rows: torch.Tensor, first: int) -> None:
         """Quantise rows of the matrix, (n, in) float32, from row `first` on."""
@@ -68,10 +70,7 @@ class Quantized(nn.Module):
 class Int8(Quantized):
     """Integers from -127 to 127, one scale per row: an error of at most 1/254 of the largest weight of the row."""
 
-    def allocate(self, device: torch.device) -> None:
-        """A byte per weight."""
-        self.register_buffer("weight", torch.empty(self.out_features, self.in_features, dtype=torch.int8, device=device))
-        self.register_buffer("scale", torch.empty(self.out_features, 1, device=device))
+    number = torch.int8
 
     def put(self, rows: torch.Tensor, first: int) -> None:
         """Round to the nearest."""
@@ -117,10 +116,11 @@ class Nf4(Quantized):
 class Fp8(Quantized):
     """8-bit floats (E4M3), one scale per row, or the numbers and the scales of an FP8 checkpoint as they are."""
 
+    number = F8
+
     def allocate(self, device: torch.device) -> None:
-        """A byte per weight."""
-        self.register_buffer("weight", torch.empty(self.out_features, self.in_features, dtype=F8, device=device))
-        self.register_buffer("scale", torch.empty(self.out_features, 1, device=device))
+        """A scale per row, as long as no checkpoint brings others."""
+        super().allocate(device)
         self.rows, self.columns = 1, self.in_features  # that share a scale
 
     def put(self, rows: torch.Tensor, first: int) -> None:

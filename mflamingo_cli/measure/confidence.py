@@ -76,18 +76,9 @@ def of_tempo(track: BeatTrack, signs: Mapping[str, float]) -> float | None:
         return None
     octave = float(np.log2(track.bpm / MODERATE))
     fast, slow = max(octave, 0.0), max(-octave, 0.0)
-    signs_of_octave = {
-        "octave": octave,
-        "fast": fast,
-        "scatter": signs["scatter"],
-        "bars": signs["bars"],
-        "pairs": signs["pairs"],
-        "fast threes": fast * signs["threes"],
-        "fast halves": fast * signs["halves"],
-        "fast thirds": fast * signs["thirds"],
-        "slow halves": slow * signs["halves"],
-    }
-    return probability("tempo", signs_of_octave)
+    seen = {"octave": octave, "fast": fast} | {name: signs[name] for name in ("scatter", "bars", "pairs")}
+    seen |= {f"fast {name}": fast * signs[name] for name in ("threes", "halves", "thirds")}
+    return probability("tempo", seen | {"slow halves": slow * signs["halves"]})
 
 
 def of_meter(meter: str | None, signs: Mapping[str, float]) -> float | None:
@@ -95,9 +86,8 @@ def of_meter(meter: str | None, signs: Mapping[str, float]) -> float | None:
     if meter is None:
         return None
     three = float(meter == "3/4")
-    return probability(
-        "meter", {"three": three, "scatter": signs["scatter"], "threes": signs["threes"], "halves of three": three * signs["halves"]}
-    )
+    seen = {"three": three, "scatter": signs["scatter"], "threes": signs["threes"], "halves of three": three * signs["halves"]}
+    return probability("meter", seen)
 
 
 def of_key(key: Key | None, weights: np.ndarray, chords: Sequence[Segment]) -> float | None:

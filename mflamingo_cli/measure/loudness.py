@@ -53,29 +53,25 @@ def _lufs(power: np.ndarray | float) -> np.ndarray:
     return np.asarray(OFFSET + 10 * np.log10(np.maximum(power, 1e-20)))
 
 
+def _gated(steps: np.ndarray, n_steps: int, relative_gate: float) -> np.ndarray:
+    """Mean squares of overlapping blocks of so many steps that pass the absolute and the relative gate: (n,) -> (k,)."""
+    if len(steps) < n_steps:
+        return np.zeros(0)
+    blocks = np.lib.stride_tricks.sliding_window_view(steps, n_steps).mean(axis=1)
+    blocks = blocks[_lufs(blocks) > ABSOLUTE_GATE]
+    return np.asarray(blocks[_lufs(blocks) > _lufs(blocks.mean()) + relative_gate] if len(blocks) else blocks)
+
+
 def integrated(steps: np.ndarray) -> float | None:
     """Gated loudness of 100 ms mean squares: (n,) -> LUFS, None for less than 400 ms or silence."""
-    if len(steps) < 4:
-        return None
-    blocks = np.lib.stride_tricks.sliding_window_view(steps, 4).mean(axis=1)
-    blocks = blocks[_lufs(blocks) > ABSOLUTE_GATE]
-    if len(blocks) == 0:
-        return None
-    blocks = blocks[_lufs(blocks) > _lufs(blocks.mean()) + RELATIVE_GATE]
-    return float(_lufs(blocks.mean()))
+    blocks = _gated(steps, 4, RELATIVE_GATE)
+    return float(_lufs(blocks.mean())) if len(blocks) else None
 
 
 def loudness_range(steps: np.ndarray) -> float | None:
-    """Spread of the short-term loudness of 100 ms mean squares, 10th to 95th percentile: (n,) -> LU."""
-    if len(steps) < 3 * STEPS:
-        return None
-    blocks = np.lib.stride_tricks.sliding_window_view(steps, 3 * STEPS).mean(axis=1)
-    blocks = blocks[_lufs(blocks) > ABSOLUTE_GATE]
-    if len(blocks) == 0:
-        return None
-    levels = np.sort(_lufs(blocks[_lufs(blocks) > _lufs(blocks.mean()) + RANGE_GATE]))
-    low, high = (levels[round((len(levels) - 1) * part)] for part in (0.10, 0.95))
-    return float(high - low)
+    """Spread of the short-term loudness of 100 ms mean squares, 10th to 95th percentile: (n,) -> LU, None for less than 3 s or silence."""
+    levels = np.sort(_lufs(_gated(steps, 3 * STEPS, RANGE_GATE)))
+    return float(levels[round((len(levels) - 1) * 0.95)] - levels[round((len(levels) - 1) * 0.10)]) if len(levels) else None
 
 
 class LoudnessMeter:

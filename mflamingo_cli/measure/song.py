@@ -94,18 +94,12 @@ class Measurement:
 
     def facts(self, only: Collection[str] | None = None) -> Facts:
         """The facts of these names, all if None; the others stay empty. Raises KeyError for a name not in FACTS."""
-        names = [FACTS[name].name for name in FACTS if only is None or name in only]
-        if only is not None and (unknown := set(only) - FACTS.keys()):
+        names = FACTS.keys() if only is None else set(only)
+        if unknown := names - FACTS.keys():
             raise KeyError(f"{', '.join(sorted(unknown))}: not among the facts {', '.join(FACTS)}")
-        confidence = {name: getattr(self, f"confidence_of_{name}") for name in vars(Confidence()) if name in names}
-        return Facts(**{name: getattr(self, name) for name in names}, confidence=Confidence(**confidence))
+        return Facts(**{name: getattr(self, name) for name in FACTS if name in names}, confidence=self._confidence(names))
 
     # --- intermediates ---
-
-    @cached_property
-    def duration_s(self) -> float:
-        """Length of what is measured."""
-        return self._audio.duration_s
 
     @cached_property
     def sounds(self) -> bool:
@@ -113,7 +107,7 @@ class Measurement:
         import numpy as np
 
         level = np.sqrt(np.mean(np.square(self._audio.samples, dtype=np.float64))) if len(self._audio.samples) else 0.0
-        return self.duration_s >= SHORTEST_S and float(level) >= SILENT
+        return self._audio.duration_s >= SHORTEST_S and float(level) >= SILENT
 
     @cached_property
     def untuned_spectrogram(self) -> np.ndarray:
@@ -142,7 +136,7 @@ class Measurement:
         """Chords from the first sample on."""
         from mflamingo_cli.measure.chords import measure_chords
 
-        return measure_chords(self.spectrogram, self.duration_s) if self.is_harmonic else ()
+        return measure_chords(self.spectrogram, self._audio.duration_s) if self.is_harmonic else ()
 
     @cached_property
     def key_fit(self) -> tuple[np.ndarray, np.ndarray]:
@@ -217,35 +211,22 @@ class Measurement:
 
         track, _ = self.counted
         found = bool(self.chord_spans) or (self.is_harmonic and track.bpm is not None)
-        return self._in_file(measure_sections(self.spectrogram, self.duration_s, track)) if found else ()
+        return self._in_file(measure_sections(self.spectrogram, self._audio.duration_s, track)) if found else ()
 
     @fact()
     def loudness(self) -> Loudness:
         """Loudness of the native stream."""
         return self._meter.result() if self._meter else Loudness()
 
-    # --- how sure they are ---
+    def _confidence(self, names: Collection[str]) -> Confidence:
+        """The probability that the tempo is within 4 % of the right one, and that key and meter are right; None for all but these names."""
+        from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
 
-    @cached_property
-    def confidence_of_tempo(self) -> float | None:
-        """The probability that the tempo is within 4 % of the right one."""
-        from mflamingo_cli.measure.confidence import of_tempo
-
-        return of_tempo(self.pulse[0], self.beat_signs)
-
-    @cached_property
-    def confidence_of_key(self) -> float | None:
-        """The probability that the key is right."""
-        from mflamingo_cli.measure.confidence import of_key
-
-        return of_key(self.key, self.key_fit[1], self.chord_spans) if self.key else None
-
-    @cached_property
-    def confidence_of_meter(self) -> float | None:
-        """The probability that the meter is right."""
-        from mflamingo_cli.measure.confidence import of_meter
-
-        return of_meter(self.meter, self.beat_signs)
+        return Confidence(
+            tempo=of_tempo(self.pulse[0], self.beat_signs) if "tempo" in names else None,
+            key=of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,
+            meter=of_meter(self.meter, self.beat_signs) if "meter" in names else None,
+        )
 
     def _in_file(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         start = self._audio.start_s

@@ -50,17 +50,13 @@ def listed() -> list[dict[str, Any]]:
         state = "embedded"
     except ModelError:
         state = "missing"
-    rows = [_row(DEFAULT_MODEL, state, "embedded, works offline", APACHE)]
-    rows += [_cached_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
+    rows = [_row(DEFAULT_MODEL, "embedded, works offline", APACHE, None) | {"state": state}]
+    rows += [_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
     names = {model.name for model in PUBLISHED}
-    return rows + [_cached_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
+    return rows + [_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
 
 
-def _cached_row(name: str, about: str, licence: str | None, found: hub.CachedModel | None) -> dict[str, Any]:
-    if found is None:
-        return _row(name, "absent", about, licence)
-    return _row(name, "downloaded" if found.directory else "partial", about, licence, found.n_bytes, found.revision)
-
-
-def _row(name: str, state: str, about: str, licence: str | None, n_bytes: int | None = None, revision: str | None = None) -> dict[str, Any]:
-    return {"name": name, "state": state, "about": about, "licence": licence, "bytes": n_bytes, "revision": revision}
+def _row(name: str, about: str, licence: str | None, found: hub.CachedModel | None) -> dict[str, Any]:
+    state = "absent" if found is None else "downloaded" if found.directory else "partial"
+    here = {"bytes": found.n_bytes if found else None, "revision": found.revision if found else None}
+    return {"name": name, "state": state, "about": about, "licence": licence, **here}

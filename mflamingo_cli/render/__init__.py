@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """Which class of which module here writes a format, and how a file that holds one song's record ends."""
+    """What makes the writer of a format, and how a file that holds one song's record ends."""
 
-    writes: str  # module:class
+    writes: str  # module:class or function
     suffix: str | None  # None: the format is about several songs
     rows: bool = False  # one row per input, failures too; takes --fields
     times: bool = False  # times in one song, which `analyze` measures
@@ -34,10 +34,10 @@ WRITERS = {
     "csv": Format("records:CsvWriter", ".csv", rows=True),
     "tsv": Format("records:TsvWriter", ".tsv", rows=True),
     "markdown": Format("records:MarkdownWriter", ".md", rows=True),
-    "labels": Format("times:LabelWriter", ".labels.txt", times=True),
-    "beats": Format("times:BeatWriter", ".beats", times=True),
-    "lab": Format("times:ChordWriter", ".lab", times=True),
-    "jams": Format("times:JamsWriter", ".jams", times=True),
+    "labels": Format("times:label_writer", ".labels.txt", times=True),
+    "beats": Format("times:beat_writer", ".beats", times=True),
+    "lab": Format("times:chord_writer", ".lab", times=True),
+    "jams": Format("times:jams_writer", ".jams", times=True),
     "m3u": Format("playlist:PlaylistWriter", None),
     "html": Format("html:page_writer", ".html", index="index.html"),
 }

@@ -6,21 +6,21 @@ to where it ends, and what has no room for its name is dotted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
+from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.text import clock
 
 MAX_ROWS = 6
 NAMED = 0.6  # of the chords have room for their names, else there is one row more
 COLUMNS_PER_ROW = 24  # at least: on less nothing can be seen
-FIFTHS = ["C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F"]
-SAME = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "Fb": "E", "E#": "F", "B#": "C"}
-# oklch(0.87 0.075 h) for h = 25, 55 … 355, the colours of the page in its light form; black on them is read in any terminal
+# by fifths: oklch(0.87 0.075 h) for h = 25, 55 … 355, the colours of the page in its light form; black on them is read in any terminal
 TINTS = ["ffc2bc", "fcc8a6", "ebd19c", "d2dba2", "b6e2b6", "9fe5d1", "98e3ec", "a4ddff", "bcd4ff", "d7cbff", "eec4f0", "fdc0d7"]
 Block = tuple[int, int, Segment]  # first column, column after the last
 
@@ -87,6 +87,11 @@ def _chords(blocks: Iterator[Block], width: int) -> Text:
 
 
 def _tint(chord: str) -> Style:
-    root = chord[:2] if chord[1:2] in ("#", "b") else chord[:1]
-    root = SAME.get(root, root)
-    return Style(color="black", bgcolor=f"#{TINTS[FIFTHS.index(root)]}") if root in FIFTHS else Style()
+    place = fifths(chord)
+    return Style() if place is None else Style(color="black", bgcolor=f"#{TINTS[place]}")
+
+
+def fifths(chord: str) -> int | None:
+    """Steps up the circle of fifths from C to the root of a chord or key, 0 to 11; None where no note is named first."""
+    root = re.match("[A-G][#b]?", chord)
+    return pitch_class(root[0]) * 7 % 12 if root else None

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from mflamingo_cli import __version__
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment
 
 JAMS_VERSION = "0.3.5"  # of the specification
 
 
-class _ResultWriter:
-    """Writes what is known of a song; of a song that failed, nothing."""
+class _LineWriter:
+    """Writes lines of what is known of a song; of a song that failed, nothing."""
 
-    def __init__(self, stream: TextIO, layout: Layout) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, lines: Callable[[Analysis, Result], Iterable[str]]) -> None:
+        self._stream, self._lines = stream, lines
 
     def write(self, record: Analysis) -> None:
         """Print the lines of one record."""
@@ -27,33 +27,31 @@ class _ResultWriter:
             self._stream.writelines(line + "\n" for line in self._lines(record, record.result))
             self._stream.flush()
 
-    def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
-        raise NotImplementedError
-
 
 def _spans(spans: Iterable[Segment]) -> Iterable[str]:
     return (f"{span.start:.3f}\t{span.end:.3f}\t{safe(span.label)}" for span in spans)
 
 
-class LabelWriter(_ResultWriter):
+def label_writer(stream: TextIO, layout: Layout) -> Writer:
     """Audacity's labels of sections and chords: `start<TAB>end<TAB>text`."""
-
-    def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
-        return _spans([*result.sections, *result.chords])
+    return _LineWriter(stream, lambda record, result: _spans([*result.sections, *result.chords]))
 
 
-class ChordWriter(_ResultWriter):
+def chord_writer(stream: TextIO, layout: Layout) -> Writer:
     """Chords in Harte's notation, `start<TAB>end<TAB>chord`, as mir_eval and the Isophonics annotations have them."""
-
-    def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
-        return _spans(result.chords)
+    return _LineWriter(stream, lambda record, result: _spans(result.chords))
 
 
-class BeatWriter(_ResultWriter):
+def beat_writer(stream: TextIO, layout: Layout) -> Writer:
     """Beats as beat trackers write them: `time<TAB>place in the bar`, the time alone where the meter is unknown."""
+    return _LineWriter(
+        stream, lambda record, result: (f"{time:.3f}" if place is None else f"{time:.3f}\t{place}" for time, place in result.beats)
+    )
 
-    def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
-        return (f"{time:.3f}" if place is None else f"{time:.3f}\t{place}" for time, place in result.beats)
+
+def jams_writer(stream: TextIO, layout: Layout) -> Writer:
+    """One JAMS file."""
+    return _LineWriter(stream, lambda record, result: [json.dumps(_jams(record, result), allow_nan=False)])
 
 
 # --- JAMS ----------------------------------------------------------------------------------------------------------------
@@ -97,10 +95,10 @@ def _annotation(namespace: str, data: list[Observation], audio: AudioInfo, tools
     }
 
 
-def jams(record: Analysis) -> dict[str, Any] | None:
+def _jams(record: Analysis, result: Result) -> dict[str, Any] | None:
     """A record as a JAMS file (Humphrey et al., ISMIR 2014): an annotation for each namespace of which something is known."""
-    audio, result = record.audio, record.result
-    if audio is None or result is None:
+    audio = record.audio
+    if audio is None:
         return None
     tools = f"mflamingo {__version__}{f', {record.model.id}' if record.model else ''}"
     known = {namespace: data for namespace, data in _observations(audio, result).items() if data}
@@ -116,10 +114,3 @@ def jams(record: Analysis) -> dict[str, Any] | None:
         },
         "sandbox": {"mflamingo": {"audio_id": record.audio_id}},
     }
-
-
-class JamsWriter(_ResultWriter):
-    """One JAMS file."""
-
-    def _lines(self, record: Analysis, result: Result) -> Iterable[str]:
-        return [json.dumps(jams(record), allow_nan=False)]

@@ -16,16 +16,14 @@ import sqlite3
 import stat
 import threading
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mflamingo_cli.backends.base import stamp
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import digest_of, user_folder
 
-T = TypeVar("T")
 FILE = "runs.db"
 LAYOUT = 1  # PRAGMA user_version; another number is another layout
 BUSY_S = 60.0  # a writer waits so long for another one, which needs milliseconds: beyond it something is wrong
@@ -84,7 +82,7 @@ class Store:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return None
             state = stamp([path])
-            found = self._one("SELECT digest FROM files WHERE path = ? AND state = ?", os.fsencode(path), state)
+            found = self._execute("SELECT digest FROM files WHERE path = ? AND state = ?", os.fsencode(path), state)
             if found is not None:
                 return str(found)
             digest = digest_of(path)
@@ -92,25 +90,25 @@ class Store:
                 return None
         except OSError:  # decoding reports it
             return None
-        self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", os.fsencode(path), state, digest)
+        self._execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", os.fsencode(path), state, digest)
         return digest
 
     def sound(self, digest: str, part: str) -> str | None:
         """Name of the sound that a part of these bytes is."""
-        found = self._one("SELECT sound FROM sounds WHERE digest = ? AND part = ?", digest, part)
+        found = self._execute("SELECT sound FROM sounds WHERE digest = ? AND part = ?", digest, part)
         return None if found is None else str(found)
 
     def keep_sound(self, digest: str, part: str, sound: str) -> None:
         """Remember which sound a part of these bytes is."""
-        self._do("INSERT OR REPLACE INTO sounds VALUES (?, ?, ?)", digest, part, sound)
+        self._execute("INSERT OR REPLACE INTO sounds VALUES (?, ?, ?)", digest, part, sound)
 
     def has(self, key: str) -> bool:
         """Whether there is a record."""
-        return self._one("SELECT 1 FROM records WHERE key = ?", key) is not None
+        return self._execute("SELECT 1 FROM records WHERE key = ?", key) is not None
 
     def record(self, key: str) -> Analysis | None:
         """The record of a key, with the path that it had then."""
-        found = self._one("SELECT record FROM records WHERE key = ?", key)
+        found = self._execute("SELECT record FROM records WHERE key = ?", key)
         if found is None:
             return None
         try:
@@ -120,7 +118,7 @@ class Store:
 
     def keep(self, key: str, record: Analysis) -> None:
         """Remember a record: when this returns it outlives the process."""
-        self._do("INSERT OR REPLACE INTO records (key, record) VALUES (?, ?)", key, zlib.compress(record.to_json().encode("ascii")))
+        self._execute("INSERT OR REPLACE INTO records (key, record) VALUES (?, ?)", key, zlib.compress(record.to_json().encode("ascii")))
 
     def close(self) -> None:
         """Let go of the file; nothing is found or kept from now on."""
@@ -134,23 +132,17 @@ class Store:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _one(self, query: str, *values: object) -> Any:
-        """The first column of the first row, None where there is none."""
-        row = self._tried(lambda: self._database.execute(query, values).fetchone())
-        return row[0] if row else None
-
-    def _do(self, statement: str, *values: object) -> None:
-        self._tried(lambda: self._database.execute(statement, values).fetchone())
-
-    def _tried(self, work: Callable[[], T]) -> T | None:
+    def _execute(self, query: str, *values: object) -> Any:
+        """Execute a statement; the first column of the first row, None where there is none."""
         with self._lock:
             if self.problem:
                 return None
             try:
-                return work()
+                row = self._database.execute(query, values).fetchone()
             except sqlite3.Error as error:
                 self.problem = f"{self.path}: {_words(error)}"
                 return None
+        return row[0] if row else None
 
 
 def _words(error: Exception) -> str:

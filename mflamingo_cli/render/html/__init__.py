@@ -26,11 +26,11 @@ from mflamingo_cli import __version__
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
-from mflamingo_cli.measure.facts import pitch_class
-from mflamingo_cli.parsers import parse_key, short_chord
+from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
 from mflamingo_cli.render.text import number, safe
+from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
 from mflamingo_cli.text import clock
 
@@ -59,7 +59,7 @@ class SongPage:
 
     def write(self, record: Analysis) -> None:
         """Write the page of a record."""
-        self._stream.write(_template("song.html").render(page=_Policy("song.js"), **_song(record, self._folder)))
+        self._stream.write(_template("song.html").render(page=_assets("song.js"), **_song(record, self._folder)))
         self._stream.write("\n")
         self._stream.flush()
 
@@ -73,7 +73,7 @@ class IndexPage:
     def __init__(self, stream: TextIO, folder: str = ".", link: Callable[[Analysis], str | None] | None = None) -> None:
         self._stream, self._folder, self._link = stream, folder, link
         self._row = _template("row.html")
-        stream.write(_template("index.html").render(page=_Policy("index.js"), version=__version__) + "\n")
+        stream.write(_template("index.html").render(page=_assets("index.js"), version=__version__) + "\n")
 
     def write(self, record: Analysis) -> None:
         """Add the row of a record."""
@@ -112,19 +112,11 @@ def _template(name: str) -> Any:
     return _environment().get_template(name)
 
 
-class _Policy:
+def _assets(name: str) -> dict[str, str]:
     """The style and one script of a page, and the policy that allows them and nothing else."""
-
-    def __init__(self, script: str) -> None:
-        self.style, self.script = (Markup(_file(name)) for name in ("page.css", script))  # our own files
-        self.policy = (
-            f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)}; "
-            "media-src 'self' file:; base-uri 'none'; form-action 'none'"
-        )
-
-
-def _file(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    style, script = (Markup(Path(__file__).with_name(file).read_text(encoding="utf-8")) for file in ("page.css", name))  # our own files
+    sources = f"style-src {_hash(style)}; script-src {_hash(script)}; media-src 'self' file:"
+    return {"style": style, "script": script, "policy": f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"}
 
 
 def _hash(content: str) -> str:
@@ -246,8 +238,8 @@ def _block(span: Segment, scale: _Scale, name: str, tone: str) -> dict[str, Any]
 
 def _root(chord: str | None) -> str:
     """The class of a colour: the same for all chords and keys on one root, in the order of fifths."""
-    name = short_chord(chord or "")
-    return f"r{pitch_class(name[:2] if name[1:2] in ('#', 'b') else name[:1]) * 7 % 12}" if name else ""
+    place = fifths(chord or "")
+    return "" if place is None else f"r{place}"
 
 
 def _tone(span: Segment) -> str:

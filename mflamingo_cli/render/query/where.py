@@ -241,27 +241,23 @@ def _rank(field: Field, value: Any) -> Any:
 
 
 class _Selected:
-    """Passes records that match to a writer, or keeps them to be sorted."""
+    """A writer that passes on the records that match."""
 
-    def __init__(self, writer: Writer, test: Test | None, keep: list[Analysis] | None) -> None:
-        self._writer, self._test, self._keep = writer, test, keep
+    def __init__(self, test: Test | None, take: Callable[[Analysis], None]) -> None:
+        self._test, self._take = test, take
 
     def write(self, record: Analysis) -> None:
         """Take one record."""
-        if self._test is not None and not self._test(record):
-            return
-        if self._keep is None:
-            self._writer.write(record)
-        else:
-            self._keep.append(record)
+        if self._test is None or self._test(record):
+            self._take(record)
 
 
 @contextlib.contextmanager
 def chosen(writer: Writer, test: Test | None, order: Order | None) -> Iterator[Writer]:
-    """The same writer for the records that pass a test; with an order, they are written at the end, also of a run that is stopped."""
-    keep: list[Analysis] | None = None if order is None else []
+    """A writer for the records that pass a test; with an order, they are written at the end, also of a run that is stopped."""
+    kept: list[Analysis] = []
     try:
-        yield _Selected(writer, test, keep) if test or order else writer
+        yield _Selected(test, writer.write if order is None else kept.append)
     finally:
-        for record in ordered(keep, order) if keep and order else ():
+        for record in ordered(kept, order or ()):
             writer.write(record)
