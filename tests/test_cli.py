@@ -151,6 +151,7 @@ def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_pa
     assert (tmp_path / "fifo").is_fifo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
 def test_output_to_stdout_by_name_keeps_what_a_log_holds(tiny_model, tmp_path, name):
     with (tmp_path / "log").open("ab") as log:
@@ -201,6 +202,7 @@ def replace_timing(record: dict) -> dict:
     return record | {"timing": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0", "-1", "x", ""])
 def test_a_batch_is_a_number_of_songs(size, tmp_song):
     done = run("analyze", "--batch-size", size, tmp_song)
@@ -493,6 +495,7 @@ def test_a_terminal_gets_colours_and_a_spinner(tiny_model, tmp_song):
     assert "╭" in drawn
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_the_same_answer_as_a_pipe(tiny_model, tmp_song):
     code, drawn = on_a_terminal(
         "ask", "Why?", "-q", "--color", "never", "--progress", "none", "-m", tiny_model, "--max-tokens", 12, tmp_song
@@ -546,6 +549,7 @@ def test_models_info_says_how_weights_are_quantised(tiny_model, tmp_path):
     assert b"quantised by 'awq', which cannot be read" in done.stderr
 
 
+@pytest.mark.slow
 def test_models_convert_and_verify(tiny_model, tmp_path):
     source = tiny_model.parent / "tiny"
     made = run("models", "convert", source, "-o", tmp_path, "--type", "Q8_0")

@@ -93,6 +93,7 @@ def test_the_public_names_can_be_imported():
         _ = mflamingo_cli.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "analyze", "models convert"])
 def test_help_is_nearly_as_fast_as_importing_typer_and_rich(command):
     """Seconds of a processor, not of the clock, and the fewest of several: other processes take the clock but not those."""

@@ -34,6 +34,7 @@ def answers(backend: Backend, audio: Audio) -> list[str]:
     return [completion.text for completion in complete(backend, backend.encode([audio])[0], prompts, GenerateOptions(max_new_tokens=60))]
 
 
+@pytest.mark.slow
 def test_gguf_and_checkpoint_say_the_same_words(excerpt: Audio) -> None:
     with (
         open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as gguf,

@@ -125,6 +125,7 @@ def test_all_is_on_the_device_and_a_step_could_be_captured(directory: Path, devi
             decoder._run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_layers_may_lie_on_two_devices(directory: Path, quantize: str, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"model.language_model.layers.1": "cuda:1", "model.language_model.norm": "cuda:1", "lm_head": "cuda:1", "": "cuda:0"}

@@ -132,6 +132,7 @@ def chat(*arguments: object, lines: str = "") -> subprocess.CompletedProcess[byt
     return run("ask", "--chat", *arguments, *SHORT, input=lines.encode())
 
 
+@pytest.mark.slow
 def test_lines_of_a_script_are_answered_one_by_one(tiny_model, tmp_song):
     lines = "What?\n\n/caption short\n/think Why?\n/nonsense\n/quit\nnever read\n"
     done = chat("How?", "--json", "-q", "-m", tiny_model, tmp_song, lines=lines)
@@ -220,6 +221,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_at_the_keyboard_ctrl_c_stops_an_answer_and_ctrl_d_ends(tiny_model, tmp_song):
     terminal = Terminal("ask", "--chat", "-m", tiny_model, "--max-tokens", "3000", "--color", "never", "--progress", "none", tmp_song)
     terminal.until("Ctrl-D ends")

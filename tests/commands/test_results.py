@@ -15,6 +15,8 @@ from mflamingo_cli import cli, files
 from mflamingo_cli.errors import StoppedError
 from tests.test_cli import SHORT, one_sentence, records, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def library(tmp_path, tmp_song):

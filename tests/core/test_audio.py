@@ -564,6 +564,7 @@ def test_every_container_is_told_apart() -> None:
 # ------------------------------------------------------------------------------------------------------------ memory, windows
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in KiB on Linux")
 def test_decoding_needs_the_memory_of_its_samples(tmp_path: Path) -> None:
     minutes = 20

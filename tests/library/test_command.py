@@ -18,6 +18,8 @@ import pytest
 from tests.bench.kill import LATEST, ReferenceAnswers, truth
 from tests.test_cli import one_sentence, records, run
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--max-tokens", "4")
 TIMEOUT_S = 300
 CRASHING = """

@@ -160,6 +160,7 @@ def without(found: dict[str, str], names: set[str]) -> dict[str, str]:
     return {name: text for name, text in found.items() if name.casefold() not in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "version"), [("v23.mp3", 3), ("v24.mp3", 4), ("song.aiff", 3), ("song.wav", 4), ("bare.mp3", 3)])
 def test_the_version_of_a_tag_stays(made, tmp_path, name, version):
     path = tmp_path / name
@@ -431,6 +432,7 @@ def music(tmp_path):
     return tmp_path / "song.mp3"
 
 
+@pytest.mark.slow
 def test_the_command_shows_then_writes_then_has_nothing_to_do(tiny_model, music):
     arguments = ("analyze", "-q", "-m", tiny_model, *SHORT, "--write-tags=bpm", "--tag-confidence", "0")
     content = music.read_bytes()
@@ -448,12 +450,14 @@ def test_the_command_shows_then_writes_then_has_nothing_to_do(tiny_model, music)
     assert run(*arguments, "-n", music).stdout.decode() == f"{music}: no change\n"
 
 
+@pytest.mark.slow
 def test_text_that_streams_to_a_terminal_is_followed_by_its_tags(tiny_model, music):
     code, _ = on_a_terminal("analyze", "-f", "text", "-m", tiny_model, *SHORT, "--write-tags=bpm", "--tag-confidence", "0", music)
     assert code == 0
     assert value(music, "bpm") == "75"
 
 
+@pytest.mark.slow
 def test_only_chosen_songs_get_tags(tiny_model, music):
     content = music.read_bytes()
     done = run("analyze", "-m", tiny_model, *SHORT, "--write-tags", "--where", "bpm > 300", music)
@@ -461,6 +465,7 @@ def test_only_chosen_songs_get_tags(tiny_model, music):
     assert music.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_before_any_song_is_decoded(tiny_model, music, tmp_path):
     hide = tmp_path / "hide" / "mutagen"
     hide.mkdir(parents=True)

@@ -45,6 +45,7 @@ def llama_quantize(source: Path, target: Path, file_type: int) -> None:
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_name", [name for name in TYPES if name != "F32"])
 @pytest.mark.parametrize("size", ["k_quant", "music"])
 def test_text_part_equals_llama_quantize_bit_by_bit(type_name: str, size: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
