@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import typer
 
 from mflamingo_cli.errors import ConfigError
+from mflamingo_cli.files import user_folder
 
 COMMANDS = ("analyze", "caption", "ask", "think")
 NEVER_SET = frozenset(  # options of a single call: a default of these would be an accident
@@ -110,12 +111,8 @@ def _variables() -> list[tuple[str, str]]:
 
 
 def _files() -> list[Path]:
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    try:
-        home = Path(base if os.path.isabs(base) else Path.home() / ".config") / "mflamingo" / "config.toml"
-    except RuntimeError:  # a user without a home
-        return [path for path in (HERE,) if path.is_file()]
-    return [path for path in (home, HERE) if path.is_file()]
+    home = user_folder("XDG_CONFIG_HOME", ".config")
+    return [path for path in ([home / "config.toml"] if home else []) + [HERE] if path.is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:

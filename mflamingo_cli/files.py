@@ -1,4 +1,4 @@
-"""Files that are whole or not there: exclusive creation and atomic replacement.
+"""Files that are whole or not there: exclusive creation and atomic replacement; where a user's folders lie.
 
 `open_exclusive(path)` gives an empty file that only this process writes; what a killed process left under the name is taken over.
 `write_atomic(path)` writes `path.part` that way. When the block ends well the file takes the place of `path` in one step, with the mode of
@@ -65,3 +65,12 @@ def _lock(stream: BinaryIO) -> None:
         raise
     except OSError:  # a file system without locks
         pass
+
+
+def user_folder(xdg: str, usual: str) -> Path | None:
+    """Return our folder in a base directory (XDG base directories 0.8), None for a user without a home."""
+    base = os.environ.get(xdg, "")
+    try:
+        return Path(base if os.path.isabs(base) else Path.home() / usual) / "mflamingo"
+    except RuntimeError:
+        return None

@@ -8,7 +8,7 @@ from typing import Final
 
 from mflamingo_cli.measure import FACTS, Facts, Key
 from mflamingo_cli.parsers import parse_chords, parse_key, parse_tempo, plain, short_chord
-from mflamingo_cli.text import clock
+from mflamingo_cli.text import clock, number
 
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
@@ -16,10 +16,6 @@ GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
 SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
 
 
 def main_chords(facts: Facts) -> list[str]:
@@ -41,7 +37,7 @@ Phrase = Callable[[Facts, float], list[str]]  # facts, and the least confidence 
 
 
 def _tempo(facts: Facts, least: float) -> list[str]:
-    return [f"tempo {_number(facts.tempo.bpm)} BPM"] if facts.tempo.bpm and sure(facts.confidence.tempo, least) else []
+    return [f"tempo {number(facts.tempo.bpm)} BPM"] if facts.tempo.bpm and sure(facts.confidence.tempo, least) else []
 
 
 def _key(facts: Facts, least: float) -> list[str]:
@@ -66,7 +62,7 @@ def _sections(facts: Facts, least: float) -> list[str]:
 
 def _loudness(facts: Facts, least: float) -> list[str]:
     level = facts.loudness.integrated_lufs
-    return [] if level is None else [f"loudness {_number(level)} LUFS"]
+    return [] if level is None else [f"loudness {number(level)} LUFS"]
 
 
 PHRASES: dict[str, Phrase | None] = {

@@ -1,4 +1,4 @@
-"""Text made safe to store, and times as people read them."""
+"""Text made safe to store, times and numbers as people read them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def clock(seconds: float) -> str:
     minutes, whole = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
+
+
+def number(value: float) -> str:
+    """A number with one digit where it needs it: 87.46 -> "87.5", 120.0 -> "120"."""
+    return f"{value:z.1f}".removesuffix(".0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mflamingo_cli.text import clock, tidy
+from mflamingo_cli.text import clock, number, tidy
 
 
 def test_tidy_removes_what_can_steer_a_terminal():
@@ -14,3 +14,8 @@ def test_tidy_removes_what_can_steer_a_terminal():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.99, "0:59"), (213.4, "3:33"), (3723, "1:02:03")])
 def test_times_are_shown_as_minutes_and_seconds(seconds, text):
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(87.5, "87.5"), (120.0, "120"), (-9.81, "-9.8"), (0.04, "0"), (-0.04, "0")])
+def test_numbers_are_shown_with_one_digit_where_they_need_it(value, text):
+    assert number(value) == text

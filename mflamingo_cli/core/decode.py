@@ -124,7 +124,9 @@ def open_decoder(path: Path, name: str) -> Decoder:
     except soundfile.LibsndfileError as error:
         demuxer = container(head) or ("mp3" if tagged else None)  # junk between the tag and the first frame
         if demuxer is None:
-            raise AudioError(f"{name}: {_not_audio(head)}", code="not_audio") from error
+            kinds = (f"is {kind}" for magic, kind in NOT_SOUND if head.startswith(magic))
+            what = next(kinds, "is not an audio file that can be recognised, whatever its name says")
+            raise AudioError(f"{name}: {what}", code="not_audio") from error
         return FfmpegDecoder(path, name, demuxer, error.error_string)
 
 
@@ -363,17 +365,7 @@ def _id3_size(head: bytes) -> int:
     """Length of the ID3v2 tag in front of the sound (id3.org, 2.4.0, sec. 3.1)."""
     if len(head) < 10 or not head.startswith(b"ID3"):
         return 0
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size
-
-
-def _not_audio(head: bytes) -> str:
-    for magic, what in NOT_SOUND:
-        if head.startswith(magic):
-            return f"is {what}"
-    return "is not an audio file that can be recognised, whatever its name says"
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def _last_line(log: bytes) -> str:

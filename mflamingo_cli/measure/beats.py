@@ -14,7 +14,10 @@ import numpy as np
 SLOWEST, FASTEST = 50.0, 215.0  # beats per minute
 TEMPO_CHANGE = 100.0  # lambda of exp(-lambda |ratio - 1|) at each beat
 BEAT_PART = 16  # the first sixteenth of a beat is "on the beat"
-METERS = (3, 4)  # beats in a bar
+METERS = (3, 4)  # beats in a bar; the recursion has a row for each place in each meter
+PLACES = np.concatenate([np.arange(m) for m in METERS])  # in the bar of each row, 0 = downbeat
+ROWS = {m: slice(start, start + m) for m, start in zip(METERS, np.flatnonzero(PLACES == 0).tolist(), strict=True)}
+BEFORE = np.concatenate([np.roll(np.arange(m), 1) + ROWS[m].start for m in METERS])  # the row of the beat before
 THRESHOLD = 0.05  # evidence below this before the first and after the last beat is not music to count
 FLOOR = 1e-7  # of probabilities
 
@@ -74,69 +77,49 @@ def decode(evidence: np.ndarray, fps: float) -> Bars | None:
     return Bars(frames + first, places[keep], meter, scores)
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """What the recursion needs: a row for each place in each meter, a column for each beat length."""
-
-    intervals: np.ndarray  # (tempi,) frames
-    place: np.ndarray  # (rows,) 0 = downbeat
-    before: np.ndarray  # (rows,) row of the beat before
-    change: np.ndarray  # (to, from) log-probability of the next tempo
-    rows: dict[int, slice]  # of each meter
-
-    @classmethod
-    def of(cls, intervals: np.ndarray) -> _Chain:
-        rows, start = {}, 0
-        for meter in METERS:
-            rows[meter], start = slice(start, start + meter), start + meter
-        change = -TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)
-        change -= np.log(np.exp(change).sum(axis=0))
-        before = np.concatenate([np.roll(np.arange(m), 1) + rows[m].start for m in METERS])
-        return cls(intervals, np.concatenate([np.arange(m) for m in METERS]), before, change, rows)
-
-
 def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, float]]:
     """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame of the song."""
-    chain = _Chain.of(intervals)
+    change = -TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)
+    change -= np.log(np.exp(change).sum(axis=0))  # (to, from) log-probability of the next tempo
     n, longest, n_tempi = len(evidence), int(intervals[-1]), len(intervals)
     other, down = _spans(evidence, intervals)
-    size = len(chain.place) * n_tempi
-    best = np.full((longest + 1, len(chain.place), n_tempi), -np.inf)  # of beats that start at a time, a ring
-    back = np.zeros((n + longest, len(chain.place), n_tempi), np.int8)  # tempo of the beat before
+    size = len(PLACES) * n_tempi
+    best = np.full((longest + 1, len(PLACES), n_tempi), -np.inf)  # of beats that start at a time, a ring
+    back = np.zeros((n + longest, len(PLACES), n_tempi), np.int8)  # tempo of the beat before
     offset = np.arange(size).reshape(-1, n_tempi)
-    isdown = chain.place[:, None] == 0
+    isdown = PLACES[:, None] == 0
     ends = {m: (-np.inf, 0, 0) for m in METERS}  # score, time, state
     for t in range(1, n + 2 * longest):
         ended = best.ravel()[(t - intervals) % (longest + 1) * size + offset] + np.where(isdown, down[t], other[t])
         if t >= n + longest:  # the song is over inside or at the end of this beat
             ended[:, t - intervals >= n + longest] = -np.inf
-            for m, part in chain.rows.items():
+            for m, part in ROWS.items():
                 top = int(ended[part].argmax())
                 if ended[part].flat[top] > ends[m][0]:
                     ends[m] = (float(ended[part].flat[top]), t, top + part.start * n_tempi)
             continue
-        step = ended[chain.before][:, None] + chain.change  # (row, to, from)
+        step = ended[BEFORE][:, None] + change  # (row, to, from)
         back[t] = step.argmax(axis=2)
         value = step.max(axis=2)
         if t <= longest:  # a first beat may have begun at any time before the song
             value = np.where((t > longest - intervals) & (value < 0), 0.0, value)
             back[t][value == 0.0] = -1
         best[t % (longest + 1)] = value
-    return {m: _trace(back, *ends[m][1:], chain) for m in METERS}, {m: ends[m][0] for m in METERS}
+    return {m: _trace(back, *ends[m][1:], intervals) for m in METERS}, {m: ends[m][0] for m in METERS}
 
 
-def _trace(back: np.ndarray, end: int, state: int, chain: _Chain) -> tuple[np.ndarray, np.ndarray]:
+def _trace(back: np.ndarray, end: int, state: int, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Beat starts (frames of the song, maybe negative) and places, from the last beat back to the first."""
-    row, tempo = divmod(state, len(chain.intervals))
+    row, tempo = divmod(state, len(intervals))
     starts, places, t = [], [], end
     while True:
-        t -= int(chain.intervals[tempo])
-        starts.append(t - int(chain.intervals[-1]))
-        places.append(int(chain.place[row]))
+        t -= int(intervals[tempo])
+        starts.append(t - int(intervals[-1]))
+        places.append(int(PLACES[row]))
         tempo_before = int(back[t, row, tempo])
         if tempo_before < 0:
             return np.array(starts[::-1]), np.array(places[::-1])
-        row, tempo = int(chain.before[row]), tempo_before
+        row, tempo = int(BEFORE[row]), tempo_before
 
 
 def _to_peaks(evidence: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

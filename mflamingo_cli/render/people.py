@@ -21,9 +21,9 @@ from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import timeline
 from mflamingo_cli.render.layout import Layout
-from mflamingo_cli.render.text import answer, console, number, safe
+from mflamingo_cli.render.text import answer, console, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
-from mflamingo_cli.text import clock
+from mflamingo_cli.text import clock, number
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 WIDE = 56  # columns from which the table of facts has three

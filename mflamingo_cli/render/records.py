@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-from typing import Any, ClassVar, TextIO
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
 
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.query import fields
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis
@@ -45,51 +46,38 @@ class JsonWriter:
 
 
 class _ColumnWriter:
-    """A row of cells per input under a header."""
+    """A row of cells per input under a header, which `rule` follows, once for each column."""
 
-    columns: ClassVar[str] = COLUMNS
-
-    def __init__(self, stream: TextIO, layout: Layout) -> None:
-        self._stream = stream
-        self._fields = layout.fields or fields.parse(self.columns)
-        self._head([field.name for field in self._fields])
+    def __init__(
+        self, stream: TextIO, layout: Layout, write_row: Callable[[Iterable[str]], object], columns: str = COLUMNS, rule: str = ""
+    ) -> None:
+        self._stream, self._write_row = stream, write_row
+        self._fields = layout.fields or fields.parse(columns)
+        write_row(field.name for field in self._fields)
+        stream.write(rule and "|" + rule * len(self._fields) + "\n")
         stream.flush()
-
-    def _head(self, names: list[str]) -> None:
-        self._row(names)
-
-    def _row(self, cells: list[str]) -> None:
-        raise NotImplementedError
 
     def write(self, record: Analysis) -> None:
         """Print one row."""
-        self._row([cell(field.of(record)) for field in self._fields])
+        self._write_row(cell(field.of(record)) for field in self._fields)
         self._stream.flush()
 
 
-class CsvWriter(_ColumnWriter):
+def csv_writer(stream: TextIO, layout: Layout) -> Writer:
     """Comma-separated values (RFC 4180), lines ended by a newline alone."""
-
-    def _row(self, cells: list[str]) -> None:
-        csv.writer(self._stream, lineterminator="\n").writerow(cells)
+    return _ColumnWriter(stream, layout, csv.writer(stream, lineterminator="\n").writerow)
 
 
-class TsvWriter(_ColumnWriter):
+def tsv_writer(stream: TextIO, layout: Layout) -> Writer:
     r"""Tab-separated values; a tab, newline or backslash in a cell is written as `\t`, `\n`, `\\`."""
-
-    def _row(self, cells: list[str]) -> None:
-        self._stream.write("\t".join(text.translate(TSV_ESCAPES) for text in cells) + "\n")
+    return _ColumnWriter(stream, layout, lambda cells: stream.write("\t".join(text.translate(TSV_ESCAPES) for text in cells) + "\n"))
 
 
-class MarkdownWriter(_ColumnWriter):
+def markdown_writer(stream: TextIO, layout: Layout) -> Writer:
     """A table as GitHub draws it; nothing in a cell is read as markup."""
 
-    columns = SHOWN_COLUMNS
-
-    def _head(self, names: list[str]) -> None:
-        self._row(names)
-        self._stream.write("|" + " --- |" * len(names) + "\n")
-
-    def _row(self, cells: list[str]) -> None:
+    def write_row(cells: Iterable[str]) -> None:
         tidy = (MARKUP.sub(r"\\\g<0>", safe(" ".join(text.split()))) for text in cells)
-        self._stream.write("| " + " | ".join(tidy) + " |\n")
+        stream.write("| " + " | ".join(tidy) + " |\n")
+
+    return _ColumnWriter(stream, layout, write_row, SHOWN_COLUMNS, rule=" --- |")

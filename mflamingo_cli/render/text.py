@@ -1,4 +1,4 @@
-"""Text that may come from anywhere, made safe for a terminal; numbers as people write them; a console that draws it."""
+"""Text that may come from anywhere, made safe for a terminal; a console that draws it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,6 @@ def safe(text: str) -> str:
 def _visible(char: str) -> str:
     byte = ord(char) - 0xDC00  # of what was not UTF-8
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
-
-
-def number(value: float, digits: int = 1) -> str:
-    """Return 87.50 as 87.5, 120.0 as 120."""
-    text = f"{value:.{digits}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
 
 
 def answer(record: Analysis) -> str | None:

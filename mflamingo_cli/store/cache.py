@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from mflamingo_cli import codec
 from mflamingo_cli.backends.base import stamp
 from mflamingo_cli.core.audio import Sound
+from mflamingo_cli.files import user_folder
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.store.keys import program
 
@@ -43,18 +44,8 @@ CHECK_BYTES = 4  # CRC-32 in front of every entry: damage is an accident here, n
 
 def default_folder() -> Path | None:
     """$MFLAMINGO_CACHE, or `mflamingo` in the user's cache directory; None for a user without a home."""
-    return user_folder("MFLAMINGO_CACHE", "XDG_CACHE_HOME", ".cache")
-
-
-def user_folder(named: str, xdg: str, usual: str) -> Path | None:
-    """Our folder of a kind: where a variable says, or in the base directory (XDG base directories 0.8); None for a user without a home."""
-    if own := os.environ.get(named):
-        return Path(own)
-    base = os.environ.get(xdg, "")
-    try:
-        return Path(base if os.path.isabs(base) else Path.home() / usual) / "mflamingo"
-    except RuntimeError:
-        return None
+    own = os.environ.get("MFLAMINGO_CACHE")
+    return Path(own) if own else user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:

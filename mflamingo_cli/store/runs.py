@@ -21,8 +21,9 @@ from typing import Any
 
 from mflamingo_cli.backends.base import stamp
 from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.files import user_folder
 from mflamingo_cli.schema import Analysis
-from mflamingo_cli.store.cache import digest_of, user_folder
+from mflamingo_cli.store.cache import digest_of
 
 FILE = "runs.db"
 LAYOUT = 1  # PRAGMA user_version; another number is another layout
@@ -42,7 +43,8 @@ class StoreError(MFlamingoError):
 
 def default_folder() -> Path | None:
     """$MFLAMINGO_STATE, or `mflamingo` in the user's state directory; None for a user without a home."""
-    return user_folder("MFLAMINGO_STATE", "XDG_STATE_HOME", ".local/state")
+    own = os.environ.get("MFLAMINGO_STATE")
+    return Path(own) if own else user_folder("XDG_STATE_HOME", ".local/state")
 
 
 class Store:

@@ -15,7 +15,7 @@ from mflamingo_cli.render import WRITERS
 from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
-from mflamingo_cli.render.text import number, safe
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
@@ -133,11 +133,6 @@ def test_csv_has_one_row_per_input_and_no_word_none():
 
 def test_labels_are_what_audacity_reads():
     assert written("labels", FULL) == "0.000\t2.100\tA:min\n"
-
-
-@pytest.mark.parametrize(("value", "text"), [(87.5, "87.5"), (120.0, "120"), (-9.81, "-9.8"), (0.04, "0")])
-def test_number(value, text):
-    assert number(value) == text
 
 
 def test_safe_shows_bytes_that_are_not_utf8():

@@ -29,10 +29,10 @@ from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render.layout import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
-from mflamingo_cli.render.text import number, safe
+from mflamingo_cli.render.text import safe
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
-from mflamingo_cli.text import clock
+from mflamingo_cli.text import clock, number
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
 HEIGHT = 100  # units of a waveform above and below its middle

@@ -30,6 +30,7 @@ SHORT = {
     "error": "error.message",
 }
 WITHIN = "result."  # may be left out
+KINDS: dict[tuple[Any, ...], Kind] = {(float,): "number", (int,): "number", (str,): "text", (bool,): "truth", (tuple[str, ...],): "words"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def find(name: str) -> Field:
         near = get_close_matches(name, sorted(names()), 1, 0.5)
         cure = f"did you mean {near[0]}?" if near else f"common ones are {', '.join(SHORT)}; `mflamingo schema` lists all"
         raise UsageError(f"there is no field {name or 'without a name'}; {cure}")
-    return Field(name, path, _kind(codec.paths(Analysis)[path]))
+    types = codec.paths(Analysis)[path]
+    return Field(name, path, "text" if typing.get_origin(types[0]) is Literal else KINDS.get(types, "parts"))
 
 
 def parse(text: str | None) -> tuple[Field, ...]:
@@ -70,12 +72,3 @@ def names() -> dict[str, str]:
     """Every name with its path; short names come before parts of the same name."""
     paths = list(codec.paths(Analysis))
     return {path: path for path in paths} | {path.removeprefix(WITHIN): path for path in paths if path.startswith(WITHIN)} | SHORT
-
-
-def _kind(types: tuple[Any, ...]) -> Kind:
-    if len(types) == 1 and typing.get_origin(types[0]) is Literal:
-        return "text"
-    return _KINDS.get(types, "parts")
-
-
-_KINDS: dict[tuple[Any, ...], Kind] = {(float,): "number", (int,): "number", (str,): "text", (bool,): "truth", (tuple[str, ...],): "words"}
