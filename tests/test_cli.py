@@ -79,11 +79,13 @@ def test_an_option_beats_no_color(tiny_model, tmp_song):
     assert b"\x1b[36m" in done.stdout  # cyan, not only bold and dim
 
 
+@pytest.mark.slow
 def test_no_color_beats_force_color(tiny_model, tmp_song):
     done = run("analyze", "-m", tiny_model, *SHORT, tmp_song, env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm"})
     assert b"\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_stdout_is_only_the_answer(tiny_model, tmp_song):
     done = run("ask", "Which key?", "-vv", "-m", tiny_model, *SHORT, tmp_song)
     asked = run("ask", "Which key?", "--json", "-m", tiny_model, *SHORT, tmp_song)
@@ -91,6 +93,7 @@ def test_stdout_is_only_the_answer(tiny_model, tmp_song):
     assert b"gguf" in done.stderr  # said with -v, on stderr
 
 
+@pytest.mark.slow
 def test_thinking_goes_to_stderr_and_can_be_hidden(tiny_model, tmp_song):
     shown = run("think", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
     hidden = run("think", "Why?", "--hide-thinking", "--json", "-m", tiny_model, *SHORT, tmp_song)
@@ -105,6 +108,7 @@ def test_stdin_is_a_song_when_it_is_named(tiny_model, tmp_song):
     assert records(done)[0]["audio"]["duration"] == pytest.approx(4.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
     target = tmp_path / "out.jsonl"
     done = run("ask", "Which key?", "--json", "-o", target, "-m", tiny_model, *SHORT, tmp_song)
@@ -172,6 +176,7 @@ def test_a_link_stays_a_link_and_its_target_is_written(tiny_model, tmp_song, tmp
     assert json.loads(target.read_text())["status"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["text", "json"])
 def test_output_stays_as_it_was_when_nothing_succeeded(tmp_song, tmp_path, format_name):
     target = tmp_path / "out"
@@ -243,6 +248,7 @@ def test_playlists_lead_nowhere_but_to_files(tiny_model, tree):
     assert "is not a local file" in one_sentence(done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "arguments"), [(b"one.wav\ntwo\xe9.wav\n", ()), (b"one.wav\0two\xe9.wav\0", ("-0",))])
 def test_files_from_reads_lines_or_null_ended_paths(tiny_model, content, arguments):
     assert named("-m", tiny_model, "--files-from", "-", *arguments, input=content) == ["one.wav", "two\\xe9.wav"]
@@ -409,6 +415,7 @@ def test_a_table_shows_a_hostile_name_harmlessly(tiny_model, tmp_song, tmp_path)
 # --- pipes, signals, terminals ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
     command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-m", str(tiny_model), *SHORT, *[str(tmp_song)] * 3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -488,6 +495,7 @@ def on_a_terminal(*arguments: object) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), drawn.decode("utf-8", "replace")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_and_a_spinner(tiny_model, tmp_song):
     code, drawn = on_a_terminal("analyze", "-m", tiny_model, *SHORT, tmp_song)
     assert code == 0
@@ -531,6 +539,7 @@ def test_models_info_reads_headers(tiny_model):
     assert (done.returncode, facts["abilities"], len(facts["files"])) == (0, "all", 2)
 
 
+@pytest.mark.slow
 def test_models_info_says_how_weights_are_quantised(tiny_model, tmp_path):
     pytest.importorskip("torch")
     from tests import checkpoints

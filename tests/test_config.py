@@ -119,6 +119,7 @@ def test_show_says_where_a_value_comes_from(place: Path) -> None:
     assert tomllib.loads("\n".join(lines))["seed"] == 7
 
 
+@pytest.mark.slow
 def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_model: Path, tmp_song: Path) -> None:
     write(place, here=f'model = {json.dumps(str(tiny_model))}\nformat = "csv"\nmax-tokens = 2\nprogress = "none"')
     as_set, given, as_json = (run("ask", "Why?", *words, tmp_song) for words in ((), ("-f", "text"), ("--json",)))

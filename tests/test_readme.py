@@ -51,6 +51,7 @@ def test_there_are_two_commands_and_they_name_what_exists():
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.slow
 @needs_mini
 def test_the_last_part_of_command_1_prints_an_analysis(shell):
     [line] = [line for line in SHELL if ".venv/bin/mflamingo" in line]

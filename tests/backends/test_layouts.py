@@ -27,6 +27,8 @@ from tests import checkpoints
 from tests.clips import audio
 from tests.quant.test_convert import same_pair
 
+pytestmark = pytest.mark.slow
+
 CPU = OpenOptions(device="cpu", dtype="fp32", kv_type="f32", threads=1)
 PROMPTS, SHORT = [Prompt("What is the key?")], GenerateOptions(max_new_tokens=8)
 

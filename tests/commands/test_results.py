@@ -43,7 +43,6 @@ def test_a_folder_mirrors_the_songs_own(tiny_model, library, tmp_path):
     assert loaded[1]["path"] == str(library / "disc 2/one.wav")
 
 
-@pytest.mark.slow
 def test_several_inputs_are_mirrored_from_the_folder_they_share(tiny_model, library, tmp_path):
     (tmp_path / "out").mkdir()  # a folder that exists needs no slash
     arguments = ("-f", "beats", "-o", "out", "Music/disc 2", "Music/one.wav")
@@ -65,7 +64,6 @@ def test_sidecars_lie_beside_the_songs_and_touch_nothing_else(tiny_model, librar
     assert {name: (library / name).read_bytes() for name in before} == before
 
 
-@pytest.mark.slow
 def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
     out = tmp_path / "out"
     done = run("analyze", "-q", "-m", tiny_model, *SHORT, "-f", "html", "-o", f"{out}/", library)
@@ -119,7 +117,6 @@ def test_where_and_sort_choose_records_but_a_failure_is_still_said(tiny_model, l
     assert (done.returncode, done.stdout) == (0, b"#EXTM3U\n")
 
 
-@pytest.mark.slow
 def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_path):
     target = library / "list.m3u"
     assert run("analyze", "-m", tiny_model, *SHORT, "-f", "m3u", "-o", target, library).returncode == 3
@@ -128,7 +125,6 @@ def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_pa
     assert done.stdout.decode().split("\n")[:2] == [str(library / "one.wav"), str(library / "disc 2/one.wav")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "words"),
     [

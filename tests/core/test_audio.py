@@ -121,6 +121,7 @@ def test_lossy_codecs_keep_length_and_place(tmp_path: Path, name: str, subtype: 
     assert audio.warnings == ()
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 @pytest.mark.parametrize(
     ("name", "coder", "codec"),
@@ -520,6 +521,7 @@ LURES: dict[str, Callable[[str, int], str]] = {
 }
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 @pytest.mark.parametrize("suffix", ["m3u8", "m4a", "mp3", "wma", "ts", "mp4"])
 @pytest.mark.parametrize("lure", LURES)

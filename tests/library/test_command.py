@@ -60,7 +60,6 @@ def songs(tmp_path: Path, tmp_song: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: ReferenceAnswers) -> None:
     whole_s = trial.until_done()
     expected = truth(trial.records())
@@ -75,7 +74,6 @@ def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: Re
     assert trial.out.read_bytes() == whole
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: ReferenceAnswers, number: int) -> None:
     heed = functools.partial(signal.signal, number, signal.SIG_DFL)
@@ -97,7 +95,6 @@ def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: ReferenceAnswe
     assert len(trial.records()) == 8
 
 
-@pytest.mark.slow
 def test_duplicates_and_failures_are_remembered_across_runs(tiny_model, songs):
     first = run("analyze", "--json", "-m", tiny_model, *SHORT, *songs)
     again = run("analyze", "--json", "-j", "1", "-m", tiny_model, *SHORT, *songs)
@@ -107,7 +104,6 @@ def test_duplicates_and_failures_are_remembered_across_runs(tiny_model, songs):
     assert records(first)[0]["timing"] == records(first)[3]["timing"]  # one was analysed for both
 
 
-@pytest.mark.slow
 def test_verbose_and_format_are_as_asked_for_after_a_resume(tiny_model, songs):
     run("think", "Why?", "--hide-thinking", "--json", "-m", tiny_model, *SHORT, *songs)
     plain, wordy = (records(run("think", "Why?", "--json", *v, "-m", tiny_model, *SHORT, *songs)) for v in ((), ("-v",)))
@@ -120,7 +116,6 @@ def test_no_cache_means_that_nothing_is_kept(tiny_model, songs):
     assert not os.path.exists(os.environ["MFLAMINGO_STATE"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("option", "n_written"), [(("--fail-fast",), 2), (("--max-failures", "1"), 3), (("--max-failures", "25%"), 3)])
 def test_too_many_failures_stop_a_run_that_can_go_on(tiny_model, songs, tmp_path, option, n_written):
     out = tmp_path / "out.jsonl"
@@ -135,7 +130,6 @@ def test_too_many_failures_stop_a_run_that_can_go_on(tiny_model, songs, tmp_path
     assert run("analyze", "--json", "--retry-failed", *option, "-m", tiny_model, *SHORT, "-o", out, *songs).returncode == 75
 
 
-@pytest.mark.slow
 def test_shards_together_are_the_whole(tiny_model, songs, tmp_path):
     outs = [tmp_path / f"{n}.jsonl" for n in (1, 2, 3)]
     for n, out in enumerate(outs, start=1):
@@ -167,7 +161,6 @@ def test_two_runs_do_not_write_one_output(tiny_model, tmp_song, tmp_path):
     assert json.loads(out.read_text())["status"] == "ok"
 
 
-@pytest.mark.slow
 def test_a_store_that_cannot_be_had_costs_no_result(tiny_model, songs, tmp_path, monkeypatch):
     monkeypatch.setenv("MFLAMINGO_STATE", "/proc/nothing")
     done = run("analyze", "--json", "-m", tiny_model, *SHORT, *songs)
@@ -198,7 +191,6 @@ def test_a_process_that_dies_costs_its_song_only(tiny_model, songs, monkeypatch,
     assert "the decoder crashed (signal 11)" in records(done)[1]["error"]["message"]
 
 
-@pytest.mark.slow
 def test_a_store_survives_two_runs_at_once(trial: ReferenceAnswers) -> None:
     one, two = trial.start(), ReferenceAnswers(trial.folder, trial.arguments)
     two.out = trial.folder / "other.jsonl"

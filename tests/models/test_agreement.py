@@ -15,6 +15,8 @@ from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.models import agreement
 from quant import imatrix, reader
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--max-tokens", "4")  # noise is not worth more
 
 
@@ -44,7 +46,6 @@ def collected(source: Path, tmp_song: Path, tmp_path_factory: pytest.TempPathFac
     return folder / "i.gguf"
 
 
-@pytest.mark.slow
 def test_an_importance_matrix_fits_the_model_it_was_collected_on(collected: Path, source: Path, tmp_path: Path) -> None:
     read = imatrix.read(collected)
     assert read.datasets == ("song.wav",)
@@ -54,7 +55,6 @@ def test_an_importance_matrix_fits_the_model_it_was_collected_on(collected: Path
     assert reader.read(Path(out.split()[0])).keys["quantize.imatrix.dataset"] == "song.wav"
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_whole_songs_gave(source: Path, tmp_song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, heard = agreement.collect, []
 

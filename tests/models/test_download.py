@@ -22,6 +22,8 @@ import pytest
 from mflamingo_cli.store import hub as cache
 from tests.hub_double import COMMIT, Hub, Repo
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("huggingface_hub")
 
 TIMEOUT_S = 300  # of one command, on a machine that does other things too
@@ -106,7 +108,6 @@ def test_size_and_licence_are_told_and_only_what_is_needed_is_fetched(hub: Hub, 
     assert shell.parts() == []
 
 
-@pytest.mark.slow
 def test_what_is_here_is_not_fetched_again(hub: Hub, shell: Shell) -> None:
     first = shell.pull()
     hub.seen.clear()
@@ -128,7 +129,6 @@ def test_shards_come_where_there_is_no_single_file(hub: Hub, shell: Shell) -> No
     assert not cache.is_complete(shell.repository / "snapshots" / COMMIT)
 
 
-@pytest.mark.slow
 def test_a_gguf_repository_gives_one_pair(hub: Hub, shell: Shell) -> None:
     name = "henry1477/music-flamingo-gguf"
     pair = {"music-flamingo-Q6_K.gguf": b"six", "mmproj-music-flamingo-bf16.gguf": b"ears"}
@@ -142,7 +142,6 @@ def test_a_gguf_repository_gives_one_pair(hub: Hub, shell: Shell) -> None:
     assert "research only" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_revision_is_pinned_and_can_be_named(hub: Hub, shell: Shell) -> None:
     hub.repos[NAME].branches = ("v1",)
     assert shell.pull(NAME, "--yes", "--revision", "v1").returncode == 0
@@ -188,7 +187,6 @@ def test_at_a_terminal_the_answer_counts(hub: Hub, shell: Shell, answer: str, co
 # --- interruptions ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_dropped_connection_goes_on_at_its_byte(hub: Hub, shell: Shell) -> None:
     hub.drop_at = [DROPPED]
     done = shell.pull()
@@ -197,7 +195,6 @@ def test_a_dropped_connection_goes_on_at_its_byte(hub: Hub, shell: Shell) -> Non
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.slow
 def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell: Shell) -> None:
     hub.drop_at, hub.storage_down = [DROPPED], False
     with shell.popen("models", "pull", NAME, "--yes") as process:
@@ -221,7 +218,6 @@ def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_what_can_be_gone_on_with(hub: Hub, shell: Shell) -> None:
     hub.stall_at = DROPPED
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children ignore it
@@ -251,7 +247,6 @@ def test_storage_without_ranges_begins_anew_and_right(hub: Hub, shell: Shell) ->
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("length", [-4, 4])
 def test_another_size_than_the_hub_says_is_refused(hub: Hub, shell: Shell, length: int) -> None:
     hub.repos[NAME].sizes = {"model.safetensors": len(WEIGHTS) + length}
@@ -260,7 +255,6 @@ def test_another_size_than_the_hub_says_is_refused(hub: Hub, shell: Shell, lengt
     assert shell.parts() == []
 
 
-@pytest.mark.slow
 def test_damaged_content_is_thrown_away(hub: Hub, shell: Shell) -> None:
     hub.storage[hashlib.sha256(WEIGHTS).hexdigest()] = bytes(len(WEIGHTS))
     done = shell.pull()
@@ -315,7 +309,6 @@ REFUSALS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_sentence_and_an_exit_code(hub: Hub, shell: Shell, case: str) -> None:
     prepare, words, code, sentence = REFUSALS[case]
@@ -340,7 +333,6 @@ def test_the_environment_can_forbid_the_network(hub: Hub, shell: Shell) -> None:
 # --- removal ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_what_is_removed_is_asked_for_and_told(hub: Hub, shell: Shell) -> None:
     shell.pull()
     assert shell("models", "rm", NAME).returncode == 2
@@ -352,7 +344,6 @@ def test_what_is_removed_is_asked_for_and_told(hub: Hub, shell: Shell) -> None:
     assert shell("models", "rm", "mini", "--yes").returncode == 2
 
 
-@pytest.mark.slow
 def test_one_revision_goes_with_what_no_other_one_shares(hub: Hub, shell: Shell) -> None:
     shell.pull()
     first = shell.repository / "snapshots" / COMMIT
@@ -376,7 +367,6 @@ def test_one_revision_goes_with_what_no_other_one_shares(hub: Hub, shell: Shell)
 # --- what follows -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_converted_download_is_used_under_its_id_and_records_name_the_revision(hub, shell, tiny_model, tmp_song, tmp_path) -> None:
     files = {path.name: path.read_bytes() for path in (tiny_model.parent / "tiny").iterdir()}
     name = "someone/flamingo"

@@ -115,6 +115,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tokenizer, speech
         assert torch.equal(value, resumed.module.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
     class Same(objectives.TextObjective):
         def draw(self, rng):
