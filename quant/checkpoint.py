@@ -102,6 +102,9 @@ class Checkpoint:
 
     def check(self, geometry: Geometry) -> dict[Part, list[Tensor]]:
         """The tensors of both parts; names and shapes must be those of the geometry. Raises QuantError that names what is not."""
+        n_layers = geometry.encoder.n_layers + geometry.text.n_layers
+        if n_layers > len(self.entries):
+            raise QuantError(f"{self.directory}: config.json says {n_layers} layers, but there are only {len(self.entries)} tensors")
         wanted = {part: list(tensors(part, geometry, tied=self.tied)) for part in PARTS}
         shapes = {tensor.hf: tensor.shape for part in PARTS for tensor in wanted[part]}
         for names, verb in ((shapes.keys() - self.entries.keys(), "lacks"), (self.entries.keys() - shapes.keys(), "holds unexpected")):

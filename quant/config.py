@@ -22,6 +22,9 @@ MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
 }
 
 
+LARGEST = 1 << 24  # no size of any model comes near it
+
+
 @dataclass(frozen=True)
 class CheckpointInfo:
     """A checkpoint without its weights."""
@@ -98,7 +101,7 @@ def _sizes(where: Path, section: str, config: Mapping[str, Any], fields: Fields)
     for size, (names, default) in fields.items():
         name = next((name for name in names if name in config), names[-1])
         found[size] = config.get(name, default)
-        if type(found[size]) is not int or found[size] < 1:
+        if type(found[size]) is not int or not 1 <= found[size] < LARGEST:
             raise QuantError(f"{where}: {section}.{name} is {found[size]!r}, not a positive whole number")
     return found
 

@@ -68,6 +68,7 @@ WRONG: dict[str, dict[str, Any]] = {
     r"config\.json: audio_config is 'x', not a JSON object": {"audio_config": "x"},
     r"config\.json: text_config is \[\], not a JSON object": {"text_config": []},
     r"config\.json: audio_config\.hidden_size is '64', not a positive whole number": {"audio_config": {"hidden_size": "64"}},
+    r"config\.json: text_config\.vocab_size is 1000000000000, not a": {"text_config": {"vocab_size": 10**12}},
     r"config\.json: text_config\.num_attention_heads is 0, not a": {"text_config": {"num_attention_heads": 0}},
     r"config\.json: text_config\.num_attention_heads is None, not a": {"text_config": {"num_attention_heads": None}},
     r"config\.json: 7 heads do not fill 4096 channels": {"text_config": {"num_attention_heads": 7}},
@@ -105,6 +106,14 @@ def test_weights_without_a_readable_config_are_named(tmp_path: Path) -> None:
     checkpoints.edit_json(directory / "config.json", model_type="qwen2_audio")
     with pytest.raises(QuantError, match=r"hf: model_type 'qwen2_audio' is not Music Flamingo; expected one of"):
         load(directory)
+
+
+def test_more_layers_than_tensors_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo")
+    text = json.loads((directory / "config.json").read_text())["text_config"]
+    checkpoints.edit_json(directory / "config.json", text_config=text | {"num_hidden_layers": 10**7})
+    with pytest.raises(QuantError, match=r"hf: config\.json says 10000002 layers, but there are only \d+ tensors"):
+        convert(directory, tmp_path, "F16")
 
 
 def test_processors_that_cannot_be_read_are_named(tmp_path: Path) -> None:
