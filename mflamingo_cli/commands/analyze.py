@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.options import SongOptions, choices, option, song_command
+from mflamingo_cli.commands.options import SongOptions, option, song_command
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
 
 
@@ -23,12 +23,12 @@ class TagWritingOptions:
         ),
     ] = None
     overwrite: Annotated[
-        str, choices(POLICIES), option("--overwrite-tags", help="Which existing values are replaced: none, those mflamingo wrote, or all.")
+        str, POLICIES, option("--overwrite-tags", help="Which existing values are replaced: none, those mflamingo wrote, or all.")
     ] = TagOptions.overwrite
-    key_notation: Annotated[str, choices(KEY_NOTATIONS), option("--tag-key-notation", help="How keys are written: Am, 8A or 1m.")] = (
+    key_notation: Annotated[str, KEY_NOTATIONS, option("--tag-key-notation", help="How keys are written: Am, 8A or 1m.")] = (
         TagOptions.key_notation
     )
-    bpm_form: Annotated[str, choices(BPM_FORMS), option("--tag-bpm", help="How tempi are written: 124 or 123.97.")] = TagOptions.bpm_form
+    bpm_form: Annotated[str, BPM_FORMS, option("--tag-bpm", help="How tempi are written: 124 or 123.97.")] = TagOptions.bpm_form
     confidence: Annotated[
         float, option("--tag-confidence", metavar="X", min=0.0, max=1.0, help="Leave out tempo and key below this confidence.")
     ] = TagOptions.least

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.options import SongOptions, choices, option, song_command
+from mflamingo_cli.commands.options import SongOptions, option, song_command
 from mflamingo_cli.styles import CAPTION_STYLES
 
 
-def caption(
-    options: SongOptions, style: Annotated[str, choices(CAPTION_STYLES), option("--style", "-s", help="Kind of description.")] = "full"
-) -> None:
+def caption(options: SongOptions, style: Annotated[str, CAPTION_STYLES, option("-s", help="Kind of description.")] = "full") -> None:
     """Describe songs in words. On a terminal the text appears as it is written."""
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.requests import caption_request

@@ -1,12 +1,13 @@
 """Options shared by the commands: one frozen dataclass per group with names, help and defaults; choices come from tables.
 
-Times are given as seconds or as [h:]m:ss. A field of a group is an option; a command's own options stand where the command is.
+Times are given as seconds or as [h:]m:ss. A field of a group is an option of its name, unless it gives another; a tuple or table beside its
+type is its choices. A command's own options stand where the command is.
 """
 
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -23,20 +24,6 @@ MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked 
 WORDS = "Words"
 COLORS = ("auto", "always", "never")
 PROGRESS = ("auto", "bar", "plain", "none")
-
-
-# --- groups ---------------------------------------------------------------------------------------------------------------
-
-
-class Choices(tuple[str, ...]):
-    """Beside an option's type: the names of a table, which are its choices."""
-
-
-def choices(names: Iterable[str]) -> Choices:
-    """Return the names of a table as choices."""
-    return Choices(names)
-
-
 option = typer.Option
 
 
@@ -51,12 +38,10 @@ class InputOptions:
             metavar="PATH", help="Audio or video files, folders, .m3u playlists, or - for audio bytes on stdin.", show_default=False
         ),
     ] = None
-    files_from: Annotated[str | None, option("--files-from", metavar="FILE", help="Read paths from FILE (- is stdin), one per line.")] = (
-        None
-    )
-    null: Annotated[bool, option("--null", "-0", help="Paths in --files-from are separated by null bytes.")] = False
-    start: Annotated[float | None, option("--start", metavar="T", parser=parse_time, help="Start at this time: 83.5 or 1:23.5.")] = None
-    end: Annotated[float | None, option("--end", metavar="T", parser=parse_time, help="Stop at this time.")] = None
+    files_from: Annotated[str | None, option(metavar="FILE", help="Read paths from FILE (- is stdin), one per line.")] = None
+    null: Annotated[bool, option("-0", help="Paths in --files-from are separated by null bytes.")] = False
+    start: Annotated[float | None, option(metavar="T", parser=parse_time, help="Start at this time: 83.5 or 1:23.5.")] = None
+    end: Annotated[float | None, option(metavar="T", parser=parse_time, help="Stop at this time.")] = None
 
 
 @dataclass(frozen=True)
@@ -73,27 +58,22 @@ class ModelOptions:
             help="The embedded model, a checkpoint directory, a .gguf file, or the hub id of a downloaded model.",
         ),
     ] = DEFAULT_MODEL
-    backend: Annotated[str, choices(BACKENDS), option("--backend", help="What runs the model.")] = OpenOptions.backend
-    device: Annotated[str, option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs.")] = OpenOptions.device
-    dtype: Annotated[str, choices(DTYPE_CHOICES), option("--dtype", help="Number format for computing (torch).")] = OpenOptions.dtype
-    quantize: Annotated[str, choices(QUANTIZE_CHOICES), option("--quantize", help="Load the language model in fewer bits (torch).")] = (
-        OpenOptions.quantize
+    backend: Annotated[str, BACKENDS, option(help="What runs the model.")] = OpenOptions.backend
+    device: Annotated[str, option("-d", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs.")] = OpenOptions.device
+    dtype: Annotated[str, DTYPE_CHOICES, option(help="Number format for computing (torch).")] = OpenOptions.dtype
+    quantize: Annotated[str, QUANTIZE_CHOICES, option(help="Load the language model in fewer bits (torch).")] = OpenOptions.quantize
+    kv_type: Annotated[str, KV_TYPE_CHOICES, option(help="KV-cache type (gguf).")] = OpenOptions.kv_type
+    threads: Annotated[int | None, option(metavar="N", min=1, max=MAX_THREADS, help="CPU threads; default: chosen automatically.")] = (
+        OpenOptions.threads
     )
-    kv_type: Annotated[str, choices(KV_TYPE_CHOICES), option("--kv-type", help="KV-cache type (gguf).")] = OpenOptions.kv_type
-    threads: Annotated[
-        int | None, option("--threads", metavar="N", min=1, max=MAX_THREADS, help="CPU threads; default: chosen automatically.")
-    ] = OpenOptions.threads
     batch_size: Annotated[
         int | None,
         option(
-            "--batch-size",
-            metavar="N|auto",
-            parser=parse_batch,
-            help="Songs answered together; auto: 1 on a CPU, on a GPU as many as speed it up and fit.",
+            metavar="N|auto", parser=parse_batch, help="Songs answered together; auto: 1 on a CPU, on a GPU as many as speed it up and fit."
         ),
     ] = None
-    offline: Annotated[bool, option("--offline", help="Never use the network.")] = False
-    no_cache: Annotated[bool, option("--no-cache", help="Neither read nor write the cache and the list of finished songs.")] = False
+    offline: Annotated[bool, option(help="Never use the network.")] = False
+    no_cache: Annotated[bool, option(help="Neither read nor write the cache and the list of finished songs.")] = False
 
     @property
     def open(self) -> OpenOptions:
@@ -106,19 +86,12 @@ class WordOptions:
     """How text is generated."""
 
     panel: ClassVar[str] = WORDS
-    max_tokens: Annotated[int, option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")] = (
-        GenerateOptions.max_new_tokens
-    )
-    temperature: Annotated[float, option("--temperature", metavar="X", min=0.0, help="Sampling temperature; 0 is greedy.")] = (
-        GenerateOptions.temperature
-    )
+    max_tokens: Annotated[int, option(metavar="N", min=1, help="Longest answer, in tokens.")] = GenerateOptions.max_new_tokens
+    temperature: Annotated[float, option(metavar="X", min=0.0, help="Sampling temperature; 0 is greedy.")] = GenerateOptions.temperature
     top_p: Annotated[
-        float,
-        option(
-            "--top-p", metavar="X", min=0.0, max=1.0, help="Nucleus sampling: keep the smallest set of tokens with this total probability."
-        ),
+        float, option(metavar="X", min=0.0, max=1.0, help="Nucleus sampling: keep the smallest set of tokens with this total probability.")
     ] = GenerateOptions.top_p
-    seed: Annotated[int, option("--seed", metavar="N", min=0, help="Random seed for sampling.")] = GenerateOptions.seed
+    seed: Annotated[int, option(metavar="N", min=0, help="Random seed for sampling.")] = GenerateOptions.seed
 
     @property
     def generate(self) -> GenerateOptions:
@@ -131,36 +104,27 @@ class OutputOptions:
     """What is written, where, and what is said meanwhile."""
 
     panel: ClassVar[str] = "Output"
-    format: Annotated[str | None, choices(WRITERS), option("--format", "-f", help="Output format; default: table or text.")] = None
-    json: Annotated[bool, option("--json", help="Short for --format json: JSON Lines, one record per input, failures included.")] = False
+    format: Annotated[str | None, WRITERS, option("-f", help="Output format; default: table or text.")] = None
+    json: Annotated[bool, option(help="Short for --format json: JSON Lines, one record per input, failures included.")] = False
     output: Annotated[
         str | None,
         option(
-            "--output",
             "-o",
             metavar="FILE|FOLDER/",
             help="Write results to FILE (- is stdout), or one file per song to FOLDER/ (default format there: json).",
         ),
     ] = None
-    sidecar: Annotated[bool, option("--sidecar", help="Write a file beside each song: song.flac.mflamingo.json, or as --format says.")] = (
-        False
-    )
-    fields: Annotated[
-        str | None, option("--fields", metavar="A,B", help="Columns of json, csv, tsv and markdown: path,tempo.bpm,key.camelot.")
-    ] = None
-    where: Annotated[str | None, option("--where", metavar="TEST", help="Show only matching songs: 'bpm > 120 and key in (8A, 9A)'.")] = (
-        None
-    )
-    sort: Annotated[str | None, option("--sort", metavar="A,-B", help="Sort by these fields (- for descending); written at the end.")] = (
-        None
-    )
-    quiet: Annotated[bool, option("--quiet", "-q", help="Print results and errors only.")] = False
+    sidecar: Annotated[bool, option(help="Write a file beside each song: song.flac.mflamingo.json, or as --format says.")] = False
+    fields: Annotated[str | None, option(metavar="A,B", help="Columns of json, csv, tsv and markdown: path,tempo.bpm,key.camelot.")] = None
+    where: Annotated[str | None, option(metavar="TEST", help="Show only matching songs: 'bpm > 120 and key in (8A, 9A)'.")] = None
+    sort: Annotated[str | None, option(metavar="A,-B", help="Sort by these fields (- for descending); written at the end.")] = None
+    quiet: Annotated[bool, option("-q", help="Print results and errors only.")] = False
     verbose: Annotated[
-        int, option("--verbose", "-v", count=True, show_default=False, help="Explain decisions, and keep the model's raw text in records.")
+        int, option("-v", count=True, show_default=False, help="Explain decisions, and keep the model's raw text in records.")
     ] = 0
-    color: Annotated[str, choices(COLORS), option("--color", help="Colours in results and messages.")] = "auto"
-    progress: Annotated[str, choices(PROGRESS), option("--progress", help="How progress is shown on stderr.")] = "auto"
-    dry_run: Annotated[bool, option("--dry-run", "-n", help="List the songs and stop.")] = False
+    color: Annotated[str, COLORS, option(help="Colours in results and messages.")] = "auto"
+    progress: Annotated[str, PROGRESS, option(help="How progress is shown on stderr.")] = "auto"
+    dry_run: Annotated[bool, option("-n", help="List the songs and stop.")] = False
 
 
 @dataclass(frozen=True)
@@ -168,23 +132,19 @@ class RunOptions:
     """How a run over many songs goes."""
 
     panel: ClassVar[str] = "Many songs"
-    jobs: Annotated[
-        int | None, option("--jobs", "-j", metavar="N", min=1, help="Songs to decode and measure at once; default: one per core.")
-    ] = None
-    force: Annotated[bool, option("--force", help="Redo songs that earlier runs finished.")] = False
-    retry_failed: Annotated[bool, option("--retry-failed", help="Retry songs that failed or were skipped in earlier runs.")] = False
+    jobs: Annotated[int | None, option("-j", metavar="N", min=1, help="Songs to decode and measure at once; default: one per core.")] = None
+    force: Annotated[bool, option(help="Redo songs that earlier runs finished.")] = False
+    retry_failed: Annotated[bool, option(help="Retry songs that failed or were skipped in earlier runs.")] = False
     max_failures: Annotated[
-        Share | None, option("--max-failures", metavar="N|P%", parser=parse_share, help="Stop when more songs than this fail in this run.")
+        Share | None, option(metavar="N|P%", parser=parse_share, help="Stop when more songs than this fail in this run.")
     ] = None
-    fail_fast: Annotated[bool, option("--fail-fast", help="Stop at the first song that fails.")] = False
+    fail_fast: Annotated[bool, option(help="Stop at the first song that fails.")] = False
     shard: Annotated[
-        Shard | None, option("--shard", metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, divided by path.")
+        Shard | None, option(metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, divided by path.")
     ] = None
-    engine: Annotated[str, choices(ENGINES), option("--engine", help="Run here, or on a Ray cluster that writes a folder of records.")] = (
-        DEFAULT_ENGINE
-    )
+    engine: Annotated[str, ENGINES, option(help="Run here, or on a Ray cluster that writes a folder of records.")] = DEFAULT_ENGINE
     ray_address: Annotated[
-        str | None, option("--ray-address", metavar="HOST:PORT", help="Address of the Ray cluster; default: start one on this machine.")
+        str | None, option(metavar="HOST:PORT", help="Address of the Ray cluster; default: start one on this machine.")
     ] = None
 
 
@@ -223,7 +183,7 @@ def _groups(kind: type[SongOptions]) -> dict[str, dict[str, "dataclasses.Field[A
 def _name(field: "dataclasses.Field[Any]") -> str:
     """The long option with underscores, without its leading hyphens: `model` for the field `name` of `--model`."""
     first = get_args(field.type)[-1].default  # where Typer keeps the first name of an Annotated option
-    return first.removeprefix("--").replace("-", "_") if isinstance(first, str) else field.name
+    return first[2:].replace("-", "_") if isinstance(first, str) and first.startswith("--") else field.name
 
 
 def song_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -250,11 +210,13 @@ def song_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(name: str, annotation: Any, default: Any, panel: str) -> inspect.Parameter:
-    """One parameter of a command under its panel; choices become a Literal, which Typer lists in the help."""
-    kind, *beside, info = get_args(annotation)
+    """One parameter of a command under its panel: no flag has a `--no-` form; choices become a Literal, which Typer lists in the help."""
+    kind, *tables, info = get_args(annotation)
     if isinstance(info, typer.models.OptionInfo):
         info.rich_help_panel = panel
-    for names in beside:
+        if not str(info.default).startswith("--"):  # Typer's place for the first name, here for a letter or nothing
+            info.param_decls, info.default = [] if info.default is ... else [str(info.default)], "--" + name.replace("_", "-")
+    for names in tables:
         literal = Literal[tuple(names)]  # type: ignore[valid-type]
         kind = literal | None if type(None) in get_args(kind) else literal
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])

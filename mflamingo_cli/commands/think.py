@@ -13,7 +13,7 @@ from mflamingo_cli.commands.options import SongOptions, option, song_command
 def think(
     options: SongOptions,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="Your question.", show_default=False)],
-    hide_thinking: Annotated[bool, option("--hide-thinking", help="Omit the reasoning, in JSON too.")] = False,
+    hide_thinking: Annotated[bool, option(help="Omit the reasoning, in JSON too.")] = False,
 ) -> None:
     """Answer a question about songs after reasoning. The reasoning goes to stderr, the answer to stdout."""
     from mflamingo_cli.commands.songs import run_songs

@@ -5,13 +5,14 @@ A field has one value of one or several words. The homes are those that players,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mutagen import File, MutagenError
 from mutagen.aiff import AIFF
 from mutagen.flac import FLAC, Padding, VCFLACDict
-from mutagen.id3 import COMM, ID3, TBPM, TCON, TKEY, TMOO, TXXX
+from mutagen.id3 import COMM, TBPM, TCON, TKEY, TMOO, TXXX
 from mutagen.mp3 import MP3
 from mutagen.mp4 import MP4, MP4FreeForm
 from mutagen.oggflac import OggFLAC
@@ -43,42 +44,46 @@ MP4_HOMES = {  # read in this order
 ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
 
 
-class Container(Protocol):
-    """The tags of one open file."""
+class Container(ABC):
+    """The tags of one open file; `demuxer` is ffmpeg's name of its kind."""
 
-    demuxer: str  # ffmpeg's name of the container
+    def __init__(self, path: str, kind: type[Any], demuxer: str, **how: Any) -> None:
+        self._file, self.demuxer = kind(path, **how), demuxer
+        self._new = self._file.tags is None
+        if self._new:
+            self._file.add_tags()
+        self._tags: Any = self._file.tags
 
+    @abstractmethod
     def get(self, field: str) -> str | None:
         """The value of a field or of MARK, None where there is none."""
 
+    @abstractmethod
     def put(self, field: str, words: Sequence[str]) -> None:
         """Set a field or MARK, in its home and wherever else the file keeps it already."""
 
+    @abstractmethod
     def others(self) -> Any:
         """Everything else, in a form that can be compared."""
 
     def save(self, path: str) -> None:
         """Write to a copy of the file. Raises mutagen's errors and OSError."""
+        self._file.save(path)
 
 
 def _joined(words: Sequence[Any]) -> str | None:
     return JOIN.join(str(word) for word in words) or None
 
 
-class Id3:
+class Id3(Container):
     """ID3v2.3 and 2.4, of which a file keeps its own; new tags are 2.3, which everything reads."""
 
     def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
         # frames as they are: neither those of 2.3 nor those of ID3v1 become those of 2.4
-        self._file, self.demuxer = kind(path, translate=False, v2_version=3), demuxer
-        if self._file.tags is None:
-            self._file.add_tags()
-            self._major = 3
-        else:
-            self._major = self._file.tags.version[1] if self._file.tags.version[0] == 2 else 3
+        super().__init__(path, kind, demuxer, translate=False, v2_version=3)
+        self._major = 3 if self._new or self._tags.version[0] == 1 else self._tags.version[1]
         if self._major not in (3, 4):
             raise TagError(f"the tags are ID3v2.{self._major}, which cannot be written; convert them to ID3v2.3 first")
-        self._tags: ID3 = self._file.tags
 
     def _home(self, field: str) -> str:
         """The key of a field's frame; moods have one in 2.4 only."""
@@ -116,14 +121,8 @@ class Id3:
                 file.write(end)
 
 
-class Vorbis:
+class Vorbis(Container):
     """Vorbis comments: FLAC and everything in Ogg."""
-
-    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
-        self._file, self.demuxer = kind(path), demuxer
-        if self._file.tags is None:
-            self._file.add_tags()
-        self._tags: VCFLACDict = self._file.tags
 
     def get(self, field: str) -> str | None:
         found = [self._tags[home] for home in VORBIS_HOMES[field] if home in self._tags]
@@ -140,18 +139,9 @@ class Vorbis:
         comments = [(name, value) for name, value in self._tags if name.upper() not in ours]
         return self._tags.vendor, comments, [(block.code, block.write()) for block in blocks]
 
-    def save(self, path: str) -> None:
-        self._file.save(path)
 
-
-class Mp4:
+class Mp4(Container):
     """Atoms of iTunes. `tmpo` holds a whole number, so a tempo with decimals stands beside it."""
-
-    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
-        self._file, self.demuxer = kind(path), demuxer
-        if self._file.tags is None:
-            self._file.add_tags()
-        self._tags = self._file.tags
 
     def _homes(self, field: str) -> list[str]:
         """The keys under which the file has the field, however their case."""
@@ -179,15 +169,12 @@ class Mp4:
         plain = {key: [(repr(item), getattr(item, "imageformat", None)) for item in _list(value)] for key, value in self._tags.items()}
         return {key: value for key, value in plain.items() if key not in ours}, repr(self._tags._failed_atoms)
 
-    def save(self, path: str) -> None:
-        self._file.save(path)
-
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-KINDS: dict[type[Any], tuple[type[Any], str]] = {  # mutagen's class -> ours, ffmpeg's demuxer
+KINDS: dict[type[Any], tuple[type[Container], str]] = {  # mutagen's class -> ours, ffmpeg's demuxer
     MP3: (Id3, "mp3"),
     WAVE: (Id3, "wav"),
     AIFF: (Id3, "aiff"),
@@ -205,5 +192,4 @@ def open_tags(path: str) -> Container:
     if found is None:
         raise TagError("tags are written to MP3, FLAC, Ogg, Opus, M4A, WAV and AIFF files only")
     container, demuxer = KINDS[type(found)]
-    made: Container = container(path, type(found), demuxer)
-    return made
+    return container(path, type(found), demuxer)
