@@ -1,6 +1,6 @@
 """The same questions answered without this model: by `measure`, by librosa, by musicnn. Times are seconds.
 
-`measure` analyses the whole clip, as the program does; the others the excerpt that the model is asked about. Each clip is estimated once and kept.
+`measure` analyses the whole clip, as the program does; the others the excerpt that the model is asked about. Estimates are cached.
 """
 
 from __future__ import annotations
