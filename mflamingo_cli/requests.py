@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from mflamingo_cli.backends.base import GenerateOptions
@@ -16,7 +16,7 @@ from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command
 from mflamingo_cli.styles import CAPTION_STYLES
-from mflamingo_cli.tasks import ANALYZE, TASKS, Task, caption_task
+from mflamingo_cli.tasks import ANALYZE, TASKS, Task
 from mflamingo_cli.thinking import split_thinking, think_prompt
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def analyze_request(**settings: Any) -> Request:
 
 
 def caption_request(style: str = "full", **settings: Any) -> Request:
-    """Ask for one caption in one of `tasks.CAPTION_STYLES`. Raises UsageError for another."""
+    """Ask for one caption in one of `CAPTION_STYLES`. Raises UsageError for another."""
     if style not in CAPTION_STYLES:
         raise UsageError(f"caption style {style}: choose one of {', '.join(CAPTION_STYLES)}")
-    return Request("caption", (caption_task(style),), **settings)
+    return Request("caption", (replace(TASKS["caption"], prompt=CAPTION_STYLES[style]),), **settings)
 
 
 def ask_request(question: str, **settings: Any) -> Request:

@@ -40,9 +40,3 @@ TASKS: Final[dict[str, Task]] = {
 }
 ANALYZE: Final[tuple[Task, ...]] = tuple(task for task in TASKS.values() if task.name != "chords")
 """What `analyze` asks: every task whose answer has a place in the record (chords there are measured, with times)."""
-
-
-def caption_task(style: str) -> Task:
-    """The caption task with the words of one of `CAPTION_STYLES`."""
-    caption = TASKS["caption"]
-    return Task(caption.name, CAPTION_STYLES[style], caption.parse, caption.example)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 
 import pytest
 
 from mflamingo_cli.parsers import Vocals
+from mflamingo_cli.requests import caption_request
 from mflamingo_cli.styles import CAPTION_STYLES
-from mflamingo_cli.tasks import ANALYZE, TASKS, caption_task
+from mflamingo_cli.tasks import ANALYZE, TASKS
 
 HOSTILE_SECONDS = 2.0  # generous for a loaded machine; a quadratic expression needs minutes on these texts
 
@@ -34,8 +36,8 @@ def test_every_parser_is_total_and_fast_on_hostile_text(task):
 
 def test_a_caption_style_changes_only_the_words():
     assert set(CAPTION_STYLES) == {"full", "short", "technical", "critic", "lyrics"}
-    assert caption_task("critic").prompt == CAPTION_STYLES["critic"]
-    assert caption_task("critic").name == "caption"
+    [task] = caption_request("critic").tasks
+    assert task == dataclasses.replace(TASKS["caption"], prompt=CAPTION_STYLES["critic"])
 
 
 def test_analyze_asks_each_task_that_has_a_place_in_the_record():

@@ -23,9 +23,8 @@ from mflamingo_cli.backends.ggml.weights import BF16_FEATURE, Weights
 from mflamingo_cli.backends.llama import Context, LanguageModel
 from mflamingo_cli.backends.threads import useful_threads
 from mflamingo_cli.backends.torch_encoder import TorchEncoder, faster_in_torch
-from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import ChatTemplate
-from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError
 from quant import keys, reader

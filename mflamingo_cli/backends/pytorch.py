@@ -20,9 +20,8 @@ from mflamingo_cli.backends.batch_decoder import BatchDecoder, cache_length, fre
 from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches
 from mflamingo_cli.backends.pytorch_loading import LoadedNetwork, load_network
 from mflamingo_cli.backends.threads import physical_cores
-from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
-from mflamingo_cli.core.features import Window, checked_windows
 from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, is_out_of_memory

@@ -16,8 +16,7 @@ from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
-from mflamingo_cli.render import WRITERS, Format
-from mflamingo_cli.render.layout import Layout, Writer
+from mflamingo_cli.render import WRITERS, Format, Layout, Writer
 from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, path_of
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mflamingo_cli.errors import MFlamingoError
     from mflamingo_cli.library.plan import Working
     from mflamingo_cli.library.progress import Progress
-    from mflamingo_cli.render.layout import Writer
+    from mflamingo_cli.render import Writer
     from mflamingo_cli.schema import Analysis
 
 LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written

@@ -1,4 +1,4 @@
-"""Decoding a file, an address, stdin or a stream once, to mono float32 at 16 kHz, for the model and for measurement.
+"""Decoding a file, an address, stdin or a stream once, to mono float32 at 16 kHz, for measurement and, in windows, for the model.
 
 Times are seconds from the start of the file; samples lie in -1 … 1 (lossy codecs and float files may exceed it a little).
 """
@@ -26,7 +26,7 @@ from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
 from mflamingo_cli.text import clock
-from quant.geometry import MelConfig
+from quant.geometry import Geometry, MelConfig
 
 SAMPLE_RATE = MelConfig.sample_rate
 MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
@@ -60,11 +60,6 @@ class Audio:
     def duration_s(self) -> float:
         """Length of what is here, which may be a part of the file."""
         return len(self.samples) / self.rate_hz
-
-    @property
-    def end_s(self) -> float:
-        """Where it ends in the file."""
-        return self.start_s + self.duration_s
 
 
 @dataclass(frozen=True)
@@ -148,6 +143,25 @@ def split_windows(samples: NDArray[np.float32], window_s: int = MelConfig.window
     """
     size = window_s * SAMPLE_RATE
     return [samples[at : at + size] for at in range(0, count_windows(len(samples), window_s) * size, size)]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Up to 30 s of samples (n,) float32, `n_frames` valid mel frames, `n_tokens` audio tokens."""
+
+    samples: NDArray[np.float32]
+    n_frames: int
+    n_tokens: int
+
+
+def checked_windows(audio: Audio, geometry: Geometry) -> Iterator[Window]:
+    """Cut a song for the encoder. Raises AudioError(code="too_long") beyond the checkpoint's limit: nothing is cut silently."""
+    if audio.samples.size > geometry.max_audio_s * geometry.mel.sample_rate:
+        lengths = f"{audio.duration_s:.0f} s of audio, but the model takes at most {geometry.max_audio_s:.0f} s"
+        raise AudioError(f"{audio.source.path}: {lengths}; use --start/--end", code="too_long")
+    for samples in split_windows(audio.samples, geometry.mel.window_s):
+        n_frames = valid_frames(samples.size, geometry.mel.hop_length)
+        yield Window(samples, n_frames, n_audio_tokens(n_frames))
 
 
 def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
@@ -264,13 +278,12 @@ def _peak(samples: NDArray[np.float32]) -> float:
 @contextlib.contextmanager
 def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, str]]:
     """Give a regular file for whatever was named, spooling streams into a temporary one: (file, name for the record)."""
-    if isinstance(path, str | os.PathLike) and os.fspath(path) != "-":
-        name = os.fspath(path)
-        if remote.is_address(name):
-            with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
-                remote.fetch(name, os.path.join(folder, "song"))
-                yield Path(folder, "song"), name
-            return
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else "-"
+    if name == "-":
+        stream = sys.stdin.buffer if isinstance(path, str | os.PathLike) else path
+        if stream is sys.stdin.buffer and stream.isatty():
+            raise AudioError("standard input is a terminal; pipe a file into it: `mflamingo analyze - < song.flac`", code="not_found")
+    elif not remote.is_address(name):
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
             yield Path(name), name
@@ -278,18 +291,13 @@ def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, st
         if not stat.S_ISFIFO(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "a device"
             raise AudioError(f"{_shown(path)}: is {what}, not an audio file", code="not_audio")
-        stream: BinaryIO = open(name, "rb")  # noqa: SIM115 - closed below
-    else:
-        name = "-"
-        stream = sys.stdin.buffer if isinstance(path, str | os.PathLike) else path
-        if stream is sys.stdin.buffer and stream.isatty():
-            raise AudioError("standard input is a terminal; pipe a file into it: `mflamingo analyze - < song.flac`", code="not_found")
     with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
-        local = Path(folder) / "stream"
-        with local.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        if name != "-":
-            stream.close()
+        local = Path(folder, "song")
+        if remote.is_address(name):
+            remote.fetch(name, str(local))
+        else:
+            with contextlib.nullcontext(stream) if name == "-" else open(name, "rb") as source, local.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         yield local, name
 
 

@@ -30,11 +30,12 @@ TINY = torch.finfo(torch.float32).tiny  # scale of weights that are all zero
 
 
 class Quantized(nn.Module):
-    """A linear layer with packed weights in the buffer `weight` and their scales in `scale`."""
+    """A linear layer with packed weights in the buffer `weight` and their scales in `scale`, one per row where its class says no other."""
 
     weight: torch.Tensor
     scale: torch.Tensor
     number: torch.dtype  # of a packed weight
+    largest: float  # of these numbers
 
     def __init__(self, shape: tuple[int, int], bias: Any, device: torch.device) -> None:
         super().__init__()
@@ -48,8 +49,10 @@ class Quantized(nn.Module):
         self.register_buffer("scale", torch.empty(self.out_features, 1, device=device))
 
     def put(self, rows: torch.Tensor, first: int) -> None:
-        """Quantise rows of the matrix, (n, in) float32, from row `first` on."""
-        raise NotImplementedError
+        """Quantise rows of the matrix, (n, in) float32, from row `first` on: round to the nearest."""
+        scale = rows.abs().amax(1, keepdim=True).clamp(min=TINY) / self.largest
+        part, values = slice(first, first + len(rows)), rows / scale
+        self.weight[part], self.scale[part] = (values if self.number.is_floating_point else values.round()).to(self.number), scale
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the dequantised matrix, (out, in)."""
@@ -70,13 +73,7 @@ class Quantized(nn.Module):
 class Int8(Quantized):
     """Integers from -127 to 127, one scale per row: an error of at most 1/254 of the largest weight of the row."""
 
-    number = torch.int8
-
-    def put(self, rows: torch.Tensor, first: int) -> None:
-        """Round to the nearest."""
-        scale = rows.abs().amax(1, keepdim=True).clamp(min=TINY) / 127
-        part = slice(first, first + len(rows))
-        self.weight[part], self.scale[part] = (rows / scale).round().to(torch.int8), scale
+    number, largest = torch.int8, 127
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """Multiplied in float32, rounded once."""
@@ -116,18 +113,12 @@ class Nf4(Quantized):
 class Fp8(Quantized):
     """8-bit floats (E4M3), one scale per row, or the numbers and the scales of an FP8 checkpoint as they are."""
 
-    number = F8
+    number, largest = F8, F8_MAX
 
     def allocate(self, device: torch.device) -> None:
         """A scale per row, as long as no checkpoint brings others."""
         super().allocate(device)
         self.rows, self.columns = 1, self.in_features  # that share a scale
-
-    def put(self, rows: torch.Tensor, first: int) -> None:
-        """Round to the nearest."""
-        scale = rows.abs().amax(1, keepdim=True).clamp(min=TINY) / F8_MAX
-        part = slice(first, first + len(rows))
-        self.weight[part], self.scale[part] = (rows / scale).to(F8), scale
 
     def fill(self, weights: Checkpoint, name: str) -> None:
         """Keep what is FP8 already."""

@@ -38,8 +38,8 @@ def probability(name: str, signs: Mapping[str, float]) -> float:
 # --- signs -------------------------------------------------------------------------------------------------------------
 
 
-def _strength(onsets: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Strongest onset at and beside the frames: (n,), (k,) -> (k,)."""
+def strength_near(onsets: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Strongest onset, or evidence of a beat, at and beside the frames: (n,), (k,) -> (k,)."""
     near = np.rint(frames).astype(int)[:, None] + np.arange(-NEAR_FRAMES, NEAR_FRAMES + 1)
     return np.asarray(onsets[np.clip(near, 0, len(onsets) - 1)].max(axis=1))
 
@@ -57,14 +57,14 @@ def beat_signs(onsets: np.ndarray, downbeats: np.ndarray, frames: np.ndarray, sc
     those on it; `bars`: how far every second beat is likelier a downbeat; `scatter`: log of the distance of the beats from their line.
     """
     gaps = np.diff(frames)
-    accents = _strength(onsets, frames)
+    accents = strength_near(onsets, frames)
     on = accents.mean() + LITTLE
-    inside = {part: _strength(onsets, frames[:-1] + part * gaps).mean() for part in (1 / 3, 1 / 2, 2 / 3)}
+    inside = {part: strength_near(onsets, frames[:-1] + part * gaps).mean() for part in (1 / 3, 1 / 2, 2 / 3)}
     return {
         "scatter": float(np.log(scatter + STEADY)),
         "pairs": _stress(accents, 2),
         "threes": _stress(accents, 3),
-        "bars": _stress(_strength(downbeats, frames), 2),
+        "bars": _stress(strength_near(downbeats, frames), 2),
         "halves": float(np.log((inside[1 / 2] + LITTLE) / on)),
         "thirds": float(np.log(((inside[1 / 3] + inside[2 / 3]) / 2 + LITTLE) / on)),
     }

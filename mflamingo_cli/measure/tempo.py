@@ -11,7 +11,7 @@ import numpy as np
 
 from mflamingo_cli.measure.beatnet import beat_evidence
 from mflamingo_cli.measure.beats import Bars, BeatTrack, decode
-from mflamingo_cli.measure.confidence import beat_signs
+from mflamingo_cli.measure.confidence import beat_signs, strength_near
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
 MIN_BEATS = 8
@@ -47,19 +47,13 @@ def octaves(bpm: float) -> tuple[float, ...]:
     return tuple(round(value, 2) for value in (bpm / 2, bpm * 2) if low <= value <= high)
 
 
-def _strength(evidence: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Evidence of any beat at and beside the frames: (n, 3), (k,) -> (k,)."""
-    beat = evidence[:, :2].sum(axis=1)
-    near = np.clip(frames[:, None] + np.arange(-1, 2), 0, len(beat) - 1)
-    return np.asarray(beat[near].max(axis=1))
-
-
 def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
     """How far the evidence on the beats stands above that away from them."""
     away = np.ones(len(evidence), bool)
     away[np.clip(frames[:, None] + np.arange(-3, 4), 0, len(evidence) - 1)] = False
-    between = evidence[away, :2].sum(axis=1)
-    return float(np.median(_strength(evidence, frames)) - (between.mean() if len(between) else 0.0))
+    beat = evidence[:, :2].sum(axis=1)
+    between = beat[away]
+    return float(np.median(strength_near(beat, frames)) - (between.mean() if len(between) else 0.0))
 
 
 def track(evidence: np.ndarray) -> tuple[BeatTrack, Bars | None]:

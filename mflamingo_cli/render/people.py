@@ -19,8 +19,7 @@ from rich.text import Text
 
 from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
-from mflamingo_cli.render import timeline
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render import Layout, timeline
 from mflamingo_cli.render.text import answer, console, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render import Layout
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, path_of
 

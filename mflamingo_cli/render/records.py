@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
-from mflamingo_cli.render.layout import Layout, Writer
+from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.query import fields
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis

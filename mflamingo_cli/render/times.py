@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from mflamingo_cli import __version__
-from mflamingo_cli.render.layout import Layout, Writer
+from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.commands.inputs import collect
-from mflamingo_cli.render import WRITERS
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.query import fields
 from mflamingo_cli.schema import MeterInfo, Result, Segment, path_fields, path_of
 from tests.test_schema import FAILED, FULL

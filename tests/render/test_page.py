@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli.render import WRITERS
+from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.html import IndexPage, SongPage
-from mflamingo_cli.render.layout import Layout
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo, path_fields
 from tests import browser
 from tests.docs import ROOT

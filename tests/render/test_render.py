@@ -11,8 +11,7 @@ import re
 import pytest
 
 from mflamingo_cli.measure import FACTS
-from mflamingo_cli.render import WRITERS
-from mflamingo_cli.render.layout import Layout
+from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
 from mflamingo_cli.render.text import safe

@@ -27,11 +27,11 @@ from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
-from mflamingo_cli.render.layout import Layout, Writer
+from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.render.timeline import fifths
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, Result, Segment, TempoInfo, path_of
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
 from mflamingo_cli.text import clock, number
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
@@ -145,7 +145,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "beats": _beat_ticks(result, scale),
         "sections": _sections(record, scale),
         "chords": _chords(result, scale),
-        "facts": [_tempo(result.tempo), _key(result.key), _meter(result.meter), _loudness(result)] if record.command == "analyze" else [],
+        "facts": _facts(result) if record.command == "analyze" else [],
         "by_model": _by_model(result),
         "wheel": _wheel(result.key),
         "chart": _chart(result, record.audio),
@@ -266,28 +266,23 @@ def _sure(confidence: float | None) -> str | None:
     return None if confidence is None else f"{100 * confidence:.0f} % sure"
 
 
-def _tempo(tempo: TempoInfo) -> Any:
-    value = f"{number(tempo.bpm)} BPM" if tempo.bpm is not None else None
+def _known(value: float | None, words: str) -> str | None:
+    return None if value is None else words.format(number(value).replace("-", MINUS))
+
+
+def _facts(result: Result) -> list[Any]:
+    """The cards of tempo, key, meter and loudness."""
+    tempo, key, meter, level = result.tempo, result.key, result.meter, result.loudness
+    bpm, lufs = _known(tempo.bpm, "{} BPM"), _known(level.integrated_lufs, "{} LUFS")
     others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
-    claim = f"{number(tempo.claimed)} BPM" if tempo.claimed is not None else None
-    return _fact("Tempo", value, [_sure(tempo.confidence), others], tempo.source, claim, tempo.agrees)
-
-
-def _key(key: KeyInfo) -> Any:
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
-    return _fact("Key", key.name, [names, _sure(key.confidence)], key.source, key.claimed, key.agrees)
-
-
-def _meter(meter: MeterInfo) -> Any:
-    return _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees)
-
-
-def _loudness(result: Result) -> Any:
-    level = result.loudness
-    value = f"{number(level.integrated_lufs)} LUFS".replace("-", MINUS) if level.integrated_lufs is not None else None
-    spread = f"range {number(level.range_lu)} LU" if level.range_lu is not None else None
-    peak = f"true peak {number(level.true_peak_dbtp)} dBTP".replace("-", MINUS) if level.true_peak_dbtp is not None else None
-    return _fact("Loudness", value, [spread, peak], "measured" if value else None, None, None)
+    spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP")]
+    return [
+        _fact("Tempo", bpm, [_sure(tempo.confidence), others], tempo.source, _known(tempo.claimed, "{} BPM"), tempo.agrees),
+        _fact("Key", key.name, [names, _sure(key.confidence)], key.source, key.claimed, key.agrees),
+        _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees),
+        _fact("Loudness", lufs, spread, "measured" if lufs else None, None, None),
+    ]
 
 
 def _by_model(result: Result) -> list[tuple[str, str]]:

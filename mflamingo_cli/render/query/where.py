@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.render.layout import Writer
+from mflamingo_cli.render import Writer
 from mflamingo_cli.render.query import fields
 from mflamingo_cli.render.query.fields import Field
 from mflamingo_cli.schema import Analysis
@@ -31,7 +31,7 @@ TOKEN = re.compile(r"""\s*(?:(?P<mark><=|>=|==|!=|[=<>~(),])|"(?P<double>[^"]*)"
 ORDER: dict[str, Callable[[Any, Any], bool]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 WORDS = ("and", "or", "not", "in")  # of the language; quoted, they are values
 END = ("end", "")
-KEY_FIELDS = "result.key."  # name, camelot, openkey and id3 say the same
+KEYS = {f"result.key.{notation}" for notation in ("name", "camelot", "openkey", "id3")}  # which say the same
 
 
 def parse(text: str) -> Test:
@@ -169,14 +169,10 @@ def _literal(field: Field, mark: str, text: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"--where: {field.name} is true or false, not {text!r}")
         return text.lower() == "true"
-    return _camelot(text, field).casefold() if mark != "~" and _is_key(field) else text.casefold()
+    return _camelot(text).casefold() if mark != "~" and field.path in KEYS else text.casefold()
 
 
-def _is_key(field: Field) -> bool:
-    return field.path.startswith(KEY_FIELDS) and field.path.removeprefix(KEY_FIELDS) in ("name", "camelot", "openkey", "id3")
-
-
-def _camelot(text: str, field: Field) -> str:
+def _camelot(text: str) -> str:
     from mflamingo_cli.parsers import parse_key
 
     key = parse_key(text)
@@ -191,7 +187,7 @@ def _compared(field: Field, mark: str, wanted: Any, null: bool) -> Test:
     if mark == "!=":
         same = _compared(field, "=", wanted, null)
         return lambda record: _not(same(record))
-    if mark != "~" and _is_key(field):
+    if mark != "~" and field.path in KEYS:
         field = fields.find("camelot")
     holds = _holds(field, mark, wanted)
     return lambda record: None if (value := field.of(record)) is None else holds(value)
@@ -234,8 +230,8 @@ def ordered(records: list[Analysis], order: Order) -> list[Analysis]:
 def _rank(field: Field, value: Any) -> Any:
     if field.kind in ("number", "truth"):
         return value
-    if _is_key(field):  # around the wheel, minor before major
-        value = _camelot(value, field)
+    if field.path in KEYS:  # around the wheel, minor before major
+        value = _camelot(value)
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     return [int(part) if place % 2 else part.casefold() for place, part in enumerate(re.split(r"([0-9]+)", text))]
 
