@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
+pytestmark = pytest.mark.slow
+
 RATE_HZ = 22_050
 EMBEDDED = Path(__file__).parent.parent / "mflamingo_cli" / "mini"
 DEADLINE_S = 300  # of one command, on a machine that does other things too
@@ -96,7 +98,6 @@ FAILURES: dict[str, tuple[str, Callable[[Path], object] | bytes | None, int, str
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_bad_file_is_one_record_and_one_sentence(tmp_path: Path, model: str, case: str) -> None:
     name, content, exit_code, code, words = FAILURES[case]

@@ -22,6 +22,8 @@ from mflamingo_cli.commands import inputs
 from mflamingo_cli.commands.terminal import Wrapped
 from mflamingo_cli.commands.values import parse_time
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--max-tokens", "4")  # noise is not worth more
 TIMEOUT_S = 120  # generous: the machine may be busy
 
@@ -67,7 +69,6 @@ def test_a_table_in_a_pipe_is_80_columns_without_escapes(tiny_model, tmp_song):
     assert "tempo" in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--color", "never"), ("--color", "always")])
 def test_color_is_a_choice(tiny_model, tmp_song, arguments):
     done = run("analyze", "-m", tiny_model, *SHORT, *arguments, tmp_song, env={**os.environ, "TERM": "xterm"})
@@ -79,13 +80,11 @@ def test_an_option_beats_no_color(tiny_model, tmp_song):
     assert b"\x1b[36m" in done.stdout  # cyan, not only bold and dim
 
 
-@pytest.mark.slow
 def test_no_color_beats_force_color(tiny_model, tmp_song):
     done = run("analyze", "-m", tiny_model, *SHORT, tmp_song, env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm"})
     assert b"\x1b" not in done.stdout
 
 
-@pytest.mark.slow
 def test_stdout_is_only_the_answer(tiny_model, tmp_song):
     done = run("ask", "Which key?", "-vv", "-m", tiny_model, *SHORT, tmp_song)
     asked = run("ask", "Which key?", "--json", "-m", tiny_model, *SHORT, tmp_song)
@@ -93,7 +92,6 @@ def test_stdout_is_only_the_answer(tiny_model, tmp_song):
     assert b"gguf" in done.stderr  # said with -v, on stderr
 
 
-@pytest.mark.slow
 def test_thinking_goes_to_stderr_and_can_be_hidden(tiny_model, tmp_song):
     shown = run("think", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
     hidden = run("think", "Why?", "--hide-thinking", "--json", "-m", tiny_model, *SHORT, tmp_song)
@@ -108,7 +106,6 @@ def test_stdin_is_a_song_when_it_is_named(tiny_model, tmp_song):
     assert records(done)[0]["audio"]["duration"] == pytest.approx(4.0, abs=0.01)
 
 
-@pytest.mark.slow
 def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
     target = tmp_path / "out.jsonl"
     done = run("ask", "Which key?", "--json", "-o", target, "-m", tiny_model, *SHORT, tmp_song)
@@ -118,7 +115,6 @@ def test_output_is_written_whole_or_not_at_all(tiny_model, tmp_song, tmp_path):
     assert run("ask", "Which key?", "-o", tmp_path / "no" / "out", "-m", tiny_model, tmp_song).returncode == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["itself", "link", "playlist", "list", "stdin"])
 def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     song, target = tmp_path / "song.wav", tmp_path / "song.wav"
@@ -142,7 +138,6 @@ def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     assert target.read_bytes() == before
 
 
-@pytest.mark.slow
 def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_path):
     arguments = ("ask", "Why?", "--json", "-m", tiny_model, *SHORT, tmp_song)
     for name in ("-", "/dev/stdout"):
@@ -155,7 +150,6 @@ def test_output_to_what_is_no_file_is_written_there(tiny_model, tmp_song, tmp_pa
     assert (tmp_path / "fifo").is_fifo()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
 def test_output_to_stdout_by_name_keeps_what_a_log_holds(tiny_model, tmp_path, name):
     with (tmp_path / "log").open("ab") as log:
@@ -176,7 +170,6 @@ def test_a_link_stays_a_link_and_its_target_is_written(tiny_model, tmp_song, tmp
     assert json.loads(target.read_text())["status"] == "ok"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["text", "json"])
 def test_output_stays_as_it_was_when_nothing_succeeded(tmp_song, tmp_path, format_name):
     target = tmp_path / "out"
@@ -187,14 +180,12 @@ def test_output_stays_as_it_was_when_nothing_succeeded(tmp_song, tmp_path, forma
     assert part.exists() is (format_name == "json")  # it holds the records of what failed
 
 
-@pytest.mark.slow
 def test_jobs_change_nothing_but_time(tiny_model, tmp_song):
     plain = run("analyze", "--json", "-m", tiny_model, *SHORT, *[tmp_song] * 3)
     ahead = run("analyze", "--json", "-m", tiny_model, *SHORT, "-j", "2", *[tmp_song] * 3)
     assert [r["result"] for r in records(plain)] == [r["result"] for r in records(ahead)]
 
 
-@pytest.mark.slow
 def test_songs_answered_together_are_written_as_each_alone(tiny_model, tmp_song):
     songs = [tmp_song, "missing.wav", tmp_song]
     alone = run("analyze", "--json", "--no-cache", "-m", tiny_model, *SHORT, *songs)
@@ -207,7 +198,6 @@ def replace_timing(record: dict) -> dict:
     return record | {"timing": None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0", "-1", "x", ""])
 def test_a_batch_is_a_number_of_songs(size, tmp_song):
     done = run("analyze", "--batch-size", size, tmp_song)
@@ -248,7 +238,6 @@ def test_playlists_lead_nowhere_but_to_files(tiny_model, tree):
     assert "is not a local file" in one_sentence(done.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("content", "arguments"), [(b"one.wav\ntwo\xe9.wav\n", ()), (b"one.wav\0two\xe9.wav\0", ("-0",))])
 def test_files_from_reads_lines_or_null_ended_paths(tiny_model, content, arguments):
     assert named("-m", tiny_model, "--files-from", "-", *arguments, input=content) == ["one.wav", "two\\xe9.wav"]
@@ -261,7 +250,6 @@ def test_times(text, seconds):
     assert parse_time(text) == seconds
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1:99:00", "1:60:00", "1:75", "1e3"])
 def test_what_is_no_time_is_refused(tiny_model, tmp_song, text):
     done = run("analyze", f"--start={text}", "-m", tiny_model, tmp_song)
@@ -341,7 +329,6 @@ def test_a_file_that_is_not_audio_fails_alone(tiny_model, tmp_path):
     one_sentence(done.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["table", "text", "csv"])
 def test_a_failure_is_said_once_on_stderr_in_every_format(tiny_model, tmp_song, format_name):
     done = run("analyze", "-f", format_name, "-m", tiny_model, *SHORT, "missing.wav")
@@ -350,7 +337,6 @@ def test_a_failure_is_said_once_on_stderr_in_every_format(tiny_model, tmp_song, 
     assert "no-such-model" in one_sentence(done.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nobody/nothing", "no-such-model", "/no/such/dir", "x.gguf"])
 def test_an_unknown_model_is_unavailable_and_every_input_says_so(tmp_song, model):
     done = run("analyze", "--json", "--offline", "-m", model, tmp_song, tmp_song)
@@ -392,7 +378,6 @@ def test_a_full_disk_is_said(tiny_model, tmp_song):
 # --- names ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"caf\xe9.wav", b"a[red]b[bold].wav", b"a\x1b[31mb.wav", b"-x.wav", b"line\nbreak.wav", "♥.wav".encode()])
 def test_names_are_shown_safely_and_kept_exactly(tiny_model, tmp_song, tmp_path, name):
     path = os.path.join(os.fsencode(tmp_path), name)
@@ -415,7 +400,6 @@ def test_a_table_shows_a_hostile_name_harmlessly(tiny_model, tmp_song, tmp_path)
 # --- pipes, signals, terminals ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
     command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", "-m", str(tiny_model), *SHORT, *[str(tmp_song)] * 3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -426,7 +410,6 @@ def test_a_closed_pipe_is_quiet(tiny_model, tmp_song):
     assert stderr == b""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 @pytest.mark.parametrize("command", ["--version", "analyze missing.wav", "ask Why? -", "analyze --files-from -", "schema"])
 def test_closed_streams_break_nothing(tiny_model, command, closed):
@@ -451,7 +434,6 @@ def test_help_into_a_closed_pipe_is_quiet():
     assert done.stderr == b""
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_what_is_left(tiny_model, tmp_song):
     command = [
         sys.executable,
@@ -495,7 +477,6 @@ def on_a_terminal(*arguments: object) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), drawn.decode("utf-8", "replace")
 
 
-@pytest.mark.slow
 def test_a_terminal_gets_colours_and_a_spinner(tiny_model, tmp_song):
     code, drawn = on_a_terminal("analyze", "-m", tiny_model, *SHORT, tmp_song)
     assert code == 0
@@ -503,7 +484,6 @@ def test_a_terminal_gets_colours_and_a_spinner(tiny_model, tmp_song):
     assert "╭" in drawn
 
 
-@pytest.mark.slow
 def test_a_terminal_sees_the_same_answer_as_a_pipe(tiny_model, tmp_song):
     code, drawn = on_a_terminal(
         "ask", "Why?", "-q", "--color", "never", "--progress", "none", "-m", tiny_model, "--max-tokens", 12, tmp_song
@@ -539,7 +519,6 @@ def test_models_info_reads_headers(tiny_model):
     assert (done.returncode, facts["abilities"], len(facts["files"])) == (0, "all", 2)
 
 
-@pytest.mark.slow
 def test_models_info_says_how_weights_are_quantised(tiny_model, tmp_path):
     pytest.importorskip("torch")
     from tests import checkpoints
@@ -558,7 +537,6 @@ def test_models_info_says_how_weights_are_quantised(tiny_model, tmp_path):
     assert b"quantised by 'awq', which cannot be read" in done.stderr
 
 
-@pytest.mark.slow
 def test_models_convert_and_verify(tiny_model, tmp_path):
     source = tiny_model.parent / "tiny"
     made = run("models", "convert", source, "-o", tmp_path, "--type", "Q8_0")

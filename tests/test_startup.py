@@ -38,6 +38,7 @@ print("MODULES", code, *sorted(sys.modules))
     return set(names), int(exit_code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [*HELPS, "--version"], ids=lambda text: text)
 def test_help_imports_what_draws_it_and_nothing_else(arguments):
     names, _ = imported(*arguments.split())
@@ -55,6 +56,7 @@ def test_completion_imports_nothing_heavy(line, monkeypatch):
     assert not names & (LATER | {"pydantic", "rich.console"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", ["models list", "models rm nobody/nothing", "schema", "nonsense", "analyze --nonsense"], ids=lambda text: text
 )
@@ -69,6 +71,7 @@ def test_a_wrong_option_of_train_is_refused_without_torch():
     assert not names & LATER
 
 
+@pytest.mark.slow
 def test_analyze_with_the_default_road_needs_no_torch(tiny_model, tmp_song):
     names, code = imported("analyze", "-q", "-m", str(tiny_model), "--max-tokens", "2", str(tmp_song))
     assert code == 0

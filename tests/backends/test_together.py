@@ -136,6 +136,7 @@ def test_windows_of_several_songs_are_encoded_as_each_alone(backend: Backend) ->
         assert np.abs(np.asarray(song.payload) - np.asarray(alone.payload)).max() < EMBEDDING_TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "gguf"])
 def test_the_embedded_model_answers_two_songs_as_each_alone(name: str) -> None:
     clips, prompts = [audio(20.0), audio(34.0)], [Prompt("What key is this in?"), Prompt("Describe this song.")]

@@ -64,6 +64,7 @@ def padded(samples: NDArray[np.float32], config: MelConfig) -> NDArray[np.float3
     return np.pad(samples, (0, config.window_samples - samples.size))
 
 
+@pytest.mark.slow
 def test_features_equal_the_extractors_double_precision_road(config: MelConfig) -> None:
     theirs, ours = extractor(config), LogMel(config)
     for name, signal in signals(config).items():
