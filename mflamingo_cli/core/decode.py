@@ -34,6 +34,7 @@ UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: the header states n
 HEAD_BYTES = 1 << 16  # read to recognise the container
 INEXACT_SEEK = {"vorbis"}  # libsndfile 1.2.2 lands beside the asked frame: decode and drop instead
 CODEC_NAMES = {"MPEG_LAYER_I": "mp1", "MPEG_LAYER_II": "mp2", "MPEG_LAYER_III": "mp3", "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64"}
+CODEC_NAMES |= dict.fromkeys(("ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"), "alac")
 MP3_COUNTERS = (b"Xing", b"Info", b"VBRI")  # a first frame of these states how many follow; else libsndfile guesses from the bit rate
 OGG_END = 4  # header type flag of the last page (RFC 3533, sec. 6)
 OGG_FIRST_PAGE = 480_000  # frames; a first page that ends later belongs to a stream whose beginning was not recorded
@@ -163,7 +164,8 @@ class SoundFileDecoder:
                 self._file = soundfile.SoundFile(_Stretched(raw))
             stack.enter_context(self._file)
             self.rate_hz, self.channels = self._file.samplerate, self._file.channels
-            self.codec = _codec(self._file.format, self._file.subtype)
+            coding = self._file.subtype
+            self.codec = "flac" if self._file.format == "FLAC" else CODEC_NAMES.get(coding, coding.lower())
             self.frames = None if guessed or unknown else self._file.frames
             self._seeks = self.frames is not None and self.codec not in INEXACT_SEEK and self._file.seekable()
             self._step = UNKNOWN_STEP_FRAMES if unknown else FLAC_STEP_FRAMES if self.codec == "flac" else BLOCK_FRAMES
@@ -323,15 +325,6 @@ def _mpeg_frame_bytes(header: bytes) -> int:
     hz = MPEG_RATES_HZ[rate] >> {3: 0, 2: 1, 0: 2}[version]
     bits_per_s, padding = 1000 * MPEG_KBIT_S[(first, layer) if first else None][bits - 1], header[2] >> 1 & 1
     return (144 if first or layer == 2 else 72) * bits_per_s // hz + padding
-
-
-def _codec(format_name: str, subtype: str) -> str:
-    """Name a coding the short way: "flac", "mp3", "vorbis", "alac", "pcm_16"."""
-    if format_name == "FLAC":
-        return "flac"
-    if subtype.startswith("ALAC"):
-        return "alac"
-    return CODEC_NAMES.get(subtype, subtype.lower())
 
 
 def _missing_bytes(log: str) -> bool:

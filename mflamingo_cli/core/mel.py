@@ -74,7 +74,8 @@ class LogMel:
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     """Return triangles of equal area on Slaney's mel scale: (n_fft // 2 + 1, n_mels)."""
     bins_hz = np.linspace(0.0, config.sample_rate // 2, config.n_fft // 2 + 1)[:, None]
-    edges_hz = _mel_to_hz(np.linspace(0.0, MAX_MEL, config.n_mels + 2))
+    edges = np.linspace(0.0, MAX_MEL, config.n_mels + 2)
+    edges_hz = np.minimum(edges, KNEE) * LINEAR_STEP_HZ * np.exp(LOG_STEP * np.maximum(edges - KNEE, 0.0))
     lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz - lower) / (centre - lower)
     falling = (upper - bins_hz) / (upper - centre)
@@ -101,7 +102,3 @@ def _banded(filters: NDArray[np.float64]) -> list[tuple[slice, slice, NDArray[np
         bins = slice(int(nonzero[0]), int(nonzero[-1]) + 1) if nonzero.size else slice(0, 1)
         products.append((bands, bins, np.ascontiguousarray(filters[bins, bands].T, dtype=np.float32)))
     return products
-
-
-def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.minimum(mel, KNEE) * LINEAR_STEP_HZ * np.exp(LOG_STEP * np.maximum(mel - KNEE, 0.0))

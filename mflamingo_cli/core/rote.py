@@ -6,22 +6,12 @@ Times are seconds, angles radians. The order of operations and the float32 round
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import numpy.typing as npt
 
 from quant.geometry import ENCODER_STRIDE, Rote
 
 Table = npt.NDArray[np.float32]
-
-
-@lru_cache(maxsize=1)
-def _frequencies(rote: Rote) -> Table:
-    """(ceil(dim / 2),) float32: theta ** (-2k / dim), every step rounded to float32."""
-    exponents = np.arange(0, rote.dim, 2, dtype=np.float32) / np.float32(rote.dim)
-    powers = np.power(rote.theta, exponents.astype(np.float64)).astype(np.float32)
-    return np.float32(1.0) / powers
 
 
 def tables(rote: Rote, window_index: int, n_tokens: int, tokens_per_window: int) -> tuple[Table, Table]:
@@ -33,7 +23,9 @@ def tables(rote: Rote, window_index: int, n_tokens: int, tokens_per_window: int)
     step = rote.frame_step_s * ENCODER_STRIDE
     start = np.float32(window_index * tokens_per_window) * np.float32(step)
     seconds = start + np.arange(n_tokens, dtype=np.float32) * np.float32(step)
-    frequencies = np.repeat(_frequencies(rote), 2)
+    exponents = np.arange(0, rote.dim, 2, dtype=np.float32) / np.float32(rote.dim)
+    powers = np.power(rote.theta, exponents.astype(np.float64)).astype(np.float32)
+    frequencies = np.repeat(np.float32(1.0) / powers, 2)  # theta ** (-2k / dim), every step rounded to float32
     window = np.float32(window_index) / np.float32(rote.n_positions) * frequencies
     positions = np.arange(n_tokens, dtype=np.float32) / np.float32(rote.n_positions) * np.float32(2 * np.pi)
     turns = np.concatenate([np.broadcast_to(window, (n_tokens, window.size)), positions[:, None] * frequencies], axis=1)

@@ -11,19 +11,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from mflamingo_cli.measure.beats import Bars, BeatTrack
+from mflamingo_cli.measure.chords import measure_chords
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
+from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
 from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness, weigh
+from mflamingo_cli.measure.meter import settle_bars
+from mflamingo_cli.measure.sections import measure_sections
+from mflamingo_cli.measure.spectra import constant_q, tuning_of
+from mflamingo_cli.measure.tempo import SILENT, measure_tempo, octaves
 from mflamingo_cli.schema import Beat, Loudness, Segment
 
-if TYPE_CHECKING:  # the names of facts are choices of the command line, which must not wait for NumPy
-    import numpy as np
-
+if TYPE_CHECKING:
     from mflamingo_cli.core.audio import Audio
-    from mflamingo_cli.measure.beats import Bars, BeatTrack
     from mflamingo_cli.measure.loudness import LoudnessMeter
 
 T = TypeVar("T")
-SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
 SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
 
@@ -104,54 +110,39 @@ class Measurement:
     @cached_property
     def sounds(self) -> bool:
         """Whether there is anything to measure: a second or more, above -100 dBFS."""
-        import numpy as np
-
         level = np.sqrt(np.mean(np.square(self._audio.samples, dtype=np.float64))) if len(self._audio.samples) else 0.0
         return self._audio.duration_s >= SHORTEST_S and float(level) >= SILENT
 
     @cached_property
     def untuned_spectrogram(self) -> np.ndarray:
         """Constant-Q magnitudes tuned to A = 440 Hz: (frames, 252)."""
-        from mflamingo_cli.measure.spectra import constant_q
-
         return constant_q(self._audio.samples)
 
     @cached_property
     def is_harmonic(self) -> bool:
         """Whether harmony can move: something sounds, and it is no drone."""
-        from mflamingo_cli.measure.key import STILL, stillness
-
         return self.sounds and stillness(self.untuned_spectrogram) <= STILL
 
     @cached_property
     def spectrogram(self) -> np.ndarray:
         """Constant-Q magnitudes in tune with the song: (frames, 252)."""
-        from mflamingo_cli.measure.spectra import constant_q, tuning_of
-
         tuning = tuning_of(self.untuned_spectrogram)
         return constant_q(self._audio.samples, tuning) if abs(tuning) > RETUNE else self.untuned_spectrogram
 
     @cached_property
     def chord_spans(self) -> tuple[Segment, ...]:
         """Chords from the first sample on."""
-        from mflamingo_cli.measure.chords import measure_chords
-
         return measure_chords(self.spectrogram, self._audio.duration_s) if self.is_harmonic else ()
 
     @cached_property
     def key_fit(self) -> tuple[np.ndarray, np.ndarray]:
         """Correlation of the song's chroma with each key, and the same with the vote of the chords: two (2 modes, 12 tonics)."""
-        from mflamingo_cli.measure.key import chroma, correlations, weigh
-
         fit = correlations(chroma(self.spectrogram))
         return fit, weigh(fit, self.chord_spans)
 
     @cached_property
     def pulse(self) -> tuple[BeatTrack, Bars | None]:
         """The steady pulse and the likeliest bars by its own evidence."""
-        from mflamingo_cli.measure.beats import BeatTrack
-        from mflamingo_cli.measure.tempo import measure_tempo
-
         return measure_tempo(self._audio.samples) if self.sounds else (BeatTrack(), None)
 
     @cached_property
@@ -163,8 +154,6 @@ class Measurement:
     @cached_property
     def counted(self) -> tuple[BeatTrack, str | None]:
         """The pulse with bars on which chords change, and the meter where it is clear."""
-        from mflamingo_cli.measure.meter import settle_bars
-
         return settle_bars(*self.pulse, self.chord_spans)
 
     # --- facts, in the order of the record ---
@@ -172,16 +161,12 @@ class Measurement:
     @fact(lambda fact, claim: compare_tempi(fact.bpm, claim))
     def tempo(self) -> Tempo:
         """Beats per minute."""
-        from mflamingo_cli.measure.tempo import octaves
-
         bpm = self.pulse[0].bpm
         return Tempo() if bpm is None else Tempo(bpm, octaves(bpm))
 
     @fact(compare_keys)
     def key(self) -> Key | None:
         """The key, where chords sound and one fits."""
-        from mflamingo_cli.measure.key import choose_key
-
         return choose_key(*self.key_fit) if self.chord_spans else None
 
     @fact(compare_meters)
@@ -207,8 +192,6 @@ class Measurement:
     @fact()
     def sections(self) -> tuple[Segment, ...]:
         """Sections by letters."""
-        from mflamingo_cli.measure.sections import measure_sections
-
         track, _ = self.counted
         found = bool(self.chord_spans) or (self.is_harmonic and track.bpm is not None)
         return self._in_file(measure_sections(self.spectrogram, self._audio.duration_s, track)) if found else ()
@@ -220,8 +203,6 @@ class Measurement:
 
     def _confidence(self, names: Collection[str]) -> Confidence:
         """The probability that the tempo is within 4 % of the right one, and that key and meter are right; None for all but these names."""
-        from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
-
         return Confidence(
             tempo=of_tempo(self.pulse[0], self.beat_signs) if "tempo" in names else None,
             key=of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,

@@ -21,7 +21,7 @@ CLEAR = 0.55  # evidence on the beats above that between them: music has 0.6 and
 FAIR = 0.25  # enough where the beats also lie on one line,
 ON_LINE = 0.05  # this close to it, in beats
 LEVEL = 0.12  # root mean square of the network's input: its bands are log(1 + x), mastered songs lie there
-SILENT = 1e-5  # -100 dBFS
+SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
 
 
