@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
     from numpy.typing import NDArray
@@ -167,11 +167,15 @@ class Backend(Protocol):
         """Return the encoding of an array that `pack` made in a back end with the same `info.encoder_fingerprint`."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the model."""
+        ...
 
-    def __enter__(self) -> Backend: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def no_progress(phrase: str) -> None:

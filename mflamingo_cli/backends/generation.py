@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage, no_progress
+from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage, no_progress
 from mflamingo_cli.core.chat import END_OF_TURN, ChatTemplate, indices_by_prefix
 from mflamingo_cli.errors import ModelError
+from quant.geometry import Geometry
 
 Logits = npt.NDArray[np.float32]
 Rows = TypeVar("Rows")  # logits of several answers, (answers, vocabulary), as a back end holds them
@@ -54,10 +55,9 @@ class ForcedAnswer:
     log_probs: npt.NDArray[np.float32]  # of the tokens that are there
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """The part of a `Backend` that does not depend on a library; a back end adds tokenizer, encoder and forward pass."""
 
-    info: BackendInfo
     on_progress: Callable[[str], None] = staticmethod(no_progress)
     _chat: ChatTemplate
     _end_ids: Collection[int]
@@ -133,15 +133,20 @@ class LocalBackend:
             if entries:
                 logits = step(entries)
 
-    def close(self) -> None:
-        """Free the model."""
-        raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+def model_info(geometry: Geometry, card: Mapping[str, Any], place: tuple[str, str | None], **loaded: Any) -> BackendInfo:
+    """Return what is loaded: what the model's card says of it, and else the name and revision of the place where it was found."""
+    name, revision = place
+    abilities = card.get("abilities")
+    return BackendInfo(
+        model=card.get("name", name),
+        revision=card.get("revision", revision),
+        context_length=geometry.text.context_length,
+        geometry=geometry,
+        abilities=None if abilities is None else frozenset(abilities),
+        grounded=bool(card.get("grounded", False)),
+        **loaded,
+    )
 
 
 def batches(groups: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]], bool]) -> Iterator[list[PrefixGroup]]:

@@ -5,9 +5,9 @@ A song is encoded to embeddings once; prompts then share its prefix in the KV ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, no_progress, stamp
-from mflamingo_cli.backends.generation import ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches
+from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, no_progress, stamp
+from mflamingo_cli.backends.generation import ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches, model_info
 from mflamingo_cli.backends.ggml.binding import Device, library
 from mflamingo_cli.backends.ggml.graph import GgmlEncoder
 from mflamingo_cli.backends.ggml.weights import BF16_FEATURE, Weights
@@ -27,8 +27,7 @@ from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import ChatTemplate
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.errors import ModelError
-from quant import keys, reader
-from quant.geometry import Geometry
+from quant import reader
 from quant.keys import geometry_of_keys
 from quant.layout import hub_identity
 from quant.types import TYPES
@@ -66,10 +65,21 @@ class GgufBackend(LocalBackend):
             opened.callback(self._drop_prefix)
             self._opened = opened.pop_all()
         self._chat, self._end_ids = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens), self._language.end_ids
-        info = _info(text, geometry, text_keys, audio_file.keys, self._device.name, options, threads)
+        card = {key.removeprefix("mflamingo."): value for key, value in audio_file.keys.items()}
+        cache, device = KV_REASONS.get(options.kv_type, options.kv_type), self._device.name
+        reason = f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {cache}"
         if in_torch or weights.converted:
-            info = replace(info, reason=f"{info.reason}, audio part in BF16{' by torch' * in_torch}: {BF16_FEATURE}")
-        self.info = replace(info, encoder_fingerprint=f"{fingerprint} {info.device} {threads} {self._encoder.versions}")
+            reason += f", audio part in BF16{' by torch' * in_torch}: {BF16_FEATURE}"
+        self.info = model_info(
+            geometry,
+            card,
+            hub_identity(text.parent) or (text.stem, None),
+            backend="gguf",
+            device=device,
+            dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
+            reason=reason,
+            encoder_fingerprint=f"{fingerprint} {device} {threads} {self._encoder.versions}",
+        )
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Encode every window of each song.
@@ -188,28 +198,3 @@ def _read(path: Path) -> reader.GgufFile:
         return reader.read(path)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
-
-
-def _info(
-    text: Path,
-    geometry: Geometry,
-    text_keys: Mapping[str, Any],
-    audio_keys: Mapping[str, Any],
-    device: str,
-    options: OpenOptions,
-    threads: int,
-) -> BackendInfo:
-    name, revision = hub_identity(text.parent) or (text.stem, None)
-    abilities = audio_keys.get(keys.KEY_ABILITIES)
-    return BackendInfo(
-        model=audio_keys.get(keys.KEY_NAME, name),
-        revision=audio_keys.get(keys.KEY_REVISION, revision),
-        backend="gguf",
-        device=device,
-        dtype=FILE_TYPES.get(text_keys.get("general.file_type", -1), "unknown"),
-        reason=f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {KV_REASONS.get(options.kv_type, options.kv_type)}",
-        context_length=geometry.text.context_length,
-        geometry=geometry,
-        abilities=None if abilities is None else frozenset(abilities),
-        grounded=bool(audio_keys.get(keys.KEY_GROUNDED, False)),
-    )

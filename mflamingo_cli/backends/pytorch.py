@@ -15,10 +15,10 @@ import transformers
 from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
-from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, stamp
+from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, stamp
 from mflamingo_cli.backends.batch_decoder import BatchDecoder, cache_length, free_bytes, longest_answer, memory_errors
-from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches
-from mflamingo_cli.backends.pytorch_loading import LoadedNetwork, load_network
+from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches, model_info
+from mflamingo_cli.backends.pytorch_loading import load_network
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
@@ -28,7 +28,6 @@ from mflamingo_cli.core.model import encode_windows, is_out_of_memory
 from mflamingo_cli.errors import ModelError
 from quant.checkpoint import read_json
 from quant.config import read_geometry
-from quant.geometry import Geometry
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
 
@@ -37,6 +36,7 @@ OTHER_WINDOW_BATCH = 4
 TYPICAL_POSITIONS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
 MAX_BATCH_SIZE = 16  # songs; with more the first one would only wait longer
 PREFILL_ARRAYS = (8, 3)  # of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that prefilling a song takes at once
+CARD = "mflamingo.json"
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 
 
@@ -47,23 +47,33 @@ class TorchBackend(LocalBackend):
         options = options or OpenOptions()
         threads = options.threads or physical_cores()
         torch.set_num_threads(threads)
-        folders = [directory, *([adapter] if adapter else [])]
+        folders = [directory, adapter] if adapter else [directory]
         weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
         loaded = load_network(directory, options, adapter)
-        self._model, geometry = loaded.network, read_geometry(directory)
-        self._devices = list(dict.fromkeys(parameter.device for parameter in self._model.parameters()))
+        self.network, geometry = loaded.network, read_geometry(directory)
+        self._devices = list(dict.fromkeys(parameter.device for parameter in self.network.parameters()))
         text = geometry.text
-        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, self._model.dtype.itemsize))  # of a position
-        self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self._model.model.language_model.layers)
+        self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, self.network.dtype.itemsize))  # of a position
+        self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self.network.model.language_model.layers)
         self._window_batch = WINDOW_BATCH.get(loaded.device.type, OTHER_WINDOW_BATCH)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        settings = directory / "tokenizer_config.json"
-        self._chat = ChatTemplate(chat_template(directory, read_json(settings) if settings.exists() else {}), geometry.tokens)
+        self._chat = ChatTemplate(chat_template(directory, _optional(directory / "tokenizer_config.json")), geometry.tokens)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        info = _info(directory, adapter, geometry, loaded)
-        fingerprint = f"{weights} torch {torch.__version__} {transformers.__version__} {loaded.device} {loaded.dtype} {threads}"
-        self.info = replace(info, encoder_fingerprint=fingerprint, batch_size=self._batch_size())
+        place, card = adapter or directory, _optional(directory / CARD)
+        if adapter:  # the base's card says what it can do, not its name
+            card = {key: value for key, value in card.items() if key not in ("name", "revision")} | _optional(adapter / CARD)
+        self.info = model_info(
+            geometry,
+            card,
+            hub_identity(place) or (place.resolve().name, None),
+            backend="torch",
+            device=str(loaded.device),
+            dtype=loaded.stored,
+            reason=loaded.reason,
+            encoder_fingerprint=f"{weights} torch {torch.__version__} {transformers.__version__} {loaded.device} {loaded.dtype} {threads}",
+            batch_size=self._batch_size(),
+        )
 
     def _batch_size(self) -> int:
         """Return how many songs to answer at once: on GPUs, whose steps cost the same for many, what fits into half of the free memory."""
@@ -71,11 +81,6 @@ class TorchBackend(LocalBackend):
             return 1
         typical = 2 * TYPICAL_POSITIONS * self._layer_bytes
         return max(1, min(MAX_BATCH_SIZE, *((free_bytes(device) or 0) // (typical * n) for device, n in self._layers.items())))
-
-    @property
-    def network(self) -> Any:
-        """transformers' model."""
-        return self._model
 
     @torch.inference_mode()
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
@@ -101,9 +106,9 @@ class TorchBackend(LocalBackend):
 
     def _encode(self, windows: Sequence[tuple[int, Window]]) -> list[torch.Tensor]:
         """Encode windows with their numbers in their songs: (n_tokens, d_text) each."""
-        mels = torch.from_numpy(np.stack([self._mel(window.samples) for _, window in windows])).to(self._model.device, self._model.dtype)
+        mels = torch.from_numpy(np.stack([self._mel(window.samples) for _, window in windows])).to(self.network.device, self.network.dtype)
         n_frames = torch.tensor([window.n_frames for _, window in windows])
-        return encode_windows(self._model, self.info.geometry, mels, n_frames, torch.tensor([index for index, _ in windows]))
+        return encode_windows(self.network, self.info.geometry, mels, n_frames, torch.tensor([index for index, _ in windows]))
 
     def generate(self, songs: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it.
@@ -121,7 +126,7 @@ class TorchBackend(LocalBackend):
         positions = len(groups) * cache_length(groups, longest_answer(groups, options, self.info.context_length), self._devices[0])
         text, longest = self.info.geometry.text, max(group.n_shared for group in groups)
         prefill = PREFILL_ARRAYS[0] * longest * text.d_model + PREFILL_ARRAYS[1] * min(longest, MLP_TOKENS) * text.d_ffn
-        work = prefill * self._model.dtype.itemsize + min(2 * SCORE_BYTES, positions * text.n_heads * 4)
+        work = prefill * self.network.dtype.itemsize + min(2 * SCORE_BYTES, positions * text.n_heads * 4)
         return [(positions * n_layers * self._layer_bytes + work, free_bytes(device)) for device, n_layers in self._layers.items()]
 
     @torch.inference_mode()
@@ -146,7 +151,7 @@ class TorchBackend(LocalBackend):
             for needed, free in self._memory_needs(groups, options):
                 memory.require_bytes(f"a prompt of {groups[0].n_shared} tokens", needed, free, CURE)
         try:
-            decoder = BatchDecoder(self._model, groups, longest_answer(groups, options, self.info.context_length))
+            decoder = BatchDecoder(self.network, groups, longest_answer(groups, options, self.info.context_length))
             logits = decoder.prefill()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -162,27 +167,27 @@ class TorchBackend(LocalBackend):
     def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
         """Read answers; every position, also of a shared prefix, passes the language model once."""
         whole = [own + answer[:-1] for own, answer in zip(group.after, answers, strict=True)]
-        hidden = BatchDecoder(self._model, [replace(group, after=whole)], 0).prefill_song(0).split([len(tokens) for tokens in whole])
+        hidden = BatchDecoder(self.network, [replace(group, after=whole)], 0).prefill_song(0).split([len(tokens) for tokens in whole])
         return [self._compare(states[len(own) - 1 :], answer) for own, states, answer in zip(group.after, hidden, answers, strict=True)]
 
     def _compare(self, hidden: torch.Tensor, answer: list[int]) -> ForcedAnswer:
         """Compare an answer with the hidden states in front of each of its tokens, (tokens, d)."""
         likeliest, log_probs = [], []
         for states, tokens in zip(hidden.split(FORCED_BATCH), torch.tensor(answer).split(FORCED_BATCH), strict=True):
-            logits = self._model.lm_head(states).float()
+            logits = self.network.lm_head(states).float()
             likeliest.append(logits.argmax(-1))
             log_probs.append(logits.log_softmax(-1).gather(1, tokens[:, None].to(logits.device))[:, 0])
         return ForcedAnswer(torch.cat(likeliest).cpu().numpy(), torch.cat(log_probs).cpu().numpy())
 
     def pack(self, encoded: Encoded) -> np.ndarray:
         """Return the bytes of the embeddings, whose dtype NumPy may lack, (n_tokens, d_model * bytes) uint8."""
-        assert encoded.payload.dtype == self._model.dtype, "unpack() takes the model's dtype"
+        assert encoded.payload.dtype == self.network.dtype, "unpack() takes the model's dtype"
         packed: np.ndarray = encoded.payload.cpu().contiguous().view(torch.uint8).numpy()
         return packed
 
     def unpack(self, numbers: np.ndarray) -> Encoded:
         """Return packed embeddings as an encoding on the model's device."""
-        return Encoded(len(numbers), torch.from_numpy(numbers).view(self._model.dtype).to(self._model.device))
+        return Encoded(len(numbers), torch.from_numpy(numbers).view(self.network.dtype).to(self.network.device))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
@@ -201,7 +206,7 @@ class TorchBackend(LocalBackend):
 
     def close(self) -> None:
         """Free the model."""
-        del self._model
+        del self.network
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -225,31 +230,9 @@ def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
     """Return the ids that end an answer: the end of a turn and what generation_config.json names."""
     vocabulary = tokenizer.get_vocab()
     ids = {vocabulary[name] for name in END_TOKENS if name in vocabulary}
-    path = directory / "generation_config.json"
-    named = read_json(path).get("eos_token_id") if path.exists() else None
+    named = _optional(directory / "generation_config.json").get("eos_token_id")
     return frozenset(ids | set(named if isinstance(named, list) else [named] if named is not None else []))
 
 
-def _card(directory: Path) -> dict[str, Any]:
-    path = directory / "mflamingo.json"
+def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
-
-
-def _info(directory: Path, adapter: Path | None, geometry: Geometry, loaded: LoadedNetwork) -> BackendInfo:
-    name, revision = hub_identity(adapter or directory) or ((adapter or directory).resolve().name, None)
-    ours = _card(directory)
-    if adapter:  # the base's card says what it can do, not its name
-        ours |= {"name": name, "revision": revision} | _card(adapter)
-    abilities = ours.get("abilities")
-    return BackendInfo(
-        model=ours.get("name", name),
-        revision=ours.get("revision", revision),
-        backend="torch",
-        device=str(loaded.device),
-        dtype=loaded.stored,
-        reason=loaded.reason,
-        context_length=geometry.text.context_length,
-        geometry=geometry,
-        abilities=None if abilities is None else frozenset(abilities),
-        grounded=bool(ours.get("grounded", False)),
-    )
