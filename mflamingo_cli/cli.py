@@ -10,7 +10,7 @@ import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from mflamingo_cli import __version__, config
-from mflamingo_cli.commands.help import HELP_OPTIONS, Entry, LazyGroup
+from mflamingo_cli.commands.help import HELP_OPTIONS, LazyGroup
 from mflamingo_cli.commands.values import usage_sentence
 from mflamingo_cli.errors import ExitCode, MFlamingoError
 
@@ -27,15 +27,15 @@ class Commands(LazyGroup):
     """All subcommands."""
 
     entries = {  # noqa: RUF012  (a table, never changed)
-        "analyze": Entry(SONGS, "Analyse a song: tempo, key, chords, structure, loudness, words."),
-        "caption": Entry(SONGS, "Describe a song in words."),
-        "ask": Entry(SONGS, "Answer a question about a song."),
-        "think": Entry(SONGS, "Reason about a song, then answer."),
-        "models": Entry(MODELS, "List, download, show, convert and verify models."),
-        "train": Entry(MODELS, "Train a small model."),
-        "config": Entry(ABOUT, "Show the settings of files and variables."),
-        "doctor": Entry(ABOUT, "Show versions, devices and models."),
-        "schema": Entry(ABOUT, "Print the JSON Schema of the records."),
+        "analyze": (SONGS, "Analyse a song: tempo, key, chords, structure, loudness, words."),
+        "caption": (SONGS, "Describe a song in words."),
+        "ask": (SONGS, "Answer a question about a song."),
+        "think": (SONGS, "Reason about a song, then answer."),
+        "models": (MODELS, "List, download, show, convert and verify models."),
+        "train": (MODELS, "Train a small model."),
+        "config": (ABOUT, "Show the settings of files and variables."),
+        "doctor": (ABOUT, "Show versions, devices and models."),
+        "schema": (ABOUT, "Print the JSON Schema of the records."),
     }
 
 

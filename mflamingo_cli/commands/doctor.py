@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mflamingo_cli.commands.help import single
-from mflamingo_cli.commands.tables import show_json
+from mflamingo_cli.commands.tables import show, show_json, table
 
 REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {
@@ -45,18 +45,15 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from mflamingo_cli.commands.terminal import wants_color
-    from mflamingo_cli.render.text import console, safe
+    from mflamingo_cli.render.text import safe
 
     marks = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    rows = table(None, None, None)
     for finding in findings:
-        mark, style = marks[finding.ok]
-        table.add_row(finding.name, Text(mark, style=style), Text(safe(finding.value), overflow="fold"))
-    console(sys.stdout, wants_color("auto", sys.stdout)).print(table)
+        rows.add_row(finding.name, Text(*marks[finding.ok]), Text(safe(finding.value), overflow="fold"))
+    show(rows)
 
 
 def _system() -> list[Finding]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -16,14 +15,6 @@ from typer.core import TyperCommand, TyperGroup
 from mflamingo_cli.commands.values import use_own_values
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One subcommand: the module `mflamingo_cli.commands.<name>` holds its `app`."""
-
-    section: str
-    summary: str
 
 
 def _write_sections(rows: list[tuple[str, tuple[str, str]]], formatter: Any) -> None:
@@ -101,9 +92,9 @@ class SectionGroup(TyperGroup):
 
 
 class LazyGroup(SectionGroup):
-    """A group whose commands are imported one by one, when needed."""
+    """A group whose commands are imported one by one, when needed: the module `mflamingo_cli.commands.<name>` holds the `app` of each."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, tuple[str, str]]  # name -> section of the help page, summary
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, in the order of the help page."""
@@ -118,7 +109,7 @@ class LazyGroup(SectionGroup):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the subcommands by subject, then the options."""
-        _write_sections([(entry.section, (name, entry.summary)) for name, entry in self.entries.items()], formatter)
+        _write_sections([(section, (name, summary)) for name, (section, summary) in self.entries.items()], formatter)
         _write_options(self, ctx, formatter)
 
 

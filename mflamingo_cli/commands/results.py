@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -71,9 +71,9 @@ class Results:
             if self.dry_run:
                 made = _Nothing()
             elif self.output_path:
-                made = _Files(WRITERS[self.name], self.layout, self.output_path)
+                made = files = _Files(WRITERS[self.name], self.layout, self.output_path)
                 if self.index is not None:
-                    made = stack.enter_context(made.with_index(self.index))
+                    stack.enter_context(files.with_index(self.index))
             else:
                 made = WRITERS[self.name].writer(stream, replace(self.layout, color=color))
             yield stack.enter_context(where.chosen(made, self.test, self.order))
@@ -129,11 +129,6 @@ def file_of(songs: list[str], options: SongOptions, results: Results) -> str | N
     return path
 
 
-def stream_to(output: str | None, commit_if: Callable[[], bool]) -> AbstractContextManager[TextIO]:
-    """Open the stream to a file, or to stdout."""
-    return terminal.to_file(output, commit_if) if output else terminal.reserve_stdout()
-
-
 # --- a file for each song ----------------------------------------------------------------------------------------------
 
 
@@ -167,30 +162,16 @@ class _Nothing:
         """Leave a record out."""
 
 
-@dataclass(frozen=True)
-class _Both:
-    """Two writers; the second also gets what the first cannot write."""
-
-    first: Writer
-    second: Writer
-
-    def write(self, record: Analysis) -> None:
-        """Write to both."""
-        try:
-            self.first.write(record)
-        finally:
-            self.second.write(record)
-
-
 class _Files:
     """Writes each record to a file of its own, whole or not at all."""
 
     def __init__(self, row: Format, layout: Layout, output_path: OutputPath) -> None:
         self._row, self._layout, self._output_path = row, replace(layout, many=False), output_path
+        self._index: Writer | None = None
 
     @contextmanager
-    def with_index(self, path: str) -> Iterator[Writer]:
-        """Return the same writer with an index file that links to all of them."""
+    def with_index(self, path: str) -> Iterator[None]:
+        """Write an index file too, which links to all of them and also has the records that cannot be written."""
         folder = os.path.dirname(path)
         try:
             os.makedirs(folder, exist_ok=True)
@@ -202,7 +183,8 @@ class _Files:
             return os.path.relpath(own, folder) if own.exists() else None
 
         with terminal.to_file(path, lambda: True) as stream:
-            yield _Both(self, self._row.writer(stream, replace(self._layout, many=True, folder=folder, link=link)))
+            self._index = self._row.writer(stream, replace(self._layout, many=True, folder=folder, link=link))
+            yield
 
     def _path(self, record: Analysis) -> Path:
         song = self._output_path(path_of(record))
@@ -210,7 +192,13 @@ class _Files:
 
     def write(self, record: Analysis) -> None:
         """Write one file; for a failed song only where there is none yet. Raises OutputError."""
-        path = self._path(record)
+        try:
+            self._write(record, self._path(record))
+        finally:
+            if self._index is not None:
+                self._index.write(record)
+
+    def _write(self, record: Analysis, path: Path) -> None:
         stream = StringIO()
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
         if record.error is not None and (path.exists() or not stream.getvalue()):

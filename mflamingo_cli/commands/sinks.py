@@ -1,10 +1,13 @@
-"""Where each finished record goes: the tags of its file, the writer of its format, and the messages on the terminal."""
+"""Where each finished record goes: the tags of its file, the writer of its format, and the messages on the terminal.
+
+Each sink takes records one by one, and returns a record as the next sink is to have it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from mflamingo_cli.commands import results, terminal
 from mflamingo_cli.library.tag_fields import TagError, TagOptions
@@ -20,13 +23,6 @@ if TYPE_CHECKING:
     from mflamingo_cli.schema import Analysis
 
 LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written
-
-
-class Sink(Protocol):
-    """Takes finished records one by one."""
-
-    def take(self, record: Analysis) -> Analysis:
-        """Take a record, and return it as the next sink is to have it."""
 
 
 @dataclass(frozen=True)

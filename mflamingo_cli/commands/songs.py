@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mflamingo_cli.commands import inputs, results, terminal
-from mflamingo_cli.commands.sinks import Messages, Sink, Tags, Written
+from mflamingo_cli.commands.sinks import Messages, Tags, Written
 from mflamingo_cli.commands.values import Share
 from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
@@ -138,7 +138,7 @@ def _deliver(
     plan = replace(plan, resumable=plan.cached and (len(plan.songs) > 1 or lasting))
     with (
         terminal.handle_signals(),
-        results.stream_to(output, lambda: tally.ok > 0 or not tally.total) as stream,
+        terminal.to_file(output, lambda: tally.ok > 0 or not tally.total) if output else terminal.reserve_stdout() as stream,
         wanted.writer(stream, terminal.wants_color(options.output.color, stream) and not output) if wanted else nullcontext() as writer,
     ):
         messages = Messages(reporter, Progress(plan.songs, tally), wanted, stream.isatty())
@@ -206,7 +206,7 @@ class Delivery:
         self.messages.clear()
         if self.written:
             self.written.end_reply()
-        sinks: tuple[Sink | None, ...] = (self.tags, self.written, self.messages)
+        sinks: tuple[Tags | Written | Messages | None, ...] = (self.tags, self.written, self.messages)
         for sink in sinks:
             record = sink.take(record) if sink else record
 

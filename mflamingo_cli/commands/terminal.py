@@ -107,7 +107,12 @@ def to_file(path: str, commit_if: Callable[[], bool]) -> Iterator[TextIO]:
     """
     target, part = _target(path)
     try:  # /dev/fd/1 may be a file with other words in it: nothing is cut off
-        stream = _opened(target) if part is None else _owned(part)
+        if part is None:
+            stream = target.open("a", encoding="utf-8", errors="backslashreplace")
+        else:
+            stream = io.TextIOWrapper(open_exclusive(part), encoding="utf-8", errors="backslashreplace")
+    except BlockingIOError as error:
+        raise StoppedError(f"{part}: another run is writing this file; wait for it, or choose another --output") from error
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     try:
@@ -120,17 +125,6 @@ def to_file(path: str, commit_if: Callable[[], bool]) -> Iterator[TextIO]:
     finally:
         if part is not None and part.exists() and not part.stat().st_size:
             part.unlink()
-
-
-_opened = functools.partial(open, mode="a", encoding="utf-8", errors="backslashreplace")
-
-
-def _owned(part: Path) -> TextIO:
-    """Raises StoppedError where another process writes it."""
-    try:
-        return io.TextIOWrapper(open_exclusive(part), encoding="utf-8", errors="backslashreplace")
-    except BlockingIOError as error:
-        raise StoppedError(f"{part}: another run is writing this file; wait for it, or choose another --output") from error
 
 
 def _target(path: str) -> tuple[Path, Path | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +56,10 @@ def verify(
     request, songs, reporter = options.request(), song_files(on) if on else [], Reporter()
     try:
         with as_failed_work():
-            reports = list(_reported(verify_tensors(path, files.directory if files else None), reporter))
+            reports = []
+            for report in verify_tensors(path, files.directory if files else None):
+                reporter.working(report.name)
+                reports.append(report)
         bad = [report for report in reports if report.problem]
         agreements: dict[Path, list[TokenAgreement]] = {}
         if songs and not bad:  # a damaged pair is not run
@@ -77,15 +80,17 @@ def _print(
     if as_json:
         show_json(_record(reports, types, agreements))
         return
-    _show_reports(reports, [report for report in reports if verbose or report.problem], types)
+    if shown := [report for report in reports if verbose or report.problem]:
+        show(_tensor_table(shown, bool(types)))
+    for file in dict.fromkeys(one.file for one in types):
+        show(f"{file.name}:")
+        show(_type_table([one for one in types if one.file == file]))
+    n_bad = sum(report.problem is not None for report in reports)
+    show(f"{len(reports)} tensors, {n_bad} with problems")
     for file, found in agreements.items():
-        _show_agreement(file, found)
-
-
-def _reported(reports: Iterator[TensorReport], reporter: Reporter) -> Iterator[TensorReport]:
-    for report in reports:
-        reporter.working(report.name)
-        yield report
+        for one in found:
+            share = f"{100 * one.n_same / one.n_tokens:.1f} % of next tokens agree ({one.n_same} of {one.n_tokens})"
+            show(f"{file.name} on {one.song}: {share}")
 
 
 def _answers(name: str, songs: Sequence[str], request: Request, options: OpenOptions, reporter: Reporter) -> list[ReferenceAnswers]:
@@ -128,16 +133,6 @@ def _plain(report: TensorReport | TypeReport) -> dict[str, Any]:
     return fields | {"file": str(report.file)}
 
 
-def _show_reports(reports: Sequence[TensorReport], shown: Sequence[TensorReport], types: Sequence[TypeReport]) -> None:
-    if shown:
-        show(_tensor_table(shown, bool(types)))
-    for file in dict.fromkeys(one.file for one in types):
-        show(f"{file.name}:")
-        show(_type_table([one for one in types if one.file == file]))
-    n_bad = sum(report.problem is not None for report in reports)
-    show(f"{len(reports)} tensors, {n_bad} with problems")
-
-
 def _tensor_table(reports: Sequence[TensorReport], compared: bool) -> Any:
     rows = table("tensor", "type", "shape", "error", "problem") if compared else table("tensor", "type", "shape", "problem")
     for report in reports:
@@ -152,9 +147,3 @@ def _type_table(types: Sequence[TypeReport]) -> Any:
         numbers = ["" if number is None else f"{number:.5f}" for number in (one.error, one.largest)]
         rows.add_row(one.type, str(one.n_tensors), f"{one.n_bytes / 1e6:.1f}", *numbers, one.worst or "")
     return rows
-
-
-def _show_agreement(file: Path, found: Sequence[TokenAgreement]) -> None:
-    for one in found:
-        share = f"{100 * one.n_same / one.n_tokens:.1f} % of next tokens agree ({one.n_same} of {one.n_tokens})"
-        show(f"{file.name} on {one.song}: {share}")

@@ -55,10 +55,12 @@ class ShardWriter:
             raise UsageError(f"{self.output}: this is a file; name a folder")
         self._system.makedirs(self._root, exist_ok=True)
         self._system.invalidate_cache()
-        files = sorted(path for path in self._system.find(self._root, maxdepth=1) if _name(path).startswith("part-"))
+        files = sorted(path for path in self._system.find(self._root, maxdepth=1) if path.rpartition("/")[2].startswith("part-"))
         name = f"{self._root}/{SETTINGS}"
         if self._system.exists(name):
-            self._refuse_others(json.loads(self._system.cat_file(name)), settings)
+            found = json.loads(self._system.cat_file(name))
+            if others := sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key)):
+                raise UsageError(f"{self.output}: its records were made with other {', '.join(others)}; name another folder")
         elif files:
             raise UsageError(f"{self.output}: holds records but no {SETTINGS}; name another folder")
         else:
@@ -81,11 +83,6 @@ class ShardWriter:
             self._n_files += 1
             self._waiting = []
 
-    def _refuse_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        others = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        if others:
-            raise UsageError(f"{self.output}: its records were made with other {', '.join(others)}; name another folder")
-
     def _read(self, path: str) -> Iterator[dict[str, Any]]:
         try:
             content = self._system.cat_file(path)
@@ -104,10 +101,6 @@ class ShardWriter:
             return
         self._system.pipe_file(f"{self._root}/.{name}.part", content)
         self._system.mv(f"{self._root}/.{name}.part", path)
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _record(row: dict[str, Any]) -> Analysis:

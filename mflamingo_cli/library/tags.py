@@ -17,7 +17,6 @@ import shutil
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,27 +164,20 @@ def _replace(record: Analysis, before: os.stat_result, tags: Container, changes:
     written = {change.field: change.new for change in changes}
     mark = _mark(record, tags, written)
     part = path.with_name(PART + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] + path.suffix)
-    with _copy_of(path, part):
-        for change in changes:
-            tags.put(change.field, change.words)
-        tags.put(MARK, (mark,))
-        tags.save(os.fspath(part))
-        _compare(part, written | {MARK: mark}, others, hashed)
-        _take_state(path, part, before)
-        part.replace(path)
-
-
-@contextlib.contextmanager
-def _copy_of(path: Path, part: Path) -> Iterator[None]:
-    """A copy of a file, which is gone afterwards unless it got another name; what a killed process left of one is written over."""
     try:
-        own = open_exclusive(part, stat.S_IRUSR | stat.S_IWUSR)
+        own = open_exclusive(part, stat.S_IRUSR | stat.S_IWUSR)  # what a killed process left is written over
     except BlockingIOError as error:
         raise TagError("another run is writing them; try again later") from error
     with own:
         try:
             shutil.copyfile(path, part)
-            yield
+            for change in changes:
+                tags.put(change.field, change.words)
+            tags.put(MARK, (mark,))
+            tags.save(os.fspath(part))
+            _compare(part, written | {MARK: mark}, others, hashed)
+            _take_state(path, part, before)
+            part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -53,12 +53,17 @@ class Worker:
             _send(process.stdin, path)
             while True:
                 kind, value = pickle.load(process.stdout)  # of our own child
-                if kind == SOUND:
-                    _send(process.stdin, self._is_known(on_decoded, value))
-                elif kind == RAISED:
+                if kind == RAISED:
                     raise value
-                else:
-                    return self._with_our_cache(value)
+                if kind == DONE:
+                    song: PreparedSong = value
+                    return replace(song, entry=song.entry.within(self._cache)) if song.entry and self._cache else song
+                known = False
+                try:
+                    on_decoded(value)
+                except AlreadyAnalyzed:
+                    known = True
+                _send(process.stdin, known)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             self._process = None
             raise _died(path, process.wait()) from None
@@ -84,17 +89,6 @@ class Worker:
                 assert self._process.stdin is not None
                 _send(self._process.stdin, self._task)
             return self._process
-
-    @staticmethod
-    def _is_known(on_decoded: Callable[[Sound], None], sound: Sound) -> bool:
-        try:
-            on_decoded(sound)
-        except AlreadyAnalyzed:
-            return True
-        return False
-
-    def _with_our_cache(self, song: PreparedSong) -> PreparedSong:
-        return replace(song, entry=song.entry.within(self._cache)) if song.entry and self._cache else song
 
 
 def _died(path: str, code: int) -> Exception:
