@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class ModelFiles:
 
     name: str
     directory: Path | None = None
-    pairs: tuple[tuple[Path, Path], ...] = field(default=())
+    pairs: tuple[tuple[Path, Path], ...] = ()
     adapter: Path | None = None
 
 
@@ -34,7 +34,8 @@ def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None)
     options = options or OpenOptions()
     _check(options)
     found = find_model(model)
-    return _open_torch(found, options) if _choose(found, options) == "torch" else _open_gguf(found, options)
+    use_gguf = options.backend == "gguf" or (options.backend == "auto" and found.pairs and options.quantize == "none")
+    return _open_gguf(found, options) if use_gguf else _open_torch(found, options)
 
 
 def find_model(name: str) -> ModelFiles:
@@ -94,12 +95,6 @@ def _check(options: OpenOptions) -> None:
     known = number.isdigit() if family == "cuda" and number else not number and family in ("auto", "cpu", "cuda", "mps")
     if not known:
         raise UsageError(f"--device {options.device}: choose auto, cpu, cuda, cuda:N or mps")
-
-
-def _choose(found: ModelFiles, options: OpenOptions) -> str:
-    if options.backend != "auto":
-        return options.backend
-    return "gguf" if found.pairs and options.quantize == "none" else "torch"
 
 
 def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:

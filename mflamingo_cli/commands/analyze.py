@@ -19,7 +19,6 @@ class TagWritingOptions:
             "--write-tags",
             metavar="[=A,B]",
             help="Write bpm, key, genre and mood into the files; =bpm,key or =all (with comment) chooses. -n shows the changes only.",
-            show_default=False,
         ),
     ] = None
     overwrite: Annotated[

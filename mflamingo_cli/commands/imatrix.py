@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
-from mflamingo_cli.commands.reference import Device, End, MaxTokens, ReferenceOptions, Start, TorchDtype, song_files
+from mflamingo_cli.commands.reference import Device, End, MaxTokens, Start, TorchDtype, reference_request, song_files
 from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError, UsageError, as_failed_work
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def imatrix(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model with a checkpoint.", show_default=False)],
-    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes, as GGUF.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model with a checkpoint.")],
+    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes, as GGUF.")],
     start: Start = None,
     end: End = None,
     max_tokens: MaxTokens = GenerateOptions.max_new_tokens,
@@ -34,16 +34,15 @@ def imatrix(
     from mflamingo_cli.backends import find_model, open_backend
     from mflamingo_cli.commands.terminal import Reporter, refuse_overwriting
 
-    options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
     if find_model(name).directory is None:
         raise ModelError(f"{name}: holds no checkpoint, only GGUF; an importance matrix is collected before converting")
-    request, files = options.request(), song_files(songs)
+    request, files = reference_request(start, end, max_tokens), song_files(songs)
     refuse_overwriting(str(output), files)
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"{output}: not a file name in an existing folder")
     reporter = Reporter(progress="none" if quiet else "auto", quiet=quiet)
     done: list[str] = []
-    with open_backend(name, options.open) as backend:
+    with open_backend(name, OpenOptions("torch", device, dtype)) as backend:
         from mflamingo_cli.backends.importance import Collector
         from mflamingo_cli.backends.pytorch import TorchBackend
 

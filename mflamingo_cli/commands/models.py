@@ -58,7 +58,7 @@ def _state(row: dict[str, Any]) -> str:
     return "\n".join([row["state"], hub.size(row["bytes"]), *([f"at {row['revision'][: hub.SHORT]}"] if row["revision"] else [])])
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="OWNER/NAME on the Hugging Face hub.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="OWNER/NAME on the Hugging Face hub.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
@@ -67,12 +67,10 @@ def pull(
     name: Id,
     revision: Annotated[str, typer.Option("--revision", metavar="REV", help="A branch, tag or commit.")] = hub.MAIN,
     type_name: Annotated[
-        str | None,
-        typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or choose a file of it.", show_default=False),
+        str | None, typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or choose a file of it.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Where --quantize writes; default: beside the download.", show_default=False),
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where --quantize writes; default: beside the download.")
     ] = None,
     yes: Yes = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network: take what is in the cache.")] = False,
@@ -150,7 +148,7 @@ def _converted(directory: Path, output: Path | None, type_name: str, reporter: R
 
 @app.command(context_settings=HELP_OPTIONS)
 def rm(
-    name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.")],
     yes: Yes = False,
 ) -> None:
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads, and what was converted beside them."""
@@ -261,8 +259,8 @@ def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
 
 @app.command(context_settings=HELP_OPTIONS)
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a downloaded hub id.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the two files go.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a downloaded hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the two files go.")],
     type_name: Annotated[
         TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
     ] = "Q8_0",
@@ -270,8 +268,7 @@ def convert(
         TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, but at least Q8_0.")
     ] = None,
     importance: Annotated[
-        Path | None,
-        typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types need their precision.", show_default=False),
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types need their precision.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from mflamingo_cli.backends import DTYPE_CHOICES
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.commands.values import parse_time
 from mflamingo_cli.errors import UsageError
 
@@ -28,22 +27,13 @@ TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format for co
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@dataclass(frozen=True)
-class ReferenceOptions:
-    """Which part of songs, how long the answers, and how the checkpoint is run."""
+def reference_request(start_s: float | None, end_s: float | None, max_tokens: int) -> Request:
+    """Every question of the program about a part of songs. Raises UsageError for a part that ends before it starts."""
+    from mflamingo_cli.requests import agreement_request
 
-    start_s: float | None
-    end_s: float | None
-    max_tokens: int
-    open: OpenOptions
-
-    def request(self) -> Request:
-        """Every question of the program."""
-        from mflamingo_cli.requests import agreement_request
-
-        if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
-            raise UsageError("--end must be later than --start")
-        return agreement_request(start_s=self.start_s or 0.0, end_s=self.end_s, options=GenerateOptions(max_new_tokens=self.max_tokens))
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise UsageError("--end must be later than --start")
+    return agreement_request(start_s=start_s or 0.0, end_s=end_s, options=GenerateOptions(max_new_tokens=max_tokens))
 
 
 def song_files(songs: Sequence[str]) -> list[str]:

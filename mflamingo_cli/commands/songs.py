@@ -35,7 +35,11 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     reporter = terminal.Reporter.of(options.output)
     row = ENGINES[options.run.engine]
     named = inputs.collect(options.input.paths or [], options.input.files_from, options.input.null)
-    songs = _shard(list(dict.fromkeys(named)) if row.writes_folder else named, options)
+    songs = list(dict.fromkeys(named)) if row.writes_folder else named
+    if shard := options.run.shard:
+        from mflamingo_cli.store.keys import shard_of
+
+        songs = [song for song in songs if shard_of(song, shard.count) == shard.index - 1]
     tally = Tally(len(songs))
     try:
         with _endings(tally, reporter):
@@ -69,16 +73,6 @@ def _endings(tally: Tally, reporter: terminal.Reporter) -> Iterator[None]:
         if not tally.resumable:
             raise
         raise StoppedError(f"cannot write: {error.strerror or error}; {tally}") from error
-
-
-def _shard(songs: list[str], options: SongOptions) -> list[str]:
-    """All songs, or those of this shard."""
-    shard = options.run.shard
-    if shard is None:
-        return songs
-    from mflamingo_cli.store.keys import shard_of
-
-    return [song for song in songs if shard_of(song, shard.count) == shard.index - 1]
 
 
 def _refuse_others(row: Row, options: SongOptions, reporter: terminal.Reporter) -> None:

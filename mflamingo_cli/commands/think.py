@@ -12,7 +12,7 @@ from mflamingo_cli.commands.options import SongOptions, option, song_command
 
 def think(
     options: SongOptions,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Your question.", show_default=False)],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Your question.")],
     hide_thinking: Annotated[bool, option(help="Omit the reasoning, in JSON too.")] = False,
 ) -> None:
     """Answer a question about songs after reasoning. The reasoning goes to stderr, the answer to stdout."""

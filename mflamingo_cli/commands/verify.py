@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
-from mflamingo_cli.commands.reference import Device, End, Json, MaxTokens, ReferenceOptions, Start, TorchDtype, song_files
+from mflamingo_cli.commands.reference import Device, End, Json, MaxTokens, Start, TorchDtype, reference_request, song_files
 from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.errors import ExitCode, ModelError, UsageError, as_failed_work
 
@@ -22,13 +22,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or one text part.", show_default=False)],
-    against: Annotated[
-        Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint they were made from.", show_default=False)
-    ] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or one text part.")],
+    against: Annotated[Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint they were made from.")] = None,
     on: Annotated[
-        list[str] | None,
-        typer.Option("--on", metavar="SONG", help="Also compare next tokens on this song; repeatable. Needs torch.", show_default=False),
+        list[str] | None, typer.Option("--on", metavar="SONG", help="Also compare next tokens on this song; repeatable. Needs torch.")
     ] = None,
     start: Start = None,
     end: End = None,
@@ -47,13 +44,13 @@ def verify(
     from mflamingo_cli.commands.terminal import Reporter
     from quant.verify import verify as verify_tensors
 
-    options = ReferenceOptions(start, end, max_tokens, OpenOptions("torch", device, dtype))
+    options = OpenOptions("torch", device, dtype)
     if on and against is None:
         raise UsageError("--on compares with a checkpoint; name it with --against")
     files = find_model(str(against)) if against else None
     if files and (files.directory is None or files.adapter):
         raise ModelError(f"{against}: {'is an adapter, no' if files.adapter else 'holds no'} checkpoint to compare with")
-    request, songs, reporter = options.request(), song_files(on) if on else [], Reporter()
+    request, songs, reporter = reference_request(start, end, max_tokens), song_files(on) if on else [], Reporter()
     try:
         with as_failed_work():
             reports = []
@@ -63,7 +60,7 @@ def verify(
         bad = [report for report in reports if report.problem]
         agreements: dict[Path, list[TokenAgreement]] = {}
         if songs and not bad:  # a damaged pair is not run
-            agreements = _agreements(reports, _answers(str(against), songs, request, options.open, reporter), request, reporter)
+            agreements = _agreements(reports, _answers(str(against), songs, request, options, reporter), request, reporter)
     finally:
         reporter.idle()
     _print(reports, agreements, compared=against is not None, verbose=verbose, as_json=as_json)

@@ -44,10 +44,16 @@ class RayEngine:
 
     def check(self, plan: RunPlan) -> None:
         """Raise where Ray is missing, or where no worker could do what is asked."""
-        require()
+        if any(find_spec(name) is None for name in ("ray", "pyarrow", "fsspec")):
+            raise ModelError("--engine ray needs Ray Data: pip install 'mflamingo-cli[ray]'", code="not_installed")
         if plan.output is None or os.path.isfile(plan.output):
             raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
-        check_inputs(plan.songs, plan.opening)
+        if "-" in plan.songs:
+            raise UsageError("stdin exists only on this machine; name files or addresses for --engine ray")
+        if ":" in plan.opening.device:
+            raise UsageError(f"--device {plan.opening.device}: with --engine ray the cluster chooses the GPU; use --device cuda")
+        for address in {song.partition("://")[0]: song for song in plan.songs if remote.is_address(song)}.values():
+            remote.check(address)
 
     def run(self, plan: RunPlan, listener: EngineListener) -> Generator[Event, None, None]:
         """Yield the songs that the folder has already, then all others as they come."""
@@ -92,10 +98,9 @@ class RayJob:
     def settings(self, info: BackendInfo) -> dict[str, Any]:
         """Return what the records depend on besides the songs, as JSON."""
         request = self.request
-        part = [request.start_s, request.end_s]
         return {
             "command": [request.command, *(task.prompt for task in request.tasks)],
-            "part": part,
+            "part": [request.start_s, request.end_s],
             "options": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(request.options).items()},
             "model": [info.model, info.revision, info.backend, info.dtype],
         }
@@ -109,12 +114,6 @@ class ClusterModel:
     n_cpus: int
     n_gpus: int
     version: str
-
-
-def require() -> None:
-    """Raise ModelError where Ray Data is not installed."""
-    if any(find_spec(name) is None for name in ("ray", "pyarrow", "fsspec")):
-        raise ModelError("--engine ray needs Ray Data: pip install 'mflamingo-cli[ray]'", code="not_installed")
 
 
 def connect(address: str | None) -> None:
@@ -285,13 +284,3 @@ def _row(song: str, job: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str
     except Exception:  # a mistake of ours goes home as text: Ray would leave the song out
         return row | {"bug": traceback.format_exc()}
     return row | {"record": assemble.failed(song, job.request.command, failure).to_json()}
-
-
-def check_inputs(songs: Sequence[str], opening: OpenOptions) -> None:
-    """Raise UsageError or ModelError for what no worker can reach."""
-    if "-" in songs:
-        raise UsageError("stdin exists only on this machine; name files or addresses for --engine ray")
-    if ":" in opening.device:
-        raise UsageError(f"--device {opening.device}: with --engine ray the cluster chooses the GPU; use --device cuda")
-    for address in {song.partition("://")[0]: song for song in songs if remote.is_address(song)}.values():
-        remote.check(address)

@@ -57,7 +57,9 @@ class LocalEngine:
             folder = cache.default_folder() if plan.cached else None
             songs = cache.Cache(folder) if folder else None
             store = _store(listener) if plan.resumable else None
-            memory = _memory(store and stack.enter_context(store), plan, backend)
+            job = JobKey.of(plan.request.deciding, info, find_model(plan.model), plan.opening.kv_type)
+            past = store and stack.enter_context(store)
+            memory = RunCache(past, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
             yield Opened(store is not None)
             jobs = min(len(plan.songs), plan.jobs or min(physical_cores(), MOST_JOBS)) or 1
             yield from Run(plan.request, backend, memory, songs, jobs, plan.batch_size or info.batch_size).over(plan.songs)
@@ -75,11 +77,6 @@ def _store(listener: EngineListener) -> runs.Store | None:
     except runs.StoreError as error:
         listener.warn(f"this run is not remembered and cannot be resumed: {error}")
         return None
-
-
-def _memory(store: runs.Store | None, plan: RunPlan, backend: Backend) -> RunCache:
-    job = JobKey.of(plan.request.deciding, backend.info, find_model(plan.model), plan.opening.kv_type)
-    return RunCache(store, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
 
 
 @dataclass

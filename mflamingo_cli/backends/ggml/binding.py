@@ -49,7 +49,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_nbytes": (c_size_t, [T]),
     "ggml_set_name": (T, [T, c_char_p]),
     "ggml_fp32_to_bf16_row": (None, [c_void_p, c_void_p, c_int64]),
-    "ggml_get_tensor": (T, [c_void_p, c_char_p]),
     "ggml_type_name": (c_char_p, [c_int]),
     "ggml_blck_size": (c_int64, [c_int]),
     "ggml_new_tensor": (T, [c_void_p, c_int, c_int, POINTER(c_int64)]),
@@ -86,7 +85,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_get": (c_void_p, [c_size_t]),
     "ggml_backend_dev_type": (c_int, [c_void_p]),
     "ggml_backend_dev_name": (c_char_p, [c_void_p]),
-    "ggml_backend_dev_description": (c_char_p, [c_void_p]),
     "ggml_backend_dev_memory": (None, [c_void_p, POINTER(c_size_t), POINTER(c_size_t)]),
     "ggml_backend_dev_init": (c_void_p, [c_void_p, c_char_p]),
     "ggml_backend_dev_backend_reg": (c_void_p, [c_void_p]),
@@ -199,10 +197,10 @@ class Device:
     def _find(self, wanted: str) -> tuple[int, bool, int]:
         """Return the handle of a device, whether it is a GPU, and its number among them."""
         devices = list_devices()
-        gpus = [handle for handle, kind, _ in devices if kind == DEVICE_GPU]
+        gpus = [handle for handle, kind in devices if kind == DEVICE_GPU]
         family, _, number = wanted.partition(":")
         if family == "cpu" or (family == "auto" and not gpus):
-            return next(handle for handle, kind, _ in devices if kind == DEVICE_CPU), False, 0
+            return next(handle for handle, kind in devices if kind == DEVICE_CPU), False, 0
         index = int(number) if number.isdigit() else 0
         if index >= len(gpus):
             raise ModelError(f"the installed llama-cpp-python has no device {wanted}; `mflamingo doctor` lists what it has")
@@ -240,11 +238,8 @@ class Device:
             self.backend = None
 
 
-def list_devices() -> list[tuple[int, int, str]]:
-    """Return (handle, kind, "NAME (description)") of every device the installed build has."""
+def list_devices() -> list[tuple[int, int]]:
+    """Return (handle, kind) of every device the installed build has."""
     ggml = library()
-    devices = []
-    for handle in map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count())):
-        name, description = ggml.ggml_backend_dev_name(handle).decode(), ggml.ggml_backend_dev_description(handle).decode()
-        devices.append((handle, ggml.ggml_backend_dev_type(handle), f"{name} ({description.strip()})"))
-    return devices
+    handles = map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count()))
+    return [(handle, ggml.ggml_backend_dev_type(handle)) for handle in handles]
