@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from types import TracebackType
+from typing import Any, TypedDict, Unpack
 
 from mflamingo_cli import pipeline, requests
 from mflamingo_cli.backends import DEFAULT_MODEL, open_backend
@@ -17,9 +18,6 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.requests import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Opening(TypedDict, total=False):

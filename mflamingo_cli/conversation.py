@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from mflamingo_cli.backends.base import Backend, Encoded
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.pipeline import Turn, encode, generate, preparing
-from mflamingo_cli.requests import Piece, Step, answerable, drain
+from mflamingo_cli.requests import Path, Piece, PreparedSong, Request, Step, answerable, drain
 from mflamingo_cli.schema import Analysis
-
-if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import Backend, Encoded
-    from mflamingo_cli.requests import Path, PreparedSong, Request
-    from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.store.cache import Cache
 
 FOLLOWS = "chat"  # the ability to understand a question by the turns before it
 ROOM_TO_ANSWER = 512  # positions that an answer in a conversation shall have, if it may be so long

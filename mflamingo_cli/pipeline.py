@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from mflamingo_cli import measure
 from mflamingo_cli.assemble import assemble, excerpt
 from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, Prompt, SongPrompts
 from mflamingo_cli.core import audio as core_audio
-from mflamingo_cli.core.audio import Fingerprint, Sound
+from mflamingo_cli.core.audio import Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, memory_error_as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, tag_events
 from mflamingo_cli.schema import Analysis
-
-if TYPE_CHECKING:
-    from mflamingo_cli.core.audio import Audio
-    from mflamingo_cli.store.cache import Cache
-    from mflamingo_cli.tasks import Task
+from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
 Turn = tuple[str, str]  # question and answer

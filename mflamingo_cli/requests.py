@@ -9,23 +9,20 @@ import os
 import re
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from mflamingo_cli.backends.base import GenerateOptions
+from numpy.typing import NDArray
+
+from mflamingo_cli.backends.base import BackendInfo, GenerateOptions
+from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.measure import Facts
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command
+from mflamingo_cli.store.cache import CacheEntry
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import ANALYZE, TASKS, Task
 from mflamingo_cli.thinking import split_thinking, think_prompt
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mflamingo_cli.backends.base import BackendInfo
-    from mflamingo_cli.core.audio import Audio, Sound
-    from mflamingo_cli.measure import Facts
-    from mflamingo_cli.store.cache import CacheEntry
 
 T = TypeVar("T")
 Path = str | os.PathLike[str] | BinaryIO

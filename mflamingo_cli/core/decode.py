@@ -15,16 +15,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from mflamingo_cli.errors import AudioError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz
 FLAC_STEP_FRAMES = 1 << 13  # read at once: a damaged FLAC loses at most that much, 0.2 s, of its good part; other codecs never fail midway

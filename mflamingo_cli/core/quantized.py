@@ -7,14 +7,13 @@ Shapes are those of `torch.nn.Linear`: (out, in).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-if TYPE_CHECKING:
-    from quant.checkpoint import Checkpoint
+from quant.checkpoint import Checkpoint
 
 BLOCK_WEIGHTS = 1 << 22  # quantised at once
 NF4_BLOCK = 64  # weights that share a number (QLoRA, arXiv 2305.14314, sec. 3)

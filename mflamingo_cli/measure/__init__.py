@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
+from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.song import FACTS, Confidence, Facts, Measurement
 from mflamingo_cli.schema import Beat, Loudness, Segment
-
-if TYPE_CHECKING:
-    from mflamingo_cli.core.audio import Audio
-    from mflamingo_cli.measure.loudness import LoudnessMeter
 
 __all__ = ["FACTS", "Beat", "Confidence", "Facts", "Key", "Loudness", "Measurement", "Segment", "Tempo", "measure"]
 

@@ -9,25 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.measure.beats import Bars, BeatTrack
 from mflamingo_cli.measure.chords import measure_chords
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
 from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
 from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness, weigh
+from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.meter import settle_bars
 from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import constant_q, tuning_of
 from mflamingo_cli.measure.tempo import SILENT, measure_tempo, octaves
 from mflamingo_cli.schema import Beat, Loudness, Segment
-
-if TYPE_CHECKING:
-    from mflamingo_cli.core.audio import Audio
-    from mflamingo_cli.measure.loudness import LoudnessMeter
 
 T = TypeVar("T")
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune

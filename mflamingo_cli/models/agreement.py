@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mflamingo_cli import pipeline
 from mflamingo_cli.backends.base import Backend, Prompt, complete
 from mflamingo_cli.backends.importance import Collector
 from mflamingo_cli.errors import ModelError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mflamingo_cli.requests import PreparedSong, Request
+from mflamingo_cli.requests import PreparedSong, Request
 
 
 @dataclass(frozen=True)

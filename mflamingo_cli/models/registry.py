@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mflamingo_cli.backends import DEFAULT_MODEL, find_model
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.store import hub
 
@@ -43,8 +44,6 @@ def licence(names: Iterable[str]) -> str | None:
 
 def listed() -> list[dict[str, Any]]:
     """The embedded model, the published ones, and what else of their families is in the cache."""
-    from mflamingo_cli.backends import DEFAULT_MODEL, find_model
-
     try:
         find_model(DEFAULT_MODEL)
         state = "embedded"

@@ -9,14 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mflamingo_cli import __version__, schema
-
-if TYPE_CHECKING:
-    from mflamingo_cli.backends import ModelFiles
-    from mflamingo_cli.backends.base import BackendInfo
-    from mflamingo_cli.core.audio import Sound
+from mflamingo_cli.backends import ModelFiles, embedded_directory
+from mflamingo_cli.backends.base import BackendInfo
+from mflamingo_cli.core.audio import Sound
 
 DECIDE = (  # our own folders and files that decide what a record says and what is cached of a song; a test keeps the list whole
     *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/backends"),
@@ -68,8 +65,6 @@ def program() -> str:
 
 def weights(files: ModelFiles) -> list[tuple[str, int, int]]:
     """Name, size and time of a model's files. The embedded model has no time: its revision names it, however often it is installed."""
-    from mflamingo_cli.backends import embedded_directory
-
     embedded = embedded_directory()
     folders = [folder for folder in (files.directory, files.adapter) if folder is not None]
     paths = [path for pair in files.pairs for path in pair]
