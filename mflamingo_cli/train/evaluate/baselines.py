@@ -23,7 +23,7 @@ from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.train.evaluate import ground_truth, music
-from mflamingo_cli.train.evaluate.bootstrap import Score, auc, micro_f1, resampled
+from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, auc_scores, micro_f1, scored
 from mflamingo_cli.train.evaluate.ground_truth import Item, cached_json
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import family_rows, family_scores, meter_scores, style_scores
@@ -40,17 +40,8 @@ TRIADS = {"maj": (0, 4, 7), "min": (0, 3, 7)}
 CHORD_STAYS = 0.95  # probability that a frame has the chord of the one before
 
 
-@dataclass(frozen=True)
-class Guess:
-    """What an estimator says of an excerpt; None: it does not say."""
-
-    key: tuple[int, str] | None = None
-    tempo: float | None = None
-    meter: str | None = None
-    chords: list[music.Span] | None = None
-    families: dict[str, float] | None = None  # how clear each is; 1 is sure
-    genres: list[str] | None = None
-    voice: float | None = None  # how likely somebody sings
+Guess = dict[str, Any]  # what an estimator says of an excerpt, by FIGURES: None where it finds none; what it cannot know is not there
+SILENCE: list[music.Span] = [(0.0, 1.0, "N")]
 
 
 # --- measure ---------------------------------------------------------------------------------------------------------
@@ -78,15 +69,14 @@ def _measure_version() -> str:
 
 def _by_measure(item: Item) -> Guess:
     facts = measured(item.clip)
-    spans = [(s.start, s.end, s.label) for s in facts.chords]
-    return Guess(
-        key=(facts.key.pitch, facts.key.mode) if facts.key else None,
-        tempo=facts.tempo.bpm,
-        meter=facts.meter,
-        chords=[
-            (max(a, item.start) - item.start, min(b, item.end) - item.start, c) for a, b, c in spans if a < item.end and b > item.start
-        ],
-    )
+    inside = [chord for chord in facts.chords if chord.start < item.end and chord.end > item.start]
+    return {
+        "key": (facts.key.pitch, facts.key.mode) if facts.key else None,
+        "tempo": facts.tempo.bpm,
+        "meter": facts.meter,
+        "sections": [section.start for section in facts.sections[1:]],
+        "chords": [(max(c.start, item.start) - item.start, min(c.end, item.end) - item.start, c.label) for c in inside] or SILENCE,
+    }
 
 
 # --- librosa -----------------------------------------------------------------------------------------------------------
@@ -94,7 +84,7 @@ def _by_measure(item: Item) -> Guess:
 
 def _by_librosa(item: Item) -> Guess:
     found = cached_json(item.clip, f"librosa-{item.start:g}-{item.end:g}", lambda: _librosa(item.samples()))
-    return Guess(tuple(found["key"]), found["tempo"], None, [tuple(span) for span in found["chords"]])
+    return {"key": tuple(found["key"]), "tempo": found["tempo"], "chords": [tuple(span) for span in found["chords"]]}
 
 
 def _librosa(samples: np.ndarray) -> dict[str, Any]:
@@ -143,7 +133,8 @@ def _by_musicnn() -> Callable[[Item], Guess]:
         tags = dict(zip(TAG_NAMES, made, strict=True))
         genres = {name: margin for name, margin in _margins(tags, GENRE_TAGS).items() if name in STYLES}
         voice = sum(max(tags[name] for name in names) for names in (VOICE, VOCALISTS))
-        return Guess(families=_margins(tags, INSTRUMENT_TAGS), genres=sorted(genres, key=lambda name: -genres[name]), voice=voice)
+        styles = sorted(genres, key=lambda name: -genres[name])
+        return {"instruments": _margins(tags, INSTRUMENT_TAGS), "style": styles, "vocals": voice}
 
     return estimate
 
@@ -152,15 +143,30 @@ def _margins(tags: Mapping[str, float], table: Tagged) -> dict[str, float]:
     return {name: max(tags[tag] for tag in names) / sure for name, (names, sure, _) in table.items()}
 
 
+def _margin_scores(ability: str, truths: Sequence[Any], claims: Sequence[Mapping[str, float]], **where: Any) -> list[Score]:
+    """Families by how clear each is, cut where that serves best."""
+    cuts = [[[name for name, margin in margins.items() if margin >= cut] for margins in claims] for cut in MARGINS]
+    return family_scores(ability, truths, max(cuts, key=lambda said: micro_f1(family_rows(truths, said).sum(axis=1))), **where)
+
+
 # --- jobs ----------------------------------------------------------------------------------------------------------------
 
+FIGURES: dict[str, tuple[Callable[[Item], Any], Scoring]] = {  # what may be claimed: what is true, and how both are compared
+    "key": (lambda item: None if item.recording else ground_truth.key_truth(item), music.key_scores),  # theirs is the estimators' own
+    "tempo": (ground_truth.tempo_truth, music.tempo_scores),
+    "meter": (lambda item: item.clip_labels.get("meter"), meter_scores),
+    "sections": (ground_truth.form_truth, music.section_scores),
+    "chords": (ground_truth.chord_sequence, music.chord_sequence_scores),
+    "instruments": (ground_truth.families_truth, _margin_scores),
+    "style": (ground_truth.style_truth, style_scores),
+    "vocals": (ground_truth.vocals_truth, auc_scores),
+}
 ESTIMATORS: dict[str, Callable[[], Callable[[Item], Guess]]] = {
     "measure": lambda: _by_measure,
     "librosa": lambda: _by_librosa,
     "musicnn": _by_musicnn,
 }
 TEACHERS = {"measure", "musicnn"}  # they made the labels of the recordings, and say nothing about them here
-SECTIONS_FROM_S = 45.0  # clips shorter than that have no form to find
 
 
 @dataclass
@@ -183,47 +189,10 @@ class Baseline:
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures of everything that it says and whose truth is known."""
-        where = {**where, "system": self.name}
-        if self.name == "musicnn":
-            yield from self._tagged(where)
-            return
-        yield from music.key_scores("key", *self._pairs(_own_key, lambda g: g.key), **where)
-        yield from music.tempo_scores("tempo", *self._pairs(ground_truth.tempo_truth, lambda g: g.tempo), **where)
-        if self.name == "measure":
-            yield from meter_scores("meter", *self._pairs(lambda i: i.clip_labels.get("meter"), lambda g: g.meter), **where)
-            yield from self._sections(where)
-        pairs = self._pairs(ground_truth.chord_sequence, lambda g: g.chords or [(0.0, 1.0, "N")])
-        yield from music.chord_sequence_scores("chords", *pairs, **where)
-
-    def _tagged(self, where: dict[str, Any]) -> Iterator[Score]:
-        true, clip_labels = self._pairs(ground_truth.families_truth, lambda g: g.families)
-        cuts = [[[name for name, margin in margins.items() if margin >= cut] for margins in clip_labels] for cut in MARGINS]
-        if true:
-            yield from family_scores(
-                "instruments", true, max(cuts, key=lambda said: micro_f1(family_rows(true, said).sum(axis=1))), **where
-            )
-        yield from style_scores("style", *self._pairs(ground_truth.style_truth, lambda g: g.genres), **where)
-        voices = self._pairs(ground_truth.vocals_truth, lambda g: g.voice)
-        if voices[0]:
-            yield resampled("vocals, AUC", np.column_stack(voices), auc, 0.5, 0.5, **where)
-
-    def _pairs(self, true: Callable[[Item], Any], claim: Callable[[Guess], Any]) -> tuple[list[Any], list[Any]]:
-        found = [(t, claim(guess)) for item, guess in zip(self.items, self.guesses, strict=True) if (t := true(item)) is not None]
-        return [t for t, _ in found], [c for _, c in found]
-
-    def _sections(self, where: dict[str, Any]) -> Iterator[Score]:
-        long = [
-            (item, t)
-            for item in self.items
-            if item.row["duration"] >= SECTIONS_FROM_S and (t := ground_truth.boundaries_truth(item)) is not None
-        ]
-        claims = [[s.start for s in measured(item.clip).sections[1:]] for item, _ in long]
-        yield from music.section_scores("sections", [t for _, t in long], claims, [item.row["duration"] for item, _ in long], **where)
-
-
-def _own_key(item: Item) -> tuple[int, str] | None:
-    """The key, where it is not the estimators' own."""
-    return None if item.recording else ground_truth.key_truth(item)
+        for ability, (truth, scoring) in FIGURES.items():
+            said = [(truth(item), guess[ability]) for item, guess in zip(self.items, self.guesses, strict=True) if ability in guess]
+            pairs = [(true, claim) for true, claim in said if true is not None]
+            yield from scored(scoring, ability, pairs, **{**where, "system": self.name})
 
 
 def check_installed(names: Sequence[str]) -> None:

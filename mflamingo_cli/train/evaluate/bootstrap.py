@@ -6,7 +6,7 @@ Errors are standard errors over clips: of a mean by its formula, of any other st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ class Score:
         return self.value - 1.96 * self.error, self.value + 1.96 * self.error
 
 
+Scoring = Callable[..., Sequence[Score]]  # (ability, truths, claims, **where)
+
+
 def mean(
     ability: str, values: Sequence[float], constants: Sequence[float] | None = None, chance: float | None = None, **where: Any
 ) -> Score:
@@ -86,6 +89,27 @@ def resampled(
         return Score(ability, value, len(rows), error, float(constant), error, chance, **where)
     others = np.array([statistic(constant[pick]) for pick in picks])
     return Score(ability, value, len(rows), error, statistic(constant), _spread(values - others), chance, **where)
+
+
+def against_constant(
+    ability: str,
+    truths: Sequence[Any],
+    claims: Sequence[Any],
+    agreement: Callable[[Any, Any], float],
+    constants: Iterable[Any],
+    chance: float | None = None,
+    **where: Any,
+) -> Score:
+    """The mean agreement of claims with their truths, beside the best of some constant answers (of equal ones the first)."""
+    best = max(constants, key=lambda constant: sum(agreement(true, constant) for true in truths))
+    values = [float(agreement(true, claim)) for true, claim in zip(truths, claims, strict=True)]
+    return mean(ability, values, [float(agreement(true, best)) for true in truths], chance, **where)
+
+
+def scored(scoring: Scoring, ability: str, pairs: Sequence[tuple[Any, Any]], **where: Any) -> Iterator[Score]:
+    """The figures of pairs of truth and claim, where there are any."""
+    if pairs:
+        yield from scoring(ability, *([*column] for column in zip(*pairs, strict=True)), **where)
 
 
 def _spread(values: np.ndarray) -> float:
@@ -141,3 +165,17 @@ def _over_tags(truth: np.ndarray, score: np.ndarray, figure: Callable[[np.ndarra
         if (positive := truth[known, tag] > 0.5).any():
             found.append(figure(positive, score[known, tag]))
     return float(np.mean(found)) if found else math.nan
+
+
+# --- figures whose constant answer is known -------------------------------------------------------------------------------
+
+
+def balanced_scores(ability: str, truths: Sequence[bool], claims: Sequence[bool | None], **where: Any) -> list[Score]:
+    """Balanced accuracy of yes and no; always yes and always no have one half."""
+    rows = np.array([[true, true == claim] for true, claim in zip(truths, claims, strict=True)], dtype=float)
+    return [resampled(f"{ability}, balanced accuracy", rows, balanced_accuracy, 0.5, 0.5, **where)]
+
+
+def auc_scores(ability: str, truths: Sequence[bool], claims: Sequence[float], **where: Any) -> list[Score]:
+    """How well probabilities rank yes above no."""
+    return [resampled(f"{ability}, AUC", np.column_stack([truths, claims]), auc, 0.5, 0.5, **where)]

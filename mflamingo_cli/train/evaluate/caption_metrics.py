@@ -6,6 +6,7 @@ A caption is read back by `captions.parse_caption`; a claim counts only where it
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.thinking import split_thinking
 from mflamingo_cli.train.evaluate import bootstrap, ground_truth
-from mflamingo_cli.train.evaluate.baselines import SECTIONS_FROM_S, measured
+from mflamingo_cli.train.evaluate.baselines import measured
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
@@ -153,12 +154,9 @@ def _chords(claim: str | None, item: Item) -> ClaimCounts:
     if not rows:
         return ClaimCounts()
     sounding = [short_chord(harte(root, quality)) for start, end, root, quality in rows if start < item.end and end > item.start]
-    clip_labels, main, said = (
-        _triads([name for name in sounding if name]),
-        _triads(item.clip_labels.get("chords", "").split()),
-        _triads((claim or "").split()),
-    )
-    return ClaimCounts(len(said & clip_labels), len(said), len(said & main), len(main))
+    there = _triads([name for name in sounding if name])
+    main, said = _triads(item.clip_labels.get("chords", "").split()), _triads((claim or "").split())
+    return ClaimCounts(len(said & there), len(said), len(said & main), len(main))
 
 
 def _form(claim: str | None, item: Item) -> ClaimCounts:
@@ -202,7 +200,7 @@ class Captions:
     verdicts: list[dict[str, ClaimCounts]] = field(default_factory=list)
     facts: list[dict[str, ClaimCounts]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
     garbled: list[float] = field(default_factory=list)
-    forms: list[tuple[list[float], list[float], float]] = field(default_factory=list)  # truth, claim, duration (s)
+    forms: list[tuple[tuple[list[float], float], list[float]]] = field(default_factory=list)  # truth, claim
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """One caption for every item, until there are enough."""
@@ -223,13 +221,9 @@ class Captions:
 
     def _ask_forms(self, items: Sequence[Item], facts: Sequence[tuple[Any, Any]]) -> Update:
         """Ask for the sections, which captions do not mention."""
-        long = [
-            (i, item) for i, item in enumerate(items) if ground_truth.boundaries_truth(item) and item.row["duration"] >= SECTIONS_FROM_S
-        ]
-        asked = [(i, grounded_prompt(FORM_QUESTION, facts_text(*facts[i], least=0.0))) for i, _ in long]
-        texts = yield questions(asked, CAPTION_TOKENS)
-        for (_, item), text in zip(long, texts, strict=True):
-            self.forms.append((ground_truth.boundaries_truth(item) or [], form_starts(text)[1:], item.row["duration"]))
+        known = {i: true for i, item in enumerate(items) if (true := ground_truth.form_truth(item))}
+        texts = yield questions(((i, grounded_prompt(FORM_QUESTION, facts_text(*facts[i], least=0.0))) for i in known), CAPTION_TOKENS)
+        self.forms += zip(known.values(), (form_starts(text)[1:] for text in texts), strict=True)
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
@@ -240,8 +234,7 @@ class Captions:
         if self.facts:
             yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
         yield bootstrap.mean(f"{name} with an unreadable sentence", self.garbled, **where)
-        if self.forms:
-            yield from section_scores("sections, asked for with measured facts", *map(list, zip(*self.forms, strict=True)), **where)
+        yield from bootstrap.scored(section_scores, "sections, asked for with measured facts", self.forms, **where)
 
 
 def phrase_facts(phrases: Sequence[str]) -> PromptFacts:
@@ -313,9 +306,7 @@ def noises(seconds: float = NOISE_S, each: int = NOISE_EACH) -> list[np.ndarray]
 class Noise:
     """What is claimed of sounds in which there is nothing to claim: noises made here, or clips without harmony."""
 
-    keys: list[float] = field(default_factory=list)
-    chords: list[float] = field(default_factory=list)
-    captions: list[float] = field(default_factory=list)
+    marks: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Ask for key, chords and a caption of every sound that has neither key nor chords."""
@@ -324,14 +315,10 @@ class Noise:
         keys = yield questions(((i, TASKS["key"].prompt) for i in every), 24)
         chords = yield questions(((i, TASKS["chords"].prompt) for i in every), 40)
         captions = yield questions(((i, CAPTION_STYLES["full"]) for i in every), CAPTION_TOKENS)
-        self.keys += [float(parsed_key(text) is None) for text in keys]
-        self.chords += [float(not parse_chords(text)) for text in chords]
-        for said in map(parse_caption, captions):
-            self.captions.append(float("key" not in said and "chords" not in said))
+        self.marks["no key named"] += [float(parsed_key(text) is None) for text in keys]
+        self.marks["no chords named"] += [float(not parse_chords(text)) for text in chords]
+        self.marks["no key or chords in a caption"] += [float(not {"key", "chords"} & set(parse_caption(text))) for text in captions]
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
-        if self.keys:
-            yield bootstrap.mean("noise: no key named", self.keys, **where)
-            yield bootstrap.mean("noise: no chords named", self.chords, **where)
-            yield bootstrap.mean("noise: no key or chords in a caption", self.captions, **where)
+        yield from (bootstrap.mean(f"noise: {name}", marks, **where) for name, marks in self.marks.items())

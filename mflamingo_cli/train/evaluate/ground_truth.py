@@ -22,6 +22,7 @@ from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import PromptFacts
 from mflamingo_cli.train.mini.frames import TOKEN_S, Clip
 
+SECTIONS_FROM_S = 45.0  # clips shorter than that have no form to find
 ALIASES = {
     "saxophone": "sax", "saxophones": "sax", "woodwinds": "woodwind", "drum kit": "drums", "drum": "drums", "percussion": "drums",
     "synthesizer": "synth", "synths": "synth", "keyboard": "piano", "mallet": "mallets", "string": "strings", "voices": "choir",
@@ -126,6 +127,12 @@ def vocals_truth(item: Item) -> bool | None:
 def boundaries_truth(item: Item) -> list[float] | None:
     """Starts of the sections of a whole song but the first, repeated ones too."""
     return None if item.recording else [start for start, _, _ in item.row.get("sections", [])][1:] or None
+
+
+def form_truth(item: Item) -> tuple[list[float], float] | None:
+    """Boundaries and duration of a song that is long enough to have a form."""
+    starts, duration = boundaries_truth(item), item.row["duration"]
+    return (starts, duration) if starts and duration >= SECTIONS_FROM_S else None
 
 
 # --- answers -----------------------------------------------------------------------------------------------------------

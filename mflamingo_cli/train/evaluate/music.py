@@ -5,8 +5,10 @@ Chord and section measures are mir_eval's (Raffel et al., ISMIR 2014), key weigh
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from mflamingo_cli.measure.facts import TONICS
 from mflamingo_cli.parsers import parse_key
-from mflamingo_cli.train.evaluate.bootstrap import Score, mean
+from mflamingo_cli.train.evaluate.bootstrap import Score, against_constant, mean
 from mflamingo_cli.train.mini.synth.harmony import chord_set
 
 Span = tuple[float, float, str]  # start, end, label
@@ -45,15 +47,9 @@ def mirex(truth: tuple[int, str], claim: tuple[int, str] | None) -> float:
 
 def key_scores(ability: str, truths: Sequence[tuple[int, str]], claims: Sequence[tuple[int, str] | None], **where: Any) -> list[Score]:
     """Exact and MIREX-weighted, each beside the best constant key."""
-    if not truths:
-        return []
-    constant = Counter(truths).most_common(1)[0][0]
-    best = max(sorted(set(truths)), key=lambda k: sum(mirex(t, k) for t in truths))
-    exact = [float(t == c) for t, c in zip(truths, claims, strict=True)]
-    weights = [mirex(t, c) for t, c in zip(truths, claims, strict=True)]
     return [
-        mean(f"{ability}, exact", exact, [float(t == constant) for t in truths], KEY_CHANCE, **where),
-        mean(f"{ability}, MIREX", weights, [mirex(t, best) for t in truths], MIREX_CHANCE, **where),
+        against_constant(f"{ability}, exact", truths, claims, operator.eq, dict.fromkeys(truths), KEY_CHANCE, **where),
+        against_constant(f"{ability}, MIREX", truths, claims, mirex, sorted(set(truths)), MIREX_CHANCE, **where),
     ]
 
 
@@ -67,37 +63,28 @@ def same_tempo(truth: Sequence[float], claim: float | None, octaves: Sequence[fl
 
 def tempo_scores(ability: str, truths: Sequence[Sequence[float]], claims: Sequence[float | None], **where: Any) -> list[Score]:
     """Accuracy 1 (4 %) and 2 (octaves and thirds allowed), beside the best constant tempo."""
-    if not truths:
-        return []
-    out = []
-    for name, octaves in (("Acc1", (1.0,)), ("Acc2", OCTAVES)):
-        best = max(sorted({bpm for t in truths for bpm in t}), key=lambda c: sum(same_tempo(t, c, octaves) for t in truths))
-        right = [float(same_tempo(t, c, octaves)) for t, c in zip(truths, claims, strict=True)]
-        out.append(mean(f"{ability}, {name}", right, [float(same_tempo(t, best, octaves)) for t in truths], **where))
-    return out
+    constants = sorted({bpm for t in truths for bpm in t})
+    return [
+        against_constant(f"{ability}, {name}", truths, claims, partial(same_tempo, octaves=octaves), constants, **where)
+        for name, octaves in (("Acc1", (1.0,)), ("Acc2", OCTAVES))
+    ]
 
 
 # --- chords ----------------------------------------------------------------------------------------------------------
 
 
-def set_f1(truth: set[Any], claim: set[Any]) -> float:
+def set_f1(truth: frozenset[Any], claim: frozenset[Any]) -> float:
     """F1 of two sets; two empty ones agree."""
     return 2 * len(truth & claim) / (len(truth) + len(claim)) if truth or claim else 1.0
 
 
 def chord_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
     """Main chords as a set (F1) and the first of them, beside the best constant answers found among the truths."""
-    if not truths:
-        return []
-    sets, said = [chord_set(t) for t in truths], [chord_set(c) for c in claims]
-    best = max(sorted({frozenset(s) for s in sets}, key=sorted), key=lambda c: sum(set_f1(s, set(c)) for s in sets))
+    sets, said = ([frozenset(chord_set(names)) for names in part] for part in (truths, claims))
     firsts, named = ([next(iter(chord_set(names[:1])), None) for names in part] for part in (truths, claims))
-    first = Counter(firsts).most_common(1)[0][0]
     return [
-        mean(f"{ability}, F1", [set_f1(t, c) for t, c in zip(sets, said, strict=True)], [set_f1(t, set(best)) for t in sets], **where),
-        mean(
-            f"{ability}, first", [float(t == c) for t, c in zip(firsts, named, strict=True)], [float(t == first) for t in firsts], **where
-        ),
+        against_constant(f"{ability}, F1", sets, said, set_f1, sorted(set(sets), key=sorted), **where),
+        against_constant(f"{ability}, first", firsts, named, operator.eq, dict.fromkeys(firsts), **where),
     ]
 
 
@@ -155,8 +142,6 @@ def best_chord(truths: Sequence[Sequence[Span]]) -> str:
 
 def chord_sequence_scores(ability: str, truths: Sequence[Sequence[Span]], claims: Sequence[Sequence[Span]], **where: Any) -> list[Score]:
     """Majmin, root and sevenths of mir_eval, mean over clips, beside the best single chord."""
-    if not truths:
-        return []
     constant = best_chord(truths)
     rows = [chord_agreement(t, c) for t, c in zip(truths, claims, strict=True)]
     fixed = [chord_agreement(t, [(0.0, t[-1][1], constant)]) for t in truths]
@@ -185,18 +170,15 @@ def _intervals(times: Sequence[float], duration: float) -> np.ndarray:
 
 
 def section_scores(
-    ability: str, truths: Sequence[Sequence[float]], claims: Sequence[Sequence[float]], durations: Sequence[float], **where: Any
+    ability: str, truths: Sequence[tuple[Sequence[float], float]], claims: Sequence[Sequence[float]], **where: Any
 ) -> list[Score]:
-    """F at 3 s and 0.5 s, beside the best regular grid."""
-    if not truths:
-        return []
-    out = []
-    for window in (3.0, 0.5):
-        grids = [
-            [boundary_f(t, list(np.arange(step, d, step)), d, window) for t, d in zip(truths, durations, strict=True)]
-            for step in BOUNDARY_STEPS
-        ]
-        best = max(grids, key=sum)
-        values = [boundary_f(t, c, d, window) for t, c, d in zip(truths, claims, durations, strict=True)]
-        out.append(mean(f"{ability}, F at {window:g} s", values, best, **where))
-    return out
+    """F at 3 s and 0.5 s, beside the best regular grid; truths are boundaries with the song's duration."""
+    longest = max(duration for _, duration in truths)
+    grids = [np.arange(step, longest, step) for step in BOUNDARY_STEPS]  # what lies behind a song's end is not counted
+
+    def score(window: float) -> Score:
+        return against_constant(
+            f"{ability}, F at {window:g} s", truths, claims, lambda true, claim: boundary_f(true[0], claim, true[1], window), grids, **where
+        )
+
+    return [score(3.0), score(0.5)]

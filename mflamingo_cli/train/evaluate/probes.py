@@ -5,6 +5,7 @@ Labels and logits are per audio token; unknown labels are not counted.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mflamingo_cli.train.evaluate import bootstrap, ground_truth, music
-from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, auc_scores, scored
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
@@ -42,16 +43,17 @@ def decoded_chords(root: np.ndarray, quality: np.ndarray) -> list[music.Span]:
     return music.runs(names, TOKEN_S)
 
 
+SCORINGS: dict[str, Scoring] = {  # what is claimed of whole excerpts
+    "chords": music.chord_sequence_scores, "key": music.key_scores, "meter": meter_scores, "style": style_scores, "vocals": auc_scores,
+}  # fmt: skip
+
+
 @dataclass
 class ProbeAccuracy:
     """Logits of every probe, collected excerpt by excerpt."""
 
     encoder: ProbedEncoder
-    chords: list[tuple[Any, Any]] = field(default_factory=list)  # each (truth, claim), where the truth is known
-    keys: list[tuple[Any, Any]] = field(default_factory=list)
-    meters: list[tuple[Any, Any]] = field(default_factory=list)
-    styles: list[tuple[Any, Any]] = field(default_factory=list)
-    vocals: list[tuple[float, float]] = field(default_factory=list)
+    pairs: dict[str, list[tuple[Any, Any]]] = field(default_factory=lambda: defaultdict(list))  # (truth, claim) by SCORINGS, where known
     families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the probe; (families, 2) yes, no
     played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
     tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -66,20 +68,19 @@ class ProbeAccuracy:
         labels, mean = labels_of(item, len(logits["key"])), {name: value.mean(axis=0) for name, value in logits.items()}
         best = int(mean["key"].argmax())
         claims = {
-            "keys": (ground_truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
-            "meters": (item.clip_labels.get("meter"), METERS[int(mean["meter"].argmax())]),
-            "styles": (None if item.recording else ground_truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
-            "vocals": (ground_truth.vocals_truth(item), float(mean["vocals"][0])),
             "chords": (ground_truth.chord_sequence(item), decoded_chords(logits["root"], logits["quality"])),
+            "key": (ground_truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
+            "meter": (item.clip_labels.get("meter"), METERS[int(mean["meter"].argmax())]),
+            "style": (None if item.recording else ground_truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
+            "vocals": (ground_truth.vocals_truth(item), float(mean["vocals"][0])),
         }
         for name, (true, claim) in claims.items():
             if true is not None:
-                getattr(self, name).append((true, claim))
+                self.pairs[name].append((true, claim))
         chances = {name: (1 / (1 + np.exp(-logits[name]))).mean(axis=0) for name in ("families", "tags")}
         if (known := ground_truth.families_truth(item)) is not None:
-            self.played.append(
-                (np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES]), chances["families"])
-            )
+            there = np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES])
+            self.played.append((there, chances["families"]))
         if "families" in labels:
             self.families.append(family_counts(labels["families"], logits["families"]))
         if "tags" in labels:
@@ -88,25 +89,21 @@ class ProbeAccuracy:
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         where = {**where, "system": "encoder head"}
-        yield from music.chord_sequence_scores("chords", *_columns(self.chords), **where)
-        yield from music.key_scores("key", *_columns(self.keys), **where)
-        yield from meter_scores("meter", *_columns(self.meters), **where)
-        yield from style_scores("style", *_columns(self.styles), **where)
-        if self.vocals:
-            yield bootstrap.resampled("vocals, AUC", np.array(self.vocals, dtype=float), bootstrap.auc, 0.5, 0.5, **where)
+        for name, scoring in SCORINGS.items():
+            yield from scored(scoring, name, self.pairs[name], **where)
         if self.families:
             yield self._families(where)
         if self.played:
             yield _ranked("instruments, mAP", self.played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
         if self.tags:
-            often = (np.stack(_columns(self.tags)[0]) == 1).sum(axis=0) >= TAG_COUNT
+            often = (np.stack([true for true, _ in self.tags]) == 1).sum(axis=0) >= TAG_COUNT
             played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
             for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
                 if chosen.any():
                     yield _ranked(name, self.tags, chosen, where)
 
     def _families(self, where: dict[str, Any]) -> Score:
-        rows, known = (np.stack(part) for part in _columns(self.families))
+        rows, known = (np.stack(part) for part in zip(*self.families, strict=True))
         order = np.argsort(-known[:, :, 0].sum(axis=0))
         constants = []
         for size in range(1, len(order) + 1):  # the best fixed set: some of the commonest
@@ -119,14 +116,10 @@ class ProbeAccuracy:
 
 def _ranked(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], chosen: np.ndarray, where: dict[str, Any]) -> Score:
     """Mean average precision of some columns of (truth, probability) pairs, beside the base rate."""
-    known, said = (np.stack(part)[:, chosen] for part in _columns(pairs))
+    known, said = (np.stack(part)[:, chosen] for part in zip(*pairs, strict=True))
     rows = np.hstack([known, said])
     rate, count = bootstrap.base_rate(rows), int((known == 1).any(axis=0).sum())
     return bootstrap.resampled(name, rows, bootstrap.mean_average_precision, rate, rate, note=f"{count} names", **where)
-
-
-def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    return [left for left, _ in pairs], [right for _, right in pairs]
 
 
 def family_counts(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,11 @@ from mflamingo_cli.parsers import parse_chords, parse_genres, parse_meter, parse
 from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.thinking import split_thinking, think_prompt
 from mflamingo_cli.train.evaluate import bootstrap, ground_truth
-from mflamingo_cli.train.evaluate.bootstrap import Score
+from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, against_constant, auc_scores, balanced_scores, scored
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.music import chord_scores, key_scores, parsed_key, set_f1, tempo_scores
 
-Scoring = Callable[..., list[Score]]  # (ability, truths, claims, **where)
 GENRES_HEARD = {"synth": 1, "recordings": 3}  # how many of the named genres count: a clip is of one style, a recording of several
 
 
@@ -27,17 +26,13 @@ GENRES_HEARD = {"synth": 1, "recordings": 3}  # how many of the named genres cou
 
 def meter_scores(ability: str, truths: Sequence[str], claims: Sequence[str | None], **where: Any) -> list[Score]:
     """Balanced accuracy: the mean recall of the meters; a constant answer has 1 / their number."""
-    if not truths:
-        return []
     names = sorted(set(truths))
     rows = np.array([[names.index(t), t == c] for t, c in zip(truths, claims, strict=True)])
     constant = rows.copy()
     constant[:, 1] = rows[:, 0] == names.index(Counter(truths).most_common(1)[0][0])
     note = ", ".join(f"{name} {rows[rows[:, 0] == i, 1].mean():.2f} (n={int((rows[:, 0] == i).sum())})" for i, name in enumerate(names))
-    balanced = bootstrap.resampled(
-        f"{ability}, balanced accuracy", rows, bootstrap.balanced_accuracy, constant, 1 / len(names), note=note, **where
-    )
-    return [balanced]
+    balanced, chance = bootstrap.balanced_accuracy, 1 / len(names)
+    return [bootstrap.resampled(f"{ability}, balanced accuracy", rows, balanced, constant, chance, note=note, **where)]
 
 
 def family_rows(truths: Sequence[tuple[frozenset[str], frozenset[str]]], claims: Sequence[Sequence[str]]) -> np.ndarray:
@@ -60,8 +55,6 @@ def family_scores(
     ability: str, truths: Sequence[tuple[frozenset[str], frozenset[str]]], claims: Sequence[Sequence[str]], **where: Any
 ) -> list[Score]:
     """Micro F1 beside the best fixed set, then each family beside "always there"."""
-    if not truths:
-        return []
     rows, constant = family_rows(truths, claims), family_rows(truths, [best_families(truths)] * len(truths))
     always = family_rows(truths, [NAMED_FAMILIES] * len(truths))
     out = [bootstrap.resampled(f"{ability}, micro F1", rows.sum(axis=1), bootstrap.micro_f1, constant.sum(axis=1), **where)]
@@ -74,8 +67,6 @@ def family_scores(
 
 def style_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
     """Whether the style (of a recording, its likeliest genre) is named, beside always naming the commonest ones."""
-    if not truths:
-        return []
     size = GENRES_HEARD[where.get("clips", "synth")]
     firsts = [genres[0] for genres in truths]
     constant = [name for name, _ in Counter(firsts).most_common(size)]
@@ -86,21 +77,8 @@ def style_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence
 
 def mood_scores(ability: str, truths: Sequence[Sequence[str]], claims: Sequence[Sequence[str]], **where: Any) -> list[Score]:
     """F1 of the moods as sets, beside the best set found among the truths."""
-    if not truths:
-        return []
-    sets, said = [frozenset(t) for t in truths], [frozenset(name.casefold() for name in c) for c in claims]
-    best = max(sorted(set(sets), key=sorted), key=lambda c: sum(set_f1(s, c) for s in sets))
-    return [
-        bootstrap.mean(f"{ability}, F1", [set_f1(s, c) for s, c in zip(sets, said, strict=True)], [set_f1(s, best) for s in sets], **where)
-    ]
-
-
-def vocals_scores(ability: str, truths: Sequence[bool], claims: Sequence[bool | None], **where: Any) -> list[Score]:
-    """Balanced accuracy of yes and no."""
-    if not truths:
-        return []
-    rows = np.array([[t, t == c] for t, c in zip(truths, claims, strict=True)])
-    return [bootstrap.resampled(f"{ability}, balanced accuracy", rows, bootstrap.balanced_accuracy, 0.5, 0.5, **where)]
+    sets, said = ([frozenset(name.casefold() for name in names) for names in part] for part in (truths, claims))
+    return [against_constant(f"{ability}, F1", sets, said, set_f1, sorted(set(sets), key=sorted), **where)]
 
 
 # --- questions -----------------------------------------------------------------------------------------------------------
@@ -126,7 +104,7 @@ ABILITIES: dict[str, Ability] = {
     "instruments": Ability("instruments", ground_truth.families_truth, ground_truth.families_in, family_scores, 48),
     "style": Ability("genre", ground_truth.style_truth, parse_genres, style_scores),
     "mood": Ability("mood", ground_truth.mood_truth, lambda text: TASKS["mood"].parse(text), mood_scores, 32),
-    "vocals": Ability("vocals", ground_truth.vocals_truth, lambda text: parse_vocals(text).present, vocals_scores),
+    "vocals": Ability("vocals", ground_truth.vocals_truth, lambda text: parse_vocals(text).present, balanced_scores),
 }
 
 
@@ -152,9 +130,10 @@ class QuestionAccuracy:
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
-        yield from ABILITIES[self.name].score(self.name, self.truths, self.claims, **where)
+        pairs = list(zip(self.truths, self.claims, strict=True))
+        yield from scored(ABILITIES[self.name].score, self.name, pairs, **where)
         if self.sure:
-            yield bootstrap.resampled("vocals, AUC", np.column_stack([self.truths, self.sure]), bootstrap.auc, 0.5, 0.5, **where)
+            yield from auc_scores(self.name, self.truths, self.sure, **where)
 
 
 @dataclass

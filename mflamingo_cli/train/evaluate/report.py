@@ -62,7 +62,7 @@ EXCERPTS: dict[str, Make] = {  # about an excerpt of every clip
     **{name: (lambda c, h, name=name: [QuestionAccuracy(name)]) for name in ABILITIES if name != "key against measure"},
     "key": lambda c, h: [QuestionAccuracy("key"), QuestionAccuracy("key against measure")],
     "yesno": lambda c, h: [YesNo()],
-    "yesno-facts": lambda c, h: [YesNoOfFacts(c.facts)],
+    "yesno-facts": lambda c, h: [YesNoOfFacts(count=c.facts)],
     "think": lambda c, h: [Thinking(c.facts)],
     "unknown": lambda c, h: [Unknown([question.format(m=1, s="30") for question in UNKNOWN])],
     "noise": lambda c, h: [Noise()],

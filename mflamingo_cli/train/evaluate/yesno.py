@@ -5,9 +5,10 @@ A false statement is near the truth: a neighbouring key, a family that is common
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -130,66 +131,49 @@ def even(questions: Sequence[Statement]) -> list[int]:
     return sorted(index for pair in sides.values() for side in pair for index in side[: min(map(len, pair))])
 
 
-@dataclass
-class YesNo:
-    """All kinds; an answer that is neither is wrong."""
-
-    statements: dict[str, list[Statement]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-
-    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
-        """Ask everything of every excerpt."""
-        for number, kind in enumerate(KINDS):
-            found = [
-                (i, q) for i, item in enumerate(items) for q in statements(np.random.default_rng([item.row["index"], number]), item, kind)
-            ]
-            self.statements[kind] += [question for _, question in found]
-            texts = yield questions(((i, question.text) for i, question in found), 4)
-            self.said[kind] += [parsed(text) for text in texts]
-
-    def scores(self, **where: Any) -> Iterator[Score]:
-        """Balanced accuracy over all kinds and of each; always yes and always no have one half."""
-        yield from _yes_no_scores("yes or no", self.statements, self.said, where)
-
-
 FACT_KINDS = ("is_tempo", "is_pace", "is_long", "is_louder", "has_chord", "comes_back")
 
 
 @dataclass
-class YesNoOfFacts:
-    """The same about facts of the prompt."""
+class YesNo:
+    """All kinds; an answer that is neither is wrong."""
 
-    count: int
+    name: ClassVar = "yes or no"
+    answered: dict[str, list[tuple[Statement, bool | None]]] = field(default_factory=lambda: defaultdict(list))  # by kind
+
+    def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
+        """Ask everything of every excerpt."""
+        for number, kind in enumerate(KINDS):
+            rngs = [np.random.default_rng([item.row["index"], number]) for item in items]
+            yield from self._ask(kind, [(i, q) for i, item in enumerate(items) for q in statements(rngs[i], item, kind)])
+
+    def _ask(self, kind: str, found: Sequence[tuple[int, Statement]]) -> Update:
+        texts = yield questions(((i, question.text) for i, question in found), 4)
+        self.answered[kind] += [(question, parsed(text)) for (_, question), text in zip(found, texts, strict=True)]
+
+    def scores(self, **where: Any) -> Iterator[Score]:
+        """Balanced accuracy over all kinds and of each; always yes and always no have one half."""
+        table = {}
+        for kind, answers in self.answered.items():
+            if kept := even([question for question, _ in answers]):
+                table[f": {kind}"] = np.array([[question.true, said == question.true] for question, said in map(answers.__getitem__, kept)])
+        if table:
+            for kind, rows in {"": np.concatenate(list(table.values())), **table}.items():
+                yield bootstrap.resampled(f"{self.name}, balanced accuracy{kind}", rows, bootstrap.balanced_accuracy, 0.5, 0.5, **where)
+
+
+@dataclass
+class YesNoOfFacts(YesNo):
+    """The same about facts of the prompt, so many questions of each kind."""
+
+    name: ClassVar = "yes or no from facts"
+    count: int = 0
     batches: int = 0
-    statements: dict[str, list[Statement]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
-    said: dict[str, list[bool | None]] = field(default_factory=lambda: {kind: [] for kind in FACT_KINDS})
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """As many questions as there are excerpts (or silences)."""
         self.batches += 1
-        for kind, earlier in self.statements.items():
-            rngs = [np.random.default_rng([self.batches, i]) for i in range(min(songs.count, self.count - len(earlier)))]
-            found = [(i, question) for i, rng in enumerate(rngs) if (question := statement_of_facts(rng, kind)) is not None]
-            earlier += [question for _, question in found]
-            texts = yield questions(((i, question.text) for i, question in found), 4)
-            self.said[kind] += [parsed(text) for text in texts]
-
-    def scores(self, **where: Any) -> Iterator[Score]:
-        """Balanced accuracy over all kinds and of each."""
-        yield from _yes_no_scores("yes or no from facts", self.statements, self.said, where)
-
-
-def _yes_no_scores(
-    name: str, statements: dict[str, list[Statement]], said: dict[str, list[bool | None]], where: dict[str, Any]
-) -> Iterator[Score]:
-    table = {}
-    for kind, some in statements.items():
-        kept = even(some)
-        if kept:
-            table[kind] = np.array([[some[i].true, said[kind][i] == some[i].true] for i in kept], dtype=float)
-    if not table:
-        return
-    every = np.concatenate(list(table.values()))
-    yield bootstrap.resampled(f"{name}, balanced accuracy", every, bootstrap.balanced_accuracy, 0.5, 0.5, **where)
-    for kind, rows in table.items():
-        yield bootstrap.resampled(f"{name}, balanced accuracy: {kind}", rows, bootstrap.balanced_accuracy, 0.5, 0.5, **where)
+        for kind in FACT_KINDS:
+            rngs = [np.random.default_rng([self.batches, i]) for i in range(min(songs.count, self.count - len(self.answered[kind])))]
+            found = [(i, statement_of_facts(rng, kind)) for i, rng in enumerate(rngs)]
+            yield from self._ask(kind, [(i, question) for i, question in found if question is not None])
