@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mflamingo_cli.core.model import Model
-from mflamingo_cli.train.packing import Packed, pack, packed_hidden, padded
-from mflamingo_cli.train.rows import Branch, ChatEncoder, Turn
+from mflamingo_cli.train.rows import Branch, ChatEncoder, Packed, Turn, pack, packed_hidden, padded
 
 TEXT_CHUNKS = 3  # of a batch without audio, sorted by length: little of each is padding
 

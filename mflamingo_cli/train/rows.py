@@ -1,4 +1,4 @@
-"""Rows of training text: a question about a song, or without one, and its answer, as ids of a checkpoint's own chat template."""
+"""Rows of training text: questions with answers as ids of a checkpoint's own chat template; several about one song share a row."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
+from mflamingo_cli.core.model import Model
 from quant.config import read_geometry, read_json
 from quant.geometry import AudioTokens
 from quant.vocabulary import chat_template
@@ -63,3 +65,71 @@ def answer_weights(mask: Sequence[bool]) -> np.ndarray:
     """Weights of a branch's answer tokens: short answers count for more per token, long ones for more in all."""
     marked = np.asarray(mask, dtype=np.float32)
     return marked / max(1.0, float(marked.sum())) ** 0.5
+
+
+# --- conversations packed into rows ---------------------------------------------------------------------------------------
+
+EXCHANGE_TOKENS = 68  # positions that a question with its answer takes, on average
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Places for a song's audio, followed by conversations about it, which see the audio and themselves only."""
+
+    ids: torch.Tensor  # (B, T)
+    weights: torch.Tensor  # (B, T)
+    positions: torch.Tensor  # (B, T)
+    mask: torch.Tensor  # (B, 1, T, T) True where attended
+    audio: slice  # of T
+
+
+def pack(chat: ChatEncoder, n_audio: int, turns: Sequence[Sequence[Turn]]) -> Packed:
+    """Rows of one audio length: shared prefix up to the audio's end, then branches that restart their positions after it."""
+    rows = [[chat.branch(turn, audio=True) for turn in some] for some in turns]
+    at = rows[0][0].ids.index(chat.sound_id)
+    after = at + 1 + chat.n_after
+    prefix = [*rows[0][0].ids[:at], *[chat.sound_id] * n_audio, *rows[0][0].ids[at + 1 : after]]
+    length = len(prefix) + max(sum(len(b.ids) - after for b in row) for row in rows)
+    ids = torch.full((len(rows), length), chat.pad_id)
+    weights, positions = torch.zeros(len(rows), length), torch.zeros(len(rows), length, dtype=torch.long)
+    group = torch.full((len(rows), length), -1)
+    for i, row in enumerate(rows):
+        ids[i, : len(prefix)], positions[i, : len(prefix)], group[i, : len(prefix)] = torch.tensor(prefix), torch.arange(len(prefix)), 0
+        start = len(prefix)
+        for number, branch in enumerate(row, 1):
+            tail, marks = branch.ids[after:], branch.mask[after:]
+            span = slice(start, start + len(tail))
+            ids[i, span], group[i, span] = torch.tensor(tail), number
+            positions[i, span] = torch.arange(len(prefix), len(prefix) + len(tail))
+            weights[i, span] = torch.from_numpy(answer_weights(marks))
+            start += len(tail)
+    same = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
+    mask = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
+    return Packed(ids, weights, positions, mask, slice(at, at + n_audio))
+
+
+def packed_hidden(model: Model, packed: Packed, audio: torch.Tensor) -> torch.Tensor:
+    """Last hidden states (B, T, d_text) of packed rows with the encoder's output for their songs (B, n, d_audio)."""
+    device = audio.device
+    embeds = model.model.language_model.embed_tokens(packed.ids.to(device))
+    projected = model.model.multi_modal_projector(audio).to(embeds.dtype)
+    embeds = torch.cat([embeds[:, : packed.audio.start], projected, embeds[:, packed.audio.stop :]], dim=1)
+    return model.model.language_model(
+        inputs_embeds=embeds, attention_mask=packed.mask.to(device), position_ids=packed.positions.to(device), use_cache=False
+    ).last_hidden_state
+
+
+def rows_that_fit(length: int, tokens: int, turns: int) -> int:
+    """Songs of so many audio tokens in a batch of about `tokens` positions; twelve at most."""
+    return max(1, min(12, tokens // (length + EXCHANGE_TOKENS * turns)))
+
+
+def padded(branches: Sequence[Branch], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows without audio, one conversation each: ids and weights, (B, T)."""
+    length = max(len(b.ids) for b in branches)
+    ids = torch.full((len(branches), length), pad_id)
+    weights = torch.zeros(len(branches), length)
+    for i, branch in enumerate(branches):
+        ids[i, : len(branch.ids)] = torch.tensor(branch.ids)
+        weights[i, : len(branch.ids)] = torch.from_numpy(answer_weights(branch.mask))
+    return ids, weights

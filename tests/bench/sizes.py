@@ -26,12 +26,10 @@ from rich.table import Table
 from mflamingo_cli.core.model import encode_crops
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.mini import build, tokens
-from mflamingo_cli.train.mini.crops import draw_crops
 from mflamingo_cli.train.mini.dialogue import captions, exchanges, prompt_facts
-from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
-from mflamingo_cli.train.mini.objectives import ProbeObjective
-from mflamingo_cli.train.mini.probes import probe_accuracies
+from mflamingo_cli.train.mini.objectives import ProbeObjective, draw_crops
+from mflamingo_cli.train.mini.probes import encode_songs, probe_accuracies
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
 DEV_BATCHES = 20

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mflamingo_cli.core.model import encode_crops, load
-from mflamingo_cli.train import loop, objectives, packing
+from mflamingo_cli.train import loop, objectives, rows
 from mflamingo_cli.train.rows import ChatEncoder, Turn
 from tests import checkpoints
 
@@ -35,14 +35,14 @@ def test_the_loss_of_a_packed_row_is_that_of_transformers(checkpoint: Path) -> N
         frames = torch.ones(1, 4 * TOKENS, dtype=torch.long)
         theirs = model(input_ids=ids, input_features=mels, input_features_mask=frames, labels=torch.where(mask, ids, -100)).loss
         audio = encode_crops(model, mels, torch.tensor([0]), torch.tensor([0]))
-        ours, _ = objectives.packed_loss(model, packing.pack(chat, TOKENS, [[TURN]]), audio)
+        ours, _ = objectives.packed_loss(model, rows.pack(chat, TOKENS, [[TURN]]), audio)
     assert mask.sum() > 5
     assert float(ours) == pytest.approx(float(theirs), rel=SUMS)
 
 
 def test_other_music_is_another_loss(checkpoint: Path) -> None:
     model, chat, rng = load(checkpoint).eval(), ChatEncoder.of(checkpoint), np.random.default_rng(0)
-    packed = packing.pack(chat, 9, [[TURN]])
+    packed = rows.pack(chat, 9, [[TURN]])
     songs = [torch.tensor(rng.normal(size=(1, 9, 64)), dtype=torch.float32) for _ in range(2)]
     with torch.no_grad():
         first, second = (float(objectives.packed_loss(model, packed, song)[0]) for song in songs)

@@ -8,12 +8,12 @@ import torch
 
 from mflamingo_cli.core.model import encode_crops
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import loop, objectives, packing
+from mflamingo_cli.train import loop, objectives, rows
 from mflamingo_cli.train.mini import build, probes, stages, tokens
 from mflamingo_cli.train.mini import objectives as mini_objectives
 from mflamingo_cli.train.mini.dialogue import exchanges
-from mflamingo_cli.train.mini.encoder import encode_songs
 from mflamingo_cli.train.mini.frames import Clip
+from mflamingo_cli.train.mini.probes import encode_songs
 from mflamingo_cli.train.rows import Turn
 
 SIZES = build.ModelSizes(
@@ -70,14 +70,14 @@ def test_packed_conversations_are_each_alone(model, speech):
     songs = excerpts()
     turns = [exchanges.audio_turns(np.random.default_rng(i), song.clip_labels, 3) for i, song in enumerate(songs)]
     with torch.no_grad():
-        packed = packing.pack(speech, 5, turns)
-        hidden = packing.packed_hidden(model, packed, clip_labels(songs))
+        packed = rows.pack(speech, 5, turns)
+        hidden = rows.packed_hidden(model, packed, clip_labels(songs))
         together = objectives.next_token_loss(model, hidden, packed.ids, packed.weights)[0]
         alone = torch.zeros(())
         for song, some in zip(songs, turns, strict=True):
             for turn in some:
-                one = packing.pack(speech, 5, [[turn]])
-                alone += objectives.next_token_loss(model, packing.packed_hidden(model, one, clip_labels([song])), one.ids, one.weights)[0]
+                one = rows.pack(speech, 5, [[turn]])
+                alone += objectives.next_token_loss(model, rows.packed_hidden(model, one, clip_labels([song])), one.ids, one.weights)[0]
     assert float(together) == pytest.approx(float(alone), rel=1e-4)  # float32 sums in another order
 
 

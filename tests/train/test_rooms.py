@@ -21,7 +21,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_the_core_imports_nothing_of_mini_or_of_evaluation() -> None:
-    assert len(CORE) > 5
+    assert {path.stem for path in CORE} >= {"loop", "objectives", "rows"}
     for path in CORE:
         assert not [name for name in imported(path) if name.startswith(("mflamingo_cli.train.mini", "mflamingo_cli.train.evaluate"))], path
 

@@ -17,9 +17,8 @@ from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, auc_scores, s
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
-from mflamingo_cli.train.mini.encoder import ProbedEncoder
 from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES, TOKEN_S
-from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG
+from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG, ProbedEncoder
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 
 SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone

@@ -21,9 +21,8 @@ from mflamingo_cli.train.evaluate.probes import ProbeAccuracy
 from mflamingo_cli.train.evaluate.question_accuracy import ABILITIES, QuestionAccuracy, Thinking
 from mflamingo_cli.train.evaluate.yesno import YesNo, YesNoOfFacts
 from mflamingo_cli.train.mini.dialogue.questions import UNKNOWN
-from mflamingo_cli.train.mini.encoder import ProbedEncoder
 from mflamingo_cli.train.mini.frames import Clip, prepared
-from mflamingo_cli.train.mini.probes import HEADS
+from mflamingo_cli.train.mini.probes import HEADS, ProbedEncoder
 
 BATCH, BATCH_WHOLE = 16, 8  # excerpts, whole clips asked about together
 SMALL_BYTES = 200_000_000  # of weights: rows of some hundred numbers, of which one thread multiplies a few in no time

@@ -19,10 +19,9 @@ from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
-from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, USUAL
+from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, NO, USUAL, YES
 from mflamingo_cli.train.mini.dialogue.prompt_facts import ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
-from mflamingo_cli.train.mini.dialogue.rationales import NO, YES
 
 METERS = ("4/4", "3/4", "6/8")
 OTHER_MODE = {"major": "minor", "minor": "major"}

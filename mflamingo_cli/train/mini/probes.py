@@ -1,4 +1,4 @@
-"""Linear probes of the encoder: what they read from audio tokens, their labels and losses; how a new encoder learns, and is measured."""
+"""Linear probes of the encoder: what they read from audio tokens, their labels and losses; and the encoder on whole songs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from mflamingo_cli.core.model import Model
+from mflamingo_cli.core.model import Model, encode_crops, load
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train.mini.frames import NO_CHORD, ONSETS, TAG_NAMES, Clip, resample
+from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, NO_CHORD, ONSETS, TAG_NAMES, WINDOW_TOKENS, Clip, resample, window_frames
 from mflamingo_cli.train.mini.synth.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.mini.synth.parts import FAMILIES
@@ -163,3 +163,34 @@ def probe_accuracies(logits: dict[str, torch.Tensor], labels: dict[str, torch.Te
         right = (logits[name].float().mean(1).argmax(-1) == truth)[truth != UNKNOWN_CLASS]
         numbers[f"{name}_acc"] = float(right.float().mean())
     return {name: value for name, value in numbers.items() if value == value}
+
+
+# --- songs ---------------------------------------------------------------------------------------------------------------
+
+
+def encode_songs(model: Model, frames: torch.Tensor) -> torch.Tensor:
+    """Encoder output after RoTE of songs of one length, window by window: (B, n_mels, 4 T) -> (B, T, d_audio)."""
+    parts = []
+    for index, window in enumerate(frames.split(FRAMES_PER_TOKEN * WINDOW_TOKENS, dim=2)):
+        parts.append(encode_crops(model, window, torch.full((len(frames),), index), torch.zeros(len(frames), dtype=torch.long)))
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def encode_samples(model: Model, samples: np.ndarray) -> np.ndarray:
+    """Audio as the language model's projector receives it: (n,) -> (T, d_audio) float16, windows of 30 s as at inference."""
+    frames = window_frames(samples).astype(np.float32)
+    whole = frames[: len(frames) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN].T[None]
+    return encode_songs(model, torch.from_numpy(whole).to(model.device))[0].half().cpu().numpy()
+
+
+class ProbedEncoder:
+    """The encoder of a checkpoint directory that holds `heads.safetensors`, read by these probes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.model = load(directory).eval()
+        self.probes = load_probes(directory, self.model)
+
+    def logits(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """What each probe reads from audio: (n,) -> (T, classes) each."""
+        return probe_logits(self.probes, encode_samples(self.model, samples))

@@ -22,19 +22,16 @@ from torch import distributed
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic
-from mflamingo_cli.train.checkpoint import CHECKPOINT, part_states, parts_of
-from mflamingo_cli.train.loop import LoopConfig, Report, fit
+from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit, part_states, parts_of
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
 from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
-from mflamingo_cli.train.mini.encoder import encode_samples
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer
-from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, labels_of, probe_logits, save_probes
+from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, probe_logits, save_probes
 from mflamingo_cli.train.objectives import AudioTextObjective, Objective, TextObjective
-from mflamingo_cli.train.packing import rows_that_fit
-from mflamingo_cli.train.rows import ChatEncoder
+from mflamingo_cli.train.rows import ChatEncoder, rows_that_fit
 
 CONFIGS = Path(__file__).parent / "configs"
 EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # of excerpts, with shares

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.train.mini import build, crops, probes
+from mflamingo_cli.train.mini import build, objectives, probes
 from mflamingo_cli.train.mini.frames import LABELS_PER_TOKEN, TOKEN_S, Clip
 
 LENGTH = 6
@@ -18,7 +18,7 @@ LENGTH = 6
 def test_crops_longer_than_every_clip_are_one_error_not_an_endless_search(tmp_path: Path) -> None:
     clips = [Clip({"index": index, "duration": 22.0}, tmp_path) for index in range(3)]
     with pytest.raises(UsageError, match="no clip is as long as the stage's crops of 30 s"):
-        crops.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 375, 2)
+        objectives.draw_crops(np.random.default_rng(0), [(clips, 1.0)], 375, 2)
 
 
 def clip_with(folder: Path, labels: dict[str, np.ndarray], row: dict) -> Clip:
@@ -86,7 +86,7 @@ def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):
     np.save(f"{clip.stem}.mel.npy", mel)
     np.savez(f"{clip.stem}.labels.npz", beat=beat)
     for rate in (0.8, 1.0, 1.25):
-        heard, labels = crops.crop(clip, 50, 80, rate)  # from 4 s
+        heard, labels = objectives.crop(clip, 50, 80, rate)  # from 4 s
         assert heard.shape == (320, 256)
         (at,) = np.flatnonzero(labels["beat"])
         assert abs(at - 50 / rate) <= 1

@@ -12,7 +12,7 @@ import numpy as np
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.thinking import THINK_SUFFIX
-from mflamingo_cli.train.mini.dialogue.answers import exchange
+from mflamingo_cli.train.mini.dialogue.answers import CANNOT, NOT_KNOWN, exchange, pick
 from mflamingo_cli.train.mini.dialogue.captions import caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import (
@@ -30,7 +30,6 @@ from mflamingo_cli.train.mini.dialogue.prompt_facts import (
     random_form,
 )
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
-from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NOT_KNOWN, pick
 from mflamingo_cli.train.rows import Turn
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."

@@ -5,11 +5,10 @@ import pytest
 
 from mflamingo_cli import parsers, requests, thinking
 from mflamingo_cli.train.mini.dialogue import exchanges
-from mflamingo_cli.train.mini.dialogue.answers import MAKERS, exchange, near_key
+from mflamingo_cli.train.mini.dialogue.answers import CANNOT, MAKERS, NO, YES, answer, exchange, near_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import random_facts
 from mflamingo_cli.train.mini.dialogue.questions import SPOKEN_INSTRUMENT, UNKNOWN, YES_NO
-from mflamingo_cli.train.mini.dialogue.rationales import CANNOT, NO, YES, answer
 
 YES_NO_KINDS = [name for name in MAKERS if name.startswith(("is_", "has_", "comes_"))]
 

@@ -10,9 +10,9 @@ from mflamingo_cli.measure import Facts as MeasuredFacts
 from mflamingo_cli.measure.facts import Key, Tempo
 from mflamingo_cli.schema import Loudness, Segment
 from mflamingo_cli.train.mini.dialogue import exchanges
+from mflamingo_cli.train.mini.dialogue.answers import CANNOT
 from mflamingo_cli.train.mini.dialogue.captions import NOTHING, parse_caption, unread
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, consistent_facts, ground_text, random_facts
-from mflamingo_cli.train.mini.dialogue.rationales import CANNOT
 from mflamingo_cli.train.rows import Turn
 
 STYLES = {prompt: style for style, prompts in exchanges.CAPTION_PROMPTS.items() for prompt in prompts}
