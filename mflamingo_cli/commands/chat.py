@@ -9,13 +9,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 
 from mflamingo_cli import assemble, requests
 from mflamingo_cli.backends import open_backend
+from mflamingo_cli.backends.base import Backend
 from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands.options import SongOptions
 from mflamingo_cli.commands.results import STDOUT
 from mflamingo_cli.conversation import Conversation
 from mflamingo_cli.core.remote import forbid_network
@@ -27,10 +29,6 @@ from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache, default_folder
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.text import clock
-
-if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import Backend
-    from mflamingo_cli.commands.options import SongOptions
 
 PROMPT = "> "
 FORMATS = ("text", "json")

@@ -12,23 +12,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from mflamingo_cli import assemble, pipeline, schema
 from mflamingo_cli.backends import find_model, open_backend
+from mflamingo_cli.backends.base import Backend
 from mflamingo_cli.backends.threads import physical_cores
+from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
-from mflamingo_cli.requests import Step
+from mflamingo_cli.requests import PreparedSong, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache, runs
 from mflamingo_cli.store.keys import JobKey, sound_name
-
-if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import Backend
-    from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.requests import PreparedSong, Request
 
 STDIN = "-"
 MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes

@@ -18,15 +18,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from mflamingo_cli import pipeline
+from mflamingo_cli.backends.base import BackendInfo
+from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
-
-if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import BackendInfo
-    from mflamingo_cli.core.audio import Sound
-    from mflamingo_cli.requests import PreparedSong, Request
-    from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.requests import PreparedSong, Request
+from mflamingo_cli.store.cache import Cache
 
 SOUND, DONE, RAISED = "sound", "done", "raised"  # what a process sends: a sound to look up, then a result or an exception
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}  # no decoder does that; SIGKILL is mostly the kernel's
@@ -108,8 +107,6 @@ def _send(stream: IO[bytes], message: object) -> None:
 
 def main() -> None:
     """Serve the process that started this one until it closes stdin or is gone."""
-    from mflamingo_cli import pipeline
-
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what C libraries print is no message

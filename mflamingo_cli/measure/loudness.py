@@ -77,9 +77,7 @@ def loudness_range(steps: np.ndarray) -> float | None:
 class LoudnessMeter:
     """A listener of the native stream: `open`, then `add` blocks as they are decoded, then `result`."""
 
-    def __init__(self) -> None:
-        """Begin with nothing; `open` starts a stream."""
-        self._rate = 0
+    _rate = 0  # no stream is open
 
     def open(self, rate_hz: int, channels: int) -> None:
         """Start a stream; the one before is forgotten."""

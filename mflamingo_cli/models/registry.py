@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from mflamingo_cli.backends import DEFAULT_MODEL, find_model
@@ -15,31 +14,21 @@ RESEARCH = "research only"
 APACHE = "Apache-2.0"
 
 
-@dataclass(frozen=True)
-class Published:
-    """A checkpoint that these commands can open."""
-
-    name: str
-    about: str
-    licence: str = NVIDIA
-
-
-PUBLISHED = (
-    Published("nvidia/music-flamingo-2601-hf", "8 B, bf16, 20 minutes"),
-    Published("nvidia/music-flamingo-think-2601-hf", "8 B, bf16, reasons"),
-    Published("nvidia/music-flamingo-hf", "8 B, bf16, preview, 10 minutes"),
-    Published("nvidia/audio-flamingo-next-hf", "8 B, bf16, 30 minutes"),
-    Published("nvidia/audio-flamingo-next-think-hf", "8 B, bf16, reasons"),
-    Published("nvidia/audio-flamingo-next-captioner-hf", "8 B, bf16, captions"),
-    Published("henry1477/music-flamingo-gguf", "8 B, GGUF of the preview"),
-    Published("henry1477/music-flamingo-2601-hf-fp8", "8 B, fp8"),
-)
+PUBLISHED = {  # name: about; their licence is NVIDIA's
+    "nvidia/music-flamingo-2601-hf": "8 B, bf16, 20 minutes",
+    "nvidia/music-flamingo-think-2601-hf": "8 B, bf16, reasons",
+    "nvidia/music-flamingo-hf": "8 B, bf16, preview, 10 minutes",
+    "nvidia/audio-flamingo-next-hf": "8 B, bf16, 30 minutes",
+    "nvidia/audio-flamingo-next-think-hf": "8 B, bf16, reasons",
+    "nvidia/audio-flamingo-next-captioner-hf": "8 B, bf16, captions",
+    "henry1477/music-flamingo-gguf": "8 B, GGUF of the preview",
+    "henry1477/music-flamingo-2601-hf-fp8": "8 B, fp8",
+}
 
 
 def licence(names: Iterable[str]) -> str | None:
-    """The terms of the first of some hub ids that is known here."""
-    terms = {model.name: model.licence for model in PUBLISHED}
-    return next((terms[name] for name in names if name in terms), None)
+    """The terms of some hub ids, None where none of them is known here."""
+    return NVIDIA if any(name in PUBLISHED for name in names) else None
 
 
 def listed() -> list[dict[str, Any]]:
@@ -50,9 +39,8 @@ def listed() -> list[dict[str, Any]]:
     except ModelError:
         state = "missing"
     rows = [_row(DEFAULT_MODEL, "embedded, works offline", APACHE, None) | {"state": state}]
-    rows += [_row(model.name, model.about, model.licence, hub.cached(model.name)) for model in PUBLISHED]
-    names = {model.name for model in PUBLISHED}
-    return rows + [_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in names]
+    rows += [_row(name, about, NVIDIA, hub.cached(name)) for name, about in PUBLISHED.items()]
+    return rows + [_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in PUBLISHED]
 
 
 def _row(name: str, about: str, licence: str | None, found: hub.CachedModel | None) -> dict[str, Any]:

@@ -99,17 +99,13 @@ class IndexPage:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _template(name: str) -> Any:
     environment = Environment(
         loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: value if hasattr(value, "__html__") or not isinstance(value, str) else safe(value),
     )  # fmt: skip
     environment.filters |= {"clock": clock, "number": number}
-    return environment
-
-
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
+    return environment.get_template(name)
 
 
 def _assets(name: str) -> dict[str, str]:
@@ -143,7 +139,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "silence": silence,
         "ticks": scale.ticks(),
         "beats": _beat_ticks(result, scale),
-        "sections": _sections(record, scale),
+        "sections": _sections(result, scale),
         "chords": _chords(result, scale),
         "facts": _facts(result) if record.command == "analyze" else [],
         "by_model": _by_model(result),
@@ -212,19 +208,17 @@ def _area(top: np.ndarray, bottom: np.ndarray) -> str:
 def _beat_ticks(result: Result, scale: _Scale) -> dict[str, str]:
     """SVG paths of bars and of the other beats on a width of 10,000."""
     bars = [time for time, place in result.beats if place == 1]
-    others = [time for time, place in result.beats if place != 1]
-    shown = others if len(result.beats) <= MAX_BEATS else []
+    others = [time for time, place in result.beats if place != 1] if len(result.beats) <= MAX_BEATS else []
     return {
         "bars": "".join(f"M{100 * scale.at(time):.0f} 0v10" for time in bars),
-        "others": "".join(f"M{100 * scale.at(time):.0f} 4v6" for time in shown),
+        "others": "".join(f"M{100 * scale.at(time):.0f} 4v6" for time in others),
     }
 
 
-def _sections(record: Analysis, scale: _Scale) -> list[dict[str, Any]]:
+def _sections(result: Result, scale: _Scale) -> list[dict[str, Any]]:
     """Sections with place, width, and a tint that the same label always has."""
-    spans = record.result.sections if record.result else ()
-    labels = list(dict.fromkeys(span.label for span in spans))
-    return [_block(span, scale, span.label, f"s{labels.index(span.label) % SECTION_TINTS}") for span in spans]
+    labels = list(dict.fromkeys(span.label for span in result.sections))
+    return [_block(span, scale, span.label, f"s{labels.index(span.label) % SECTION_TINTS}") for span in result.sections]
 
 
 def _chords(result: Result, scale: _Scale) -> list[dict[str, Any]]:
@@ -258,8 +252,8 @@ def _fact(name: str, value: str | None, notes: Sequence[str | None], source: str
     elif agrees is False and claim:
         says = f"the model says {claim}"
     verdict = {True: "agrees", False: "differs", None: "alone"}[agrees]
-    kept = [note for note in notes if note]
-    return {"name": name, "value": value or "unknown", "notes": kept, "says": says, "verdict": verdict, "source": source}
+    known = {"value": value or "unknown", "notes": list(filter(None, notes))}
+    return {"name": name, **known, "says": says, "verdict": verdict, "source": source}
 
 
 def _sure(confidence: float | None) -> str | None:
