@@ -138,18 +138,15 @@ class Backend(Protocol):
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoded]:
         """Encode songs. Raises AudioError(code="too_long") beyond `info.geometry.max_audio_s`."""
-        ...
 
     def generate(self, songs: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of all songs together, each song prefilled once; the ints are the song and the prompt of a chunk."""
-        ...
 
     def teacher_force(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
         """Return the likeliest token at each place of a given answer to each prompt, and after it: (tokens of the answer + 1,) int each.
 
         What is likeliest at a place is what greedy decoding would choose after the answer's tokens before it.
         """
-        ...
 
     def log_likelihood(self, encoded: Encoded | None, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[NDArray[Any]]:
         """Return the natural log of the probability of each token of a given answer to each prompt, in order, each given all before it.
@@ -157,19 +154,15 @@ class Backend(Protocol):
         (tokens of the answer + 1,) float32 each: the last value is that of `<|im_end|>` after the answer. An answer is tokenized alone,
         as in training; its sum is its log-likelihood, and `[0]` suffices to compare one-token answers such as "Yes" and "No".
         """
-        ...
 
     def pack(self, encoded: Encoded) -> NDArray[Any]:
         """Return an encoding as an array to store, without loss: (n_tokens, ...)."""
-        ...
 
     def unpack(self, numbers: NDArray[Any]) -> Encoded:
         """Return the encoding of an array that `pack` made in a back end with the same `info.encoder_fingerprint`."""
-        ...
 
     def close(self) -> None:
         """Free the model."""
-        ...
 
     def __enter__(self) -> Self:
         return self

@@ -94,11 +94,9 @@ class Listener(Protocol):
 
     def open(self, rate_hz: int, channels: int) -> None:
         """Begin."""
-        ...
 
     def add(self, block: NDArray[np.float32]) -> None:
         """Take (n, channels) samples; the block may be kept but not written to."""
-        ...
 
 
 class Fingerprint:

@@ -101,11 +101,9 @@ class Decoder(Protocol):
 
     def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
         """Yield (n, channels) from frame `start` to the end; raises Damaged where the stream breaks off. To be called once."""
-        ...
 
     def close(self) -> None:
         """Let go of the file."""
-        ...
 
 
 def open_decoder(path: Path, name: str) -> Decoder:

@@ -17,7 +17,6 @@ class Writer(Protocol):
 
     def write(self, record: Analysis) -> None:
         """Write one record."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,9 @@ class Objective(Protocol):
 
     def draw(self, rng: np.random.Generator) -> Any:
         """Draw a batch."""
-        ...
 
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, and numbers to log."""
-        ...
 
 
 def next_token_loss(model: Model, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -34,11 +34,9 @@ class Job(Protocol):
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Take the next excerpts: yield questions about them, be sent the answers."""
-        ...
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures of all excerpts so far."""
-        ...
 
 
 @dataclass(frozen=True)
