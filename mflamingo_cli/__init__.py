@@ -1,4 +1,4 @@
-"""The public Python API, bound lazily; the version.
+"""The public Python API, imported on first use, and the version.
 
 from mflamingo_cli import load
 with load("mini") as model:

@@ -1,4 +1,4 @@
-"""The Python API: a model that is opened once and asked about songs.
+"""The Python API: open a model once, then ask it about songs.
 
 Times are seconds from the start of the file.
 """

@@ -32,8 +32,8 @@ class Commands(LazyGroup):
         "ask": (SONGS, "Answer a question about a song."),
         "think": (SONGS, "Reason about a song, then answer."),
         "models": (MODELS, "List, download, show, convert and verify models."),
-        "train": (MODELS, "Train a small model."),
-        "config": (ABOUT, "Show the settings of files and variables."),
+        "train": (MODELS, "Train a small model; evaluate any model."),
+        "config": (ABOUT, "Show the settings from files and environment variables."),
         "doctor": (ABOUT, "Show versions, devices and models."),
         "schema": (ABOUT, "Print the JSON Schema of the records."),
     }
@@ -61,7 +61,7 @@ def root(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
-    """Music Flamingo at the command line: what a song is, measured and described, on your own computer."""
+    """Measure and describe songs on your own computer: Music Flamingo at the command line."""
     if ctx.invoked_subcommand in config.COMMANDS and config.sources():
         ctx.default_map = config.default_map(config.load(config.settable(ctx.command)))
 

@@ -1,4 +1,4 @@
-"""Turns about one song, which is decoded, measured and encoded once."""
+"""A conversation about one song, which is decoded, measured and encoded once."""
 
 from __future__ import annotations
 

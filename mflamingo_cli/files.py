@@ -1,4 +1,4 @@
-"""Files that are whole or not there: exclusive creation and atomic replacement; where a user's folders lie.
+"""Exclusive creation and atomic replacement of files; the folders for cache, state and settings.
 
 `open_exclusive(path)` gives an empty file that only this process writes; what a killed process left under the name is taken over.
 `write_atomic(path)` writes `path.part` that way. When the block ends well the file takes the place of `path` in one step, with the mode of

@@ -1,4 +1,4 @@
-"""Facts -> prompt, and the claims of a text against the facts."""
+"""Facts -> prompt, and a check of what a text claims against the facts."""
 
 from __future__ import annotations
 

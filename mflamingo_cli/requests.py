@@ -1,4 +1,4 @@
-"""What is asked of a song, and the events on the way: Request, Step, Piece, PreparedSong.
+"""Requests about a song, and their events: Request, Step, Piece, PreparedSong.
 
 Times are seconds from the start of the file.
 """

@@ -1,4 +1,4 @@
-"""The table of questions: what a song is asked, and the parser of each answer.
+"""The table of questions: the prompt of each, and the parser of its answer.
 
 Prompts marked "documented" are the ones the public checkpoints were trained and shown with (model cards, demo, paper arXiv 2511.10289,
 figs 15-24).

@@ -1,4 +1,4 @@
-"""Text made safe to store, times and numbers as people read them."""
+"""Makes text safe to store; formats times and numbers for people."""
 
 from __future__ import annotations
 

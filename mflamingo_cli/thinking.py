@@ -1,4 +1,4 @@
-"""Reasoning and answer of a reply, separated when it is whole or as it streams.
+"""Separates reasoning from answer, in a whole reply or in a stream.
 
 The text of a model is hostile input: everything here is total, whatever the text.
 """

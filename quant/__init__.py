@@ -1,1 +1,1 @@
-"""Checkpoints -> GGUF, quantised and verified; imports nothing of mflamingo_cli."""
+"""Checkpoints -> GGUF, quantised and verified; imports nothing from mflamingo_cli."""

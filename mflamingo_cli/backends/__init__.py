@@ -1,4 +1,4 @@
-"""What runs a model: PyTorch, or GGUF on ggml and llama.cpp; opening one by name."""
+"""Back ends that run a model: PyTorch, or GGUF on ggml and llama.cpp."""
 
 from __future__ import annotations
 

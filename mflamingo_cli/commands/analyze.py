@@ -18,7 +18,7 @@ class TagWritingOptions:
         option(
             "--write-tags",
             metavar="[=A,B]",
-            help="Write bpm, key, genre and mood into the files; =bpm,key or =all (with comment) chooses. -n shows the changes only.",
+            help="Write bpm, key, genre and mood into the files; choose with =bpm,key or =all (adds comment). -n only shows the changes.",
         ),
     ] = None
     overwrite: Annotated[
@@ -29,7 +29,7 @@ class TagWritingOptions:
     )
     bpm_form: Annotated[str, BPM_FORMS, option("--tag-bpm", help="How tempi are written: 124 or 123.97.")] = TagOptions.bpm_form
     confidence: Annotated[
-        float, option("--tag-confidence", metavar="X", min=0.0, max=1.0, help="Leave out tempo and key below this confidence.")
+        float, option("--tag-confidence", metavar="X", min=0.0, max=1.0, help="Do not write tempo or key below this confidence.")
     ] = TagOptions.least
 
 

@@ -16,7 +16,7 @@ from mflamingo_cli.errors import UsageError
 def ask(
     options: SongOptions,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Your question.")] = None,
-    chat: Annotated[bool, option(help="Ask question after question about one song; type /help there.")] = False,
+    chat: Annotated[bool, option(help="Hold a conversation about one song; /help lists its commands.")] = False,
 ) -> None:
     """Answer a question about songs. The question comes first, then the files.
 

@@ -33,7 +33,7 @@ class Finding:
     ok: bool | None = None
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show versions, libraries, devices and models. Exit code 69 when the embedded model cannot run here."""
     findings = [finding for probe in (_system, _packages, _tools, _models) for finding in probe()]
     if as_json:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def imatrix(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model with a checkpoint.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A checkpoint directory, or a downloaded hub id.")],
     songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes, as GGUF.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The GGUF file to write.")],
     start: Start = None,
     end: End = None,
     max_tokens: MaxTokens = GenerateOptions.max_new_tokens,

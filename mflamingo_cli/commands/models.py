@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 else:
     TypeName = Literal[tuple(TYPES)]
 
+LABELS = {"hears": "audio", "is_told_facts": "uses facts"}  # of rows whose key in --json says less
 app = typer.Typer(
     name="models", no_args_is_help=True, context_settings=HELP_OPTIONS, help="List, download, show, convert and verify models."
 )
@@ -67,16 +68,16 @@ def pull(
     name: Id,
     revision: Annotated[str, typer.Option("--revision", metavar="REV", help="A branch, tag or commit.")] = hub.MAIN,
     type_name: Annotated[
-        str | None, typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or choose a file of it.")
+        str | None, typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or take the GGUF file of this type.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where --quantize writes; default: beside the download.")
     ] = None,
     yes: Yes = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network: take what is in the cache.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network, only what is in the cache.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Download a model into the Hugging Face cache: size and licence first, only the files needed, resumed where it stopped."""
+    """Download a model into the Hugging Face cache: only the files needed, after showing size and licence. Resumes where it stopped."""
     from mflamingo_cli.commands.terminal import Reporter
 
     if output is not None and type_name is None:
@@ -151,7 +152,7 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.")],
     yes: Yes = False,
 ) -> None:
-    """Remove a model from the Hugging Face cache: all revisions, unfinished downloads, and what was converted beside them."""
+    """Remove a model from the Hugging Face cache: all revisions, unfinished downloads and converted files."""
     from mflamingo_cli.commands.terminal import Reporter
 
     if name == DEFAULT_MODEL:
@@ -168,7 +169,7 @@ def rm(
 
 @app.command(context_settings=HELP_OPTIONS)
 def info(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR|FILE", help="A model as --model takes it.")] = DEFAULT_MODEL,
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR|FILE", help="Any model that --model accepts.")] = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
     """Show what a model is: sizes, abilities, limits, files, licence. Reads headers only."""
@@ -180,7 +181,8 @@ def info(
     for label, value in facts.items():
         if isinstance(value, list):
             value = "\n".join(_file_line(item) if isinstance(item, dict) else str(item) for item in value) or "none"
-        rows.add_row(label.replace("_", " "), "unknown" if value is None else str(value))
+        shown = "unknown" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+        rows.add_row(LABELS.get(label, label.replace("_", " ")), str(shown))
     show(rows)
     for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
         show(f"Its card: {card}")
@@ -260,19 +262,20 @@ def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
 @app.command(context_settings=HELP_OPTIONS)
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint directory, or a downloaded hub id.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the two files go.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the two files.")],
     type_name: Annotated[
         TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
     ] = "Q8_0",
     audio_type: Annotated[
-        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, but at least Q8_0.")
+        TypeName | None,
+        typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, at least Q8_0."),
     ] = None,
     importance: Annotated[
-        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix: where small types need their precision.")
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix: which weights need the most precision.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Convert a checkpoint into a pair of GGUF files: language model and audio part, each ready only when complete."""
+    """Convert a checkpoint into a pair of GGUF files: language model and audio part. Each file appears only when it is complete."""
     from mflamingo_cli.commands.terminal import Reporter
     from quant.convert import plan
 

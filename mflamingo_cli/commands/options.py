@@ -21,7 +21,7 @@ from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS
 
 MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked for more
-WORDS = "Words"
+WORDS = "Generation"
 COLORS = ("auto", "always", "never")
 PROGRESS = ("auto", "bar", "plain", "none")
 option = typer.Option
@@ -38,8 +38,8 @@ class InputOptions:
     ] = None
     files_from: Annotated[str | None, option(metavar="FILE", help="Read paths from FILE (- is stdin), one per line.")] = None
     null: Annotated[bool, option("-0", help="Paths in --files-from are separated by null bytes.")] = False
-    start: Annotated[float | None, option(metavar="T", parser=parse_time, help="Start at this time: 83.5 or 1:23.5.")] = None
-    end: Annotated[float | None, option(metavar="T", parser=parse_time, help="Stop at this time.")] = None
+    start: Annotated[float | None, option(metavar="T", parser=parse_time, help="Start at this time in the song: 83.5 or 1:23.5.")] = None
+    end: Annotated[float | None, option(metavar="T", parser=parse_time, help="End at this time in the song.")] = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ModelOptions:
             help="The embedded model, a checkpoint directory, a .gguf file, or the hub id of a downloaded model.",
         ),
     ] = DEFAULT_MODEL
-    backend: Annotated[str, BACKENDS, option(help="What runs the model.")] = OpenOptions.backend
-    device: Annotated[str, option("-d", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs.")] = OpenOptions.device
+    backend: Annotated[str, BACKENDS, option(help="Back end that runs the model.")] = OpenOptions.backend
+    device: Annotated[str, option("-d", metavar="auto|cpu|cuda[:N]|mps", help="Device that runs the model.")] = OpenOptions.device
     dtype: Annotated[str, DTYPE_CHOICES, option(help="Number format for computing (torch).")] = OpenOptions.dtype
     quantize: Annotated[str, QUANTIZE_CHOICES, option(help="Load the language model in fewer bits (torch).")] = OpenOptions.quantize
     kv_type: Annotated[str, KV_TYPE_CHOICES, option(help="KV-cache type (gguf).")] = OpenOptions.kv_type
@@ -66,9 +66,7 @@ class ModelOptions:
     )
     batch_size: Annotated[
         int | None,
-        option(
-            metavar="N|auto", parser=parse_batch, help="Songs answered together; auto: 1 on a CPU, on a GPU as many as speed it up and fit."
-        ),
+        option(metavar="N|auto", parser=parse_batch, help="Songs answered together; auto: 1 on a CPU, as many as fit and help on a GPU."),
     ] = None
     offline: Annotated[bool, option(help="Never use the network.")] = False
     no_cache: Annotated[bool, option(help="Neither read nor write the cache and the list of finished songs.")] = False
@@ -112,13 +110,13 @@ class OutputOptions:
             help="Write results to FILE (- is stdout), or one file per song to FOLDER/ (default format there: json).",
         ),
     ] = None
-    sidecar: Annotated[bool, option(help="Write a file beside each song: song.flac.mflamingo.json, or as --format says.")] = False
+    sidecar: Annotated[bool, option(help="Write a file beside each song: song.flac.mflamingo.json, or as --format names it.")] = False
     fields: Annotated[str | None, option(metavar="A,B", help="Columns of json, csv, tsv and markdown: path,tempo.bpm,key.camelot.")] = None
     where: Annotated[str | None, option(metavar="TEST", help="Show only matching songs: 'bpm > 120 and key in (8A, 9A)'.")] = None
-    sort: Annotated[str | None, option(metavar="A,-B", help="Sort by these fields (- for descending); written at the end.")] = None
+    sort: Annotated[str | None, option(metavar="A,-B", help="Sort by these fields (- for descending); results appear at the end.")] = None
     quiet: Annotated[bool, option("-q", help="Print results and errors only.")] = False
     verbose: Annotated[
-        int, option("-v", count=True, show_default=False, help="Explain decisions, and keep the model's raw text in records.")
+        int, option("-v", count=True, show_default=False, help="Explain decisions, and include the model's raw text in records.")
     ] = 0
     color: Annotated[str, COLORS, option(help="Colours in results and messages.")] = "auto"
     progress: Annotated[str, PROGRESS, option(help="How progress is shown on stderr.")] = "auto"
@@ -134,11 +132,11 @@ class RunOptions:
     force: Annotated[bool, option(help="Redo songs that earlier runs finished.")] = False
     retry_failed: Annotated[bool, option(help="Retry songs that failed or were skipped in earlier runs.")] = False
     max_failures: Annotated[
-        Share | None, option(metavar="N|P%", parser=parse_share, help="Stop when more songs than this fail in this run.")
+        Share | None, option(metavar="N|P%", parser=parse_share, help="Stop when more songs than this have failed in this run.")
     ] = None
     fail_fast: Annotated[bool, option(help="Stop at the first song that fails.")] = False
     shard: Annotated[
-        Shard | None, option(metavar="I/N", parser=parse_shard, help="Only the I-th of N parts of the songs, divided by path.")
+        Shard | None, option(metavar="I/N", parser=parse_shard, help="Process only the I-th of N parts of the songs, split by path.")
     ] = None
     engine: Annotated[str, ENGINES, option(help="Run here, or on a Ray cluster that writes a folder of records.")] = DEFAULT_ENGINE
     ray_address: Annotated[

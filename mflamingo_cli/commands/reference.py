@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 else:
     Dtype = Literal[DTYPE_CHOICES]
 
-Start = Annotated[float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start songs at this time: 83.5 or 1:23.5.")]
-End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="Stop songs at this time.")]
+Start = Annotated[
+    float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start at this time in songs: 83.5 or 1:23.5.")
+]
+End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="End at this time in songs.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song, in tokens.")]
-Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Where torch runs.")]
+Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Device that torch uses.")]
 TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format for computing in torch.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def reference_request(start_s: float | None, end_s: float | None, max_tokens: int) -> Request:

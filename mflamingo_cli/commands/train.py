@@ -18,12 +18,12 @@ from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 if TYPE_CHECKING:
     from mflamingo_cli.train.mini.stages import StageConfig
 
-app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model, evaluate any model.")
+app = typer.Typer(name="train", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Train a small model; evaluate any model.")
 data_app = typer.Typer(name="data", no_args_is_help=True, context_settings=HELP_OPTIONS, help="Make training and test data.")
 app.add_typer(data_app)
 
 STAGES = ("encoder-short", "encoder", "text", "speech", "joint", "think")  # the order of training
-Work = Annotated[Path, typer.Option("--work", help="Folder for everything that training makes: data, base, runs.", file_okay=False)]
+Work = Annotated[Path, typer.Option("--work", help="Folder for everything that training produces: data, base, runs.", file_okay=False)]
 Config = Annotated[str, typer.Option("--config", help="A stage file (TOML), or the name of a built-in one: " + ", ".join(STAGES) + ".")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 WORK = Path("mflamingo-train")
@@ -65,7 +65,7 @@ def _stage(name: str) -> StageConfig:
 def synth(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Total number of clips in the split.")] = 1500,
     split: Annotated[str, typer.Option("--split", help="train, dev (unseen grooves) or test (unseen grooves and soundfont).")] = "train",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends on it and on its number only.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends only on the seed and its own number.")] = 1,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
     mma: Annotated[
         Path | None,
@@ -100,7 +100,7 @@ def recordings(
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
     work: Work = WORK,
 ) -> None:
-    """Cut and label music of free Debian packages (apt-get, dpkg; nothing is installed). Resumes when run again.
+    """Cut and label music from free Debian packages (apt-get, dpkg; nothing is installed). Resumes when run again.
 
     The labels are pseudo-labels, not ground truth: musicnn's tags, and this program's own chords, keys and beats.
     """
@@ -120,11 +120,11 @@ def recordings(
 def scores(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Total number of clips in the split.")] = 350,
     split: Annotated[str, typer.Option("--split", help="scores-train or scores-test (other pieces, unseen soundfont).")] = "scores-train",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends on it and on its number only.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; a clip depends only on the seed and its own number.")] = 1,
     source: Annotated[list[str] | None, typer.Option("--source", help="Where pieces come from; repeatable. [default: all]")] = None,
     work: Work = WORK,
 ) -> None:
-    """Play scores of the music21 corpus and MIDI files of free packages (apt-get, dpkg, npm). Resumes when run again.
+    """Render scores from the music21 corpus and MIDI files from free packages (apt-get, dpkg, npm). Resumes when run again.
 
     Labels are exact: notes, bars, instruments; keys and chords where an analyst wrote them or the score names its key.
     """
@@ -138,10 +138,10 @@ def scores(
 @app.command("sft", context_settings=HELP_OPTIONS)
 def sft(
     config: Config,
-    device: Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="Device to train on: auto, cpu, cuda, mps.")] = "auto",
     work: Work = WORK,
 ) -> None:
-    """Train one stage from its file; resumes from its last checkpoint when run again."""
+    """Train one stage; resumes from its last checkpoint when run again."""
     _prepare(work)
     import torch
 
@@ -168,27 +168,27 @@ def sft(
 def evaluate(
     model: Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to evaluate.")] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Clips to evaluate on; repeatable. [default: test, real-test]")] = None,
-    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Only the first so many of each split.")] = None,
+    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Use only the first N clips of each split.")] = None,
     seconds: Annotated[list[float] | None, typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]")] = None,
     anywhere: Annotated[bool, typer.Option("--anywhere", help="Take excerpts from anywhere in a clip, not from its start.")] = False,
     only: Annotated[
-        str, typer.Option("--only", metavar="GROUP,…", help="Only these groups of figures; an unknown name lists them all.")
+        str, typer.Option("--only", metavar="GROUP,…", help="Compute only these groups of scores; an unknown name lists them all.")
     ] = "",
-    captions: Annotated[int, typer.Option("--captions", min=0, help="Captions of each split whose claims are checked.")] = 160,
+    captions: Annotated[int, typer.Option("--captions", min=0, help="Number of captions per split whose claims are checked.")] = 160,
     facts: Annotated[
-        int, typer.Option("--facts", min=0, help="Captions with random facts in the prompt, of each split and without audio.")
+        int, typer.Option("--facts", min=0, help="Number of captions made from random facts, per split and without audio.")
     ] = 200,
     baseline: Annotated[
         str, typer.Option("--baseline", metavar="NAME,…", help="Other estimators to compare with: measure, librosa, musicnn.")
     ] = "",
-    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="Clips of each split that these estimate.")] = 100,
+    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for these estimators.")] = 100,
     markdown: Annotated[
-        list[Path] | None, typer.Option("--markdown", help="Evaluate nothing: make tables of these results of --json.", exists=True)
+        list[Path] | None, typer.Option("--markdown", help="Only make tables from these files of earlier --json results.", exists=True)
     ] = None,
     work: Work = WORK,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on music it was not trained on, beside the best constant answers, chance and other estimators."""
+    """Evaluate a model on music it was not trained on, compared with the best constant answers, chance and other estimators."""
     if markdown:
         _prepare(work)
         from mflamingo_cli.train.evaluate import table
@@ -217,7 +217,7 @@ def _names(text: str) -> tuple[str, ...]:
 def export(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the checkpoint directory goes.")],
     config: Config = STAGES[-1],
-    abilities: Annotated[str, typer.Option("--abilities", help="Tasks that evaluation supports, comma-separated.")] = "",
+    abilities: Annotated[str, typer.Option("--abilities", help="Tasks that the model has been shown to do, comma-separated.")] = "",
     revision: Annotated[str, typer.Option("--revision", help="A name for these weights.")] = "0",
     work: Work = WORK,
 ) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or one text part.")],
-    against: Annotated[Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint they were made from.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or a language-model file.")],
+    against: Annotated[Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint that the pair was made from.")] = None,
     on: Annotated[
         list[str] | None, typer.Option("--on", metavar="SONG", help="Also compare next tokens on this song; repeatable. Needs torch.")
     ] = None,
@@ -35,7 +35,7 @@ def verify(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every tensor, not only those with problems.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read a GGUF pair back: names, shapes, types, and with --against the error of every tensor. Exit code 1 if anything is wrong.
+    """Check a GGUF pair: names, shapes, types, and with --against the error of every tensor. Exit code 1 if anything is wrong.
 
     With --on the checkpoint answers the program's questions about a song, the pair reads the same song and answers, and the table shows
     how often both predict the same next token.

@@ -1,4 +1,4 @@
-"""Analysis -> text for people and programs: the table of formats, what a writer is, and what it gets besides its stream."""
+"""Analysis -> text for people and programs: the table of formats, the interface of writers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is remembered between runs: the analysis cache, the run store, their keys."""
+"""Kept between runs: the analysis cache, the run store, and their keys."""
