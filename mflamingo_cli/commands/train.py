@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mflamingo_cli.commands.help import HELP_OPTIONS
-from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from mflamingo_cli.train.mini.stages import StageConfig
@@ -225,7 +225,5 @@ def export(
     _prepare(work)
     from mflamingo_cli.train.mini import stages
 
-    stages.export(work, _stage(config), out, [name for name in abilities.split(",") if name], revision)
-    if not (out / "model.safetensors").exists():
-        raise MFlamingoError(f"{out}: nothing was written")
+    stages.export(work, _stage(config), out, list(_names(abilities)), revision)
     print(out)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from mflamingo_cli.core.model import Model
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.objectives import Objective
@@ -148,17 +147,6 @@ def part_states(path: Path) -> dict[str, dict[str, Any]]:
         part, _, name = key.partition(".")
         found.setdefault(part, {})[name] = value
     return found
-
-
-def parts_of(model: Model) -> dict[str, nn.Module]:
-    """The parts of a checkpoint that stages train, by the names that runs give them."""
-    inner = model.model
-    return {
-        "audio_tower": inner.audio_tower,
-        "multi_modal_projector": inner.multi_modal_projector,
-        "language_model": inner.language_model,
-        "lm_head": model.lm_head,
-    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.parsers import parse_list
 from mflamingo_cli.train.evaluate.music import Span, chord_spans, parsed_key
@@ -50,7 +49,7 @@ class Item:
 
     def samples(self) -> np.ndarray:
         """Its audio, (n,) float32 at 16 kHz."""
-        return self.clip.samples()[round(self.start * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
+        return self.clip.samples(self.start, self.end)
 
 
 def item_of(clip: Clip, start: float, end: float) -> Item:

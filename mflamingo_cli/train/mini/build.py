@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 from mflamingo_cli.core.model import Model
 from mflamingo_cli.train.mini.frames import MINI_MEL, WINDOW_TOKENS
 
 ROPE_THETA = 1200.0  # of the published checkpoints (configuration of transformers 5.23)
 ROTARY_SHARE = 0.2
-TIMESCALE = 10_000.0  # of the encoder's sinusoidal positions (Whisper)
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,3 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
             for part in (layer.self_attn.out_proj, layer.fc2):
                 part.weight.mul_((2 * sizes.audio_layers) ** -0.5)
     return model
-
-
-def sinusoids(length: int, channels: int) -> torch.Tensor:
-    """Whisper's fixed positions, (length, channels)."""
-    scales = torch.exp(-np.log(TIMESCALE) / (channels // 2 - 1) * torch.arange(channels // 2))
-    angles = torch.arange(length)[:, None] * scales[None, :]
-    return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -86,9 +86,10 @@ class Clip:
         of_token = np.arange(count * LABELS_PER_TOKEN) // LABELS_PER_TOKEN
         return resample(labels, LABELS_PER_TOKEN // 2 + LABELS_PER_TOKEN * np.arange(count), of_token)
 
-    def samples(self) -> np.ndarray:
-        """The audio, (n,) float32 at 16 kHz."""
-        return soundfile.read(self.folder / self.row["audio"], dtype="float32")[0]
+    def samples(self, start: float = 0.0, end: float = 1e6) -> np.ndarray:
+        """The audio between two times (s), (n,) float32 at 16 kHz."""
+        span = slice(round(start * MINI_MEL.sample_rate), round(end * MINI_MEL.sample_rate))
+        return soundfile.read(self.folder / self.row["audio"], dtype="float32")[0][span]
 
 
 def resample(labels: dict[str, np.ndarray], at: np.ndarray, to: np.ndarray) -> dict[str, np.ndarray]:

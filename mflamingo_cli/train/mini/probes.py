@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +22,9 @@ METERS = ("4/4", "3/4", "6/8")
 STYLES = tuple(dict.fromkeys(style for _, style, *_ in STYLE_TABLE if style))  # of the synthetic clips
 UNKNOWN_CLASS, UNKNOWN_FLAG = -1, 255  # labels that no loss counts: of a class, of a yes-or-no
 HEAD_SIZES = {
-    "root": 13,
-    "quality": len(QUALITIES),
-    "bass": 13,
-    "chroma": 12,
-    "beat": 3,
-    "onsets": len(ONSETS),
-    "families": len(FAMILIES) + 1,
-    "vocals": 1,
-    "tags": len(TAG_NAMES),
-    "key": 24,
-    "meter": len(METERS),
-    "style": len(STYLES),
-}
+    "root": 13, "quality": len(QUALITIES), "bass": 13, "chroma": 12, "beat": 3, "onsets": len(ONSETS), "families": len(FAMILIES) + 1,
+    "vocals": 1, "tags": len(TAG_NAMES), "key": 24, "meter": len(METERS), "style": len(STYLES),
+}  # fmt: skip
 MINOR_QUALITIES = ("min", "min7", "dim")
 FLAGS = ("chroma", "onsets", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
 WHOLE = ("key", "meter", "style")  # one label for the clip: learned from every token and from their mean
@@ -87,19 +76,11 @@ def probe_logits(heads: LinearProbes, tokens: np.ndarray) -> dict[str, np.ndarra
     return {name: value[0].float().cpu().numpy() for name, value in logits.items()}
 
 
-def whole_labels(row: dict[str, Any]) -> dict[str, int]:
-    """The classes of a clip that hold for all of it: key (0-11 major by tonic, 12-23 minor), meter, style."""
-    key = row["tonic"] + 12 * (row["mode"] == "minor") if row.get("mode") is not None else UNKNOWN_CLASS
-    meter, style = row.get("meter"), row.get("style")
-    return {
-        "key": key,
-        "meter": METERS.index(meter) if meter in METERS else UNKNOWN_CLASS,
-        "style": STYLES.index(style) if style in STYLES else UNKNOWN_CLASS,
-    }
-
-
 def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[str, np.ndarray]:
-    """All labels of `length` tokens of a clip from token `start`, (length, …) int64, the clip played at a rate."""
+    """All labels of `length` tokens of a clip from token `start`, (length, …) int64, the clip played at a rate.
+
+    Keys: 0-11 major by tonic, 12-23 minor.
+    """
     source_length = round(length * rate)
     known, found = {name: values[start : start + source_length] for name, values in clip.token_labels().items()}, {}
     if rate != 1.0:
@@ -112,8 +93,10 @@ def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[st
         unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
         values = known[name].astype(np.int64) if name in known else np.full(shape, unknown)
         found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
-    found |= {name: np.full(length, value) for name, value in whole_labels(clip.row).items()}
-    return found | ({"key": known["key"].astype(np.int64)} if "key" in known else {})  # keys of the moment
+    for name, names in (("meter", METERS), ("style", STYLES)):
+        found[name] = np.full(length, names.index(clip.row[name]) if clip.row.get(name) in names else UNKNOWN_CLASS)
+    key = clip.row["tonic"] + 12 * (clip.row["mode"] == "minor") if clip.row.get("mode") is not None else UNKNOWN_CLASS
+    return found | {"key": known["key"].astype(np.int64) if "key" in known else np.full(length, key)}  # the one of the moment, if known
 
 
 def probe_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

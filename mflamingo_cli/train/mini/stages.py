@@ -22,7 +22,7 @@ from torch import distributed
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic
-from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit, part_states, parts_of
+from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit, part_states
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
 from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels
@@ -115,21 +115,23 @@ def chat_encoder(tokenizer: Tokenizer) -> ChatEncoder:
     return ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
 
 
-def load_parts(model: Model, path: Path, heads: LinearProbes | None = None) -> None:
-    """Load those parts of the model that a run trained (and its probes); a projector starts as the one of the probes."""
-    states = part_states(path)
-    if "heads" in states and "multi_modal_projector" not in states:
-        marked = "project."
-        states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
-    for name, part in (parts_of(model) | ({"heads": heads} if heads is not None else {})).items():
-        if name in states:
-            part.load_state_dict(states[name])
-
-
 def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbes | None = None) -> None:
-    """Load what earlier runs trained, the later one where two trained the same part."""
+    """Load what earlier runs trained (also of the probes), the later where two trained one part; a projector starts as the probes' one."""
+    inner, own = model.model, {} if heads is None else {"heads": heads}
+    parts = {
+        "audio_tower": inner.audio_tower,
+        "multi_modal_projector": inner.multi_modal_projector,
+        "language_model": inner.language_model,
+        "lm_head": model.lm_head,
+    }
     for name in names:
-        load_parts(model, work / "runs" / name / CHECKPOINT, heads)
+        states = part_states(work / "runs" / name / CHECKPOINT)
+        if "heads" in states and "multi_modal_projector" not in states:
+            marked = "project."
+            states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
+        for part, module in (parts | own).items():
+            if part in states:
+                module.load_state_dict(states[part])
 
 
 def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
@@ -139,13 +141,6 @@ def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
         if not clips:
             raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
     return found
-
-
-def askable(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips without recordings that have no confident label at all: no label does not mean that there is no music."""
-    return [
-        clip for clip in clips if clip.row.get("kind") != "recording" or excerpt_labels(clip.row, clip.labels(), 0.0, clip.row["duration"])
-    ]
 
 
 def objective_of(work: Path, config: StageConfig) -> Objective:
@@ -170,11 +165,15 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
 
 def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[int, list[Excerpt]], float]]:
     """For every split of a stage its excerpts by their number of tokens, as the encoder it starts from encodes them, and its share."""
-    folder, encoder, heads = work / "runs" / config.name / "excerpts", encoder_stamp(work, config), LinearProbes(model)
+    folder, heads = work / "runs" / config.name / "excerpts", LinearProbes(model)
+    stamps = [f"{name}-{(work / 'runs' / name / CHECKPOINT).stat().st_mtime_ns}" for name in config.init]
+    encoder = "+".join(stamps)  # caches of another one are not read
     load_runs(work, config.init, model, heads)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
     for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
-        usable, where = askable(clips), (folder / split, encoder, config.rounds)
+        # A recording without any confident label is left out: no label does not mean that there is no music
+        usable = [c for c in clips if c.row.get("kind") != "recording" or excerpt_labels(c.row, c.labels(), 0.0, c.row["duration"])]
+        where = (folder / split, encoder, config.rounds)
         if distributed.is_initialized():  # each process encodes a part, then all read everything
             deque(encoded_excerpts(model, heads.eval(), usable[distributed.get_rank() :: distributed.get_world_size()], *where), maxlen=0)
             distributed.barrier()
@@ -196,44 +195,19 @@ def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Repor
 # --- excerpts: every clip, encoded once ----------------------------------------------------------------------------------
 
 
-def encoder_stamp(work: Path, config: StageConfig) -> str:
-    """Name of the encoder that an excerpt was made with: caches of another one are not read."""
-    stamps = [f"{name}-{(work / 'runs' / name / CHECKPOINT).stat().st_mtime_ns}" for name in config.init]
-    return "+".join(stamps)
-
-
-def longest_s(clip: Clip) -> float:
-    """How much of a clip has labels, in seconds."""
-    return int(clip.row["duration"] / TOKEN_S) * TOKEN_S + 1e-6
-
-
-def draw_span(rng: np.random.Generator, clip: Clip, seconds: int) -> tuple[float, float]:
-    """A random piece of a clip, (start, end) in seconds on the grid of audio tokens; one in five begins the clip."""
-    start = int(rng.integers(int((longest_s(clip) - seconds) / TOKEN_S) + 1)) * TOKEN_S if rng.random() < 0.8 else 0.0
-    return start, start + seconds
-
-
-def draw_seconds(rng: np.random.Generator, clip: Clip) -> int | None:
-    """One of the lengths that a clip has, long ones rather than short ones; None for a clip shorter than all."""
-    fitting = [seconds for seconds in EXCERPT_SECONDS if seconds <= longest_s(clip)]
-    if not fitting:
-        return None
-    weights = np.array([EXCERPT_SECONDS[seconds] * seconds for seconds in fitting])
-    return fitting[rng.choice(len(fitting), p=weights / weights.sum())]
-
-
-def samples_of(clip: Clip, start: float, end: float) -> np.ndarray:
-    """The audio of a piece of a clip, (n,) float32 at 16 kHz."""
-    return clip.samples()[round(start * MINI_MEL.sample_rate) : round(end * MINI_MEL.sample_rate)]
-
-
 def spans(clip: Clip, rounds: int) -> Iterator[tuple[str, float, float]]:
-    """The excerpts of a clip: (name of the file, start, end in seconds), always the same ones."""
-    for number in range(rounds):
+    """The excerpts of a clip: (name of the file, start, end in seconds, on the grid of audio tokens), always the same ones.
+
+    Of the lengths that a clip has, long ones come rather than short ones; one excerpt in five begins the clip.
+    """
+    labelled_s = int(clip.row["duration"] / TOKEN_S) * TOKEN_S + 1e-6
+    fitting = [seconds for seconds in EXCERPT_SECONDS if seconds <= labelled_s]
+    weights = np.array([EXCERPT_SECONDS[seconds] * seconds for seconds in fitting])
+    for number in range(rounds if fitting else 0):
         rng = np.random.default_rng([clip.row["index"], number])
-        seconds = draw_seconds(rng, clip)
-        if seconds is not None:
-            yield f"{clip.row['index']:06d}-{number}.npz", *draw_span(rng, clip, seconds)
+        seconds = fitting[rng.choice(len(fitting), p=weights / weights.sum())]
+        start = int(rng.integers(int((labelled_s - seconds) / TOKEN_S) + 1)) * TOKEN_S if rng.random() < 0.8 else 0.0
+        yield f"{clip.row['index']:06d}-{number}.npz", start, start + seconds
 
 
 def encoded_excerpts(
@@ -246,7 +220,7 @@ def encoded_excerpts(
         for name, start, end in spans(clip, rounds):
             labels = excerpt_labels(clip.row, frame_labels, start, end)
             if (cached := _cached(folder / name, encoder)) is None:
-                tokens = encode_samples(model, samples_of(clip, start, end))
+                tokens = encode_samples(model, clip.samples(start, end))
                 cached = tokens, confident_labels(labels, probe_logits(heads, tokens))
                 with write_atomic(folder / name) as file:
                     np.savez(file, tokens=tokens, confident_labels=json.dumps(cached[1]), encoder=encoder)
@@ -278,7 +252,7 @@ def song_drawer(
         for _ in range(rows_that_fit(length, config.tokens, config.turns)):
             found = pools[length][rng.choice(len(shares), p=shares / shares.sum())][0]
             excerpt = found[rng.integers(len(found))]
-            frames = window_frames(samples_of(excerpt.clip, excerpt.start, excerpt.end)).T.astype(np.float32)
+            frames = window_frames(excerpt.clip.samples(excerpt.start, excerpt.end)).T.astype(np.float32)
             labels = labels_of(excerpt.clip, round(excerpt.start / TOKEN_S), length)
             songs.append(SongFrames(frames, labels, excerpt.clip_labels, excerpt.confident_labels))
         return songs

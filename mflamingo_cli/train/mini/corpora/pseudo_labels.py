@@ -9,7 +9,6 @@ sure of is kept: the rest is unknown (-1 or 255) or left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from mflamingo_cli.measure.song import RETUNE
 from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo
 from mflamingo_cli.schema import Segment
-from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES
+from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES, UNKNOWN
 from mflamingo_cli.train.mini.synth.compose import QUALITIES
 from quant.geometry import MelConfig
 
@@ -40,7 +39,6 @@ PATCH_FRAMES = 187  # 3 s, what both were trained on (musicnn, input_length)
 PATCH_MEL = MelConfig(n_fft=512, hop_length=256, n_mels=96)
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * PATCH_MEL.hop_length + PATCH_MEL.n_fft
 PATCHES = 6  # per minute, evenly spread
-UNKNOWN = 255
 SURE = 0.5  # least mean probability of a chord's triad
 CLOSE = 0.05  # of two correlations of a key: nearer ones are a guess
 QUALITY_OF = {  # chords of measure.chords -> compose.QUALITIES by their triad or seventh; others have no class
@@ -151,16 +149,8 @@ class Tagger:
 # ---- what a clip is labelled with ----
 
 
-@dataclass(frozen=True)
-class PseudoLabels:
-    """Labels of a clip by published models: fields of its manifest row and frame labels, the sure ones only."""
-
-    row: dict[str, Any]
-    labels: dict[str, np.ndarray]
-
-
-def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> PseudoLabels:
-    """Everything the models are sure of: (n,) float32 at 16 kHz -> row fields and labels of n / 640 tokens."""
+def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Everything the models are sure of: (n,) float32 at 16 kHz -> fields of the manifest row, labels of n / 640 tokens."""
     duration, count = len(samples) / RATE, int(len(samples) / RATE / LABEL_S)
     times, tags = tagger(samples)
     row: dict[str, Any] = {"tags": {name: round(float(p), 4) for name, p in zip(TAG_NAMES, tags.mean(0), strict=True)}}
@@ -168,7 +158,7 @@ def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> PseudoLabels:
     labels["vocals"] = vocals(labels["tags"])
     spectrogram = constant_q(samples)
     if stillness(spectrogram) > STILL:
-        return PseudoLabels(row, labels)
+        return row, labels
     tuning = tuning_of(spectrogram)
     if abs(tuning) > RETUNE:
         spectrogram = constant_q(samples, tuning)
@@ -180,7 +170,7 @@ def pseudo_labels(samples: np.ndarray, tagger: Tagger) -> PseudoLabels:
     tempo, bars = measure_tempo(samples)
     tempo, meter = settle_bars(tempo, bars, chords)
     rhythm(row, labels, tempo, meter, count)
-    return PseudoLabels(row, labels)
+    return row, labels
 
 
 def spread(times: np.ndarray, tags: np.ndarray, count: int) -> np.ndarray:

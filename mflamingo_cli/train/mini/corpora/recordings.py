@@ -294,9 +294,7 @@ def _made(folder: Path, piece: TrackPart) -> bool:
     return row is not None
 
 
-@cache
-def _tagger() -> Tagger:
-    return Tagger()
+_tagger = cache(Tagger)
 
 
 def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
@@ -312,12 +310,12 @@ def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, An
         (folder / sub).mkdir(parents=True, exist_ok=True)
     samples = samples.clip(-1.0, 1.0)
     soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-    pseudo = pseudo_labels(samples, _tagger())
+    fields, labels = pseudo_labels(samples, _tagger())
     np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
     with write_atomic(folder / "cache" / f"{name}.labels.npz") as file:
-        np.savez_compressed(file, **pseudo.labels)
+        np.savez_compressed(file, **labels)
     return piece.split, {
         "index": piece.index, "audio": f"audio/{name}.flac", "kind": "recording", "duration": round(len(samples) / SAMPLE_RATE, 3),
         "package": track.package.name, "artist": track.artist, "title": track.title, "licence": track.licence, "track": track.name,
-        "start": piece.start, **pseudo.row,
+        "start": piece.start, **fields,
     }  # fmt: skip

@@ -12,23 +12,11 @@ import numpy as np
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.thinking import THINK_SUFFIX
+from mflamingo_cli.train.mini.dialogue import prompt_facts
 from mflamingo_cli.train.mini.dialogue.answers import CANNOT, NOT_KNOWN, exchange, pick
 from mflamingo_cli.train.mini.dialogue.captions import caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
-from mflamingo_cli.train.mini.dialogue.prompt_facts import (
-    FIELDS,
-    LABEL_FIELDS,
-    NOTES,
-    PHRASES,
-    PromptFacts,
-    consistent_facts,
-    few_sections,
-    form_text,
-    ground_text,
-    random_chords,
-    random_facts,
-    random_form,
-)
+from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, NOTES, PHRASES, PromptFacts, ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
 from mflamingo_cli.train.rows import Turn
 
@@ -147,10 +135,10 @@ def _drill(rng: np.random.Generator) -> Turn:
     kind = str(rng.choice(DRILLS[drill]))
     field, facts = JUDGED.get(kind, drill), random_facts(rng, 0.15)
     if field == "chords":
-        facts["chords"] = random_chords(rng, 4)
+        facts["chords"] = prompt_facts.random_chords(rng, 4)
     elif field == "form":
-        letters, starts = random_form(rng, max(2, few_sections(rng)))
-        facts |= {"sections": str(len(letters)), "form": form_text(letters, starts)}
+        letters, starts = prompt_facts.random_form(rng, max(2, prompt_facts.few_sections(rng)))
+        facts |= {"sections": str(len(letters)), "form": prompt_facts.form_text(letters, starts)}
     else:
         name = next((word for word in (field, kind) if word in PHRASES), None) or str(rng.choice(NUMBERS))
         facts[name] = random_facts(rng, 1.0)[name]
@@ -174,7 +162,7 @@ def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
     if not labels:  # no harmony is measured where there is no music
         facts = {} if rng.random() < 0.4 else random_facts(rng)
         return {name: value for name, value in facts.items() if name in ("tempo", "sections", "form", "loudness", "duration")}
-    return consistent_facts(rng, labels) if rng.random() < 0.6 else random_facts(rng)
+    return prompt_facts.consistent_facts(rng, labels) if rng.random() < 0.6 else random_facts(rng)
 
 
 def evened(shares: Shares, labels: PromptFacts) -> Shares:

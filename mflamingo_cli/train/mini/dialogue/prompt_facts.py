@@ -13,16 +13,8 @@ from mflamingo_cli.grounding import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTION
 from mflamingo_cli.text import clock
 
 FIELDS = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration")  # the order of grounding.PHRASES
-PHRASES = {
-    "tempo": "tempo {} BPM",
-    "key": "key {}",
-    "meter": "meter {}",
-    "chords": "chords {}",
-    "sections": "sections {}",
-    "form": "form {}",
-    "loudness": "loudness {} LUFS",
-    "duration": "duration {} s",
-}
+UNITS = {"tempo": " BPM", "loudness": " LUFS", "duration": " s"}
+PHRASES = {name: f"{name} {{}}{UNITS.get(name, '')}" for name in FIELDS}
 LABEL_FIELDS = ("key", "chords", "meter", "instruments", "genre", "mood", "vocals")  # what labels may answer where no fact is given
 METERS = {"4/4": 0.34, "3/4": 0.2, "6/8": 0.14, "2/4": 0.06, "5/4": 0.06, "7/8": 0.06, "12/8": 0.06, "9/8": 0.03, "2/2": 0.03, "11/8": 0.02}
 COMMON_QUALITIES = ("", "m", "7", "maj7", "m7")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mflamingo_cli.train.mini.corpora.debian import unpacked
@@ -104,19 +105,14 @@ def _meter(text: str) -> tuple[str, int, int] | None:
     return (meter, *METERS[meter]) if meter else None
 
 
-def _style(stem: str) -> tuple[str, float, float]:
-    for pattern, style, slow, fast in STYLES:
-        if re.search(pattern, stem.lower()):
-            return style, slow, fast
-    raise AssertionError("the last pattern matches everything")
-
-
+@cache
 def scan(home: Path) -> list[Groove]:
     """All usable grooves of an unpacked MMA, in a fixed order."""
     found: list[Groove] = []
     for path in sorted((home / "lib").glob("*/*.mma")):
         text = path.read_text(encoding="latin-1")
-        meter, (style, slow, fast) = _meter(text), _style(path.stem)
+        meter = _meter(text)
+        style, slow, fast = next(rest for pattern, *rest in STYLES if re.search(pattern, path.stem.lower()))
         if meter is None or not style:
             continue
         if meter[0] == "6/8":

@@ -35,7 +35,8 @@ def master(rng: np.random.Generator, samples: np.ndarray) -> tuple[np.ndarray, d
 def _linear(rng: np.random.Generator, samples: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Equaliser, band limits and a room, in one convolution."""
     done: dict[str, Any] = {}
-    size = 1 << int(np.ceil(np.log2(len(samples) + 2 * SAMPLE_RATE))) if len(samples) < 1 << 19 else _smooth(len(samples) + 2 * SAMPLE_RATE)
+    least, unit = len(samples) + 2 * SAMPLE_RATE, 1 << 17  # the FFT likes small multiples of a power of two
+    size = 1 << int(np.ceil(np.log2(least))) if len(samples) < 1 << 19 else -(-least // unit) * unit
     hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     octaves = np.log2(np.maximum(hz, 20) / 1000)
     tilt, bands = float(rng.normal(0, 1.2)), rng.normal(0, 3, len(BANDS_HZ))
@@ -52,12 +53,6 @@ def _linear(rng: np.random.Generator, samples: np.ndarray) -> tuple[np.ndarray, 
         impulse, done["reverb_s"], done["reverb_db"] = room(rng)
         response *= np.fft.rfft(impulse, size)
     return np.fft.irfft(np.fft.rfft(samples, size) * response, size)[: len(samples)].astype(np.float32), done
-
-
-def _smooth(size: int) -> int:
-    """A length not below `size` that the FFT likes: a small multiple of a power of two."""
-    unit = 1 << 17
-    return -(-size // unit) * unit
 
 
 def room(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:

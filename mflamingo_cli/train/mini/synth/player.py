@@ -13,7 +13,6 @@ from mflamingo_cli.errors import ModelError
 
 CHANNELS = 16
 BLOCK = 4096
-DONE = 3  # FLUID_PLAYER_DONE
 SETTINGS = {  # rooms and chorus belong to the mix; one output group for each channel
     "synth.reverb.active": 0, "synth.chorus.active": 0, "synth.audio-channels": CHANNELS, "synth.audio-groups": CHANNELS,
     "synth.dynamic-sample-loading": 1, "synth.threadsafe-api": 0, "synth.lock-memory": 0, "synth.polyphony": 256, "player.reset-synth": 1,
@@ -38,7 +37,6 @@ def library() -> Any:
         ("new_fluid_player", pointer, [pointer]),
         ("fluid_player_add_mem", number, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         ("fluid_player_play", number, [pointer]),
-        ("fluid_player_get_status", number, [pointer]),
         ("fluid_synth_process", number, [pointer, number, number, buffers, number, buffers]),
         ("delete_fluid_player", None, [pointer]),
         ("delete_fluid_synth", None, [pointer]),

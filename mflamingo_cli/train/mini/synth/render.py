@@ -101,16 +101,6 @@ def check_tools(config: SynthConfig) -> None:
     grooves.install_mma(config.mma_home)
 
 
-_GROOVES: dict[Path, list[grooves.Groove]] = {}
-
-
-def split_grooves(home: Path, split: str) -> list[grooves.Groove]:
-    """Grooves of a split; scanned once per process."""
-    if home not in _GROOVES:
-        _GROOVES[home] = grooves.scan(home)
-    return [g for g in _GROOVES[home] if g.held_out == (split != "train")]
-
-
 def _clip(index: int, config: SynthConfig) -> dict[str, Any]:
     """Draw until a song renders faithfully."""
     for attempt in range(20):
@@ -132,7 +122,7 @@ def render_clip(rng: np.random.Generator, index: int, config: SynthConfig) -> di
         return {**common, "duration": round(len(samples) / SAMPLE_RATE, 3), **what}
     groove = grooves.own(meter)
     if kind in ("band", "drums") and rng.random() < GROOVE_SHARES[meter]:
-        pool = [g for g in split_grooves(config.mma_home, config.split) if g.meter == meter]
+        pool = [g for g in grooves.scan(config.mma_home) if g.meter == meter and g.held_out == (config.split != "train")]
         groove = compose.draw_groove(rng, pool) if pool else groove
     plan = compose.plan_song(rng, groove, window.offset + window.duration * window.speed + 0.5)
     played, styled = assemble(rng, kind, plan, config.mma_home)
@@ -284,13 +274,8 @@ def blend(rng: np.random.Generator, played: Sequence[tuple[int, Part]], rows: np
     facts: dict[str, Any] = {"vocals": "vocals" in families, "vocals_db": families.pop("vocals", SILENT_DB)}
     channels, programs = np.array([channel for channel, _ in played]), np.array([part.program for _, part in played])
     levels = {"channel": channels, "program": programs, "db": relative_levels(rows, total)}
-    return samples, {
-        "instruments": families,
-        "drums": families.get("drums", SILENT_DB) > AUDIBLE_DB,
-        **facts,
-        "mix": done,
-        "levels": levels,
-    }
+    facts = {"instruments": families, "drums": families.get("drums", SILENT_DB) > AUDIBLE_DB, **facts, "mix": done}
+    return samples, {**facts, "levels": levels}
 
 
 def family_levels(families: Sequence[str | None], rows: np.ndarray) -> dict[str, float]:
