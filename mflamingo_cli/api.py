@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields
-from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from mflamingo_cli import pipeline, requests
@@ -118,7 +117,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _run(self, song: Path, request: Request) -> Iterator[Step | Piece | Analysis]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
+from mflamingo_cli.measure.networks import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.spectra import CQT_FPS
 from mflamingo_cli.schema import Segment
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mflamingo_cli.measure.beatnet import beat_evidence
 from mflamingo_cli.measure.beats import Bars, BeatTrack, decode
 from mflamingo_cli.measure.confidence import beat_signs, strength_near
+from mflamingo_cli.measure.networks import beat_evidence
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
 MIN_BEATS = 8

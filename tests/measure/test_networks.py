@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure import beatnet, chordnet
+from mflamingo_cli.measure import networks
 from mflamingo_cli.measure.networks import activate, convolve, load_weights, lstm, moments, pool
 
 torch = pytest.importorskip("torch")
@@ -42,7 +42,7 @@ def test_convolution_equals_torch(frames: int, bins: int, channels: int, pad: in
 def test_norm_and_activation_equal_torch_up_to_selus_scale() -> None:
     x = (RNG.standard_normal((50, 12, 4)) * 3 + 1).astype(np.float32)
     want = torch.selu(torch.nn.functional.instance_norm(torch.tensor(x.transpose(2, 0, 1))[None]))[0].numpy().transpose(1, 2, 0)
-    assert np.abs(activate(x, *moments(x)) * chordnet.SELU_SCALE - want).max() < FLOAT32
+    assert np.abs(activate(x, *moments(x)) * networks.SELU_SCALE - want).max() < FLOAT32
     assert np.array_equal(pool(x, 3), x.reshape(50, 4, 3, 4).max(axis=2))
 
 
@@ -50,18 +50,18 @@ def test_chord_network_equals_torch() -> None:
     weights = load_weights("chordia")
     spectrogram = np.abs(RNG.standard_normal((60, 252))).astype(np.float32)
     x = torch.tensor(spectrogram)[None, None]
-    for name, size in chordnet.LAYERS:
+    for name, size in networks.LAYERS:
         kernel = weights[f"conv{name}"].reshape(3, 3, -1, weights[f"conv{name}"].shape[1]).transpose(3, 2, 1, 0)
         x = torch.nn.functional.conv2d(x, torch.tensor(np.ascontiguousarray(kernel)), padding=(1, 0 if name[0] == "4" else 1))
         x = torch.selu(torch.nn.functional.instance_norm(x))
         x = torch.nn.functional.max_pool2d(x, (1, size)) if size else x
     hidden = x[0].permute(1, 0, 2).reshape(60, -1).numpy()
-    assert np.abs(chordnet.convolutions(spectrogram, weights) - hidden).max() < NETWORK
+    assert np.abs(networks.convolutions(spectrogram, weights) - hidden).max() < NETWORK
     forward = _torch_lstm(hidden, *(weights[f"forward_{part}"] for part in "xhb"))
     backward = _torch_lstm(hidden[::-1], *(weights[f"backward_{part}"] for part in "xhb"))[::-1]
     logits = np.concatenate([forward, backward], axis=1) @ weights["head"] + weights["head_b"]
-    triad = torch.softmax(torch.tensor(logits[:, : chordnet.HEADS[0]]), 1).numpy()
-    assert np.abs(chordnet.chord_evidence(spectrogram).triad - triad).max() < NETWORK
+    triad = torch.softmax(torch.tensor(logits[:, : networks.HEADS[0]]), 1).numpy()
+    assert np.abs(networks.chord_evidence(spectrogram).triad - triad).max() < NETWORK
 
 
 def test_beat_network_equals_torch() -> None:
@@ -72,4 +72,4 @@ def test_beat_network_equals_torch() -> None:
     for layer in range(2):
         x = _torch_lstm(x, *(weights[f"lstm{layer}_{part}"] for part in "xhb"))
     want = torch.softmax(torch.tensor(x @ weights["head"] + weights["head_b"]), 1).numpy()
-    assert np.abs(beatnet.beat_evidence(bands) - want).max() < NETWORK
+    assert np.abs(networks.beat_evidence(bands) - want).max() < NETWORK

@@ -19,11 +19,11 @@ from torch.nn import functional
 
 from mflamingo_cli.core.mel import mel_filters
 from mflamingo_cli.measure.beats import BeatTrack
-from mflamingo_cli.measure.chordnet import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.chords import CHANGE, NO_HARMONY, decode, join, scores
 from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.measure.key import MODES, STILL, chroma, correlations, measure_key, stillness
 from mflamingo_cli.measure.meter import settle_bars
+from mflamingo_cli.measure.networks import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.song import RETUNE
 from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mflamingo_cli.measure.beats import BeatTrack
-from mflamingo_cli.measure.chordnet import ChordEvidence
+from mflamingo_cli.measure.networks import ChordEvidence
 from mflamingo_cli.measure.spectra import CQT_FPS
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.corpora import pseudo_labels
