@@ -73,11 +73,6 @@ class Sound:
     rate_hz: int
     warnings: tuple[str, ...]
 
-    @classmethod
-    def of(cls, audio: Audio, name: str) -> Sound:
-        """Describe audio that a `Fingerprint` has identified."""
-        return cls(name, len(audio.samples), audio.source, audio.start_s, audio.rate_hz, audio.warnings)
-
     @property
     def duration_s(self) -> float:
         """Length of the part that was asked for."""

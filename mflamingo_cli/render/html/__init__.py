@@ -59,8 +59,7 @@ class SongPage:
 
     def write(self, record: Analysis) -> None:
         """Write the page of a record."""
-        self._stream.write(_template("song.html").render(page=_assets("song.js"), **_song(record, self._folder)))
-        self._stream.write("\n")
+        self._stream.write(_template("song.html").render(page=_assets("song.js"), **_song(record, self._folder)) + "\n")
         self._stream.flush()
 
 
@@ -80,18 +79,16 @@ class IndexPage:
         link = self._link and self._link(record)
         href = quote(os.fsencode(link)) if link else _source(record, self._folder)
         result = record.result or Result()
-        self._stream.write(
-            self._row.render(
-                record=record,
-                title=_title(record),
-                href=href,
-                result=result,
-                tone=f"{_root(result.key.id3)} {result.key.mode}",
-                strip=_chords(result, _Scale.of(record.audio)),
-                chords=" ".join(dict.fromkeys(name for name in map(chord_name, result.chords) if name)),
-            )
-            + "\n"
+        row = self._row.render(
+            record=record,
+            title=_title(record),
+            href=href,
+            result=result,
+            tone=f"{_root(result.key.id3)} {result.key.mode}",
+            strip=_chords(result, _Scale.of(record.audio)),
+            chords=" ".join(dict.fromkeys(filter(None, map(chord_name, result.chords)))),
         )
+        self._stream.write(row + "\n")
         self._stream.flush()
 
 
