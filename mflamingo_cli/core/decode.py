@@ -186,7 +186,9 @@ class SoundFileDecoder:
             at += len(block)
             if at > start:
                 yield block[max(0, len(block) - (at - start)) :]
-        if error is not None and not (self._unknown and self._at_end()):
+        file = self._raw.fileno()
+        at_end = os.lseek(file, 0, os.SEEK_CUR) >= os.fstat(file).st_size  # where no length is stated, that is how a stream ends
+        if error is not None and not (self._unknown and at_end):
             raise Damaged("the data after that make no sense") from error
         if self._cut or (self.frames is not None and self.frames - at > self.rate_hz // 2):
             raise Damaged("the file is shorter than its header says")
@@ -204,10 +206,6 @@ class SoundFileDecoder:
         except soundfile.LibsndfileError as error:
             return block[:filled], error
         return block[:filled], None
-
-    def _at_end(self) -> bool:
-        """Whether all bytes were read: where no length is stated, that is how a stream ends."""
-        return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR) >= os.fstat(self._raw.fileno()).st_size
 
 
 class FfmpegDecoder:

@@ -48,12 +48,6 @@ def describe(spectrogram: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _gaussian(n: int, sigma: float) -> np.ndarray:
-    gap = np.arange(n)[:, None] - np.arange(n)
-    kernel = np.exp(-0.5 * (gap / sigma) ** 2)
-    return np.asarray(kernel / kernel.sum(axis=1, keepdims=True), np.float32)
-
-
 def novelty(features: np.ndarray) -> np.ndarray:
     """How much the pattern of repetitions changes at each unit: (units, d) -> (units,)."""
     n = len(features)
@@ -65,10 +59,11 @@ def novelty(features: np.ndarray) -> np.ndarray:
     k = max(2, round(NEIGHBOURS * n))
     near = distance <= np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
     alike = (near & near.T).astype(np.float32)
-    lag = np.take_along_axis(alike, (np.arange(n)[:, None] + np.arange(n)) % n, axis=1)  # (unit, lag)
-    structure = lag @ _gaussian(n, SMOOTH_LAG)
-    total = np.concatenate([np.zeros((1, n)), np.cumsum(structure, axis=0, dtype=np.float64)])
     at = np.arange(n)
+    lag = np.take_along_axis(alike, (at[:, None] + at) % n, axis=1)  # (unit, lag)
+    kernel = np.exp(-0.5 * ((at[:, None] - at) / SMOOTH_LAG) ** 2)
+    structure = lag @ (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    total = np.concatenate([np.zeros((1, n)), np.cumsum(structure, axis=0, dtype=np.float64)])
     low, high = np.maximum(at - WINDOW, 0), np.minimum(at + WINDOW, n)
     after = (total[high] - total[at]) / (high - at)[:, None]
     before = (total[at] - total[low]) / np.maximum(at - low, 1)[:, None]

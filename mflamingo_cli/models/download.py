@@ -219,7 +219,11 @@ def fetch(download: Download, report: Report) -> Path:
             hf_hub_download(download.name, file.name, revision=download.revision, cache_dir=hub.hub_cache())
             before += file.n_bytes
             report(_progress(file.name, before, download.n_bytes))
-        _write_reference(download)
+        if not COMMIT.fullmatch(download.reference):  # let the branch or tag lead to what was fetched, only now that it is whole
+            path = hub.repository(download.name) / "refs" / download.reference
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with write_atomic(path) as stream:
+                stream.write(download.revision.encode())
     return download.directory
 
 
@@ -273,16 +277,6 @@ def _fetch_large(download: Download, file: File, before: int, report: Report) ->
         part.unlink()
         raise ModelError(f"{download.name}: {file.name} came damaged and was thrown away; run the command again")
     part.replace(blob)
-
-
-def _write_reference(download: Download) -> None:
-    """Let the branch or tag lead to what was fetched, only now that it is whole."""
-    if COMMIT.fullmatch(download.reference):
-        return
-    path = hub.repository(download.name) / "refs" / download.reference
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomic(path) as stream:
-        stream.write(download.revision.encode())
 
 
 @contextlib.contextmanager

@@ -292,7 +292,9 @@ def _wheel(info: KeyInfo) -> dict[str, Any] | None:
     if key is None:
         return None
     claimed = parse_key(info.claimed) if info.claimed else None
-    near = {neighbour.camelot: neighbour for neighbour in _neighbours(key)}
+    relative = Key.of(key.pitch + (3 if key.mode == "minor" else 9), "major" if key.mode == "minor" else "minor")
+    steps = (Key.of(key.pitch + 5, key.mode), Key.of(key.pitch + 7, key.mode), relative)  # a fifth down and up: one on the Camelot wheel
+    near = {neighbour.camelot: neighbour for neighbour in steps}
     fields = []
     for step in range(12):
         for mode, pitch in (("major", 7 * step), ("minor", 7 * step - 3)):
@@ -303,12 +305,6 @@ def _wheel(info: KeyInfo) -> dict[str, Any] | None:
     fields.sort(key=lambda field: ("far", "near", "here").index(field["state"].split()[0]))  # what is drawn later is on top
     spoken = ", ".join(f"{code} {neighbour.name}" for code, neighbour in near.items())
     return {"fields": fields, "key": key, "neighbours": near, "spoken": spoken, "claimed": claimed}
-
-
-def _neighbours(key: Key) -> list[Key]:
-    """The relative key and the keys a fifth down and up: one step on the Camelot wheel."""
-    relative = Key.of(key.pitch + (3 if key.mode == "minor" else 9), "major" if key.mode == "minor" else "minor")
-    return [Key.of(key.pitch + 5, key.mode), Key.of(key.pitch + 7, key.mode), relative]
 
 
 def _field(step: int, key: Key, state: str) -> dict[str, Any]:
