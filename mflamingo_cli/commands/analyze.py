@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, option, song_command
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
 
@@ -48,6 +47,7 @@ class AnalyzeOptions(SongOptions):
         return TagOptions(parse_fields(tags.write), tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence)
 
 
+@song_command
 def analyze(options: AnalyzeOptions) -> None:
     """Analyse songs: tempo, key, meter, chords, sections, loudness, instruments, genre, mood, vocals and a description.
 
@@ -58,6 +58,3 @@ def analyze(options: AnalyzeOptions) -> None:
     from mflamingo_cli.requests import analyze_request
 
     run_songs(options, analyze_request(), "table")
-
-
-app = single(song_command(analyze))

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, option, song_command
 from mflamingo_cli.errors import UsageError
 
 
+@song_command
 def ask(
     options: SongOptions,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Your question.")] = None,
@@ -37,6 +37,3 @@ def ask(
         raise UsageError("the question is missing; write it first, then the files, or start a conversation with --chat")
     else:
         run_songs(options, ask_request(question), "text")
-
-
-app = single(song_command(ask))

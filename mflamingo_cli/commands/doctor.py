@@ -8,11 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.tables import show, show_json, table
 
 REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
@@ -95,15 +95,9 @@ def _attempt(name: str, probe: Callable[[], str]) -> Finding:
 def _tools() -> list[Finding]:
     ffmpeg = shutil.which("ffmpeg")
     return [
-        _attempt("libsndfile", _sndfile),
+        _attempt("libsndfile", lambda: str(import_module("soundfile").__libsndfile_version__)),
         Finding("ffmpeg", ffmpeg or "not found: m4a, aac, wma and video cannot be read (wav, flac, ogg, opus and mp3 can)"),
     ]
-
-
-def _sndfile() -> str:
-    import soundfile
-
-    return str(soundfile.__libsndfile_version__)
 
 
 def _models() -> list[Finding]:
@@ -124,6 +118,3 @@ def _open_embedded() -> str:
     with reserve_stdout(), open_backend() as backend:
         info = backend.info
         return f"{info.backend} on {info.device}, {info.dtype} ({info.reason})"
-
-
-app = single(doctor)

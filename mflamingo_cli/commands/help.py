@@ -92,7 +92,7 @@ class SectionGroup(TyperGroup):
 
 
 class LazyGroup(SectionGroup):
-    """A group whose commands are imported one by one, when needed: the module `mflamingo_cli.commands.<name>` holds the `app` of each."""
+    """A group whose commands are imported one by one, when needed: `commands.<name>` holds the function of that name, or an `app`."""
 
     entries: dict[str, tuple[str, str]]  # name -> section of the help page, summary
 
@@ -103,7 +103,12 @@ class LazyGroup(SectionGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a command, once."""
         if cmd_name in self.entries and cmd_name not in self.commands:
-            command = typer.main.get_command(plain(import_module(f"mflamingo_cli.commands.{cmd_name}").app))
+            module = import_module(f"mflamingo_cli.commands.{cmd_name}")
+            app = getattr(module, "app", None)
+            if app is None:
+                app = typer.Typer()
+                app.command()(getattr(module, cmd_name))
+            command = typer.main.get_command(plain(app))
             self.commands[cmd_name], command.name = command, cmd_name
         return self.commands.get(cmd_name)
 
@@ -122,11 +127,4 @@ def plain(app: typer.Typer) -> typer.Typer:
     for group in app.registered_groups:
         if group.typer_instance is not None:
             plain(group.typer_instance)
-    return app
-
-
-def single(function: Any) -> typer.Typer:
-    """Return an app of one command."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(function.__name__)(function)
     return app

@@ -10,18 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands.options import OutputOptions, SongOptions
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS, Format, Layout, Writer
 from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, path_of
-
-if TYPE_CHECKING:
-    from mflamingo_cli.commands.options import OutputOptions, SongOptions
 
 STDOUT = ("-", "/dev/stdout")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # for every song that would come

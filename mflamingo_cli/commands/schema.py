@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.tables import show_json
 
 
@@ -11,6 +10,3 @@ def schema() -> None:
     from mflamingo_cli.schema import json_schema
 
     show_json(json_schema(), indent=2)
-
-
-app = single(schema)

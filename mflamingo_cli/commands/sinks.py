@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from mflamingo_cli.commands import results, terminal
+from mflamingo_cli.commands import terminal
+from mflamingo_cli.commands.results import OutputError, Results
+from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.library.plan import Working
+from mflamingo_cli.library.progress import Progress
 from mflamingo_cli.library.tag_fields import TagError, TagOptions
+from mflamingo_cli.render import Writer
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece
-
-if TYPE_CHECKING:
-    from mflamingo_cli.commands.results import Results
-    from mflamingo_cli.errors import MFlamingoError
-    from mflamingo_cli.library.plan import Working
-    from mflamingo_cli.library.progress import Progress
-    from mflamingo_cli.render import Writer
-    from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis
 
 LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written
 
@@ -95,7 +93,7 @@ class Written:
             self.reporter.say_lines(record.thinking)
         try:
             self.writer.write(record)
-        except results.OutputError as error:
+        except OutputError as error:
             self.fail(error)
         return record
 

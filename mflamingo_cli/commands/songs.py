@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import typer
 
 from mflamingo_cli.commands import inputs, results, terminal
+from mflamingo_cli.commands.options import SongOptions
+from mflamingo_cli.commands.results import Results
 from mflamingo_cli.commands.sinks import Messages, Tags, Written
 from mflamingo_cli.commands.values import Share
 from mflamingo_cli.core.remote import forbid_network
@@ -19,13 +19,8 @@ from mflamingo_cli.library.engines import ENGINES, Row
 from mflamingo_cli.library.plan import Engine, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.progress import Progress, Tally
 from mflamingo_cli.render.text import safe
-from mflamingo_cli.requests import Piece
-
-if TYPE_CHECKING:
-    from mflamingo_cli.commands.options import SongOptions
-    from mflamingo_cli.commands.results import Results
-    from mflamingo_cli.requests import Request
-    from mflamingo_cli.schema import Analysis
+from mflamingo_cli.requests import Piece, Request
+from mflamingo_cli.schema import Analysis
 
 
 def run_songs(options: SongOptions, request: Request, default_format: str, hide_thinking: bool = False) -> None:
@@ -42,27 +37,15 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         songs = [song for song in songs if shard_of(song, shard.count) == shard.index - 1]
     tally = Tally(len(songs))
     try:
-        with _endings(tally, reporter):
-            _refuse_others(row, options, reporter)
-            plan = _plan(songs, options, request, hide_thinking)
-            engine = row.engine()
-            engine.check(plan)
-            wanted = None if row.writes_folder else results.of(options, default_format, request.command, named)
-            if options.output.dry_run and (wanted is None or wanted.tags is None):
-                list_songs(plan)
-            else:
-                _deliver(engine, plan, options, wanted, named, reporter, tally)
-    finally:
-        reporter.idle()
-    if tally.exit_code:
-        raise typer.Exit(tally.exit_code)
-
-
-@contextmanager
-def _endings(tally: Tally, reporter: terminal.Reporter) -> Iterator[None]:
-    """Turn what ends a run early into its last words and its exit code."""
-    try:
-        yield
+        _refuse_others(row, options, reporter)
+        plan = _plan(songs, options, request, hide_thinking)
+        engine = row.engine()
+        engine.check(plan)
+        wanted = None if row.writes_folder else results.of(options, default_format, request.command, named)
+        if options.output.dry_run and (wanted is None or wanted.tags is None):
+            list_songs(plan)
+        else:
+            _deliver(engine, plan, options, wanted, named, reporter, tally)
     except BrokenPipeError as error:
         raise typer.Exit(ExitCode.CLOSED_PIPE) from error
     except terminal.Interrupt as stop:
@@ -73,6 +56,10 @@ def _endings(tally: Tally, reporter: terminal.Reporter) -> Iterator[None]:
         if not tally.resumable:
             raise
         raise StoppedError(f"cannot write: {error.strerror or error}; {tally}") from error
+    finally:
+        reporter.idle()
+    if tally.exit_code:
+        raise typer.Exit(tally.exit_code)
 
 
 def _refuse_others(row: Row, options: SongOptions, reporter: terminal.Reporter) -> None:
@@ -158,7 +145,7 @@ class Delivery:
     tags: Tags | None
 
     def take(self, engine: Engine) -> bool:
-        """Take all events; return whether there was a model. Raises StoppedError where too many songs fail."""
+        """Take all events; return whether there was a model. Raises what `_finish` does."""
         unavailable = False
         with closing(engine.run(self.plan, self.messages)) as events:
             try:
@@ -186,13 +173,15 @@ class Delivery:
             self.messages.show(event)
 
     def _finish(self, event: Finished, unavailable: bool) -> None:
-        """Count a record and pass it on."""
+        """Count a record and pass it on. Raises StoppedError where more songs of this run failed than may, and others are left."""
         self.messages.progress.add(event.song, event.record, event.failure, remembered=event.remembered)
         in_folder = self.wanted is None and event.remembered
         if not in_folder and not (unavailable and not (self.wanted and self.wanted.rows)):  # without a model, only rows of every input
             self._pass(event.record)
-        if not unavailable:
-            _stop_at_failures(self.options, self.tally)
+        run, tally = self.options.run, self.tally
+        limit = Share(0, percent=False) if run.fail_fast else run.max_failures
+        if limit is not None and not unavailable and tally.left and tally.new_errors > limit.of(tally.total):
+            raise StoppedError(f"stopped after {tally.new_errors} failed: {tally}")
 
     def _pass(self, record: Analysis) -> None:
         record = record if self.plan.keep_raw else replace(record, raw=None)
@@ -203,10 +192,3 @@ class Delivery:
         sinks: tuple[Tags | Written | Messages | None, ...] = (self.tags, self.written, self.messages)
         for sink in sinks:
             record = sink.take(record) if sink else record
-
-
-def _stop_at_failures(options: SongOptions, tally: Tally) -> None:
-    """Raise StoppedError where more songs failed in this run than --fail-fast or --max-failures allow, and others are left."""
-    limit = Share(0, percent=False) if options.run.fail_fast else options.run.max_failures
-    if limit is not None and tally.left and tally.new_errors > limit.of(tally.total):
-        raise StoppedError(f"stopped after {tally.new_errors} failed: {tally}")

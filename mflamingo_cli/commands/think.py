@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mflamingo_cli.commands.help import single
 from mflamingo_cli.commands.options import SongOptions, option, song_command
 
 
+@song_command
 def think(
     options: SongOptions,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="Your question.")],
@@ -20,6 +20,3 @@ def think(
     from mflamingo_cli.requests import think_request
 
     run_songs(options, think_request(question), "text", hide_thinking)
-
-
-app = single(song_command(think))

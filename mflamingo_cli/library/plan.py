@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from mflamingo_cli.backends.base import OpenOptions
-    from mflamingo_cli.errors import MFlamingoError, ModelError
-    from mflamingo_cli.requests import Piece, Request, Step
-    from mflamingo_cli.schema import Analysis
+from mflamingo_cli.backends.base import OpenOptions
+from mflamingo_cli.errors import MFlamingoError, ModelError
+from mflamingo_cli.requests import Piece, Request, Step
+from mflamingo_cli.schema import Analysis
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError
-
-if TYPE_CHECKING:
-    from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis
 
 STEADY_S = 5.0  # of work before the remaining time is shown
 UNITS_S = ((48 * 3600.0, 86400.0, "days"), (5400.0, 3600.0, "h"), (90.0, 60.0, "min"))  # from so much on, seconds in one, name
