@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli import __version__
 from mflamingo_cli.commands.tables import show, show_json, table
 
 REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
@@ -22,6 +23,7 @@ EXTRAS = {
     "tags": ("mutagen",),
     "ray": ("ray",),
 }
+MARKS = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
 
 
 @dataclass(frozen=True)
@@ -39,26 +41,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
-        _print(findings)
+        from rich.text import Text
+
+        from mflamingo_cli.render.text import safe
+
+        rows = table(None, None, None)
+        for finding in findings:
+            rows.add_row(finding.name, Text(*MARKS[finding.ok]), Text(safe(finding.value), overflow="fold"))
+        show(rows)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(69)
 
 
-def _print(findings: list[Finding]) -> None:
-    from rich.text import Text
-
-    from mflamingo_cli.render.text import safe
-
-    marks = {True: ("ok", "green"), False: ("missing", "red"), None: ("", "dim")}
-    rows = table(None, None, None)
-    for finding in findings:
-        rows.add_row(finding.name, Text(*marks[finding.ok]), Text(safe(finding.value), overflow="fold"))
-    show(rows)
-
-
 def _system() -> list[Finding]:
-    from mflamingo_cli import __version__
-
     return [
         Finding("mflamingo", __version__),
         Finding("python", f"{platform.python_version()} ({sys.executable})"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -24,7 +25,6 @@ from quant.types import TYPES
 
 if TYPE_CHECKING:
     from mflamingo_cli.commands.terminal import Reporter
-    from mflamingo_cli.models.download import Download
     from quant.convert import Conversion
 
     TypeName: TypeAlias = str
@@ -104,7 +104,8 @@ def _download(
     download = look_up(name, revision, type_name)
     missing = download.missing()
     check_space(download, output or hub.hub_cache())
-    licence = _licence(download)
+    known = registry.licence((download.name, *download.bases))  # what is made of NVIDIA's weights stays under NVIDIA's terms
+    licence = f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its card names none"
     if missing:
         here = f", {hub.size(download.n_bytes - missing)} already here" if missing < download.n_bytes else ""
         what = f"{name} at {download.revision[: hub.SHORT]} ({revision}): {hub.size(download.n_bytes)} in {len(download.files)} files{here}"
@@ -118,12 +119,6 @@ def _download(
     finally:
         reporter.idle()
     return directory, download.convert_to
-
-
-def _licence(download: Download) -> str:
-    """The terms of a model, as known here or as its card says; what is made of NVIDIA's weights stays under NVIDIA's terms."""
-    known = registry.licence((download.name, *download.bases))
-    return f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its card names none"
 
 
 def _confirm(action: str, yes: bool, reporter: Reporter, facts: list[str]) -> None:
@@ -180,16 +175,13 @@ def info(
     rows = table(None, None)
     for label, value in facts.items():
         if isinstance(value, list):
-            value = "\n".join(_file_line(item) if isinstance(item, dict) else str(item) for item in value) or "none"
+            files = (f"{item['path']}  {item['bytes'] / 1e6:.1f} MB" for item in value)
+            value = "\n".join(files) or "none"
         shown = "unknown" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
         rows.add_row(LABELS.get(label, label.replace("_", " ")), str(shown))
     show(rows)
     for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
         show(f"Its card: {card}")
-
-
-def _file_line(item: dict[str, Any]) -> str:
-    return f"{item['path']}  {item['bytes'] / 1e6:.1f} MB"
 
 
 def describe(files: ModelFiles) -> dict[str, Any]:
@@ -213,8 +205,6 @@ def describe(files: ModelFiles) -> dict[str, Any]:
 
 
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
-    from math import prod
-
     from quant.keys import geometry_of_keys
     from quant.reader import read
 
@@ -226,8 +216,6 @@ def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
 
 
 def _directory_facts(directory: Path) -> dict[str, Any]:
-    from math import prod
-
     from quant.checkpoint import Checkpoint, read_json
     from quant.config import read_geometry
     from quant.fp8 import DTYPE

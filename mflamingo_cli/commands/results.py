@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mflamingo_cli.commands import inputs, terminal
-from mflamingo_cli.commands.options import OutputOptions, SongOptions
+from mflamingo_cli.commands.options import SongOptions
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
@@ -80,8 +80,10 @@ class Results:
 def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
     """Return what the options ask for. Raises UsageError before any song is decoded."""
     output = options.output
+    if output.json and output.format not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {output.format}; leave one out")
     output_path = _output_path(options, songs)
-    name = _format(output, "json" if output_path else default)
+    name = "json" if output.json else output.format or ("json" if output_path else default)
     row = WRITERS[name]
     _refuse_format(name, row, command, songs, output_path)
     chosen = output.fields if row.rows or "fields" in options.typed else None  # what is set for rows leaves other formats alone
@@ -107,12 +109,6 @@ def _refuse_format(name: str, row: Format, command: str, songs: list[str], outpu
         raise UsageError(f"--format {name} is about several songs; name one file with -o")
     if name == "m3u" and inputs.STDIN in songs:
         raise UsageError("a song on stdin has no path that a playlist could hold")
-
-
-def _format(output: OutputOptions, default: str) -> str:
-    if output.json and output.format not in (None, "json"):
-        raise UsageError(f"--json contradicts --format {output.format}; leave one out")
-    return "json" if output.json else output.format or default
 
 
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:

@@ -203,16 +203,13 @@ class Run:
         """Analyse all songs, in their order. To be closed when it is left early."""
         songs = (Song(index, path) for index, path in enumerate(paths))
         with ExitStack() as stack:
-            waiting = self._ahead(songs, stack) if self.jobs > 1 else self._in_turn(songs)
+            now = (Preparation(song, partial(self._prepare, song) if self.memory.store else None) for song in songs)
+            waiting = self._ahead(songs, stack) if self.jobs > 1 else now
             while batch := list(islice(waiting, self.batch_size)):
                 finished = yield from self._finish(batch)
                 for preparation in batch:
                     self.memory.release(preparation.song)
                     yield finished[preparation.song.index]
-
-    def _in_turn(self, songs: Iterable[Song]) -> Iterator[Preparation]:
-        for song in songs:
-            yield Preparation(song, partial(self._prepare, song) if self.memory.store else None)
 
     def _ahead(self, songs: Iterable[Song], stack: ExitStack) -> Iterator[Preparation]:
         """While a batch is answered, prepare as many songs as there are jobs, and no more, so that memory stays flat."""

@@ -161,7 +161,10 @@ class GgmlEncoder:
         cgraph = self.ggml.ggml_new_graph_custom(graph.context, GRAPH_SIZE, False)
         self.ggml.ggml_set_output(output)
         self.ggml.ggml_build_forward_expand(cgraph, output)
-        self._check_supported(cgraph)
+        for node in (self.ggml.ggml_graph_node(cgraph, index) for index in range(self.ggml.ggml_graph_n_nodes(cgraph))):
+            if not self.device.supports(node):
+                operation = self.ggml.ggml_op_desc(node).decode()
+                raise ModelError(f"{self.device.name} cannot compute {operation} of this encoder; use --device cpu")
         if not self.ggml.ggml_gallocr_alloc_graph(self._allocator, cgraph):
             raise ModelError(f"no memory for the audio encoder's work space on {self.device.name}", code="oom")
         for tensor, values in graph.inputs:
@@ -172,14 +175,6 @@ class GgmlEncoder:
         result = np.empty(shape, np.float32)
         self.ggml.ggml_backend_tensor_get(output, result.ctypes.data, 0, result.nbytes)
         return result
-
-    def _check_supported(self, cgraph: int) -> None:
-        """Raise ModelError for an operation that the device has no kernel for."""
-        for index in range(self.ggml.ggml_graph_n_nodes(cgraph)):
-            node = self.ggml.ggml_graph_node(cgraph, index)
-            if not self.device.supports(node):
-                operation = self.ggml.ggml_op_desc(node).decode()
-                raise ModelError(f"{self.device.name} cannot compute {operation} of this encoder; use --device cpu")
 
     def close(self) -> None:
         """Free the work space; the weights belong to their owner."""

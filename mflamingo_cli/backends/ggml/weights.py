@@ -83,16 +83,13 @@ class Weights:
             stored = self._file.tensors[name]
             if name in self._converted:
                 assert stored.storage is not None
-                data = self._to_bf16(encoding.decode(self._bytes(stored, stored.storage.n_bytes(prod(stored.shape))), stored.storage))
+                numbers = encoding.decode(self._bytes(stored, stored.storage.n_bytes(prod(stored.shape))), stored.storage)
+                data = np.empty(2 * numbers.size, np.uint8)
+                self.ggml.ggml_fp32_to_bf16_row(numbers.ctypes.data, data.ctypes.data, numbers.size)
             else:
                 data = self._bytes(stored, self.ggml.ggml_nbytes(tensor))
             self.ggml.ggml_backend_tensor_set(tensor, data.ctypes.data, 0, data.nbytes)
         self._data = np.empty(0, np.uint8)  # the file's pages are not needed any more
-
-    def _to_bf16(self, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        halves = np.empty(numbers.size, np.uint16)
-        self.ggml.ggml_fp32_to_bf16_row(numbers.ctypes.data, halves.ctypes.data, numbers.size)
-        return halves.view(np.uint8)
 
     def __getitem__(self, name: str) -> int:
         if name not in self._tensors:
