@@ -151,7 +151,8 @@ class Context:
         embeddings: Floats = np.empty((0, self._model.sizes.d_model), np.float32) if group.embeddings is None else group.embeddings
         for start in range(0, len(embeddings), BATCH):
             on_progress(f"{100 * start // len(embeddings)} % of the song read")
-            self._decode_embeddings(sequence, embeddings[start : start + BATCH])
+            rows = np.ascontiguousarray(embeddings[start : start + BATCH], np.float32)
+            self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [sequence] * len(rows), [])
 
     def truncate(self, length: int) -> None:
         """Remove what comes after so many positions from every sequence."""
@@ -195,10 +196,6 @@ class Context:
         self._decode(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), None, [sequence for sequence, _ in entries], wanted)
         pointers = (self._llama.llama_get_logits_ith(self._context, row) for row in wanted)
         return [np.ctypeslib.as_array(pointer, (self._model.n_vocab,)).copy() for pointer in pointers]
-
-    def _decode_embeddings(self, sequence: int, embeddings: Floats) -> None:
-        rows = np.ascontiguousarray(embeddings, np.float32)
-        self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [sequence] * len(rows), [])
 
     def _decode(self, tokens: Any, embeddings: Any, sequences: list[int], wanted: list[int]) -> None:
         n = len(sequences)

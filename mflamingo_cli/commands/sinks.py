@@ -104,14 +104,13 @@ class Written:
 
 
 class Messages:
-    """What is said on stderr: steps and progress, the error of a record, its warnings. Listens to the engine."""
+    """What is said on stderr: steps and progress, the error of a record, its warnings."""
 
     def __init__(self, reporter: terminal.Reporter, progress: Progress, wanted: Results | None, on_terminal: bool) -> None:
         self.reporter, self.progress, self._on_terminal = reporter, progress, on_terminal
         panels = wanted is not None and wanted.name == "table"
         self._errors = not (panels and on_terminal and wanted is not None and wanted.test is None)  # a failure's panel is enough
         self._warnings = wanted is not None and not panels and not wanted.rows
-        self.working, self.detail, self.warn = reporter.working, reporter.detail, reporter.warn
         self._step: tuple[str, str] | None = None
         self._pieces = 0
 

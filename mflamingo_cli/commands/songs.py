@@ -16,7 +16,7 @@ from mflamingo_cli.commands.values import Share
 from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import ExitCode, StoppedError, UsageError
 from mflamingo_cli.library.engines import ENGINES, Row
-from mflamingo_cli.library.plan import Engine, Finished, Opened, RunPlan, Unavailable, Working
+from mflamingo_cli.library.plan import Engine, EngineListener, Finished, Opened, RunPlan, Unavailable
 from mflamingo_cli.library.progress import Progress, Tally
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece, Request
@@ -147,7 +147,9 @@ class Delivery:
     def take(self, engine: Engine) -> bool:
         """Take all events; return whether there was a model. Raises what `_finish` does."""
         unavailable = False
-        with closing(engine.run(self.plan, self.messages)) as events:
+        reporter = self.messages.reporter
+        listener = EngineListener(reporter.working, self.messages.advance, reporter.detail, reporter.warn)
+        with closing(engine.run(self.plan, listener)) as events:
             try:
                 for event in events:
                     if isinstance(event, Opened):
@@ -155,22 +157,18 @@ class Delivery:
                     elif isinstance(event, Unavailable):
                         self.messages.unavailable(event.reason)
                         unavailable = True
-                    elif isinstance(event, Working):
-                        self._show(event)
-                    else:
+                    elif isinstance(event, Finished):
                         self._finish(event, unavailable)
+                    elif self.written and isinstance(event.event, Piece) and self.written.show(event.song, event.event):
+                        self.messages.hush()
+                    else:
+                        self.messages.show(event)
             except KeyboardInterrupt:
-                self.messages.reporter.idle()
+                reporter.idle()
                 if self.written:
                     self.written.interrupt()
                 raise
         return not unavailable
-
-    def _show(self, event: Working) -> None:
-        if self.written and isinstance(event.event, Piece) and self.written.show(event.song, event.event):
-            self.messages.hush()
-        else:
-            self.messages.show(event)
 
     def _finish(self, event: Finished, unavailable: bool) -> None:
         """Count a record and pass it on. Raises StoppedError where more songs of this run failed than may, and others are left."""

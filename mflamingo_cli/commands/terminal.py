@@ -275,12 +275,10 @@ class Reporter:
 
     def idle(self) -> None:
         """Take spinner and bar away before results are printed."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        for shown in (self._status, self._bar):
+            if shown is not None:
+                shown.stop()
+        self._status = self._bar = None
 
 
 def _bar(console: Console) -> Bar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,20 +68,14 @@ class Unavailable:
 Event = Opened | Working | Finished | Unavailable
 
 
-class EngineListener(Protocol):
+@dataclass(frozen=True)
+class EngineListener:
     """Takes what an engine says besides its results."""
 
-    def working(self, text: str) -> None:
-        """Take what is being done for all songs: opening a model, joining a cluster."""
-
-    def advance(self, how_far: str) -> None:
-        """Take how far the present step is."""
-
-    def detail(self, text: str) -> None:
-        """Take a decision and its reason."""
-
-    def warn(self, text: str) -> None:
-        """Take what deserves attention."""
+    working: Callable[[str], None]  # what is being done for all songs: opening a model, joining a cluster
+    advance: Callable[[str], None]  # how far the present step is
+    detail: Callable[[str], None]  # a decision and its reason
+    warn: Callable[[str], None]  # what deserves attention
 
 
 class Engine(Protocol):

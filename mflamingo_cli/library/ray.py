@@ -20,14 +20,13 @@ from urllib.parse import urlsplit
 
 from mflamingo_cli import __version__, assemble, pipeline, requests
 from mflamingo_cli.backends import find_model, open_backend
-from mflamingo_cli.backends.base import BackendInfo, OpenOptions
+from mflamingo_cli.backends.base import BackendInfo
 from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.core.remote import forbid_network
 from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan
-from mflamingo_cli.requests import Request
 from mflamingo_cli.schema import Analysis, path_of
 
 PREPARE_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
@@ -60,13 +59,13 @@ class RayEngine:
         from mflamingo_cli.library.shards import ShardWriter, identity
 
         assert plan.output is not None, "check() was called"
-        job = RayJob(replace(plan.request, keep_raw=plan.keep_raw), plan.model, plan.opening, plan.offline)
+        job = replace(plan, songs=(), request=replace(plan.request, keep_raw=plan.keep_raw))  # what every worker must know
         shards = ShardWriter(plan.output)
         listener.working("joining the cluster")
         connect(plan.ray_address)
         model = ask_cluster(job)
         listener.detail(f"{model.info.model}: {model.info.backend} on {model.info.device}, {model.info.dtype} ({model.info.reason})")
-        earlier = shards.open(job.settings(model.info) | {"--verbose": plan.keep_raw, "--hide-thinking": plan.hide_thinking})
+        earlier = shards.open(_settings(job, model.info))
         yield Opened(resumable=True)
         done = {song: earlier[name] for song in plan.songs if (name := identity(song)) in earlier}
         if done:
@@ -86,24 +85,17 @@ def _failure(record: Analysis) -> MFlamingoError | None:
     return MFlamingoError(record.error.message, code=record.error.code) if record.error else None
 
 
-@dataclass(frozen=True)
-class RayJob:
-    """What every worker must know."""
-
-    request: Request
-    model: str
-    opening: OpenOptions
-    offline: bool = False
-
-    def settings(self, info: BackendInfo) -> dict[str, Any]:
-        """Return what the records depend on besides the songs, as JSON."""
-        request = self.request
-        return {
-            "command": [request.command, *(task.prompt for task in request.tasks)],
-            "part": [request.start_s, request.end_s],
-            "options": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(request.options).items()},
-            "model": [info.model, info.revision, info.backend, info.dtype],
-        }
+def _settings(job: RunPlan, info: BackendInfo) -> dict[str, Any]:
+    """Return what the records depend on besides the songs, as JSON."""
+    request = job.request
+    return {
+        "command": [request.command, *(task.prompt for task in request.tasks)],
+        "part": [request.start_s, request.end_s],
+        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(request.options).items()},
+        "model": [info.model, info.revision, info.backend, info.dtype],
+        "--verbose": job.keep_raw,
+        "--hide-thinking": job.hide_thinking,
+    }
 
 
 @dataclass(frozen=True)
@@ -161,7 +153,7 @@ def _silence() -> Iterator[None]:
         os.close(kept)
 
 
-def ask_cluster(job: RayJob) -> ClusterModel:
+def ask_cluster(job: RunPlan) -> ClusterModel:
     """Open the model once where it will run. Raises ModelError where it cannot, or cannot do what is asked."""
     import ray
 
@@ -182,7 +174,7 @@ def ask_cluster(job: RayJob) -> ClusterModel:
     return replace(answer, n_cpus=max(1, min(answer.n_cpus, largest, int(there["CPU"]) - 1)))
 
 
-def analyses(songs: Sequence[str], job: RayJob, model: ClusterModel) -> Iterator[Analysis]:
+def analyses(songs: Sequence[str], job: RunPlan, model: ClusterModel) -> Iterator[Analysis]:
     """One record for each song, as they come. A song that kills its workers gets one with the error `worker_died`."""
     left = dict.fromkeys(songs)
     for in_flight in IN_FLIGHT:
@@ -195,7 +187,7 @@ def analyses(songs: Sequence[str], job: RayJob, model: ClusterModel) -> Iterator
         yield assemble.failed(song, job.request.command, lost)
 
 
-def _stream_records(songs: Sequence[str], job: RayJob, model: ClusterModel, in_flight: int) -> Iterator[tuple[str, Analysis]]:
+def _stream_records(songs: Sequence[str], job: RunPlan, model: ClusterModel, in_flight: int) -> Iterator[tuple[str, Analysis]]:
     """Pairs as Ray Data streams them; songs whose workers died too often are missing."""
     import ray.data
 
@@ -228,7 +220,7 @@ def _stream_records(songs: Sequence[str], job: RayJob, model: ClusterModel, in_f
 # --- on the cluster ---------------------------------------------------------------------------------------------------
 
 
-def _probe(job: RayJob) -> ClusterModel | MFlamingoError:
+def _probe(job: RunPlan) -> ClusterModel | MFlamingoError:
     """What a worker says of the model, or why it cannot have it: Ray would wrap an exception."""
     try:
         if job.offline:
@@ -244,7 +236,7 @@ def _probe(job: RayJob) -> ClusterModel | MFlamingoError:
     return ClusterModel(info, 1 if gpu else job.opening.threads or n_cores, int(gpu), __version__)
 
 
-def _prepare(row: dict[str, Any], job: RayJob, info: BackendInfo) -> dict[str, Any]:
+def _prepare(row: dict[str, Any], job: RunPlan, info: BackendInfo) -> dict[str, Any]:
     """Fetch, decode and measure one song."""
     song = os.fsdecode(row["song"])
     return _row(song, job, lambda: {"prepared": pickle.dumps(pipeline.prepare(song, job.request, info))})
@@ -253,7 +245,7 @@ def _prepare(row: dict[str, Any], job: RayJob, info: BackendInfo) -> dict[str, A
 class _ModelActor:
     """An actor: a model that is opened once and answers about song after song."""
 
-    def __init__(self, job: RayJob) -> None:
+    def __init__(self, job: RunPlan) -> None:
         if job.offline:
             forbid_network()
         self._job = job
@@ -272,7 +264,7 @@ class _ModelActor:
         return record
 
 
-def _row(song: str, job: RayJob, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _row(song: str, job: RunPlan, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A row of data: what was done, else a record of its failure; a mistake of ours goes home as text, Ray would leave the song out."""
     row = {"song": os.fsencode(song), "prepared": b"", "record": "", "bug": ""}
     try:

@@ -20,6 +20,7 @@ from mflamingo_cli import load, requests
 from mflamingo_cli.backends.base import OpenOptions
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.library import ray as engine
+from mflamingo_cli.library.plan import RunPlan
 from tests import clips
 from tests.library.test_ray import by_path, workers
 
@@ -34,7 +35,7 @@ def main(n_songs: int = 100, seconds: float = 30.0) -> None:
         with load("mini", remember=False) as model:
             local = [model.analyze(song) for song in songs]
         local_s = time.perf_counter() - began
-        work = engine.Work(requests.analyze_request(), "mini", OpenOptions())
+        work = RunPlan((), requests.analyze_request(), "mini", OpenOptions())
         engine.connect(None)
         found = engine.ask_cluster(work)
         began = time.perf_counter()

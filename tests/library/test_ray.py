@@ -19,6 +19,7 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.library import ray as engine
+from mflamingo_cli.library.plan import RunPlan
 from mflamingo_cli.schema import Analysis
 from tests import clips
 
@@ -65,9 +66,9 @@ def songs(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def work(tiny_model) -> engine.RayJob:
+def work(tiny_model) -> RunPlan:
     request = requests.analyze_request(options=GenerateOptions(max_new_tokens=4))
-    return engine.RayJob(request, str(tiny_model), OpenOptions(threads=1))
+    return RunPlan((), request, str(tiny_model), OpenOptions(threads=1))
 
 
 @pytest.fixture(scope="module")
