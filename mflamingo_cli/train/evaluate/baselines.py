@@ -158,7 +158,7 @@ FIGURES: dict[str, tuple[Callable[[Item], Any], Scoring]] = {  # what may be cla
     "sections": (ground_truth.form_truth, music.section_scores),
     "chords": (ground_truth.chord_sequence, music.chord_sequence_scores),
     "instruments": (ground_truth.families_truth, _margin_scores),
-    "style": (ground_truth.style_truth, style_scores),
+    "style": (ground_truth.names_truth("genre"), style_scores),
     "vocals": (ground_truth.vocals_truth, auc_scores),
 }
 ESTIMATORS: dict[str, Callable[[], Callable[[Item], Guess]]] = {

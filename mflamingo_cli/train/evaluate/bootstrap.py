@@ -146,25 +146,20 @@ def auc(rows: np.ndarray) -> float:
     return float(roc_auc_score(rows[:, 0], rows[:, 1])) if len(np.unique(rows[:, 0])) == 2 else math.nan
 
 
-def mean_average_precision(rows: np.ndarray) -> float:
+def mean_average_precision(rows: np.ndarray, figure: Callable[[np.ndarray, np.ndarray], float] = average_precision_score) -> float:
     """Columns: truths (NaN where unknown) of all tags, then their scores; tags without a positive are left out."""
     truth, score = np.split(rows, 2, axis=1)
-    return _over_tags(truth, score, average_precision_score)
-
-
-def base_rate(rows: np.ndarray) -> float:
-    """The mean share of positives over the tags that `mean_average_precision` counts: what a constant answer reaches."""
-    truth, score = np.split(rows, 2, axis=1)
-    return _over_tags(truth, score, lambda t, _: float(t.mean()))
-
-
-def _over_tags(truth: np.ndarray, score: np.ndarray, figure: Callable[[np.ndarray, np.ndarray], float]) -> float:
     found = []
     for tag in range(truth.shape[1]):
         known = ~np.isnan(truth[:, tag])
         if (positive := truth[known, tag] > 0.5).any():
             found.append(figure(positive, score[known, tag]))
     return float(np.mean(found)) if found else math.nan
+
+
+def base_rate(rows: np.ndarray) -> float:
+    """The mean share of positives over the tags that `mean_average_precision` counts: what a constant answer reaches."""
+    return mean_average_precision(rows, lambda truth, _: float(truth.mean()))
 
 
 # --- figures whose constant answer is known -------------------------------------------------------------------------------

@@ -108,14 +108,9 @@ def families_truth(item: Item) -> tuple[frozenset[str], frozenset[str]] | None:
     return present, absent - present
 
 
-def style_truth(item: Item) -> list[str] | None:
-    """Genres, best first."""
-    return names_in(item.clip_labels["genre"]) if item.clip_labels.get("genre") else None
-
-
-def mood_truth(item: Item) -> list[str] | None:
-    """Moods, best first."""
-    return names_in(item.clip_labels["mood"]) if item.clip_labels.get("mood") else None
+def names_truth(field: str) -> Callable[[Item], list[str] | None]:
+    """Genres or moods of an excerpt, best first."""
+    return lambda item: names_in(item.clip_labels.get(field, "")) or None
 
 
 def vocals_truth(item: Item) -> bool | None:

@@ -70,7 +70,7 @@ class ProbeAccuracy:
             "chords": (ground_truth.chord_sequence(item), decoded_chords(logits["root"], logits["quality"])),
             "key": (ground_truth.key_truth(item), (best % 12, "major" if best < 12 else "minor")),
             "meter": (item.clip_labels.get("meter"), METERS[int(mean["meter"].argmax())]),
-            "style": (None if item.recording else ground_truth.style_truth(item), [STYLES[int(mean["style"].argmax())]]),
+            "style": (None if item.recording else ground_truth.names_truth("genre")(item), [STYLES[int(mean["style"].argmax())]]),
             "vocals": (ground_truth.vocals_truth(item), float(mean["vocals"][0])),
         }
         for name, (true, claim) in claims.items():

@@ -102,8 +102,8 @@ ABILITIES: dict[str, Ability] = {
     "meter": Ability("meter", lambda item: item.clip_labels.get("meter"), parse_meter, meter_scores),
     "chords": Ability("chords", ground_truth.chords_truth, parse_chords, chord_scores, 40),
     "instruments": Ability("instruments", ground_truth.families_truth, ground_truth.families_in, family_scores, 48),
-    "style": Ability("genre", ground_truth.style_truth, parse_genres, style_scores),
-    "mood": Ability("mood", ground_truth.mood_truth, lambda text: TASKS["mood"].parse(text), mood_scores, 32),
+    "style": Ability("genre", ground_truth.names_truth("genre"), parse_genres, style_scores),
+    "mood": Ability("mood", ground_truth.names_truth("mood"), lambda text: TASKS["mood"].parse(text), mood_scores, 32),
     "vocals": Ability("vocals", ground_truth.vocals_truth, lambda text: parse_vocals(text).present, balanced_scores),
 }
 

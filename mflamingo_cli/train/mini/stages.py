@@ -24,8 +24,7 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit, part_states
 from mflamingo_cli.train.mini import build, tokens
-from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
-from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels
+from mflamingo_cli.train.mini.dialogue.clip_labels import confident_labels, excerpt_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer

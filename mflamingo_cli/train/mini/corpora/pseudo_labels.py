@@ -29,7 +29,7 @@ from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import measure_tempo
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES, UNKNOWN
-from mflamingo_cli.train.mini.synth.compose import QUALITIES
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from quant.geometry import MelConfig
 
 RATE = 16_000

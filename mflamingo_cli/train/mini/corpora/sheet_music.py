@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from mflamingo_cli.train.mini.corpora.debian import unpacked
 from mflamingo_cli.train.mini.manifest import append_row, missing
 from mflamingo_cli.train.mini.synth import parts, player
 from mflamingo_cli.train.mini.synth import render as synth
-from mflamingo_cli.train.mini.synth.arrange import Rejected, choose
+from mflamingo_cli.train.mini.synth.arrange import Rejected, choose, on_channels
 from mflamingo_cli.train.mini.synth.harmony import CHORDS
-from mflamingo_cli.train.mini.synth.parts import DRUMS, Note, Part
+from mflamingo_cli.train.mini.synth.parts import Note, Part
 
 SPLITS = ("scores-train", "scores-test")
 HELD_OUT = 6  # one group of pieces in so many is for tests
@@ -553,12 +552,6 @@ def repeatable(notes: Sequence[Note]) -> tuple[Note, ...]:
     return tuple(found[::-1])
 
 
-def on_channels(chosen: Sequence[Part]) -> list[tuple[int, Part]]:
-    """Each part on a channel of its own."""
-    channels = iter([channel for channel in range(16) if channel != DRUMS])
-    return [(DRUMS if part.role == "drums" else next(channels), part) for part in chosen]
-
-
 def exact_facts(score: WrittenScore, stretch: Stretch, tempo: float, window: synth.ClipWindow, shift: int) -> dict[str, Any]:
     """Labels of an excerpt from its source, in seconds of the clip and at its pitch."""
     quarter_s, start, length = 60 / tempo, stretch.start, stretch.end - stretch.start
@@ -587,16 +580,5 @@ def exact_facts(score: WrittenScore, stretch: Stretch, tempo: float, window: syn
     if score.chords:
         chords = spans(score.chords)
         if all(quality for *_, quality in chords):
-            facts["chords"] = joined(chords)
+            facts["chords"] = synth.joined(chords)
     return facts
-
-
-def joined(chords: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Chord spans, those of one chord in succession as one: inversions are no other chord."""
-    found = [list(chords[0])] if chords else []
-    for before, after in pairwise(chords):
-        if before[2:] == after[2:] and abs(after[0] - found[-1][1]) < GRID:
-            found[-1][1] = after[1]
-        else:
-            found.append(list(after))
-    return found

@@ -29,6 +29,9 @@ class Exchange:
     rationale: str
 
 
+Maker = Callable[[np.random.Generator, PromptFacts, PromptFacts | None], Exchange | None]
+
+
 def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
     """The first half of the time (the command line's own words), else any."""
     return texts[0] if rng.random() < 0.5 else texts[rng.integers(len(texts))]
@@ -157,36 +160,23 @@ def nth_section(rng: np.random.Generator, facts: PromptFacts, labels: PromptFact
     return Exchange(question, f"At {start}.", f"The sections were measured; the {word} one is {letter} ({start}).")
 
 
-def _letter(rng: np.random.Generator, facts: PromptFacts) -> tuple[str, list[str]]:
-    """A section's letter, one in ten of a section that is not there, and the starts of these sections."""
-    items = form_items(facts["form"]) if "form" in facts else []
-    names = [name for name, _ in items] or list("ABC")
-    letter = chr(ord(max(names)) + 1) if rng.random() < 0.1 else str(rng.choice(names))
-    return letter, [start for name, start in items if name == letter]
+def _of_letter(kind: str, answer: Callable[[list[str]], str]) -> Maker:
+    """A question about the sections of one letter, one in ten of a letter that is not there; the answer follows from their starts."""
 
+    def make(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
+        items = form_items(facts["form"]) if "form" in facts else []
+        names = [name for name, _ in items] or list("ABC")
+        letter = chr(ord(max(names)) + 1) if rng.random() < 0.1 else str(rng.choice(names))
+        starts, question = [start for name, start in items if name == letter], worded(rng, kind, letter=letter)
+        if "form" not in facts:
+            return unanswered(question)
+        return Exchange(question, answer(starts) if starts else f"There is no section {letter}.", _where(letter, starts))
 
-def section_start(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
-    """When the sections of one letter start."""
-    letter, starts = _letter(rng, facts)
-    question = worded(rng, "section_start", letter=letter)
-    if "form" not in facts:
-        return unanswered(question)
-    said = f"At {spoken_list(starts)}." if starts else f"There is no section {letter}."
-    return Exchange(question, said, _where(letter, starts))
+    return make
 
 
 def _where(letter: str, starts: list[str]) -> str:
     return f"The sections were measured; {f'{letter} starts at {spoken_list(starts)}' if starts else f'none of them is {letter}'}."
-
-
-def section_count(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange:
-    """How often the sections of one letter come."""
-    letter, starts = _letter(rng, facts)
-    question = worded(rng, "section_count", letter=letter)
-    if "form" not in facts:
-        return unanswered(question)
-    said = f"{len(starts)} times" if len(starts) > 1 else "once" if starts else f"There is no section {letter}."
-    return Exchange(question, said, _where(letter, starts))
 
 
 def louder(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | None) -> Exchange | None:
@@ -438,9 +428,11 @@ def _options(rng: np.random.Generator, field: str, value: str | None, labels: Pr
     return list(found)[:3]
 
 
-MAKERS: dict[str, Callable[[np.random.Generator, PromptFacts, PromptFacts | None], Exchange | None]] = {
-    "chord_count": chord_count, "nth_section": nth_section, "section_start": section_start, "section_count": section_count,
-    "louder": louder, "tempo_than": tempo_than, "is_mode": is_mode, "is_key": is_key, "is_meter": is_meter, "is_tempo": is_tempo,
+MAKERS: dict[str, Maker] = {
+    "chord_count": chord_count, "nth_section": nth_section, "louder": louder,
+    "section_start": _of_letter("section_start", lambda starts: f"At {spoken_list(starts)}."),
+    "section_count": _of_letter("section_count", lambda starts: f"{len(starts)} times" if len(starts) > 1 else "once"),
+    "tempo_than": tempo_than, "is_mode": is_mode, "is_key": is_key, "is_meter": is_meter, "is_tempo": is_tempo,
     "is_pace": is_pace, "is_long": is_long, "is_louder": is_louder, "has_chord": has_chord, "comes_back": comes_back,
     "has_instrument": has_instrument, "is_genre": is_genre, "is_vocal": is_vocal, "choice": choice,
 }  # fmt: skip

@@ -145,14 +145,9 @@ def volume(loudness: str) -> str:
     return "loud" if lufs >= LOUD_LUFS else "quiet" if lufs < QUIET_LUFS else ""
 
 
-def in_threes(meter: str) -> bool:
-    """Whether beats or their parts come in threes: 3/4, 6/8, 9/8, 12/8."""
-    return int(meter.split("/")[0]) % 3 == 0
-
-
 CASES: dict[str, Callable[[str], str]] = {
     "tempo": pace,
-    "meter": lambda meter: "threes" if in_threes(meter) else "",
+    "meter": lambda meter: "threes" if int(meter.split("/")[0]) % 3 == 0 else "",  # beats or their parts: 3/4, 6/8, 9/8, 12/8
     "key": lambda key: key.split()[-1],
     "chords": lambda chords: {1: "one", 2: "two"}.get(len(chords.split()), ""),
     "instruments": lambda names: "one" if len(names.split()) == 1 else "",

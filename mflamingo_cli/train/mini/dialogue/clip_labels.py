@@ -6,20 +6,21 @@ clear: above one threshold a thing is there, below another it is not, between th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mflamingo_cli.grounding import GROUND_CHORDS
 from mflamingo_cli.measure.facts import Key
+from mflamingo_cli.train.mini import probes
 from mflamingo_cli.train.mini.dialogue.prompt_facts import MEASURED_ROOTS, PromptFacts
-from mflamingo_cli.train.mini.frames import LABEL_S, TAG_NAMES
-from mflamingo_cli.train.mini.synth.compose import key_flats, pitch_name
-from mflamingo_cli.train.mini.synth.render import FAMILIES
+from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES, UNKNOWN
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set, key_flats, pitch_name
+from mflamingo_cli.train.mini.synth.parts import FAMILIES
 
 INSTRUMENTS = (*FAMILIES, "drums")  # columns of the dense labels `families`
-UNKNOWN = 255  # a frame label that is not sure
 LONG_ENOUGH_S = 0.2  # a chord shorter than this in an excerpt is not asked for
 ASIDE = 0.1  # of an excerpt: another key that long makes it one without a key
 PLAYED = 0.12  # of an excerpt: an instrument that sounds so long is there
@@ -58,13 +59,11 @@ GENRE_TAGS: Tagged = {
     "classical": (("mtt:classical", "mtt:classic", "mtt:opera"), 0.3, 0.01),
     "electronic": (
         ("mtt:techno", "mtt:electronic", "mtt:dance", "msd:electronic", "msd:electronica", "msd:electro", "msd:House", "msd:dance"),
-        0.4,
-        0.06,
+        0.4, 0.06,
     ),
     "rock": (
         ("mtt:rock", "msd:rock", "msd:alternative rock", "msd:classic rock", "msd:indie rock", "msd:hard rock", "msd:Progressive rock"),
-        0.2,
-        0.03,
+        0.2, 0.03,
     ),
     "metal": (("mtt:metal", "msd:metal", "msd:heavy metal"), 0.15, 0.008),
     "ambient": (("mtt:ambient", "mtt:new age", "msd:ambient"), 0.3, 0.04),
@@ -77,7 +76,7 @@ GENRE_TAGS: Tagged = {
     "punk": (("msd:punk",), 0.1, 0.002),
     "hip hop": (("msd:Hip-Hop",), 0.08, 0.002),
     "pop": (("mtt:pop", "msd:pop", "msd:indie pop"), 0.17, 0.02),
-}
+}  # fmt: skip
 MOOD_TAGS: Tagged = {
     "calm": (("mtt:slow",), 0.32, 0.05),
     "energetic": (("mtt:fast", "mtt:loud"), 0.35, 0.05),
@@ -185,3 +184,59 @@ def _vocals(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], span
     if (values == 1).sum() * LABEL_S >= SUNG_S:
         return "yes"
     return "no" if not (values == 1).any() and (values == UNKNOWN).mean() <= UNSURE else ""
+
+
+# --- confident labels ------------------------------------------------------------------------------------------------------
+# Those that the encoder's linear probes confirm clearly. A caption volunteers facts; without measured ones it is trained to name these
+# labels only: the language model reads the same tokens and learns when to be silent.
+
+KEYS = [Key.of(number % 12, "minor" if number >= 12 else "major").name for number in range(24)]  # the classes of the head
+CLEAR = 0.7  # probability from which a probe counts as clear: of a key, meter, style, of an instrument while it sounds
+VOICED, UNVOICED = 0.8, 0.1  # of a voice where it is clearest: from the first somebody sings, up to the second there is none
+CLEAREST = 85  # percentile over the tokens of an excerpt: what sounds for a seventh of it counts
+
+
+def confident_labels(labels: PromptFacts, logits: Mapping[str, np.ndarray]) -> PromptFacts:
+    """Those labels, and of lists those items, that the probes confirm, in their order."""
+    tags = dict(zip(TAG_NAMES, _chances(logits["tags"]).mean(axis=0), strict=True))
+    played = np.percentile(_chances(logits["families"]), CLEAREST, axis=0)
+    classes = {"key": KEYS, "meter": probes.METERS, "style": probes.STYLES}
+    key, meter, style = (_clear(logits[name].mean(axis=0), names) for name, names in classes.items())
+    voice = float(np.percentile(_chances(logits["vocals"]), CLEAREST))
+    read = {
+        "key": {key},
+        "meter": {meter},
+        "instruments": {name for name, chance in zip(INSTRUMENTS, played, strict=True) if chance >= CLEAR} | _there(tags, INSTRUMENT_TAGS),
+        "genre": {style} | _there(tags, GENRE_TAGS),
+        "mood": _there(tags, MOOD_TAGS),
+        "vocals": {"yes" if voice >= VOICED else "no" if voice <= UNVOICED else None},
+    }
+    confirmed = {}
+    for name, sure in read.items():
+        join = ", " if name in ("genre", "mood") else " "
+        items = [] if name not in labels else [labels[name]] if name == "key" else labels[name].split(join)
+        confirmed[name] = join.join(item for item in items if item in sure)
+    if "chords" in labels and chord_set(labels["chords"].split()) == main_triads(logits, len(labels["chords"].split())):
+        confirmed["chords"] = labels["chords"]
+    return {name: value for name, value in confirmed.items() if value}
+
+
+def _chances(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _clear(logits: np.ndarray, names: Sequence[str]) -> str | None:
+    """The likeliest class where it is likely enough."""
+    chances = np.exp(logits - logits.max())
+    return names[int(chances.argmax())] if chances.max() >= CLEAR * chances.sum() else None
+
+
+def _there(tags: Mapping[str, float], table: Tagged) -> set[str]:
+    return set(sorted_out(tags, table)[0])
+
+
+def main_triads(logits: Mapping[str, np.ndarray], count: int) -> set[tuple[int, str]]:
+    """The triads that are read for most tokens."""
+    roots, kinds = logits["root"].argmax(axis=-1), logits["quality"].argmax(axis=-1)
+    read = Counter((int(root), triad(QUALITIES[kind])) for root, kind in zip(roots, kinds, strict=True) if root != NO_CHORD)
+    return {chord for chord, _ in read.most_common(count)}

@@ -18,6 +18,7 @@ from mflamingo_cli.train.mini.dialogue.captions import caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, NOTES, PHRASES, PromptFacts, ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
+from mflamingo_cli.train.mini.synth.arrange import choose
 from mflamingo_cli.train.rows import Turn
 
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
@@ -65,12 +66,6 @@ DRILLS = {  # what is hardest to repeat and to judge, first learned with little 
 }
 NUMBERS = ("tempo", "key", "meter", "loudness", "duration")
 DRILL = 0.45  # of the exchanges without audio
-
-
-def draw(rng: np.random.Generator, shares: Shares) -> str:
-    """A kind by its share."""
-    weights = np.array(list(shares.values()))
-    return str(list(shares)[rng.choice(len(weights), p=weights / weights.sum())])
 
 
 # --- turns -----------------------------------------------------------------------------------------------------------
@@ -122,7 +117,7 @@ def _turn(
 ) -> Turn:
     """An exchange of any of several kinds that this music can be asked; where it seems to have none, an unanswerable one."""
     for _ in range(TRIES):
-        if turn := make_turn(rng, draw(rng, shares), facts, labels, thinking):
+        if turn := make_turn(rng, choose(rng, shares), facts, labels, thinking):
             return turn
     turn = make_turn(rng, "unknown", facts, labels)
     assert turn is not None
@@ -165,11 +160,6 @@ def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
     return prompt_facts.consistent_facts(rng, labels) if rng.random() < 0.6 else random_facts(rng)
 
 
-def evened(shares: Shares, labels: PromptFacts) -> Shares:
-    """Shares with what is rarely so asked about more often where it is so."""
-    return {kind: share * RARE.get((kind, labels.get(kind, "")), 1) for kind, share in shares.items()}
-
-
 def audio_turns(
     rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None
 ) -> list[Turn]:
@@ -177,7 +167,8 @@ def audio_turns(
 
     Captions mention `confident` labels only (default: all labels); `thinking` is the share that asks for the reasoning too.
     """
-    confident, plain = labels if confident is None else confident, evened(LABEL_QUESTIONS, labels)
+    confident = labels if confident is None else confident
+    plain = {kind: share * RARE.get((kind, labels.get(kind, "")), 1) for kind, share in LABEL_QUESTIONS.items()}
     turns: list[Turn] = []
     while len(turns) < count:
         place = len(turns) % 6

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Rejected(Exception):
     """A drawn song that cannot be rendered faithfully; the next attempt draws another."""
 
 
-def choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
+def choose(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
     """One of the names by their shares."""
     weights = np.array(list(shares.values()))
     return list(shares)[rng.choice(len(shares), p=weights / weights.sum())]
@@ -74,8 +75,13 @@ def assemble(rng: np.random.Generator, kind: str, plan: compose.Plan, home: Path
     played = [part for part in found if part.role != "drums" and part.program != SUNG]
     if (not played and kind != "drums") or not found or len(played) > 15:
         raise Rejected("no part or too many parts")
-    channels = iter([c for c in range(16) if c != DRUMS])
-    return [(DRUMS if p.role == "drums" else SUNG if p.program == SUNG else next(channels), p) for p in found], styled
+    return on_channels(found), styled
+
+
+def on_channels(found: Sequence[Part]) -> list[tuple[int, Part]]:
+    """Each part on a channel of its own; what is sung has none."""
+    channels = iter([channel for channel in range(16) if channel != DRUMS])
+    return [(DRUMS if p.role == "drums" else SUNG if p.program == SUNG else next(channels), p) for p in found]
 
 
 def rearrange(rng: np.random.Generator, plan: compose.Plan, found: list[Part]) -> tuple[list[Part], bool]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from mflamingo_cli.train.mini.synth.grooves import Groove
 from mflamingo_cli.train.mini.synth.harmony import CHORDS, FLAVOURS, Bar, draw_flavour, key_flats, pitch_name, progression
-from mflamingo_cli.train.mini.synth.harmony import QUALITIES as QUALITIES
 
 FORMS = ("A", "AB", "AB", "AAB", "AABB", "ABAB", "AABA", "ABAC", "ABABCB", "ABCB", "AABC", "ABCD", "ABACA")
 SECTION_BARS = (4, 8, 8, 16)  # a loop is repeated until it is about as long

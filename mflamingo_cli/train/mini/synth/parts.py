@@ -98,14 +98,11 @@ def from_midi(midi: mido.MidiFile) -> list[Part]:
     for event in events(midi):
         velocity = min(127, max(1, round(event.velocity * event.volume / 100)))
         found.setdefault((event.channel, event.program), []).append(Note(event.start, event.length, event.pitch, velocity))
-    parts = [Part(_role(channel, voice), voice, tuple(sorted(notes, key=lambda n: n.start))) for (channel, voice), notes in found.items()]
+    parts = []
+    for (channel, program), notes in found.items():
+        role = "drums" if channel == DRUMS else "bass" if program in FAMILY_PROGRAMS["bass"] else "chords"
+        parts.append(Part(role, program, tuple(sorted(notes, key=lambda n: n.start))))
     return sorted(parts, key=lambda part: (part.role, part.program, -len(part.notes)))
-
-
-def _role(channel: int, program: int) -> str:
-    if channel == DRUMS:
-        return "drums"
-    return "bass" if program in FAMILY_PROGRAMS["bass"] else "chords"
 
 
 def _repeated(plan: Plan, write: Callable[[Section], list[Note]]) -> list[Note]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.train.mini.manifest import append_row, in_processes, missing
 from mflamingo_cli.train.mini.synth import compose, grooves, mixing, parts, player, voice
 from mflamingo_cli.train.mini.synth.arrange import Rejected, assemble, choose
-from mflamingo_cli.train.mini.synth.parts import FAMILIES as FAMILIES
 from mflamingo_cli.train.mini.synth.parts import SUNG, Part
 
 SAMPLE_RATE = 16_000
@@ -180,12 +180,7 @@ def exact_facts(plan: compose.Plan, window: ClipWindow) -> dict[str, Any]:
         [at * beat_s, (at + len(s.bars) * plan.beats) * beat_s, s.name, (plan.tonic + s.shift) % 12] for s, at in plan.occurrences()
     ]
     chords = window.spans([[c.start * beat_s, (c.start + c.length) * beat_s, c.root, c.quality, c.name] for c in plan.chords()])
-    keys: list[list[Any]] = []
-    for start, end, _, tonic in window.spans(sections):
-        if keys and keys[-1][2] == tonic:
-            keys[-1][1] = end
-        else:
-            keys.append([start, end, tonic, plan.mode])
+    keys = joined([[start, end, tonic, plan.mode] for start, end, _, tonic in window.spans(sections)])
     first = {
         name: round(float(window.at(np.ceil(window.offset / s - 1e-6) * s)), 4) for name, s in (("beat_at", felt_s), ("bar_at", bar_s))
     }
@@ -196,6 +191,17 @@ def exact_facts(plan: compose.Plan, window: ClipWindow) -> dict[str, Any]:
         "sections": [span[:3] for span in window.spans(sections)], "chords": [c[:4] for c in chords], "chord_names": [c[4] for c in chords],
         "offset": round(window.offset, 6), "speed": round(window.speed, 8), "cents": round(1200 * float(np.log2(window.speed)), 1),
     }  # fmt: skip
+
+
+def joined(spans: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Spans of chords or keys, those of one in succession as one: inversions are no other chord."""
+    found = [list(spans[0])] if spans else []
+    for before, after in pairwise(spans):
+        if before[2:] == after[2:] and abs(after[0] - found[-1][1]) < 1e-3:
+            found[-1][1] = after[1]
+        else:
+            found.append(list(after))
+    return found
 
 
 # --- sound ---------------------------------------------------------------------------------------------------------------

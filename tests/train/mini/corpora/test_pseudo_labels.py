@@ -12,7 +12,7 @@ from mflamingo_cli.measure.spectra import CQT_FPS
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.corpora import pseudo_labels
 from mflamingo_cli.train.mini.frames import TAG_NAMES
-from mflamingo_cli.train.mini.synth.compose import QUALITIES
+from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from tests.measure.convert_musicnn import state_of
 
 RNG = np.random.default_rng(7)

@@ -76,7 +76,7 @@ def test_a_chord_without_a_class_silences_all_chords():
 
 
 def test_a_change_of_inversion_is_no_change_of_chord():
-    assert sheet_music.joined([[0.0, 1.0, 0, "maj"], [1.0, 2.0, 0, "maj"], [2.0, 3.0, 7, "7"]]) == [
+    assert synth.joined([[0.0, 1.0, 0, "maj"], [1.0, 2.0, 0, "maj"], [2.0, 3.0, 7, "7"]]) == [
         [0.0, 2.0, 0, "maj"],
         [2.0, 3.0, 7, "7"],
     ]

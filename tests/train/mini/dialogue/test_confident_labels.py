@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
-from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS
-from mflamingo_cli.train.mini.dialogue.confident_labels import confident_labels, main_triads
+from mflamingo_cli.train.mini.dialogue.clip_labels import INSTRUMENTS, confident_labels, main_triads
 from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
 from mflamingo_cli.train.mini.probes import HEAD_SIZES, METERS, STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set
