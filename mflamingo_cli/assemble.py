@@ -48,7 +48,7 @@ def assemble(
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
     found = contradictions(parsed.get("caption") or thought.answer or "", song.facts, grounded=info.grounded)
     if result is not None and request.command == "analyze" and any(NOT_MEASURED in contradiction for contradiction in found):
-        result, found = replace(result, caption=None), [f"caption left out: {contradiction}" for contradiction in found]
+        result, found = replace(result, caption=None), [f"caption omitted: {contradiction}" for contradiction in found]
     used = [completion.usage for completion in answers.values()]
     path, path_b64 = schema.path_fields(sound.source.path)
     times = (song.decode_s, song.measure_s, encode_s, generate_s)
@@ -112,7 +112,7 @@ def _limits(request: Request, sound: Sound, info: BackendInfo, answers: Mapping[
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
     answered = [name for name, completion in answers.items() if name in READ and name not in cut and not is_unknown(completion.text)]
     if unread := [name for name in answered if parsed[name] is None]:
-        warnings.append(f"{', '.join(unread)}: the model's answer could not be read; see it with -v")
+        warnings.append(f"{', '.join(unread)}: the model's answer could not be understood; show it with -v")
     return warnings
 
 

@@ -129,8 +129,8 @@ def _unfounded(text: str, key: Key | None, facts: Facts) -> list[str]:
     if not known and named:
         found.append(f"the text names chords, but none {NOT_MEASURED}")
     if known and (strange := sorted(named - known)):
-        found.append(f"the text names {', '.join(strange)}, not among the chords that were measured longest")
+        found.append(f"the text names {', '.join(strange)}, not among the main measured chords")
     form = {f"{section.label} ({clock(section.start)})" for section in facts.sections}
     if strange := sorted(set(SECTION_AT.findall(text)) - form):
-        found.append(f"the text has sections {', '.join(strange)}, not among those that were measured")
+        found.append(f"the text names sections {', '.join(strange)}, which were not measured")
     return found

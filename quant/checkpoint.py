@@ -67,7 +67,7 @@ class Checkpoint:
         self.entries: dict[str, StoredTensor] = {}
         for entry in _entries(directory):
             if entry.name in self.entries:
-                raise QuantError(f"{entry.file}: {entry.name} is there twice, under an old and a new name")
+                raise QuantError(f"{entry.file}: {entry.name} appears twice, under an old and a new name")
             self.entries[entry.name] = entry
         self._scales = self._take_scales()
         says_tied = self.config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
@@ -92,7 +92,7 @@ class Checkpoint:
 
     def _check_scale(self, scheme: fp8.Scheme, weight: StoredTensor, scale: StoredTensor) -> None:
         if len(weight.shape) != 2:
-            raise QuantError(f"{weight.file}: {weight.name} is FP8 and no matrix, but of shape {list(weight.shape)}")
+            raise QuantError(f"{weight.file}: {weight.name} is FP8 but not a matrix; its shape is {list(weight.shape)}")
         grid = scheme.grid(weight.shape)
         if scale.shape != grid and (scale.shape != grid[:1] or grid[1] > 1):  # a column may be stored as a vector
             raise QuantError(
@@ -188,7 +188,7 @@ def _entries(directory: Path) -> Iterator[StoredTensor]:
         raise QuantError(f"{directory}: no weights found; expected {SINGLE} or {INDEX}")
     index = read_json(directory / INDEX).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise QuantError(f"{directory / INDEX}: holds no weight_map")
+        raise QuantError(f"{directory / INDEX}: contains no weight_map")
     for shard in sorted(set(index.values())):
         path = directory / shard
         if not path.is_file():
@@ -197,9 +197,9 @@ def _entries(directory: Path) -> Iterator[StoredTensor]:
         names = {entry.name for entry in found}
         listed = {canonical(name) for name, home in index.items() if home == shard and not name.endswith(IGNORED_SUFFIXES)}
         if listed - names:
-            raise QuantError(f"{path}: lacks {some(listed - names)}, which the index says it holds")
+            raise QuantError(f"{path}: lacks {some(listed - names)}, which the index lists")
         if names - listed:
-            raise QuantError(f"{path}: holds {some(names - listed)}, which the index does not say")
+            raise QuantError(f"{path}: holds {some(names - listed)}, which the index does not list")
         yield from found
 
 

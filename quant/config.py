@@ -92,7 +92,7 @@ def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
     )
     _check_heads(where, sizes.d_model, sizes.n_heads, text.get("head_dim"))
     if sizes.n_heads % sizes.n_kv_heads:
-        raise QuantError(f"{where}: {sizes.n_kv_heads} heads of keys and values do not divide {sizes.n_heads}")
+        raise QuantError(f"{where}: {sizes.n_heads} heads cannot share {sizes.n_kv_heads} heads of keys and values")
     return sizes
 
 
@@ -120,7 +120,7 @@ def _grouped(text: Mapping[str, Any], row: Family) -> dict[str, Any]:
 
 def _check_heads(where: Path, channels: int, heads: int, width: int | None = None) -> None:
     if channels % heads or (width or channels // heads) * heads != channels:
-        raise QuantError(f"{where}: {heads} heads do not fill {channels} channels")
+        raise QuantError(f"{where}: {channels} channels cannot be divided into {heads} heads")
 
 
 def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:

@@ -84,7 +84,7 @@ class Conversion:
         except OSError as error:
             raise QuantError(f"{out}: cannot be written to ({error.strerror})") from error
         if free < self.n_bytes:
-            raise QuantError(f"{out}: {self.n_bytes / 1e9:.1f} GB are needed but only {free / 1e9:.1f} GB are free")
+            raise QuantError(f"{out}: {self.n_bytes / 1e9:.1f} GB are needed, but only {free / 1e9:.1f} GB are free")
 
 
 def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imatrix: Path | None = None) -> tuple[Path, Path]:
@@ -133,7 +133,7 @@ def plan(
 
 def _weights(path: Path | None, mix: Mix) -> Imatrix | None:
     if path and mix.base not in types.WEIGHED:
-        raise QuantError(f"{mix.name} makes no use of an importance matrix; choose a smaller type, such as Q4_K_M, or leave it out")
+        raise QuantError(f"{mix.name} does not use an importance matrix; choose a smaller type, such as Q4_K_M, or leave it out")
     return read_imatrix(path) if path else None
 
 

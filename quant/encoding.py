@@ -41,7 +41,7 @@ def encode(rows: Floats, storage: Storage, importance: Floats | None = None, nam
     assert written == out.nbytes
     # a sum is not finite when any of its terms is not: the quick question first
     if not np.isfinite(rows.sum()) and not np.isfinite(rows).all():
-        raise QuantError(f"{name}: it holds NaN or infinite weights")
+        raise QuantError(f"{name}: contains NaN or infinite weights")
     if not library.ggml_validate_row_data(storage.number, target, out.nbytes):
         raise QuantError(f"{name}: its weights do not fit {storage.name}; choose BF16 or F32")
     return out

@@ -50,7 +50,7 @@ def read(directory: Path, settings: Any) -> Scheme | None:
         return None
     method = str(settings.get("quant_method")) if isinstance(settings, dict) else "?"
     if method not in METHODS:
-        raise QuantError(f"{directory}: quantised by {method!r}, which cannot be read; take the original, or one made by {some(METHODS)}")
+        raise QuantError(f"{directory}: quantised by {method!r}, which cannot be read; use the original, or one made by {some(METHODS)}")
     try:
         return METHODS[method](settings)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

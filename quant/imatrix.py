@@ -54,10 +54,10 @@ class Imatrix:
         rows = {tensor.gguf: tensor.gguf_shape[-1] for tensor in tensors}
         strange = self.means.keys() - rows.keys()
         if strange:
-            raise QuantError(f"{self.path}: collected on another model, this one has no {some(strange)}")
+            raise QuantError(f"{self.path}: collected on another model; this one has no {some(strange)}")
         for name, mean in self.means.items():
             if mean.size != rows[name]:
-                raise QuantError(f"{self.path}: collected on another model, {name} has {rows[name]} columns here and {mean.size} there")
+                raise QuantError(f"{self.path}: collected on another model; {name} has {rows[name]} columns here and {mean.size} there")
         lacking = {tensor.gguf for tensor in tensors if tensor.role in WEIGHED_ROLES} - self.means.keys()
         if lacking:
             raise QuantError(f"{self.path}: lacks {some(lacking)}; collect it again on the whole model with `mflamingo models imatrix`")
@@ -107,12 +107,12 @@ def write(path: Path, entries: Mapping[str, Sums], datasets: Sequence[str]) -> N
 
 def _checked(found: Imatrix) -> Imatrix:
     if not found.means:
-        raise QuantError(f"{found.path}: holds no importance matrix")
+        raise QuantError(f"{found.path}: contains no importance matrix")
     for name, mean in found.means.items():
         if not np.isfinite(mean).all() or (mean < 0).any():
-            raise QuantError(f"{found.path}: {name} holds values that no squares add up to; collect it again")
+            raise QuantError(f"{found.path}: {name} contains values that cannot be sums of squares; collect it again")
         if not mean.any():
-            raise QuantError(f"{found.path}: nothing ever reached {name}, and it would be stored as zeros; collect it again")
+            raise QuantError(f"{found.path}: no inputs reached {name}, so its weights would be stored as zeros; collect it again")
     return found
 
 

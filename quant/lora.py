@@ -85,10 +85,10 @@ def _deltas(adapter: Path, entries: Mapping[str, StoredTensor]) -> Iterator[tupl
         raise QuantError(f"{adapter}: {WEIGHTS} is missing")
     found = {entry.name: entry for entry in read_header(path)}
     if wrong := [name for name in found if not name.startswith(PREFIX) or not name.endswith(HALVES)]:
-        raise QuantError(f"{path}: {some(wrong)} is no half of a LoRA matrix, which alone can be merged")
+        raise QuantError(f"{path}: {some(wrong)} is not half of a LoRA matrix; only LoRA matrices can be merged")
     stems = dict.fromkeys(name[: -len(HALVES[0])] for name in found)
     if not stems:
-        raise QuantError(f"{path}: holds no LoRA matrices")
+        raise QuantError(f"{path}: contains no LoRA matrices")
     for stem in stems:
         name = canonical(stem.removeprefix(PREFIX) + ".weight")
         yield name, _delta(path, name, [found.get(stem + half) for half in HALVES], entries.get(name), settings)

@@ -132,7 +132,7 @@ def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | Non
     for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // row)):
         values = encoding.decode(np.frombuffer(data, np.uint8), storage)
         if not np.isfinite(values).all():
-            return inf, None, "holds NaN or infinite weights"
+            return inf, None, "contains NaN or infinite weights"
         if checkpoint is not None:
             source = checkpoint.weights(tensor.hf, first * row, values.size)
             difference += float(np.square(values - source, dtype=np.float64).sum())

@@ -109,7 +109,7 @@ def _pre_tokenizer(directory: Path, source: Mapping[str, Any]) -> str:
     last = steps[-1]
     plain = last.get("type") == "ByteLevel" and not last.get("add_prefix_space") and not last.get("use_regex", True)
     if len(steps) != 2 or not plain or len(patterns) != 1 or patterns[0] not in PRE_TOKENIZERS:
-        raise QuantError(f"{directory / 'tokenizer.json'}: its pre-tokenizer is not Qwen2's; llama.cpp would split text otherwise")
+        raise QuantError(f"{directory / 'tokenizer.json'}: its pre-tokenizer is not Qwen2's; llama.cpp would split text differently")
     return PRE_TOKENIZERS[patterns[0]]
 
 

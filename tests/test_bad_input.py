@@ -87,8 +87,8 @@ def one_sentence(complaint: str) -> None:
 FAILURES: dict[str, tuple[str, Callable[[Path], object] | bytes | None, int, str, str]] = {
     "missing": ("a.flac", None, 66, "not_found", "no such file"),
     "empty": ("a.wav", b"", 1, "not_audio", "empty"),
-    "text renamed": ("a.flac", b"Dear diary, no music today.\n" * 500, 1, "not_audio", "not an audio file"),
-    "random bytes": ("a.mp3", np.random.default_rng(1).bytes(100_000), 1, "not_audio", "not an audio file"),
+    "text renamed": ("a.flac", b"Dear diary, no music today.\n" * 500, 1, "not_audio", "not a recognised audio file"),
+    "random bytes": ("a.mp3", np.random.default_rng(1).bytes(100_000), 1, "not_audio", "not a recognised audio file"),
     "MIDI": ("a.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk", 1, "not_audio", "notes and no sound"),
     "not a number": ("a.wav", not_finite, 1, "not_finite", "not a number"),
     "silence": ("a.wav", lambda path: soundfile.write(path, np.zeros(RATE_HZ), RATE_HZ), 1, "silent", "silent"),
@@ -190,7 +190,7 @@ def test_a_missing_name_that_is_not_utf8_is_shown_safely(tmp_path: Path, model: 
     assert "no such file" in complaint
 
 
-@pytest.mark.parametrize(("stdin", "words"), [(b"", "empty"), (b"no music in this pipe\n" * 99, "not an audio file")])
+@pytest.mark.parametrize(("stdin", "words"), [(b"", "empty"), (b"no music in this pipe\n" * 99, "not a recognised audio file")])
 def test_stdin_without_music_is_named(model: str, stdin: bytes, words: str) -> None:
     ran = run("--model", model, "-", stdin=stdin)
     assert ran.code == 1

@@ -134,7 +134,7 @@ def test_output_never_overwrites_an_input(tiny_model, tmp_song, tmp_path, kind):
     else:
         done = run("ask", "Why?", "-o", target, "-m", tiny_model, *SHORT, *arguments)
     assert done.returncode == 2
-    assert "is one of the inputs" in one_sentence(done.stderr)
+    assert "this is one of the inputs" in one_sentence(done.stderr)
     assert target.read_bytes() == before
 
 

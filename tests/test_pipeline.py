@@ -128,7 +128,7 @@ def test_claims_stand_beside_facts(song, known):
     [
         ({"tempo": "60"}, "tempo: measured 120.0 BPM, the model says 60.0, half of it"),
         ({"key": "C major"}, "key: measured A minor, the model says C major, its relative key"),
-        ({"key": "loud"}, "key: the model's answer could not be read; see it with -v"),
+        ({"key": "loud"}, "key: the model's answer could not be understood; show it with -v"),
     ],
 )
 def test_a_disagreement_is_a_warning_that_names_the_relation(song, known, answers, words):
@@ -360,7 +360,7 @@ def test_words_that_agree_with_the_facts_raise_no_doubt(text: str) -> None:
         ("It is in A minor.", "the text says A minor, measured C major"),
         ("The harmony moves through F, G7, Cm and C.", "the text names Cm, not among"),
         ("The harmony moves through F, G, Em and C.", "the text names G, not among"),  # G7 was measured
-        ("The form is A (0:00), B (0:03).", "the text has sections B (0:03), not among"),
+        ("The form is A (0:00), B (0:03).", "the text names sections B (0:03), which were not measured"),
     ],
 )
 def test_words_against_the_facts_are_named(text: str, doubt: str) -> None:

@@ -54,10 +54,10 @@ def find_model(name: str) -> ModelFiles:
     directory = checkpoint if (checkpoint / "config.json").exists() else None
     if (path / ADAPTER).exists():
         if directory is not None:
-            raise ModelError(f"{path}: holds a checkpoint and a LoRA adapter ({ADAPTER}); move one of them")
+            raise ModelError(f"{path}: contains both a checkpoint and a LoRA adapter ({ADAPTER}); move one of them")
         return ModelFiles(name, _base(path), pairs, adapter=path)
     if directory is None and not pairs:
-        raise ModelError(f"{path}: holds neither a checkpoint (config.json) nor a GGUF pair")
+        raise ModelError(f"{path}: contains neither a checkpoint (config.json) nor a GGUF pair")
     return ModelFiles(name, directory, pairs)
 
 
@@ -69,7 +69,7 @@ def _base(adapter: Path) -> Path:
     try:
         found = find_model(name)
     except ModelError as error:
-        raise ModelError(f"{adapter}: its base model {name} cannot be had: {error}") from error
+        raise ModelError(f"{adapter}: its base model {name} cannot be opened: {error}") from error
     if found.directory is None or found.adapter is not None:
         raise ModelError(f"{adapter}: its base model {name} is {'an adapter too' if found.adapter else 'only GGUF'}; name a checkpoint")
     return found.directory
@@ -90,7 +90,7 @@ def _check(options: OpenOptions) -> None:
         if value not in choices:
             raise UsageError(f"{name} {value}: choose one of {', '.join(choices)}")
     if options.quantize != "none" and options.backend == "gguf":
-        raise UsageError("--quantize is for the torch back end; a GGUF is made smaller by `mflamingo models convert --type`")
+        raise UsageError("--quantize works only with the torch back end; for a smaller GGUF use `mflamingo models convert --type`")
     family, _, number = options.device.partition(":")
     known = number.isdigit() if family == "cuda" and number else not number and family in ("auto", "cpu", "cuda", "mps")
     if not known:
@@ -102,11 +102,11 @@ def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
         asked, cure = "--backend torch", "use --backend gguf"
         if options.quantize != "none":
             asked, cure = f"--quantize {options.quantize}", "leave it out, or convert the checkpoint with a smaller --type"
-        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF, and {asked} is for torch; {cure}")
+        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF, but {asked} needs torch; {cure}")
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise ModelError(
             f"{found.name}: the torch back end is not installed; pip install 'mflamingo-cli[torch]', "
-            "or convert the checkpoint once where it is: mflamingo models convert"
+            "or convert the checkpoint once with `mflamingo models convert`"
         )
     from mflamingo_cli.backends.pytorch import TorchBackend
 

@@ -175,7 +175,7 @@ def memory_errors(what: str, cure: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(f"no memory {what}; {cure}", code="oom") from error
+        raise ModelError(f"not enough memory {what}; {cure}", code="oom") from error
 
 
 def _round_up(n: int, step: int) -> int:

@@ -43,7 +43,7 @@ class PrefixGroup:
         """Raise ModelError(code="too_long") where no answer would fit."""
         longest = self.n_shared + max(map(len, self.after))
         if longest >= context_length:
-            sizes = f"{longest} tokens, the model holds {context_length}"
+            sizes = f"{longest} tokens, but the model's context has {context_length}"
             raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
 
 

@@ -130,7 +130,9 @@ class Context:
         parameters.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if plain else self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         self._context = self._llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
-            raise ModelError(f"no memory for a context of {parameters.n_ctx} tokens ({last_error()}); try --kv-type q8_0", code="oom")
+            raise ModelError(
+                f"not enough memory for a context of {parameters.n_ctx} tokens ({last_error()}); try --kv-type q8_0", code="oom"
+            )
         self._memory = self._llama.llama_get_memory(self._context)
         self._length = [0] * n_sequences
 

@@ -37,7 +37,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
 def require_bytes(what: str, needed: int, free: int | None, cure: str) -> None:
     """Raise ModelError(code="oom") with both numbers where `needed` is more than `free`; None is unknown and passes."""
     if free is not None and needed > free:
-        raise ModelError(f"{what} needs {size(needed)} of memory, {size(free)} are left; {cure}", code="oom")
+        raise ModelError(f"{what} needs {size(needed)} of memory, but only {size(free)} are free; {cure}", code="oom")
 
 
 def kv_bytes(n_layers: int, n_kv_heads: int, d_head: int, bytes_per_value: float) -> float:

@@ -98,7 +98,9 @@ class TorchBackend(LocalBackend):
                 if not is_out_of_memory(error):
                     raise
                 if self._window_batch == 1:
-                    raise ModelError("no memory to encode 30 s of music; use a smaller --dtype or --quantize", code="oom") from error
+                    raise ModelError(
+                        "not enough memory to encode 30 s of music; use a smaller --dtype or --quantize", code="oom"
+                    ) from error
                 self._window_batch //= 2
         firsts = [number for number, (index, _) in enumerate(windows) if index == 0]
         songs = [torch.cat(embedded[first:end]) for first, end in zip(firsts, [*firsts[1:], None], strict=True)]
@@ -157,10 +159,10 @@ class TorchBackend(LocalBackend):
             if not is_out_of_memory(error):
                 raise
             if len(groups) == 1:
-                raise ModelError(f"no memory to read {groups[0].n_shared} tokens; {CURE}", code="oom") from error
+                raise ModelError(f"not enough memory to read {groups[0].n_shared} tokens; {CURE}", code="oom") from error
             return None
         if not torch.isfinite(logits).all():  # the answer would be the same character for ever
-            raise ModelError(f"the model's numbers are too large for {self.info.dtype}; choose a larger --dtype", code="failed")
+            raise ModelError(f"the model's values are too large for {self.info.dtype}; choose a --dtype with a larger range", code="failed")
         return decoder, logits
 
     @torch.inference_mode()

@@ -203,9 +203,9 @@ def _check(options: SongOptions) -> tuple[str, bool]:
         raise UsageError("--chat writes to stdout; leave --output out")
     songs = inputs.collect(options.input.paths or [], options.input.files_from, options.input.null)
     if len(songs) > 1:
-        raise UsageError(f"--chat is about one song, but {len(songs)} were given")
+        raise UsageError(f"--chat takes one song, but {len(songs)} were given")
     if inputs.STDIN in (songs[0], options.input.files_from):
-        raise UsageError("with --chat, stdin is for the questions; name a song")
+        raise UsageError("with --chat, stdin holds the questions; name a song file")
     name = "json" if options.output.json else options.output.format or "text"
     if name not in FORMATS and "format" not in options.typed:  # it was set for runs
         name = "text"

@@ -35,11 +35,11 @@ def imatrix(
     from mflamingo_cli.commands.terminal import Reporter, refuse_overwriting
 
     if find_model(name).directory is None:
-        raise ModelError(f"{name}: holds no checkpoint, only GGUF; an importance matrix is collected before converting")
+        raise ModelError(f"{name}: contains only GGUF, no checkpoint; compute the importance matrix before converting")
     request, files = reference_request(start, end, max_tokens), song_files(songs)
     refuse_overwriting(str(output), files)
     if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{output}: not a file name in an existing folder")
+        raise UsageError(f"{output}: this must be a file name in an existing folder")
     reporter = Reporter(progress="none" if quiet else "auto", quiet=quiet)
     done: list[str] = []
     with open_backend(name, OpenOptions("torch", device, dtype)) as backend:
@@ -53,7 +53,7 @@ def imatrix(
         except KeyboardInterrupt:
             if done:
                 _write(output, collector, done)
-                reporter.warn(f"stopped; {output} holds what {len(done)} of {len(files)} songs gave")
+                reporter.warn(f"stopped; {output} contains the results of {len(done)} of {len(files)} songs")
             raise
     if not done:
         raise failures[-1]

@@ -105,7 +105,7 @@ def _download(
     missing = download.missing()
     check_space(download, output or hub.hub_cache())
     known = registry.licence((download.name, *download.bases))  # what is made of NVIDIA's weights stays under NVIDIA's terms
-    licence = f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its card names none"
+    licence = f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its model card names none"
     if missing:
         here = f", {hub.size(download.n_bytes - missing)} already here" if missing < download.n_bytes else ""
         what = f"{name} at {download.revision[: hub.SHORT]} ({revision}): {hub.size(download.n_bytes)} in {len(download.files)} files{here}"
@@ -124,7 +124,7 @@ def _download(
 def _confirm(action: str, yes: bool, reporter: Reporter, facts: list[str]) -> None:
     """Show `facts` and ask before `action`. Raises UsageError that tells them where nobody can be asked."""
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{'; '.join(facts)}; add --yes to {action} without a question")
+        raise UsageError(f"{'; '.join(facts)}; add --yes to {action} without confirmation")
     for fact in facts:
         reporter.say(fact)
     if not yes and not typer.confirm(f"{action[0].upper()}{action[1:]}?", err=True):
@@ -269,7 +269,7 @@ def convert(
 
     found = find_model(str(source))
     if found.directory is None:
-        raise ModelError(f"{source}: holds no checkpoint, only GGUF")
+        raise ModelError(f"{source}: contains only GGUF, no checkpoint")
     reporter = Reporter(progress="none" if quiet else "auto", quiet=quiet)
     with as_failed_work():
         made = plan(found.directory, output, type_name, audio_type, imatrix=importance, adapter=found.adapter)

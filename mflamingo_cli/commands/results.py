@@ -102,11 +102,11 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
 def _refuse_format(name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
     if row.times and command != "analyze":
-        raise UsageError(f"--format {name} shows what analyze measures; {command} writes only text")
+        raise UsageError(f"--format {name} needs what `analyze` measures; `{command}` writes only text")
     if row.times and len(songs) > 1 and output_path is None:
         raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
     if output_path and row.suffix is None:
-        raise UsageError(f"--format {name} is about several songs; name one file with -o")
+        raise UsageError(f"--format {name} lists all songs in one file; name that file with -o")
     if name == "m3u" and inputs.STDIN in songs:
         raise UsageError("a song on stdin has no path that a playlist could hold")
 
@@ -119,7 +119,7 @@ def file_of(songs: list[str], options: SongOptions, results: Results) -> str | N
     lists = [options.input.files_from] if options.input.files_from else []
     terminal.refuse_overwriting(path, [*songs, *(options.input.paths or []), *lists, options.model.name])
     if os.path.splitext(path)[1].lower() in inputs.AUDIO_SUFFIXES:
-        raise UsageError(f"{path}: is named like a song; choose another --output")
+        raise UsageError(f"{path}: this is the name of an audio file; choose another --output")
     return path
 
 

@@ -179,7 +179,7 @@ class Delivery:
         run, tally = self.options.run, self.tally
         limit = Share(0, percent=False) if run.fail_fast else run.max_failures
         if limit is not None and not unavailable and tally.left and tally.new_errors > limit.of(tally.total):
-            raise StoppedError(f"stopped after {tally.new_errors} failed: {tally}")
+            raise StoppedError(f"stopped, {tally.new_errors} failed: {tally}")
 
     def _pass(self, record: Analysis) -> None:
         record = record if self.plan.keep_raw else replace(record, raw=None)

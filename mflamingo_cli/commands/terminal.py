@@ -143,7 +143,7 @@ def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
         with contextlib.suppress(OSError):  # what does not exist is not overwritten
             state = os.fstat(0) if name == "-" else os.stat(name)
             if any(os.path.samestat(state, file.stat()) for file in taken):
-                raise UsageError(f"{path}: is one of the inputs; choose another --output")
+                raise UsageError(f"{path}: this is one of the inputs; choose another --output")
 
 
 class Wrapped:

@@ -37,7 +37,7 @@ def _prepare(work: Path) -> None:
         if find_spec(name) is None:
             raise ModelError(f"training needs {name}; install it with: pip install 'mflamingo-cli[train]'")
     if any((work / name).exists() for name in CHECKPOINT_FILES) and not any((work / name).is_dir() for name in WORK_FOLDERS):
-        raise UsageError(f"--work {work}: is a checkpoint directory; choose a folder for data and runs")
+        raise UsageError(f"--work {work}: this is a checkpoint directory; choose a folder for data and runs")
     import torch
 
     torch.set_num_threads(1)  # one thread is faster than two on models this small
@@ -57,7 +57,7 @@ def _stage(name: str) -> StageConfig:
     from mflamingo_cli.train.mini.stages import CONFIGS, load_config
 
     if not name.endswith(".toml") and name not in STAGES:
-        raise UsageError(f"--config {name}: is no stage; name a .toml file or one of {', '.join(STAGES)}")
+        raise UsageError(f"--config {name}: this is not a stage; name a .toml file or one of {', '.join(STAGES)}")
     return load_config(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml")
 
 

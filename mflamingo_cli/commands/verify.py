@@ -49,7 +49,7 @@ def verify(
         raise UsageError("--on compares with a checkpoint; name it with --against")
     files = find_model(str(against)) if against else None
     if files and (files.directory is None or files.adapter):
-        raise ModelError(f"{against}: {'is an adapter, no' if files.adapter else 'holds no'} checkpoint to compare with")
+        raise ModelError(f"{against}: {'is an adapter, not a' if files.adapter else 'contains no'} checkpoint to compare with")
     request, songs, reporter = reference_request(start, end, max_tokens), song_files(on) if on else [], Reporter()
     try:
         with as_failed_work():

@@ -119,7 +119,7 @@ def load(
     `too_short`, `silent` or `not_finite`.
     """
     if not 0.0 <= start_s < (np.inf if end_s is None else end_s):
-        raise UsageError(f"a part must start at 0 or later and end after its start, not run from {start_s} s to {end_s} s")
+        raise UsageError(f"a part must start at 0 s or later and end after its start; {start_s} s to {end_s} s does not")
     shown = _shown(path)
     try:
         with _on_disk(path) as (local, name), contextlib.closing(open_decoder(local, shown)) as decoder:
@@ -206,11 +206,11 @@ def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
     if damage is not None and seconds < MIN_S:
         raise AudioError(f"{shown}: cannot be decoded ({damage}): the file is cut or damaged; get it again from its source") from damage
     if seconds < MIN_S:
-        raise AudioError(f"{shown}: {seconds:.2f} s of sound is too short to analyse; at least {MIN_S} s is needed", code="too_short")
+        raise AudioError(f"{shown}: {seconds:.2f} s of audio is too short to analyse; at least {MIN_S} s is needed", code="too_short")
     if not mixer.audible and mixer.native_peak > SILENT_PEAK:
-        raise AudioError(f"{shown}: its channels cancel each other out in mono; invert one of them", code="silent")
+        raise AudioError(f"{shown}: its channels cancel each other out in mono; invert the phase of one of them", code="silent")
     if not mixer.audible:
-        raise AudioError(f"{shown}: is silent throughout; there is nothing to analyse", code="silent")
+        raise AudioError(f"{shown}: the audio is silent; there is nothing to analyse", code="silent")
 
 
 class _Mixer:
@@ -230,7 +230,9 @@ class _Mixer:
         mono = block[:, 0] if block.shape[1] == 1 else block @ self._weights
         if not np.isfinite(mono).all():
             at = self._start_s + (self.frames + int(np.argmin(np.isfinite(mono)))) / self.rate_hz
-            raise AudioError(f"{self._shown}: holds a sample that is not a number at {at:.2f} s; export the file again", code="not_finite")
+            raise AudioError(
+                f"{self._shown}: contains a sample that is not a number at {at:.2f} s; export the file again", code="not_finite"
+            )
         self.frames += len(block)
         if not self.audible:
             self.audible = _peak(mono) > SILENT_PEAK

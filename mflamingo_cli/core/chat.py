@@ -70,7 +70,7 @@ class ChatTemplate:
         Raises UsageError when a turn itself contains the placeholder, ModelError when the template has no place for audio.
         """
         if any(self.tokens.audio in text for message in messages for text in _texts(message)):
-            raise UsageError(f"the prompt must not contain {self.tokens.audio}: it stands for the audio, which is added by itself")
+            raise UsageError(f"the prompt must not contain {self.tokens.audio}; this token stands for the audio and is added automatically")
         n_audio = sum(isinstance(message["content"], list) for message in messages)
         rendered = self._render(messages, add_generation_prompt)
         if rendered.count(self.tokens.audio) != n_audio:  # a template of a text model: it knows strings only

@@ -74,7 +74,7 @@ CONTAINERS = [
 ]
 NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"MThd", "a MIDI file, which holds notes and no sound; render it with a synthesizer first"),
-    (b"#EXTM3U", "a playlist; name its songs, or give it on the command line as a playlist"),
+    (b"#EXTM3U", "a playlist; name its songs, or give it a name that ends with .m3u"),
     (b"ffconcat", "a list of files; name the files"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (b"%PDF", "a PDF document"),
@@ -121,8 +121,8 @@ def open_decoder(path: Path, name: str) -> Decoder:
     except soundfile.LibsndfileError as error:
         demuxer = container(head) or ("mp3" if tagged else None)  # junk between the tag and the first frame
         if demuxer is None:
-            kinds = (f"is {kind}" for magic, kind in NOT_SOUND if head.startswith(magic))
-            what = next(kinds, "is not an audio file that can be recognised, whatever its name says")
+            kinds = (f"this is {kind}" for magic, kind in NOT_SOUND if head.startswith(magic))
+            what = next(kinds, "not a recognised audio file, despite its name")
             raise AudioError(f"{name}: {what}", code="not_audio") from error
         return FfmpegDecoder(path, name, demuxer, error.error_string)
 
@@ -189,7 +189,7 @@ class SoundFileDecoder:
         file = self._raw.fileno()
         at_end = os.lseek(file, 0, os.SEEK_CUR) >= os.fstat(file).st_size  # where no length is stated, that is how a stream ends
         if error is not None and not (self._unknown and at_end):
-            raise Damaged("the data after that make no sense") from error
+            raise Damaged("the data after that are invalid") from error
         if self._cut or (self.frames is not None and self.frames - at > self.rate_hz // 2):
             raise Damaged("the file is shorter than its header says")
 
@@ -228,12 +228,12 @@ class FfmpegDecoder:
         except ffmpeg.Error as error:
             raise AudioError(f"{name}: cannot be decoded ({_last_line(error.stderr)}); the file is cut, damaged or protected") from error
         if not report["streams"]:
-            raise AudioError(f"{name}: holds no sound", code="not_audio")
+            raise AudioError(f"{name}: contains no audio", code="not_audio")
         stream: dict[str, Any] = report["streams"][0]
         self.rate_hz, self.channels = int(stream.get("sample_rate", 0)), int(stream.get("channels", 0))
         self.codec = str(stream.get("codec_name", demuxer))
         if not self.rate_hz or not self.channels:
-            raise AudioError(f"{name}: its {self.codec} sound cannot be decoded; the file is cut, damaged or protected")
+            raise AudioError(f"{name}: its {self.codec} audio cannot be decoded; the file is cut, damaged or protected")
         self.guess_s = float(stream.get("duration", report["format"].get("duration", 0.0)))
         self.frames = round(self.guess_s * self.rate_hz) or None if demuxer == "mov" else None  # elsewhere a guess, or that of the picture
 

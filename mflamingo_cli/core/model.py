@@ -121,7 +121,7 @@ def load(
         code = "oom" if is_out_of_memory(error) else None
         raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
     except KeyError as error:  # such as the index's "metadata"
-        raise ModelError(f"{directory}: transformers misses {error} in the checkpoint's JSON files; download it again") from error
+        raise ModelError(f"{directory}: {error} is missing from the checkpoint's JSON files; download it again") from error
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
         if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
             raise ModelError(f"{directory}: {kind} tensors: {some(names)}")

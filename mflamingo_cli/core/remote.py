@@ -81,14 +81,14 @@ def find(folder: str, suffixes: Collection[str]) -> list[str]:
 
 def _file_system(address: str) -> tuple[Any, str]:
     if is_offline() and address.partition("://")[0] not in HERE:
-        raise ModelError(f"{address}: is an address, and --offline forbids the network; name a file", code="offline")
+        raise ModelError(f"{address}: this is a URL, and --offline forbids the network; name a file", code="offline")
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
         cure = "download it first, or let fsspec fetch it: pip install 'mflamingo-cli[ray]'"
-        raise ModelError(f"{address}: is an address, not a file; {cure}", code="not_installed") from error
+        raise ModelError(f"{address}: this is a URL, not a file; {cure}", code="not_installed") from error
     try:
         system, path = url_to_fs(address)
     except (ImportError, ValueError) as error:
-        raise ModelError(f"{address}: cannot be reached from here: {error}", code="not_installed") from error
+        raise ModelError(f"{address}: cannot be opened from here: {error}", code="not_installed") from error
     return system, path

@@ -46,9 +46,9 @@ class RayEngine:
         if any(find_spec(name) is None for name in ("ray", "pyarrow", "fsspec")):
             raise ModelError("--engine ray needs Ray Data: pip install 'mflamingo-cli[ray]'", code="not_installed")
         if plan.output is None or os.path.isfile(plan.output):
-            raise UsageError("--engine ray writes many files; name a folder or an address with --output, ending with .parquet for Parquet")
+            raise UsageError("--engine ray writes many files; name a folder or a URL with --output; end the name with .parquet for Parquet")
         if "-" in plan.songs:
-            raise UsageError("stdin exists only on this machine; name files or addresses for --engine ray")
+            raise UsageError("stdin exists only on this machine; name files or URLs for --engine ray")
         if ":" in plan.opening.device:
             raise UsageError(f"--device {plan.opening.device}: with --engine ray the cluster chooses the GPU; use --device cuda")
         for address in {song.partition("://")[0]: song for song in plan.songs if remote.is_address(song)}.values():

@@ -61,9 +61,9 @@ class LocalEngine:
             jobs = min(len(plan.songs), plan.jobs or min(physical_cores(), MOST_JOBS)) or 1
             yield from Run(plan.request, backend, memory, songs, jobs, plan.batch_size or info.batch_size).over(plan.songs)
             if songs and songs.problem:
-                listener.detail(f"the cache takes nothing more: {songs.problem}")
+                listener.detail(f"nothing more can be cached: {songs.problem}")
             if store and store.problem:
-                listener.warn(f"this run is not remembered completely: {store.problem}")
+                listener.warn(f"this run is recorded only in part: {store.problem}")
 
 
 def _store(listener: EngineListener) -> runs.Store | None:
@@ -72,7 +72,7 @@ def _store(listener: EngineListener) -> runs.Store | None:
     try:
         return runs.Store(folder) if folder else None
     except runs.StoreError as error:
-        listener.warn(f"this run is not remembered and cannot be resumed: {error}")
+        listener.warn(f"this run cannot be recorded, so it cannot be resumed: {error}")
         return None
 
 

@@ -60,9 +60,9 @@ class ShardWriter:
         if self._system.exists(name):
             found = json.loads(self._system.cat_file(name))
             if others := sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key)):
-                raise UsageError(f"{self.output}: its records were made with other {', '.join(others)}; name another folder")
+                raise UsageError(f"{self.output}: its records were made with a different {', '.join(others)}; name another folder")
         elif files:
-            raise UsageError(f"{self.output}: holds records but no {SETTINGS}; name another folder")
+            raise UsageError(f"{self.output}: contains records but no {SETTINGS}; name another folder")
         else:
             self._write(SETTINGS, json.dumps(settings, indent=1).encode())
         return {row["path_b64"] or row["path"]: _record(row) for path in files for row in self._read(path)}
@@ -91,7 +91,7 @@ class ShardWriter:
             else:
                 yield from map(json.loads, content.splitlines())
         except (ValueError, pa.ArrowException) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); remove it, and its songs are analysed again") from error
+            raise UsageError(f"{path}: cannot be read ({error}); remove it, and its songs will be analysed again") from error
 
     def _write(self, name: str, content: bytes) -> None:
         """Object stores show an object when it is whole; a local file gets its name then."""

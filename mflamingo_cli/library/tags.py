@@ -145,7 +145,7 @@ def _writable(path: str) -> os.stat_result:
         raise TagError("a song on stdin has no file to write to")
     state = os.lstat(path)
     if stat.S_ISLNK(state.st_mode):
-        raise TagError(f"this is a link; name the file it leads to, {os.path.realpath(path)}")
+        raise TagError(f"this is a link; name its target, {os.path.realpath(path)}")
     if not stat.S_ISREG(state.st_mode):
         raise TagError("not a regular file")
     if not state.st_mode & WRITABLE or not os.access(path, os.W_OK):
@@ -187,7 +187,7 @@ def _compare(part: Path, written: dict[str, str], others: Any, hashed: str) -> N
     """Raise TagError unless a copy, read anew, has the new values, all other tags, and the same sound."""
     tags = _containers().open_tags(part)
     if lost := [field for field, value in written.items() if tags.get(field) != value]:
-        raise TagError(f"this file cannot hold {', '.join(lost)} exactly; file left untouched")
+        raise TagError(f"this file cannot store {', '.join(lost)} exactly; file left untouched")
     if tags.others() != others:
         raise TagError("writing would change other tags; file left untouched")
     if _stream_hash(part, tags.demuxer) != hashed:

@@ -100,9 +100,9 @@ class Download:
 def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) -> Download:
     """Ask the hub what a pull would bring. Raises UsageError for a wrong choice, ModelError when the model cannot be had."""
     if not hub.ID.fullmatch(name):
-        raise UsageError(f"{name!r} is no hub id; write OWNER/NAME, as in nvidia/music-flamingo-2601-hf")
+        raise UsageError(f"{name!r} is not a hub id; write OWNER/NAME, as in nvidia/music-flamingo-2601-hf")
     if find_spec("huggingface_hub") is None:
-        raise ModelError("downloads need huggingface_hub; pip install 'mflamingo-cli[hub]'")
+        raise ModelError("downloads need huggingface_hub; install it with: pip install 'mflamingo-cli[hub]'")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     with _explained(name, reference):
         from huggingface_hub import HfApi
@@ -162,10 +162,10 @@ def _type_of(text: str) -> str:
 def _one_of(name: str, texts: list[str], fitting: list[str], there: dict[str, File], type_name: str | None) -> str:
     """The only GGUF that fits. Raises ModelError when there are none at all, UsageError when a choice is needed."""
     if not texts:
-        raise ModelError(f"{name} holds neither a checkpoint (config.json and safetensors) nor GGUF files")
+        raise ModelError(f"{name} contains neither a checkpoint (config.json and safetensors) nor GGUF files")
     if len(fitting) != 1:
         choices = ", ".join(f"{_type_of(text)} ({hub.size(there[text].n_bytes)})" for text in texts)
-        wrong = f"--quantize {type_name} is not there" if type_name else "holds several types"
+        wrong = f"--quantize {type_name} is not available" if type_name else "it contains several types"
         raise UsageError(f"{name}: {wrong}; choose one with --quantize: {choices}")
     return fitting[0]
 
@@ -199,7 +199,7 @@ def check_space(download: Download, output: Path) -> None:
         free = shutil.disk_usage(place).free
         if wanted > free:
             raise ModelError(
-                f"{download.name}: {hub.size(wanted)} are needed but only {hub.size(free)} are free in {place}; make room or set HF_HOME"
+                f"{download.name}: {hub.size(wanted)} are needed, but only {hub.size(free)} are free in {place}; make room or set HF_HOME"
             )
 
 
@@ -268,14 +268,16 @@ def _fetch_large(download: Download, file: File, before: int, report: Report) ->
         except OSError as error:
             if error.errno is None and type(error) is OSError:  # http_get's word for another size than the hub's list says
                 part.unlink()
-                raise ModelError(f"{download.name}: {file.name} is not as long as the hub says; run the command again") from error
+                raise ModelError(
+                    f"{download.name}: {file.name} does not have the size that the hub gives; run the command again"
+                ) from error
             raise
     report(f"checking {file.name}")
     with part.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != file.sha256:
         part.unlink()
-        raise ModelError(f"{download.name}: {file.name} came damaged and was thrown away; run the command again")
+        raise ModelError(f"{download.name}: {file.name} arrived damaged and was deleted; run the command again")
     part.replace(blob)
 
 
@@ -288,7 +290,7 @@ def _explained(name: str, reference: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise UsageError(f"{name!r} is no hub id; write OWNER/NAME") from error
+        raise UsageError(f"{name!r} is not a hub id; write OWNER/NAME") from error
     except errors.GatedRepoError as error:
         page = f"{HfApi().endpoint}/{name}"
         raise ModelError(f"{name} is gated; accept its terms at {page}, then {login}") from error
@@ -300,7 +302,7 @@ def _explained(name: str, reference: str) -> Iterator[None]:
         raise ModelError(f"{name}: {_network(error, HfApi().endpoint, login)}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ModelError(f"{name}: the disk is full; make room and run the command again, it goes on where it stopped") from error
+            raise ModelError(f"{name}: the disk is full; make room, then run the same command again to resume") from error
         raise ModelError(f"{error.filename or hub.hub_cache()}: {error.strerror or error}") from error
 
 
@@ -310,9 +312,9 @@ def _network(error: BaseException, endpoint: str, login: str) -> str:
 
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     if isinstance(error.__cause__, FileMetadataError):
-        return f"{endpoint} does not answer as a hub does; check HF_ENDPOINT and the proxy"
+        return f"{endpoint} does not answer like the Hugging Face hub; check HF_ENDPOINT and the proxy"
     if response is None:
-        return f"{endpoint} cannot be reached; check the network and run the command again, it goes on where it stopped"
+        return f"{endpoint} cannot be reached; check the network, then run the same command again to resume"
     if response.status_code in (401, 403):
-        return f"the hub refuses (HTTP {response.status_code}); {login}"
-    return f"the hub answers HTTP {response.status_code}; run the command again later, it goes on where it stopped"
+        return f"the hub refuses access (HTTP {response.status_code}); {login}"
+    return f"the hub answers HTTP {response.status_code}; run the same command again later to resume"

@@ -23,7 +23,7 @@ class PlaylistWriter:
             return
         entry = self._entry(path_of(record))
         if "\n" in entry or "\r" in entry:
-            self._stream.write(f"# left out, its name has a line break: {safe(entry)}\n")
+            self._stream.write(f"# omitted, its name contains a line break: {safe(entry)}\n")
             return
         title = safe(os.path.splitext(os.path.basename(record.path))[0])
         self._stream.write(f"#EXTINF:{record.audio.duration:.0f},{title}\n")

@@ -50,7 +50,7 @@ def hub_snapshot(name: str) -> Path:
     directory = _snapshot(base, revision) if is_hub_id else None
     pull = f"mflamingo models pull {base}{f' --revision {revision}' if revision else ''}"
     if directory is not None and not is_complete(directory):
-        raise ModelError(f"model {name!r} is here only in part; get the rest with `{pull}`")
+        raise ModelError(f"model {name!r} is only partly downloaded; get the rest with `{pull}`")
     if directory is None:
         cure = f"download it with `{pull}`" if is_hub_id else "the embedded one is mini"
         raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")

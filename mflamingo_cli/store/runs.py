@@ -73,7 +73,9 @@ class Store:
     def _prepare(self) -> None:
         [[layout]] = self._database.execute("PRAGMA user_version")
         if layout not in (0, LAYOUT):
-            raise StoreError(f"{self.path}: is another version's; move it away, or name another folder in MFLAMINGO_STATE")
+            raise StoreError(
+                f"{self.path}: this store was written by another version; move it away, or name another folder in MFLAMINGO_STATE"
+            )
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {LAYOUT}; COMMIT")

@@ -141,7 +141,7 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> i
 def part_states(path: Path) -> dict[str, dict[str, Any]]:
     """What a run trained: state of each part by its name in the module ("language_model", …). Raises UsageError where there is none."""
     if not path.exists():
-        raise UsageError(f"{path}: no such run; train its stage first")
+        raise UsageError(f"{path}: there is no such run; train its stage first")
     found: dict[str, dict[str, Any]] = {}
     for key, value in _read(path)["module"].items():
         part, _, name = key.partition(".")

@@ -122,7 +122,7 @@ def test_a_group_needs_its_prefix_once_and_no_more_than_the_context_for_each_ans
 def test_a_prompt_that_leaves_no_position_for_an_answer_is_refused() -> None:
     GROUP.check(10)
     with pytest.raises(
-        ModelError, match="the prompt needs 9 tokens, the model holds 9; shorten the question or use --start/--end"
+        ModelError, match="the prompt needs 9 tokens, but the model's context has 9; shorten the question or use --start/--end"
     ) as caught:
         GROUP.check(9)
     assert caught.value.code == "too_long"

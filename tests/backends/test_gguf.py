@@ -190,7 +190,7 @@ def test_a_tensor_that_ggml_would_end_the_process_at_is_named(pair: tuple[Path, 
     name, tensor = next((name, tensor) for name, tensor in file.tensors.items() if len(tensor.shape) == 2)
     wrong = replace(tensor, number=number, storage=None, shape=(1, n_columns))
     try:
-        with pytest.raises(ModelError, match=f"{name} is of type {number}, which this ggml cannot read"):
+        with pytest.raises(ModelError, match=f"{name} is stored as type {number}, which this ggml cannot read"):
             Weights(replace(file, tensors={**file.tensors, name: wrong}), device)
     finally:
         device.close()

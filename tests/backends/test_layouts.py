@@ -113,12 +113,12 @@ def duplicate(weights: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "indexed", "sentence"),
     [
-        (drop, False, rf"model-0000\d-of-00004\.safetensors: lacks {NORM}, which the index says it holds"),
+        (drop, False, rf"model-0000\d-of-00004\.safetensors: lacks {NORM}, which the index lists"),
         (drop, True, rf"the checkpoint lacks {NORM}"),
-        (add, False, r"model-0000\d-of-00004\.safetensors: holds language_model\.model\.norm\.bias, which the index does not say"),
+        (add, False, r"model-0000\d-of-00004\.safetensors: holds language_model\.model\.norm\.bias, which the index does not list"),
         (add, True, r"the checkpoint holds unexpected language_model\.model\.norm\.bias"),
         (misshape, True, rf"{NORM} has shape \[65\], but config\.json says \[64\]"),
-        (duplicate, True, rf"{NORM} is there twice, under an old and a new name"),
+        (duplicate, True, rf"{NORM} appears twice, under an old and a new name"),
     ],
 )
 def test_what_does_not_fit_is_named_in_both_back_ends(

@@ -71,7 +71,7 @@ def test_free_memory_of_this_computer_is_known() -> None:
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_read(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_bytes", lambda device: 1000)
-    with pytest.raises(ModelError, match=r"needs .* of memory, 1\.0 kB are left; convert it to a smaller --type") as caught:
+    with pytest.raises(ModelError, match=r"needs .* of memory, but only 1\.0 kB are free; convert it to a smaller --type") as caught:
         GgufBackend(*pair, OpenOptions(device="cpu", threads=1))
     assert caught.value.code == "oom"
 

@@ -141,12 +141,12 @@ def test_fp8_checkpoints_keep_their_numbers(layout: str, checkpoint: Path, tmp_p
 
 
 def test_gguf_is_not_quantised_while_it_is_loaded() -> None:
-    with pytest.raises(UsageError, match="--quantize is for the torch back end"):
+    with pytest.raises(UsageError, match="--quantize works only with the torch back end"):
         open_backend("mini", OpenOptions(backend="gguf", quantize="nf4"))
     with pytest.raises(UsageError, match="choose one of none, int8, nf4, fp8"):
         open_backend("mini", OpenOptions(quantize="int3"))
 
 
 def test_a_gguf_pair_alone_cannot_be_loaded_in_fewer_bits(tiny_model: Path) -> None:
-    with pytest.raises(ModelError, match="only GGUF, and --quantize nf4 is for torch; leave it out"):
+    with pytest.raises(ModelError, match="only GGUF, but --quantize nf4 needs torch; leave it out"):
         open_backend(str(tiny_model), OpenOptions(quantize="nf4"))

@@ -115,7 +115,7 @@ def test_numbers_that_overflow_are_an_error_and_no_text(checkpoint: Path) -> Non
     with TorchBackend(checkpoint, EXACT) as backend:
         [song] = backend.encode(CLIPS[:1])
         backend.network.model.language_model.layers[1].mlp.down_proj.weight.data.fill_(torch.finfo(torch.float32).max)
-        with pytest.raises(ModelError, match="too large for fp32; choose a larger --dtype"):
+        with pytest.raises(ModelError, match="too large for fp32; choose a --dtype with a larger range"):
             complete(backend, song, [Prompt("Key?")], GenerateOptions(max_new_tokens=2))
 
 
@@ -232,7 +232,7 @@ def test_windows_are_halved_down_to_one(checkpoint: Path, monkeypatch: pytest.Mo
             torch.testing.assert_close(song.payload, expected.payload, rtol=0, atol=EMBEDDING_TOLERANCE)
             assert tried == [4, 2, 2, 1]
         else:
-            with pytest.raises(ModelError, match=r"no memory to encode 30 s of music; use a smaller") as caught:
+            with pytest.raises(ModelError, match=r"not enough memory to encode 30 s of music; use a smaller") as caught:
                 backend.encode([audio(130.0)])
             assert caught.value.code == "oom"
             assert tried == [4, 2, 1]
@@ -280,11 +280,13 @@ def test_one_song_that_does_not_fit_is_one_sentence(checkpoint: Path, monkeypatc
     with TorchBackend(checkpoint, EXACT) as backend:
         [song] = backend.encode(CLIPS[:1])
         monkeypatch.setattr(pytorch, "free_bytes", lambda device: 1000)
-        with pytest.raises(ModelError, match=r"a prompt of \d+ tokens needs .* of memory, 1\.0 kB are left; choose a part") as caught:
+        with pytest.raises(
+            ModelError, match=r"a prompt of \d+ tokens needs .* of memory, but only 1\.0 kB are free; choose a part"
+        ) as caught:
             complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
         monkeypatch.undo()
         monkeypatch.setattr(batch_decoder, "cache_length", lambda *_: 1 << 48)
-        with pytest.raises(ModelError, match=r"no memory to read \d+ tokens; choose a part") as torn:
+        with pytest.raises(ModelError, match=r"not enough memory to read \d+ tokens; choose a part") as torn:
             complete(backend, song, [Prompt("Key?")], OPTIONS["all end alike"])
     assert (caught.value.code, torn.value.code) == ("oom", "oom")
 
@@ -309,7 +311,7 @@ def test_the_memory_of_songs_is_given_back_at_once(checkpoint: Path) -> None:
 def test_other_failures_are_not_taken_for_want_of_memory() -> None:
     with pytest.raises(RuntimeError, match="size mismatch"), batch_decoder.memory_errors("to write", "wait"):
         raise RuntimeError("size mismatch")
-    with pytest.raises(ModelError, match="no memory to write; wait"), batch_decoder.memory_errors("to write", "wait"):
+    with pytest.raises(ModelError, match="not enough memory to write; wait"), batch_decoder.memory_errors("to write", "wait"):
         torch.empty(1 << 60)
 
 

@@ -165,7 +165,7 @@ def test_a_format_that_was_set_for_runs_stops_no_conversation(tiny_model, tmp_so
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--chat", "-"], 2, "stdin is for the questions"),
+        (["--chat", "-"], 2, "stdin holds the questions"),
         (["--chat", "Key?", "{song}", "{song}"], 2, "one song, but 2 were given"),
         (["{song}", "{song}"], 2, "write the question first"),
         (["--chat", "{song}", "missing.wav"], 2, "then one file"),

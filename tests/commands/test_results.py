@@ -81,7 +81,7 @@ def test_pages_in_a_folder_have_an_index(tiny_model, library, tmp_path):
 
 def test_an_output_is_no_song(tiny_model, library, tmp_path):
     content = (library / "one.wav").read_bytes()
-    for output, words in ((library / "one.wav", "choose another"), (tmp_path / "new.FLAC", "is named like a song")):
+    for output, words in ((library / "one.wav", "choose another"), (tmp_path / "new.FLAC", "the name of an audio file")):
         for shard in ("1/2", "2/2"):
             done = run("analyze", "-q", "-m", tiny_model, *SHORT, "--shard", shard, "-o", output, library)
             assert done.returncode == 2

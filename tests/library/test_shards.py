@@ -55,7 +55,7 @@ def test_both_forms_hold_the_same_records():
 
 def test_records_of_other_settings_are_not_mixed(tmp_path):
     parts.ShardWriter(str(tmp_path)).open({"model": "mini", "command": "analyze"})
-    with pytest.raises(UsageError, match="made with other model; name another folder"):
+    with pytest.raises(UsageError, match="made with a different model; name another folder"):
         parts.ShardWriter(str(tmp_path)).open({"model": "other", "command": "analyze"})
 
 
@@ -103,7 +103,7 @@ def test_a_song_at_an_address_keeps_its_address(tmp_song):
 
 
 def test_an_address_of_an_unknown_kind_says_so():
-    with pytest.raises(ModelError, match=r"nonsense://a\.mp3: cannot be reached from here"):
+    with pytest.raises(ModelError, match=r"nonsense://a\.mp3: cannot be opened from here"):
         remote.check("nonsense://a.mp3")
 
 

@@ -320,7 +320,7 @@ def test_files_that_are_not_written_say_why(made, tmp_path):
     shutil.copy(song, tmp_path / "two.flac")
     os.link(tmp_path / "two.flac", tmp_path / "names.flac")
     why = {
-        "link.flac": "this is a link; name the file it leads to, .*song.flac",
+        "link.flac": "this is a link; name its target, .*song.flac",
         "words.mp3": "tags are written to MP3, FLAC|can't sync",
         "protected.flac": "the file is read-only",
         "film.mp4": "this is a video",

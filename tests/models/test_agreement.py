@@ -73,7 +73,7 @@ def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_
     out, noise = tmp_path / "i.gguf", tmp_path / "noise.wav"
     noise.write_bytes(b"no sound")
     for arguments, code, words in (
-        ((tiny_model, tmp_song, "-o", out), 69, "holds no checkpoint, only GGUF"),
+        ((tiny_model, tmp_song, "-o", out), 69, "contains only GGUF, no checkpoint"),
         ((source, noise, "-o", out), 1, "noise.wav"),
         ((source, "-", "-o", out), 2, "stdin"),
         ((source, tmp_song, "-o", tmp_song), 2, "is one of the inputs"),
@@ -87,7 +87,7 @@ def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_
 
 
 def test_an_importance_matrix_that_is_none_is_one_sentence(source: Path, collected: Path, tmp_song: Path, tmp_path: Path) -> None:
-    for type_name, file, words in (("Q4_K_M", tmp_song, "not an importance matrix"), ("Q8_0", collected, "makes no use")):
+    for type_name, file, words in (("Q4_K_M", tmp_song, "not an importance matrix"), ("Q8_0", collected, "does not use")):
         code, _, error = run("convert", source, "-o", tmp_path / "pair", "--type", type_name, "--imatrix", file)
         assert (code, words in error) == (1, True), error
     assert not (tmp_path / "pair").exists()

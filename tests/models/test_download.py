@@ -203,7 +203,7 @@ def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell
         hub.storage_down = True
         _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 69, said
-    assert "goes on where it stopped" in said
+    assert "run the same command again to resume" in said
     [part] = shell.parts()
     assert part.stat().st_size == 2 * PAGE
     [row] = [row for row in json.loads(shell("models", "list", "--json").stdout) if row["name"] == NAME]
@@ -302,7 +302,7 @@ REFUSALS = {
     "no space for FP8 converted": (set_many_fp8_weights, ("--quantize", "Q8_0"), 69, "11687500.0 GB are needed but only"),
     "weights that cannot be read": (set_packed_weights, ("--quantize", "Q8_0"), 69, "its weights are I32, which cannot be converted"),
     "another model": (set_other_model, (), 69, "is not Music Flamingo but 'llama'"),
-    "no weights": (set_no_weights, (), 69, "holds neither"),
+    "no weights": (set_no_weights, (), 69, "contains neither"),
     "an unknown type": (lambda hub: None, ("--quantize", "Q99"), 2, "choose one of"),
     "no network": (lambda hub: hub.server_close(), (), 69, "cannot be reached; check the network"),
     "offline": (lambda hub: None, ("--offline",), 69, "download it with `mflamingo models pull"),

@@ -189,14 +189,14 @@ def test_values_that_are_no_squares_are_refused(bad: float, model: tuple[Path, P
     squares = entries[name].squares.copy()
     squares[0] = bad
     imatrix.write(tmp_path / "bad.gguf", entries | {name: Sums(squares, 5)}, [])
-    refused(checkpoint, tmp_path / "bad.gguf", rf"{name} holds values", tmp_path / "out")
+    refused(checkpoint, tmp_path / "bad.gguf", rf"{name} contains values that cannot be sums of squares", tmp_path / "out")
 
 
 def test_a_matrix_that_nothing_reached_is_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
     checkpoint, _, entries = model
     name = "blk.1.ffn_up.weight"
     imatrix.write(tmp_path / "zero.gguf", entries | {name: Sums(0 * entries[name].squares, 5)}, [])
-    refused(checkpoint, tmp_path / "zero.gguf", f"nothing ever reached {name}", tmp_path / "out")
+    refused(checkpoint, tmp_path / "zero.gguf", f"no inputs reached {name}", tmp_path / "out")
 
 
 def test_files_that_are_no_importance_matrix_are_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_files_that_are_no_importance_matrix_are_refused(model: tuple[Path, Path
     bad = {
         "empty": (b"", "not an importance matrix, or cut short"),
         "prose": (b"a song about an importance matrix", "not an importance matrix, or cut short"),
-        "none": (struct.pack("<i", 0), "holds no importance matrix"),
+        "none": (struct.pack("<i", 0), "contains no importance matrix"),
         "cut": (whole[:-9], "not an importance matrix, or cut short"),
         "model": (text.read_bytes(), "not an importance matrix; "),
         "half": (file.read_bytes()[:-64], "cut short"),
@@ -215,7 +215,7 @@ def test_files_that_are_no_importance_matrix_are_refused(model: tuple[Path, Path
         (tmp_path / name).write_bytes(data)
         refused(checkpoint, tmp_path / name, message, tmp_path / "out")
     refused(checkpoint, tmp_path / "nowhere", "No such file", tmp_path / "out")
-    refused(checkpoint, file, "Q8_0 makes no use of an importance matrix", tmp_path / "out", "Q8_0")
+    refused(checkpoint, file, "Q8_0 does not use an importance matrix", tmp_path / "out", "Q8_0")
 
 
 def test_sums_without_counts_are_refused(model: tuple[Path, Path, dict[str, Sums]], tmp_path: Path) -> None:

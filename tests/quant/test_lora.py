@@ -85,7 +85,7 @@ def test_an_adapter_is_found_by_its_directory_and_leads_to_its_base(twins: tuple
     assert (found.directory, found.adapter, found.pairs) == (music, twins[0], ())
     lost = Path(shutil.copytree(twins[0], tmp_path / "lost"))
     checkpoints.edit_json(lost / "adapter_config.json", base_model_name_or_path="nobody/nothing")
-    with pytest.raises(ModelError, match="its base model nobody/nothing cannot be had"):
+    with pytest.raises(ModelError, match="its base model nobody/nothing cannot be opened"):
         find_model(str(lost))
     checkpoints.edit_json(lost / "adapter_config.json", base_model_name_or_path=str(twins[0]))
     with pytest.raises(ModelError, match=r"its base model .* is an adapter too"):
@@ -94,7 +94,7 @@ def test_an_adapter_is_found_by_its_directory_and_leads_to_its_base(twins: tuple
     with pytest.raises(ModelError, match="names no base_model_name_or_path"):
         find_model(str(lost))
     shutil.copy(music / "config.json", lost)
-    with pytest.raises(ModelError, match="holds a checkpoint and a LoRA adapter"):
+    with pytest.raises(ModelError, match="contains both a checkpoint and a LoRA adapter"):
         find_model(str(lost))
 
 
@@ -112,9 +112,9 @@ def move(halves: dict[str, torch.Tensor]) -> None:
     [
         (lambda halves: halves.pop(B), {}, r"q_proj\.weight has only one half of its LoRA matrix"),
         (lambda halves: halves.update({B: torch.zeros(65, 4)}), {}, r"q_proj\.weight by \[65, 4\] x \[4, 64\], which does not make"),
-        (lambda halves: halves.update({SAVED: torch.zeros(2)}), {}, r"lm_head\.weight is no half of a LoRA matrix"),
+        (lambda halves: halves.update({SAVED: torch.zeros(2)}), {}, r"lm_head\.weight is not half of a LoRA matrix"),
         (move, {}, r"changes \S+layers\.9\.\S+, which its base model does not have"),
-        (lambda halves: halves.clear(), {}, "holds no LoRA matrices"),
+        (lambda halves: halves.clear(), {}, "contains no LoRA matrices"),
         (None, {"use_dora": True}, "use_dora is True; only False can be merged"),
         (None, {"peft_type": "LOHA"}, "peft_type is 'LOHA'; only 'LORA' can be merged"),
         (None, {"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),

@@ -51,7 +51,7 @@ def test_a_changed_weight_is_found(pair: tuple[Path, Path], music: Path, tmp_pat
 def test_nan_is_found_without_the_checkpoint(pair: tuple[Path, Path], tmp_path: Path) -> None:
     overwrite(pair[0], "blk.0.attn_norm.weight", b"\xff\xff\xff\x7f")
     (report,) = [report for report in verify(tmp_path) if report.problem]
-    assert (report.name, report.problem) == ("blk.0.attn_norm.weight", "holds NaN or infinite weights")
+    assert (report.name, report.problem) == ("blk.0.attn_norm.weight", "contains NaN or infinite weights")
     assert report.error is not None
     assert isinf(report.error)
 

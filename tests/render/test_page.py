@@ -141,7 +141,7 @@ def test_the_wheel_marks_the_key_its_neighbours_and_the_claim():
 
 def test_the_chart_has_a_cell_per_bar():
     cells = Tags(page(SONG)).values("button", "aria-label")
-    assert cells[:2] == ["0:00 Am7", "0:00 Am7 goes on"]  # the pickup, then the first whole bar
+    assert cells[:2] == ["0:00 Am7", "0:00 Am7 continued"]  # the pickup, then the first whole bar
     assert len(cells) == 1 + 31
     assert "0:30 F#m7b5" in " ".join(cells).replace("no chord, ", "")
 

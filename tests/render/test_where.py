@@ -84,7 +84,7 @@ def test_where(expression, expected):
         ("zzzzzz", "common ones are bpm"),
         ("bpm", "a comparison after bpm"),
         ("bpm >", "expected a value, found the end"),
-        ("bpm > fast", "is a number, but 'fast' is not"),
+        ("bpm > fast", "is a number, and 'fast' is not"),
         ("key = 8C", "'8C' is not a key"),
         ("key = A minor", "put quotes around several words"),
         ("bpm in 8A", r"'\(' after in"),
@@ -94,7 +94,7 @@ def test_where(expression, expected):
         ("bpm ! 3", "is not understood"),
         ("key = '8A", "is not understood"),
         ("tempo > 3", "such as tempo.bpm"),
-        ("chords = Am", "holds several values"),
+        ("chords = Am", "chords is not a single value"),
         ("vocals = maybe", "true or false"),
         ("bpm ~ 3", "not text"),
         ("bpm < null", "null works with"),
@@ -135,7 +135,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(text):
 
 
 def test_what_cannot_be_sorted_is_refused():
-    with pytest.raises(UsageError, match="tempo holds several"):
+    with pytest.raises(UsageError, match="tempo is not a single value"):
         where.parse_order("bpm,-tempo")
 
 

@@ -313,5 +313,5 @@ def test_trouble_with_the_folder_is_said_once_and_only_to_whom_asks(tiny_model, 
     (tmp_path / "file").touch()
     _, loud = run("-m", tiny_model, "-v", song, folder=tmp_path / "file")
     _, quiet = run("-m", tiny_model, song, folder=tmp_path / "file")
-    assert loud.count("the cache takes nothing more") == 1
-    assert "remembered" not in quiet
+    assert loud.count("nothing more can be cached") == 1
+    assert "recorded" not in quiet

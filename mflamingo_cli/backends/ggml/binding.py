@@ -145,7 +145,7 @@ def find_libraries() -> Path:
         raise ModelError(f"the gguf back end needs llama-cpp-python ({error}); {_version_cure()}") from error
     version = tuple(int(part) for part in llama_cpp.__version__.split(".")[:3])
     if not LLAMA_CPP_PYTHON[0] <= version < LLAMA_CPP_PYTHON[1]:
-        raise ModelError(f"llama-cpp-python {llama_cpp.__version__} is installed, which was not tested; {_version_cure()}")
+        raise ModelError(f"llama-cpp-python {llama_cpp.__version__} is installed, but that version was not tested; {_version_cure()}")
     return Path(llama_cpp.__file__).parent / "lib"
 
 
@@ -158,7 +158,7 @@ def _shared_object(directory: Path, name: str) -> Path:
 
 def _version_cure() -> str:
     low, high = (".".join(map(str, version)) for version in (LLAMA_CPP_PYTHON[0], LLAMA_CPP_PYTHON[1][:2]))
-    return f"install one that was tested: pip install 'llama-cpp-python>={low},<{high}'"
+    return f"install a tested one: pip install 'llama-cpp-python>={low},<{high}'"
 
 
 LOG_ERROR = 4  # enum ggml_log_level

@@ -166,7 +166,7 @@ class GgmlEncoder:
                 operation = self.ggml.ggml_op_desc(node).decode()
                 raise ModelError(f"{self.device.name} cannot compute {operation} of this encoder; use --device cpu")
         if not self.ggml.ggml_gallocr_alloc_graph(self._allocator, cgraph):
-            raise ModelError(f"no memory for the audio encoder's work space on {self.device.name}", code="oom")
+            raise ModelError(f"not enough memory for the audio encoder's work space on {self.device.name}", code="oom")
         for tensor, values in graph.inputs:
             self.ggml.ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
         status = self.ggml.ggml_backend_graph_compute(self.device.backend, cgraph)

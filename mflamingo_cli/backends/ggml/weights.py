@@ -63,7 +63,9 @@ class Weights:
         kind = GGML_TYPE_BF16 if stored.name in self._converted else stored.number
         block = self.ggml.ggml_blck_size(kind) if 0 <= kind < 1 << 31 and self.ggml.ggml_type_name(kind) != b"NONE" else 0
         if not block or stored.shape[-1] % block:
-            raise ModelError(f"{self._file.path}: {stored.name} is of {stored.type_name}, which this ggml cannot read; convert it again")
+            raise ModelError(
+                f"{self._file.path}: {stored.name} is stored as {stored.type_name}, which this ggml cannot read; convert it again"
+            )
         extents = (c_int64 * len(stored.shape))(*reversed(stored.shape))
         tensor = self.ggml.ggml_new_tensor(self.context, kind, len(stored.shape), extents)
         self.ggml.ggml_set_name(tensor, stored.name.encode())
@@ -78,7 +80,7 @@ class Weights:
         """Copy the data from the file into the device's memory. Raises ModelError where there is not enough."""
         self.buffer = self.ggml.ggml_backend_alloc_ctx_tensors(self.context, self._device.backend)
         if not self.buffer:
-            raise ModelError(f"{self._file.path}: no memory for the audio encoder on {self._device.name}", code="oom")
+            raise ModelError(f"{self._file.path}: not enough memory for the audio encoder on {self._device.name}", code="oom")
         for name, tensor in self._tensors.items():
             stored = self._file.tensors[name]
             if name in self._converted:

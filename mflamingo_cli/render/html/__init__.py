@@ -243,9 +243,9 @@ def _tone(span: Segment) -> str:
 
 def _fact(name: str, value: str | None, notes: Sequence[str | None], source: str | None, claim: str | None, agrees: bool | None) -> Any:
     """A card: what was measured, and what the model claims of it; a claim alone stands as the model's."""
-    says = {True: "the model agrees", False: "the model differs", None: ""}[agrees]
+    says = {True: "the model agrees", False: "the model disagrees", None: ""}[agrees]
     if source == "model":
-        says = "the model says so, nothing was measured"
+        says = "the model's claim, not measured"
     elif agrees is False and claim:
         says = f"the model says {claim}"
     verdict = {True: "agrees", False: "differs", None: "alone"}[agrees]
@@ -327,7 +327,7 @@ def _field(step: int, key: Key, state: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A bar, or a chord where there are no bars: (name, colour, whether it only goes on) of each chord in it, and its beats."""
+    """A bar, or a chord where there are no bars: (name, colour, whether it only continues) of each chord in it, and its beats."""
 
     start: float
     end: float
@@ -342,7 +342,7 @@ class _Cell:
     @property
     def spoken(self) -> str:
         """The same for screen readers."""
-        return clock(self.start) + " " + ", ".join(f"{name or 'no chord'}{' goes on' if held else ''}" for name, _, held in self.chords)
+        return clock(self.start) + " " + ", ".join(f"{name or 'no chord'}{' continued' if held else ''}" for name, _, held in self.chords)
 
 
 def _chart(result: Result, audio: AudioInfo | None) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def find(name: str) -> Field:
 
         near = get_close_matches(name, sorted(names()), 1, 0.5)
         cure = f"did you mean {near[0]}?" if near else f"common ones are {', '.join(SHORT)}; `mflamingo schema` lists all"
-        raise UsageError(f"there is no field {name or 'without a name'}; {cure}")
+        raise UsageError(f"there is no field {name or 'with an empty name'}; {cure}")
     types = codec.paths(Analysis)[path]
     return Field(name, path, "text" if typing.get_origin(types[0]) is Literal else KINDS.get(types, "parts"))
 

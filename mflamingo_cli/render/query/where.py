@@ -104,7 +104,7 @@ class _Parser:
         field = fields.find(self._value("a field"))
         if field.kind == "parts":
             inner = next((name for name in fields.names() if name.startswith(field.name + ".")), None)
-            raise UsageError(f"--where: {field.name} holds several values{f'; name one, such as {inner}' if inner else ''}")
+            raise UsageError(f"--where: {field.name} is not a single value{f'; name one, such as {inner}' if inner else ''}")
         if mark := self._take("=", "==", "!=", "~", *ORDER):
             return _compared(field, mark, *self._literal(field, mark))
         negated = bool(self._take("not"))
@@ -164,7 +164,7 @@ def _literal(field: Field, mark: str, text: str) -> Any:
     if field.kind == "number":
         with contextlib.suppress(ValueError):
             return float(text)
-        raise UsageError(f"--where: {field.name} is a number, but {text!r} is not")
+        raise UsageError(f"--where: {field.name} is a number, and {text!r} is not")
     if field.kind == "truth":
         if text.lower() not in ("true", "false"):
             raise UsageError(f"--where: {field.name} is true or false, not {text!r}")
@@ -214,7 +214,7 @@ def parse_order(text: str) -> Order:
     parts = [part.strip() for part in text.split(",")]
     order = tuple((fields.find(part.removeprefix("-")), part.startswith("-")) for part in parts)
     if several := [field.name for field, _ in order if field.kind == "parts"]:
-        raise UsageError(f"--sort: {several[0]} holds several values; name one of them")
+        raise UsageError(f"--sort: {several[0]} is not a single value; sort by one, such as bpm")
     return order
 
 
