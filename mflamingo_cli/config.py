@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -68,11 +68,14 @@ def load(commands: Mapping[str, Options]) -> Settings:
     settings = {
         command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()
     }
-    for command, key, value, origin in _entries(commands):
-        try:
-            settings[command][key] = Setting(commands[command][key].convert(value), origin)
-        except typer.BadParameter as error:
-            raise ConfigError(f"{origin}: {key}: {error.message}") from error
+    for origin, name, key, value in _entries():
+        for command in _commands_with(commands, key, name, origin):
+            if isinstance(value, dict | list):
+                raise ConfigError(f"{origin}: {key}: takes a single value")
+            try:
+                settings[command][key] = Setting(commands[command][key].convert(value), origin)
+            except typer.BadParameter as error:
+                raise ConfigError(f"{origin}: {key}: {error.message}") from error
     return settings
 
 
@@ -89,21 +92,15 @@ def sources() -> bool:
     return bool(_files() or _variables())
 
 
-def _entries(commands: Mapping[str, Options]) -> Iterator[tuple[str, str, Any, str]]:
-    """Yield (command, key, value, origin), the least specific first."""
+def _entries() -> Iterator[tuple[str, str | None, str, Any]]:
+    """Yield (origin, command of a table of its own, key, value), the least specific first."""
     for path in _files():
         table = _read(path)
-        own = {name: table.pop(name) for name in commands if isinstance(table.get(name), dict)}
+        own = {name: table.pop(name) for name in COMMANDS if isinstance(table.get(name), dict)}
         for name, entries in ({None: table} | own).items():
-            for key, value in entries.items():
-                for command in _commands_with(commands, key, name, str(path)):
-                    if isinstance(value, dict | list):
-                        raise ConfigError(f"{path}: {key}: takes a single value")
-                    yield command, key, value, str(path)
+            yield from ((str(path), name, key, value) for key, value in entries.items())
     for variable, value in _variables():
-        key = variable.removeprefix(PREFIX).lower().replace("_", "-")
-        for command in _commands_with(commands, key, None, variable):
-            yield command, key, value, variable
+        yield variable, None, variable.removeprefix(PREFIX).lower().replace("_", "-"), value
 
 
 def _variables() -> list[tuple[str, str]]:
@@ -125,22 +122,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _commands_with(commands: Mapping[str, Options], key: str, name: str | None, origin: str) -> list[str]:
-    """Return the commands that a key is for: the named one, or all that have such an option."""
-    found = [command for command in commands if name in (None, command) and key in commands[command]]
-    if not found:
-        _unknown(key, {known for command, options in commands.items() if name in (None, command) for known in options}, name, origin)
-    return found
-
-
-def _unknown(key: str, known: set[str], table: str | None, origin: str) -> NoReturn:
+    """Return the commands that a key is for: the named one, or all that have such an option. Raises ConfigError where there is none."""
+    asked = {command: options for command, options in commands.items() if name in (None, command)}
+    if found := [command for command, options in asked.items() if key in options]:
+        return found
     from difflib import get_close_matches
 
+    known = {option for options in asked.values() for option in options}
     if origin.startswith(PREFIX):
-        known = {PREFIX + name.upper().replace("-", "_") for name in known} | OTHERS
+        known = {PREFIX + option.upper().replace("-", "_") for option in known} | OTHERS
         key, where = origin, "the environment"
     else:
-        where = f"{origin}{f', table {table}' if table else ''}"
-        known |= set() if table else set(COMMANDS)
+        where = f"{origin}{f', table {name}' if name else ''}"
+        known |= set() if name else set(COMMANDS)
     near = get_close_matches(key, sorted(known), 1, 0.5)
     cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
     raise ConfigError(f"{where}: there is no setting {key}; {cure}")

@@ -186,16 +186,13 @@ def stamp(paths: Iterable[str | os.PathLike[str]]) -> str:
 
 def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt], options: GenerateOptions) -> list[Completion]:
     """Run `generate` on one song to its end and return the joined chunks of each prompt."""
-    texts: list[list[str]] = [[] for _ in prompts]
-    ends: list[Chunk | None] = [None] * len(prompts)
+    answers: list[list[Chunk]] = [[] for _ in prompts]
     for _, index, chunk in backend.generate([SongPrompts(encoded, prompts)], options):
-        texts[index].append(chunk.text)
-        if chunk.finish:
-            ends[index] = chunk
+        answers[index].append(chunk)
     completions = []
-    for parts, end in zip(texts, ends, strict=True):
-        assert end is not None, "generate() must finish every prompt"
-        assert end.finish, "the last chunk carries the finish"
-        assert end.usage, "and the usage"
-        completions.append(Completion("".join(parts), end.finish, end.usage))
+    for chunks in answers:
+        finish, usage = chunks[-1].finish, chunks[-1].usage
+        assert finish, "generate() must finish every prompt"
+        assert usage, "and the last chunk carries the usage"
+        completions.append(Completion("".join(chunk.text for chunk in chunks), finish, usage))
     return completions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -215,11 +215,8 @@ class TextStream:
         self._pending = ""  # may be the beginning of a stop string
         self.finish: Literal["stop", "length"] | None = None
 
-    def add(self, token: int, piece: bytes, *, last: bool = False) -> Chunk:
-        """Add a token and its bytes and return what can be shown now, with `finish` set on the final chunk.
-
-        `last` says that the context has no room for another token.
-        """
+    def add(self, token: int, piece: bytes) -> Chunk:
+        """Add a token and its bytes and return what can be shown now, with `finish` set on the final chunk."""
         self._tokens_out += 1
         if token in self._end_ids:
             return self._end("stop", self._pending + self._decoder.decode(b"", final=True))
@@ -227,7 +224,7 @@ class TextStream:
         found = [at for at in map(text.find, self._options.stop) if at >= 0]
         if found:
             return self._end("stop", text[: min(found)])
-        if last or self._tokens_out >= self._options.max_new_tokens:
+        if self._tokens_out >= self._options.max_new_tokens:
             return self._end("length", text + self._decoder.decode(b"", final=True))
         keep = max((_overlap(text, stop) for stop in self._options.stop), default=0)
         self._pending = text[len(text) - keep :]
@@ -251,8 +248,8 @@ class Answer:
         n_prompt = group.n_shared + len(own)
         self.name = group.names[index]
         self.sampler = Sampler(options, group.before + own)
-        self._stream = TextStream(options, end_ids, n_prompt)
-        self._tokens_left = context_length - n_prompt
+        room = min(options.max_new_tokens, context_length - n_prompt)
+        self._stream = TextStream(replace(options, max_new_tokens=room), end_ids, n_prompt)
 
     @property
     def ended(self) -> bool:
@@ -261,7 +258,6 @@ class Answer:
 
     def add(self, token: int, piece: bytes) -> Iterator[tuple[int, int, Chunk]]:
         """Add the next token and yield what can be shown, as `Backend.generate` does."""
-        self._tokens_left -= 1
-        chunk = self._stream.add(token, piece, last=self._tokens_left <= 0)
+        chunk = self._stream.add(token, piece)
         if chunk.text or chunk.finish:
             yield (*self.name, chunk)

@@ -19,8 +19,7 @@ def useful_threads(weight_bytes: int) -> int:
 def physical_cores() -> int:
     """Return the physical cores in this process's CPU set, at least 1; logical ones where the system does not tell them apart."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = {_core(cpu) for cpu in usable}
-    return max(1, len(cores))
+    return max(1, len({_core(cpu) for cpu in usable}))
 
 
 def _core(cpu: int) -> str:

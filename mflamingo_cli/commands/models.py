@@ -143,10 +143,7 @@ def _converted(directory: Path, output: Path | None, type_name: str, reporter: R
 
 
 @app.command(context_settings=HELP_OPTIONS)
-def rm(
-    name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.")],
-    yes: Yes = False,
-) -> None:
+def rm(name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.")], yes: Yes = False) -> None:
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads and converted files."""
     from mflamingo_cli.commands.terminal import Reporter
 
@@ -255,8 +252,7 @@ def convert(
         TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
     ] = "Q8_0",
     audio_type: Annotated[
-        TypeName | None,
-        typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, at least Q8_0."),
+        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, at least Q8_0.")
     ] = None,
     importance: Annotated[
         Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix: which weights need the most precision.")

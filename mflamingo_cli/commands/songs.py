@@ -86,7 +86,6 @@ def _plan(songs: list[str], options: SongOptions, request: Request, hide_thinkin
         jobs=run.jobs,
         batch_size=model.batch_size,
         cached=not model.no_cache,
-        resumable=len(songs) > 1 and not model.no_cache,
         force=run.force,
         retry_failed=run.retry_failed,
         output=None if output.output in results.STDOUT else output.output,

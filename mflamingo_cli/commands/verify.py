@@ -75,7 +75,8 @@ def _print(
 
     types = by_type(reports) if compared else []
     if as_json:
-        show_json(_record(reports, types, agreements))
+        agreed = [{"file": str(file), **vars(agreement)} for file, found in agreements.items() for agreement in found]
+        show_json({"tensors": [_plain(report) for report in reports], "types": [_plain(one) for one in types], "agreement": agreed})
         return
     if shown := [report for report in reports if verbose or report.problem]:
         show(_tensor_table(shown, bool(types)))
@@ -117,11 +118,6 @@ def _agreements(
         with open_backend(str(file)) as backend:
             found[file] = list(compare(references, backend, request))
     return found
-
-
-def _record(reports: Sequence[TensorReport], types: Sequence[TypeReport], agreements: dict[Path, list[TokenAgreement]]) -> dict[str, Any]:
-    agreed = [{"file": str(file), **vars(agreement)} for file, found in agreements.items() for agreement in found]
-    return {"tensors": [_plain(report) for report in reports], "types": [_plain(one) for one in types], "agreement": agreed}
 
 
 def _plain(report: TensorReport | TypeReport) -> dict[str, Any]:

@@ -210,14 +210,8 @@ def _stream_hash(path: str | Path, demuxer: str) -> str:
     """The checksums of all audio packets, not decoded. Raises TagError for a video and for what ffmpeg cannot read."""
     limits = ["-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer]
     streams = ["-map", "0:a", "-map", "0:V?", "-c", "copy", "-f", "streamhash", "-hash", "md5", "-"]  # V: no pictures of covers
-    done = subprocess.run(
-        ["ffmpeg", "-nostdin", "-v", "error", *limits, "-i", f"file:{os.path.abspath(path)}", *streams],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        text=True,
-        errors="replace",
-    )
+    command = ["ffmpeg", "-nostdin", "-v", "error", *limits, "-i", f"file:{os.path.abspath(path)}", *streams]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace")
     kinds = HASH_LINE.findall(done.stdout)
     if done.returncode or "a" not in kinds:
         raise TagError("ffmpeg cannot read the audio, so the result could not be checked")
