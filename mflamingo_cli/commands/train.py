@@ -189,18 +189,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on music it was not trained on, compared with the best constant answers, chance and other estimators."""
-    if markdown:
-        _prepare(work)
-        from mflamingo_cli.train.evaluate import table
-
-        print("\n".join(table.markdown(table.read(markdown))))
-        return
-    if model is None:
+    if model is None and not markdown:
         raise UsageError("nothing to evaluate: name a model with --model, or earlier results with --markdown")
     _prepare(work)
     from mflamingo_cli.train.evaluate import table
     from mflamingo_cli.train.evaluate.report import EvalConfig, report
 
+    if markdown or model is None:
+        print("\n".join(table.markdown(table.read(markdown or ()))))
+        return
     config = EvalConfig(
         tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, _names(only), captions, facts,
         _names(baseline), baseline_clips,

@@ -64,12 +64,11 @@ def fit(objective: Objective, module: nn.Module, config: LoopConfig, folder: Pat
     In a process group (torchrun) every process draws its own batches, gradients are averaged, and the first one writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in parameters if p.dim() < 2 or any(word in name for word in NO_DECAY)]
-    known = {id(p) for p in plain}
-    decayed = [p for _, p in parameters if id(p) not in known]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-8)
+    decayed, plain = {"params": [], "weight_decay": config.weight_decay}, {"params": [], "weight_decay": 0.0}
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            (plain if p.dim() < 2 or any(word in name for word in NO_DECAY) else decayed)["params"].append(p)
+    optimizer = torch.optim.AdamW([decayed, plain], lr=config.lr, betas=(0.9, 0.98), eps=1e-8)
     first = resume(folder / CHECKPOINT, module, optimizer)
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     began = time.monotonic()
@@ -132,7 +131,7 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> i
     """Read a checkpoint back, if there is one; the step to go on with."""
     if not path.exists():
         return 0
-    state = _read(path)  # to the CPU, where AdamW counts its steps; the rest goes where its parameters are
+    state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW counts its steps; the rest goes where its parameters are
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
@@ -143,12 +142,7 @@ def part_states(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         raise UsageError(f"{path}: there is no such run; train its stage first")
     found: dict[str, dict[str, Any]] = {}
-    for key, value in _read(path)["module"].items():
+    for key, value in torch.load(path, weights_only=True, map_location="cpu")["module"].items():
         part, _, name = key.partition(".")
         found.setdefault(part, {})[name] = value
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    return state

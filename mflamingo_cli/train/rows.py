@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch.nn.utils.rnn import pad_sequence
 
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
 from mflamingo_cli.core.model import Model
@@ -126,10 +127,6 @@ def rows_that_fit(length: int, tokens: int, turns: int) -> int:
 
 def padded(branches: Sequence[Branch], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows without audio, one conversation each: ids and weights, (B, T)."""
-    length = max(len(b.ids) for b in branches)
-    ids = torch.full((len(branches), length), pad_id)
-    weights = torch.zeros(len(branches), length)
-    for i, branch in enumerate(branches):
-        ids[i, : len(branch.ids)] = torch.tensor(branch.ids)
-        weights[i, : len(branch.ids)] = torch.from_numpy(answer_weights(branch.mask))
+    ids = pad_sequence([torch.tensor(b.ids) for b in branches], batch_first=True, padding_value=pad_id)
+    weights = pad_sequence([torch.from_numpy(answer_weights(b.mask)) for b in branches], batch_first=True)
     return ids, weights

@@ -49,16 +49,16 @@ SILENCE: list[music.Span] = [(0.0, 1.0, "N")]
 
 def measured(clip: Clip) -> Facts:
     """What `measure` finds in a whole clip."""
-    found: Facts = codec.from_plain(Facts, cached_json(clip, f"facts-{_measure_version()}", lambda: codec.to_plain(_measured(clip))))
+
+    def find() -> dict[str, Any]:
+        meter = LoudnessMeter()
+        try:
+            return codec.to_plain(measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter))
+        except AudioError:  # silent all the way
+            return codec.to_plain(Facts())
+
+    found: Facts = codec.from_plain(Facts, cached_json(clip, f"facts-{_measure_version()}", find))
     return found
-
-
-def _measured(clip: Clip) -> Facts:
-    meter = LoudnessMeter()
-    try:
-        return measure.measure(audio.load(clip.folder / clip.row["audio"], listeners=(meter,)), meter)
-    except AudioError:  # silent all the way
-        return Facts()
 
 
 @cache

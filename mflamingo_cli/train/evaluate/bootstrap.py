@@ -59,13 +59,11 @@ def mean(
     n = max(len(array), 1)
     error = float(array.std()) / math.sqrt(n) or 1 / n
     value = float(array.mean()) if len(array) else math.nan
-    if constants is None:
-        return Score(ability, value, len(array), error, None, None, chance, **where)
-    difference = array - np.asarray(constants, dtype=float)
-    return Score(
-        ability, value, len(array), error, float(np.mean(constants)) if len(array) else None,
-        float(difference.std()) / math.sqrt(n), chance, **where,
-    )  # fmt: skip
+    beside = margin = None
+    if constants is not None:
+        beside = float(np.mean(constants)) if len(array) else None
+        margin = float((array - np.asarray(constants, dtype=float)).std()) / math.sqrt(n)
+    return Score(ability, value, len(array), error, beside, margin, chance, **where)
 
 
 def resampled(
@@ -83,12 +81,10 @@ def resampled(
     values = np.array([statistic(rows[pick]) for pick in picks])
     value = statistic(rows) if len(rows) else math.nan
     error = _spread(values) or 1 / max(len(rows), 1)
-    if constant is None:
-        return Score(ability, value, len(rows), error, None, None, chance, **where)
-    if isinstance(constant, (int, float)):
-        return Score(ability, value, len(rows), error, float(constant), error, chance, **where)
-    others = np.array([statistic(constant[pick]) for pick in picks])
-    return Score(ability, value, len(rows), error, statistic(constant), _spread(values - others), chance, **where)
+    beside, margin = constant, None if constant is None else error
+    if isinstance(constant, np.ndarray):
+        beside, margin = statistic(constant), _spread(values - np.array([statistic(constant[pick]) for pick in picks]))
+    return Score(ability, value, len(rows), error, beside, margin, chance, **where)
 
 
 def against_constant(

@@ -106,8 +106,10 @@ class ClaimCounts:
 
 def check_claims(said: PromptFacts, item: Item, given: Collection[str]) -> dict[str, ClaimCounts]:
     """Counts of the claims of a caption; `given` facts of a recording come from the same estimators as its labels and prove nothing."""
-    if not item.recording and "tonic" not in item.row:  # noise, or drums alone: there is no harmony to claim
-        return _of_no_harmony(said, item)
+    if not item.recording and "tonic" not in item.row:
+        # Noise, or drums alone: key and chords are false claims, tempo and meter too where nothing beats
+        names = ["key", "chords"] + [name for name in ("tempo", "meter") if name not in item.row]
+        return {name: ClaimCounts(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
     found = {
         "tempo": _one(said.get("tempo"), ground_truth.tempo_truth(item), lambda claim, true: same_tempo(true, float(claim))),
         "key": _one(said.get("key"), ground_truth.key_truth(item), lambda claim, true: parsed_key(claim) == true),
@@ -121,12 +123,6 @@ def check_claims(said: PromptFacts, item: Item, given: Collection[str]) -> dict[
         "mood": _names(said.get("mood"), item.clip_labels.get("mood"), None, strict=True),
     }
     return {name: verdict for name, verdict in found.items() if not (item.recording and (name in given or name == "duration"))}
-
-
-def _of_no_harmony(said: PromptFacts, item: Item) -> dict[str, ClaimCounts]:
-    """Key and chords are false claims, tempo and meter too where nothing beats."""
-    names = ["key", "chords"] + [name for name in ("tempo", "meter") if name not in item.row]
-    return {name: ClaimCounts(0, len(said[name].split()) if name == "chords" else 1) for name in names if name in said}
 
 
 def _fair(name: str, verdict: ClaimCounts, given: Collection[str]) -> ClaimCounts:

@@ -89,11 +89,6 @@ def tempo_truth(item: Item) -> tuple[float, ...] | None:
     return (felt, 1.5 * felt) if item.row.get("meter") == "6/8" else (felt,)
 
 
-def chords_truth(item: Item) -> list[str] | None:
-    """The main chords as triads."""
-    return item.clip_labels["chords"].split() if item.clip_labels.get("chords") else None
-
-
 def chord_sequence(item: Item) -> list[Span] | None:
     """All chords of the excerpt as spans from 0; between chords of a recording nothing is known."""
     chords = item.row.get("chords")

@@ -24,23 +24,16 @@ class Cut:
     whole: bool = False  # at most `seconds`
 
 
-def cut(clip: Clip, how: Cut) -> tuple[float, float] | None:
-    """Start and end (s) of the part of a clip; None when it is too short."""
-    total, count = len(clip.samples()), int(how.seconds * SAMPLE_RATE)
-    if how.whole:
-        return 0.0, min(count, total) / SAMPLE_RATE
-    if total < count:
-        return None
-    spare = (total - count) // GRID_SAMPLES
-    start = GRID_SAMPLES * int(np.random.default_rng(clip.row["index"]).integers(spare + 1)) if how.anywhere else 0
-    return start / SAMPLE_RATE, (start + count) / SAMPLE_RATE
-
-
 def items(clips: Sequence[Clip], how: Cut) -> Iterator[Item]:
     """Excerpts of the clips that are long enough, with what is known of them."""
     for clip in clips:
-        if (span := cut(clip, how)) is not None:
-            yield item_of(clip, *span)
+        total, count = len(clip.samples()), int(how.seconds * SAMPLE_RATE)
+        if how.whole:
+            yield item_of(clip, 0.0, min(count, total) / SAMPLE_RATE)
+        elif total >= count:
+            spare = (total - count) // GRID_SAMPLES
+            start = GRID_SAMPLES * int(np.random.default_rng(clip.row["index"]).integers(spare + 1)) if how.anywhere else 0
+            yield item_of(clip, start / SAMPLE_RATE, (start + count) / SAMPLE_RATE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,8 @@ class SongBatch:
 
     def __init__(self, backend: Backend, songs: Sequence[np.ndarray | None]) -> None:
         self.backend, self.count = backend, len(songs)
-        audios = [as_audio(samples) for samples in songs if samples is not None]
+        sources = [(samples, Source("-", len(samples) / SAMPLE_RATE, SAMPLE_RATE, 1, "pcm")) for samples in songs if samples is not None]
+        audios = [Audio(*source) for source in sources]
         encoded = iter(backend.encode(audios) if audios else ())
         self._encoded: list[Encoded | None] = [None if samples is None else next(encoded) for samples in songs]
 
@@ -106,8 +100,3 @@ def _send(update: Update, texts: list[str]) -> list[Question] | None:
         return update.send(texts)
     except StopIteration:
         return None
-
-
-def as_audio(samples: np.ndarray) -> Audio:
-    """Samples at 16 kHz as a back end takes them."""
-    return Audio(samples, Source("-", len(samples) / SAMPLE_RATE, SAMPLE_RATE, 1, "pcm"))

@@ -9,7 +9,7 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import mir_eval
@@ -129,20 +129,14 @@ def chord_agreement(
     return found
 
 
-def best_chord(truths: Sequence[Sequence[Span]]) -> str:
-    """The major or minor chord that sounds longest over all clips: the constant answer."""
-    total: Counter[str] = Counter()
-    for spans in truths:
-        for start, end, label in spans:
-            root, _, quality = label.partition(":")
-            if quality:
-                total[f"{root}:{'min' if quality.startswith('min') else 'maj'}"] += end - start
-    return total.most_common(1)[0][0] if total else "N"
-
-
 def chord_sequence_scores(ability: str, truths: Sequence[Sequence[Span]], claims: Sequence[Sequence[Span]], **where: Any) -> list[Score]:
     """Majmin, root and sevenths of mir_eval, mean over clips, beside the best single chord."""
-    constant = best_chord(truths)
+    total: Counter[str] = Counter()  # how long each major or minor chord sounds over all clips
+    for start, end, label in chain.from_iterable(truths):
+        root, _, quality = label.partition(":")
+        if quality:
+            total[f"{root}:{'min' if quality.startswith('min') else 'maj'}"] += end - start
+    constant = max(total, key=total.__getitem__, default="N")
     rows = [chord_agreement(t, c) for t, c in zip(truths, claims, strict=True)]
     fixed = [chord_agreement(t, [(0.0, t[-1][1], constant)]) for t in truths]
     out = []

@@ -52,10 +52,7 @@ class ProbeAccuracy:
     """Logits of every probe, collected excerpt by excerpt."""
 
     encoder: ProbedEncoder
-    pairs: dict[str, list[tuple[Any, Any]]] = field(default_factory=lambda: defaultdict(list))  # (truth, claim) by SCORINGS, where known
-    families: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # (families, 3) of the probe; (families, 2) yes, no
-    played: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # families of whole excerpts
-    tags: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    pairs: dict[str, list[tuple[Any, Any]]] = field(default_factory=lambda: defaultdict(list))  # (truth, claim), where known
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
         """Read the excerpts; nothing is asked."""
@@ -79,30 +76,30 @@ class ProbeAccuracy:
         chances = {name: (1 / (1 + np.exp(-logits[name]))).mean(axis=0) for name in ("families", "tags")}
         if (known := ground_truth.families_truth(item)) is not None:
             there = np.array([1.0 if f in known[0] else 0.0 if f in known[1] else np.nan for f in NAMED_FAMILIES])
-            self.played.append((there, chances["families"]))
+            self.pairs["played"].append((there, chances["families"]))  # families of whole excerpts
         if "families" in labels:
-            self.families.append(family_counts(labels["families"], logits["families"]))
+            self.pairs["families"].append(family_counts(labels["families"], logits["families"]))
         if "tags" in labels:
-            self.tags.append((tag_truth(labels["tags"]), chances["tags"]))
+            self.pairs["tags"].append((tag_truth(labels["tags"]), chances["tags"]))
 
     def scores(self, **where: Any) -> Iterator[Score]:
         """The figures."""
         where = {**where, "system": "encoder head"}
         for name, scoring in SCORINGS.items():
             yield from scored(scoring, name, self.pairs[name], **where)
-        if self.families:
+        if self.pairs["families"]:
             yield self._families(where)
-        if self.played:
-            yield _ranked("instruments, mAP", self.played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
-        if self.tags:
-            often = (np.stack([true for true, _ in self.tags]) == 1).sum(axis=0) >= TAG_COUNT
-            played = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
-            for name, chosen in (("instrument tags, mAP", often & played), ("tags, mAP", often)):
+        if played := self.pairs["played"]:
+            yield _ranked("instruments, mAP", played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
+        if tags := self.pairs["tags"]:
+            often = (np.stack([true for true, _ in tags]) == 1).sum(axis=0) >= TAG_COUNT
+            instruments = np.array([name.partition(":")[2] in INSTRUMENT_TAGS for name in TAG_NAMES])
+            for name, chosen in (("instrument tags, mAP", often & instruments), ("tags, mAP", often)):
                 if chosen.any():
-                    yield _ranked(name, self.tags, chosen, where)
+                    yield _ranked(name, tags, chosen, where)
 
     def _families(self, where: dict[str, Any]) -> Score:
-        rows, known = (np.stack(part) for part in zip(*self.families, strict=True))
+        rows, known = (np.stack(part) for part in zip(*self.pairs["families"], strict=True))
         order = np.argsort(-known[:, :, 0].sum(axis=0))
         constants = []
         for size in range(1, len(order) + 1):  # the best fixed set: some of the commonest

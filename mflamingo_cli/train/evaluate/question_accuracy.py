@@ -100,7 +100,7 @@ ABILITIES: dict[str, Ability] = {
     "key against measure": Ability("key", ground_truth.measured_key, parsed_key, key_scores),
     "tempo": Ability("tempo", ground_truth.tempo_truth, parse_tempo, tempo_scores),
     "meter": Ability("meter", lambda item: item.clip_labels.get("meter"), parse_meter, meter_scores),
-    "chords": Ability("chords", ground_truth.chords_truth, parse_chords, chord_scores, 40),
+    "chords": Ability("chords", lambda item: item.clip_labels.get("chords", "").split() or None, parse_chords, chord_scores, 40),
     "instruments": Ability("instruments", ground_truth.families_truth, ground_truth.families_in, family_scores, 48),
     "style": Ability("genre", ground_truth.names_truth("genre"), parse_genres, style_scores),
     "mood": Ability("mood", ground_truth.names_truth("mood"), lambda text: TASKS["mood"].parse(text), mood_scores, 32),

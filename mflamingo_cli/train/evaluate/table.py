@@ -120,14 +120,10 @@ def _figures(scores: Sequence[Score]) -> Iterator[str]:
         cells = []
         for kind in kinds:
             score = _find(scores, (ability, system, kind, seconds))
-            cells += [_value(score), _beside(score)] if score else ["", ""]
+            note = f"; {score.note}" if score and score.note else ""
+            cells += [_value(score), f"{_number(score.constant)}, {_number(score.chance)}, {score.n}{note}"] if score else ["", ""]
         if any(cells):
             yield f"| {ability} | {system} | {f'{seconds:g} s' if seconds else ''} | " + " | ".join(cells) + " |"
-
-
-def _beside(score: Score) -> str:
-    """`0.067, 0.042, 500`: the constant answer, chance, how many; and a note."""
-    return f"{_number(score.constant)}, {_number(score.chance)}, {score.n}" + (f"; {score.note}" if score.note else "")
 
 
 def _value(score: Score) -> str:

@@ -42,9 +42,7 @@ def _keys(rng: np.random.Generator, item: Item) -> list[Slots]:
 
 def _modes(rng: np.random.Generator, item: Item) -> list[Slots]:
     key = ground_truth.key_truth(item)
-    if key is None:
-        return []
-    return [(True, {"mode": key[1]}), (False, {"mode": OTHER_MODE[key[1]]})]
+    return [(True, {"mode": key[1]}), (False, {"mode": OTHER_MODE[key[1]]})] if key else []
 
 
 def _meters(rng: np.random.Generator, item: Item) -> list[Slots]:

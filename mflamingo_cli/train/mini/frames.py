@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,10 +104,7 @@ def resample(labels: dict[str, np.ndarray], at: np.ndarray, to: np.ndarray) -> d
     return found
 
 
-@cache
-def front_end() -> LogMel:
-    """The log-mel front end of the embedded model."""
-    return LogMel(MINI_MEL)
+front_end = cache(partial(LogMel, MINI_MEL))  # of the embedded model
 
 
 def prepare(folder: Path) -> Iterator[Clip]:

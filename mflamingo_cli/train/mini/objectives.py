@@ -64,21 +64,13 @@ def _n_tokens(clip: Clip) -> int:
     return int(clip.row["duration"] / TOKEN_S) - 1
 
 
-def draw_crop(rng: np.random.Generator, clip: Clip, length: int, stretched: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A random crop of `length` tokens anywhere in a window of a clip; a stretched one is played up to a quarter faster or slower."""
-    total = _n_tokens(clip)
-    spans = [(w, min(total - w * WINDOW_TOKENS, WINDOW_TOKENS)) for w in range(total // WINDOW_TOKENS + 1)]
-    spans = [(w, size) for w, size in spans if size >= length]
-    window, size = spans[rng.integers(len(spans))]
-    rate = float(np.exp(rng.uniform(-STRETCH, STRETCH))) if stretched and rng.random() < 0.5 else 1.0
-    rate = rate if round(length * rate) <= size else 1.0
-    return crop(clip, window * WINDOW_TOKENS + int(rng.integers(size - round(length * rate) + 1)), length, rate)
-
-
 def draw_crops(
     rng: np.random.Generator, sources: Sequence[tuple[Sequence[Clip], float]], length: int, count: int, augmented: bool = True
 ) -> Crops:
-    """`count` random crops of `length` tokens from `(clips, share)` sources, each placed anywhere in time."""
+    """`count` random crops of `length` tokens from `(clips, share)` sources, each anywhere in a window of its clip.
+
+    Half of the augmented ones are played up to a quarter faster or slower, where that fits into the window.
+    """
     usable = [([c for c in clips if min(_n_tokens(c), WINDOW_TOKENS) >= length], share) for clips, share in sources]
     usable = [(clips, share) for clips, share in usable if clips and share]
     if not usable:
@@ -87,7 +79,13 @@ def draw_crops(
     frames, labels, windows, offsets = [], [], [], []
     for _ in range(count):
         clips = usable[rng.choice(len(usable), p=shares / shares.sum())][0]
-        mel, truth = draw_crop(rng, clips[rng.integers(len(clips))], length, stretched=augmented)
+        clip = clips[rng.integers(len(clips))]
+        spans = [(w, min(_n_tokens(clip) - w * WINDOW_TOKENS, WINDOW_TOKENS)) for w in range(_n_tokens(clip) // WINDOW_TOKENS + 1)]
+        spans = [(w, size) for w, size in spans if size >= length]
+        window, size = spans[rng.integers(len(spans))]
+        rate = float(np.exp(rng.uniform(-STRETCH, STRETCH))) if augmented and rng.random() < 0.5 else 1.0
+        rate = rate if round(length * rate) <= size else 1.0
+        mel, truth = crop(clip, window * WINDOW_TOKENS + int(rng.integers(size - round(length * rate) + 1)), length, rate)
         frames.append(augment(rng, mel).T if augmented else mel.T)
         labels.append(truth)
         windows.append(int(rng.integers(2)) if rng.random() < 0.3 else 0)

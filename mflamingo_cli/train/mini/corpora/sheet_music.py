@@ -160,9 +160,8 @@ def madrigals(_: Path) -> list[SourcePiece]:
 
 def palestrina(_: Path) -> list[SourcePiece]:
     """Movements of Palestrina's masses; those of one number are taken to belong together."""
-    return [
-        SourcePiece("palestrina", path.stem, path.stem.split("_")[-1], path) for path in sorted((corpus() / "palestrina").glob("*.krn"))
-    ]
+    paths = sorted((corpus() / "palestrina").glob("*.krn"))
+    return [SourcePiece("palestrina", path.stem, path.stem.split("_")[-1], path) for path in paths]
 
 
 def tunes(_: Path) -> list[SourcePiece]:

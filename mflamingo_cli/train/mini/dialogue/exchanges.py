@@ -84,7 +84,8 @@ def make_turn(
     if kind == "lyrics":
         return Turn(grounded_prompt(CAPTION_STYLES["lyrics"], prefix), NO_LYRICS)
     if kind == "unknown":
-        question, said, reason = _unknown(rng), CANNOT, NOT_KNOWN
+        asked = UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
+        question, said, reason = asked, CANNOT, NOT_KNOWN
     else:
         drawn = exchange(rng, kind, facts, labels)
         if drawn is None:
@@ -106,10 +107,6 @@ def _caption_turn(
     hears = any(name in (labels or {}) and name not in facts for name in LABEL_FIELDS)
     reason = rng.choice(CAPTION_TRACES["both" if facts and hears else "measured" if facts else "heard" if hears else "none"])
     return Turn(question + THINK_SUFFIX, f"<think> {reason} </think> <answer>\n{text} </answer>")
-
-
-def _unknown(rng: np.random.Generator) -> str:
-    return UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
 
 
 def _turn(

@@ -142,16 +142,13 @@ def melody(rng: np.random.Generator, plan: Plan, low: int, span: int = 17) -> li
             position = float(bar * plan.beats)
             for index, length in enumerate(rhythm):
                 if length > 0 and not (last and index and rng.random() < 0.5):
-                    pitch = state["pitch"] = _next_pitch(rng, state["pitch"], _chord_at(chords, position), scale, low, span, index == 0)
+                    chord = next(c for c in reversed(chords) if c.start <= position + 1e-6)
+                    pitch = state["pitch"] = _next_pitch(rng, state["pitch"], chord, scale, low, span, index == 0)
                     notes.append(Note(position, length * legato, pitch, int(rng.integers(74, 112))))
                 position += abs(length)
         return notes
 
     return _repeated(plan, write)
-
-
-def _chord_at(chords: Sequence[Chord], position: float) -> Chord:
-    return next(c for c in reversed(chords) if c.start <= position + 1e-6)
 
 
 def _next_pitch(rng: np.random.Generator, pitch: int, chord: Chord, scale: frozenset[int], low: int, span: int, strong: bool) -> int:
