@@ -68,7 +68,7 @@ class ConfigError(MFlamingoError):
 
 
 class StoppedError(MFlamingoError):
-    """A run that ended before its inputs did and goes on when it is started again: EX_TEMPFAIL of sysexits.h."""
+    """A run that ended early and resumes when it is started again: EX_TEMPFAIL of sysexits.h."""
 
     code = "stopped"
     exit_code = ExitCode.RESUMABLE

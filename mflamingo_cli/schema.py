@@ -23,7 +23,7 @@ Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The file, the part of it that was asked for, and how much of that part the model was given."""
+    """The file, the requested part of it, and how much of that part the model was given."""
 
     duration: float
     sample_rate: int
@@ -37,7 +37,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class TempoInfo:
-    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %, `confidence` how probably the measured is."""
+    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %, `confidence` how likely `bpm` is right."""
 
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
@@ -49,7 +49,7 @@ class TempoInfo:
 
 @dataclass(frozen=True)
 class KeyInfo:
-    """A major or minor key in the notations of musicians, DJs and tags; `confidence` is the probability that a measured one is right."""
+    """A major or minor key in the notations of musicians, DJs and tags; `confidence` is the probability that a measured key is right."""
 
     tonic: str | None = None
     mode: Literal["major", "minor"] | None = None
@@ -65,7 +65,7 @@ class KeyInfo:
 
 @dataclass(frozen=True)
 class MeterInfo:
-    """A time signature such as 4/4; `confidence` is the probability that a measured one is right."""
+    """A time signature such as 4/4; `confidence` is the probability that a measured meter is right."""
 
     value: str | None = None
     source: Origin | None = None
@@ -75,7 +75,7 @@ class MeterInfo:
 
 @dataclass(frozen=True)
 class Segment:
-    """A labelled part: a chord in Harte's notation or a section."""
+    """A labelled part of the song: a section, or a chord in Harte's notation."""
 
     start: float
     end: float
@@ -101,7 +101,7 @@ class VocalsInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of the song; a beat is its time and its place in the bar, 1 for the first, null where the meter is unknown."""
+    """What is known about the song; a beat is its time and its position in the bar (1 is the first), null if the meter is unknown."""
 
     tempo: TempoInfo = TempoInfo()
     key: KeyInfo = KeyInfo()
@@ -119,7 +119,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which weights answered."""
+    """The model that answered, and its back end."""
 
     id: str
     revision: str | None
@@ -129,7 +129,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class UsageInfo:
-    """Tokens of the language model, all questions together."""
+    """Tokens of the language model, summed over all questions."""
 
     tokens_in: int
     tokens_out: int
@@ -137,7 +137,7 @@ class UsageInfo:
 
 @dataclass(frozen=True)
 class TimingInfo:
-    """Seconds of wall time per step; null where a step was not needed."""
+    """Seconds of wall time per step; null if a step was not needed."""
 
     decode_s: float | None = None
     measure_s: float | None = None

@@ -34,7 +34,7 @@ from quant.types import TYPES
 
 Floats = npt.NDArray[np.float32]
 
-KV_REASONS = {"auto": "f16, q8_0 where that does not fit"}
+KV_REASONS = {"auto": "f16, or q8_0 if f16 does not fit"}
 FILE_TYPES = {mix.file_type: mix.name for mix in TYPES.values()}
 NEXT_TURNS_TOKENS = 2048  # positions for the next turns of a conversation; when they are used up the song is prefilled again
 

@@ -102,7 +102,7 @@ def list_songs(plan: RunPlan) -> None:
     find_model(plan.model)
     for song in plan.songs:
         print(safe(song))
-    print(f"{len(plan.songs)} to {plan.request.command} with {safe(plan.model)}", file=sys.stderr)
+    print(f"{len(plan.songs)} song{'s' * (len(plan.songs) != 1)} to {plan.request.command} with {safe(plan.model)}", file=sys.stderr)
 
 
 def _deliver(

@@ -1,4 +1,4 @@
-"""What goes into an engine and what comes out: a plan; steps, finished records; who is told what happens besides."""
+"""The input and output of an engine: a plan; steps and finished records; callbacks for everything else."""
 
 from __future__ import annotations
 

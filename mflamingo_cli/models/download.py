@@ -317,4 +317,4 @@ def _network(error: BaseException, endpoint: str, login: str) -> str:
         return f"{endpoint} cannot be reached; check the network, then run the same command again to resume"
     if response.status_code in (401, 403):
         return f"the hub refuses access (HTTP {response.status_code}); {login}"
-    return f"the hub answers HTTP {response.status_code}; run the same command again later to resume"
+    return f"the hub answers HTTP {response.status_code}; wait, then run the same command again to resume"

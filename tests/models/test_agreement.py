@@ -77,7 +77,7 @@ def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_
         ((source, noise, "-o", out), 1, "noise.wav"),
         ((source, "-", "-o", out), 2, "stdin"),
         ((source, tmp_song, "-o", tmp_song), 2, "is one of the inputs"),
-        ((source, tmp_song, "-o", tmp_path / "no" / "x.gguf"), 2, "not a file name in an existing folder"),
+        ((source, tmp_song, "-o", tmp_path / "no" / "x.gguf"), 2, "this must be a file name in an existing folder"),
         ((source, tmp_song, "-o", out, "--start", "3", "--end", "2"), 2, "--end must be later"),
         ((source, tmp_path / "nowhere.wav", "-o", out), 1, "nowhere.wav"),
     ):

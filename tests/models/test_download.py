@@ -209,7 +209,7 @@ def test_another_run_goes_on_at_the_byte_where_the_first_stopped(hub: Hub, shell
     [row] = [row for row in json.loads(shell("models", "list", "--json").stdout) if row["name"] == NAME]
     assert (row["state"], row["bytes"] > 2 * PAGE) == ("partial", True)
     refused = shell("models", "info", NAME)
-    assert (refused.returncode, "only in part" in complaint(refused)) == (69, True)
+    assert (refused.returncode, "only partly downloaded" in complaint(refused)) == (69, True)
     hub.storage_down = False
     hub.seen.clear()
     done = shell.pull()
@@ -251,14 +251,14 @@ def test_storage_without_ranges_begins_anew_and_right(hub: Hub, shell: Shell) ->
 def test_another_size_than_the_hub_says_is_refused(hub: Hub, shell: Shell, length: int) -> None:
     hub.repos[NAME].sizes = {"model.safetensors": len(WEIGHTS) + length}
     done = shell.pull()
-    assert (done.returncode, "not as long as the hub says" in complaint(done)) == (69, True)
+    assert (done.returncode, "does not have the size that the hub gives" in complaint(done)) == (69, True)
     assert shell.parts() == []
 
 
 def test_damaged_content_is_thrown_away(hub: Hub, shell: Shell) -> None:
     hub.storage[hashlib.sha256(WEIGHTS).hexdigest()] = bytes(len(WEIGHTS))
     done = shell.pull()
-    assert (done.returncode, "came damaged" in complaint(done)) == (69, True)
+    assert (done.returncode, "arrived damaged" in complaint(done)) == (69, True)
     assert list((shell.repository / "blobs").glob("*.part")) == []
     hub.storage.clear()
     assert shell.pull().returncode == 0
@@ -298,8 +298,8 @@ REFUSALS = {
     "gated, not accepted": (lambda hub: set_gated(hub, 403), (), 69, "is gated; accept its terms"),
     "missing": (lambda hub: hub.repos.clear(), (), 69, "is not on the hub, or it is private"),
     "no such revision": (lambda hub: None, ("--revision", "v9"), 69, "has no revision 'v9'"),
-    "no space": (set_too_large, (), 69, "10000000.0 GB are needed but only"),
-    "no space for FP8 converted": (set_many_fp8_weights, ("--quantize", "Q8_0"), 69, "11687500.0 GB are needed but only"),
+    "no space": (set_too_large, (), 69, "10000000.0 GB are needed, but only"),
+    "no space for FP8 converted": (set_many_fp8_weights, ("--quantize", "Q8_0"), 69, "11687500.0 GB are needed, but only"),
     "weights that cannot be read": (set_packed_weights, ("--quantize", "Q8_0"), 69, "its weights are I32, which cannot be converted"),
     "another model": (set_other_model, (), 69, "is not Music Flamingo but 'llama'"),
     "no weights": (set_no_weights, (), 69, "contains neither"),
