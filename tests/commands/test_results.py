@@ -129,8 +129,8 @@ def test_a_playlist_that_was_written_can_be_analysed(tiny_model, library, tmp_pa
     ("command", "arguments", "words"),
     [
         ("analyze", ("-f", "lab", "a.wav", "b.wav"), "-o FOLDER/"),
-        ("caption", ("-f", "beats", "a.wav"), "shows what analyze measures"),
-        ("analyze", ("-f", "m3u", "-o", "out/", "a.wav"), "name one file"),
+        ("caption", ("-f", "beats", "a.wav"), "needs what `analyze` measures"),
+        ("analyze", ("-f", "m3u", "-o", "out/", "a.wav"), "name that file"),
         ("analyze", ("-f", "m3u", "-"), "no path"),
         ("analyze", ("--sidecar", "-"), "no folder"),
         ("analyze", ("--sidecar", "-o", "x", "a.wav"), "leave --output out"),
