@@ -25,7 +25,6 @@ app.add_typer(data_app)
 STAGES = ("encoder-short", "encoder", "text", "speech", "joint", "think")  # the order of training
 Work = Annotated[Path, typer.Option("--work", help="Folder for everything that training produces: data, base, runs.", file_okay=False)]
 Config = Annotated[str, typer.Option("--config", help="A stage file (TOML), or the name of a built-in one: " + ", ".join(STAGES) + ".")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 WORK = Path("mflamingo-train")
 WORK_FOLDERS = ("data", "base", "runs")  # what training makes in its folder
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json")
@@ -186,7 +185,7 @@ def evaluate(
         list[Path] | None, typer.Option("--markdown", help="Only make tables from these files of earlier --json results.", exists=True)
     ] = None,
     work: Work = WORK,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:
     """Evaluate a model on music it was not trained on, compared with the best constant answers, chance and other estimators."""
     if model is None and not markdown:

@@ -69,8 +69,7 @@ def read(paths: Iterable[Path]) -> list[Score]:
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 values = json.loads(text)
-                values["value"] = math.nan if values["value"] is None else values["value"]
-                values["error"] = math.nan if values["error"] is None else values["error"]
+                values |= {name: math.nan for name in ("value", "error") if values[name] is None}
                 score = Score(**{name: value for name, value in values.items() if name not in ("interval", "claimed")})
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise UsageError(f"{path}: not a line of `mflamingo train eval --json`: {text[:60]}") from error

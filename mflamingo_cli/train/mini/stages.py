@@ -116,19 +116,14 @@ def chat_encoder(tokenizer: Tokenizer) -> ChatEncoder:
 
 def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbes | None = None) -> None:
     """Load what earlier runs trained (also of the probes), the later where two trained one part; a projector starts as the probes' one."""
-    inner, own = model.model, {} if heads is None else {"heads": heads}
-    parts = {
-        "audio_tower": inner.audio_tower,
-        "multi_modal_projector": inner.multi_modal_projector,
-        "language_model": inner.language_model,
-        "lm_head": model.lm_head,
-    }
+    parts = {name: getattr(model.model, name) for name in ("audio_tower", "multi_modal_projector", "language_model")}
+    parts |= {"lm_head": model.lm_head} | ({} if heads is None else {"heads": heads})
     for name in names:
         states = part_states(work / "runs" / name / CHECKPOINT)
         if "heads" in states and "multi_modal_projector" not in states:
             marked = "project."
             states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
-        for part, module in (parts | own).items():
+        for part, module in parts.items():
             if part in states:
                 module.load_state_dict(states[part])
 

@@ -436,7 +436,7 @@ def render(rng: np.random.Generator, index: int, config: ScoresConfig, piece: So
         if own < FITTING * every:
             raise Rejected("the analysis does not fit the notes")
     shift = draw_shift(rng, chosen)
-    chosen = [transposed(part, shift) for part in chosen]
+    chosen = [p if p.role == "drums" else replace(p, notes=tuple(replace(n, pitch=n.pitch + shift) for n in p.notes)) for p in chosen]
     if not piece.source.startswith(("freedoom", "openttd", "jam")):
         chosen = instrumented(rng, chosen, piece.source == "tunes")
     played = on_channels(perform(rng, chosen, tempo))
@@ -503,11 +503,6 @@ def draw_shift(rng: np.random.Generator, chosen: Sequence[Part]) -> int:
     pitches = [note.pitch for part in chosen if part.role != "drums" for note in part.notes]
     fitting = [shift for shift in range(-5, 7) if min(pitches) + shift >= 24 and max(pitches) + shift <= 103] or [0]
     return int(fitting[rng.integers(len(fitting))])
-
-
-def transposed(part: Part, shift: int) -> Part:
-    """A part that many semitones higher; drums stay."""
-    return part if part.role == "drums" else replace(part, notes=tuple(replace(note, pitch=note.pitch + shift) for note in part.notes))
 
 
 def instrumented(rng: np.random.Generator, voices: Sequence[Part], solo: bool) -> list[Part]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mflamingo_cli.measure.facts import Key, Mode, pitch_class
+from mflamingo_cli.measure.facts import Key, pitch_class
 from mflamingo_cli.train.mini.dialogue.captions import listed, pace, slots, spoken_list
 from mflamingo_cli.train.mini.dialogue.prompt_facts import LABEL_FIELDS, PromptFacts, form_items, random_chord
 from mflamingo_cli.train.mini.dialogue.questions import CHOICE, COUNTED, ORDINALS, PLURALS, QUESTIONS, SPOKEN_INSTRUMENT, YES_NO
@@ -232,8 +232,7 @@ def is_mode(rng: np.random.Generator, facts: PromptFacts, labels: PromptFacts | 
 def near_key(rng: np.random.Generator, name: str) -> str:
     """Another key that is easily taken for this one: relative, parallel, a fifth away, a semitone away."""
     tonic, mode = name.split()
-    own: Mode = "minor" if mode == "minor" else "major"
-    other: Mode = "major" if mode == "minor" else "minor"
+    own, other = ("minor", "major") if mode == "minor" else ("major", "minor")
     pitch = pitch_class(tonic)
     near = [(pitch + (3 if own == "minor" else 9), other), (pitch, other), (pitch + 5, own), (pitch + 7, own), (pitch + 11, own)]
     at = int(rng.choice(len(near), p=[0.3, 0.15, 0.22, 0.22, 0.11]))

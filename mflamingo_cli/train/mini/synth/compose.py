@@ -153,7 +153,7 @@ def local_scale(plan: Plan, section: Section) -> frozenset[int]:
 
 
 def mma_text(plan: Plan, seed: int) -> str:
-    """The song as an MMA source file."""
+    """The song as an MMA source file; chords are written `Bbm7`, `C/E`."""
     lines, bar = [f"RndSeed {seed}", f"Tempo {plan.mma_tempo:g}"], 1
     for section, _ in plan.occurrences():
         lines.append(f"Groove {section.groove}")
@@ -162,13 +162,9 @@ def mma_text(plan: Plan, seed: int) -> str:
             if section.fill and number == len(section.bars):
                 lines.append(f"Groove {section.fill}")
             first = -(-plan.beats // len(chords))
-            names = [mma_name(*chord, flats) for chord in chords]
+            basses = ["" if bass == root else "/" + pitch_name(bass, flats) for root, _, bass in chords]
+            names = [pitch_name(root, flats) + CHORDS[name].mma + bass for (root, name, _), bass in zip(chords, basses, strict=True)]
             slashes = [first - 1] * (len(names) - 1) + [plan.beats - first * (len(names) - 1) - 1]
             lines.append(f"{bar} " + " ".join(name + " /" * count for name, count in zip(names, slashes, strict=True)))
             bar += 1
     return "\n".join(lines) + "\n"
-
-
-def mma_name(root: int, name: str, bass: int, flats: bool) -> str:
-    """A chord as MMA writes it: `Bbm7`, `C/E`."""
-    return pitch_name(root, flats) + CHORDS[name].mma + ("" if bass == root else "/" + pitch_name(bass, flats))

@@ -171,17 +171,14 @@ def chord_set(names: Iterable[str]) -> set[tuple[int, str]]:
     return {(pitch_class(match[1]), match[2]) for match in matches if match}
 
 
-def _degree(accidental: str, numeral: str) -> int:
-    return NUMERALS[numeral.lower()] + {"": 0, "b": -1, "#": 1}[accidental]
-
-
 def roman(text: str) -> tuple[int, str]:
     """Roman numeral -> (semitones above the tonic, Harte name): `bVII` -> (10, "maj"), `V7/V` -> (2, "7")."""
     match = NUMERAL.fullmatch(text)
     assert match, text
     accidental, numeral, suffix, target_accidental, target = match.groups()
-    above = _degree(target_accidental, target) if target else 0
-    return (_degree(accidental, numeral) + above) % 12, SUFFIXES[suffix][numeral.islower()]
+    altered = {"": 0, "b": -1, "#": 1}
+    above = NUMERALS[target.lower()] + altered[target_accidental] if target else 0
+    return (NUMERALS[numeral.lower()] + altered[accidental] + above) % 12, SUFFIXES[suffix][numeral.islower()]
 
 
 def draw_flavour(rng: np.random.Generator, mode: str, style: str) -> str:

@@ -38,9 +38,7 @@ def library() -> Any:
         ("fluid_player_add_mem", number, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         ("fluid_player_play", number, [pointer]),
         ("fluid_synth_process", number, [pointer, number, number, buffers, number, buffers]),
-        ("delete_fluid_player", None, [pointer]),
-        ("delete_fluid_synth", None, [pointer]),
-        ("delete_fluid_settings", None, [pointer]),
+        *((f"delete_fluid_{what}", None, [pointer]) for what in ("player", "synth", "settings")),
         ("fluid_set_log_function", pointer, [number, pointer, pointer]),
     ):
         getattr(lib, function).restype, getattr(lib, function).argtypes = result, arguments
