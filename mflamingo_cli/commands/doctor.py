@@ -37,7 +37,7 @@ class Finding:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show versions, libraries, devices and models. Exit code 69 when the embedded model cannot run here."""
-    findings = [finding for probe in (_system, _packages, _tools, _models) for finding in probe()]
+    findings = [finding for probe in (_system, _libraries, _models) for finding in probe()]
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
@@ -70,13 +70,18 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _packages() -> list[Finding]:
+def _libraries() -> list[Finding]:
     found = [Finding(name, version or "not installed", version is not None) for name in REQUIRED for version in [_version(name)]]
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
         text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         found.append(Finding(f"[{extra}]", text or f"not installed: pip install 'mflamingo-cli[{extra}]'"))
-    return found
+    ffmpeg = shutil.which("ffmpeg")
+    return [
+        *found,
+        _attempt("libsndfile", lambda: str(import_module("soundfile").__libsndfile_version__)),
+        Finding("ffmpeg", ffmpeg or "not found: m4a, aac, wma and video cannot be read (wav, flac, ogg, opus and mp3 can)"),
+    ]
 
 
 def _attempt(name: str, probe: Callable[[], str]) -> Finding:
@@ -85,14 +90,6 @@ def _attempt(name: str, probe: Callable[[], str]) -> Finding:
         return Finding(name, probe(), True)
     except Exception as error:  # of any broken library: the reason is the finding
         return Finding(name, f"{type(error).__name__}: {error}", False)
-
-
-def _tools() -> list[Finding]:
-    ffmpeg = shutil.which("ffmpeg")
-    return [
-        _attempt("libsndfile", lambda: str(import_module("soundfile").__libsndfile_version__)),
-        Finding("ffmpeg", ffmpeg or "not found: m4a, aac, wma and video cannot be read (wav, flac, ogg, opus and mp3 can)"),
-    ]
 
 
 def _models() -> list[Finding]:

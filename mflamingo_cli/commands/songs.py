@@ -124,7 +124,7 @@ def _deliver(
         messages = Messages(reporter, Progress(plan.songs, tally), wanted, stream.isatty())
         written = Written(writer, stream, reporter, wanted, messages.fail, plan.hide_thinking) if wanted and writer else None
         tags = Tags(wanted.tags, wanted, stream, reporter, messages.fail) if wanted and wanted.tags else None
-        there_is_a_model = Delivery(plan, options, wanted, tally, messages, written, tags).take(engine)
+        there_is_a_model = Delivery(plan, options, wanted, messages, written, tags).take(engine)
         if there_is_a_model and lasting and tally.total > 1:
             reporter.finished(messages.progress)
     if output and tally.ok:
@@ -138,7 +138,6 @@ class Delivery:
     plan: RunPlan
     options: SongOptions
     wanted: Results | None
-    tally: Tally
     messages: Messages
     written: Written | None
     tags: Tags | None
@@ -152,7 +151,7 @@ class Delivery:
             try:
                 for event in events:
                     if isinstance(event, Opened):
-                        self.tally.resumable = event.resumable
+                        self.messages.progress.tally.resumable = event.resumable
                     elif isinstance(event, Unavailable):
                         self.messages.unavailable(event.reason)
                         unavailable = True
@@ -175,7 +174,7 @@ class Delivery:
         in_folder = self.wanted is None and event.remembered
         if not in_folder and not (unavailable and not (self.wanted and self.wanted.rows)):  # without a model, only rows of every input
             self._pass(event.record)
-        run, tally = self.options.run, self.tally
+        run, tally = self.options.run, self.messages.progress.tally
         limit = Share(0, percent=False) if run.fail_fast else run.max_failures
         if limit is not None and not unavailable and tally.left and tally.new_errors > limit.of(tally.total):
             raise StoppedError(f"stopped, {tally.new_errors} failed: {tally}")
