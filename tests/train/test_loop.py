@@ -14,7 +14,7 @@ from mflamingo_cli.train.mini import objectives as mini_objectives
 from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.frames import Clip
 from mflamingo_cli.train.mini.probes import encode_songs
-from mflamingo_cli.train.rows import Turn
+from mflamingo_cli.train.rows import ChatEncoder, Turn
 
 SIZES = build.ModelSizes(
     d_audio=64, audio_layers=1, audio_heads=1, audio_ffn=64, n_mels=16, d_text=64, text_layers=2, text_heads=1, text_kv_heads=1, text_ffn=64
@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def speech(tokenizer):
-    return stages.chat_encoder(tokenizer)
+    return ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
 
 
 @pytest.fixture

@@ -106,12 +106,7 @@ def new_model(work: Path, config: StageConfig) -> tuple[Model, ChatEncoder]:
     tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     model = build.build(config.model, tokens.special_ids(tokenizer), tokens.padded_vocab(tokenizer), config.loop.seed)
     load_runs(work, config.init, model)
-    return model, chat_encoder(tokenizer)
-
-
-def chat_encoder(tokenizer: Tokenizer) -> ChatEncoder:
-    """The embedded model's chat: its template and the names of its audio tokens."""
-    return ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
+    return model, ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
 
 
 def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbes | None = None) -> None:

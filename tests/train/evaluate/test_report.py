@@ -16,7 +16,7 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate import caption_metrics
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.report import EvalConfig, report
-from mflamingo_cli.train.mini import build, probes, stages, tokens
+from mflamingo_cli.train.mini import build, probes, tokens
 from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
 from mflamingo_cli.train.rows import ChatEncoder, Turn
@@ -43,7 +43,7 @@ def chat() -> ChatEncoder:
     rng = np.random.default_rng(0)
     turns = [exchanges.text_turn(rng) for _ in range(200)]
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), 700)
-    return stages.chat_encoder(tokenizer)
+    return ChatEncoder(tokenizer, tokens.CHAT_TEMPLATE, tokens.AUDIO)
 
 
 @pytest.fixture(scope="module")
