@@ -145,7 +145,7 @@ def test_an_index_that_transformers_cannot_read_is_one_sentence(preview: Path, t
     directory = Path(shutil.copytree(preview, tmp_path / preview.name))
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index["weight_map"]}))
-    with pytest.raises(ModelError, match="transformers misses 'metadata'"):
+    with pytest.raises(ModelError, match="'metadata' is missing from the checkpoint's JSON files"):
         TorchBackend(directory, CPU)
 
 

@@ -180,7 +180,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(address, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "name a folder or an address with --output"),
+        ([], "name a folder or a URL with --output"),
         (["-o", "-"], "name a folder"),
         (["-o", "out", "-f", "csv"], "--format does not work with --engine ray"),
         (["-o", "out", "-j", "3"], "--jobs does not work with --engine ray"),
