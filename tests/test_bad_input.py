@@ -89,7 +89,7 @@ FAILURES: dict[str, tuple[str, Callable[[Path], object] | bytes | None, int, str
     "empty": ("a.wav", b"", 1, "not_audio", "empty"),
     "text renamed": ("a.flac", b"Dear diary, no music today.\n" * 500, 1, "not_audio", "not a recognised audio file"),
     "random bytes": ("a.mp3", np.random.default_rng(1).bytes(100_000), 1, "not_audio", "not a recognised audio file"),
-    "MIDI": ("a.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk", 1, "not_audio", "notes and no sound"),
+    "MIDI": ("a.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk", 1, "not_audio", "notes and no audio"),
     "not a number": ("a.wav", not_finite, 1, "not_finite", "not a number"),
     "silence": ("a.wav", lambda path: soundfile.write(path, np.zeros(RATE_HZ), RATE_HZ), 1, "silent", "silent"),
     "too short": ("a.wav", lambda path: soundfile.write(path, music(0.3), RATE_HZ), 1, "too_short", "too short"),

@@ -73,7 +73,7 @@ CONTAINERS = [
     (0, b"FORM", "aiff"),
 ]
 NOT_SOUND = [  # what people do hand over, and what to do about it
-    (b"MThd", "a MIDI file, which holds notes and no sound; render it with a synthesizer first"),
+    (b"MThd", "a MIDI file, which contains notes and no audio; render it with a synthesizer first"),
     (b"#EXTM3U", "a playlist; name its songs, or give it a name that ends with .m3u"),
     (b"ffconcat", "a list of files; name the files"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),

@@ -104,7 +104,7 @@ class _Parser:
         field = fields.find(self._value("a field"))
         if field.kind == "parts":
             inner = next((name for name in fields.names() if name.startswith(field.name + ".")), None)
-            raise UsageError(f"--where: {field.name} is not a single value{f'; name one, such as {inner}' if inner else ''}")
+            raise UsageError(f"--where: {field.name} is not a single value; compare one, such as {inner or 'bpm'}")
         if mark := self._take("=", "==", "!=", "~", *ORDER):
             return _compared(field, mark, *self._literal(field, mark))
         negated = bool(self._take("not"))
