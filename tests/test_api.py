@@ -83,6 +83,7 @@ def test_a_user_s_program_is_typed(checked):
     assert notes == REVEALED
 
 
+@pytest.mark.slow
 def test_wrong_names_are_found_by_a_type_checker(checked):
     for name, line in zip(("laod", "devise", "seeds", "bpn"), checked["wrong.py"], strict=True):
         assert f'"{name}"' in line

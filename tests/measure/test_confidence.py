@@ -82,6 +82,7 @@ def test_a_key_is_less_sure_beside_an_equal() -> None:
     assert elsewhere < beside < alone
 
 
+@pytest.mark.slow
 def test_measuring_tells_how_sure_it_is_whatever_the_level() -> None:
     samples = song(["A:min", "F:maj", "C:maj", "G:maj"] * 3 + ["A:min"], 112.0)
     loud, quiet = measure(audio(samples)).confidence, measure(audio(samples * np.float32(0.02))).confidence
