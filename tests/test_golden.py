@@ -19,7 +19,6 @@ OLD = (
     FOLDER / "old"
 )  # written by the program as it was before `measure`, `store` and `backends` were rebuilt: a cache, a run store, their records
 SONGS = ("ocean.opus", "silent.flac")
-QUICK = {"analyze.jsonl", "table.txt", "think.jsonl"}
 SOME_FAILED = 3  # the exit code where one of two songs is silent
 LARGE = 10_000  # bytes: of the two entries of the old cache the encoding is larger, the facts are smaller
 
@@ -30,7 +29,8 @@ def one_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("golden")
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_prints_what_it_printed(one_cache, name):
     kept, now = (FOLDER / name).read_text(encoding="utf-8"), output(COMMANDS[name], one_cache)
     if name.endswith(".txt"):

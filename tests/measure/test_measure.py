@@ -57,12 +57,14 @@ def test_spans_cover_the_clip_without_holes(name: str) -> None:
     assert chords[-1].end == pytest.approx(len(song(*{"loop": (LOOP, 112.0), "home": (HOME, 96.0)}[name])) / RATE, abs=0.01)
 
 
+@pytest.mark.slow
 def test_detuned_songs_keep_their_key_and_chords() -> None:
     found = measure(audio(song(LOOP, 112.0, detune=0.4)))
     assert found.key == facts("loop").key
     assert {c.label for c in found.chords} == {c.label for c in facts("loop").chords}
 
 
+@pytest.mark.slow
 def test_level_changes_nothing() -> None:
     quiet = measure(audio(song(LOOP, 112.0) * np.float32(0.02)))
     assert quiet.tempo.bpm == pytest.approx(facts("loop").tempo.bpm, rel=BPM)
@@ -129,6 +131,7 @@ def test_the_meter_that_listened_gives_the_loudness() -> None:
     assert facts("home").loudness == Loudness()
 
 
+@pytest.mark.slow
 def test_sections_come_back_under_their_letter() -> None:
     found = measure(audio(song((["C:maj", "F:maj"] * 4 + ["Ab:maj", "Eb:min"] * 4) * 2, 120.0))).sections
     assert found[0].start == 0

@@ -32,6 +32,7 @@ def changes(every: int, n: int, first: int = 0) -> tuple[Segment, ...]:
     return tuple(Segment((first + every * i) / 2, (first + every * (i + 1)) / 2, "C:maj") for i in range(n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bpm", [112.0, 120.0, 150.0])
 def test_a_waltz_with_a_chord_per_bar_is_not_called_four(bpm: float) -> None:
     found = measure(audio(song(LOOP, bpm, beats=3)))
@@ -41,6 +42,7 @@ def test_a_waltz_with_a_chord_per_bar_is_not_called_four(bpm: float) -> None:
     assert np.allclose(np.diff(firsts), 3 * 60 / bpm, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bpm", [90.0, 120.0])
 def test_four_beats_with_a_chord_per_bar_are_not_called_three(bpm: float) -> None:
     assert measure(audio(song(LOOP[:12], bpm))).meter == "4/4"
