@@ -1,0 +1,35 @@
+"""What decides a record is in the program's stamp: the pipeline imports nothing of ours that is not."""
+
+from __future__ import annotations
+
+import ast
+
+from mflamingo_cli.store.keys import DECIDE
+from tests.docs import ROOT
+
+DECIDE_NOTHING = {  # the store itself, files and their errors; the prompts of styles stand in a request, which is hashed by itself
+    *("mflamingo_cli/__init__.py", "mflamingo_cli/errors.py", "mflamingo_cli/files.py", "mflamingo_cli/styles.py"),
+    *("mflamingo_cli/store/__init__.py", "mflamingo_cli/store/cache.py", "mflamingo_cli/store/keys.py", "mflamingo_cli/store/hub.py"),
+}
+
+
+def imported(path: str) -> set[str]:
+    """Files of ours that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            base = name.replace(".", "/")
+            found |= {file for file in (f"{base}.py", f"{base}/__init__.py") if (ROOT / file).is_file()}
+    return found
+
+
+def test_what_the_pipeline_imports_is_in_the_stamp():
+    reached, waiting = set(), {"mflamingo_cli/pipeline.py"}
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        waiting |= imported(path) - reached if path != "mflamingo_cli/__init__.py" else set()  # which binds the public names lazily
+    assert len(reached) > 40
+    assert {path for path in reached if not path.startswith(DECIDE)} == DECIDE_NOTHING
