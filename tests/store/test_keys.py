@@ -9,7 +9,7 @@ from tests.docs import ROOT
 
 DECIDE_NOTHING = {  # the store itself, files and their errors; the prompts of styles stand in a request, which is hashed by itself
     *("mflamingo_cli/__init__.py", "mflamingo_cli/errors.py", "mflamingo_cli/files.py", "mflamingo_cli/styles.py"),
-    *("mflamingo_cli/store/__init__.py", "mflamingo_cli/store/cache.py", "mflamingo_cli/store/keys.py", "mflamingo_cli/store/hub.py"),
+    *("mflamingo_cli/store/cache.py", "mflamingo_cli/store/keys.py", "mflamingo_cli/store/hub.py"),
 }
 
 
