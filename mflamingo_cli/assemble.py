@@ -98,6 +98,7 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
         end=round(sound.end_s, 3),
         windows=count_windows(n_given, info.geometry.mel.window_s),
         truncated=n_given < sound.n_samples,
+        damaged=sound.damaged,
     )
 
 

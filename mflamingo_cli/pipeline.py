@@ -93,7 +93,7 @@ def preparing(
     meter, fingerprint = LoudnessMeter(), Fingerprint()
     listeners = (fingerprint, meter) if to_measure else (fingerprint,)
     audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=listeners))
-    sound = Sound(fingerprint.result(), len(audio.samples), audio.source, audio.start_s, audio.rate_hz, audio.warnings)
+    sound = audio.described(fingerprint.result())
     if known is None:
         on_decoded(sound)
     measure_s = None

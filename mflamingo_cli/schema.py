@@ -23,7 +23,7 @@ Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The file, the requested part of it, and how much of that part the model was given."""
+    """The file, the requested part of it, and how much of that part the model was given; of a `damaged` file some sound is missing."""
 
     duration: float
     sample_rate: int
@@ -33,6 +33,7 @@ class AudioInfo:
     end: float
     windows: int
     truncated: bool
+    damaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,13 @@ def records(home: Path, *more: str) -> tuple[list[dict], subprocess.CompletedPro
     return [masked(json.loads(line)) for line in text.splitlines()], done
 
 
+def as_of(kept: Any, now: Any) -> Any:
+    """Return a record with the keys that an older version knew: keys are only ever added."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return {key: as_of(kept[key], value) for key, value in now.items() if key in kept}
+    return now
+
+
 def expected(home: Path) -> list[dict]:
     """Return the records that a program without cache and store makes."""
     return records(home, "--no-cache", "--force")[0]
@@ -102,7 +110,7 @@ def test_old_cache_and_store_change_no_record(home):
     assert [record["status"] for record in found] == ["ok", "skipped"]
     assert b"another version" not in done.stderr
     kept = [json.loads(line) for line in (OLD / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert differences(masked(kept[0]), found[0]) == []
+    assert differences(masked(kept[0]), as_of(kept[0], found[0])) == []
 
 
 @pytest.mark.slow
@@ -124,7 +132,7 @@ def test_an_old_record_under_a_new_name_reads_as_it_was_written(home):
     assert changed == 1
     [first, second] = records(home)[0]
     kept = [masked(json.loads(line)) for line in (OLD / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {**first, "path": "ocean.opus"} in kept
+    assert any(as_of(record, {**first, "path": "ocean.opus"}) == record for record in kept)
     assert second["error"]["code"] == "silent"
 
 

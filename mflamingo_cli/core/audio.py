@@ -48,18 +48,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Audio:
-    """Mono sound (n,) float32 that begins `start_s` into its file; `warnings` say what is not as it should be."""
+    """Mono sound (n,) float32 that begins `start_s` into its file; `warnings` say what is not as it should be.
+
+    Of a `damaged` file a part is missing; `share` is how much of what should be there was decoded, as far as that is known.
+    """
 
     samples: NDArray[np.float32]
     source: Source
     start_s: float = 0.0
     rate_hz: int = SAMPLE_RATE
     warnings: tuple[str, ...] = ()
+    damaged: bool = False
+    share: float = 1.0
 
     @property
     def duration_s(self) -> float:
         """Length of what is here, which may be a part of the file."""
         return len(self.samples) / self.rate_hz
+
+    def described(self, name: str) -> Sound:
+        """What is known of it besides its samples, under the name that its fingerprint gives."""
+        return Sound(name, len(self.samples), self.source, self.start_s, self.rate_hz, self.warnings, self.damaged)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Sound:
     start_s: float
     rate_hz: int
     warnings: tuple[str, ...]
+    damaged: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -190,7 +200,9 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     to_the_end = damage is not None or end is None or decoded < end
     duration_s = decoded / rate if to_the_end else max(decoded / rate, decoder.frames / rate if decoder.frames else decoder.guess_s)
     warnings = (_damage_report(damage, decoded, decoder),) if damage else ()
-    return Audio(samples, Source(name, duration_s, rate, decoder.channels, decoder.codec), start / rate, warnings=warnings)
+    source = Source(name, duration_s, rate, decoder.channels, decoder.codec)
+    share = min(1.0, mixer.frames / expected) if damage and expected > 0 else 1.0
+    return Audio(samples, source, start / rate, warnings=warnings, damaged=damage is not None, share=share)
 
 
 def _damage_report(damage: Damaged, decoded: int, decoder: Decoder) -> str:

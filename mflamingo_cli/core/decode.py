@@ -162,10 +162,11 @@ class SoundFileDecoder:
             self.rate_hz, self.channels = self._file.samplerate, self._file.channels
             coding = self._file.subtype
             self.codec = "flac" if self._file.format == "FLAC" else CODEC_NAMES.get(coding, coding.lower())
-            self.frames = None if guessed or unknown else self._file.frames
+            held = _held_share(self._file.extra_info)
+            self.frames = None if guessed or unknown else round(self._file.frames / held)
             self._seeks = self.frames is not None and self.codec not in INEXACT_SEEK and self._file.seekable()
             self._step = UNKNOWN_STEP_FRAMES if unknown else FLAC_STEP_FRAMES if self.codec == "flac" else BLOCK_FRAMES
-            self._cut = _missing_bytes(self._file.extra_info)
+            self._cut = held < 1.0
             if self._file.format == "OGG":
                 stated = _ogg_frames(path, head)
                 self._cut |= stated is None
@@ -321,15 +322,16 @@ def _mpeg_frame_bytes(header: bytes) -> int:
     return (144 if first or layer == 2 else 72) * bits_per_s // hz + padding
 
 
-def _missing_bytes(log: str) -> bool:
-    """Read in libsndfile's log whether the header promises more than the file holds; a live stream's placeholder of 4 GB is no promise."""
+def _held_share(log: str) -> float:
+    """Read in libsndfile's log what part of the promised bytes the file holds; a live stream's placeholder of 4 GB is no promise."""
     for line in log.splitlines():
         kind, _, sizes = line.partition(":")
         if kind.strip() in ("data", "SSND", "Data Size", "riff") and "(should be" in sizes:
             stated, _, held = sizes.partition("(should be")
             with contextlib.suppress(ValueError):
-                return 0x7FFF_0000 > int(stated) > int(held.strip(" )"))
-    return False
+                if 0x7FFF_0000 > int(stated) > int(held.strip(" )")) > 0:
+                    return int(held.strip(" )")) / int(stated)
+    return 1.0
 
 
 def _ogg_frames(path: Path, head: bytes) -> int | None:

@@ -200,12 +200,16 @@ class Measurement:
         return self._meter.result() if self._meter else Loudness()
 
     def _confidence(self, names: Collection[str]) -> Confidence:
-        """The probability that the tempo is within 4 % of the right one, and that key and meter are right; None for all but these names."""
-        return Confidence(
-            tempo=of_tempo(self.pulse[0], self.beat_signs) if "tempo" in names else None,
-            key=of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,
-            meter=of_meter(self.meter, self.beat_signs) if "meter" in names else None,
-        )
+        """The probability that the tempo is within 4 % of the right one, and that key and meter are right; None for all but these names.
+
+        Of a damaged song it is that times the share that was decoded: what is missing may be otherwise.
+        """
+        found = {
+            "tempo": of_tempo(self.pulse[0], self.beat_signs) if "tempo" in names else None,
+            "key": of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,
+            "meter": of_meter(self.meter, self.beat_signs) if "meter" in names else None,
+        }
+        return Confidence(**{name: None if value is None else value * self._audio.share for name, value in found.items()})
 
     def _in_file(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         start = self._audio.start_s

@@ -24,6 +24,7 @@ from mflamingo_cli.core.audio import MIN_S, SAMPLE_RATE, Audio, Source, load, sp
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 
 ROUNDING = 1e-6  # float32 sums in another order
+LENGTH_AT_THE_END = ("a.ogg", "a.opus")  # of such a file nobody knows how much is missing
 LOSSY = 0.2  # correlation may fall this far below 1 through the worst codec here, at the rates it is used with
 SIXTEEN_BIT = 2.0**-15  # one step of 16-bit samples
 needs_ffmpeg = pytest.mark.skipif(
@@ -443,6 +444,9 @@ def test_a_file_cut_in_the_middle_gives_its_good_part_and_says_so(tmp_path: Path
     assert audio.source.duration_s == pytest.approx(audio.duration_s, abs=1e-3)
     assert len(audio.warnings) == 1
     assert "cut or damaged" in audio.warnings[0]
+    assert audio.damaged
+    assert 0.3 < audio.share < 0.7 or name in LENGTH_AT_THE_END
+    assert audio.described("sha256:…").damaged
     assert capfd.readouterr() == ("", "")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,12 @@ def test_onset_strength_is_one_on_average() -> None:
     strength = onset_strength(beat_bands(song(["C:maj"] * 4, 120.0)))
     assert strength.mean() == pytest.approx(1)
     assert not onset_strength(beat_bands(np.zeros(RATE, np.float32))).any()
+
+
+def test_what_is_missing_of_a_damaged_song_may_be_otherwise() -> None:
+    whole = audio(song(["C:maj", "F:maj", "G:maj", "C:maj"] * 2, 120.0))
+    sure, less = measure(whole).confidence, measure(replace(whole, damaged=True, share=0.04)).confidence
+    assert sure.tempo is not None
+    assert less.tempo == pytest.approx(0.04 * sure.tempo)
+    assert less.key is not None
+    assert less.key < 0.05
