@@ -11,8 +11,9 @@ from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
 from mflamingo_cli import pipeline, requests
-from mflamingo_cli.backends import DEFAULT_MODEL, open_backend
-from mflamingo_cli.backends.base import Backend, BackendInfo, GenerateOptions, OpenOptions
+from mflamingo_cli.backends import open_backend
+from mflamingo_cli.backends.base import Backend, BackendInfo
+from mflamingo_cli.backends.options import DEFAULT_MODEL, GenerateOptions, OpenOptions
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.requests import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mflamingo_cli.backends.base import Backend, OpenOptions
+from mflamingo_cli.backends.options import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, QUANTIZE_CHOICES, OpenOptions
 from mflamingo_cli.errors import ModelError, UsageError
 
-DEFAULT_MODEL = "mini"
-BACKENDS = ("auto", "gguf", "torch")
-DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
-KV_TYPE_CHOICES = ("auto", "f16", "q8_0", "f32")
-QUANTIZE_CHOICES = ("none", "int8", "nf4", "fp8")
+if TYPE_CHECKING:  # the command line finds models here and must not wait for what runs them
+    from mflamingo_cli.backends.base import Backend
 
 
 @dataclass(frozen=True)

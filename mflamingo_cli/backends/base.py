@@ -10,24 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-if TYPE_CHECKING:  # the command line reads defaults here and must not wait for NumPy
+from mflamingo_cli.backends.options import GenerateOptions as GenerateOptions
+from mflamingo_cli.backends.options import OpenOptions as OpenOptions
+
+if TYPE_CHECKING:  # the program reads models' names here and must not wait for NumPy
     from numpy.typing import NDArray
 
     from mflamingo_cli.core.audio import Audio
     from mflamingo_cli.core.chat import Message
     from quant.geometry import Geometry
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """How text is generated; the only place of these defaults. Temperature 0 is greedy."""
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,21 +101,6 @@ class BackendInfo:
     grounded: bool = False
     encoder_fingerprint: str = ""
     batch_size: int = 1
-
-
-@dataclass(frozen=True)
-class OpenOptions:
-    """How a model is opened; "auto" chooses, and `BackendInfo.reason` says why.
-
-    `dtype` and `quantize` belong to torch, `kv_type` to gguf; `threads=None` takes as many as help.
-    """
-
-    backend: str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    kv_type: str = "auto"
-    threads: int | None = None
-    quantize: str = "none"
 
 
 class Backend(Protocol):

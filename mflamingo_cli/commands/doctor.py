@@ -93,7 +93,7 @@ def _attempt(name: str, probe: Callable[[], str]) -> Finding:
 
 
 def _models() -> list[Finding]:
-    from mflamingo_cli.backends import DEFAULT_MODEL
+    from mflamingo_cli.backends.options import DEFAULT_MODEL
     from mflamingo_cli.models.registry import listed
     from mflamingo_cli.store.hub import hub_cache
 

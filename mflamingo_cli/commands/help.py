@@ -92,8 +92,9 @@ class SectionGroup(TyperGroup):
 
 
 class LazyGroup(SectionGroup):
-    """A group whose commands are imported one by one, when needed: `commands.<name>` holds the function of that name, or an `app`."""
+    """A group whose commands are imported one by one, when needed: `<package>.<name>` holds the function of that name, or an `app`."""
 
+    package = "mflamingo_cli.commands"
     entries: dict[str, tuple[str, str]]  # name -> section of the help page, summary
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -103,7 +104,7 @@ class LazyGroup(SectionGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a command, once."""
         if cmd_name in self.entries and cmd_name not in self.commands:
-            module = import_module(f"mflamingo_cli.commands.{cmd_name}")
+            module = import_module(f"{self.package}.{cmd_name}")
             app = getattr(module, "app", None)
             if app is None:
                 app = typer.Typer()
@@ -120,7 +121,9 @@ class LazyGroup(SectionGroup):
 
 def plain(app: typer.Typer) -> typer.Typer:
     """Let an app and its groups draw help without rich and convert values without pydantic."""
-    app.rich_markup_mode, app._add_completion, app.info.cls = None, False, SectionGroup
+    app.rich_markup_mode, app._add_completion = None, False
+    if not (app.info.cls and issubclass(app.info.cls, SectionGroup)):
+        app.info.cls = SectionGroup
     for command in app.registered_commands:
         command.cls = SectionCommand
         command.context_settings = HELP_OPTIONS

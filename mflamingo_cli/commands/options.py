@@ -13,8 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import typer
 
-from mflamingo_cli.backends import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, QUANTIZE_CHOICES
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.backends.options import (
+    BACKENDS,
+    DEFAULT_MODEL,
+    DTYPE_CHOICES,
+    KV_TYPE_CHOICES,
+    QUANTIZE_CHOICES,
+    GenerateOptions,
+    OpenOptions,
+)
 from mflamingo_cli.commands.values import Shard, Share, parse_batch, parse_shard, parse_share, parse_time
 from mflamingo_cli.library.engines import DEFAULT_ENGINE, ENGINES
 from mflamingo_cli.library.tag_fields import TagOptions

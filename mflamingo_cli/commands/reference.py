@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from mflamingo_cli.backends import DTYPE_CHOICES
-from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.backends.options import DTYPE_CHOICES, GenerateOptions
 from mflamingo_cli.commands.values import parse_time
 from mflamingo_cli.errors import UsageError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mflamingo_cli.backends import DEFAULT_MODEL, find_model
+from mflamingo_cli.backends import find_model
+from mflamingo_cli.backends.options import DEFAULT_MODEL
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.store import hub
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mflamingo_cli.errors import ModelError
 from quant.errors import QuantError
-from quant.layout import AUDIO_PREFIX, INDEX, SINGLE, audio_file
 
 MAIN = "main"
 FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
@@ -72,6 +71,8 @@ def _snapshot(name: str, revision: str) -> Path | None:
 
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
+    from quant.layout import AUDIO_PREFIX, INDEX, SINGLE  # not above: the help of `models` is drawn without it
+
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
     if any(_has_audio(text) for text in texts):
         return True
@@ -87,6 +88,8 @@ def is_complete(directory: Path) -> bool:
 
 
 def _has_audio(text: Path) -> bool:
+    from quant.layout import audio_file
+
     try:
         return audio_file(text).exists()
     except QuantError:
@@ -115,6 +118,7 @@ def is_music_flamingo(directory: Path) -> bool:
     """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
     from quant.families import FAMILIES, of_projector
     from quant.keys import KEY_PROJECTOR
+    from quant.layout import AUDIO_PREFIX
     from quant.reader import read
 
     try:

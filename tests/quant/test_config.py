@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mflamingo_cli.backends import find_model
-from mflamingo_cli.commands.models import describe
+from mflamingo_cli.commands.models.info import describe
 from mflamingo_cli.core.model import load
 from quant import reader
 from quant.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.backends.options import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.reference import Device, End, MaxTokens, Start, TorchDtype, reference_request, song_files
 from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError, UsageError, as_failed_work
 

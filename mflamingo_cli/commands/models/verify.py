@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.backends.options import GenerateOptions, OpenOptions
 from mflamingo_cli.commands.reference import Device, End, Json, MaxTokens, Start, TorchDtype, reference_request, song_files
 from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.errors import ExitCode, ModelError, UsageError, as_failed_work

@@ -1,0 +1,41 @@
+"""How a model is opened and how text is generated: the defaults and choices, which help waits for.
+
+Nothing but these stands here, because every command imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MODEL = "mini"
+BACKENDS = ("auto", "gguf", "torch")
+DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
+KV_TYPE_CHOICES = ("auto", "f16", "q8_0", "f32")
+QUANTIZE_CHOICES = ("none", "int8", "nf4", "fp8")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """How text is generated; the only place of these defaults. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How a model is opened; "auto" chooses, and `BackendInfo.reason` says why.
+
+    `dtype` and `quantize` belong to torch, `kv_type` to gguf; `threads=None` takes as many as help.
+    """
+
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_type: str = "auto"
+    threads: int | None = None
+    quantize: str = "none"

@@ -1,0 +1,103 @@
+"""`mflamingo models info`: what the headers of a model's files say. Sizes are bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mflamingo_cli.backends import ModelFiles, embedded_directory, find_model
+from mflamingo_cli.backends.options import DEFAULT_MODEL
+from mflamingo_cli.commands.reference import Json
+from mflamingo_cli.commands.tables import show, show_json, table
+from mflamingo_cli.models import registry
+from mflamingo_cli.models.registry import APACHE
+
+LABELS = {"hears": "audio", "is_told_facts": "uses facts"}  # of rows whose key in --json says less
+
+
+def info(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR|FILE", help="Any model that --model accepts.")] = DEFAULT_MODEL,
+    as_json: Json = False,
+) -> None:
+    """Show what a model is: sizes, abilities, limits, files, licence. Reads headers only."""
+    facts = describe(find_model(name))
+    if as_json:
+        show_json(facts)
+        return
+    rows = table(None, None)
+    for label, value in facts.items():
+        if isinstance(value, list):
+            files = (f"{item['path']}  {item['bytes'] / 1e6:.1f} MB" for item in value)
+            value = "\n".join(files) or "none"
+        shown = "unknown" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+        rows.add_row(LABELS.get(label, label.replace("_", " ")), str(shown))
+    show(rows)
+    for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
+        show(f"Its card: {card}")
+
+
+def describe(files: ModelFiles) -> dict[str, Any]:
+    """What the headers of a model's files say."""
+    from quant.layout import hub_identity
+
+    identity = hub_identity(files.directory or files.pairs[0][0].parent)  # whatever name it was found by
+    known = registry.licence(identity[:1]) if identity else None
+    facts: dict[str, Any] = {"name": files.name, "licence": known or (APACHE if files.name == DEFAULT_MODEL else None)}
+    if files.pairs:
+        facts |= _gguf_facts(*files.pairs[0])
+    if files.directory is not None:
+        facts |= _directory_facts(files.directory)
+    if files.adapter is not None:
+        facts |= {"adapter": f"LoRA in {files.adapter}, merged into {files.directory} when it is opened or converted"}
+    paths = [path for pair in files.pairs for path in pair]
+    paths += [path for folder in (files.directory, files.adapter) if folder for path in sorted(folder.glob("*.safetensors"))]
+    if identity is not None:
+        facts["revision"] = facts["revision"] or identity[1]
+    return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths]}
+
+
+def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
+    from quant.keys import geometry_of_keys
+    from quant.reader import read
+
+    heads = [read(path) for path in (text, audio)]
+    geometry = geometry_of_keys(heads[1].keys, heads[0].keys, text)
+    count = sum(prod(tensor.shape) for head in heads for tensor in head.tensors.values())
+    own = {name: heads[1].keys.get(f"mflamingo.{name}") for name in ("revision", "abilities", "grounded")}
+    return _common(geometry, own) | {"parameters": count}
+
+
+def _directory_facts(directory: Path) -> dict[str, Any]:
+    from quant.checkpoint import Checkpoint, read_json
+    from quant.config import read_geometry
+    from quant.fp8 import DTYPE
+
+    own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
+    facts = _common(read_geometry(directory), own)
+    if not any(directory.glob("*.safetensors")):
+        return facts
+    checkpoint = Checkpoint(directory)
+    stored: Counter[str] = Counter()
+    for entry in checkpoint.entries.values():
+        stored[entry.dtype] += prod(entry.shape)
+    names = {DTYPE: f"{checkpoint.scheme} (quant_method {checkpoint.scheme.method})"} if checkpoint.scheme else {}
+    formats = [f"{100 * count / stored.total():.0f} % {names.get(dtype, dtype)}" for dtype, count in stored.most_common()]
+    return facts | {"parameters": stored.total(), "checkpoint": ", ".join(formats)}
+
+
+def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
+    mel = geometry.mel
+    return {
+        "revision": own.get("revision"),
+        "architecture": geometry.architecture + (" with rotary time embedding" if geometry.rote else ""),
+        "hears": f"{geometry.max_audio_s:.0f} s at most, in windows of {mel.window_s} s",
+        "spectrum": f"{mel.n_mels} mel bands, windows of {mel.n_fft} samples every {mel.hop_length}",
+        "encoder": f"{geometry.encoder.n_layers} layers of {geometry.encoder.d_model}",
+        "language_model": f"{geometry.text.n_layers} layers of {geometry.text.d_model}",
+        "abilities": "all" if own.get("abilities") is None else ", ".join(own["abilities"]) or "none",
+        "is_told_facts": bool(own.get("grounded")),
+    }
