@@ -36,7 +36,10 @@ class ExitCode(IntEnum):
 
 
 class AudioError(MFlamingoError):
-    """An input that cannot be analysed: `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`."""
+    """An input that cannot be analysed.
+
+    `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`, `rate_out_of_range`, `too_many_channels`.
+    """
 
     code = "decode_failed"
 

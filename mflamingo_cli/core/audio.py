@@ -21,7 +21,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from mflamingo_cli.core import remote
+from mflamingo_cli.core import limits, remote
 from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
@@ -126,7 +126,7 @@ def load(
     """Decode a file, an address, `-` (stdin) or an open binary stream, or the part of it between two times.
 
     A damaged file gives what could be decoded and a warning. Raises AudioError with code `not_found`, `not_audio`, `decode_failed`,
-    `too_short`, `silent` or `not_finite`.
+    `too_short`, `silent` or `not_finite`, or that of a limit (`core/limits.py`).
     """
     if not 0.0 <= start_s < (np.inf if end_s is None else end_s):
         raise UsageError(f"a part must start at 0 s or later and end after its start; {start_s} s to {end_s} s does not")
@@ -176,6 +176,7 @@ def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
 def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
     """Drain a decoder between two times into mono 16 kHz, judging what comes."""
     rate = decoder.rate_hz
+    limits.check(limits.Claim(rate, decoder.channels), shown)
     start = round(start_s * rate)
     end = None if end_s is None else round(end_s * rate)
     if decoder.frames is not None and start >= decoder.frames > 0:
@@ -183,6 +184,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
         lasts = f"the file lasts only {clock(ends_s)}"
         raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but {lasts}", code="too_short")
     expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
+    limits.check(limits.Claim(rate, decoder.channels, expected / rate), shown)
     mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
     for listener in listeners:
         listener.open(rate, decoder.channels)
@@ -190,6 +192,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     try:
         for block in _until(decoder.blocks(start), None if end is None else end - start):
             mixer.add(block)
+            limits.check(limits.Claim(rate, decoder.channels, mixer.frames / rate), shown)
             for listener in listeners:
                 listener.add(block)
     except Damaged as error:
@@ -240,11 +243,11 @@ class _Mixer:
     def add(self, block: NDArray[np.float32]) -> None:
         """Mix and resample (n, channels)."""
         mono = block[:, 0] if block.shape[1] == 1 else block @ self._weights
-        if not np.isfinite(mono).all():
-            at = self._start_s + (self.frames + int(np.argmin(np.isfinite(mono)))) / self.rate_hz
-            raise AudioError(
-                f"{self._shown}: contains a sample that is not a number at {at:.2f} s; export the file again", code="not_finite"
-            )
+        if not _peak(block) <= limits.LOUDEST:  # also where it is not a number
+            sound = (np.abs(block) <= limits.LOUDEST).all(axis=1)
+            at = self._start_s + (self.frames + int(np.argmin(sound))) / self.rate_hz
+            what = "is not a number" if np.isnan(block).any() else "is beyond any level"
+            raise AudioError(f"{self._shown}: contains a sample that {what} at {at:.2f} s; export the file again", code="not_finite")
         self.frames += len(block)
         if not self.audible:
             self.audible = _peak(mono) > SILENT_PEAK

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.errors import AudioError
 
-BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz
+BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz; fewer where there are many channels:
+BLOCK_SAMPLES = 1 << 18  # of all channels, 1 MiB
 FLAC_STEP_FRAMES = 1 << 13  # read at once: a damaged FLAC loses at most that much, 0.2 s, of its good part; other codecs never fail midway
 UNKNOWN_STEP_FRAMES = 1 << 8  # where the end comes unannounced, as a failing read (FLAC from a pipe)
 UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
@@ -127,6 +128,11 @@ def open_decoder(path: Path, name: str) -> Decoder:
         return FfmpegDecoder(path, name, demuxer, error.error_string)
 
 
+def block_frames(channels: int) -> int:
+    """How many frames are decoded at a time, so that the memory of a block is bounded whatever the channels."""
+    return max(1, min(BLOCK_FRAMES, BLOCK_SAMPLES // channels))
+
+
 def container(head: bytes) -> str | None:
     """Choose ffmpeg's demuxer by a file's first bytes (after any ID3 tag)."""
     for offset, magic, demuxer in CONTAINERS:
@@ -196,7 +202,7 @@ class SoundFileDecoder:
 
     def _read(self) -> tuple[NDArray[np.float32], soundfile.LibsndfileError | None]:
         """Read a block in small steps: (n, channels); a failing step loses only itself, and its error comes along."""
-        block = np.empty((BLOCK_FRAMES, self.channels), np.float32)
+        block = np.empty((block_frames(self.channels), self.channels), np.float32)
         filled = 0
         try:
             while filled < len(block):
@@ -266,7 +272,7 @@ class FfmpegDecoder:
 
     def _read(self, stream: IO[bytes]) -> NDArray[np.float32]:
         """Read one block, a short one only at the end: (n, channels)."""
-        data = stream.read(BLOCK_FRAMES * self.channels * 4)
+        data = stream.read(block_frames(self.channels) * self.channels * 4)
         frames = len(data) // (4 * self.channels)
         return np.frombuffer(data, "<f4", frames * self.channels).reshape(frames, self.channels)
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from mflamingo_cli.schema import Loudness
 
-UNIT_S = 2  # seconds analysed at a time: a whole number of 100 ms steps at every rate
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %
+UNIT_STEPS = (20, 10, 5, 2)  # analysed at a time: the longest that is whole samples,
+UNIT_SAMPLES = 1 << 22  # and no more of all channels than this, 16 MiB: two seconds of eight channels at 192 kHz
+HISTORY_S = 0.2  # before a unit that its filters see at least; they ring for 0.1 s
 OFFSET = -0.691  # dB, BS.1770 eq. 2
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE, RANGE_GATE = -10.0, -20.0  # LU below the mean of what passed the absolute gate (BS.1770; Tech 3342)
@@ -20,7 +22,9 @@ SURROUND = 1.41  # BS.1770 table 3
 CHANNEL_GAINS = {5: (1, 1, 1, SURROUND, SURROUND), 6: (1, 1, 1, 0, SURROUND, SURROUND), 8: (1, 1, 1, 0, *[SURROUND] * 4)}
 OVERSAMPLING = 4
 TAPS = 32  # of each phase: flat within 0.1 dB to 0.42 of the sample rate
-ROW = 64  # samples interpolated by one row of a matrix product
+ROW = 64  # samples interpolated by one row of a matrix product,
+PEAK_ROWS = 1 << 13  # and rows at a time
+RESPONSE_BINS = 1 << 16  # of the filters' response computed at a time
 
 
 def k_weighting(hertz: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -35,6 +39,24 @@ def k_weighting(hertz: np.ndarray, rate_hz: int) -> np.ndarray:
     low = 1 + k / HIGHPASS_Q + k * k
     highpass = (1 - 2 * z + z**2) / (1 + 2 * (k * k - 1) / low * z + (1 - k / HIGHPASS_Q + k * k) / low * z**2)
     return np.asarray(shelf * highpass)
+
+
+def unit_steps(rate_hz: int, channels: int) -> int:
+    """How many steps of 100 ms are analysed at a time: two seconds but for hundreds of channels and rates of megahertz."""
+    whole = [steps for steps in UNIT_STEPS if rate_hz * steps % STEPS == 0]
+    return next((steps for steps in whole if channels * rate_hz * steps <= UNIT_SAMPLES * STEPS), whole[-1])
+
+
+def _response(size: int, rate_hz: int) -> np.ndarray:
+    """`k_weighting` at the bins of a transform, a few at a time: -> (size // 2 + 1,) complex64.
+
+    Below 3.4 kHz there is no such filter, and so no loudness: nothing passes.
+    """
+    if rate_hz <= 2 * SHELF_HZ:
+        return np.zeros(size // 2 + 1, np.complex64)
+    hertz = np.fft.rfftfreq(size, 1 / rate_hz)
+    parts = np.array_split(hertz, -(-len(hertz) // RESPONSE_BINS))
+    return np.concatenate([k_weighting(part, rate_hz).astype(np.complex64) for part in parts])
 
 
 def _interpolator() -> np.ndarray:
@@ -83,9 +105,10 @@ class LoudnessMeter:
         """Start a stream; the one before is forgotten."""
         self._rate = rate_hz
         self._gains = np.array(CHANNEL_GAINS.get(channels, (1,) * channels), np.float64)
-        self._unit = UNIT_S * rate_hz
-        self._fft = 1 << int(np.ceil(np.log2(1.3 * self._unit)))  # leaves 0.6 s and more of history; the filters ring for 0.1 s
-        self._response = k_weighting(np.fft.rfftfreq(self._fft, 1 / rate_hz), rate_hz).astype(np.complex64)
+        self._n_steps = unit_steps(rate_hz, channels)
+        self._unit = self._n_steps * rate_hz // STEPS
+        self._fft = 1 << int(np.ceil(np.log2(max(1.3 * self._unit, self._unit + HISTORY_S * rate_hz))))
+        self._response = _response(self._fft, rate_hz)
         self._interpolator = _interpolator()
         self._history = np.zeros((channels, self._fft), np.float32)  # the end of the array is the newest unit
         self._pending = np.empty((self._unit, channels), np.float32)
@@ -122,12 +145,22 @@ class LoudnessMeter:
         """Measure the pending unit, of which `count` samples are real."""
         self._filled = 0
         self._true_peak(self._pending.T)
-        self._history[:, : -self._unit] = self._history[:, self._unit :].copy()
+        self._history[:, : -self._unit] = self._history[:, self._unit :]
         self._history[:, -self._unit :] = self._pending.T
-        weighted = np.fft.irfft(np.fft.rfft(self._history, axis=1) * self._response, self._fft, axis=1)[:, -self._unit :]
-        edges = np.arange(UNIT_S * STEPS + 1) * self._rate // STEPS
-        power = np.add.reduceat(weighted.astype(np.float32) ** 2, edges[:-1], axis=1, dtype=np.float64) / np.diff(edges)
+        edges = np.arange(self._n_steps + 1) * self._rate // STEPS
+        power = self._power(edges) if self._history.any() else np.zeros((len(self._history), self._n_steps))
         self._steps.append((self._gains @ power)[edges[1:] <= count])
+
+    def _power(self, edges: np.ndarray) -> np.ndarray:
+        """Weighted mean squares of the newest unit between edges, a few channels at a time: (steps + 1,) samples -> (channels, steps)."""
+        power = np.empty((len(self._history), self._n_steps))
+        several = max(1, UNIT_SAMPLES // self._fft)
+        for first in range(0, len(power), several):
+            spectrum = np.fft.rfft(self._history[first : first + several], axis=1)
+            spectrum *= self._response
+            weighted = np.fft.irfft(spectrum, self._fft, axis=1)[:, -self._unit :].astype(np.float32)
+            power[first : first + several] = np.add.reduceat(weighted**2, edges[:-1], axis=1, dtype=np.float64)
+        return power / np.diff(edges)
 
     def _true_peak(self, unit: np.ndarray) -> None:
         """Raise the peak by the samples of a unit and the values between them: (channels, unit)."""
@@ -138,6 +171,8 @@ class LoudnessMeter:
         padded[:, : samples.shape[1]] = samples
         views = np.lib.stride_tricks.sliding_window_view(padded, ROW + TAPS - 1, axis=1)[:, ::ROW]
         bound = float(np.abs(self._interpolator).sum(axis=0).max())
-        loud = np.abs(views).max(axis=2) * bound > self._peak  # the others cannot hold a higher value
-        if loud.any():
-            self._peak = max(self._peak, float(np.abs(views[loud] @ self._interpolator).max()))
+        for first in range(0, rows, PEAK_ROWS):
+            part = views[:, first : first + PEAK_ROWS]
+            loud = np.abs(part).max(axis=2) * bound > self._peak  # the others cannot hold a higher value
+            if loud.any():
+                self._peak = max(self._peak, float(np.abs(part[loud] @ self._interpolator).max()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.loudness import LoudnessMeter, integrated
+from mflamingo_cli.measure.loudness import LoudnessMeter, integrated, unit_steps
 from mflamingo_cli.schema import Loudness
 
 LU = 0.1  # tolerance of EBU Tech 3341 and BS.2217
@@ -94,3 +94,29 @@ def test_agrees_with_pyloudnorm_on_noise() -> None:
     reference = pytest.importorskip("pyloudnorm")
     samples = (np.random.default_rng(1).standard_normal((48_000 * 6, 2)) * 0.1).astype(np.float32)
     assert heard(samples).integrated_lufs == pytest.approx(reference.Meter(48_000).integrated_loudness(samples), abs=LU)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "steps"), [(44_100, 2, 20), (192_000, 8, 20), (48_000, 64, 10), (48_000, 256, 2), (11_025, 640, 2)]
+)
+def test_units_are_shorter_where_there_are_many_samples(rate: int, channels: int, steps: int) -> None:
+    assert unit_steps(rate, channels) == steps
+
+
+@pytest.mark.slow
+def test_many_channels_are_as_loud_as_their_power() -> None:
+    samples = tones((-23 - 10 * np.log10(100), 3), channels=200)
+    assert heard(samples).integrated_lufs == pytest.approx(-23, abs=LU)
+
+
+def test_what_rings_into_silence_is_measured_and_digital_silence_as_what_is_almost_silent() -> None:
+    sound, gap = tones((-23, 2.3)), np.zeros((48_000 * 9, 2), np.float32)
+    silent, faint = (heard(np.concatenate([sound, quiet, sound])) for quiet in (gap, gap + np.float32(1e-9)))
+    assert silent.integrated_lufs == pytest.approx(faint.integrated_lufs, abs=1e-6)
+    assert silent.range_lu == pytest.approx(faint.range_lu, abs=1e-6)
+
+
+def test_a_rate_too_low_for_the_filters_has_a_peak_and_no_loudness() -> None:
+    found = heard(tones((-20, 5), rate=2_000, hertz=100.0), 2_000)
+    assert (found.integrated_lufs, found.range_lu) == (None, None)
+    assert found.true_peak_dbtp == pytest.approx(-20, abs=PEAK_DOWN)

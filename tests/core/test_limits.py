@@ -1,0 +1,133 @@
+"""What a file claims is checked before it costs memory or time; what it may claim is analysed in bounded memory."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mflamingo_cli.core.audio import load
+from mflamingo_cli.core.decode import block_frames
+from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, Claim, check
+from mflamingo_cli.errors import AudioError
+
+MEMORY_BYTES = 500_000_000  # of one song, all included
+DEADLINE_S = 20
+
+
+def wav(path: Path, rate_hz: int, channels: int = 1, frames: int = 4) -> Path:
+    """A WAV of 16-bit noise whose header says what it is told to (Multimedia Programming Interface 1.0, Microsoft and IBM 1991)."""
+    data = np.random.default_rng(0).bytes(2 * channels * frames)
+    header = struct.pack("<HHIIHH", 1, channels, rate_hz, rate_hz * 2 * channels & 0xFFFF_FFFF, 2 * channels, 16)
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+    return path
+
+
+CLAIMS = {
+    "a record player": (Claim(44_100, 2, 2_700.0), None),
+    "a telephone": (Claim(8_000, 1, 60.0), None),
+    "DSD as ffmpeg decodes it": (Claim(352_800, 2, 600.0), None),
+    "the fastest converter": (Claim(768_000, 2, 600.0), None),
+    "seventh-order ambisonics": (Claim(48_000, 64, 600.0), None),
+    "a day of a radio station": (Claim(44_100, 2, 86_400.0), None),
+    "the slowest": (Claim(LEAST_HZ, 1), None),
+    "too slow": (Claim(LEAST_HZ - 1, 1), "rate_out_of_range"),
+    "one a second": (Claim(1, 1), "rate_out_of_range"),
+    "no rate": (Claim(0, 1), "rate_out_of_range"),
+    "a negative rate": (Claim(-(1 << 31), 2), "rate_out_of_range"),
+    "the fastest": (Claim(MOST_HZ, 1), None),
+    "too fast": (Claim(MOST_HZ + 1, 1), "rate_out_of_range"),
+    "a rate of 2**31": (Claim(1 << 31, 1), "rate_out_of_range"),
+    "the most channels": (Claim(8_000, MOST_CHANNELS), None),
+    "too many channels": (Claim(8_000, MOST_CHANNELS + 1), "too_many_channels"),
+    "no channel": (Claim(44_100, 0), "too_many_channels"),
+    "too many of both": (Claim(MOST_SAMPLES_PER_S // 128 + 1, 128), "too_many_channels"),
+    "the longest": (Claim(44_100, 2, float(MOST_S)), None),
+    "too long": (Claim(44_100, 2, MOST_S + 1.0), "too_long"),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_real_files_have_is_allowed_and_what_none_has_is_refused(name: str) -> None:
+    claim, code = CLAIMS[name]
+    if code is None:
+        check(claim, "a.wav")
+        assert all(limit.allows(claim) for limit in LIMITS)
+        return
+    with pytest.raises(AudioError, match=r"a\.wav: .*; ") as caught:  # the sentence, and what helps
+        check(claim, "a.wav")
+    assert (caught.value.code, caught.value.retryable) == (code, False)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "code", "words"),
+    [
+        (1, 1, "rate_out_of_range", "sample rate of 1 Hz"),
+        (10_000_000, 1, "rate_out_of_range", "sample rate of 10000000 Hz"),
+        ((1 << 31) - 1, 1, "rate_out_of_range", "sample rate of 2147483647 Hz"),
+        (44_100, 1_000, "too_many_channels", "1000 channels"),
+        (48_000, 512, "too_many_channels", "512 channels at 48 kHz"),
+    ],
+)
+def test_a_header_beyond_a_limit_is_refused_before_the_sound_is_read(
+    tmp_path: Path, rate_hz: int, channels: int, code: str, words: str
+) -> None:
+    opened: list[int] = []
+
+    class Watch:
+        def open(self, rate_hz: int, channels: int) -> None:
+            opened.append(rate_hz)
+
+        def add(self, block: np.ndarray) -> None:
+            opened.append(len(block))
+
+    with pytest.raises(AudioError, match=words) as caught:
+        load(wav(tmp_path / "a.wav", rate_hz, channels), listeners=(Watch(),))
+    assert (caught.value.code, opened) == (code, [])
+
+
+def test_blocks_of_many_channels_are_shorter() -> None:
+    assert block_frames(2) == block_frames(8) > block_frames(9)
+    assert block_frames(MOST_CHANNELS) * MOST_CHANNELS <= block_frames(8) * 8
+    assert block_frames(10**9) == 1
+
+
+@pytest.mark.parametrize("level", [2 * LOUDEST, 1e30, -1e38])
+def test_a_sample_beyond_any_level_is_refused_and_integers_stored_as_floats_are_not(tmp_path: Path, level: float) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    soundfile.write(tmp_path / "loud.wav", 2.0**30 * samples, 16_000, "FLOAT")
+    assert load(tmp_path / "loud.wav").duration_s == 1.0
+    samples[8_000] = level
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, "FLOAT")
+    with pytest.raises(AudioError, match=r"beyond any level at 0\.50 s") as caught:
+        load(tmp_path / "a.wav")
+    assert caught.value.code == "not_finite"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in KiB on Linux")
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "frames"), [(MOST_HZ, 1, MOST_HZ), (48_000, 256, 48_000), (8_000, MOST_CHANNELS, 8_000), (LEAST_HZ, 2, 800)]
+)
+def test_what_is_within_the_limits_is_analysed_in_little_memory(tmp_path: Path, rate_hz: int, channels: int, frames: int) -> None:
+    program = textwrap.dedent(f"""
+        import json, resource, warnings
+        warnings.simplefilter("error")
+        from mflamingo_cli.core.audio import load
+        from mflamingo_cli.measure import measure
+        from mflamingo_cli.measure.loudness import LoudnessMeter
+        meter = LoudnessMeter()
+        facts = measure(load({str(wav(tmp_path / "a.wav", rate_hz, channels, frames))!r}, listeners=(meter,)), meter)
+        print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, facts.loudness.true_peak_dbtp]))
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=DEADLINE_S)
+    kilobytes, peak = map(float, done.stdout.strip("[]\n").split(", "))
+    assert 1024 * kilobytes < MEMORY_BYTES
+    assert 0.0 < peak < 7.0  # 16-bit noise, between its samples too
