@@ -99,6 +99,7 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
         windows=count_windows(n_given, info.geometry.mel.window_s),
         truncated=n_given < sound.n_samples,
         damaged=sound.damaged,
+        tags=source.tags,
     )
 
 

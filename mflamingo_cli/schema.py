@@ -22,6 +22,18 @@ Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where
 
 
 @dataclass(frozen=True)
+class SongTags:
+    """What the file's own tags say, as text; nothing that is measured or answered depends on it."""
+
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    date: str | None = None
+    track: str | None = None
+    genre: str | None = None
+
+
+@dataclass(frozen=True)
 class AudioInfo:
     """The file, the requested part of it, and how much of that part the model was given; of a `damaged` file some sound is missing."""
 
@@ -34,6 +46,7 @@ class AudioInfo:
     windows: int
     truncated: bool
     damaged: bool = False
+    tags: SongTags | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -21,10 +21,11 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from mflamingo_cli.core import limits, remote
+from mflamingo_cli.core import limits, remote, tags
 from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.schema import SongTags
 from mflamingo_cli.text import clock
 from quant.geometry import Geometry, MelConfig
 
@@ -44,6 +45,7 @@ class Source:
     sample_rate: int
     channels: int
     codec: str
+    tags: SongTags | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def load(
     shown = _shown(path)
     try:
         with _on_disk(path) as (local, name), contextlib.closing(open_decoder(local, shown)) as decoder:
-            return _decode(decoder, name, shown, start_s, end_s, listeners)
+            audio = _decode(decoder, name, shown, start_s, end_s, listeners)
+            return replace(audio, source=replace(audio.source, tags=tags.read(local, decoder.tags)))
     except OSError as error:
         what = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
         raise AudioError(f"{shown}: {what}", code="not_found") from error

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -99,6 +99,7 @@ class Decoder(Protocol):
     codec: str
     frames: int | None  # as the header states; None where it does not, or only as a guess
     guess_s: float  # length in seconds for want of anything better
+    tags: Mapping[str, str]  # as the file names them
 
     def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
         """Yield (n, channels) from frame `start` to the end; raises Damaged where the stream breaks off. To be called once."""
@@ -166,6 +167,7 @@ class SoundFileDecoder:
                 self._file = soundfile.SoundFile(_Stretched(raw))
             stack.enter_context(self._file)
             self.rate_hz, self.channels = self._file.samplerate, self._file.channels
+            self.tags = self._file.copy_metadata()
             coding = self._file.subtype
             self.codec = "flac" if self._file.format == "FLAC" else CODEC_NAMES.get(coding, coding.lower())
             held = _held_share(self._file.extra_info)
@@ -239,6 +241,7 @@ class FfmpegDecoder:
         stream: dict[str, Any] = report["streams"][0]
         self.rate_hz, self.channels = int(stream.get("sample_rate", 0)), int(stream.get("channels", 0))
         self.codec = str(stream.get("codec_name", demuxer))
+        self.tags = stream.get("tags", {}) | report["format"].get("tags", {})
         if not self.rate_hz or not self.channels:
             raise AudioError(f"{name}: its {self.codec} audio cannot be decoded; the file is cut, damaged or protected")
         self.guess_s = float(stream.get("duration", report["format"].get("duration", 0.0)))

@@ -23,7 +23,7 @@ from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMe
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import PreparedSong, Request, Step
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, SongTags
 from mflamingo_cli.store import cache, runs
 from mflamingo_cli.store.keys import JobKey, sound_name
 
@@ -78,12 +78,13 @@ def _store(listener: EngineListener) -> runs.Store | None:
 
 @dataclass
 class Song:
-    """An input of a run and what is known of it so far: hash of its bytes, name of its sound."""
+    """An input of a run and what is known of it so far: hash of its bytes, name of its sound, what its tags say."""
 
     index: int
     path: str
     digest: str | None = None
     sound: str | None = None
+    tags: SongTags | None = None
 
     @property
     def source(self) -> str | BinaryIO:
@@ -108,15 +109,15 @@ class RunCache:
         song.digest = self.store.digest(song.path)
         if song.digest is None:
             return False
-        song.sound = self.store.sound(song.digest, self._part)
+        song.sound, song.tags = self.store.sound(song.digest, self._part), self.store.tags(song.digest)
         return any(self._counts(key, failure) for key, failure in self._keys(song)) or not self._is_first(song.digest, song.index)
 
     def note(self, song: Song, sound: Sound) -> None:
         """Remember the sound of a song that was decoded."""
-        song.sound = sound_name(sound)
+        song.sound, song.tags = sound_name(sound), sound.source.tags
         if self.store is not None and self._is_unchanged(song):
             assert song.digest is not None
-            self.store.keep_sound(song.digest, self._part, song.sound)
+            self.store.keep_sound(song.digest, self._part, song.sound, song.tags)
 
     def skip_if_duplicate(self, song: Song, sound: Sound) -> None:
         """Remember the sound of a song that was decoded. Raises AlreadyAnalyzed where it need not be measured."""
@@ -126,13 +127,13 @@ class RunCache:
             raise AlreadyAnalyzed
 
     def record(self, song: Song) -> Analysis | None:
-        """Return the stored record of a song, under the name that its file has now."""
+        """Return the stored record of a song, with the name and the tags that its file has now: they are the file's, not the sound's."""
         if self.store is None:
             return None
         for key, failure in self._keys(song):
             if self._counts(key, failure) and (record := self.store.record(key)):
                 path, encoded = schema.path_fields(song.path)
-                return replace(record, path=path, path_b64=encoded)
+                return replace(record, path=path, path_b64=encoded, audio=record.audio and replace(record.audio, tags=song.tags))
         return None
 
     def keep(self, song: Song, record: Analysis, failure: MFlamingoError | None) -> None:

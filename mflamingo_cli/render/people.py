@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -20,13 +20,15 @@ from rich.text import Text
 from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import Layout, timeline
-from mflamingo_cli.render.text import answer, console, safe
+from mflamingo_cli.render.text import answer, console, heading, safe
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, number
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 WIDE = 56  # columns from which the table of facts has three
 FRAME = 4  # columns of a panel's sides
+ELLIPSIS = "\u2026"
+BETWEEN = " \u00b7 "  # artist and title, and the path
 NO_CHORD = "N"  # in Harte's notation
 SHOWN_CHORDS = 4  # of the chords that sound longest
 LIKELY = 0.6  # confidence below which a value is called unsure
@@ -155,7 +157,7 @@ class TableWriter:
         if record.error is not None:
             body, took, style = Group(Text(safe(record.error.message))), Text(""), "yellow" if record.status == "skipped" else "red"
         panel = Panel(body, border_style=style, width=width, title_align="left", subtitle_align="right")
-        panel.title, panel.subtitle = Text(_tail(safe(record.path), width - 6), style="bold"), took if took.plain else None
+        panel.title, panel.subtitle = Text(_title(record, width - 6), style="bold"), took if took.plain else None
         self._console.print(panel)
 
 
@@ -164,13 +166,23 @@ def _glued(text: str) -> str:
     return re.sub(r"(?<=[0-9]) (?=[%A-Za-z])|(?<=\b[A-Z]) (?=[0-9])| (?=[=≠] )|(?<=[=≠]) ", "\u00a0", text)
 
 
+def _title(record: Analysis, room: int) -> str:
+    """Artist and title, then the path; each keeps what the other leaves of the line, the path at least half of it."""
+    path, song = safe(record.path), safe(heading(record) or "")
+    if not song:
+        return _tail(path, room)
+    left = room - len(BETWEEN) - min(cell_len(path), room // 2)
+    song = song if cell_len(song) <= left else set_cell_size(song, left - 1).rstrip() + ELLIPSIS
+    return f"{song}{BETWEEN}{_tail(path, room - cell_len(song) - len(BETWEEN))}"
+
+
 def _tail(path: str, room: int) -> str:
     """The end of a path that is too long for a line: there is the name."""
     if cell_len(path) <= room:
         return path
     while path and cell_len(path) >= room:
         path = path[1:]
-    return "\u2026" + path
+    return ELLIPSIS + path
 
 
 def _timeline(record: Analysis, width: int) -> list[Text]:

@@ -6,7 +6,7 @@ import os
 from typing import TextIO
 
 from mflamingo_cli.render import Layout
-from mflamingo_cli.render.text import safe
+from mflamingo_cli.render.text import heading, safe
 from mflamingo_cli.schema import Analysis, path_of
 
 
@@ -25,7 +25,7 @@ class PlaylistWriter:
         if "\n" in entry or "\r" in entry:
             self._stream.write(f"# omitted, its name contains a line break: {safe(entry)}\n")
             return
-        title = safe(os.path.splitext(os.path.basename(record.path))[0])
+        title = safe(heading(record) or os.path.splitext(os.path.basename(record.path))[0])
         self._stream.write(f"#EXTINF:{record.audio.duration:.0f},{title}\n")
         self._line(entry)
 

@@ -23,6 +23,14 @@ def _visible(char: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
 
 
+def heading(record: Analysis) -> str | None:
+    """Return `Artist - Title` from the file's tags, the title alone where no artist is named; None without a title."""
+    tags = record.audio.tags if record.audio else None
+    if tags is None or tags.title is None:
+        return None
+    return tags.title if tags.artist is None else f"{tags.artist} - {tags.title}"
+
+
 def answer(record: Analysis) -> str | None:
     """Return the free text that a command was asked for."""
     return record.result.caption if record.result else record.text

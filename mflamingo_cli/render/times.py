@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from mflamingo_cli import __version__
 from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.text import safe
-from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment
+from mflamingo_cli.schema import Analysis, AudioInfo, Result, Segment, SongTags
 
 JAMS_VERSION = "0.3.5"  # of the specification
 
@@ -101,13 +101,14 @@ def _jams(record: Analysis, result: Result) -> dict[str, Any] | None:
     if audio is None:
         return None
     tools = f"mflamingo {__version__}{f', {record.model.id}' if record.model else ''}"
+    tags = audio.tags or SongTags()
     known = {namespace: data for namespace, data in _observations(audio, result).items() if data}
     return {
         "annotations": [_annotation(namespace, data, audio, tools) for namespace, data in known.items()],
         "file_metadata": {
-            "title": os.path.basename(record.path),
-            "artist": "",
-            "release": "",
+            "title": tags.title or os.path.basename(record.path),
+            "artist": tags.artist or "",
+            "release": tags.album or "",
             "duration": audio.duration,
             "identifiers": {},
             "jams_version": JAMS_VERSION,

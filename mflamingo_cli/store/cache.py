@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from mflamingo_cli import codec
 from mflamingo_cli.backends.base import stamp
+from mflamingo_cli.core import tags
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.files import user_folder
 from mflamingo_cli.measure import Facts
@@ -202,9 +203,9 @@ class CacheEntry:
 
 @functools.cache
 def decoders() -> str:
-    """Identify the libraries and the program that decode: another version may decode a file differently."""
+    """Identify the libraries and the program that read songs: another version may read a file differently."""
     ffmpeg = shutil.which("ffmpeg")
-    return repr((np.__version__, soxr.__version__, soundfile.__libsndfile_version__, stamp([ffmpeg] if ffmpeg else [])))
+    return repr((np.__version__, soxr.__version__, soundfile.__libsndfile_version__, tags.reader(), stamp([ffmpeg] if ffmpeg else [])))
 
 
 def _check(content: bytes | memoryview) -> bytes:

@@ -26,8 +26,8 @@ OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
 
 
 def sound_name(sound: Sound) -> str:
-    """Identify a sound with all that a record says of its file except the path: codec, rate, channels, length, damage."""
-    return _hash(asdict(replace(sound, source=replace(sound.source, path=""))))
+    """Identify a sound with all that a record says of its file except path and tags: codec, rate, channels, length, damage."""
+    return _hash(asdict(replace(sound, source=replace(sound.source, path="", tags=None))))
 
 
 @dataclass(frozen=True)

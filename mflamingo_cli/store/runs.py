@@ -1,7 +1,8 @@
 """The run store: what was done with which sound, so that a run can be killed at any moment and resumes where it was.
 
-Three tables, one step each: a file's state leads to the hash of its bytes, bytes and part to the name of their sound, a key (keys.py) to
-the record. So an unchanged file costs a `stat`, a moved or copied one is read, one with other tags is decoded, and none is analysed again.
+Tables, one step each: a file's state leads to the hash of its bytes, bytes and part to the name of their sound, a key (keys.py) to the
+record. So an unchanged file costs a `stat`, a moved or copied one is read, one with other tags is decoded, and none is analysed again; what
+its tags say belongs to the bytes and is put into the record that is found.
 
 The journal is a write-ahead log: readers and one writer of several processes do not wait for each other. `synchronous = NORMAL` is safe
 against the death of the process at any instruction; after a power cut the last records may be missing, which costs their time, never the
@@ -11,6 +12,7 @@ database (sqlite.org/pragma.html#pragma_synchronous). A database in this mode mu
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
@@ -19,10 +21,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from mflamingo_cli import codec
 from mflamingo_cli.backends.base import stamp
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.files import user_folder
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, SongTags
 from mflamingo_cli.store.cache import digest_of
 
 FILE = "runs.db"
@@ -31,6 +34,7 @@ BUSY_S = 60.0  # a writer waits so long for another one, which needs millisecond
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sounds (digest TEXT, part TEXT, sound TEXT NOT NULL, PRIMARY KEY (digest, part)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tags (digest TEXT PRIMARY KEY, tags TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, made TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, record BLOB NOT NULL);
 """
 
@@ -98,12 +102,21 @@ class Store:
         return digest
 
     def sound(self, digest: str, part: str) -> str | None:
-        """Name of the sound that a part of these bytes is."""
-        found = self._execute("SELECT sound FROM sounds WHERE digest = ? AND part = ?", digest, part)
+        """Name of the sound that a part of these bytes is; None also where a version that read no tags left it."""
+        found = self._execute("SELECT sound FROM sounds JOIN tags USING (digest) WHERE digest = ? AND part = ?", digest, part)
         return None if found is None else str(found)
 
-    def keep_sound(self, digest: str, part: str, sound: str) -> None:
-        """Remember which sound a part of these bytes is."""
+    def tags(self, digest: str) -> SongTags | None:
+        """The tags in these bytes."""
+        found = self._execute("SELECT tags FROM tags WHERE digest = ?", digest)
+        with contextlib.suppress(ValueError):
+            tags: SongTags | None = codec.from_plain(SongTags | None, json.loads(found or "null"))
+            return tags
+        return None
+
+    def keep_sound(self, digest: str, part: str, sound: str, tags: SongTags | None) -> None:
+        """Remember which sound a part of these bytes is, and their tags."""
+        self._execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", digest, json.dumps(codec.to_plain(tags)))
         self._execute("INSERT OR REPLACE INTO sounds VALUES (?, ?, ?)", digest, part, sound)
 
     def has(self, key: str) -> bool:

@@ -20,7 +20,7 @@ from mflamingo_cli.errors import ModelError, OutOfMemoryError
 from mflamingo_cli.library.plan import Finished
 from mflamingo_cli.library.run import Run, RunCache, Song
 from mflamingo_cli.library.worker import AlreadyAnalyzed
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, SongTags
 from mflamingo_cli.store import keys
 from mflamingo_cli.store.keys import JobKey, shard_of
 from mflamingo_cli.store.runs import Store
@@ -78,7 +78,9 @@ def run(
 
 
 def plain(record: Analysis) -> str:
-    return dataclasses.replace(record, path="", timing=None).to_json()
+    """A record without what belongs to the file rather than to its sound, and without the time it took."""
+    audio = record.audio and dataclasses.replace(record.audio, tags=None)
+    return dataclasses.replace(record, path="", audio=audio, timing=None).to_json()
 
 
 # --- nothing is done twice ---------------------------------------------------------------------------------------------
@@ -119,9 +121,21 @@ def test_other_tags_are_decoded_but_not_measured_again(store, music, work):
     [second] = run(store, str(music / "tagged.wav"))
     assert work == ["decode"]
     assert plain(second.record) == plain(first.record)
+    assert (first.record.audio.tags, second.record.audio.tags) == (None, SongTags(title="A title"))
     work.clear()
-    run(store, str(music / "tagged.wav"))
+    again = run(store, str(music / "tagged.wav"), path, shutil.copy(music / "tagged.wav", music / "copy.wav"))
+    assert [item.record.audio.tags for item in again] == [SongTags(title="A title"), None, SongTags(title="A title")]
     assert work == []
+
+
+def test_a_store_of_a_version_that_read_no_tags_knows_no_sound_by_its_bytes(store, music, work):
+    path = tagged_copy(write(music / "a.wav"), music / "tagged.wav")
+    run(store, path)
+    store._execute("DELETE FROM tags")
+    work.clear()
+    [record] = [item.record for item in run(store, path)]
+    assert work == ["decode"]
+    assert record.audio.tags == SongTags(title="A title")
 
 
 def test_duplicates_are_analysed_once_and_each_has_a_record(store, music, work):
@@ -138,6 +152,7 @@ def test_a_copy_with_other_tags_in_the_same_run_is_not_measured(store, music, wo
     first, second = run(store, path, tagged_copy(path, music / "tagged.wav"))
     assert sorted(work) == ["decode", "decode", "measure"]
     assert plain(first.record) == plain(second.record)
+    assert [item.record.audio.tags for item in (first, second)] == [None, SongTags(title="A title")]
 
 
 def test_of_two_songs_in_work_the_later_of_one_sound_is_not_measured(store, music):

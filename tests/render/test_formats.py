@@ -17,7 +17,7 @@ import pytest
 from mflamingo_cli.commands.inputs import collect
 from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.query import fields
-from mflamingo_cli.schema import MeterInfo, Result, Segment, path_fields, path_of
+from mflamingo_cli.schema import MeterInfo, Result, Segment, SongTags, path_fields, path_of
 from tests.test_schema import FAILED, FULL
 
 CHORDS = (Segment(0.0, 2.1, "A:min"), Segment(2.1, 4.0, "N"), Segment(4.0, 5.5, "F#:min7"), Segment(5.5, 9.0, "Bb:maj7"))
@@ -144,6 +144,15 @@ def test_a_playlist_leaves_out_what_failed_and_says_what_it_cannot_name():
     text = written("m3u", dataclasses.replace(FULL, path="a\nb.mp3"))
     assert [line[0] for line in text.splitlines()] == ["#", "#"]
     assert "a\\nb.mp3" in text
+
+
+def test_tags_are_fields_and_name_the_song_where_formats_name_one():
+    tagged = dataclasses.replace(FULL, audio=dataclasses.replace(FULL.audio, tags=SongTags("Ocean", "Will Savino", "HyperRogue")))
+    names = "title,artist,album,audio.tags.genre"
+    assert written("csv", tagged, FULL, FAILED, fields=fields.parse(names)) == f"{names}\nOcean,Will Savino,HyperRogue,\n,,,\n,,,\n"
+    assert "#EXTINF:213,Will Savino - Ocean\n" in written("m3u", tagged)
+    about = json.loads(written("jams", tagged))["file_metadata"]
+    assert (about["title"], about["artist"], about["release"]) == ("Ocean", "Will Savino", "HyperRogue")
 
 
 @pytest.mark.parametrize("path", ["a.mp3", os.fsdecode(b"caf\xe9.mp3"), "♥"])

@@ -14,7 +14,19 @@ import soundfile
 
 from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.html import IndexPage, SongPage
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo, path_fields
+from mflamingo_cli.schema import (
+    Analysis,
+    AudioInfo,
+    KeyInfo,
+    Loudness,
+    MeterInfo,
+    Result,
+    Segment,
+    SongTags,
+    TempoInfo,
+    VocalsInfo,
+    path_fields,
+)
 from tests import browser
 from tests.docs import ROOT
 from tests.test_schema import FAILED
@@ -85,7 +97,19 @@ def hostile() -> Analysis:
     result = dataclasses.replace(
         RESULT, caption=HOSTILE, chords=spans, sections=spans, genre=(HOSTILE,), vocals=VocalsInfo(True, HOSTILE), key=key
     )
-    return dataclasses.replace(SONG, path=f"a/{HOSTILE}.wav", result=result, warnings=(HOSTILE,), text=HOSTILE, thinking=HOSTILE)
+    audio = dataclasses.replace(SONG.audio, tags=SongTags(title=HOSTILE, artist=HOSTILE))
+    path = f"a/{HOSTILE}.wav"
+    return dataclasses.replace(SONG, path=path, audio=audio, result=result, warnings=(HOSTILE,), text=HOSTILE, thinking=HOSTILE)
+
+
+def test_a_page_and_its_row_are_headed_by_artist_and_title_and_name_the_file():
+    tagged = dataclasses.replace(SONG, audio=dataclasses.replace(SONG.audio, tags=SongTags(title="Ocean", artist="Will Savino")))
+    whole = page(tagged)
+    assert "<title>Will Savino - Ocean · mflamingo</title>" in whole
+    assert "<h1><bdi>Will Savino - Ocean</bdi></h1>" in whole
+    assert "<bdi>song.mp3</bdi>" in whole
+    assert "<bdi>Will Savino - Ocean</bdi></a> <small><bdi>song</bdi></small>" in page(tagged, IndexPage)
+    assert "<small><bdi>song</bdi></small>" not in page(SONG, IndexPage)
 
 
 @pytest.mark.parametrize("writer", [SongPage, IndexPage])

@@ -15,7 +15,7 @@ from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
 from mflamingo_cli.render.text import safe
-from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, TimingInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, SongTags, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
 DATA = ("csv", "tsv")  # they quote, they do not escape
@@ -102,6 +102,32 @@ def test_a_long_path_keeps_its_end(path, monkeypatch):
     first = written("table", dataclasses.replace(FULL, path=path)).splitlines()[0]
     assert "song.wav ─" in first
     assert "…" in first
+
+
+@pytest.mark.parametrize(
+    ("tags", "shown"),
+    [
+        (SongTags(title="Ocean", artist="Will Savino"), "Will Savino - Ocean · album/a.flac "),
+        (SongTags(title="Ocean"), "Ocean · album/a.flac "),
+        (SongTags(artist="Will Savino"), "album/a.flac "),
+        (SongTags(title="\x1b[31m[red]"), "\\x1b[31m[red] · album/a.flac "),
+        (SongTags(title="very long " * 20), "very long very long very long very long very long very lon… · album/a.flac "),
+    ],
+)
+def test_a_table_is_headed_by_artist_and_title_and_then_the_file(tags, shown, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    record = dataclasses.replace(RICH, path="album/a.flac", audio=dataclasses.replace(RICH.audio, tags=tags))
+    first = written("table", record).splitlines()[0]
+    assert first.removeprefix("╭─ ").startswith(shown + "─")
+    assert len(first) == 80
+
+
+def test_a_long_path_beside_a_long_title_keeps_its_name(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    record = dataclasses.replace(RICH, path="x/" * 60 + "song.wav", audio=dataclasses.replace(RICH.audio, tags=SongTags(title="a b " * 40)))
+    first = written("table", record).splitlines()[0]
+    assert "… · …" in first
+    assert first.endswith("/song.wav ─╮")
 
 
 def test_markup_in_a_name_is_shown_not_obeyed():

@@ -29,7 +29,7 @@ from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
-from mflamingo_cli.render.text import safe
+from mflamingo_cli.render.text import heading, safe
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
 from mflamingo_cli.text import clock, number
@@ -82,6 +82,7 @@ class IndexPage:
         row = self._row.render(
             record=record,
             title=_title(record),
+            name=_name(record),
             href=href,
             result=result,
             tone=f"{_root(result.key.id3)} {result.key.mode}",
@@ -146,6 +147,11 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
 
 
 def _title(record: Analysis) -> str:
+    """Artist and title where the file's tags name them, else the file's name."""
+    return heading(record) or _name(record)
+
+
+def _name(record: Analysis) -> str:
     return "standard input" if record.path == "-" else os.path.splitext(os.path.basename(record.path))[0] or record.path
 
 

@@ -1,0 +1,194 @@
+"""Laws of a file's own tags: every container's title arrives as plain text, with mutagen and without; no tag costs a song."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mflamingo_cli import pipeline, requests
+from mflamingo_cli.core import tags
+from mflamingo_cli.core.audio import load
+from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.schema import SongTags
+from tests.test_pipeline import ANSWERS, Parrot
+
+RATE_HZ = 44_100
+BY_SOUNDFILE = ("flac", "ogg", "wav", "mp3", "caf", "opus")
+BY_FFMPEG = ("m4a", "wma", "wv", "mka", "aiff")
+INFLATED_BYTES = 64 << 20
+HELD_BYTES = 8 << 20  # of memory: the tag itself, read more than once
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
+
+
+def sound(seconds: float = 1.0) -> np.ndarray:
+    return 0.2 * np.sin(2 * np.pi * 220.0 * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory) -> Path:
+    """A song with title, artist and album in every container."""
+    folder = tmp_path_factory.mktemp("tagged")
+    soundfile.write(folder / "bare.wav", sound(), RATE_HZ)
+    words = [part for field in ("title=Tïtle ♥", "artist=Somebody", "album=Some Album") for part in ("-metadata", field)]
+    for suffix in BY_SOUNDFILE + BY_FFMPEG:
+        own = ("-write_id3v2", "1") if suffix == "aiff" else ()
+        command = ["ffmpeg", "-v", "error", "-i", folder / "bare.wav", *words, *own, folder / f"song.{suffix}"]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def without_mutagen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "reader", lambda: "")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", BY_SOUNDFILE + BY_FFMPEG)
+def test_title_artist_and_album_are_read_from_every_container(tagged: Path, suffix: str) -> None:
+    pytest.importorskip("mutagen")
+    found = load(tagged / f"song.{suffix}").source.tags
+    assert found is not None
+    assert (found.title, found.artist, found.album) == ("Tïtle ♥", "Somebody", "Some Album")
+
+
+@needs_ffmpeg
+@pytest.mark.usefixtures("without_mutagen")
+@pytest.mark.parametrize("suffix", [*BY_SOUNDFILE, "m4a", "wma", "wv", "mka"])
+def test_without_mutagen_the_decoder_is_asked(tagged: Path, suffix: str) -> None:
+    found = load(tagged / f"song.{suffix}").source.tags
+    assert found is not None
+    assert (found.title, found.artist, found.album) == ("Tïtle ♥", "Somebody", "Some Album")
+
+
+def test_a_file_without_tags_has_none(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sound(), RATE_HZ)
+    assert load(tmp_path / "a.wav").source.tags is None
+
+
+def test_stdin_has_the_tags_of_the_file_that_came(tmp_path: Path) -> None:
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", RATE_HZ, 1) as file:
+        file.title, file.artist = "One", "Two"
+        file.write(sound())
+    with (tmp_path / "a.flac").open("rb") as stream:
+        assert load(stream).source.tags == SongTags(title="One", artist="Two")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("  two\r\nlines\t ", "two lines"),
+        ("\x1b]52;c;ZXZpbA==\x07x", "]52;c;ZXZpbA==x"),
+        ("a\u202eb", "ab"),
+        ("e\u0301", "é"),
+        ("x" * 10_000, "x" * tags.MAX_CHARS),
+        (["One", "", "Two"], "One; Two"),
+        ([(3, 10)], "3/10"),
+        ([(3, 0)], "3"),
+        (" \t\x00", None),
+        ([], None),
+        (b"\0\1", None),
+    ],
+)
+def test_a_value_is_one_line_of_plain_text_or_none(tmp_path: Path, written: object, read: str | None) -> None:
+    (tmp_path / "none").touch()
+    found = tags.read(tmp_path / "none", {"title": written})
+    assert (found and found.title) == read
+
+
+def test_several_artists_are_all_named_and_old_latin_1_is_read(tmp_path: Path) -> None:
+    mutagen = pytest.importorskip("mutagen")
+    soundfile.write(tmp_path / "a.flac", sound(), RATE_HZ)
+    file = mutagen.File(tmp_path / "a.flac")
+    file["ARTIST"] = ["One", "Two"]
+    file.save()
+    assert load(tmp_path / "a.flac").source.tags == SongTags(artist="One; Two")
+    soundfile.write(tmp_path / "a.mp3", sound(), RATE_HZ, format="MP3", subtype="MPEG_LAYER_III")
+    with (tmp_path / "a.mp3").open("ab") as old:  # ID3v1 (id3.org/ID3v1): fixed widths, no encoding named
+        old.write(b"TAG" + "Ünï".encode("latin-1").ljust(30, b"\0") + b"Some".ljust(30) + b"\0" * 30 + b"1999" + b"\0" * 30 + b"\x11")
+    found = load(tmp_path / "a.mp3").source.tags
+    assert found == SongTags(title="Ünï", artist="Some", date="1999", genre="Rock")
+
+
+def test_an_id3_chunk_of_a_wav_is_read(tmp_path: Path) -> None:
+    mutagen = pytest.importorskip("mutagen")
+    soundfile.write(tmp_path / "a.wav", sound(), RATE_HZ)
+    file = mutagen.File(tmp_path / "a.wav")
+    file.add_tags()
+    file.tags.add(mutagen.id3.TIT2(encoding=3, text=["In a chunk"]))
+    file.save()
+    assert load(tmp_path / "a.wav").source.tags == SongTags(title="In a chunk")
+
+
+# --- hostile tags --------------------------------------------------------------------------------------------------------
+
+
+def syncsafe(number: int) -> bytes:
+    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def compressed_title(major: int, inflated: bytes) -> bytes:
+    """An ID3v2 tag whose title is compressed (id3.org, 2.3.0, sec. 3.3.1; 2.4.0, sec. 4.1.2)."""
+    content = len(inflated).to_bytes(4, "big") + zlib.compress(inflated, 9)
+    size, flags = (len(content).to_bytes(4, "big"), b"\x00\x80") if major == 3 else (syncsafe(len(content)), b"\x00\x09")
+    frame = b"TIT2" + size + flags + content
+    return b"ID3" + bytes([major, 0, 0]) + syncsafe(len(frame)) + frame
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_a_title_that_inflates_is_not_read(tmp_path: Path, major: int) -> None:
+    import tracemalloc
+
+    pytest.importorskip("mutagen")
+    (tmp_path / "a.mp3").write_bytes(compressed_title(major, b"\0" + b"a" * INFLATED_BYTES) + bytes(4096))
+    tags.read(tmp_path / "none", {})  # mutagen is imported
+    tracemalloc.start()
+    try:
+        assert tags.read(tmp_path / "a.mp3", {}) is None
+        assert tracemalloc.get_traced_memory()[1] < HELD_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", BY_SOUNDFILE + BY_FFMPEG)
+def test_no_bytes_in_tags_cost_a_song(tagged: Path, tmp_path: Path, suffix: str) -> None:
+    """Mutated bytes around the title: the tags are read or not, nothing is raised and nothing stays open."""
+    whole, generator = (tagged / f"song.{suffix}").read_bytes(), np.random.default_rng(0)
+    at = whole.find("Tïtle".encode("utf-16-le" if suffix == "wma" else "utf-8"))
+    region = np.arange(max(0, at - 200), min(len(whole), at + 200))
+    for _ in range(100):
+        mutated = bytearray(whole)
+        for place in generator.choice(region, 4):
+            mutated[place] = generator.integers(256)
+        (tmp_path / "a").write_bytes(mutated)
+        found = tags.read(tmp_path / "a", {})
+        assert found is None or all(value is None or value == value.strip() != "" for value in vars(found).values())
+
+
+# --- tags change nothing else ------------------------------------------------------------------------------------------
+
+
+def test_tags_reach_the_record_and_neither_the_model_nor_the_name_of_the_sound(tmp_path: Path) -> None:
+    paths = [tmp_path / "short.flac", tmp_path / "long.flac"]
+    for path, title in zip(paths, ("x", "Fast techno in F minor at 174 BPM"), strict=True):
+        with soundfile.SoundFile(path, "w", RATE_HZ, 1) as file:
+            file.comment = title
+            file.title = title
+            file.write(sound(4.0))
+    records, asked = [], []
+    for path in paths:
+        parrot = Parrot({**ANSWERS, "ask": "x"}, grounded=True)
+        for request in (requests.analyze_request(), requests.ask_request("Which key?")):
+            *_, record = pipeline.run(str(path), parrot, request)
+            assert not isinstance(record, MFlamingoError)
+            records.append(record)
+        asked.append(parrot.calls)
+    assert [record.audio.tags.title for record in records] == ["x", "x", *["Fast techno in F minor at 174 BPM"] * 2]
+    assert asked[0] == asked[1] != []
+    assert len({record.audio_id for record in records}) == 1
