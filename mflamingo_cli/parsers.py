@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from mflamingo_cli.measure.facts import Key, Mode
 from mflamingo_cli.text import tidy
 from mflamingo_cli.thinking import split_thinking
 
+T = TypeVar("T")
 MAX_PARSED_CHARS = 20_000  # more than 2048 tokens can hold; bounds the time of every regular expression below
 MAX_ITEMS = 12  # of a list answer: a model that loops repeats itself, an honest list is short
 MAX_ITEM_CHARS = 48  # a longer "item" is prose
@@ -27,13 +28,13 @@ SHORT_ANSWER_CHARS = 40  # a bare number counts as a tempo only in an answer thi
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63"), "-")
 _QUOTES = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032"), "'") | dict.fromkeys(map(ord, "\u201c\u201d\u201e\u2033"), '"')
 _MUSIC = {ord("\u266f"): "#", ord("\u266d"): "b", ord("\u266e"): ""}
-_PLAIN = _DASHES | _QUOTES | _MUSIC
+PLAIN_CHARACTERS = _DASHES | _QUOTES | _MUSIC
 
 
 def plain(text: str) -> str:
     """Text as the parsers read it: answer part only, ASCII dashes, quotes and accidentals, no Markdown stars."""
     text = split_thinking(text[:MAX_PARSED_CHARS]).answer or ""
-    text = unicodedata.normalize("NFKC", tidy(text)).translate(_PLAIN).replace("*", "").replace("`", "")
+    text = unicodedata.normalize("NFKC", tidy(text)).translate(PLAIN_CHARACTERS).replace("*", "").replace("`", "")
     return "\n".join(" ".join(line.split()) for line in text.split("\n")).strip()  # single spaces keep the expressions below linear
 
 
@@ -58,23 +59,45 @@ def parse_text(text: str) -> str | None:
 
 # --- numbers and names ------------------------------------------------------------------------------------------
 
-_NUMBER = r"(?<![0-9.,/:])([0-9]{2,3}(?:\.[0-9]{1,3})?)"
-_TEMPO = re.compile(_NUMBER + r"(?:\s*(?:-|to)\s*([0-9]{2,3}(?:\.[0-9]{1,3})?))?\s*-?\s*(?:bpm\b|beats per minute)", re.IGNORECASE)
-_TEMPO_LABEL = re.compile(r"\b(?:bpm|tempo)\b[^0-9\n]{0,20}" + _NUMBER + r"(?![0-9:/])", re.IGNORECASE)
+_VALUE = r"([0-9]{2,3}(?:\.[0-9]{1,3}|,[0-9]{1,2}(?![0-9]))?)"  # also with a decimal comma
+_NUMBER = r"(?<![0-9.,/:])" + _VALUE
+_UNIT = r"(?:\s*-?\s*(?:bpm\b|beats (?:per|a) minute))"
+_TEMPO = re.compile(rf"{_NUMBER}(?:{_UNIT}?\s*(?:(-|to|and|or)\s*){_VALUE})?{_UNIT}", re.IGNORECASE)
+_TEMPO_LABEL = re.compile(rf"\b(?:bpm|tempo)\b[^0-9\n]{{0,20}}{_NUMBER}(?![0-9:/%])(?!\.[0-9])|\u2669\s?=\s?{_NUMBER}", re.IGNORECASE)
 _BARE_NUMBER = re.compile(_NUMBER + r"(?!\.?[0-9:/%])(?!\s?(?:s|sec|seconds?|min|minutes?|LUFS|LU|dB\w{0,3}|Hz)\b)")
+
+
+class Found(NamedTuple, Generic[T]):
+    """A value that a text names, and where: characters `start` to `end`."""
+
+    start: int
+    end: int
+    value: T
+
+
+def find_tempi(text: str) -> list[Found[tuple[float, ...]]]:
+    """Every tempo with its unit or label, in beats per minute: one number, two of a range, or each of several that are joined by "or"."""
+    found = [(match.start(), match.end(), match[2], [match[1], match[3]]) for match in _TEMPO.finditer(text)]
+    for match in _TEMPO_LABEL.finditer(text):
+        if all(match.end() <= start or match.start() >= end for start, end, *_ in found):
+            found.append((match.start(), match.end(), None, [match[1] or match[2]]))
+    tempi = []
+    for start, end, joint, numbers in sorted(found, key=lambda one: one[0]):
+        values = [float(number.replace(",", ".")) for number in numbers if number]
+        if all(TEMPO_RANGE_BPM[0] <= bpm <= TEMPO_RANGE_BPM[1] for bpm in values):
+            tempi += [Found(start, end, (bpm,)) for bpm in values] if joint == "or" else [Found(start, end, tuple(values))]
+    return tempi
 
 
 def parse_tempo(text: str) -> float | None:
     """Beats per minute: `87`, `about 120.5 BPM`, `118-122 bpm` (its middle)."""
     text = plain(text)
-    match = _TEMPO.search(text) or _TEMPO_LABEL.search(text)
-    if match is None and len(text) <= SHORT_ANSWER_CHARS:
-        match = _BARE_NUMBER.search(text)
-    if match is None:
-        return None
-    values = [float(value) for value in match.groups() if value]
-    bpm = sum(values) / len(values)
-    return bpm if TEMPO_RANGE_BPM[0] <= bpm <= TEMPO_RANGE_BPM[1] else None
+    if tempi := find_tempi(text):
+        return sum(tempi[0].value) / len(tempi[0].value)
+    if len(text) <= SHORT_ANSWER_CHARS and (match := _BARE_NUMBER.search(text)):
+        bpm = float(match[1].replace(",", "."))
+        return bpm if TEMPO_RANGE_BPM[0] <= bpm <= TEMPO_RANGE_BPM[1] else None
+    return None
 
 
 _ACCIDENTALS = dict.fromkeys(("#", "-sharp", " sharp", "sharp", "is"), "#") | dict.fromkeys(("b", "-flat", " flat", "flat", "es", "s"), "b")
@@ -102,13 +125,21 @@ def parse_key(text: str | None) -> Key | None:
     text = plain(text or "")
     if wheel := _WHEEL.match(text):
         return _on_wheel(int(wheel["number"]), wheel["side"])
-    found = [(match.start(), _key(match)) for pattern in (_SHORT_KEY, _LETTER_KEY, _BARE_KEY) if (match := pattern.search(text))]
-    for named in _NAMED_KEY.finditer(text):
-        german = named["mode"].lower() in ("dur", "moll")
-        if (named["note"].upper() != "H" or german) and (german or not _is_article(text, named)):
-            found.append((named.start(), _key(named, german)))
-            break
-    return min(found, key=lambda one: one[0])[1] if found else None
+    found = [Found(match.start(), match.end(), _key(match)) for match in (_SHORT_KEY.search(text), _LETTER_KEY.search(text)) if match]
+    found += find_keys(text)
+    return min(found, key=lambda one: one.start).value if found else None
+
+
+def find_keys(text: str) -> list[Found[Key]]:
+    """Every key that is written out, and what stands alone after "key": `A minor`, `a-moll`, `the key of D`."""
+    bare = [Found(match.start(), match.end(), _key(match)) for match in _BARE_KEY.finditer(text)]
+    named = []
+    for match in _NAMED_KEY.finditer(text):
+        german = match["mode"].lower() in ("dur", "moll")
+        if (match["note"].upper() != "H" or german) and (german or not _is_article(text, match)):
+            named.append(Found(match.start(), match.end(), _key(match, german)))
+    free = [one for one in bare if all(one.end <= other.start or one.start >= other.end for other in named)]
+    return sorted(named + free, key=lambda one: one.start)
 
 
 def _is_article(text: str, named: re.Match[str]) -> bool:
@@ -134,17 +165,22 @@ def _on_wheel(number: int, side: str) -> Key:
     return Key.of(major, "major") if side in "Bbd" else Key.of(major + 9, "minor")
 
 
+_TIMES = {"common": "4/4", "cut": "2/2"}
+_NAMED_METER = re.compile(r"\b(common|cut) time\b", re.IGNORECASE)
 _METER = re.compile(r"(?<![0-9/.])(1[0-9]|[2-9])\s?/\s?(2|4|8|16)(?![0-9/])")
 
 
+def find_meters(text: str) -> list[Found[str]]:
+    """Every time signature: `4/4`, `6 / 8`, common and cut time."""
+    found = [Found(match.start(), match.end(), f"{match[1]}/{match[2]}") for match in _METER.finditer(text)]
+    found += [Found(match.start(), match.end(), _TIMES[match[1].lower()]) for match in _NAMED_METER.finditer(text)]
+    return sorted(found)
+
+
 def parse_meter(text: str) -> str | None:
-    """A time signature as `4/4`; common and cut time are read too."""
-    text = plain(text)
-    if match := _METER.search(text):
-        return f"{match[1]}/{match[2]}"
-    if match := re.search(r"\b(common|cut) time\b", text, re.IGNORECASE):
-        return "4/4" if match[1].lower() == "common" else "2/2"
-    return None
+    """The first time signature of a text, as `4/4`."""
+    found = find_meters(plain(text))
+    return found[0].value if found else None
 
 
 _CHORD = re.compile(
@@ -166,17 +202,22 @@ def short_chord(label: str) -> str | None:
     return match[1] + _CHORD_SHORT.get(quality, quality)
 
 
-def parse_chords(text: str) -> tuple[str, ...]:
-    """Chord names in the order they are named, `C - G - A minor` -> (C, G, Am); the article "A" is not a chord."""
-    text = plain(text)
+def find_chords(text: str) -> list[Found[str]]:
+    """Every chord as musicians write it; the article "A" is not a chord."""
     chords = []
     for match in _CHORD.finditer(text):
         bare = not (match[2] or match[3] or match[4])
         if bare and re.match(r"\s+[a-z']", text[match.end() :]) and not re.match(r"\s+(?:to|and|then|or|chord)\b", text[match.end() :]):
             continue  # "A slow song", "G is the tonic"
         quality = match[3] or ""
-        chords.append(match[1] + (match[2] or "") + (_CHORD_SHORT.get(quality, quality) or _CHORD_WORD[match[4]]))
-    return tuple(chords[: 4 * MAX_ITEMS])
+        name = match[1] + (match[2] or "") + (_CHORD_SHORT.get(quality, quality) or _CHORD_WORD[match[4]])
+        chords.append(Found(match.start(), match.end(), name))
+    return chords
+
+
+def parse_chords(text: str) -> tuple[str, ...]:
+    """Chord names in the order they are named, `C - G - A minor` -> (C, G, Am)."""
+    return tuple(chord.value for chord in find_chords(plain(text)))[: 4 * MAX_ITEMS]
 
 
 # --- lists --------------------------------------------------------------------------------------------------------

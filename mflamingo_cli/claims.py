@@ -1,0 +1,386 @@
+"""Every claim that a text makes about its song, and whether it agrees with what was measured.
+
+A claim is read where it stands, with what its sentence does to it: denied ("not in C major"), compared ("over 120 BPM"), or said of a part of
+the song, of other music, as a suspicion (then it is listed and not judged). Text is hostile input: everything here is total.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mflamingo_cli.measure import FACTS, Facts, Key
+from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_tempi
+from mflamingo_cli.parsers import (
+    MAX_PARSED_CHARS,
+    PLAIN_CHARACTERS,
+    Found,
+    find_chords,
+    find_keys,
+    find_meters,
+    find_tempi,
+    parse_key,
+    short_chord,
+)
+from mflamingo_cli.text import clock
+
+Value = float | str | bool | tuple[float | None, float | None]  # a number, a name, yes or no, or a range whose ends may be open
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A claim as the text makes it: characters `start` to `end` say that the fact `kind` has, or if `denied` has not, this value."""
+
+    start: int
+    end: int
+    kind: str
+    value: Value
+    denied: bool = False
+    judged: bool = True  # False: said of a part, of other music, or as one of several possibilities
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------------
+
+_END = re.compile(r"[.!?\u2026]+[\"')\]\u2019\u201d]*(?=\s|$)|\n+")
+_SHORT = re.compile(  # what ends with a full stop and ends no sentence
+    r"(?:\b(?:approx|ca|cf|e\.g|i\.e|etc|feat|ft|incl|min|max|mr|mrs|ms|dr|no|nos|op|st|vs|vol)|(?-i:(?:^|[\s(])[I-Z]|^(?:[A-Z]\.\s?)*[A-Z])|^[0-9]{1,2}|[0-9]\s?[ap]\.m)\.$",
+    re.IGNORECASE,
+)
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where each sentence starts and ends, the space after it left out; a line is a sentence too."""
+    spans, start = [], 0
+    for match in _END.finditer(text):
+        if match[0][0] == "." and match[0][-1] == "." and _goes_on(text[start : match.end()].lstrip(), text[match.end() :]):
+            continue
+        spans.append((start, match.end()))
+        start = match.end()
+    spans.append((start, len(text)))
+    trimmed = ((low + len(text[low:high]) - len(text[low:high].lstrip()), low + len(text[low:high].rstrip())) for low, high in spans)
+    return [(low, high) for low, high in trimmed if low < high]
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether a full stop belongs to an abbreviation, or what follows it begins no sentence."""
+    follows = after.lstrip()
+    if "\n" in after[: len(after) - len(follows)] or not follows:
+        return False
+    return follows[0].islower() or (_SHORT.search(before[-12:]) is not None and not before.endswith(("etc.", "min.")))
+
+
+# --- what stands around a claim ----------------------------------------------------------------------------------------------
+
+_CLAUSE = re.compile(r"[;()\u2014]|:(?![0-9])|\s-\s|(?<!anything)(?<!nothing),?\s\b(?:but|however|although|though|whereas|while|yet)\b")
+_ANEW = re.compile(r",\s(?:and\s|so\s)?(?=(?:the (?:song|track|piece|music|whole|key|tempo|tonality)|it|this)\b)", re.IGNORECASE)
+_PART_FIRST = re.compile(r"\W*(?:and |then )?(?:in|during|at|by|after|before|from|until|for|on|towards?|over|through)\b", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not|never|no|neither|nor|without|hardly|rather than|instead of|as opposed to|anything but|far from|lacks?|lacking|nothing)\b|n't\b",
+    re.IGNORECASE,
+)
+_NO_DENIAL = re.compile(
+    r"\b(?:(?:no|without (?:any|a)) (?:doubt|question)|not (?:only|just|merely|simply)|not (?:quite|far from|exactly)|no (?:less|more|fewer|slower|faster) than|"
+    r"not to mention|no wonder|no matter|nothing but|no sooner)\b",
+    re.IGNORECASE,
+)
+_LEAVING = re.compile(  # "never leaves A minor" says that it is in A minor
+    r"\b(?:leav|left|stray|depart|deviat|wander|escap|abandon|los(?:e|ing|es)|chang|drift|budg|mov(?:e|es|ing) (?:away|far)|let(?:s|ting)? go)",
+    re.IGNORECASE,
+)
+_ELSEWHERE = re.compile(  # said of other music, or of what might be
+    r"\b(?:unlike|typical(?:ly)?|usual(?:ly)?|commonly|most (?:\w+ )?(?:songs|tracks|music|house|techno|pop)|compared (?:to|with)|"
+    r"reminiscent|(?:many|some|others|people) (?:hear|say|call|think|feel)|would (?:be|suit|sound|work|mix|fit)|if (?:it|this|you|the)|"
+    r"mix(?:es|ed)? (?:well|nicely|cleanly)?\s?with|original(?:ly)? (?:song|version|recording|key|tempo)?)\b",
+    re.IGNORECASE,
+)
+_IN_PASSING = re.compile(  # said of a moment or a part, or as a colour
+    r"\b(?:relative|parallel|dominant|subdominant|neighbou?ring|related|borrow(?:s|ed|ing)?|hint(?:s|ing)?|suggest(?:s|ing)?|"
+    r"touch(?:es|ing)?|flirt(?:s|ing)?|tonici[sz]\w+|modulat\w+|moves? (?:up|down|briefly|back)? ?(?:to|into|toward\w*)|"
+    r"shift(?:s|ing)?|pass(?:es|ing)|lift(?:s|ed|ing)?|detour|mistaken for|pivot\w*|turn(?:s|ing)? to|resolv\w+|cadenc\w+|"
+    r"drops?|dropping|slow(?:s|ing)? (?:down )?to|speed(?:s|ing)?|accelerat\w+|ris(?:es|ing)|climb(?:s|ing)?|jump(?:s|ing)?|fall(?:s|ing)?|"
+    r"builds?|(?<!far )from(?= $)|switch\w*|changes?|changing|start(?:s|ing)?|begin(?:s|ning)?|open(?:s|ing)|end(?:s|ing)|clos(?:es|ing)|"
+    r"briefly|momentarily|for a moment|at times|sometimes|occasional(?:ly)?)\b",
+    re.IGNORECASE,
+)
+_IN_A_PART = re.compile(
+    r"\b(?:in|during|for|by|at|until|after|before|over|under|through(?:out)?|the|its|first|second|last|middle|whose|an?|then)"
+    r"(?: \w+){0,2}? (?:intro|outro|verses?|chorus(?:es)?|pre-chorus|bridge|breakdown|break|solo|interlude|coda|build-up|drop|refrain|"
+    r"middle eight|section [A-Z])\b|\b(?:first|second|third|last|final|other) (?:half|third|quarter|minute)\b|\b(?:at|from|after|until|by|around) [0-9]{1,2}:[0-5][0-9]\b|\bthe end\b",
+    re.IGNORECASE,
+)
+_PERHAPS = re.compile(
+    r"\b(?:could|might|may) (?:also )?be\b|\beither\b|\bor (?:perhaps|possibly|maybe)\b|\bambigu\w+|\bunclear\b", re.IGNORECASE
+)
+_FELT = re.compile(
+    r"\b(?:half|double)[- ]time|\bfel[tl]\b|\bfeels?\b|\bcount(?:ed|s)?\b|\btapp?(?:ed|s)?\b|\boctave\b|\balternativ", re.IGNORECASE
+)
+_MORE = re.compile(
+    r"\b(?:over|above|(?<!no )more than|(?<!no )faster than|no (?:less|slower) than|at least|north of|exceed(?:s|ing)?|upwards? of)\s(?:about |around )?$",
+    re.IGNORECASE,
+)
+_LESS = re.compile(
+    r"\b(?:under|below|(?<!no )less than|(?<!no )slower than|no (?:more|faster) than|at most|up to)\s(?:about |around )?$", re.IGNORECASE
+)
+_MEASURE_OF_CHANGE = re.compile(r"\b(?:by|within|of|another|some)\s$|[+±]\s?$", re.IGNORECASE)
+_DIFFERENCE = re.compile(r"^\s?(?:faster|slower|quicker|more|less|higher|lower|above|below|apart|off)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence as it is read: plain characters, and where each of them stands in the text."""
+
+    plain: str
+    at: list[int]
+
+    @classmethod
+    def of(cls, text: str, start: int, end: int) -> _Sentence:
+        """Make dashes, quotes and accidentals plain, and spaces single; stars of Markdown are left out."""
+        plain: list[str] = []
+        at: list[int] = []
+        for index in range(start, min(end, start + MAX_PARSED_CHARS)):
+            for char in unicodedata.normalize("NFKC", text[index]).translate(PLAIN_CHARACTERS):
+                space = char.isspace()
+                if char in "*`_" or (space and (not plain or plain[-1] == " ")):
+                    continue
+                plain.append(" " if space else char)
+                at.append(index)
+        return cls("".join(plain), at)
+
+    def clause(self, start: int) -> str:
+        """What stands before a place in its clause."""
+        before = self.plain[:start]
+        breaks = [match.end() for match in _CLAUSE.finditer(before)]
+        return before[breaks[-1] if breaks else 0 :]
+
+    def denies(self, start: int) -> bool:
+        """Whether what stands at a place is denied: "not in", "neither", "without"; leaving is a denial too, and two cancel each other."""
+        before = _NO_DENIAL.sub(lambda match: " " * len(match[0]), self.clause(start))
+        denials = [match.end() for match in _DENIAL.finditer(before)]
+        if not denials:
+            return False
+        after = before[denials[-1] :]
+        if "," in after and not re.match(r"[^,]{0,24},\s?(?:nor|or)\s?$", after):
+            return False  # the denial was of something else
+        return len(after.split()) <= REACH and not _LEAVING.search(after)
+
+    def judged(self, start: int, end: int) -> bool:
+        """Whether what stands at a place is said of the whole song."""
+        before = self.clause(start)
+        for anew in _ANEW.finditer(before):
+            if not _PART_FIRST.match(before):
+                before = before[anew.end() :]
+                break
+        around = before + self.plain[start : end + AFTER]
+        passing = None if _LEAVING.search(before) and _DENIAL.search(before) else _IN_PASSING.search(before[-NEAR:])
+        return not (
+            self.plain.rstrip("\"') ").endswith("?")
+            or _ELSEWHERE.search(around)
+            or passing
+            or _IN_A_PART.search(around)
+            or _PERHAPS.search(before)
+        )
+
+    def reading(self, found: Found[Any], kind: str, value: Value, **what: Any) -> Reading:
+        """A claim by its place in the text."""
+        what = {"denied": self.denies(found.start), "judged": self.judged(found.start, found.end)} | what
+        return Reading(self.at[found.start], self.at[found.end - 1] + 1, kind, value, **what)
+
+
+REACH = 7  # words from a denial to what it denies
+AFTER = 60  # characters behind a claim in which a part may be named
+NEAR = 32  # characters before a claim in which a word about a part or a moment is about it
+
+
+# --- readers: one for each kind -----------------------------------------------------------------------------------------------
+
+
+def _tempi(sentence: _Sentence) -> Iterator[Reading]:
+    for found in find_tempi(sentence.plain):
+        before, after = sentence.clause(found.start), sentence.plain[found.end :]
+        if _DIFFERENCE.match(after) or _MEASURE_OF_CHANGE.search(before):
+            continue
+        value: Value = found.value[0] if len(found.value) == 1 else (min(found.value), max(found.value))
+        denied = sentence.denies(found.start)
+        if _MORE.search(before):
+            value = (found.value[0], None)
+        elif _LESS.search(before):
+            value = (None, found.value[0])
+        yield sentence.reading(found, "tempo", value, denied=denied)
+
+
+_CHORD_CUE = re.compile(
+    r"\b(?:chords?|progressions?|harmon(?:y|ies) (?:moves?|turns?|circles?|cycles?|alternates?|goes)|triads?|vamps?|cycles? (?:of|through|between)|"
+    r"loops?|alternat\w+ between|moves? (?:between|through)|changes? (?:between|through))\b",
+    re.IGNORECASE,
+)
+_KEY_CUE = re.compile(
+    r"\b(?:in|of|is|key|tonality|tonal cent(?:re|er)|centred on|centered on|tonic)[\s:]*(?:the |an? |likely |clearly )?$", re.IGNORECASE
+)
+_IN_KEY = re.compile(r"\b(?:in|key|key of|key is)[\s:]*$", re.IGNORECASE)
+_KEY_NOUN = re.compile(r"^\s(?:key|mode|tonality|feel|mood|sound|sonority|third|triad)\b", re.IGNORECASE)
+_NO_KEY = re.compile(  # "A minor chord", "C major 7", "D minor pentatonic", "a C major scale"
+    r"^(?:-|\s)?(?:chords?|triads?|seventh|ninth|arpeggi\w+|pentatonic|blues scale|scales?|inversion|[0-9]|add|sus|power)\b", re.IGNORECASE
+)
+_ARTICLE_NOUN = re.compile(
+    r"^\s(?!in\b|at\b|and\b|with\b|is\b|for\b|from\b|throughout\b|track\b|song\b|piece\b|ballad\b|or\b|it\b|the\b|to\b)[a-z]"
+)
+_LETTER_KEY = re.compile(r"\b(?:in|key(?: is| of|:)?|camelot)\s+([A-G][#b]?)m\b(?!\s*(?:chord|to|,|-|and))")
+_WHEELS = re.compile(r"\b(?:camelot|open key)\b\W{0,3}(?:key |code |of |is )?((?:1[0-2]|[1-9])[ABdm])\b", re.IGNORECASE)
+
+
+def _keys(sentence: _Sentence) -> Iterator[Reading]:
+    found = find_keys(sentence.plain)
+    found += [Found(m.start(1), m.end(1) + 1, Key(m[1], "minor")) for m in _LETTER_KEY.finditer(sentence.plain)]
+    found += [Found(m.start(1), m.end(), key) for m in _WHEELS.finditer(sentence.plain) if (key := parse_key(m[1]))]
+    for key in sorted(found, key=lambda one: one.start):
+        if not _is_chord(sentence, key, found):
+            yield sentence.reading(key, "key", key.value.name)
+
+
+def _is_chord(sentence: _Sentence, key: Found[Key], keys: list[Found[Key]]) -> bool:
+    """Whether "A minor" is a chord, a scale, or an article and an adjective here, and no key."""
+    before, after = sentence.clause(key.start), sentence.plain[key.end :]
+    if _NO_KEY.match(after):
+        return True
+    if not sentence.plain[: key.start].strip(" \"'(") and key.value.tonic == "A" and _ARTICLE_NOUN.match(after):
+        return True
+    if sentence.plain[key.start] == "a" and _KEY_NOUN.match(after):
+        return True
+    if _CHORD_CUE.search(sentence.plain[: key.start]):
+        return not _IN_KEY.search(before)
+    row = [one for one in keys if abs(one.start - key.start) < 90]
+    return len(row) >= 3 and not _KEY_CUE.search(before)  # three in a row are a progression
+
+
+def _meters(sentence: _Sentence) -> Iterator[Reading]:
+    for found in find_meters(sentence.plain):
+        yield sentence.reading(found, "meter", found.value)
+    for match in _WALTZ.finditer(sentence.plain):
+        yield sentence.reading(Found(match.start(), match.end(), ""), "meter", "3/4")
+
+
+_WALTZ = re.compile(r"\b(?:in waltz time|waltz (?:meter|metre|time)|(?:counted|beats?|is) in three)\b", re.IGNORECASE)
+_IS_CHORD = re.compile(r"\s(?:chord|triad|arpeggi)", re.IGNORECASE)
+_SECTION_LETTER = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)|\b[Ss]ections? [A-Z]\b(?:(?:,| and) [A-Z]\b)*|^\([A-Z]\)")
+
+
+def _chords(sentence: _Sentence) -> Iterator[Reading]:
+    """Chords where the sentence is about chords; a lone letter elsewhere is a note, a section or a grade."""
+    keys = [key for key in find_keys(sentence.plain) if not _is_chord(sentence, key, find_keys(sentence.plain))]
+    taken = [(key.start, key.end) for key in keys] + [match.span() for match in _SECTION_LETTER.finditer(sentence.plain)]
+    taken += [(m.start(1), m.end(1) + 1) for m in _LETTER_KEY.finditer(sentence.plain)]
+    about = _CHORD_CUE.search(sentence.plain)
+    found = [one for one in find_chords(sentence.plain) if all(one.end <= low or one.start >= high for low, high in taken)]
+    if found and found[0].start == 0 and re.match(r"A [A-G]", sentence.plain):
+        del found[0]  # "A C major chord"
+    for chord in found:
+        symbol = sentence.plain[chord.start : chord.end]
+        if (
+            about
+            or len(found) >= 3
+            or re.fullmatch(r"[A-G][#b]?:?(?:m|maj|min|dim|aug|sus|add)\w*(?:/[A-G][#b]?)?", symbol)
+            or _IS_CHORD.match(sentence.plain, chord.end)
+        ):
+            yield sentence.reading(chord, "chords", chord.value)
+
+
+_VOICE = (
+    r"(?:lead |backing |female |male |human |sung |clean |harsh |wordless |any |warm |soft |her |his )*"
+    r"(?:vocals|vocalists?|vocal (?:lines?|performance|melody|part|delivery|hooks?)|singers?|singing|sung|sings?|lyrics|choirs?|rapp(?:ers?|ing|ed)|raps?|"
+    r"(?:female|male|human|sung|lead|backing|soprano|tenor|baritone|alto) voices?|voice (?:sings?|enters|floats|carries))"
+)
+_SINGING = re.compile(rf"\b{_VOICE}\b", re.IGNORECASE)
+_NOBODY_SINGS = re.compile(r"\b(?:nobody|no one|no-one|none) (?:ever )?sings?\b", re.IGNORECASE)
+_INSTRUMENTAL = re.compile(
+    r"\b(?:(?:is|entirely|purely|fully|completely|wholly|strictly|an?) (?:an? )?(?:\w+ ){0,2}?(?P<what>instrumental)|instrumental (?:track|piece|song|music|composition)|"
+    r"instrumental(?=[.,;!]?$))\b",
+    re.IGNORECASE,
+)
+_INSTRUMENTAL_PART = re.compile(
+    r"^\s(?:break|section|solo|intro|outro|bridge|passage|interlude|hook|texture|arrangement|backing|parts?|layers?)\b", re.IGNORECASE
+)
+_SINGING_THINGS = re.compile(
+    r"\b(?:guitars?|violins?|cello|sax(?:ophone)?|synths?|bass|lead|melody|trumpet|oboe|flute|piano|strings?|clarinet)\s$", re.IGNORECASE
+)
+_SINGING_ADJECTIVE = re.compile(r"^\s(?:guitar|violin|cello|sax|lead|tone|bowl|saw|quality|synth)", re.IGNORECASE)
+
+
+def _vocals(sentence: _Sentence) -> Iterator[Reading]:
+    taken: list[tuple[int, int]] = []
+
+    def read(match: re.Match[str], sung: bool) -> Iterator[Reading]:
+        if all(match.end() <= low or match.start() >= high for low, high in taken):
+            taken.append(match.span())
+            denied = sentence.denies(match.start("what") if "what" in match.re.groupindex else match.start())
+            yield sentence.reading(Found(match.start(), match.end(), None), "vocals", sung != denied, denied=False)
+
+    for match in _NOBODY_SINGS.finditer(sentence.plain):
+        taken.append(match.span())
+        yield sentence.reading(Found(match.start(), match.end(), None), "vocals", False, denied=False)
+    for match in _INSTRUMENTAL.finditer(sentence.plain):
+        if not _INSTRUMENTAL_PART.match(sentence.plain[match.end() :]):
+            yield from read(match, False)
+    for match in _SINGING.finditer(sentence.plain):
+        metaphor = _SINGING_THINGS.search(sentence.plain[: match.start()]) or _SINGING_ADJECTIVE.match(sentence.plain[match.end() :])
+        if not metaphor:
+            yield from read(match, True)
+
+
+_LUFS = re.compile(r"(?<![0-9.])(-\s?[0-9]{1,2}(?:[.,][0-9]{1,2})?)\s?(?:LUFS|LKFS)\b", re.IGNORECASE)
+
+
+def _loudness(sentence: _Sentence) -> Iterator[Reading]:
+    for match in _LUFS.finditer(sentence.plain):
+        level = float(match[1].replace(" ", "").replace(",", "."))
+        yield sentence.reading(Found(match.start(), match.end(), level), "loudness", level)
+
+
+_LASTS = re.compile(
+    r"\b(?:lasts?|lasting|runs? (?:for|to)|running (?:for|to|time(?: of)?)|duration(?: of| is|:)?|length(?: of| is|:)?|(?:is|are))\s"
+    r"(?:about |around |roughly |just |for )?(?:([0-9]{1,2}):([0-5][0-9])|([0-9]{1,4}(?:[.,][0-9])?)\s?(s|seconds?|minutes?|min)\b)"
+    r"(?:\s(?:and\s)?([0-9]{1,2})\s(?:s|seconds?)\b)?(\slong)?",
+    re.IGNORECASE,
+)
+
+
+def _duration(sentence: _Sentence) -> Iterator[Reading]:
+    for match in _LASTS.finditer(sentence.plain):
+        if match[0].lower().startswith(("is ", "are ")) and not match[6]:
+            continue
+        seconds = float(match[2]) + 60 * float(match[1]) if match[1] else float(match[3].replace(",", "."))
+        if match[4] and match[4].lower().startswith("m"):
+            seconds = 60 * seconds + float(match[5] or 0)
+        yield sentence.reading(Found(match.start(), match.end(), seconds), "duration", seconds)
+
+
+def _sections(sentence: _Sentence) -> Iterator[Reading]:
+    for match in re.finditer(r"(?<![A-Za-z])([A-Z]) \(([0-9]+(?::[0-5][0-9]){1,2})\)", sentence.plain):
+        yield sentence.reading(Found(match.start(), match.end(), ""), "sections", f"{match[1]} {match[2]}", judged=True)
+
+
+READERS: Mapping[str, Callable[[_Sentence], Iterator[Reading]]] = {
+    "tempo": _tempi,
+    "key": _keys,
+    "meter": _meters,
+    "chords": _chords,
+    "sections": _sections,
+    "loudness": _loudness,
+    "vocals": _vocals,
+    "duration": _duration,
+}
+"""How claims about each fact are read."""
+
+
+def read_claims(text: str) -> list[Reading]:
+    """All claims of a text in their order; places are characters of `text`."""
+    found = [
+        reading
+        for start, end in sentences(text)
+        for sentence in [_Sentence.of(text, start, end)]
+        for read in READERS.values()
+        for reading in read(sentence)
+    ]
+    return sorted(found, key=lambda reading: (reading.start, reading.kind))
