@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from mflamingo_cli import schema
 from mflamingo_cli.backends.base import BackendInfo, Completion
+from mflamingo_cli.checks import Check, wrong
 from mflamingo_cli.core.audio import Audio, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
-from mflamingo_cli.grounding import NOT_MEASURED, contradictions
 from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import is_unknown
-from mflamingo_cli.requests import PreparedSong, Request
-from mflamingo_cli.schema import Analysis, AudioInfo, Command, KeyInfo, MeterInfo, Result, TempoInfo, VocalsInfo
+from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
+from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, KeyInfo, MeterInfo, Result, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
@@ -40,15 +40,13 @@ def assemble(
     sound = song.sound
     texts = {name: completion.text for name, completion in answers.items()}
     parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
+    parsed, claims = _checked(request, song, info, parsed)
     warnings = _limits(request, sound, info, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
         result, disagreements = _result(song.facts or Facts(), parsed, grounded=info.grounded)
         warnings += disagreements
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
-    found = contradictions(parsed.get("caption") or thought.answer or "", song.facts, grounded=info.grounded)
-    if result is not None and request.command == "analyze" and any(NOT_MEASURED in contradiction for contradiction in found):
-        result, found = replace(result, caption=None), [f"caption omitted: {contradiction}" for contradiction in found]
     used = [completion.usage for completion in answers.values()]
     path, path_b64 = schema.path_fields(sound.source.path)
     times = (song.decode_s, song.measure_s, encode_s, generate_s)
@@ -63,11 +61,27 @@ def assemble(
         thinking=tidy(thought.thinking or "") or None,
         text=tidy(thought.answer or "") or None,
         raw=texts if request.keep_raw else None,
+        claims=claims,
         model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
         usage=schema.UsageInfo(sum(u.tokens_in for u in used), sum(u.tokens_out for u in used)),
         timing=schema.TimingInfo(*(_rounded(seconds, 3) for seconds in times)),
-        warnings=(*warnings, *found),
+        warnings=(*warnings, *wrong(claims)),
     )
+
+
+def _checked(
+    request: Request, song: PreparedSong, info: BackendInfo, parsed: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[Claim, ...]]:
+    """The answers with their free text as it may be shown, and what that text claims."""
+    checked, claims = dict(parsed), tuple[Claim, ...]()
+    for task in request.tasks:
+        answer = parsed.get(task.name)
+        text = answer.answer if isinstance(answer, Thought) else answer
+        if isinstance(text, str) and task.name in FREE_TEXT:
+            shown, found = Check.whole(text, song.facts, song.sound.duration_s, request.check_of(task, info.grounded))
+            checked[task.name] = answer._replace(answer=shown) if isinstance(answer, Thought) else shown or None
+            claims += found
+    return checked, claims
 
 
 def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:

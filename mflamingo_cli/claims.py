@@ -1,7 +1,7 @@
-"""Every claim that a text makes about its song, and whether it agrees with what was measured.
+"""Reads every claim that a text makes about its song, sentence by sentence.
 
-A claim is read where it stands, with what its sentence does to it: denied ("not in C major"), compared ("over 120 BPM"), or said of a part of
-the song, of other music, as a suspicion (then it is listed and not judged). Text is hostile input: everything here is total.
+A claim is read with what its sentence does to it: it denies it ("not in C major"), bounds it ("over 120 BPM"), or says it of a part of the
+song, of other music, or as a suspicion. The text of a model is hostile input: everything here is total.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mflamingo_cli.measure import FACTS, Facts, Key
-from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_tempi
+from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import (
     MAX_PARSED_CHARS,
     PLAIN_CHARACTERS,
@@ -23,11 +22,8 @@ from mflamingo_cli.parsers import (
     find_meters,
     find_tempi,
     parse_key,
-    short_chord,
 )
-from mflamingo_cli.text import clock
-
-Value = float | str | bool | tuple[float | None, float | None]  # a number, a name, yes or no, or a range whose ends may be open
+from mflamingo_cli.schema import ClaimValue
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,10 @@ class Reading:
     start: int
     end: int
     kind: str
-    value: Value
+    value: ClaimValue
     denied: bool = False
     judged: bool = True  # False: said of a part, of other music, or as one of several possibilities
+    octave: bool = False  # a tempo "felt in half-time"
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------------
@@ -74,58 +71,74 @@ def _goes_on(before: str, after: str) -> bool:
 
 # --- what stands around a claim ----------------------------------------------------------------------------------------------
 
+REACH = 7  # words from a denial to what it denies
+NEAR = 32  # characters before a claim in which a word about a part or a moment is about it
+AFTER = 60  # characters behind a claim in which a part may be named
+
+
+def _any_of(*patterns: str, after: str = r"\b") -> re.Pattern[str]:
+    """One of several wordings that begins with a word."""
+    return re.compile(rf"\b(?:{'|'.join(patterns)}){after}", re.IGNORECASE)
+
+
 _CLAUSE = re.compile(r"[;()\u2014]|:(?![0-9])|\s-\s|(?<!anything)(?<!nothing),?\s\b(?:but|however|although|though|whereas|while|yet)\b")
 _ANEW = re.compile(r",\s(?:and\s|so\s)?(?=(?:the (?:song|track|piece|music|whole|key|tempo|tonality)|it|this)\b)", re.IGNORECASE)
 _PART_FIRST = re.compile(r"\W*(?:and |then )?(?:in|during|at|by|after|before|from|until|for|on|towards?|over|through)\b", re.IGNORECASE)
 _DENIAL = re.compile(
-    r"\b(?:not|never|no|neither|nor|without|hardly|rather than|instead of|as opposed to|anything but|far from|lacks?|lacking|nothing)\b|n't\b",
+    r"n't\b|\b(?:not|never|neither|nor|no|nothing|without|hardly|rather than|instead of|as opposed to|anything but|far from|lack(?:s|ing))"
+    r"\b",
     re.IGNORECASE,
 )
-_NO_DENIAL = re.compile(
-    r"\b(?:(?:no|without (?:any|a)) (?:doubt|question)|not (?:only|just|merely|simply)|not (?:quite|far from|exactly)|no (?:less|more|fewer|slower|faster) than|"
-    r"not to mention|no wonder|no matter|nothing but|no sooner)\b",
-    re.IGNORECASE,
+_NO_DENIAL = _any_of(
+    *(
+        r"(?:no|without (?:any|a)) (?:doubt|question)",
+        "not (?:only|just|merely|simply)",
+        "not (?:quite|far from|exactly)",
+        "not to mention",
+    ),
+    *("no (?:less|more|fewer|slower|faster) than", "no wonder", "no matter", "nothing but", "no sooner"),
 )
-_LEAVING = re.compile(  # "never leaves A minor" says that it is in A minor
-    r"\b(?:leav|left|stray|depart|deviat|wander|escap|abandon|los(?:e|ing|es)|chang|drift|budg|mov(?:e|es|ing) (?:away|far)|let(?:s|ting)? go)",
-    re.IGNORECASE,
+_LEAVING = _any_of(  # "never leaves A minor" says that it is in A minor
+    *("leav", "left", "stray", "depart", "deviat", "wander", "escap", "abandon", "los(?:e|ing|es)", "chang", "drift", "budg"),
+    *("mov(?:e|es|ing) (?:away|far)", "let(?:s|ting)? go"),
+    after="",
 )
-_ELSEWHERE = re.compile(  # said of other music, or of what might be
-    r"\b(?:unlike|typical(?:ly)?|usual(?:ly)?|commonly|most (?:\w+ )?(?:songs|tracks|music|house|techno|pop)|compared (?:to|with)|"
-    r"reminiscent|(?:many|some|others|people) (?:hear|say|call|think|feel)|would (?:be|suit|sound|work|mix|fit)|if (?:it|this|you|the)|"
-    r"mix(?:es|ed)? (?:well|nicely|cleanly)?\s?with|original(?:ly)? (?:song|version|recording|key|tempo)?)\b",
-    re.IGNORECASE,
+_OTHER_MUSIC = _any_of(
+    *("unlike", "typical(?:ly)?", "usual(?:ly)?", "commonly", r"most (?:\w+ )?(?:songs|tracks|music|house|techno|pop)"),
+    *("compared (?:to|with)", "reminiscent", r"mix(?:es|ed)? (?:well|nicely|cleanly)?\s?with", "if (?:it|this|you|the)"),
+    *("original(?:ly)? (?:song|version|recording|key|tempo)?", "would (?:be|suit|sound|work|mix|fit)"),
+    "(?:many|some|others|people) (?:hear|say|call|think|feel)",
 )
-_IN_PASSING = re.compile(  # said of a moment or a part, or as a colour
-    r"\b(?:relative|parallel|dominant|subdominant|neighbou?ring|related|borrow(?:s|ed|ing)?|hint(?:s|ing)?|suggest(?:s|ing)?|"
-    r"touch(?:es|ing)?|flirt(?:s|ing)?|tonici[sz]\w+|modulat\w+|moves? (?:up|down|briefly|back)? ?(?:to|into|toward\w*)|"
-    r"shift(?:s|ing)?|pass(?:es|ing)|lift(?:s|ed|ing)?|detour|mistaken for|pivot\w*|turn(?:s|ing)? to|resolv\w+|cadenc\w+|"
-    r"drops?|dropping|slow(?:s|ing)? (?:down )?to|speed(?:s|ing)?|accelerat\w+|ris(?:es|ing)|climb(?:s|ing)?|jump(?:s|ing)?|fall(?:s|ing)?|"
-    r"builds?|(?<!far )from(?= $)|switch\w*|changes?|changing|start(?:s|ing)?|begin(?:s|ning)?|open(?:s|ing)|end(?:s|ing)|clos(?:es|ing)|"
-    r"briefly|momentarily|for a moment|at times|sometimes|occasional(?:ly)?)\b",
-    re.IGNORECASE,
+_IN_PASSING = _any_of(  # said of a moment, or as a colour
+    *("relative", "parallel", "dominant", "subdominant", "neighbou?ring", "related", "borrow(?:s|ed|ing)?", "hint(?:s|ing)?"),
+    *("suggest(?:s|ing)?", "touch(?:es|ing)?", "flirt(?:s|ing)?", r"tonici[sz]\w+", r"modulat\w+", "mistaken for", r"pivot\w*"),
+    *(r"moves? (?:up|down|briefly|back)? ?(?:to|into|toward\w*)", "shift(?:s|ing)?", "pass(?:es|ing)", "lift(?:s|ed|ing)?", "detour"),
+    *("turn(?:s|ing)? to", r"resolv\w+", r"cadenc\w+", "drops?", "dropping", "slow(?:s|ing)? (?:down )?to", "speed(?:s|ing)?"),
+    *(r"accelerat\w+", "ris(?:es|ing)", "climb(?:s|ing)?", "jump(?:s|ing)?", "fall(?:s|ing)?", "builds?", "(?<!far )from(?= $)"),
+    *(r"switch\w*", "changes?", "changing", "start(?:s|ing)?", "begin(?:s|ning)?", "open(?:s|ing)", "end(?:s|ing)", "clos(?:es|ing)"),
+    *("briefly", "momentarily", "for a moment", "at times", "sometimes", "occasional(?:ly)?"),
 )
-_IN_A_PART = re.compile(
-    r"\b(?:in|during|for|by|at|until|after|before|over|under|through(?:out)?|the|its|first|second|last|middle|whose|an?|then)"
-    r"(?: \w+){0,2}? (?:intro|outro|verses?|chorus(?:es)?|pre-chorus|bridge|breakdown|break|solo|interlude|coda|build-up|drop|refrain|"
-    r"middle eight|section [A-Z])\b|\b(?:first|second|third|last|final|other) (?:half|third|quarter|minute)\b|\b(?:at|from|after|until|by|around) [0-9]{1,2}:[0-5][0-9]\b|\bthe end\b",
-    re.IGNORECASE,
+_PARTS = "intro|outro|verses?|chorus(?:es)?|pre-chorus|bridge|breakdown|break|solo|interlude|coda|build-up|drop|refrain|middle eight"
+_IN_A_PART = _any_of(
+    r"(?:in|during|for|by|at|until|after|before|over|under|through(?:out)?|the|its|first|second|last|middle|whose|an?|then)"
+    rf"(?: \w+){{0,2}}? (?:{_PARTS}|section [A-Z])",
+    "(?:first|second|third|last|final|other) (?:half|third|quarter|minute)",
+    "(?:at|from|after|until|by|around) [0-9]{1,2}:[0-5][0-9]",
+    "the end",
 )
-_PERHAPS = re.compile(
-    r"\b(?:could|might|may) (?:also )?be\b|\beither\b|\bor (?:perhaps|possibly|maybe)\b|\bambigu\w+|\bunclear\b", re.IGNORECASE
+_PERHAPS = _any_of("(?:could|might|may) (?:also )?be", "either", "or (?:perhaps|possibly|maybe)", r"ambigu\w+", "unclear")
+_OCTAVE = _any_of("(?:half|double)[- ]time", "fel[tl]", "feels?", "count(?:ed|s)?", "tapp?(?:ed|s)?", "octave", r"alternativ\w+")
+_OVER = _any_of(
+    *("over", "above", "(?<!no )more than", "(?<!no )faster than", "no (?:less|slower) than", "at least", "north of"),
+    *("exceed(?:s|ing)?", "upwards? of"),
+    after=r"\s(?:about |around )?$",
 )
-_FELT = re.compile(
-    r"\b(?:half|double)[- ]time|\bfel[tl]\b|\bfeels?\b|\bcount(?:ed|s)?\b|\btapp?(?:ed|s)?\b|\boctave\b|\balternativ", re.IGNORECASE
+_UNDER = _any_of(
+    *("under", "below", "(?<!no )less than", "(?<!no )slower than", "no (?:more|faster) than", "at most", "up to"),
+    after=r"\s(?:about |around )?$",
 )
-_MORE = re.compile(
-    r"\b(?:over|above|(?<!no )more than|(?<!no )faster than|no (?:less|slower) than|at least|north of|exceed(?:s|ing)?|upwards? of)\s(?:about |around )?$",
-    re.IGNORECASE,
-)
-_LESS = re.compile(
-    r"\b(?:under|below|(?<!no )less than|(?<!no )slower than|no (?:more|faster) than|at most|up to)\s(?:about |around )?$", re.IGNORECASE
-)
-_MEASURE_OF_CHANGE = re.compile(r"\b(?:by|within|of|another|some)\s$|[+±]\s?$", re.IGNORECASE)
-_DIFFERENCE = re.compile(r"^\s?(?:faster|slower|quicker|more|less|higher|lower|above|below|apart|off)\b", re.IGNORECASE)
+_BY_SO_MUCH = re.compile(r"\b(?:by|within|of|another|some)\s$|[+\u00b1]\s?$", re.IGNORECASE)
+_FASTER = re.compile(r"\s?(?:faster|slower|quicker|more|less|higher|lower|above|below|apart|off)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -177,21 +190,16 @@ class _Sentence:
         passing = None if _LEAVING.search(before) and _DENIAL.search(before) else _IN_PASSING.search(before[-NEAR:])
         return not (
             self.plain.rstrip("\"') ").endswith("?")
-            or _ELSEWHERE.search(around)
+            or _OTHER_MUSIC.search(around)
             or passing
             or _IN_A_PART.search(around)
             or _PERHAPS.search(before)
         )
 
-    def reading(self, found: Found[Any], kind: str, value: Value, **what: Any) -> Reading:
+    def reading(self, found: Found[Any], kind: str, value: ClaimValue, **what: Any) -> Reading:
         """A claim by its place in the text."""
         what = {"denied": self.denies(found.start), "judged": self.judged(found.start, found.end)} | what
         return Reading(self.at[found.start], self.at[found.end - 1] + 1, kind, value, **what)
-
-
-REACH = 7  # words from a denial to what it denies
-AFTER = 60  # characters behind a claim in which a part may be named
-NEAR = 32  # characters before a claim in which a word about a part or a moment is about it
 
 
 # --- readers: one for each kind -----------------------------------------------------------------------------------------------
@@ -200,44 +208,42 @@ NEAR = 32  # characters before a claim in which a word about a part or a moment 
 def _tempi(sentence: _Sentence) -> Iterator[Reading]:
     for found in find_tempi(sentence.plain):
         before, after = sentence.clause(found.start), sentence.plain[found.end :]
-        if _DIFFERENCE.match(after) or _MEASURE_OF_CHANGE.search(before):
+        if _FASTER.match(after) or _BY_SO_MUCH.search(before):
             continue
-        value: Value = found.value[0] if len(found.value) == 1 else (min(found.value), max(found.value))
+        value: ClaimValue = found.value[0] if len(found.value) == 1 else (min(found.value), max(found.value))
         denied = sentence.denies(found.start)
-        if _MORE.search(before):
+        if _OVER.search(before):
             value = (found.value[0], None)
-        elif _LESS.search(before):
+        elif _UNDER.search(before):
             value = (None, found.value[0])
-        yield sentence.reading(found, "tempo", value, denied=denied)
+        yield sentence.reading(found, "tempo", value, denied=denied, octave=_OCTAVE.search(sentence.plain) is not None)
 
 
-_CHORD_CUE = re.compile(
-    r"\b(?:chords?|progressions?|harmon(?:y|ies) (?:moves?|turns?|circles?|cycles?|alternates?|goes)|triads?|vamps?|cycles? (?:of|through|between)|"
-    r"loops?|alternat\w+ between|moves? (?:between|through)|changes? (?:between|through))\b",
-    re.IGNORECASE,
+_ABOUT_CHORDS = _any_of(
+    *("chords?", "progressions?", "triads?", "vamps?", "loops?", r"alternat\w+ between", "cycles? (?:of|through|between)"),
+    *("harmon(?:y|ies) (?:moves?|turns?|circles?|cycles?|alternates?|goes)", "moves? (?:between|through)", "changes? (?:between|through)"),
 )
 _KEY_CUE = re.compile(
-    r"\b(?:in|of|is|key|tonality|tonal cent(?:re|er)|centred on|centered on|tonic)[\s:]*(?:the |an? |likely |clearly )?$", re.IGNORECASE
+    r"\b(?:in|of|is|key|tonality|tonal cent(?:re|er)|cent(?:red|ered) on|tonic)[\s:]*(?:the |an? |likely |clearly )?$", re.IGNORECASE
 )
 _IN_KEY = re.compile(r"\b(?:in|key|key of|key is)[\s:]*$", re.IGNORECASE)
-_KEY_NOUN = re.compile(r"^\s(?:key|mode|tonality|feel|mood|sound|sonority|third|triad)\b", re.IGNORECASE)
-_NO_KEY = re.compile(  # "A minor chord", "C major 7", "D minor pentatonic", "a C major scale"
-    r"^(?:-|\s)?(?:chords?|triads?|seventh|ninth|arpeggi\w+|pentatonic|blues scale|scales?|inversion|[0-9]|add|sus|power)\b", re.IGNORECASE
+_A_KIND = re.compile(r"\s(?:key|mode|tonality|feel|mood|sound|sonority|third|triad)\b", re.IGNORECASE)  # "in a minor key"
+_NO_KEY = re.compile(  # "A minor chord", "C major 7", "D minor pentatonic", "C major scale"
+    r"(?:-|\s)?(?:chords?|triads?|seventh|ninth|arpeggi\w+|pentatonic|blues scale|scales?|inversion|[0-9]|add|sus|power)\b", re.IGNORECASE
 )
-_ARTICLE_NOUN = re.compile(
-    r"^\s(?!in\b|at\b|and\b|with\b|is\b|for\b|from\b|throughout\b|track\b|song\b|piece\b|ballad\b|or\b|it\b|the\b|to\b)[a-z]"
-)
+_KEY_GOES_ON = "in|at|and|with|is|for|from|throughout|track|song|piece|ballad|or|it|the|to"
+_ARTICLE_NOUN = re.compile(rf"\s(?!(?:{_KEY_GOES_ON})\b)[a-z]")  # "A minor detail"
 _LETTER_KEY = re.compile(r"\b(?:in|key(?: is| of|:)?|camelot)\s+([A-G][#b]?)m\b(?!\s*(?:chord|to|,|-|and))")
-_WHEELS = re.compile(r"\b(?:camelot|open key)\b\W{0,3}(?:key |code |of |is )?((?:1[0-2]|[1-9])[ABdm])\b", re.IGNORECASE)
+_WHEEL_KEY = re.compile(r"\b(?:camelot|open key)\b\W{0,3}(?:key |code |of |is )?((?:1[0-2]|[1-9])[ABdm])\b", re.IGNORECASE)
 
 
 def _keys(sentence: _Sentence) -> Iterator[Reading]:
     found = find_keys(sentence.plain)
     found += [Found(m.start(1), m.end(1) + 1, Key(m[1], "minor")) for m in _LETTER_KEY.finditer(sentence.plain)]
-    found += [Found(m.start(1), m.end(), key) for m in _WHEELS.finditer(sentence.plain) if (key := parse_key(m[1]))]
-    for key in sorted(found, key=lambda one: one.start):
-        if not _is_chord(sentence, key, found):
-            yield sentence.reading(key, "key", key.value.name)
+    found += [Found(m.start(1), m.end(), key) for m in _WHEEL_KEY.finditer(sentence.plain) if (key := parse_key(m[1]))]
+    for one in sorted(found, key=lambda one: one.start):
+        if not _is_chord(sentence, one, found):
+            yield sentence.reading(one, "key", one.value.name)
 
 
 def _is_chord(sentence: _Sentence, key: Found[Key], keys: list[Found[Key]]) -> bool:
@@ -247,9 +253,9 @@ def _is_chord(sentence: _Sentence, key: Found[Key], keys: list[Found[Key]]) -> b
         return True
     if not sentence.plain[: key.start].strip(" \"'(") and key.value.tonic == "A" and _ARTICLE_NOUN.match(after):
         return True
-    if sentence.plain[key.start] == "a" and _KEY_NOUN.match(after):
+    if sentence.plain[key.start] == "a" and _A_KIND.match(after):
         return True
-    if _CHORD_CUE.search(sentence.plain[: key.start]):
+    if _ABOUT_CHORDS.search(sentence.plain[: key.start]):
         return not _IN_KEY.search(before)
     row = [one for one in keys if abs(one.start - key.start) < 90]
     return len(row) >= 3 and not _KEY_CUE.search(before)  # three in a row are a progression
@@ -272,7 +278,7 @@ def _chords(sentence: _Sentence) -> Iterator[Reading]:
     keys = [key for key in find_keys(sentence.plain) if not _is_chord(sentence, key, find_keys(sentence.plain))]
     taken = [(key.start, key.end) for key in keys] + [match.span() for match in _SECTION_LETTER.finditer(sentence.plain)]
     taken += [(m.start(1), m.end(1) + 1) for m in _LETTER_KEY.finditer(sentence.plain)]
-    about = _CHORD_CUE.search(sentence.plain)
+    about = _ABOUT_CHORDS.search(sentence.plain)
     found = [one for one in find_chords(sentence.plain) if all(one.end <= low or one.start >= high for low, high in taken)]
     if found and found[0].start == 0 and re.match(r"A [A-G]", sentence.plain):
         del found[0]  # "A C major chord"
@@ -288,24 +294,25 @@ def _chords(sentence: _Sentence) -> Iterator[Reading]:
 
 
 _VOICE = (
-    r"(?:lead |backing |female |male |human |sung |clean |harsh |wordless |any |warm |soft |her |his )*"
-    r"(?:vocals|vocalists?|vocal (?:lines?|performance|melody|part|delivery|hooks?)|singers?|singing|sung|sings?|lyrics|choirs?|rapp(?:ers?|ing|ed)|raps?|"
-    r"(?:female|male|human|sung|lead|backing|soprano|tenor|baritone|alto) voices?|voice (?:sings?|enters|floats|carries))"
+    r"(?:(?:lead|backing|female|male|human|sung|clean|harsh|wordless|any|warm|soft|her|his) )*(?:"
+    r"vocals|vocalists?|vocal (?:lines?|performance|melody|part|delivery|hooks?)|singers?|singing|sung|sings?|lyrics|choirs?|"
+    r"rapp(?:ers?|ing|ed)|raps?|(?:female|male|human|sung|lead|backing|soprano|tenor|baritone|alto) voices?|"
+    r"voice (?:sings?|enters|floats|carries))"
 )
 _SINGING = re.compile(rf"\b{_VOICE}\b", re.IGNORECASE)
-_NOBODY_SINGS = re.compile(r"\b(?:nobody|no one|no-one|none) (?:ever )?sings?\b", re.IGNORECASE)
-_INSTRUMENTAL = re.compile(
-    r"\b(?:(?:is|entirely|purely|fully|completely|wholly|strictly|an?) (?:an? )?(?:\w+ ){0,2}?(?P<what>instrumental)|instrumental (?:track|piece|song|music|composition)|"
-    r"instrumental(?=[.,;!]?$))\b",
-    re.IGNORECASE,
+_NOBODY_SINGS = _any_of("(?:nobody|no one|no-one|none) (?:ever )?sings?")
+_INSTRUMENTAL = _any_of(
+    r"(?:is|entirely|purely|fully|completely|wholly|strictly|an?) (?:an? )?(?:\w+ ){0,2}?(?P<what>instrumental)",
+    "instrumental (?:track|piece|song|music|composition)",
+    "instrumental(?=[.,;!]?$)",
 )
-_INSTRUMENTAL_PART = re.compile(
-    r"^\s(?:break|section|solo|intro|outro|bridge|passage|interlude|hook|texture|arrangement|backing|parts?|layers?)\b", re.IGNORECASE
+_INSTRUMENTAL_PART = re.compile(rf"\s(?:{_PARTS}|section|passage|hook|texture|arrangement|backing|parts?|layers?)\b", re.IGNORECASE)
+_THING_THAT_SINGS = _any_of(
+    *("guitars?", "violins?", "cello", "sax(?:ophone)?", "synths?", "bass", "lead", "melody", "trumpet", "oboe", "flute", "piano"),
+    *("strings?", "clarinet"),
+    after=r"\s$",
 )
-_SINGING_THINGS = re.compile(
-    r"\b(?:guitars?|violins?|cello|sax(?:ophone)?|synths?|bass|lead|melody|trumpet|oboe|flute|piano|strings?|clarinet)\s$", re.IGNORECASE
-)
-_SINGING_ADJECTIVE = re.compile(r"^\s(?:guitar|violin|cello|sax|lead|tone|bowl|saw|quality|synth)", re.IGNORECASE)
+_SINGING_THING = re.compile(r"\s(?:guitar|violin|cello|sax|lead|tone|bowl|saw|quality|synth)", re.IGNORECASE)
 
 
 def _vocals(sentence: _Sentence) -> Iterator[Reading]:
@@ -324,7 +331,7 @@ def _vocals(sentence: _Sentence) -> Iterator[Reading]:
         if not _INSTRUMENTAL_PART.match(sentence.plain[match.end() :]):
             yield from read(match, False)
     for match in _SINGING.finditer(sentence.plain):
-        metaphor = _SINGING_THINGS.search(sentence.plain[: match.start()]) or _SINGING_ADJECTIVE.match(sentence.plain[match.end() :])
+        metaphor = _THING_THAT_SINGS.search(sentence.plain[: match.start()]) or _SINGING_THING.match(sentence.plain[match.end() :])
         if not metaphor:
             yield from read(match, True)
 

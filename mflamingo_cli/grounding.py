@@ -1,13 +1,12 @@
-"""Facts -> prompt, and a check of what a text claims against the facts."""
+"""Facts -> prompt: what a grounded model is given of what was measured."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
-from mflamingo_cli.measure import FACTS, Facts, Key
-from mflamingo_cli.parsers import parse_chords, parse_key, parse_tempo, plain, short_chord
+from mflamingo_cli.measure import Facts
+from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.text import clock, number
 
 GROUND_PREFIX: Final = "Measured facts: "
@@ -15,7 +14,6 @@ GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
 SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
-SECTION_AT = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)")  # "B (0:32)" in a text: a section, not the chord B
 
 
 def main_chords(facts: Facts) -> list[str]:
@@ -92,45 +90,3 @@ def facts_text(facts: Facts | None, duration_s: float | None = None, least: floa
 def grounded_prompt(question: str, facts_text: str) -> str:
     """A question with what was measured before it, one space between; without facts the question itself."""
     return f"{facts_text} {question}" if facts_text else question
-
-
-# --- a text against the facts ----------------------------------------------------------------------------------------------
-
-NOT_MEASURED = "could be measured"
-LETTERS = re.compile(rf"{SECTION_AT.pattern}|\bsection [A-Z]\b|^\([A-Z]\)")  # of sections and of chosen options: no chords
-KEY_IN_WORDS = re.compile(r"\b[A-G](?:#|b| sharp| flat)?[ -](?:major|minor)\b")
-
-
-def contradictions(text: str, facts: Facts | None, *, grounded: bool) -> list[str]:
-    """What a model's free text says against what was measured, a sentence each.
-
-    A `grounded` model was given the facts, so its chords and sections are held to them too.
-    """
-    if facts is None:
-        return []
-    text = plain(text)
-    spelled = KEY_IN_WORDS.search(text)  # "Cm" in a text is a chord
-    bpm, key = parse_tempo(text), parse_key(spelled[0]) if spelled else None
-    found = []
-    if FACTS["tempo"].disagrees(facts.tempo, bpm):
-        found.append(f"the text says {bpm:.4g} BPM, measured {facts.tempo.bpm:.4g}")
-    if facts.key and key and FACTS["key"].disagrees(facts.key, key):
-        found.append(f"the text says {key.usual.name}, measured {facts.key.name}")
-    return found + (_unfounded(text, key, facts) if grounded else [])
-
-
-def _unfounded(text: str, key: Key | None, facts: Facts) -> list[str]:
-    """Key, chords and sections that a text names and that were not measured."""
-    found = []
-    known = set(main_chords(facts)) | ({facts.key.id3} if facts.key else set())
-    named = set(parse_chords(LETTERS.sub("", KEY_IN_WORDS.sub("", text))))
-    if facts.key is None and key is not None:
-        found.append(f"the text says {key.usual.name}, but no key {NOT_MEASURED}")
-    if not known and named:
-        found.append(f"the text names chords, but none {NOT_MEASURED}")
-    if known and (strange := sorted(named - known)):
-        found.append(f"the text names {', '.join(strange)}, not among the main measured chords")
-    form = {f"{section.label} ({clock(section.start)})" for section in facts.sections}
-    if strange := sorted(set(SECTION_AT.findall(text)) - form):
-        found.append(f"the text names sections {', '.join(strange)}, which were not measured")
-    return found

@@ -81,7 +81,7 @@ def find_tempi(text: str) -> list[Found[tuple[float, ...]]]:
     for match in _TEMPO_LABEL.finditer(text):
         if all(match.end() <= start or match.start() >= end for start, end, *_ in found):
             found.append((match.start(), match.end(), None, [match[1] or match[2]]))
-    tempi = []
+    tempi: list[Found[tuple[float, ...]]] = []
     for start, end, joint, numbers in sorted(found, key=lambda one: one[0]):
         values = [float(number.replace(",", ".")) for number in numbers if number]
         if all(TEMPO_RANGE_BPM[0] <= bpm <= TEMPO_RANGE_BPM[1] for bpm in values):

@@ -18,7 +18,7 @@ from mflamingo_cli.core.audio import Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, memory_error_as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.measure.loudness import LoudnessMeter
-from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, tag_events
+from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, stream_of, tag_events
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache
 from mflamingo_cli.tasks import Task
@@ -159,15 +159,15 @@ def generate(
     yield from ((index, Step("writing")) for index in numbers)
     began = time.perf_counter()
     songs = [SongPrompts(encoded[index][0], prompts(asked, info, ready[index], history or ()), history is not None) for index in numbers]
-    texts = {index: ["" for _ in asked] for index in numbers}
+    streams = {index: [stream_of(task, request, info, ready[index]) for task in asked] for index in numbers}
     for place, number, chunk in backend.generate(songs, request.options):
         index, task = numbers[place], asked[number].name
-        texts[index][number] += chunk.text
-        if chunk.text:
-            yield index, Piece(task, chunk.text)
+        shown, wrong = streams[index][number].feed(chunk.text, ended=bool(chunk.finish))
+        if shown:
+            yield index, Piece(task, shown, wrong)
         if chunk.finish:
             assert chunk.usage, "the last chunk carries the usage"
-            answers[index][task] = Completion(texts[index][number], chunk.finish, chunk.usage)
+            answers[index][task] = Completion(streams[index][number].text, chunk.finish, chunk.usage)
         if len(answers[index]) == len(asked) and index in ready:
             seconds = (time.perf_counter() - began) / len(numbers)
             yield index, assemble(request, ready.pop(index), info, answers[index], encoded[index][1], seconds)

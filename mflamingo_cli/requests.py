@@ -14,18 +14,20 @@ from typing import Any, BinaryIO, TypeVar
 from numpy.typing import NDArray
 
 from mflamingo_cli.backends.base import BackendInfo, GenerateOptions
+from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command
 from mflamingo_cli.store.cache import CacheEntry
-from mflamingo_cli.styles import CAPTION_STYLES
+from mflamingo_cli.styles import CAPTION_STYLES, ClaimsMode
 from mflamingo_cli.tasks import ANALYZE, TASKS, Task
 from mflamingo_cli.thinking import split_thinking, think_prompt
 
 T = TypeVar("T")
 Path = str | os.PathLike[str] | BinaryIO
+FREE_TEXT = ("caption", "ask", "think")  # tasks whose answers are sentences, not a value
 YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
 _OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
@@ -41,6 +43,7 @@ class Request:
     end_s: float | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
     keep_raw: bool = False
+    claims: ClaimsMode | None = None  # what becomes of wrong claims; None: `fix` for a grounded model, `mark` for others
 
     @property
     def part(self) -> str:
@@ -50,7 +53,13 @@ class Request:
     @property
     def deciding(self) -> tuple[object, ...]:
         """What of it decides a record, as JSON can write it."""
-        return (self.command, [(task.name, task.prompt) for task in self.tasks], self.part, asdict(self.options))
+        return (self.command, [(task.name, task.prompt) for task in self.tasks], self.part, asdict(self.options), self.claims)
+
+    def check_of(self, task: Task, grounded: bool) -> CheckOptions:
+        """How the text that answers a question is held to the facts."""
+        describes, sings = task.name == "caption", task.prompt == CAPTION_STYLES["lyrics"]
+        mode = "raw" if sings or task.name not in FREE_TEXT else self.claims or ("fix" if grounded else "mark")
+        return CheckOptions(mode, grounded, describes, complete=task.prompt == CAPTION_STYLES["full"])
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of one task as it is generated."""
+    """Text of one task as it is generated, by whole sentences where it is held against the facts."""
 
     task: str
     text: str
+    wrong: tuple[str, ...] = ()  # words in it that contradict what was measured
 
 
 Event = tuple[int, Step | Piece | Analysis | MFlamingoError]  # which song of several, and what became of it
@@ -143,6 +153,12 @@ def answerable(request: Request, info: BackendInfo) -> tuple[Task, ...]:
 def is_yes_or_no(question: str) -> bool:
     """Whether a question asks for yes or no: it begins with a verb and holds no question word."""
     return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question)
+
+
+def stream_of(task: Task, request: Request, info: BackendInfo, song: PreparedSong) -> CheckedStream:
+    """The way of an answer from the model to whoever reads it."""
+    check = Check(song.facts, song.sound.duration_s, request.check_of(task, info.grounded))
+    return CheckedStream(check, thinks=task.name == "think")
 
 
 # --- steps as they happen ---

@@ -18,6 +18,8 @@ T = TypeVar("T")
 VERSION: Literal["mflamingo/1"] = "mflamingo/1"
 Command = Literal["analyze", "caption", "ask", "think"]
 Origin = Literal["measured", "model"]
+FactValue = bool | float | str
+ClaimValue = FactValue | tuple[float | None, float | None]  # a range whose ends may be open
 Beat = tuple[float, int | None]  # time, and place in the bar from 1; None where the meter is unknown
 
 
@@ -160,6 +162,20 @@ class TimingInfo:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a model's text says of the song, word for word, and the measured fact; `agrees` is null where the fact is not known or not
+    sure, or where the claim is not about the whole song. `denied`: the text says that it is not so.
+    """
+
+    text: str
+    kind: str
+    value: ClaimValue
+    denied: bool = False
+    fact: FactValue | None = None
+    agrees: bool | None = None
+
+
+@dataclass(frozen=True)
 class ErrorInfo:
     """Why an input has no result; `code` is stable, `message` is for people."""
 
@@ -188,6 +204,7 @@ class Analysis:
     text: str | None = None
     raw: dict[str, str] | None = None
     model: ModelInfo | None = None
+    claims: tuple[Claim, ...] = ()
     usage: UsageInfo | None = None
     timing: TimingInfo | None = None
     warnings: tuple[str, ...] = ()

@@ -1,11 +1,14 @@
-"""The styles of captions and the prompt of each.
+"""The styles of captions and the prompt of each; what becomes of wrong claims.
 
 Prompts marked "documented" are the ones the public checkpoints were trained and shown with.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, get_args
+
+ClaimsMode = Literal["mark", "fix", "drop", "raw"]
+CLAIMS_MODES: Final[tuple[ClaimsMode, ...]] = get_args(ClaimsMode)
 
 CAPTION_STYLES: Final[dict[str, str]] = {
     "full": "Describe this track in full detail - tell me the genre, tempo, and key, "

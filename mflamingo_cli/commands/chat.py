@@ -100,7 +100,7 @@ class Chat:
                 elif isinstance(event, Piece) and self._stream.isatty() and not self._json:
                     self.reporter.idle()
                     self._reply = self._reply or terminal.Reply(self.reporter, self._stream, request.command == "think")
-                    self._reply.feed(event.text)
+                    self._reply.feed(event.text, event.wrong)
                 elif isinstance(event, Step):
                     self.reporter.working(f"{self._song}: {event.name}")
         if self._conversation.forgotten > forgotten:

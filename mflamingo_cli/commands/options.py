@@ -26,6 +26,7 @@ from mflamingo_cli.commands.values import Shard, Share, parse_batch, parse_shard
 from mflamingo_cli.library.engines import DEFAULT_ENGINE, ENGINES
 from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS
+from mflamingo_cli.styles import CLAIMS_MODES, ClaimsMode
 
 MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked for more
 WORDS = "Generation"
@@ -95,6 +96,11 @@ class WordOptions:
         float, option(metavar="X", min=0.0, max=1.0, help="Nucleus sampling: keep the smallest set of tokens with this total probability.")
     ] = GenerateOptions.top_p
     seed: Annotated[int, option(metavar="N", min=0, help="Random seed for sampling.")] = GenerateOptions.seed
+    claims: Annotated[
+        ClaimsMode | None,
+        CLAIMS_MODES,
+        option(help="Wrong claims in a text: mark them, fix or drop their sentences, or leave all raw; default: fix for mini, else mark."),
+    ] = None
 
     @property
     def generate(self) -> GenerateOptions:

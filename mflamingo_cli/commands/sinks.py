@@ -75,7 +75,7 @@ class Written:
             if headline:
                 headline(song)
             self.reply = terminal.Reply(self.reporter, self.stream, piece.task == "think", self.hide_thinking)
-        self.reply.feed(piece.text)
+        self.reply.feed(piece.text, piece.wrong)
         return True
 
     def end_reply(self) -> None:

@@ -79,7 +79,7 @@ def _plan(songs: list[str], options: SongOptions, request: Request, hide_thinkin
         raise UsageError("--end must be later than --start")
     return RunPlan(
         songs=tuple(songs),
-        request=replace(request, start_s=start_s, end_s=end_s, options=options.words.generate, keep_raw=True),
+        request=replace(request, start_s=start_s, end_s=end_s, options=options.words.generate, keep_raw=True, claims=options.words.claims),
         model=model.name,
         opening=model.open,
         offline=model.offline,

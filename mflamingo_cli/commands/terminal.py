@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mflamingo_cli.errors import StoppedError, UsageError
 from mflamingo_cli.files import open_exclusive, part_of, replace_by
-from mflamingo_cli.render.text import console, safe
+from mflamingo_cli.render.text import console, marked, safe
 from mflamingo_cli.text import scrub
 from mflamingo_cli.thinking import ThoughtStream
 
@@ -146,11 +146,16 @@ def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
                 raise UsageError(f"{path}: this is one of the inputs; choose another --output")
 
 
-class Wrapped:
-    """A stream of text broken between words at a terminal's width; a word is shown when it is whole."""
+UNDERLINE, PLAIN = "\x0e", "\x0f"  # in a text from which such characters were taken: here begins and ends what is underlined
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+
+class Wrapped:
+    """A stream of text broken between words at a terminal's width; a word is shown when it is whole, underlined only with `color`."""
+
+    def __init__(self, write: Callable[[str], object], color: bool = False) -> None:
         self._write, self._width = write, shutil.get_terminal_size().columns
+        self._styles = str.maketrans({UNDERLINE: "\x1b[4m" if color else "", PLAIN: "\x1b[24m" if color else ""})
+        self._bare = str.maketrans({UNDERLINE: "", PLAIN: ""})
         self._column, self._space, self._word = 0, "", ""
 
     def feed(self, text: str) -> None:
@@ -171,11 +176,12 @@ class Wrapped:
         if self._word:
             from rich.cells import cell_len
 
-            if self._column and self._column + len(self._space) + cell_len(self._word) > self._width:
+            width = cell_len(self._word.translate(self._bare))
+            if self._column and self._column + len(self._space) + width > self._width:
                 self._write("\n")
                 self._column, self._space = 0, ""
-            self._write(self._space + self._word)
-            self._column += len(self._space) + cell_len(self._word)
+            self._write(self._space + self._word.translate(self._styles))
+            self._column += len(self._space) + width
             self._word = ""
         self._space = ""
 
@@ -185,6 +191,7 @@ class Reporter:
 
     def __init__(self, color: str = "auto", progress: str = "auto", quiet: bool = False, verbose: int = 0) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.color = color
         self._color, self._animate = wants_color(color, sys.stderr), terminal or progress == "bar"
         self._mode = ("bar" if terminal else "plain") if progress == "auto" else progress
         if quiet and progress == "auto":
@@ -301,13 +308,14 @@ class Reply:
     def __init__(self, reporter: Reporter, stream: TextIO, thinks: bool, hide_thinking: bool = False) -> None:
         self._reporter, self._stream, self._hide = reporter, stream, hide_thinking
         self._thoughts = ThoughtStream() if thinks else None
-        self._answer, self._aside = Wrapped(stream.write), Wrapped(reporter.aside)
+        self._answer, self._aside = Wrapped(stream.write, wants_color(reporter.color, stream)), Wrapped(reporter.aside)
         self._was_thinking = self._began = False
 
-    def feed(self, text: str) -> None:
-        """Take the next piece."""
+    def feed(self, text: str, wrong: Iterable[str] = ()) -> None:
+        """Take the next piece, and the words of it that contradict what was measured."""
         for is_answer, part in self._thoughts.feed(text) if self._thoughts else [(True, text)]:
-            self._put(is_answer, scrub(part))
+            parts = marked(scrub(part), wrong)
+            self._put(is_answer, "".join(f"{UNDERLINE}{words}{PLAIN}" if underlined else words for words, underlined in parts))
 
     def end(self) -> None:
         """Show what was held back, and end the line."""

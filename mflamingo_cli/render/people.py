@@ -20,7 +20,7 @@ from rich.text import Text
 from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import Layout, timeline
-from mflamingo_cli.render.text import answer, console, heading, safe
+from mflamingo_cli.render.text import answer, console, heading, marked, safe, wrong_words
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, number
 
@@ -223,10 +223,18 @@ def _body(record: Analysis, width: int) -> list[RenderableType]:
         parts += [Text(""), _facts(record.result, width, bool(drawn)), *([Text(""), *drawn] if drawn else [])]
     for text, style in ((record.thinking, "dim"), (record.result and record.result.caption, ""), (record.text, "")):
         if text:
-            parts += [Text(""), Text("\n".join(safe(line) for line in text.expandtabs().split("\n")), style=style)]
+            parts += [Text(""), _words(text, style, wrong_words(record))]
     if record.warnings:
         parts += [Text(""), *(Text("! " + safe(warning), style="yellow") for warning in record.warnings)]
     return parts
+
+
+def _words(text: str, style: str, wrong: list[str]) -> Text:
+    """Free text; what contradicts the facts is underlined."""
+    shown = Text(style=style)
+    for part, underlined in marked(text.expandtabs(), wrong):
+        shown.append("\n".join(map(safe, part.split("\n"))), "underline" if underlined else None)
+    return shown
 
 
 class TextWriter:

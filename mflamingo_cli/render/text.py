@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -29,6 +31,20 @@ def heading(record: Analysis) -> str | None:
     if tags is None or tags.title is None:
         return None
     return tags.title if tags.artist is None else f"{tags.artist} - {tags.title}"
+
+
+def marked(text: str, wrong: Iterable[str]) -> list[tuple[str, bool]]:
+    """Cut a text at words that contradict what was measured: (part, whether it does)."""
+    words = sorted(set(wrong), key=len, reverse=True)
+    if not words:
+        return [(text, False)]
+    parts = re.split(rf"(?<!\w)({'|'.join(map(re.escape, words))})(?!\w)", text)
+    return [(part, index % 2 == 1) for index, part in enumerate(parts) if part]
+
+
+def wrong_words(record: Analysis) -> list[str]:
+    """Return the words of a record's text that contradict what was measured."""
+    return [claim.text for claim in record.claims if claim.agrees is False]
 
 
 def answer(record: Analysis) -> str | None:

@@ -29,7 +29,7 @@ from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.people import about, chord_name, made_by
-from mflamingo_cli.render.text import heading, safe
+from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
 from mflamingo_cli.text import clock, number
@@ -132,7 +132,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "made": f"{made_by(record)} · mflamingo {__version__}".removeprefix(" · "),
         "source": _source(record, folder),
         "json": Markup(record.to_json().replace("<", "\\u003c")),  # ASCII, and nothing in it opens a tag
-        "words": [line for line in ((record.result and result.caption) or record.text or "").expandtabs().split("\n") if line.strip()],
+        "words": [marked(line, wrong_words(record)) for line in (answer(record) or "").expandtabs().split("\n") if line.strip()],
         "wave": wave,
         "silence": silence,
         "ticks": scale.ticks(),
