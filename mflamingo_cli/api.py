@@ -18,6 +18,7 @@ from mflamingo_cli.errors import ModelError
 from mflamingo_cli.requests import Path, Piece, Request, Step
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store import cache
+from mflamingo_cli.styles import ClaimsMode
 
 
 class Opening(TypedDict, total=False):
@@ -32,11 +33,12 @@ class Opening(TypedDict, total=False):
 
 
 class Asking(TypedDict, total=False):
-    """The part of the song, whether the model's own words are kept in `raw`, and the fields of `GenerateOptions`."""
+    """The part of the song, whether the model's words are kept in `raw`, what becomes of wrong claims, and fields of `GenerateOptions`."""
 
     start_s: float
     end_s: float | None
     keep_raw: bool
+    claims: ClaimsMode | None  # "mark", "fix", "drop" or "raw"; None: "fix" for mini, else "mark"
     max_new_tokens: int
     temperature: float  # 0 takes the likeliest word
     top_p: float

@@ -1,6 +1,6 @@
-"""Facts and answers -> Analysis, by walking the table of facts.
+"""Facts and answers -> Analysis.
 
-Times are seconds from the start of the file.
+The table of facts is walked; no fact is known by name here but how it is written. Times are seconds from the start of the file.
 """
 
 from __future__ import annotations

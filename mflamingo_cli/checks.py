@@ -1,10 +1,12 @@
-"""Holds a text against the facts before it is shown: claims that are wrong are marked, or their sentences dropped or put right.
+"""Holds a text against the facts before it is shown.
 
-Every text of every model passes `Check`, in whole or as it is written.
+Every text of every model passes `Check`, in whole or as it is written: claims that are wrong are marked, or their sentences dropped or put
+right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -212,7 +214,12 @@ class Check:
             words = "".join(char for char in sentence.casefold() if char.isalnum())
             repeated = self._options.describes and words in self._seen
             self._seen.add(words)
-            if wrong or repeated:
+            if repeated:
+                return ""
+            if wrong:
+                sentence = _without(sentence, claims)
+                claims = self._judged(sentence)
+            if not sentence:
                 return ""
         self._note(claims)
         shown = (space if self._shown else space.lstrip()) + sentence
@@ -246,6 +253,27 @@ class Check:
         return claim, judgement.same is True  # a description that was given the facts says nothing else of a part
 
 
+_ADJUNCT = re.compile(r"\s*(?:and\s)?(?:in|at|on|with|without|lasting|counted|sung|played)\b", re.IGNORECASE)
+
+
+def _without(sentence: str, claims: Sequence[tuple[Claim, bool]]) -> str:
+    """A sentence of many claims without the parts between commas that hold the wrong ones; "" where that leaves no sentence."""
+    wrong = [claim for claim, holds in claims if not holds]
+    if 2 * len(wrong) >= len(claims) or any(claim.kind == "chords" for claim in wrong):
+        return ""
+    parts = re.split(r"(?<=[,;:.!?])(?=\s|$)", sentence)
+    kept: list[str] = []
+    for index, part in enumerate(parts):
+        if index and _ADJUNCT.match(part) and any(claim.text in part for claim in wrong):
+            if part[-1:] in ".!?":  # it ends the sentence; "by ear:" before it introduces nothing any more
+                kept = kept[:-1] if kept[-1].endswith(":") else kept
+                kept[-1] = kept[-1].rstrip(",;:") + part[-1]
+            continue
+        kept.append(part)
+    whole = "".join(kept)
+    return "" if any(claim.text in whole for claim in wrong) else whole
+
+
 class CheckedStream:
     """What a model writes in answer to one question: `feed` takes it as it comes and gives what may be shown, `text` is all of it.
 
@@ -276,8 +304,8 @@ class CheckedStream:
                 shown += part if self._thinking else f"<think>{part}"
                 self._thinking = True
         if ended:
-            shown += "</think>" if self._thinking else ""
-            shown += f"<answer>{self._check.feed(self._answer.strip()) + self._check.end()}</answer>"
+            answer = self._check.feed(self._answer.strip()) + self._check.end()
+            shown += f"</think><answer>{answer}</answer>" if self._thinking else answer
         return shown
 
 

@@ -1,6 +1,6 @@
-"""Reads every claim that a text makes about its song, sentence by sentence.
+"""Reads every claim that a text makes about its song.
 
-A claim is read with what its sentence does to it: it denies it ("not in C major"), bounds it ("over 120 BPM"), or says it of a part of the
+A claim is read with what its sentence does to it: denies it ("not in C major"), bounds it ("over 120 BPM"), or says it of a part of the
 song, of other music, or as a suspicion. The text of a model is hostile input: everything here is total.
 """
 

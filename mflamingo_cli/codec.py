@@ -1,6 +1,6 @@
-"""Frozen dataclasses to JSON, back, and to JSON Schema, by their annotations.
+"""Frozen dataclasses to JSON, back, and to JSON Schema.
 
-A number that is not finite becomes null, text that is not Unicode U+FFFD. Keys that a dataclass does not have are ignored, those with a
+Their annotations say how. A number that is not finite becomes null, text that is not Unicode U+FFFD. Keys that a dataclass does not have are ignored, those with a
 default may be missing, so that records of other minor versions can be read.
 """
 

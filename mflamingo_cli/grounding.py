@@ -1,4 +1,4 @@
-"""Facts -> prompt: what a grounded model is given of what was measured."""
+"""Facts -> prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about a song, and their events: Request, Step, Piece, PreparedSong.
+"""What is asked of a song, and what happens on the way.
 
 Times are seconds from the start of the file.
 """

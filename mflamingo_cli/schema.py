@@ -203,8 +203,8 @@ class Analysis:
     thinking: str | None = None
     text: str | None = None
     raw: dict[str, str] | None = None
-    model: ModelInfo | None = None
     claims: tuple[Claim, ...] = ()
+    model: ModelInfo | None = None
     usage: UsageInfo | None = None
     timing: TimingInfo | None = None
     warnings: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The styles of captions and the prompt of each; what becomes of wrong claims.
+"""The styles of captions; what becomes of wrong claims.
 
 Prompts marked "documented" are the ones the public checkpoints were trained and shown with.
 """

@@ -22,7 +22,7 @@ PROGRAM = "mflamingo_cli"
 FLOORS = (  # from the ground up; modules of one floor may import each other, without circles
     ("quant",),
     ("errors", "files", "text", "codec", "schema", "core"),
-    ("styles", "tasks", "parsers", "thinking", "grounding", "measure", "backends", "store"),
+    ("styles", "tasks", "parsers", "claims", "checks", "thinking", "grounding", "measure", "backends", "store"),
     ("requests", "pipeline", "assemble", "conversation", "api"),
     ("library", "train", "render", "models", "config", ""),
     ("commands",),
