@@ -1,4 +1,4 @@
-"""Text -> values: tempi, keys, meters, chords, lists, voices; one parser per kind.
+"""Text -> values: tempi, keys, meters, chords, lists, voices; one parser each.
 
 The text of a model is hostile input: every parser here is total, it returns what it could read or `None` / `()` and never raises,
 whatever the text. Tempi are beats per minute.
