@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON, back, and to JSON Schema.
 
-Their annotations say how. A number that is not finite becomes null, text that is not Unicode U+FFFD. Keys that a dataclass does not have are
-ignored, those with a default may be missing, so that records of other minor versions can be read.
+Their annotations say how. A number that is not finite becomes null, text that is not Unicode U+FFFD. Keys that a dataclass does not have
+are ignored, those with a default may be missing, so that records of other minor versions can be read.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
 def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
     """Drain a decoder between two times into mono 16 kHz, judging what comes."""
     rate = decoder.rate_hz
-    limits.check(limits.Claim(rate, decoder.channels), shown)
+    limits.check(limits.StreamHeader(rate, decoder.channels), shown)
     start = round(start_s * rate)
     end = None if end_s is None else round(end_s * rate)
     if decoder.frames is not None and start >= decoder.frames > 0:
@@ -187,7 +187,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
         lasts = f"the file lasts only {clock(ends_s)}"
         raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but {lasts}", code="too_short")
     expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
-    limits.check(limits.Claim(rate, decoder.channels, expected / rate), shown)
+    limits.check(limits.StreamHeader(rate, decoder.channels, expected / rate), shown)
     mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
     for listener in listeners:
         listener.open(rate, decoder.channels)
@@ -195,7 +195,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     try:
         for block in _until(decoder.blocks(start), None if end is None else end - start):
             mixer.add(block)
-            limits.check(limits.Claim(rate, decoder.channels, mixer.frames / rate), shown)
+            limits.check(limits.StreamHeader(rate, decoder.channels, mixer.frames / rate), shown)
             for listener in listeners:
                 listener.add(block)
     except Damaged as error:

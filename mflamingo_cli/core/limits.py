@@ -22,7 +22,7 @@ RESAMPLE = "resample it to 48 kHz first, or get it again if its header is damage
 
 
 @dataclass(frozen=True)
-class Claim:
+class StreamHeader:
     """What a header states: sample rate in Hz, channels, and the length of the requested part in seconds, 0 where it is not known."""
 
     rate_hz: int
@@ -32,39 +32,39 @@ class Claim:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit: the `code` of its error, the claims that it allows, and what is said of the others."""
+    """A limit: the `code` of its error, the headers that it allows, and what is said of the others."""
 
     code: str
-    allows: Callable[[Claim], bool]
-    says: Callable[[Claim], str]
+    allows: Callable[[StreamHeader], bool]
+    says: Callable[[StreamHeader], str]
 
 
 LIMITS = (
     Limit(
         "rate_out_of_range",
-        lambda claim: LEAST_HZ <= claim.rate_hz <= MOST_HZ,
-        lambda claim: f"states a sample rate of {claim.rate_hz} Hz, which is not that of music ({LEAST_HZ} to {MOST_HZ} Hz); {RESAMPLE}",
+        lambda header: LEAST_HZ <= header.rate_hz <= MOST_HZ,
+        lambda header: f"states a sample rate of {header.rate_hz} Hz, which is not that of music ({LEAST_HZ} to {MOST_HZ} Hz); {RESAMPLE}",
     ),
     Limit(
         "too_many_channels",
-        lambda claim: 1 <= claim.channels <= MOST_CHANNELS,
-        lambda claim: f"states {claim.channels} channels, more than {MOST_CHANNELS}; mix it down to stereo first",
+        lambda header: 1 <= header.channels <= MOST_CHANNELS,
+        lambda header: f"states {header.channels} channels, more than {MOST_CHANNELS}; mix it down to stereo first",
     ),
     Limit(
         "too_many_channels",
-        lambda claim: claim.channels * claim.rate_hz <= MOST_SAMPLES_PER_S,
-        lambda claim: f"{claim.channels} channels at {number(claim.rate_hz / 1000)} kHz are too many; mix it down to stereo first",
+        lambda header: header.channels * header.rate_hz <= MOST_SAMPLES_PER_S,
+        lambda header: f"{header.channels} channels at {number(header.rate_hz / 1000)} kHz are too many; mix it down to stereo first",
     ),
     Limit(
         "too_long",
-        lambda claim: claim.seconds <= MOST_S,
-        lambda claim: f"lasts {clock(claim.seconds)}, more than {MOST_S // 3600} hours; choose a part with --start and --end",
+        lambda header: header.seconds <= MOST_S,
+        lambda header: f"lasts {clock(header.seconds)}, more than {MOST_S // 3600} hours; choose a part with --start and --end",
     ),
 )
 
 
-def check(claim: Claim, shown: str) -> None:
+def check(header: StreamHeader, shown: str) -> None:
     """Refuse a stream beyond a limit. Raises AudioError with the limit's code; `shown` is what its sentence calls the file."""
     for limit in LIMITS:
-        if not limit.allows(claim):
-            raise AudioError(f"{shown}: {limit.says(claim)}", code=limit.code)
+        if not limit.allows(header):
+            raise AudioError(f"{shown}: {limit.says(header)}", code=limit.code)

@@ -13,7 +13,7 @@ import pytest
 
 from mflamingo_cli.core.audio import load
 from mflamingo_cli.core.decode import block_frames
-from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, Claim, check
+from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, StreamHeader, check
 from mflamingo_cli.errors import AudioError
 
 MEMORY_BYTES = 500_000_000  # of one song, all included
@@ -30,26 +30,26 @@ def wav(path: Path, rate_hz: int, channels: int = 1, frames: int = 4) -> Path:
 
 
 CLAIMS = {
-    "a record player": (Claim(44_100, 2, 2_700.0), None),
-    "a telephone": (Claim(8_000, 1, 60.0), None),
-    "DSD as ffmpeg decodes it": (Claim(352_800, 2, 600.0), None),
-    "the fastest converter": (Claim(768_000, 2, 600.0), None),
-    "seventh-order ambisonics": (Claim(48_000, 64, 600.0), None),
-    "a day of a radio station": (Claim(44_100, 2, 86_400.0), None),
-    "the slowest": (Claim(LEAST_HZ, 1), None),
-    "too slow": (Claim(LEAST_HZ - 1, 1), "rate_out_of_range"),
-    "one a second": (Claim(1, 1), "rate_out_of_range"),
-    "no rate": (Claim(0, 1), "rate_out_of_range"),
-    "a negative rate": (Claim(-(1 << 31), 2), "rate_out_of_range"),
-    "the fastest": (Claim(MOST_HZ, 1), None),
-    "too fast": (Claim(MOST_HZ + 1, 1), "rate_out_of_range"),
-    "a rate of 2**31": (Claim(1 << 31, 1), "rate_out_of_range"),
-    "the most channels": (Claim(8_000, MOST_CHANNELS), None),
-    "too many channels": (Claim(8_000, MOST_CHANNELS + 1), "too_many_channels"),
-    "no channel": (Claim(44_100, 0), "too_many_channels"),
-    "too many of both": (Claim(MOST_SAMPLES_PER_S // 128 + 1, 128), "too_many_channels"),
-    "the longest": (Claim(44_100, 2, float(MOST_S)), None),
-    "too long": (Claim(44_100, 2, MOST_S + 1.0), "too_long"),
+    "a record player": (StreamHeader(44_100, 2, 2_700.0), None),
+    "a telephone": (StreamHeader(8_000, 1, 60.0), None),
+    "DSD as ffmpeg decodes it": (StreamHeader(352_800, 2, 600.0), None),
+    "the fastest converter": (StreamHeader(768_000, 2, 600.0), None),
+    "seventh-order ambisonics": (StreamHeader(48_000, 64, 600.0), None),
+    "a day of a radio station": (StreamHeader(44_100, 2, 86_400.0), None),
+    "the slowest": (StreamHeader(LEAST_HZ, 1), None),
+    "too slow": (StreamHeader(LEAST_HZ - 1, 1), "rate_out_of_range"),
+    "one a second": (StreamHeader(1, 1), "rate_out_of_range"),
+    "no rate": (StreamHeader(0, 1), "rate_out_of_range"),
+    "a negative rate": (StreamHeader(-(1 << 31), 2), "rate_out_of_range"),
+    "the fastest": (StreamHeader(MOST_HZ, 1), None),
+    "too fast": (StreamHeader(MOST_HZ + 1, 1), "rate_out_of_range"),
+    "a rate of 2**31": (StreamHeader(1 << 31, 1), "rate_out_of_range"),
+    "the most channels": (StreamHeader(8_000, MOST_CHANNELS), None),
+    "too many channels": (StreamHeader(8_000, MOST_CHANNELS + 1), "too_many_channels"),
+    "no channel": (StreamHeader(44_100, 0), "too_many_channels"),
+    "too many of both": (StreamHeader(MOST_SAMPLES_PER_S // 128 + 1, 128), "too_many_channels"),
+    "the longest": (StreamHeader(44_100, 2, float(MOST_S)), None),
+    "too long": (StreamHeader(44_100, 2, MOST_S + 1.0), "too_long"),
 }
 
 
