@@ -22,7 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from mflamingo_cli.core import limits, remote, tags
-from mflamingo_cli.core.decode import Damaged, Decoder, open_decoder
+from mflamingo_cli.core.decode import Damaged, Decoder, damage_report, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, UsageError
 from mflamingo_cli.schema import SongTags
@@ -97,9 +97,9 @@ class Sound:
 
 
 class Listener(Protocol):
-    """Takes every block of the requested part once, while it is decoded, at the file's own rate and with all channels."""
+    """Takes every block of the requested part once, while it is decoded, at the file's own rate and with all channels, by their roles."""
 
-    def open(self, rate_hz: int, channels: int) -> None:
+    def open(self, rate_hz: int, channels: int, roles: Sequence[str]) -> None:
         """Begin."""
 
     def add(self, block: NDArray[np.float32]) -> None:
@@ -109,7 +109,7 @@ class Listener(Protocol):
 class Fingerprint:
     """A listener that names a stream: SHA-256 of its rate, its channels and every sample (little-endian float32)."""
 
-    def open(self, rate_hz: int, channels: int) -> None:
+    def open(self, rate_hz: int, channels: int, roles: Sequence[str]) -> None:
         """Begin."""
         self._hash = hashlib.sha256(f"{rate_hz} {channels}:".encode())
 
@@ -190,7 +190,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     limits.check(limits.StreamHeader(rate, decoder.channels, expected / rate), shown)
     mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
     for listener in listeners:
-        listener.open(rate, decoder.channels)
+        listener.open(rate, decoder.channels, decoder.roles)
     damage: Damaged | None = None
     try:
         for block in _until(decoder.blocks(start), None if end is None else end - start):
@@ -205,17 +205,10 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     decoded = start + mixer.frames
     to_the_end = damage is not None or end is None or decoded < end
     duration_s = decoded / rate if to_the_end else max(decoded / rate, decoder.frames / rate if decoder.frames else decoder.guess_s)
-    warnings = (_damage_report(damage, decoded, decoder),) if damage else ()
+    warnings = (*((damage_report(damage, decoded, decoder),) if damage else ()), *decoder.notes)
     source = Source(name, duration_s, rate, decoder.channels, decoder.codec)
     share = min(1.0, mixer.frames / expected) if damage and expected > 0 else 1.0
     return Audio(samples, source, start / rate, warnings=warnings, damaged=damage is not None, share=share)
-
-
-def _damage_report(damage: Damaged, decoded: int, decoder: Decoder) -> str:
-    if decoder.frames is not None and decoded < decoder.frames - decoder.rate_hz // 2:
-        of = f" of {decoder.frames / decoder.rate_hz:.1f} s"
-        return f"only the first {decoded / decoder.rate_hz:.1f} s{of} could be decoded ({damage}): the file is cut or damaged"
-    return f"the file seems cut or damaged ({damage}); {decoded / decoder.rate_hz:.1f} s of it were decoded"
 
 
 def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:

@@ -5,8 +5,11 @@ Samples are (n, channels) float32 with full scale 1; whatever the sizes of the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from mflamingo_cli.core.decode import layout
 from mflamingo_cli.schema import Loudness
 
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %
@@ -18,8 +21,8 @@ ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE, RANGE_GATE = -10.0, -20.0  # LU below the mean of what passed the absolute gate (BS.1770; Tech 3342)
 SHELF_HZ, SHELF_Q, SHELF_DB = 1681.974450955533, 0.7071752369554196, 3.999843853973347  # analogue form of BS.1770's 48 kHz table
 HIGHPASS_HZ, HIGHPASS_Q = 38.13547087602444, 0.5003270373238773
-SURROUND = 1.41  # BS.1770 table 3
-CHANNEL_GAINS = {5: (1, 1, 1, SURROUND, SURROUND), 6: (1, 1, 1, 0, SURROUND, SURROUND), 8: (1, 1, 1, 0, *[SURROUND] * 4)}
+SURROUND = 1.41  # BS.1770 table 3; as in ffmpeg's ebur128 for whatever is beside or behind the listener
+GAINS = dict.fromkeys(("BL", "BR", "BC", "SL", "SR", "TBL", "TBC", "TBR"), SURROUND) | {"LFE": 0.0}  # by role; of all others 1
 OVERSAMPLING = 4
 TAPS = 32  # of each phase: flat within 0.1 dB to 0.42 of the sample rate
 ROW = 64  # samples interpolated by one row of a matrix product,
@@ -101,10 +104,10 @@ class LoudnessMeter:
 
     _rate = 0  # no stream is open
 
-    def open(self, rate_hz: int, channels: int) -> None:
-        """Start a stream; the one before is forgotten."""
+    def open(self, rate_hz: int, channels: int, roles: Sequence[str] = ()) -> None:
+        """Start a stream; the one before is forgotten. `roles` of the channels are those of `core.decode.layout`."""
         self._rate = rate_hz
-        self._gains = np.array(CHANNEL_GAINS.get(channels, (1,) * channels), np.float64)
+        self._gains = np.array([GAINS.get(role, 1.0) for role in roles or layout.named(None, channels)], np.float64)
         self._n_steps = unit_steps(rate_hz, channels)
         self._unit = self._n_steps * rate_hz // STEPS
         self._fft = 1 << int(np.ceil(np.log2(max(1.3 * self._unit, self._unit + HISTORY_S * rate_hz))))

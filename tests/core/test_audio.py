@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.core import decode
 from mflamingo_cli.core.audio import MIN_S, SAMPLE_RATE, Audio, Source, load, split_windows
+from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 
 ROUNDING = 1e-6  # float32 sums in another order
@@ -171,7 +172,7 @@ def test_frames_of_every_mpeg_version_are_known(tmp_path: Path, rate: int) -> No
     data = write(tmp_path / "a.mp3", music(2.0, rate, 2), rate).read_bytes()
     frames, at = 0, 0
     while at < len(data):
-        length = decode._mpeg_frame_bytes(data[at : at + 4])
+        length = mpeg.frame_bytes(data[at : at + 4])
         assert length
         at, frames = at + length, frames + 1
     assert at == len(data)
@@ -278,7 +279,7 @@ class Recorder:
         self.opened: list[tuple[int, int]] = []
         self.blocks: list[NDArray[np.float32]] = []
 
-    def open(self, rate_hz: int, channels: int) -> None:
+    def open(self, rate_hz: int, channels: int, roles: Sequence[str]) -> None:
         self.opened.append((rate_hz, channels))
 
     def add(self, block: NDArray[np.float32]) -> None:
@@ -468,7 +469,7 @@ def test_an_m4a_cut_in_the_middle(tmp_path: Path) -> None:
         os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2)
     audio = load(tmp_path / "index first.m4a")
     assert audio.duration_s < 7.0
-    assert "only the first" in audio.warnings[0]
+    assert "of 10.0 s could be decoded" in audio.warnings[0]
     with pytest.raises(AudioError, match="cut, damaged or protected") as caught:
         load(tmp_path / "index last.m4a")
     assert caught.value.code == "decode_failed"
@@ -484,7 +485,7 @@ def test_flaws_of_an_mp3_are_not_commented_on_by_the_library_while_python_still_
     path.write_bytes(data)
 
     class Speaker(Recorder):
-        def open(self, rate_hz: int, channels: int) -> None:
+        def open(self, rate_hz: int, channels: int, roles: Sequence[str]) -> None:
             sys.stderr.write("python speaks\n")
 
     assert load(path, listeners=[Speaker()]).duration_s > 4.0

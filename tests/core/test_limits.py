@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.core.audio import load
-from mflamingo_cli.core.decode import block_frames
+from mflamingo_cli.core.decode.base import block_frames
 from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, StreamHeader, check
 from mflamingo_cli.errors import AudioError
 
@@ -81,7 +81,7 @@ def test_a_header_beyond_a_limit_is_refused_before_the_sound_is_read(
     opened: list[int] = []
 
     class Watch:
-        def open(self, rate_hz: int, channels: int) -> None:
+        def open(self, rate_hz: int, channels: int, roles: object) -> None:
             opened.append(rate_hz)
 
         def add(self, block: np.ndarray) -> None:

@@ -1,0 +1,176 @@
+"""Local audio files as streams of blocks at their own rate: soundfile for what it reads, ffmpeg for the rest.
+
+The end of a decoder is not the end of a file: what a file is made of is read from its structure first (the border is `structure_of`), and
+every decoder is given one recording of it. Only the named local file is ever opened: the container is recognised by its first bytes and
+named to ffmpeg, so playlists and scripts cannot lead anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import soundfile
+
+from mflamingo_cli.core.decode import chunks, mpeg, ogg
+from mflamingo_cli.core.decode.base import Damaged, Decoder, Recording, Structure, damage_report
+from mflamingo_cli.core.decode.by_ffmpeg import INSTALL_FFMPEG, FfmpegDecoder
+from mflamingo_cli.core.decode.by_soundfile import JoinedDecoder, SoundFileDecoder
+from mflamingo_cli.errors import AudioError
+
+__all__ = ["INSTALL_FFMPEG", "Damaged", "Decoder", "damage_report", "open_decoder"]
+
+HEAD_BYTES = 1 << 16  # read to recognise the container
+MOST_PARTS = 1000  # recordings joined in one file
+
+# offset, bytes there, ffmpeg's demuxer. Those that name other files (hls, concat, dash, image2, …) are left out on purpose.
+CONTAINERS = [
+    (4, b"ftyp", "mov"),  # m4a, mp4, 3gp
+    (4, b"moov", "mov"),
+    (4, b"mdat", "mov"),
+    (4, b"wide", "mov"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),  # mkv, mka, webm
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),  # wma, wmv
+    (8, b"AVI ", "avi"),
+    (0, b"FLV\x01", "flv"),
+    (0, b"\x00\x00\x01\xba", "mpeg"),
+    (0, b".RMF", "rm"),
+    (0, b"\x06\x0e\x2b\x34", "mxf"),
+    (0, b"wvpk", "wv"),
+    (0, b"MAC ", "ape"),
+    (0, b"TTA1", "tta"),
+    (0, b"tBaK", "tak"),
+    (0, b"MPCK", "mpc8"),
+    (0, b"MP+", "mpc"),
+    (0, b"DSD ", "dsf"),
+    (0, b"FRM8", "iff"),  # DSDIFF
+    (0, b"#!AMR", "amr"),
+    (0, b"\x7f\xfe\x80\x01", "dts"),
+    (0, b".snd", "au"),
+    (8, b"WAVE", "wav"),  # codings in known containers that libsndfile lacks
+    (0, b"OggS", "ogg"),
+    (0, b"fLaC", "flac"),
+    (0, b"caff", "caf"),
+    (0, b"FORM", "aiff"),
+]
+NOT_SOUND = [  # what people do hand over, and what to do about it
+    (b"MThd", "a MIDI file, which contains notes and no audio; render it with a synthesizer first"),
+    (b"#EXTM3U", "a playlist; name its songs, or give it a name that ends with .m3u"),
+    (b"ffconcat", "a list of files; name the files"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it first"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+]
+READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structure, by demuxer; others are one recording
+    "wav": chunks.read_forms,
+    "aiff": chunks.read_forms,
+    "au": chunks.read_au,
+    "caf": chunks.read_caf,
+    "flac": chunks.read_flac,
+    "mov": chunks.read_mp4,
+    "ogg": ogg.read,
+}
+APE_TAG = b"APETAGEX"
+APE_BYTES = 32  # of its header or footer (wiki.hydrogenaud.io, APEv2 specification)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a file is: its first bytes behind tags and zeros, ffmpeg's demuxer if it is a container that we know, and what it is made of."""
+
+    head: bytes
+    demuxer: str | None
+    structure: Structure
+
+
+def open_decoder(path: Path, name: str) -> Decoder:
+    """Open a regular file with the first decoder that knows it; `name` is what messages call it."""
+    with path.open("rb") as file:
+        found = structure_of(file)
+        if not file.seek(0, os.SEEK_END):
+            raise AudioError(f"{name}: the file is empty", code="not_audio")
+    try:
+        return _by_soundfile(path, found)
+    except soundfile.LibsndfileError as error:
+        if found.demuxer is None:
+            kinds = (f"this is {kind}" for magic, kind in NOT_SOUND if found.head.startswith(magic))
+            what = next(kinds, "not a recognised audio file, despite its name")
+            raise AudioError(f"{name}: {what}", code="not_audio") from error
+        return FfmpegDecoder(path, name, found.demuxer, error.error_string, found.structure)
+
+
+def structure_of(file: IO[bytes]) -> Recognised:
+    """Recognise a file by its bytes and read what it is made of: the one place that decides where sound begins and ends."""
+    begin = _begin(file)
+    file.seek(begin)
+    head = file.read(HEAD_BYTES)
+    demuxer = container(head)
+    if demuxer in READERS:
+        return Recognised(head, demuxer, _bounded(READERS[demuxer](file, begin)))
+    if demuxer is None and not any(head.startswith(magic) for magic, _ in NOT_SOUND):
+        structure = mpeg.read(file, begin + HEAD_BYTES)
+        if structure is not None:
+            return Recognised(head, "mp3", _bounded(structure))
+    return Recognised(head, demuxer, Structure((Recording(((begin, file.seek(0, os.SEEK_END)),)),) if begin else (Recording(),)))
+
+
+def _bounded(structure: Structure) -> Structure:
+    """Leave out what is beyond any real file: a recorder that begins anew for every song makes 15 recordings an hour."""
+    if len(structure.parts) <= MOST_PARTS:
+        return structure
+    note = f"the file is made of more than {MOST_PARTS:,} recordings; only the first {MOST_PARTS:,} were analysed"
+    return replace(structure, parts=structure.parts[:MOST_PARTS], length_s=None, notes=(*structure.notes, note))
+
+
+def container(head: bytes) -> str | None:
+    """Choose ffmpeg's demuxer by a file's first bytes (after any ID3 tag)."""
+    for offset, magic, demuxer in CONTAINERS:
+        if head.startswith(magic, offset):
+            return demuxer
+    if head[:1] == b"\x47" and head[188:189] == b"\x47" and head[376:377] == b"\x47":
+        return "mpegts"
+    if head[:2] == b"\x0b\x77":
+        return "eac3" if len(head) > 5 and head[5] >> 3 > 10 else "ac3"  # bsid (ETSI TS 102 366, E.2.1)
+    if len(head) > 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS, layer 0 (ISO 14496-3, 1.A.3.2)
+        length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+        return "aac" if length > 7 and head[length : length + 2] in (head[:2], b"") else None
+    return None
+
+
+def _by_soundfile(path: Path, found: Recognised) -> Decoder:
+    """Open a file with libsndfile. Raises LibsndfileError where its first recording is not for it."""
+    is_mpeg = found.demuxer == "mp3"
+    if len(found.structure.parts) > 1:
+        return JoinedDecoder(path, found.head, found.structure, is_mpeg=is_mpeg)
+    return SoundFileDecoder(path, found.head, found.structure.parts[0], found.structure, is_mpeg=is_mpeg)
+
+
+def _begin(file: IO[bytes]) -> int:
+    """Where the file begins behind tags in front (ID3v2, more than one of them, APEv2) and zeros that wiped ones left."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(APE_BYTES)
+        if head.startswith(b"ID3") and len(head) >= 10:
+            at += 10 + mpeg.tag_bytes(head)
+        elif head.startswith(APE_TAG) and len(head) == APE_BYTES:
+            at += APE_BYTES + int.from_bytes(head[12:16], "little")
+        elif head.startswith(bytes(8)):
+            at = _behind_zeros(file, at)
+        else:
+            return at
+
+
+def _behind_zeros(file: IO[bytes], at: int) -> int:
+    """The place of the first byte that is not zero, or the end."""
+    file.seek(at)
+    while block := file.read(HEAD_BYTES):
+        rest = block.lstrip(b"\0")
+        if rest:
+            return at + len(block) - len(rest)
+        at += len(block)
+    return at

@@ -1,0 +1,135 @@
+"""The road through the ffmpeg program: one audio stream of a file, rate and channels unchanged.
+
+ffmpeg is named the container and allowed nothing but this one local file, so nothing that it reads leads anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mflamingo_cli.core.decode import layout
+from mflamingo_cli.core.decode.base import Damaged, Structure, block_frames
+from mflamingo_cli.errors import AudioError
+
+LOG_BYTES = 1 << 16  # of ffmpeg's complaints
+LACKING_S = 0.5  # of the stated length, before sound is called missing that ffmpeg does not miss: containers round, and count the picture
+COUNTED = {"mov", "matroska", "wv", "tta", "ape", "tak", "wav", "caf", "aiff", "flac"}  # demuxers of containers that state a length
+HARMLESS = (b"monotonically increasing dts", b"Queue input is backward in time")  # of times where recordings are joined, not of sound
+INSTALL_FFMPEG = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}.get(sys.platform, "apt install ffmpeg")
+KINDS = {"mov": "MP4 or M4A", "asf": "WMA", "wv": "WavPack", "matroska": "Matroska", "mpeg": "MPEG"}  # what people call them
+ANY_NAME = "file:"  # stands for the file while ffmpeg-python builds a command: it cannot hash names that are not UTF-8
+
+
+class FfmpegDecoder:
+    """A file that the ffmpeg program reads: its default audio stream, else the first."""
+
+    def __init__(self, path: Path, name: str, demuxer: str, refusal: str, structure: Structure) -> None:
+        import ffmpeg
+
+        for program in ("ffmpeg", "ffprobe"):
+            if shutil.which(program) is None:
+                kind = KINDS.get(demuxer, demuxer.upper())
+                raise AudioError(
+                    f"{name}: this {kind} file needs the program {program}, which is not installed: `{INSTALL_FFMPEG}` ({refusal})"
+                )
+        # protocol and format lists hold for whatever the demuxer itself would open
+        self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file", "f": demuxer}
+        self._url = f"file:{os.path.abspath(path)}"
+        try:
+            report = ffmpeg.probe(self._url, v="error", **self._limits)
+        except ffmpeg.Error as error:
+            raise AudioError(f"{name}: cannot be decoded ({_last_line(error.stderr)}); the file is cut, damaged or protected") from error
+        streams = [stream for stream in report["streams"] if stream.get("codec_type") == "audio"]
+        if not streams:
+            raise AudioError(f"{name}: contains no audio", code="not_audio")
+        stream: dict[str, Any] = next((s for s in streams if s.get("disposition", {}).get("default")), streams[0])
+        self._map = f"0:{int(stream['index'])}"
+        self.rate_hz, self.channels = int(stream.get("sample_rate", 0)), int(stream.get("channels", 0))
+        self.codec = str(stream.get("codec_name", demuxer))
+        self.tags = stream.get("tags", {}) | report["format"].get("tags", {})
+        if not self.rate_hz or not self.channels:
+            raise AudioError(f"{name}: its {self.codec} audio cannot be decoded; the file is cut, damaged or protected")
+        named = stream.get("channel_layout")  # a count alone would be mixed into ffmpeg's usual layout for it
+        self._form = {"af": f"aformat=channel_layouts={named}"} if named in layout.LAYOUTS else {"ac": self.channels}
+        self.roles = layout.named(stream.get("channel_layout"), self.channels)
+        self.notes, self._structure = (*structure.notes, *_others(streams, stream)), structure
+        self.guess_s = float(stream.get("duration", report["format"].get("duration", 0.0)))
+        own = "duration" in stream or all(s.get("codec_type") == "audio" for s in report["streams"])  # not that of the picture
+        stated_s = structure.length_s or (self.guess_s if demuxer in COUNTED and own else 0.0)
+        self.frames = round(stated_s * self.rate_hz) or None
+
+    def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
+        """Yield from frame `start`, decoding all before it too: seeking is not exact to the sample in most of these containers."""
+        import ffmpeg
+
+        wanted = {"f": "f32le", "acodec": "pcm_f32le", "ar": self.rate_hz, "map": self._map, **self._form}
+        graph = (
+            ffmpeg.input(ANY_NAME, err_detect="crccheck", **self._limits).output("pipe:1", **wanted).global_args("-nostdin", "-v", "error")
+        )
+        command = [self._url if part == ANY_NAME else part for part in graph.compile()]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+            try:
+                assert process.stdout is not None
+                drop, at = start, 0
+                while len(block := self._read(process.stdout)):
+                    at += len(block)
+                    kept = block[drop:]
+                    drop -= len(block) - len(kept)
+                    if len(kept):
+                        yield kept
+                process.wait()
+            finally:
+                process.kill()
+                process.communicate()
+            log.seek(0)
+            complaints = [line for line in log.read(LOG_BYTES).splitlines() if not any(word in line for word in HARMLESS)]
+            if process.returncode:
+                raise Damaged(_last_line(b"\n".join(complaints)))
+            if complaints or self._structure.gaps:
+                raise Damaged("some of its data are invalid", self._structure.gaps, where=False)
+            if self._structure.cut or (self.frames is not None and self.frames - at > LACKING_S * self.rate_hz):
+                raise Damaged("the file is shorter than its header says")
+
+    def _read(self, stream: IO[bytes]) -> NDArray[np.float32]:
+        """Read one block, a short one only at the end: (n, channels)."""
+        data = stream.read(block_frames(self.channels) * self.channels * 4)
+        frames = len(data) // (4 * self.channels)
+        return np.frombuffer(data, "<f4", frames * self.channels).reshape(frames, self.channels)
+
+    def close(self) -> None:
+        """Nothing is open between blocks."""
+
+
+def _others(streams: list[dict[str, Any]], chosen: dict[str, Any]) -> tuple[str, ...]:
+    """A sentence on the audio streams that are not decoded, if there are any."""
+    if len(streams) == 1:
+        return ()
+    others = "; ".join(_described(stream) for stream in streams if stream is not chosen)
+    return (f"the file has {len(streams)} audio streams; only one ({_described(chosen)}) was analysed, not: {others}",)
+
+
+def _described(stream: dict[str, Any]) -> str:
+    """Language, title and codec of a stream, as far as they are stated."""
+    tags = stream.get("tags", {})
+    words = [tags.get("language", ""), tags.get("title", ""), stream.get("codec_name", "unknown codec")]
+    return " ".join(word for word in words if word and word != "und")
+
+
+def _last_line(log: bytes) -> str:
+    """The last complaint of ffmpeg without the address of the part that made it."""
+    lines = [line for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
+    line = lines[-1] if lines else "no reason given"
+    if line.startswith("file:"):  # the path comes first, the reason last
+        line = line.rpartition(": ")[2]
+    return line.rpartition("] ")[2].strip().rstrip(".")

@@ -1,0 +1,259 @@
+"""MPEG audio (MP1 excepted) frame by frame: where frames lie in a file, whatever lies before, between and behind them.
+
+Frames of one stream follow each other without a gap and are alike in version, layer and rate (ISO 11172-3, 2.4.1; ISO 13818-3, 2.4.2.3). A
+decoder is given these frames only, so that tags, zeros, text and damage between them neither end the sound nor count as sound.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mflamingo_cli.core.decode.base import Gap, Recording, Structure
+
+BLOCK_BYTES = 1 << 21  # of the file searched at once
+SEARCHED_BYTES = 1 << 14  # behind the latest place where a stream may begin: some frames of it
+DENSEST = 16  # bytes between frames, on average, in any block of sound; the shortest frame has 24
+HEADER_BYTES = 4
+ROW = 4  # frames that must follow each other where a stream begins: three alike by chance are met once in 100 GB of noise
+RATES_HZ = (44_100, 48_000, 32_000)  # MPEG 1; half in MPEG 2, a quarter in 2.5
+KBIT_S = {  # by (is MPEG 1, layer code): ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3 for all else
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    None: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+COUNTERS = {b"Xing": 0, b"Info": 0, b"VBRI": 10}  # first frame of an encoder's stream: bytes from the name to the flags or the count
+COUNTER_BYTES = 64  # from the begin of the frame to the end of a count, at most
+NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what may lie between two streams and is no damage
+
+
+def frame_bytes(header: bytes) -> int:
+    """Length of the layer III or II frame that a header begins; 0 if it begins none (layer I is not met, but looks like a UTF-16 mark)."""
+    return int(_lengths(np.frombuffer(header[:HEADER_BYTES], np.uint8)[:, None])[0]) if len(header) >= HEADER_BYTES else 0
+
+
+def _table() -> NDArray[np.int32]:
+    """Bytes of a frame without padding by its second byte's five low bits and its third byte's six high: (32, 64), 0 where none is."""
+    table = np.zeros((32, 64), np.int32)
+    for second in range(32):
+        version, layer = second >> 3 & 3, second >> 1 & 3
+        if version == 1 or layer in (0, 3):
+            continue
+        first = version == 3  # MPEG 1, else 2 or 2.5
+        for bits in range(1, 15):
+            for rate in range(3):
+                hz = RATES_HZ[rate] >> {3: 0, 2: 1, 0: 2}[version]
+                kbit_s = KBIT_S[(first, layer) if first else None][bits - 1]
+                table[second, bits << 2 | rate] = (144 if first or layer == 2 else 72) * 1000 * kbit_s // hz
+    return table
+
+
+TABLE = _table()
+
+
+def _lengths(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Lengths of the frames that headers begin: (4, n) bytes -> (n,), 0 where one begins none."""
+    length = TABLE[headers[1] & 0x1F, headers[2] >> 2].astype(np.int64)
+    synced = (headers[0] == 0xFF) & (headers[1] >= 0xE0) & (length > 0)
+    return np.where(synced, length + (headers[2] >> 1 & 1), 0)
+
+
+@dataclass(frozen=True)
+class FrameRun:
+    """Frames in a row without a gap: the bytes they take, how many there are, and what they have in common."""
+
+    begin: int
+    end: int
+    frames: int
+    kind: int
+    counters: tuple[int, ...]  # where among them are frames that hold a count and no sound
+
+    @property
+    def rate_hz(self) -> int:
+        """Frames of sound per second."""
+        return RATES_HZ[self.kind >> 4 & 3] >> {3: 0, 2: 1, 0: 2}[self.kind >> 9 & 3]
+
+    @property
+    def samples(self) -> int:
+        """Frames of sound in one MPEG frame."""
+        return 576 if self.kind >> 7 & 3 == 1 and self.kind >> 9 & 3 != 3 else 1152
+
+
+def read(file: IO[bytes], latest: int) -> Structure | None:
+    """The structure of a file of MPEG audio; None if none begins up to the byte `latest`."""
+    if next((run.begin for run in _runs(file, latest + SEARCHED_BYTES)), latest + 1) > latest:
+        return None
+    runs = list(_runs(file))
+    streams: list[list[FrameRun]] = []
+    for run in runs:  # another rate or number of channels is another recording: no decoder changes them on the way
+        if streams and streams[-1][-1].kind == run.kind:
+            streams[-1].append(run)
+        else:
+            streams.append([run])
+    parts, gaps, before_s, cut = [], [], 0.0, False
+    for index, stream in enumerate(streams):
+        count, place = _count(file, stream[0]) if index == 0 else (None, None)
+        part, found, missing = _part(file, stream, count, place)
+        parts.append(part)
+        gaps += [Gap(before_s + gap.at_s, gap.missing_s) for gap in found]
+        before_s += sum(run.frames for run in stream) * stream[0].samples / stream[0].rate_hz
+        cut |= missing and not found
+    if len(parts) == 1 and not gaps and not cut and _is_plain(file, runs, parts[0]):
+        return Structure(length_s=before_s)
+    return Structure(tuple(parts), tuple(gaps), cut)
+
+
+def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int | None) -> tuple[Recording, list[Gap], bool]:
+    """The frames of one stream as a part, gaps between them, and whether frames are missing of those that were counted."""
+    kept = stream[0].begin if count is not None else None  # the frame with the count, which tells a decoder the encoder's delay
+    ranges = [piece for run in stream for piece in _without(file, run, kept)]
+    held = sum(run.frames - sum(at != kept for at in run.counters) for run in stream) - (count is not None)
+    seconds = stream[0].samples / stream[0].rate_hz
+    lacking = max(0, count - held) if count is not None else None
+    gaps, before = [], 0
+    for run, follower in itertools.pairwise(stream):
+        before += run.frames
+        if lacking == 0 or _is_no_sound(file, run.end, follower.begin):
+            continue
+        mean = (run.end - run.begin) / run.frames
+        missing = (follower.begin - run.end) / mean if lacking is None else lacking / max(1, len(stream) - 1)
+        gaps.append(Gap(before * seconds, missing * seconds))
+    if stream[0].begin == _tag_end(file):  # a decoder reads the tag in front of it
+        ranges[0] = (0, ranges[0][1])
+    patches: tuple[tuple[int, bytes], ...] = ()
+    if count is not None and place is not None and (held > count + 1 or gaps):
+        patches = ((place - ranges[0][0], held.to_bytes(4, "big")),)
+    uncounted = count is None
+    frames = (max(held, count or 0) if not gaps else held + round(sum(gap.missing_s or 0 for gap in gaps) / seconds)) * stream[0].samples
+    return Recording(tuple(ranges), patches, frames if uncounted or patches else None, uncounted), gaps, bool(lacking and lacking > 1)
+
+
+def _is_plain(file: IO[bytes], runs: list[FrameRun], part: Recording) -> bool:
+    """Whether libsndfile reads the file as it is: all frames are counted, and at most one tag is in front."""
+    return not part.uncounted and not part.patches and len(runs) == len(part.ranges) == 1 and runs[0].begin == _tag_end(file)
+
+
+def _tag_end(file: IO[bytes]) -> int:
+    """The first byte behind an ID3v2 tag at the begin of the file; 0 if there is none."""
+    file.seek(0)
+    tag = file.read(10)
+    return 10 + tag_bytes(tag) if tag.startswith(b"ID3") else 0
+
+
+def tag_bytes(head: bytes) -> int:
+    """Length of an ID3v2 tag without its header of 10 bytes (id3.org, 2.4.0, sec. 3.1)."""
+    return sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)) if len(head) >= 10 else 0
+
+
+def _is_no_sound(file: IO[bytes], begin: int, end: int) -> bool:
+    """Whether a tag, or nothing, lies between two runs."""
+    file.seek(begin)
+    return begin == end or file.read(16).startswith(NO_SOUND)
+
+
+def _without(file: IO[bytes], run: FrameRun, kept: int | None) -> Iterator[tuple[int, int]]:
+    """The bytes of a run without the frames that hold only a count, save one."""
+    at = run.begin
+    for counter in run.counters:
+        if counter == kept:
+            continue
+        if counter > at:
+            yield at, counter
+        file.seek(counter)
+        at = counter + frame_bytes(file.read(HEADER_BYTES))
+    if at < run.end:
+        yield at, run.end
+
+
+def _count(file: IO[bytes], run: FrameRun) -> tuple[int | None, int | None]:
+    """How many frames the first one says there are behind it, and where in the file it says so; (None, None) where it does not."""
+    if run.begin not in run.counters:
+        return None, None
+    file.seek(run.begin)
+    head = file.read(COUNTER_BYTES)
+    name, at = next((name, head.find(name)) for name in COUNTERS if name in head)
+    place = at + 4 + COUNTERS[name]
+    if name != b"VBRI":
+        if not head[place + 3 : place + 4] or not head[place + 3] & 1:  # LAME's description of Xing: bit 0, a count of frames follows
+            return None, None
+        place += 4
+    count = int.from_bytes(head[place : place + 4], "big")
+    return (count, run.begin + place) if 0 < count < 1 << 31 else (None, None)
+
+
+# --- frames ------------------------------------------------------------------------------------------------------------------
+
+
+def _kinds(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Version, layer, rate and whether it is mono, which frames of one stream share: (4, n) bytes -> (n,)."""
+    second, third = headers[1].astype(np.int64), headers[2].astype(np.int64)
+    return np.asarray((second & 0x1E) << 6 | (third >> 2 & 3) << 4 | (headers[3] >> 6 == 3))
+
+
+def _candidates(file: IO[bytes], until: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[int]]:
+    """Every place where a frame could begin, its length and kind, three times (n,), and the places of names of counters."""
+    found: list[tuple[NDArray[np.int64], ...]] = []
+    names: list[int] = []
+    at, kept = 0, b""
+    file.seek(0)
+    while (until is None or at < until) and (block := file.read(BLOCK_BYTES if until is None else min(BLOCK_BYTES, until - at))):
+        data = kept + block
+        for name in COUNTERS:
+            place = data.find(name)
+            while place >= 0:
+                names.append(at + place)
+                place = data.find(name, place + 1)
+        array = np.frombuffer(data, np.uint8)
+        places = np.flatnonzero((array[:-3] == 0xFF) & (array[1:-2] >= 0xE0))
+        headers = np.stack([array[places + k] for k in range(HEADER_BYTES)])
+        lengths = _lengths(headers)
+        good = lengths > 0
+        if np.count_nonzero(good) <= len(data) // DENSEST:
+            found.append((places[good] + at, lengths[good], _kinds(headers)[good]))
+        kept = data[-3:]
+        at += len(data) - len(kept)
+    whole = [np.concatenate(columns) for columns in zip(*found, strict=True)] if found else [np.zeros(0, np.int64)] * 3
+    return whole[0], whole[1], whole[2], sorted(set(names))
+
+
+def _runs(file: IO[bytes], until: int | None = None) -> Iterator[FrameRun]:
+    """Every run of at least ROW frames, from the first byte on; a frame that the file does not hold whole belongs to none."""
+    places, lengths, kinds, names = _candidates(file, until)
+    size = os.fstat(file.fileno()).st_size
+    if not len(places):
+        return
+    ends = places + lengths
+    follower = np.searchsorted(places, ends)
+    inside = np.minimum(follower, len(places) - 1)
+    linked = (places[inside] == ends) & (kinds[inside] == kinds)
+    heads = linked.copy()
+    for _ in range(ROW - 2):
+        heads = linked & heads[inside]
+    begins = np.flatnonzero(heads)
+    following, is_linked = inside.tolist(), linked.tolist()
+    at = 0
+    while (index := int(np.searchsorted(begins, np.searchsorted(places, at)))) < len(begins):
+        first = last = int(begins[index])
+        frames = 1
+        while is_linked[last]:
+            last = following[last]
+            frames += 1
+        begin, at = int(places[first]), int(ends[last])
+        if at > size:
+            at, frames = int(places[last]), frames - 1
+        yield FrameRun(begin, at, frames, int(kinds[first]), tuple(_counters(file, names, places, begin, at)))
+
+
+def _counters(file: IO[bytes], names: list[int], places: NDArray[np.int64], begin: int, end: int) -> Iterator[int]:
+    """Frames of a run that hold a count: its name stands where the side information of a silent frame ends."""
+    for name in names:
+        if begin < name < end:
+            frame = int(places[np.searchsorted(places, name) - 1])
+            if name - frame in (13, 21, 36):  # header and side information: ISO 11172-3, 2.4.1.7; ISO 13818-3; VBRI: 36 always
+                yield frame

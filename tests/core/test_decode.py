@@ -1,0 +1,209 @@
+"""The end of a decoder is not the end of a file: all of the sound arrives, or one true sentence says what is missing."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mflamingo_cli.core.audio import load
+from mflamingo_cli.core.decode import chunks, layout, mpeg, ogg
+from mflamingo_cli.measure.loudness import LoudnessMeter
+from tests.core.test_audio import agree, music, needs_ffmpeg
+
+RATE = 44_100
+SECONDS = 10.0
+NEAR_S = 0.05  # of ffmpeg's duration
+LU = 0.2
+ID3V1 = b"TAG" + b"x" * 125
+ID3V2 = b"ID3\x04\0\0\0\0\x08\0" + bytes(1024)
+LYRICS = b"LYRICSBEGIN" + b"la " * 600 + b"001811LYRICS200"
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0x8000_0000) + bytes(8)
+TEXT = b"this is a text and no music. " * 100
+
+
+def coded(folder: Path, name: str, seconds: float = SECONDS, rate: int = RATE, channels: int = 2, **options: object) -> bytes:
+    forms = {
+        "mp3": ("MP3", "MPEG_LAYER_III"),
+        "ogg": ("OGG", "VORBIS"),
+        "opus": ("OGG", "OPUS"),
+        "flac": ("FLAC", "PCM_16"),
+        "wav": ("WAV", "PCM_16"),
+    }
+    form, subtype = forms[name]
+    soundfile.write(folder / "made", music(seconds, rate, channels), rate, format=form, subtype=subtype, **options)
+    return (folder / "made").read_bytes()
+
+
+def bare(data: bytes) -> bytes:
+    """An MP3 without the frame that counts the others."""
+    begin = data.find(b"\xff\xfb")
+    return data[begin + mpeg.frame_bytes(data[begin : begin + 4]) :]
+
+
+def hurt(data: bytes, size: int = 3000) -> bytes:
+    half = len(data) // 2
+    return data[:half] + bytes(size) + data[half + size :]
+
+
+def died(data: bytes) -> bytes:
+    """A WAV whose writer never set the sizes."""
+    at = data.find(b"data")
+    return data[:4] + bytes(4) + data[8 : at + 4] + bytes(4) + data[at + 8 :]
+
+
+WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in full, without a word, and how long it is
+    "chained Vorbis": (lambda f: coded(f, "ogg") + coded(f, "ogg", 5.0) + coded(f, "ogg"), 25.0),
+    "chained Opus": (lambda f: coded(f, "opus", rate=48_000) + coded(f, "opus", rate=48_000), 20.0),
+    "a chain of codecs and rates": (
+        lambda f: coded(f, "ogg") + coded(f, "opus", rate=48_000) + coded(f, "ogg", rate=22_050, channels=1),
+        30.0,
+    ),
+    "joined MP3": (lambda f: coded(f, "mp3") + coded(f, "mp3"), 20.0),
+    "joined MP3 with tags": (lambda f: coded(f, "mp3") + ID3V1 + ID3V2 + coded(f, "mp3"), 20.0),
+    "frames behind the counted ones": (lambda f: coded(f, "mp3") + bare(coded(f, "mp3")), 20.0),
+    "another rate": (lambda f: coded(f, "mp3") + coded(f, "mp3", rate=22_050), 20.05),  # with the delay of the second one's encoder
+    "joined FLAC": (lambda f: coded(f, "flac") + coded(f, "flac", 5.0), 15.0),
+    "joined WAV": (lambda f: coded(f, "wav") + coded(f, "wav", 5.0), 15.0),
+    "MP3, zeros behind": (lambda f: bare(coded(f, "mp3")) + bytes(2000), 10.0),
+    "MP3, tags behind": (lambda f: bare(coded(f, "mp3")) + LYRICS + APE + ID3V1, 10.0),
+    "MP3, a wiped tag in front": (lambda f: bytes(100_000) + coded(f, "mp3"), 10.0),
+    "MP3, two tags in front": (lambda f: ID3V2 + ID3V2 + coded(f, "mp3"), 10.0),
+    "MP3, an APE tag in front": (lambda f: APE + coded(f, "mp3"), 10.0),
+    "FLAC, a tag behind": (lambda f: coded(f, "flac") + ID3V1, 10.0),
+    "FLAC, tags in front": (lambda f: ID3V2 + ID3V2 + coded(f, "flac"), 10.0),
+    "FLAC, zeros behind": (lambda f: coded(f, "flac") + bytes(5000), 10.0),
+    "WAV of size 0": (lambda f: died(coded(f, "wav")), 10.0),
+    "WAV of size 1000": (lambda f: (d := coded(f, "wav"))[:40] + struct.pack("<I", 1000) + d[44:], 10.0),
+    "WAV of size 0xffffffff": (lambda f: (d := coded(f, "wav"))[:4] + b"\xff" * 4 + d[8:40] + b"\xff" * 4 + d[44:], 10.0),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_all_the_sound_is_decoded(tmp_path: Path, case: str) -> None:
+    make, seconds = WHOLE[case]
+    (tmp_path / "a").write_bytes(make(tmp_path))
+    audio = load(tmp_path / "a")
+    assert audio.source.duration_s == pytest.approx(seconds, abs=NEAR_S)
+    assert audio.duration_s == pytest.approx(audio.source.duration_s, abs=1e-3)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [(name, place) for name in ("mp3", "flac", "ogg", "opus") for place in ("zeros", "lost", "text") if (name, place) != ("mp3", "text")],
+)
+def test_behind_damage_it_goes_on_and_says_what_is_missing(tmp_path: Path, name: str, place: str) -> None:
+    data = coded(tmp_path, name, 20.0, 48_000)
+    half = len(data) // 2
+    made = {"zeros": hurt(data), "lost": data[:half] + data[half + 3000 :], "text": data[:half] + TEXT + data[half:]}
+    (tmp_path / "a").write_bytes(made[place])
+    audio = load(tmp_path / "a")
+    assert 16.0 < audio.duration_s <= 20.05
+    assert audio.damaged
+    assert audio.share > 0.8
+    (warning,) = audio.warnings
+    assert "missing at 0:" in warning
+    assert "what follows was decoded" in warning
+
+
+def test_a_text_between_frames_is_stepped_over(tmp_path: Path) -> None:
+    data = coded(tmp_path, "mp3")
+    (tmp_path / "a").write_bytes(data[: len(data) // 2] + TEXT + data[len(data) // 2 :])
+    assert load(tmp_path / "a").duration_s == pytest.approx(SECONDS, abs=NEAR_S)
+
+
+def test_what_is_before_the_damage_and_far_behind_it_is_as_it_was(tmp_path: Path) -> None:
+    data = coded(tmp_path, "flac", 20.0)
+    (tmp_path / "a").write_bytes(data)
+    whole = load(tmp_path / "a")
+    (tmp_path / "a").write_bytes(hurt(data))
+    audio = load(tmp_path / "a")
+    assert (audio.samples[: 9 * 16_000] == whole.samples[: 9 * 16_000]).all()
+    assert abs(len(whole.samples) - len(audio.samples)) < 0.3 * 16_000
+    assert agree(audio.samples[-5 * 16_000 :], whole.samples[-5 * 16_000 :]) > 0.9  # resampled at another phase
+
+
+def test_pages_are_checked_by_their_crc(tmp_path: Path) -> None:
+    data = coded(tmp_path, "ogg")
+    page = data[: 27 + data[26] + sum(data[27 : 27 + data[26]])]
+    assert ogg._checksum(page[:22] + bytes(4) + page[26:]) == int.from_bytes(page[22:26], "little")
+
+
+def test_a_size_beyond_any_file_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\0\0\0\1ftyp" + b"\xff" * 100)
+    with (tmp_path / "a").open("rb") as file:
+        assert chunks.read_mp4(file, 0).notes == ()
+
+
+@needs_ffmpeg
+def test_other_audio_streams_are_named(tmp_path: Path) -> None:
+    wav = tmp_path / "in.wav"
+    soundfile.write(wav, music(3.0, RATE, 2), RATE)
+    marks = ["-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-disposition:a:0", "0", "-disposition:a:1", "default"]
+    command = ["ffmpeg", "-v", "error", "-i", wav, "-i", wav, "-map", "0", "-map", "1", *marks, tmp_path / "a.m4a"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (warning,) = load(tmp_path / "a.m4a").warnings
+    assert warning == "the file has 2 audio streams; only one (deu aac) was analysed, not: eng aac"
+
+
+@needs_ffmpeg
+def test_an_m4a_that_is_joined_to_another_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", music(3.0, RATE, 2), RATE)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", tmp_path / "a.m4a"], check=True, stdin=subprocess.DEVNULL)
+    (tmp_path / "a.m4a").write_bytes((tmp_path / "a.m4a").read_bytes() * 2)
+    assert load(tmp_path / "a.m4a").warnings[0].startswith("another file is joined to the end of this one")
+
+
+# --- roles of channels -------------------------------------------------------------------------------------------------------
+
+
+def loudness(path: Path) -> float:
+    meter = LoudnessMeter()
+    load(path, listeners=[meter])
+    value = meter.result().integrated_lufs
+    assert value is not None
+    return value
+
+
+def by_ffmpeg(path: Path) -> float:
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-i", path, "-af", "ebur128", "-f", "null", "-"]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return float(log[log.rindex("Integrated loudness:") :].split("I:")[1].split()[0])
+
+
+@pytest.mark.slow
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        (name, channels)
+        for name in ("a.wav", "a.flac", "a.ogg", "a.opus", "a.m4a", "a.mka")
+        for channels in range(1, 9)
+        if (name, channels) != ("a.m4a", 7)  # ffmpeg's own meter refuses what its encoder makes of it
+    ],
+)
+def test_surround_is_as_loud_as_ffmpeg_says(tmp_path: Path, name: str, channels: int) -> None:
+    levels = np.linspace(0.02, 0.3, channels) ** 1.2  # another level in each, so that an exchange is heard
+    samples = (np.random.default_rng(1).standard_normal((48_000 * 6, channels)) * levels).astype(np.float32).clip(-1, 1)
+    soundfile.write(tmp_path / "in.wav", samples, 48_000)
+    wide = ["mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"][channels - 1]
+    by_place = f"channelmap=map={'|'.join(map(str, range(channels)))}:channel_layout={wide}"
+    options = ["-c:a", "libopus", "-mapping_family", "1"] if name == "a.opus" else ["-c:a", "libvorbis"] if name == "a.ogg" else []
+    command = ["ffmpeg", "-v", "error", "-y", "-i", tmp_path / "in.wav", "-af", by_place, *options, tmp_path / name]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    assert loudness(tmp_path / name) == pytest.approx(by_ffmpeg(tmp_path / name), abs=LU)
+
+
+def test_roles_stand_in_the_order_of_their_container() -> None:
+    assert layout.of_xiph(6) == ("FL", "FC", "FR", "BL", "BR", "LFE")
+    assert (
+        layout.of_flac(6) == layout.by_mask(0x3F, 6) == layout.of_sndfile([2, 3, 4, 11, 9, 10], 6) == ("FL", "FR", "FC", "LFE", "BL", "BR")
+    )
+    assert layout.named("5.1(side)", 6)[-2:] == ("SL", "SR")
+    assert layout.by_mask(0x3F, 8) == ("-",) * 8
