@@ -27,7 +27,7 @@ NEVER_SET = frozenset(  # options of a single call: a default of these would be 
     }
 )  # fmt: skip
 PREFIX = "MFLAMINGO_"
-OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE"}  # variables that set no option
+OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE", "MFLAMINGO_LIBRARIES"}  # variables that set no option
 HERE = Path("mflamingo.toml")
 DEFAULT = "default"
 

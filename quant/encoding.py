@@ -1,22 +1,20 @@
-"""Rows of weights encoded and decoded by libggml itself, the library that llama-cpp-python installs: `ggml_quantize_chunk` and its inverse.
+"""Rows of weights encoded and decoded by libggml itself: `ggml_quantize_chunk` and its inverse.
 
 Arrays are rows of float32; sizes are bytes.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Mapping
-from ctypes import c_int64, c_void_p
+from ctypes import c_bool, c_int, c_int64, c_size_t, c_void_p
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from quant.arrays import Bytes, Floats
 from quant.errors import QuantError
+from quant.providers import libraries
 from quant.types import F32, STORAGES, Storage
 
 
@@ -64,21 +62,13 @@ DECODERS: Mapping[str, str] = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf1
 }
 
 
+PROTOTYPES = {
+    "ggml_quantize_chunk": (c_size_t, [c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p]),
+    "ggml_validate_row_data": (c_bool, [c_int, c_void_p, c_size_t]),
+} | {name: (None, [c_void_p, c_void_p, c_int64]) for name in DECODERS.values()}
+
+
 @lru_cache(maxsize=1)
-def ggml() -> ctypes.CDLL:
-    """Load libggml-base of the installed llama-cpp-python; its Python modules are not needed."""
-    names = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}
-    package = find_spec("llama_cpp")
-    if package is None or package.origin is None:
-        raise QuantError("llama-cpp-python is not installed; run `pip install llama-cpp-python`")
-    path = Path(package.origin).parent / "lib" / names.get(sys.platform, "libggml-base.so")
-    try:
-        library = ctypes.CDLL(str(path))
-        library.ggml_quantize_chunk.restype = ctypes.c_size_t
-        library.ggml_validate_row_data.restype = ctypes.c_bool
-    except (OSError, AttributeError) as error:
-        raise QuantError(f"{path}: not usable ({error}); reinstall llama-cpp-python") from error
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, size, size, size, pointer]
-    library.ggml_validate_row_data.argtypes = [ctypes.c_int, pointer, ctypes.c_size_t]
-    return library
+def ggml() -> SimpleNamespace:
+    """Return the functions of libggml that encode and decode; no Python module of its package is needed."""
+    return SimpleNamespace(**libraries().bind(PROTOTYPES))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
 import tomllib
+
+import pytest
 
 from tests.docs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("mflamingo_cli", "quant")
+# What command 1 may find beside Python; no compiler is among them
+TOOLS = ("bash", "sh", "env")
+MAX_INSTALL_S = 60.0  # of a processor, with an empty cache
 MAX_EMBEDDED_BYTES = 25_000_000  # what the embedded model may weigh, GGUF and safetensors together
 
 
@@ -54,3 +65,31 @@ def test_constraints_name_every_direct_dependency():
     wanted = PROJECT["project"]["dependencies"] + extras["torch"] + extras["train"] + extras["dev"]
     names = {item.split("=")[0].split(">")[0].split("<")[0].split("[")[0].lower() for item in wanted} - {"mflamingo-cli"}
     assert names <= pinned
+
+
+@pytest.mark.slow
+def test_command_1_needs_no_compiler(tmp_path):
+    """The README's first command in a copy of the tree, with an empty cache, where only Python and a shell are found."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\0")
+    if not any(tracked):
+        pytest.skip("no git checkout here")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "tree" / name)
+    (tmp_path / "bin").mkdir()
+    for tool in TOOLS:
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    (tmp_path / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    [command] = re.findall(r"<!-- command 1 -->\n```sh\n(.+)\n```", (ROOT / "README.md").read_text(encoding="utf-8"))
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MFLAMINGO_LIBRARIES", "CC", "CXX")}
+    env |= {"PATH": str(tmp_path / "bin"), "PIP_NO_CACHE_DIR": "1", "HOME": str(tmp_path)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path / "tree", env=env, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if re.search("NewConnectionError|Temporary failure in name resolution|Network is unreachable", done.stderr):
+        pytest.skip("no package index is reachable here")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "BPM" in done.stdout
+    assert "xllamacpp" in done.stdout  # pip says what it is doing
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < MAX_INSTALL_S

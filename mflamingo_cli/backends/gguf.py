@@ -19,6 +19,7 @@ from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, OpenOpt
 from mflamingo_cli.backends.generation import ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches, model_info
 from mflamingo_cli.backends.ggml.binding import Device, library
 from mflamingo_cli.backends.ggml.graph import GgmlEncoder
+from mflamingo_cli.backends.ggml.llama_abi import MAX_SEQUENCES
 from mflamingo_cli.backends.ggml.weights import BF16_FEATURE, Weights
 from mflamingo_cli.backends.llama import Context, LanguageModel
 from mflamingo_cli.backends.threads import useful_threads
@@ -116,7 +117,7 @@ class GgufBackend(LocalBackend):
 
     def _fit(self, groups: Sequence[PrefixGroup], options: GenerateOptions) -> bool:
         """Return whether songs can be answered together: in so many sequences, and in the memory that is left."""
-        few = sum(len(group.after) for group in groups) <= self._language.max_sequences
+        few = sum(len(group.after) for group in groups) <= MAX_SEQUENCES
         return few and self._language.fits(self._n_needed(groups, options), self._device.free_bytes())
 
     def _continue(self, group: PrefixGroup, options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:

@@ -11,14 +11,14 @@ import platform
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, PrefixGroup
-from mflamingo_cli.backends.ggml.binding import Device, last_error, log_callback
+from mflamingo_cli.backends.ggml.binding import Device, last_error, library
+from mflamingo_cli.backends.ggml.llama_abi import FLASH_ATTN_AUTO, FLASH_ATTN_DISABLED, SPLIT_MODE_NONE, Batch
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.errors import ModelError
 from quant.geometry import TextSizes
@@ -42,24 +42,19 @@ class LanguageModel:
     """The loaded model with its tokenizer."""
 
     def __init__(self, path: Path, device: Device, threads: int, kv_type: str, sizes: TextSizes) -> None:
-        import llama_cpp
-
-        self.llama, self.device, self.threads, self.sizes = llama_cpp, device, threads, sizes
+        self.llama, self.device, self.threads, self.sizes = library(), device, threads, sizes
         whole_blocks = sizes.d_head % 32 == 0  # q8_0 has blocks of 32 values
         self._kv_types = (("f16", "q8_0") if whole_blocks else ("f16",)) if kv_type == "auto" else (kv_type,)  # by preference
         self.mapped_bytes = 0 if device.is_gpu else path.stat().st_size  # weights in the page cache, which counts as available
-        llama_cpp.llama_log_set(ctypes.cast(log_callback, llama_cpp.llama_log_callback), None)
-        llama_cpp.llama_backend_init()
-        parameters = llama_cpp.llama_model_default_params()
+        parameters = self.llama.llama_model_default_params()
         parameters.n_gpu_layers = -1 if device.is_gpu else 0
         parameters.use_extra_bufts = platform.machine() not in NO_GAIN_FROM_REPACKING
-        parameters.split_mode, parameters.main_gpu = llama_cpp.LLAMA_SPLIT_MODE_NONE, device.gpu_index
-        self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+        parameters.split_mode, parameters.main_gpu = SPLIT_MODE_NONE, device.gpu_index
+        self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
             raise ModelError(f"{path}: llama.cpp cannot load it ({last_error()})")
-        self._vocab = llama_cpp.llama_model_get_vocab(self.handle)
-        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self.max_sequences: int = llama_cpp.llama_max_parallel_sequences()
+        self._vocab = self.llama.llama_model_get_vocab(self.handle)
+        self.n_vocab: int = self.llama.llama_vocab_n_tokens(self._vocab)
         self.end_ids = self._find_end_ids()
 
     def kv_type(self, n_tokens: int, free_bytes: int | None) -> str:
@@ -94,7 +89,7 @@ class LanguageModel:
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
         data = unicodedata.normalize("NFC", text).encode("utf-8")  # part of Qwen2's tokenizer that libllama leaves out
-        buffer = (self.llama.llama_token * (len(data) + 1))()
+        buffer = (ctypes.c_int32 * (len(data) + 1))()
         count = self.llama.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, True)
         assert count >= 0, "a token covers at least one byte"
         return list(buffer[:count])
@@ -127,7 +122,7 @@ class Context:
         kv_type = model.kv_type(n_tokens, model.device.free_bytes())
         parameters.type_k = parameters.type_v = KV_TYPES[kv_type][0]
         plain = model.uses_plain_attention(parameters.n_ctx, kv_type)
-        parameters.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if plain else self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+        parameters.flash_attn_type = FLASH_ATTN_DISABLED if plain else FLASH_ATTN_AUTO
         self._context = self._llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
             raise ModelError(
@@ -154,7 +149,7 @@ class Context:
         for start in range(0, len(embeddings), BATCH):
             on_progress(f"{100 * start // len(embeddings)} % of the song read")
             rows = np.ascontiguousarray(embeddings[start : start + BATCH], np.float32)
-            self._decode(None, rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), [sequence] * len(rows), [])
+            self._decode(None, rows.ctypes.data, [sequence] * len(rows), [])
 
     def truncate(self, length: int) -> None:
         """Remove what comes after so many positions from every sequence."""
@@ -195,11 +190,11 @@ class Context:
     def _decode_tokens(self, entries: list[tuple[int, int]], wanted: list[int]) -> list[Floats]:
         """Append (sequence, token) entries; logits after the wanted ones."""
         tokens = np.array([token for _, token in entries], np.int32)
-        self._decode(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), None, [sequence for sequence, _ in entries], wanted)
+        self._decode(tokens.ctypes.data, None, [sequence for sequence, _ in entries], wanted)
         pointers = (self._llama.llama_get_logits_ith(self._context, row) for row in wanted)
         return [np.ctypeslib.as_array(pointer, (self._model.n_vocab,)).copy() for pointer in pointers]
 
-    def _decode(self, tokens: Any, embeddings: Any, sequences: list[int], wanted: list[int]) -> None:
+    def _decode(self, tokens: int | None, embeddings: int | None, sequences: list[int], wanted: list[int]) -> None:
         n = len(sequences)
         positions, outputs = np.empty(n, np.int32), np.zeros(n, np.int8)
         outputs[wanted] = 1
@@ -208,12 +203,9 @@ class Context:
             positions[row] = self._length[sequence]
             self._length[sequence] += 1
         one = np.ones(n, np.int32)
-        int_pointer = ctypes.POINTER(ctypes.c_int32)
-        rows = (int_pointer * n)(*[ctypes.cast(ids.ctypes.data + 4 * row, int_pointer) for row in range(n)])
-        batch = self._llama.llama_batch(
-            n, tokens, embeddings, positions.ctypes.data_as(int_pointer), one.ctypes.data_as(int_pointer), rows,
-            outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )  # fmt: skip
+        rows = ids.ctypes.data + ids.itemsize * np.arange(n, dtype=np.uintp)  # of pointers, one to each entry's list of sequences
+        arrays = (positions, one, rows, outputs)
+        batch = Batch(n, tokens, embeddings, *(array.ctypes.data for array in arrays))
         status = self._llama.llama_decode(self._context, batch)
         if status != 0:
             raise ModelError(f"llama.cpp stopped with status {status} ({last_error()})", code="failed")

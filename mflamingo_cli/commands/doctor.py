@@ -16,7 +16,7 @@ import typer
 from mflamingo_cli import __version__
 from mflamingo_cli.commands.tables import show, show_json, table
 
-REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "llama-cpp-python", "gguf", "jinja2", "typer", "rich")
+REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {
     "torch": ("torch", "transformers", "tokenizers", "safetensors"),
     "hub": ("huggingface_hub",),
@@ -79,9 +79,19 @@ def _libraries() -> list[Finding]:
     ffmpeg = shutil.which("ffmpeg")
     return [
         *found,
+        _attempt("ggml, llama.cpp", _provider),
         _attempt("libsndfile", lambda: str(import_module("soundfile").__libsndfile_version__)),
         Finding("ffmpeg", ffmpeg or "not found: m4a, aac, wma and video cannot be read (wav, flac, ogg, opus and mp3 can)"),
     ]
+
+
+def _provider() -> str:
+    """The package that brings the C libraries, and what its kernels use of this processor."""
+    from mflamingo_cli.backends.ggml.binding import library
+
+    loaded = library()
+    features = " ".join(loaded.llama_print_system_info().decode().split())
+    return f"{loaded.provider.name} {loaded.provider.version()}, ggml {loaded.ggml_version().decode()} ({features.rstrip(' |')})"
 
 
 def _attempt(name: str, probe: Callable[[], str]) -> Finding:

@@ -203,16 +203,6 @@ def test_random_bytes_are_not_a_model(tmp_path: Path) -> None:
         GgufBackend(noise, noise, OPTIONS)
 
 
-def test_an_untested_library_version_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    import llama_cpp
-
-    monkeypatch.setattr(llama_cpp, "__version__", "0.2.90")
-    binding.library.cache_clear()
-    with pytest.raises(ModelError, match=r"0\.2\.90 is installed.*pip install"):
-        binding.library()
-    binding.library.cache_clear()
-
-
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
 def test_a_device_that_is_not_built_in_is_named(device: str, pair: tuple[Path, Path]) -> None:
     if len(binding.list_devices()) > 1:

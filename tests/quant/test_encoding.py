@@ -10,6 +10,7 @@ import pytest
 
 from quant import encoding
 from quant.errors import QuantError
+from quant.providers import libraries
 from quant.types import STORAGES, Storage
 
 ROW = 512
@@ -41,8 +42,9 @@ def rows() -> np.ndarray:
 def test_blocks_are_libggmls_own_bit_by_bit(name: str) -> None:
     values, storage = rows(), BY_NAME[name]
     expected = np.empty(storage.n_bytes(values.size), np.uint8)
-    encoder = getattr(encoding.ggml(), ENCODERS[name])
-    encoder(values.ctypes.data_as(ctypes.c_void_p), expected.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(values.size))
+    pointer = ctypes.c_void_p
+    [encoder] = libraries().bind({ENCODERS[name]: (None, [pointer, pointer, ctypes.c_int64])}).values()
+    encoder(values.ctypes.data, expected.ctypes.data, values.size)
     np.testing.assert_array_equal(encoding.encode(values, storage), expected)
 
 

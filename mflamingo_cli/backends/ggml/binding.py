@@ -1,4 +1,4 @@
-"""The ctypes binding to ggml: the shared libraries that llama-cpp-python installs, their functions, devices and log.
+"""The ctypes binding to ggml and llama.cpp: the functions of the installed shared libraries, their devices and log.
 
 Sizes are bytes; handles of C objects are integers.
 """
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from mflamingo_cli.backends import memory
+from mflamingo_cli.backends.ggml import llama_abi
 from mflamingo_cli.errors import ModelError
+from quant import providers
+from quant.errors import QuantError
 
 log = logging.getLogger(__name__)
 
 T = c_void_p  # ggml_tensor *
 
-LLAMA_CPP_PYTHON = ((0, 3, 36), (0, 4, 0))  # tested from, not yet released: structures change between versions
 GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16 = 0, 1, 30
 DEVICE_CPU, DEVICE_GPU = 0, 1  # enum ggml_backend_dev_type
 
@@ -104,61 +106,39 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class Library:
-    """The ggml functions of PROTOTYPES as typed attributes, by ggml's own names."""
+    """The functions of ggml's and llama.cpp's PROTOTYPES as typed attributes, by their own names."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._libraries = [ctypes.CDLL(str(_shared_object(directory, name))) for name in ("ggml-base", "ggml")]
-        missing = [name for name in PROTOTYPES if not self._bind(name)]
-        if missing:
-            raise ModelError(f"the installed llama-cpp-python lacks {', '.join(missing)}; {_version_cure()}")
-        self.ggml_log_set(ctypes.cast(log_callback, c_void_p), None)
+    def __init__(self, libraries: providers.Libraries) -> None:
+        self._libraries = libraries
+        self.provider = libraries.provider
+        self._functions = libraries.bind(PROTOTYPES | llama_abi.PROTOTYPES)
+        llama_abi.check_layout(libraries, self.llama_model_default_params(), llama_abi.MODEL_ROWS)
+        llama_abi.check_layout(libraries, self.llama_context_default_params(), llama_abi.CONTEXT_ROWS)
+        callback = ctypes.cast(log_callback, c_void_p)
+        self.ggml_log_set(callback, None)
+        self.llama_log_set(callback, None)
         if self.ggml_backend_dev_count() == 0:  # a build whose back ends are plug-ins
-            self.ggml_backend_load_all_from_path(os.fsencode(directory))
+            self.ggml_backend_load_all_from_path(os.fsencode(libraries.directory))
+        self.llama_backend_init()
 
     def files(self) -> list[Path]:
         """Return the files that an encoding depends on: the libraries and their plug-ins."""
-        return [path for path in self._directory.iterdir() if path.is_file()]
-
-    def _bind(self, name: str) -> bool:
-        function = next((found for library in self._libraries if (found := getattr(library, name, None))), None)
-        if function is not None:
-            function.restype, function.argtypes = PROTOTYPES[name]
-            setattr(self, name, function)
-        return function is not None
+        return [path for path in self._libraries.directory.iterdir() if path.is_file()]
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{name} is not in PROTOTYPES")
+        try:
+            return self.__dict__["_functions"][name]
+        except KeyError:
+            raise AttributeError(f"{name} is not in PROTOTYPES") from None
 
 
 @lru_cache(maxsize=1)
 def library() -> Library:
-    """Load ggml, once in a process. Raises ModelError when llama-cpp-python is missing or of an untested version."""
-    return Library(find_libraries())
-
-
-def find_libraries() -> Path:
-    """Return the folder of the shared libraries; the only place that knows which package brings them."""
+    """Load ggml and llama.cpp, once in a process. Raises ModelError when they are missing or their structures are not as tested."""
     try:
-        import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ModelError(f"the gguf back end needs llama-cpp-python ({error}); {_version_cure()}") from error
-    version = tuple(int(part) for part in llama_cpp.__version__.split(".")[:3])
-    if not LLAMA_CPP_PYTHON[0] <= version < LLAMA_CPP_PYTHON[1]:
-        raise ModelError(f"llama-cpp-python {llama_cpp.__version__} is installed, but that version was not tested; {_version_cure()}")
-    return Path(llama_cpp.__file__).parent / "lib"
-
-
-def _shared_object(directory: Path, name: str) -> Path:
-    found = [path for path in (directory / f"lib{name}.so", directory / f"lib{name}.dylib", directory / f"{name}.dll") if path.exists()]
-    if not found:
-        raise ModelError(f"{directory}: no {name} library in the installed llama-cpp-python; {_version_cure()}")
-    return found[0]
-
-
-def _version_cure() -> str:
-    low, high = (".".join(map(str, version)) for version in (LLAMA_CPP_PYTHON[0], LLAMA_CPP_PYTHON[1][:2]))
-    return f"install a tested one: pip install 'llama-cpp-python>={low},<{high}'"
+        return Library(providers.libraries())
+    except QuantError as error:
+        raise ModelError(str(error)) from error
 
 
 LOG_ERROR = 4  # enum ggml_log_level
@@ -203,7 +183,7 @@ class Device:
             return next(handle for handle, kind in devices if kind == DEVICE_CPU), False, 0
         index = int(number) if number.isdigit() else 0
         if index >= len(gpus):
-            raise ModelError(f"the installed llama-cpp-python has no device {wanted}; `mflamingo doctor` lists what it has")
+            raise ModelError(f"the installed {self.ggml.provider.name} has no device {wanted}; for GPUs build llama-cpp-python")
         return gpus[index], True, index
 
     def _optional_function(self, name: str, result: Any, *arguments: Any) -> Any:
