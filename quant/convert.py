@@ -70,9 +70,11 @@ class Conversion:
                     stack.enter_context(writer)
                 yield from _copy(self, n_threads or min(MAX_THREADS, os.cpu_count() or 1))
                 for writer in self.writers.values():
-                    writer.close()
+                    writer.finish()
                 for writer in self.writers.values():
                     writer.commit()
+        except BlockingIOError as error:
+            raise QuantError(f"{error.filename}: another run is writing this file; wait for it") from error
         except OSError as error:
             raise QuantError(f"{error.filename or self.paths[0].parent}: {error.strerror}") from error
 

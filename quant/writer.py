@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from quant.arrays import Bytes
+from quant.files import Draft
 from quant.layout import Tensor
 from quant.types import Storage
 
@@ -39,36 +40,39 @@ class GgufWriter:
 
     def __init__(self, path: Path, keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]]) -> None:
         self.path = path
-        self._part = path.with_name(path.name + ".part")
         self._head, self.slots, self.n_bytes = _arrange(keys, tensors)
-        self._file: BinaryIO | None = None
+        self._draft: Draft | None = None
 
     def __enter__(self) -> GgufWriter:
-        self._file = self._part.open("wb")
-        self._file.write(self._head)
-        self._file.truncate(self.n_bytes)  # padding reads as zeros
+        self._draft = Draft(self.path)
+        try:
+            self._draft.stream.write(self._head)
+            self._draft.stream.truncate(self.n_bytes)  # padding reads as zeros
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def write(self, offset: int, data: Bytes) -> None:
         """Put bytes of a tensor at an offset from the start of the file."""
-        assert self._file is not None
-        self._file.seek(offset)
-        self._file.write(data.data)
+        self._open.stream.seek(offset)
+        self._open.stream.write(data.data)
 
-    def close(self) -> None:
-        """Close the file, still under its temporary name."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def finish(self) -> None:
+        """See all of it on the disk, still without its name."""
+        self._open.finish()
 
     def commit(self) -> None:
-        """Give the closed file its name."""
-        self.close()
-        self._part.replace(self.path)
+        """Give the file its name."""
+        self._open.publish()
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
-        self._part.unlink(missing_ok=True)
+        self._open.__exit__(*exc)
+
+    @property
+    def _open(self) -> Draft:
+        assert self._draft is not None, "GgufWriter is a context manager"
+        return self._draft
 
 
 def _arrange(keys: Mapping[str, Value], tensors: Sequence[tuple[Tensor, Storage]]) -> tuple[bytes, dict[str, Slot], int]:

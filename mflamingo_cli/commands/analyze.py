@@ -28,7 +28,14 @@ class TagWritingOptions:
     )
     bpm_form: Annotated[str, BPM_FORMS, option("--tag-bpm", help="How tempi are written: 124 or 123.97.")] = TagOptions.bpm_form
     confidence: Annotated[
-        float, option("--tag-confidence", metavar="X", min=0.0, max=1.0, help="Do not write tempo or key below this confidence.")
+        float,
+        option(
+            "--tag-confidence",
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Write no tempo or key below this confidence, in no field.",
+        ),
     ] = TagOptions.least
 
 
@@ -44,7 +51,8 @@ class AnalyzeOptions(SongOptions):
         tags = self.tags
         if tags.write is None:
             return None
-        return TagOptions(parse_fields(tags.write), tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence)
+        fields = parse_fields(tags.write)
+        return TagOptions(fields, tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence, self.run.force)
 
 
 @song_command

@@ -5,6 +5,7 @@ Each sink takes records one by one, and returns a record as the next sink is to 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TextIO
@@ -20,12 +21,13 @@ from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece
 from mflamingo_cli.schema import Analysis
 
+SHOWN = 60  # characters of a value that was written: enough to know it by
 LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Writes tags into the songs' files, or prints what they would be; what cannot be written is a failure and a warning."""
+    """Writes tags into the songs' files and says so, or prints what they would be; what cannot be written is a failure and a warning."""
 
     options: TagOptions
     wanted: Results
@@ -40,15 +42,20 @@ class Tags:
         if record.result is None or not self.wanted.chooses(record):
             return record
         try:
-            changes = [str(change) for change in tags.write(record, self.options, self.wanted.dry_run)]
+            changes = tags.write(record, self.options, self.wanted.dry_run)
         except TagError as error:
             self.fail(error)
             return replace(record, warnings=(*record.warnings, str(error)))
-        for change in changes or ["no change"]:
-            if self.wanted.dry_run:
-                self.stream.write(safe(f"{record.path}: {change}") + "\n")
-            else:
-                self.reporter.detail(f"{record.path}: {change}")
+        if self.wanted.dry_run:
+            self.stream.writelines(safe(f"{record.path}: {shown}") + "\n" for shown in map(str, changes or ("no change",)))
+            return record
+        if written := ", ".join(f"{change.field} {textwrap.shorten(change.new, SHOWN)!r}" for change in changes if change.written):
+            self.reporter.note(f"{record.path}: wrote {written}")
+        for change in changes:
+            if not change.written:
+                self.reporter.note(f"{record.path}: {change}")
+        if not changes:
+            self.reporter.detail(f"{record.path}: no change")
         return record
 
 

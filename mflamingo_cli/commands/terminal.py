@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from mflamingo_cli.errors import StoppedError, UsageError
-from mflamingo_cli.files import open_exclusive, part_of, replace_by
+from mflamingo_cli.files import Draft
 from mflamingo_cli.render.text import console, marked, safe
 from mflamingo_cli.text import scrub
 from mflamingo_cli.thinking import ThoughtStream
@@ -100,40 +100,54 @@ def handle_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def to_file(path: str, commit_if: Callable[[], bool]) -> Iterator[TextIO]:
-    """A stream to a file that gets its name only when all is written; what was written before a failure stays in FILE.part.
+    """A stream to a file that gets its name only when all is written; what was written before a failure is kept as FILE.part.
 
     An existing file is replaced only when `commit_if()` at the end. A link is followed; a FIFO or a device is written directly.
     Raises StoppedError where another process writes the same file.
     """
-    target, part = _target(path)
+    target, kept = _target(path)
     try:  # /dev/fd/1 may be a file with other words in it: nothing is cut off
-        if part is None:
-            stream = target.open("a", encoding="utf-8", errors="backslashreplace")
-        else:
-            stream = io.TextIOWrapper(open_exclusive(part), encoding="utf-8", errors="backslashreplace")
+        draft = Draft(target) if kept else None
+        raw = draft.stream if draft else target.open("ab")
     except BlockingIOError as error:
-        raise StoppedError(f"{part}: another run is writing this file; wait for it, or choose another --output") from error
+        raise StoppedError(f"{target}: another run is writing this file; wait for it, or choose another --output") from error
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
-    try:
-        with stream:
+    with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace") as stream, draft or contextlib.nullcontext():
+        try:
             yield stream
             stream.flush()
-            if part is not None and (commit_if() or (not target.exists() and part.stat().st_size)):
-                os.fsync(stream.fileno())
-                replace_by(part, target)  # while it is ours
-    finally:
-        if part is not None and part.exists() and not part.stat().st_size:
-            part.unlink()
+            if draft and (commit_if() or not (target.exists() or _is_empty(raw))):
+                draft.finish()
+                draft.publish()
+        finally:
+            if draft and kept:
+                _keep(draft, kept, stream)
+
+
+def _keep(draft: Draft, kept: Path, stream: TextIO) -> None:
+    """Leave what a run that failed has written under a name that people see; when it is done, what an earlier one left is of no use."""
+    with contextlib.suppress(OSError):  # the disk may be full
+        stream.flush()
+    with contextlib.suppress(OSError):
+        if not draft.published:
+            if not _is_empty(draft.stream):
+                draft.keep_as(kept)
+        elif kept.is_file():
+            kept.unlink()
+
+
+def _is_empty(stream: BinaryIO) -> bool:
+    return os.fstat(stream.fileno()).st_size == 0
 
 
 def _target(path: str) -> tuple[Path, Path | None]:
-    """The file that a name leads to and the one to write first; None where there is nothing to replace, as in a device."""
+    """The file that a name leads to, and where what is unfinished is kept; None where there is nothing to replace, as in a device."""
     direct = Path(path).exists() and not Path(path).is_file()
     if direct or path.startswith(("/dev/", "/proc/")):
         return Path(path), None
     target = Path(os.path.realpath(path))
-    return target, part_of(target)
+    return target, target.with_name(target.name + ".part")
 
 
 def refuse_overwriting(path: str, inputs: Iterable[str]) -> None:

@@ -5,9 +5,10 @@ A field has one value of one or several words. The homes are those that players,
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from mutagen import File, MutagenError
 from mutagen.aiff import AIFF
@@ -47,8 +48,8 @@ ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
 class Container(ABC):
     """The tags of one open file; `demuxer` is ffmpeg's name of its kind."""
 
-    def __init__(self, path: str, kind: type[Any], demuxer: str, **how: Any) -> None:
-        self._file, self.demuxer = kind(path, **how), demuxer
+    def __init__(self, file: str | BinaryIO, kind: type[Any], demuxer: str, **how: Any) -> None:
+        self._file, self.demuxer = kind(file, **how), demuxer
         self._new = self._file.tags is None
         if self._new:
             self._file.add_tags()
@@ -66,9 +67,15 @@ class Container(ABC):
     def others(self) -> Any:
         """Everything else, in a form that can be compared."""
 
-    def save(self, path: str) -> None:
+    def save(self, copy: BinaryIO) -> None:
         """Write to a copy of the file. Raises mutagen's errors and OSError."""
-        self._file.save(path)
+        copy.seek(0)
+        self._file.save(copy)
+
+    def reopened(self, copy: BinaryIO) -> Container:
+        """The tags of a copy, read anew as those of a file of the same kind."""
+        copy.seek(0)
+        return type(self)(copy, type(self._file), self.demuxer)
 
 
 def _joined(words: Sequence[Any]) -> str | None:
@@ -78,9 +85,9 @@ def _joined(words: Sequence[Any]) -> str | None:
 class Id3(Container):
     """ID3v2.3 and 2.4, of which a file keeps its own; new tags are 2.3, which everything reads."""
 
-    def __init__(self, path: str, kind: type[Any], demuxer: str) -> None:
+    def __init__(self, file: str | BinaryIO, kind: type[Any], demuxer: str) -> None:
         # frames as they are: neither those of 2.3 nor those of ID3v1 become those of 2.4
-        super().__init__(path, kind, demuxer, translate=False, v2_version=3)
+        super().__init__(file, kind, demuxer, translate=False, v2_version=3)
         self._major = 3 if self._new or self._tags.version[0] == 1 else self._tags.version[1]
         if self._major not in (3, 4):
             raise TagError(f"the tags are ID3v2.{self._major}, which cannot be written; convert them to ID3v2.3 first")
@@ -111,14 +118,15 @@ class Id3(Container):
         ours = {self._home(field) for field in (*FIELDS, MARK)}
         return self._major, {key: repr(frame) for key, frame in self._tags.items() if key not in ours}, self._tags.unknown_frames
 
-    def save(self, path: str) -> None:
-        with open(path, "rb") as file:
-            end = file.read()[-ID3V1_BYTES:] if self.demuxer == "mp3" else b""
-        self._tags.save(path, v2_version=self._major, v23_sep=None)
+    def save(self, copy: BinaryIO) -> None:
+        size = copy.seek(0, os.SEEK_END)
+        copy.seek(max(0, size - ID3V1_BYTES))
+        end = copy.read() if self.demuxer == "mp3" else b""
+        copy.seek(0)
+        self._tags.save(copy, v2_version=self._major, v23_sep=None)
         if end.startswith(b"TAG"):  # mutagen has written ours into it too
-            with open(path, "r+b") as file:
-                file.seek(-ID3V1_BYTES, 2)
-                file.write(end)
+            copy.seek(-ID3V1_BYTES, os.SEEK_END)
+            copy.write(end)
 
 
 class Vorbis(Container):

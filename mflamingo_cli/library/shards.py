@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from fsspec.core import url_to_fs
 
 from mflamingo_cli import schema
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.schema import Analysis
 
 SETTINGS = "_settings.json"  # a name that readers of Parquet folders leave out
@@ -99,8 +101,8 @@ class ShardWriter:
         if "file" not in self._system.protocol:
             self._system.pipe_file(path, content)
             return
-        self._system.pipe_file(f"{self._root}/.{name}.part", content)
-        self._system.mv(f"{self._root}/.{name}.part", path)
+        with write_atomic(Path(path)) as stream:
+            stream.write(content)
 
 
 def _record(row: dict[str, Any]) -> Analysis:

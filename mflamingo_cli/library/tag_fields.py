@@ -34,6 +34,7 @@ class TagOptions:
     key_notation: str = "id3"
     bpm_form: str = "int"
     least: float = 0.8  # confidence of a tempo or key that is written; grounding.SURE, as a test says
+    force: bool = False  # write into damaged files too
 
 
 def parse_fields(text: str) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
 """Tags in the files themselves: what would be written, and writing it so that nothing else changes.
 
-A file is copied beside itself, the copy is written and compared (our fields, all other tags, the audio stream bit by bit), then it takes
-the file's place with its dates, permissions and extended attributes. Until then the file is as it was; a process that is killed leaves at
-most a hidden `.mflamingo-…` copy, which the next run writes over. What we wrote is known again by a frame of our own: values of a person
-are not taken for ours.
+A file is copied into a `Draft` (quant.files) beside it, the copy is written and compared with the file (our fields, all other tags, the
+packets bit by bit, and the sound as two decoders hear it), then it takes the file's place with its dates, permissions and extended
+attributes. Until then the file is as it was. What we wrote is known again by a frame of our own: values of a person are not taken for ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -17,13 +15,15 @@ import shutil
 import stat
 import struct
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mflamingo_cli import __version__
-from mflamingo_cli.errors import ModelError
-from mflamingo_cli.files import open_exclusive
+from mflamingo_cli.claims import read_claims, sentences
+from mflamingo_cli.errors import AudioError, ModelError
+from mflamingo_cli.files import Draft
 from mflamingo_cli.grounding import sure
 from mflamingo_cli.library.tag_fields import BPM_FORMS, JOIN, MARK, POLICIES, TagError, TagOptions
 from mflamingo_cli.schema import Analysis, path_of
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from mflamingo_cli.library.containers import Container
 
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # by anybody: root could write all the same, but the owner has forbidden it
-PART = ".mflamingo-"  # begins the name of a copy
 HASH_LINE = re.compile(r"^\d+,(\w),MD5=[0-9a-f]{32}$", re.MULTILINE)  # of ffmpeg's streamhash: the kind of a stream
+COPY_BYTES = 1 << 20  # read at once
+ROUNDED_S = 0.001  # times in a record have three decimals
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,28 @@ def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
     result = record.result
     if result is None:
         return {}
-    tempo, key = result.tempo, result.key
+    sure_of = {
+        name: fact.source == "measured" and sure(fact.confidence, options.least)
+        for name, fact in (("tempo", result.tempo), ("key", result.key), ("meter", result.meter))
+    }
     known: dict[str, tuple[str, ...]] = {"genre": result.genre, "mood": result.mood}
-    if tempo.bpm and tempo.source == "measured" and sure(tempo.confidence, options.least):
-        known["bpm"] = (BPM_FORMS[options.bpm_form](tempo.bpm),)
-    if key.tonic and key.source == "measured" and sure(key.confidence, options.least):
-        known["key"] = (getattr(key, options.key_notation),)
-    if result.caption:
-        known["comment"] = (result.caption,)
+    if result.tempo.bpm and sure_of["tempo"]:
+        known["bpm"] = (BPM_FORMS[options.bpm_form](result.tempo.bpm),)
+    if result.key.tonic and sure_of["key"]:
+        known["key"] = (getattr(result.key, options.key_notation),)
+    if comment := _without_claims(result.caption or "", [name for name, is_sure in sure_of.items() if not is_sure]):
+        known["comment"] = (comment,)
     return {field: known[field] for field in options.fields if known.get(field)}
+
+
+def _without_claims(text: str, kinds: Collection[str]) -> str:
+    """A text without the sentences that claim something of these kinds."""
+    kept, end = "", 0
+    for start, stop in sentences(text):
+        if not any(claim.kind in kinds for claim in read_claims(text[start:stop])):
+            kept += text[end:stop]
+        end = stop
+    return kept.strip()
 
 
 # --- what changes ----------------------------------------------------------------------------------------------------------
@@ -98,7 +112,7 @@ def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
 def plan(tags: Container, record: Analysis, options: TagOptions) -> list[Change]:
     """What would be written over what; fields that have the value already are left out."""
     ours, enough, changes = _ours(tags), values(record, options), []
-    for field, words in values(record, replace(options, least=0.0)).items():
+    for field, words in (values(record, replace(options, least=0.0)) | enough).items():
         old = tags.get(field)
         if old != JOIN.join(words):
             may = old is None or POLICIES[options.overwrite](old, ours.get(field))
@@ -130,13 +144,19 @@ def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[
         tags = containers.open_tags(path)
         changes = plan(tags, record, options)
         if any(change.written for change in changes):
-            hashed = _stream_hash(path, tags.demuxer)
+            if _is_damaged(record) and not options.force:
+                raise TagError("the file is cut or damaged, so what was measured may be wrong; get it again, or add --force")
+            sound = _stream_hash(path, tags.demuxer)
             if not dry_run:
-                _replace(record, before, tags, [change for change in changes if change.written], hashed)
+                _replace(record, before, tags, [change for change in changes if change.written], sound)
     except (OSError, ValueError, EOFError, struct.error, containers.MutagenError, TagError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise TagError(f"{path}: tags not written: {why}") from error
     return changes
+
+
+def _is_damaged(record: Analysis) -> bool:
+    return record.audio is not None and record.audio.damaged
 
 
 def _writable(path: str) -> os.stat_result:
@@ -158,59 +178,80 @@ def _writable(path: str) -> os.stat_result:
 # --- writing -----------------------------------------------------------------------------------------------------------------
 
 
-def _replace(record: Analysis, before: os.stat_result, tags: Container, changes: list[Change], hashed: str) -> None:
+def _replace(record: Analysis, before: os.stat_result, tags: Container, changes: list[Change], sound: str) -> None:
     """Write a copy of a file, compare the two, and let the copy take its place. Raises TagError, OSError and mutagen's errors."""
     path, others = Path(path_of(record)), tags.others()
     written = {change.field: change.new for change in changes}
     mark = _mark(record, tags, written)
-    part = path.with_name(PART + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] + path.suffix)
     try:
-        own = open_exclusive(part, stat.S_IRUSR | stat.S_IWUSR)  # what a killed process left is written over
+        draft = Draft(path)
     except BlockingIOError as error:
         raise TagError("another run is writing them; try again later") from error
-    with own:
-        try:
-            shutil.copyfile(path, part)
-            for change in changes:
-                tags.put(change.field, change.words)
-            tags.put(MARK, (mark,))
-            tags.save(os.fspath(part))
-            _compare(part, written | {MARK: mark}, others, hashed)
-            _take_state(path, part, before)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+    with draft:
+        _copy(path, before, draft.stream)
+        for change in changes:
+            tags.put(change.field, change.words)
+        tags.put(MARK, (mark,))
+        tags.save(draft.stream)
+        draft.stream.flush()
+        _compare_sound(record, draft.part, tags.demuxer, sound)
+        _compare(tags.reopened(draft.stream), written | {MARK: mark}, others)
+        _take_state(path, draft, before)
+        draft.publish(dates=True)
 
 
-def _compare(part: Path, written: dict[str, str], others: Any, hashed: str) -> None:
-    """Raise TagError unless a copy, read anew, has the new values, all other tags, and the same sound."""
-    tags = _containers().open_tags(part)
-    if lost := [field for field, value in written.items() if tags.get(field) != value]:
+def _copy(path: Path, before: os.stat_result, copy: BinaryIO) -> None:
+    """Copy the bytes of the file that was looked at, and of no other that has its name by now. Raises TagError."""
+    with open(path, "rb") as file:
+        if not os.path.samestat(os.fstat(file.fileno()), before):
+            raise TagError("another program changed the file meanwhile; file left untouched")
+        shutil.copyfileobj(file, copy, COPY_BYTES)
+
+
+def _compare(copy: Container, written: dict[str, str], others: Any) -> None:
+    """Raise TagError unless a copy, read anew, has the new values and all other tags."""
+    if lost := [field for field, value in written.items() if copy.get(field) != value]:
         raise TagError(f"this file cannot store {', '.join(lost)} exactly; file left untouched")
-    if tags.others() != others:
+    if copy.others() != others:
         raise TagError("writing would change other tags; file left untouched")
-    if _stream_hash(part, tags.demuxer) != hashed:
+
+
+def _compare_sound(record: Analysis, copy: Path, demuxer: str, sound: str) -> None:
+    """Raise TagError unless ffmpeg finds the packets and the sound of the file in a copy, and our own decoder its sound too."""
+    audio, heard = record.audio, _decoded(copy)
+    whole = audio is not None and audio.start == 0 and abs(audio.end - audio.duration) <= ROUNDED_S
+    known = whole and heard == record.audio_id  # else the record is of a part, or older than the file
+    same = heard is not None and (known or heard == _decoded(Path(path_of(record))))
+    if not same or _stream_hash(copy, demuxer) != sound:
         raise TagError("writing would change the audio; file left untouched")
 
 
-def _take_state(path: Path, part: Path, before: os.stat_result) -> None:
-    """Give a copy the owner, permissions, dates and extended attributes of its original, and see it on the disk."""
-    now, copy = os.lstat(path), os.stat(part)
+def _decoded(path: Path) -> str | None:
+    """The name of a file's whole sound as `analyze` decodes it; None where it cannot be decoded."""
+    from mflamingo_cli.core.audio import Fingerprint, load
+
+    fingerprint = Fingerprint()
+    try:
+        load(path, listeners=(fingerprint,))
+    except AudioError:
+        return None
+    return fingerprint.result()
+
+
+def _take_state(path: Path, draft: Draft, before: os.stat_result) -> None:
+    """Give a copy its original's owner. Raises TagError where another program has written to that since it was looked at."""
+    now = os.lstat(path)
     if (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns):
         raise TagError("another program changed the file meanwhile; file left untouched")
-    if (copy.st_uid, copy.st_gid) != (now.st_uid, now.st_gid):
-        os.chown(part, now.st_uid, now.st_gid)
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-    shutil.copystat(path, part)
+    os.fchown(draft.stream.fileno(), before.st_uid, before.st_gid)  # or leave the file alone
 
 
 def _stream_hash(path: str | Path, demuxer: str) -> str:
-    """The checksums of all audio packets, not decoded. Raises TagError for a video and for what ffmpeg cannot read."""
+    """The checksums of all audio packets and of what they decode to. Raises TagError for a video and for what ffmpeg cannot read."""
     limits = ["-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer]
-    streams = ["-map", "0:a", "-map", "0:V?", "-c", "copy", "-f", "streamhash", "-hash", "md5", "-"]  # V: no pictures of covers
-    command = ["ffmpeg", "-nostdin", "-v", "error", *limits, "-i", f"file:{os.path.abspath(path)}", *streams]
+    packets = ["-map", "0:a", "-map", "0:V?", "-c", "copy", "-f", "streamhash", "-hash", "md5", "-"]  # V: no pictures of covers
+    samples = ["-map", "0:a", "-c", "pcm_f32le", "-f", "hash", "-hash", "md5", "-"]  # what is before or behind a frame moves its sound
+    command = ["ffmpeg", "-nostdin", "-v", "error", *limits, "-i", f"file:{os.path.abspath(path)}", *packets, *samples]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace")
     kinds = HASH_LINE.findall(done.stdout)
     if done.returncode or "a" not in kinds:

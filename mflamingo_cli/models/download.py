@@ -1,13 +1,13 @@
 """Models from the Hugging Face hub into its cache: one revision, only the files needed, resumed at the byte where it stopped.
 
-huggingface_hub forgets an unfinished file, so large ones are fetched through its `http_get` into BLOB.part, which stays. Sizes are bytes.
+huggingface_hub forgets an unfinished file or leaves it behind, so all are fetched through its `http_get` into a file of ours, with which
+the next run goes on. Sizes are bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.files import write_atomic
+from mflamingo_cli.files import open_growing, write_atomic
 from mflamingo_cli.store import hub
 from quant.checkpoint import DTYPES
 from quant.families import FAMILIES
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256, GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 SETTINGS = re.compile(  # what transformers, the GGUF conversion and our own back ends read beside the weights
     r"((|generation_|processor_|preprocessor_|tokenizer_)config|mflamingo|chat_template|tokenizer|special_tokens_map|added_tokens|vocab)"
@@ -46,11 +46,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class File:
-    """A file to fetch; `sha256` is known of large ones, which lie in the cache under this name."""
+    """A file to fetch; `blob` is its name in the cache, where the hub gives it: the SHA-256 of a large one, git's hash of a small one."""
 
     name: str
     n_bytes: int
-    sha256: str | None
+    blob: str | None
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,20 @@ class Download:
         return sum(file.n_bytes - self._here(file) for file in self.files)
 
     def _here(self, file: File) -> int:
-        if (self.directory / file.name).exists() or (file.sha256 and self.blob(file).exists()):
+        if (self.directory / file.name).exists() or (file.blob and self.blob(file).exists()):
             return file.n_bytes
         with contextlib.suppress(FileNotFoundError):
-            return min(self.part(file).stat().st_size, file.n_bytes) if file.sha256 else 0
+            return min(self.part(file).stat().st_size, file.n_bytes) if file.blob else 0
         return 0
 
     def blob(self, file: File) -> Path:
-        """Where the cache keeps the content of a large file."""
-        assert file.sha256
-        return hub.repository(self.name) / "blobs" / file.sha256
+        """Where the cache keeps the content of a file."""
+        assert file.blob
+        return hub.repository(self.name) / "blobs" / file.blob
 
     def part(self, file: File) -> Path:
-        """Where it grows."""
-        return self.blob(file).with_name(f"{file.sha256}.part")
+        """Where it grows: in a folder of ours, which nobody else can write to."""
+        return hub.repository(self.name) / "unfinished" / f"{file.blob}.part"
 
 
 def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) -> Download:
@@ -132,7 +132,7 @@ def look_up(name: str, reference: str = hub.MAIN, type_name: str | None = None) 
 def _choose(name: str, info: ModelInfo, type_name: str | None) -> tuple[tuple[File, ...], str | None]:
     """The files needed, and what to convert them to: a GGUF pair of the type asked for needs no conversion."""
     siblings = [sibling for sibling in info.siblings or () if "/" not in sibling.rfilename]
-    there = {sibling.rfilename: File(sibling.rfilename, sibling.size or 0, _sha256(sibling)) for sibling in siblings}
+    there = {sibling.rfilename: File(sibling.rfilename, sibling.size or 0, _blob(sibling)) for sibling in siblings}
     texts = sorted(file for file in there if file.endswith(".gguf") and not file.startswith(AUDIO_PREFIX))
     fitting = [file for file in texts if type_name is None or _type_of(file) == type_name.upper()]
     shards = sorted(file for file in there if SHARD.fullmatch(file))
@@ -149,9 +149,11 @@ def _choose(name: str, info: ModelInfo, type_name: str | None) -> tuple[tuple[Fi
     return tuple(there[file] for file in chosen), convert_to
 
 
-def _sha256(sibling: RepoSibling) -> str | None:
-    """Hash of a large file; it becomes a file name here, so nothing else is taken for one."""
-    return sibling.lfs.sha256 if sibling.lfs and SHA256.fullmatch(sibling.lfs.sha256) else None
+def _blob(sibling: RepoSibling) -> str | None:
+    """Hash of a file; it becomes a file name here, so nothing else is taken for one."""
+    if sibling.lfs:
+        return sibling.lfs.sha256 if SHA256.fullmatch(sibling.lfs.sha256) else None
+    return sibling.blob_id if GIT.fullmatch(sibling.blob_id or "") else None
 
 
 def _type_of(text: str) -> str:
@@ -214,8 +216,8 @@ def fetch(download: Download, report: Report) -> Path:
         set_verbosity_error()
         before = 0
         for file in download.files:
-            if file.sha256 and not (download.directory / file.name).exists() and not download.blob(file).exists():
-                _fetch_large(download, file, before, report)
+            if file.blob and not (download.directory / file.name).exists() and not download.blob(file).exists():
+                _fetch_blob(download, file, before, report)
             hf_hub_download(download.name, file.name, revision=download.revision, cache_dir=hub.hub_cache())
             before += file.n_bytes
             report(_progress(file.name, before, download.n_bytes))
@@ -234,8 +236,8 @@ def _progress(name: str, done: int, total: int) -> str:
 class _Part(io.BufferedWriter):
     """A file that grows and reports its length."""
 
-    def __init__(self, path: Path, grown: Callable[[int], None]) -> None:
-        super().__init__(io.FileIO(path, "a"))
+    def __init__(self, raw: io.FileIO, grown: Callable[[int], None]) -> None:
+        super().__init__(raw)
         self._grown = grown
 
     def write(self, data: Any) -> int:
@@ -244,7 +246,7 @@ class _Part(io.BufferedWriter):
         return n
 
 
-def _fetch_large(download: Download, file: File, before: int, report: Report) -> None:
+def _fetch_blob(download: Download, file: File, before: int, report: Report) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
@@ -254,17 +256,17 @@ def _fetch_large(download: Download, file: File, before: int, report: Report) ->
 
     blob, part = download.blob(file), download.part(file)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with _Part(part, grown) as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ModelError(f"{download.name}: another process is downloading {file.name}; wait for it") from None
+    try:
+        raw = open_growing(part)
+    except BlockingIOError as error:
+        raise ModelError(f"{download.name}: another process is downloading {file.name}; wait for it") from error
+    with _Part(raw, grown) as stream:
         if stream.tell() > file.n_bytes:
             stream.truncate(0)
             stream.seek(0)
         url = hf_hub_url(download.name, file.name, revision=download.revision)
         try:
-            http_get(url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=file.n_bytes)
+            http_get(url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=file.n_bytes or None)
         except OSError as error:
             if error.errno is None and type(error) is OSError:  # http_get's word for another size than the hub's list says
                 part.unlink()
@@ -272,13 +274,20 @@ def _fetch_large(download: Download, file: File, before: int, report: Report) ->
                     f"{download.name}: {file.name} does not have the size that the hub gives; run the command again"
                 ) from error
             raise
-    report(f"checking {file.name}")
-    with part.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
-        part.unlink()
-        raise ModelError(f"{download.name}: {file.name} arrived damaged and was deleted; run the command again")
-    part.replace(blob)
+        stream.flush()
+        report(f"checking {file.name}")
+        if _hash(part, file) != file.blob:
+            part.unlink()
+            raise ModelError(f"{download.name}: {file.name} arrived damaged and was deleted; run the command again")
+        part.replace(blob)  # while it is ours
+
+
+def _hash(path: Path, file: File) -> str:
+    """The hash of what was fetched, as the hub takes it of a file of this kind."""
+    with path.open("rb") as content:
+        if file.blob and SHA256.fullmatch(file.blob):
+            return hashlib.file_digest(content, "sha256").hexdigest()
+        return hashlib.sha1(b"blob %d\0" % path.stat().st_size + content.read(), usedforsecurity=False).hexdigest()
 
 
 @contextlib.contextmanager

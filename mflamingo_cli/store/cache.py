@@ -15,12 +15,10 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -31,11 +29,12 @@ from mflamingo_cli import codec
 from mflamingo_cli.backends.base import stamp
 from mflamingo_cli.core import tags
 from mflamingo_cli.core.audio import Sound
-from mflamingo_cli.files import user_folder
+from mflamingo_cli.files import user_folder, write_atomic
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.store.keys import program
+from quant.files import PART
 
-SUFFIX = ".heard"  # only files of this name are ever removed, whatever else lies in the folder
+SUFFIX = ".heard"  # only files of this name and their parts are ever removed, whatever else lies in the folder
 MAX_BYTES = 1_000_000_000
 LARGEST_SHARE = 0.5  # of the bound for one entry: 20 minutes for an 8 B model are 430 MB in float32, still cheaper to read than to encode
 LOW_WATER = 0.9  # of the bound is left when it was reached, so that the folder is not searched at every song
@@ -98,9 +97,7 @@ class Cache:
         if self.problem is not None or size > LARGEST_SHARE * self.max_bytes:
             return
         try:
-            with self._written(self._path(name)) as file:
-                file.write(_check(content))
-                file.write(content)
+            self._write(self._path(name), content)
             self._room = (self._searched() if self._room is None else self._room) - size
             if self._room < 0:
                 self._room = self._searched()
@@ -110,20 +107,12 @@ class Cache:
     def _path(self, name: str) -> Path:
         return self.folder / (name + SUFFIX)
 
-    @contextlib.contextmanager
-    def _written(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file that gets its name when it is whole; nobody else writes to it."""
+    def _write(self, path: Path, content: bytes | memoryview) -> None:
+        """Write an entry, if no other process does or has taken it for a leftover when it made room."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(SUFFIX, "part-", self.folder)
-        try:
-            with open(descriptor, "wb") as file:
-                yield file
-            with contextlib.suppress(FileNotFoundError):  # another process made room and took it for the leftover of a crash
-                os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-            raise
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), write_atomic(path) as file:
+            file.write(_check(content))
+            file.write(content)
 
     def _searched(self) -> int:
         """Remove the least recently used entries where the bound is reached; the bytes that are left of it."""
@@ -131,7 +120,7 @@ class Cache:
         with os.scandir(self.folder) as found:
             for entry in found:
                 with contextlib.suppress(FileNotFoundError):  # another process makes room too
-                    if entry.name.endswith(SUFFIX):
+                    if entry.name.endswith((SUFFIX, PART)):
                         entries.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         total = sum(size for _, size, _ in entries)
         if total > self.max_bytes:

@@ -37,7 +37,7 @@ class ReferenceAnswers:
     seed: int = 0
     kills: int = 0
     finished: int = 0
-    torn_parts: int = 0  # FILE.part may end anywhere, FILE may not
+    torn_parts: int = 0  # a part may end anywhere, FILE may not
     committed: list[int] = field(default_factory=list)  # records in the store after each kill
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ class ReferenceAnswers:
 
     def check_store(self, before: dict[str, int]) -> dict[str, int]:
         """Sound, with all that was in it before in its place: a record that was made again would have another row."""
-        part = self.out.with_name(self.out.name + ".part")
-        self.torn_parts += part.exists() and not part.read_bytes().endswith(b"\n")
+        parts = list(self.folder.glob(f".{self.out.name}.mflamingo-*.part"))
+        self.torn_parts += any(not part.read_bytes().endswith(b"\n") for part in parts)
         path = self.state / "runs.db"
         if not path.exists():
             return {}

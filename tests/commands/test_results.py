@@ -90,10 +90,10 @@ def test_an_output_is_no_song(tiny_model, library, tmp_path):
 
 
 def test_a_full_disk_stops_a_run_of_many_files(tiny_model, library, tmp_path, monkeypatch):
-    def full(part, path) -> None:
+    def full(draft) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "replace_by", full)
+    monkeypatch.setattr(files.Draft, "publish", full)
     with pytest.raises(StoppedError, match=r"No space left on device; \d done, \d left; run again to resume"):
         cli.app(["analyze", "-q", "-m", str(tiny_model), *SHORT, "-o", f"{tmp_path}/out/", str(library)], standalone_mode=False)
     assert below(tmp_path / "out") == []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mflamingo_cli.files import Draft
 from tests.bench.kill import LATEST, ReferenceAnswers, truth
 from tests.test_cli import one_sentence, records, run
 
@@ -80,7 +81,7 @@ def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: ReferenceAnswe
     command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", *trial.arguments, "-j", "2", "-o", trial.out, trial.music]
     part = trial.out.with_name("out.jsonl.part")
     with subprocess.Popen(command, env=trial.env, stderr=subprocess.PIPE, preexec_fn=heed) as process:
-        while not (part.exists() and part.stat().st_size):
+        while not any(path.stat().st_size for path in trial.folder.glob(".out.jsonl.mflamingo-*.part")):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
@@ -93,6 +94,7 @@ def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: ReferenceAnswe
     assert trial.helpers() == 0
     trial.until_done()
     assert len(trial.records()) == 8
+    assert list(trial.folder.glob("*.part")) == []
 
 
 def test_duplicates_and_failures_are_remembered_across_runs(tiny_model, songs):
@@ -146,19 +148,31 @@ def test_wrong_choices_are_usage_errors(tiny_model, songs, wrong):
 
 
 def test_two_runs_do_not_write_one_output(tiny_model, tmp_song, tmp_path):
-    import fcntl
-
     out = tmp_path / "out.jsonl"
-    with (tmp_path / "out.jsonl.part").open("a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        other.write("half a line")
-        other.flush()
+    with Draft(out) as other:
+        other.stream.write(b"half a line")
+        other.stream.flush()
         done = run("analyze", "--json", "-m", tiny_model, *SHORT, "-o", out, tmp_song)
         assert done.returncode == 75
         assert "another run is writing this file" in one_sentence(done.stderr)
-    assert (tmp_path / "out.jsonl.part").read_text() == "half a line"
+        assert other.part.read_text() == "half a line"
     assert run("analyze", "--json", "-m", tiny_model, *SHORT, "-o", out, tmp_song).returncode == 0
     assert json.loads(out.read_text())["status"] == "ok"
+
+
+@pytest.mark.parametrize("option", [("-o", "out.jsonl"), ("--sidecar",), ("-f", "html", "-o", "out.html")])
+def test_what_others_link_beside_an_output_is_not_written_to(tiny_model, tmp_song, tmp_path, option):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    song = Path(shutil.copy(tmp_song, tmp_path / "song.wav"))
+    names = ("out.jsonl.part", "out2.jsonl.part", "out.html.part", "song.wav.mflamingo.json.part")
+    for name in names:
+        (tmp_path / name).hardlink_to(mine)
+    assert run("analyze", "-q", "-m", tiny_model, *SHORT, *option, song, cwd=tmp_path).returncode == 0
+    assert (mine.read_text(), mine.is_file()) == ("mine", True)
+    (tmp_path / "broken.wav").write_text("no sound")  # a run that fails keeps what it wrote as FILE.part
+    assert run("analyze", "-q", "--json", "-m", tiny_model, *SHORT, "-o", "out2.jsonl", "broken.wav", cwd=tmp_path).returncode == 1
+    assert mine.read_text() == "mine"
 
 
 def test_a_store_that_cannot_be_had_costs_no_result(tiny_model, songs, tmp_path, monkeypatch):

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library import tags
 from mflamingo_cli.library.tag_fields import FIELDS, MARK, TagError, TagOptions, parse_fields
-from mflamingo_cli.schema import Analysis, KeyInfo, ModelInfo, Result, TempoInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, ModelInfo, Result, TempoInfo
 from tests.test_cli import SHORT, on_a_terminal, one_sentence, records, run
 
 mutagen = pytest.importorskip("mutagen")
@@ -106,7 +105,7 @@ def add_foreign(path) -> None:
         file.save()
 
 
-def record_of(path, **result: object) -> Analysis:
+def record_of(path, damaged: bool = False, **result: object) -> Analysis:
     known = Result(
         tempo=TempoInfo(123.97, (61.98,), "measured", None, None, 0.93),
         key=KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", None, None, 0.9),
@@ -115,7 +114,8 @@ def record_of(path, **result: object) -> Analysis:
         caption=NEW["comment"],
     )
     model = ModelInfo("mini", "2026", "gguf", "F16")
-    return Analysis("analyze", "ok", str(path), result=dataclasses.replace(known, **result), model=model)
+    audio = AudioInfo(0.6, 44100, 2, "pcm_16", 0.0, 0.6, 1, False, damaged)
+    return Analysis("analyze", "ok", str(path), audio=audio, result=dataclasses.replace(known, **result), model=model)
 
 
 def probed(path) -> dict[str, str]:
@@ -207,7 +207,8 @@ def put(path, field: str, text: str) -> None:
 
     opened = open_tags(str(path))
     opened.put(field, [text])
-    opened.save(str(path))
+    with open(path, "r+b") as file:
+        opened.save(file)
 
 
 @pytest.mark.parametrize(("policy", "theirs", "ours"), [("never", "Dm", "Am"), ("ours", "Dm", "Em"), ("all", "Em", "Em")])
@@ -305,6 +306,147 @@ def test_which_fields():
         parse_fields("bpm,tempo")
 
 
+# --- the sound -----------------------------------------------------------------------------------------------------------------
+
+
+def mp3_with_a_footer(path, song) -> None:
+    """ID3v2.4 with a footer (id3.org, 2.4.0, sec. 3.4) before the Info frame, whose delay and padding a decoder leaves out."""
+    ffmpeg("-i", song, "-c:a", "libmp3lame", "-b:a", "128k", "-id3v2_version", "0", path)
+    body = b"TIT2" + bytes([0, 0, 0, 6, 0, 0]) + b"\3hello"
+    size = bytes([0, 0, 0, len(body)])
+    sound = path.read_bytes()
+    path.write_bytes(b"ID3\4\0\x10" + size + body + b"3DI\4\0\x10" + size + sound[sound.find(b"\xff\xfb") :])
+
+
+def decoded(path) -> bytes:
+    return ffmpeg("-i", path, "-map", "0:a", "-f", "md5", "-")
+
+
+def test_a_tag_with_a_footer_leaves_the_sound_where_it_is(made, tmp_path):
+    path = tmp_path / "footer.mp3"
+    mp3_with_a_footer(path, made / "tone.wav")
+    content, before = path.read_bytes(), decoded(path)
+    with pytest.raises(TagError, match="writing would change the audio; file left untouched"):
+        tags.write(record_of(path), OPTIONS)
+    assert (path.read_bytes(), decoded(path), list(tmp_path.iterdir())) == (content, before, [path])
+
+
+SPOILS = {  # what a careless writer would do, and what of it the packets do not show
+    "song.opus": lambda data: data.replace(b"OpusHead\x01\x02\x38\x01", b"OpusHead\x01\x02\x00\x00"),  # pre-skip (RFC 7845, 5.1)
+    "v23.mp3": lambda data: data.replace(b"Info", b"Xxxx", 1).replace(b"Lavc", b"xxxx", 1),  # encoder delay and padding
+    "song.m4a": lambda data: data.replace(b"edts", b"free"),  # the edit list that cuts the encoder's priming
+}
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_what_a_decoder_leaves_out_at_the_ends_is_part_of_the_sound(made, tmp_path, monkeypatch, name):
+    from mflamingo_cli.library import containers
+
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    content = path.read_bytes()
+    opened = containers.open_tags(str(path))
+
+    class Careless(type(opened)):
+        def save(self, copy) -> None:
+            super().save(copy)
+            copy.seek(0)
+            data = SPOILS[name](copy.read())
+            copy.seek(0)
+            copy.write(data)
+
+    monkeypatch.setitem(containers.KINDS, type(opened._file), (Careless, opened.demuxer))
+    with pytest.raises(TagError, match="writing would change the audio"):
+        tags.write(record_of(path), OPTIONS)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["v23.mp3", "song.opus", "song.m4a"])
+def test_a_record_that_names_the_sound_spares_decoding_the_file(made, tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    shutil.copy(made / name, path)
+    known = tags._decoded(path)
+    decoding, decoded_files = tags._decoded, []
+    monkeypatch.setattr(tags, "_decoded", lambda file: decoded_files.append(file) or decoding(file))
+    record = record_of(path)
+    audio = dataclasses.replace(record.audio, duration=3.0, end=3.0)
+    tags.write(dataclasses.replace(record, audio=audio, audio_id=known), OPTIONS)
+    assert [file.suffix for file in decoded_files] == [".part"]
+    shutil.copy(made / name, path)
+    part = dataclasses.replace(audio, start=1.0)
+    tags.write(dataclasses.replace(record, audio=part, audio_id=known), OPTIONS)
+    assert [file.suffix for file in decoded_files[1:]] == [".part", path.suffix], "a part has another name than the whole"
+
+
+def test_what_tells_the_length_and_the_level_of_a_sound_stays(made, tmp_path):
+    path = tmp_path / "song.m4a"
+    shutil.copy(made / "song.m4a", path)
+    smpb = b" 00000000 00000840 000001CA 00000000003F31F6"
+    file = mp4.MP4(path)
+    file["----:com.apple.iTunes:iTunSMPB"] = [mp4.MP4FreeForm(smpb)]
+    file["----:com.apple.iTunes:replaygain_track_gain"] = [mp4.MP4FreeForm(b"-3.00 dB")]
+    cover = bytes(file["covr"][0])
+    file.save()
+    tags.write(record_of(path), OPTIONS)
+    after = mp4.MP4(path)
+    assert bytes(after["----:com.apple.iTunes:iTunSMPB"][0]) == smpb
+    assert bytes(after["----:com.apple.iTunes:replaygain_track_gain"][0]) == b"-3.00 dB"
+    assert bytes(after["covr"][0]) == cover
+
+
+# --- what is not sure ----------------------------------------------------------------------------------------------------------
+
+
+CAPTION = "A slow song at 120.5 BPM. It is in A minor. It is counted in 4/4. The chords are Am and F. The key is A minor.\nIt lasts 60 s."
+
+
+@pytest.mark.parametrize(
+    ("tempo", "key", "meter", "comment"),
+    [
+        (0.9, 0.9, 0.9, CAPTION),
+        (0.5, 0.9, 0.9, CAPTION.replace("A slow song at 120.5 BPM. ", "")),
+        (0.9, 0.5, 0.9, "A slow song at 120.5 BPM. It is counted in 4/4. The chords are Am and F.\nIt lasts 60 s."),
+        (0.9, 0.9, 0.5, CAPTION.replace(" It is counted in 4/4.", "")),
+        (0.5, 0.5, 0.5, "The chords are Am and F.\nIt lasts 60 s."),
+    ],
+)
+def test_a_comment_does_not_say_what_is_held_back(tempo, key, meter, comment):
+    facts = {
+        "tempo": TempoInfo(120.5, (), "measured", None, None, tempo),
+        "key": KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", None, None, key),
+        "meter": MeterInfo("4/4", "measured", None, meter),
+    }
+    [said] = tags.values(record_of("x", caption=CAPTION, **facts), TagOptions(("comment",)))["comment"]
+    assert " ".join(said.split()) == " ".join(comment.split())
+
+
+def test_a_comment_that_says_nothing_else_is_not_written(made, tmp_path):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", path)
+    unsure = record_of(path, tempo=TempoInfo(120.0, (), "measured", None, None, 0.5), caption="It runs at 120 BPM.")
+    [change] = tags.write(unsure, TagOptions(("comment",)))
+    assert str(change) == "comment: not written (It runs at 120 BPM. is below the confidence limit)"
+    assert value(path, "comment") is None
+
+
+def test_a_guess_of_the_model_is_no_fact(made):
+    guess = {"tempo": TempoInfo(120.0, (), "model", 120.0), "meter": MeterInfo("4/4", "model")}
+    said = tags.values(record_of("x", caption="Fast, 120 BPM, in 4/4. It has drums.", **guess), TagOptions(("comment",)))
+    assert said == {"comment": ("It has drums.",)}
+
+
+def test_nothing_is_written_from_a_damaged_file_unless_forced(made, tmp_path):
+    path = tmp_path / "song.flac"
+    shutil.copy(made / "bare.flac", path)
+    content = path.read_bytes()
+    for dry_run in (True, False):
+        with pytest.raises(TagError, match="the file is cut or damaged, so what was measured may be wrong; get it again, or add --force"):
+            tags.write(record_of(path, damaged=True), OPTIONS, dry_run)
+    assert path.read_bytes() == content
+    tags.write(record_of(path, damaged=True), dataclasses.replace(OPTIONS, force=True))
+    assert value(path, "key") == "Am"
+
+
 # --- files that are not written ----------------------------------------------------------------------------------------------
 
 
@@ -347,16 +489,19 @@ def test_a_copy_that_differs_is_never_kept(made, tmp_path, monkeypatch):
     class Careless(containers.Vorbis):
         spoil = ""
 
-        def save(self, copy: str) -> None:
+        def save(self, copy) -> None:
             super().save(copy)
             if self.spoil == "sound":
-                data = bytearray(Path(copy).read_bytes())
-                data[-20] ^= 1
-                Path(copy).write_bytes(data)
+                copy.seek(-20, os.SEEK_END)
+                last = copy.read(1)[0]
+                copy.seek(-20, os.SEEK_END)
+                copy.write(bytes([last ^ 1]))
             else:
-                file = mutagen.File(copy)
+                copy.seek(0)
+                file = mutagen.flac.FLAC(copy)
                 file["title"] = ["Another"]
-                file.save()
+                copy.seek(0)
+                file.save(copy)
 
     monkeypatch.setitem(containers.KINDS, mutagen.flac.FLAC, (Careless, "flac"))
     for what, words in (("sound", "writing would change the audio|ffmpeg cannot read"), ("title", "writing would change other tags")):
@@ -384,7 +529,8 @@ tags.write(record_of({str(path)!r}), OPTIONS)
         assert process.stdout.readline() == b"copied\n"
         process.send_signal(signal.SIGKILL)
     assert path.read_bytes() == content
-    assert all(left.name.startswith(".mflamingo-") for left in tmp_path.iterdir() if left != path)
+    [left] = [left.name for left in tmp_path.iterdir() if left != path]
+    assert left.startswith(".song.mp3.mflamingo-")
     tags.write(record_of(path), OPTIONS)
     assert value(path, "key") == "Am"
     assert list(tmp_path.iterdir()) == [path], "the copy that was left is gone"

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.store import hub as cache
-from tests.hub_double import COMMIT, Hub, Repo
+from tests.hub_double import COMMIT, Hub, Repo, git_hash
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ class Shell:
         return self("models", "pull", *(words or (NAME, "--yes")))
 
     def parts(self) -> list[Path]:
-        return list(self.repository.glob("blobs/*.part"))
+        return list(self.repository.glob("unfinished/*.part"))
 
 
 @pytest.fixture
@@ -239,9 +239,9 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(hub: Hub, shell: Shell) -> None:
 
 def test_storage_without_ranges_begins_anew_and_right(hub: Hub, shell: Shell) -> None:
     hub.ignores_ranges = True
-    blobs = shell.repository / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{hashlib.sha256(WEIGHTS).hexdigest()}.part").write_bytes(b"other" * 1000)
+    unfinished = shell.repository / "unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / f"{hashlib.sha256(WEIGHTS).hexdigest()}.part").write_bytes(b"other" * 1000)
     done = shell.pull()
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
@@ -259,9 +259,39 @@ def test_damaged_content_is_thrown_away(hub: Hub, shell: Shell) -> None:
     hub.storage[hashlib.sha256(WEIGHTS).hexdigest()] = bytes(len(WEIGHTS))
     done = shell.pull()
     assert (done.returncode, "arrived damaged" in complaint(done)) == (69, True)
-    assert list((shell.repository / "blobs").glob("*.part")) == []
+    assert shell.parts() == []
     hub.storage.clear()
     assert shell.pull().returncode == 0
+
+
+@pytest.mark.parametrize("plant", ["link", "name", "folder"])
+def test_nothing_of_others_is_appended_to(hub: Hub, shell: Shell, tmp_path: Path, plant: str) -> None:
+    mine, unfinished = tmp_path / "mine", shell.repository / "unfinished"
+    mine.write_bytes(b"mine")
+    unfinished.mkdir(parents=True, mode=0o700)
+    part = unfinished / f"{hashlib.sha256(WEIGHTS).hexdigest()}.part"
+    if plant == "link":
+        part.symlink_to(mine)
+    elif plant == "name":
+        part.hardlink_to(mine)
+    else:
+        unfinished.chmod(0o777)
+    done = shell.pull()
+    assert done.returncode == 69
+    words = {"link": "symbolic link", "name": "other names or another owner; remove it", "folder": "can be changed by others; remove it"}
+    assert words[plant] in complaint(done)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_small_file_is_checked_and_resumed_too(hub: Hub, shell: Shell) -> None:
+    hub.repos[NAME].files = {**SETTINGS, "model.safetensors": b"small"}
+    assert shell.pull().returncode == 0
+    assert {path.name for path in (shell.repository / "blobs").iterdir()} == {
+        git_hash(b"terms"),
+        git_hash(SETTINGS["config.json"]),
+        git_hash(b"{}"),
+        hashlib.sha256(b"small").hexdigest(),
+    }
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import BackendInfo, Encoded, GenerateOptions, OpenOptions, stamp
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Audio, Sound, Source
+from mflamingo_cli.files import Draft
 from mflamingo_cli.measure import Tempo
 from mflamingo_cli.store import cache as cache_module
 from mflamingo_cli.store.cache import SUFFIX, Cache, default_folder
@@ -236,10 +238,11 @@ def test_a_folder_that_cannot_be_written_is_no_error_and_is_said_once(song, tmp_
     assert "Not a directory" in cache.problem
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, cache, monkeypatch) -> None:
-    full = lambda descriptor, mode: os.close(descriptor) or open("/dev/full", mode, buffering=0)  # noqa: E731, SIM115
-    monkeypatch.setattr(cache_module, "open", full, raising=False)
+    def full(draft: Draft) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Draft, "publish", full)
     cache.put("a", b"content")
     assert "No space left" in cache.problem
     assert list(cache.folder.iterdir()) == []
