@@ -129,8 +129,8 @@ MUTANTS = (
         "beats: decoding",
         "downbeats weigh as other beats",
         f"{PROGRAM}/measure/beats.py",
-        "np.where(isdown, down[t], other[t])",
-        "other[t]",
+        "np.where(isdown, down[times, None], other[times, None])",
+        "other[times, None]",
         "tests/measure/test_beats.py",
     ),
     Mutant(

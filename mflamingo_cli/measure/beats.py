@@ -20,6 +20,7 @@ ROWS = {m: slice(start, start + m) for m, start in zip(METERS, np.flatnonzero(PL
 BEFORE = np.concatenate([np.roll(np.arange(m), 1) + ROWS[m].start for m in METERS])  # the row of the beat before
 THRESHOLD = 0.05  # evidence below this before the first and after the last beat is not music to count
 FLOOR = 1e-7  # of probabilities
+KEPT = 64  # spans of the shortest beat between two moves of what is kept
 
 
 @dataclass(frozen=True)
@@ -78,34 +79,59 @@ def decode(evidence: np.ndarray, fps: float) -> Bars | None:
 
 
 def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, float]]:
-    """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame of the song."""
+    """Beat starts and places, and the log-likelihood, of each meter; all meters at once. Time `longest` is the first frame of the song.
+
+    No beat is shorter than the shortest interval: so many times do not depend on each other and are done together.
+    """
     change = -TEMPO_CHANGE * np.abs(intervals[:, None] / intervals[None] - 1)
     change -= np.log(np.exp(change).sum(axis=0))  # (to, from) log-probability of the next tempo
-    n, longest, n_tempi = len(evidence), int(intervals[-1]), len(intervals)
+    n, longest, n_tempi, block = len(evidence), int(intervals[-1]), len(intervals), int(intervals[0])
     other, down = _spans(evidence, intervals)
-    size = len(PLACES) * n_tempi
-    best = np.full((longest + 1, len(PLACES), n_tempi), -np.inf)  # of beats that start at a time, a ring
+    best = np.full((longest + KEPT * block, len(PLACES), n_tempi), -np.inf)  # of beats that start at a time, `longest` before it and more
     back = np.zeros((n + longest, len(PLACES), n_tempi), np.int8)  # tempo of the beat before
-    offset = np.arange(size).reshape(-1, n_tempi)
-    isdown = PLACES[:, None] == 0
-    ends = {m: (-np.inf, 0, 0) for m in METERS}  # score, time, state
-    for t in range(1, n + 2 * longest):
-        ended = best.ravel()[(t - intervals) % (longest + 1) * size + offset] + np.where(isdown, down[t], other[t])
-        if t >= n + longest:  # the song is over inside or at the end of this beat
-            ended[:, t - intervals >= n + longest] = -np.inf
-            for m, part in ROWS.items():
-                top = int(ended[part].argmax())
-                if ended[part].flat[top] > ends[m][0]:
-                    ends[m] = (float(ended[part].flat[top]), t, top + part.start * n_tempi)
-            continue
-        step = ended[BEFORE][:, None] + change  # (row, to, from)
-        back[t] = step.argmax(axis=2)
-        value = step.max(axis=2)
-        if t <= longest:  # a first beat may have begun at any time before the song
-            value = np.where((t > longest - intervals) & (value < 0), 0.0, value)
-            back[t][value == 0.0] = -1
-        best[t % (longest + 1)] = value
-    return {m: _trace(back, *ends[m][1:], intervals) for m in METERS}, {m: ends[m][0] for m in METERS}
+    step = np.empty((block, n_tempi, n_tempi))  # (time, to, from)
+    flat = np.arange(0, step.size, n_tempi).reshape(block, n_tempi)
+    isdown, at = PLACES[:, None] == 0, longest
+
+    def beats_ending(times: slice) -> np.ndarray:
+        return np.where(isdown, down[times, None], other[times, None])
+
+    for first in range(1, n + longest, block):
+        now = slice(first, min(first + block, n + longest))
+        count = now.stop - first
+        if at == len(best):
+            best[:longest], at = best[-longest:], longest
+        ended = _ended(best, at, count, block) + beats_ending(now)
+        value = best[at : at + count]
+        for row, before in enumerate(BEFORE):
+            np.add(ended[:, before, None], change, out=step[:count])
+            back[now, row] = likeliest = step[:count].argmax(axis=2)
+            value[:, row] = step.ravel().take(likeliest + flat[:count])
+        if first <= longest:  # a first beat may have begun at any time before the song
+            time = np.arange(first, now.stop)[:, None, None]
+            begins = (time <= longest) & (time > longest - intervals) & (value < 0)
+            value[begins], back[now][begins] = 0.0, -1
+        at += count
+    rest = np.concatenate([best[at - longest : at], np.full_like(best[:longest], -np.inf)])  # nothing starts when the song is over
+    return _ends(_ended(rest, longest, longest, block) + beats_ending(slice(n + longest, n + 2 * longest)), back, intervals)
+
+
+def _ended(best: np.ndarray, at: int, count: int, shortest: int) -> np.ndarray:
+    """The scores `best` (times, rows, tempi) at the starts of beats that end at `count` times from `at` on: a view (count, rows, tempi)."""
+    time, row, tempo = best.strides
+    shape = (count, *best.shape[1:])
+    return np.lib.stride_tricks.as_strided(best[at - shortest :], shape, (time, row, tempo - time), writeable=False)
+
+
+def _ends(ended: np.ndarray, back: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, float]]:
+    """Beats and log-likelihood of each meter from its likeliest last beat: ended (times after the last frame, rows, tempi)."""
+    paths, scores = {}, {}
+    for m, part in ROWS.items():
+        top = int(ended[:, part].argmax())
+        time, state = divmod(top, m * len(intervals))
+        scores[m] = float(ended[:, part].flat[top])
+        paths[m] = _trace(back, len(back) + time, part.start * len(intervals) + state, intervals)
+    return paths, scores
 
 
 def _trace(back: np.ndarray, end: int, state: int, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
