@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from mflamingo_cli import __version__, config
+from mflamingo_cli.commands import streams
 from mflamingo_cli.commands.help import HELP_OPTIONS, LazyGroup
 from mflamingo_cli.commands.values import usage_sentence
-from mflamingo_cli.errors import ExitCode, MFlamingoError
+from mflamingo_cli.errors import ExitCode, InternalError, MFlamingoError
 
 SONGS, MODELS, ABOUT = "Songs", "Models", "About"
 EXAMPLES = (
@@ -62,41 +64,55 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Measure and describe songs on your own computer: Music Flamingo at the command line."""
-    if ctx.invoked_subcommand in config.COMMANDS and config.sources():
-        ctx.default_map = config.default_map(config.load(config.settable(ctx.command)))
+    if ctx.invoked_subcommand not in config.COMMANDS:
+        return
+    found = config.find()
+    ctx.meta[config.NOTES] = found.notes
+    if found.entries:  # only then the options of all commands must be known
+        ctx.default_map = config.default_map(config.load(config.settable(ctx.command), found))
 
 
 def main() -> None:
     """Run the command line; the process ends with the exit code."""
-    _open_closed_streams()
+    streams.guard()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # the border of what libraries warn of: that is for whoever writes programs
+    code = _exit_code(lambda: app(prog_name="mflamingo", standalone_mode=False))
+    sys.exit(_exit_code(sys.stdout.flush) or code)  # what is still in a buffer must arrive, too
+
+
+def _exit_code(work: Callable[[], Any]) -> int:
+    """Do some work; every error of a user's becomes one sentence and an exit code."""
     try:
-        sys.exit(app(prog_name="mflamingo", standalone_mode=False))
+        return int(work() or ExitCode.OK)
+    except InternalError as error:  # with --fail-fast: a mistake of ours stays loud
+        if error.__cause__ is None:  # it comes from another process
+            error.add_note(error.trace)
+        raise
     except NoArgsIsHelpError as error:
         error.show()
-        sys.exit(error.exit_code)
+        return int(error.exit_code)
     except ClickException as error:
-        _fail(usage_sentence(error), error.exit_code)
+        return _failed(usage_sentence(error), error.exit_code)
     except MFlamingoError as error:
-        _fail(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code)
+    except BrokenPipeError:  # only stdout raises one: the reader has seen enough
+        streams.discard_stdout()
+        return ExitCode.CLOSED_PIPE
     except OSError as error:  # of stdout or of an --output file: the disk is full, the terminal is gone
-        _fail(f"cannot write: {error.strerror or error}", ExitCode.ALL_FAILED)
+        streams.discard_stdout()
+        return _failed(streams.sentence(error), ExitCode.ALL_FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
     except SystemExit as stop:
         if stop.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a closed pipe
-            stop.code = ExitCode.CLOSED_PIPE
+            streams.discard_stdout()
+            return ExitCode.CLOSED_PIPE
         raise
 
 
-def _open_closed_streams() -> None:
-    """Where the shell has closed a standard stream (`>&-`) put an empty one, so that no other file takes its descriptor."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115  (for the whole process)
-
-
-def _fail(message: str, code: int) -> NoReturn:
+def _failed(message: str, code: int) -> int:
     from mflamingo_cli.commands.terminal import Reporter
 
     Reporter().error(message)
-    sys.exit(code)
+    return code

@@ -3,11 +3,15 @@
 A key is an option's long name without its leading hyphens (`max-tokens`), at the top of a file for all of these commands or in a table
 named after one of them. The most specific setting wins: an option on the command line, MFLAMINGO_MAX_TOKENS, ./mflamingo.toml,
 ~/.config/mflamingo/config.toml, the default; within a file, a command's own table.
+
+Whoever enters a folder has not chosen the mflamingo.toml that lies there: until the user trusts it (trust.py) it sets only what
+`FOLDER_MAY_SET` names. A new option is not in that table, so it is on the safe side.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +20,7 @@ from typing import Any
 
 import typer
 
+from mflamingo_cli import trust
 from mflamingo_cli.errors import ConfigError
 from mflamingo_cli.files import user_folder
 
@@ -26,10 +31,28 @@ NEVER_SET = frozenset(  # options of a single call: a default of these would be 
         "chat",
     }
 )  # fmt: skip
+MOST_BYTES = 1 << 20  # of a settings file; nobody writes so much by hand
+
+
+def _always(value: Any) -> bool:
+    return True
+
+
+def _is_no_path(value: Any) -> bool:
+    return not os.path.lexists(str(value))
+
+
+# What a folder's file may set: looks and formats; nothing that is written, loaded, connected or hidden
+FOLDER_MAY_SET: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("color", "fields", "format", "hide-thinking", "progress", "sort", "verbose"), _always),
+    **dict.fromkeys(("claims", "max-tokens", "seed", "style", "temperature", "top-p"), _always),  # how an answer reads
+    "model": _is_no_path,  # one of the user's own, by name
+}
 PREFIX = "MFLAMINGO_"
 OTHERS = {"MFLAMINGO_CACHE", "MFLAMINGO_STATE", "MFLAMINGO_LIBRARIES"}  # variables that set no option
 HERE = Path("mflamingo.toml")
 DEFAULT = "default"
+NOTES = "mflamingo_cli.config.notes"  # where a command finds `SettingFiles.notes` in its context
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,25 @@ class Settable:
     convert: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A setting as a file or variable has it, perhaps for one command only; `is_left_out` where a folder's file may not set it."""
+
+    origin: str
+    command: str | None
+    key: str
+    value: Any
+    is_left_out: bool = False
+
+
+@dataclass(frozen=True)
+class SettingFiles:
+    """What files and variables hold, the least specific first, and in sentences what of it is not used."""
+
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+
+
 Options = Mapping[str, Settable]  # by key
 Settings = dict[str, dict[str, Setting]]  # command -> key -> value and origin
 
@@ -63,19 +105,21 @@ def _options(command: Any) -> Options:
     return {key: Settable(param.default, partial(param.process_value, ctx)) for key, param in options.items() if key not in NEVER_SET}
 
 
-def load(commands: Mapping[str, Options]) -> Settings:
+def load(commands: Mapping[str, Options], found: SettingFiles | None = None) -> Settings:
     """Return the value of every option of every command. Raises ConfigError that names the file or variable."""
     settings = {
         command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()
     }
-    for origin, name, key, value in _entries():
-        for command in _commands_with(commands, key, name, origin):
-            if isinstance(value, dict | list):
-                raise ConfigError(f"{origin}: {key}: takes a single value")
+    for entry in (found or find()).entries:
+        for command in _commands_with(commands, entry.key, entry.command, entry.origin):
+            if isinstance(entry.value, dict | list):
+                raise ConfigError(f"{entry.origin}: {entry.key}: takes a single value")
+            if entry.is_left_out:
+                continue
             try:
-                settings[command][key] = Setting(commands[command][key].convert(value), origin)
+                settings[command][entry.key] = Setting(commands[command][entry.key].convert(entry.value), entry.origin)
             except typer.BadParameter as error:
-                raise ConfigError(f"{origin}: {key}: {error.message}") from error
+                raise ConfigError(f"{entry.origin}: {entry.key}: {error.message}") from error
     return settings
 
 
@@ -87,38 +131,67 @@ def default_map(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
-def sources() -> bool:
-    """Say whether a file or a variable sets anything: only then the options of all commands must be known."""
-    return bool(_files() or _variables())
+def find() -> SettingFiles:
+    """Read all files and variables. Raises ConfigError for a file that is not TOML."""
+    held: list[Entry] = []
+    notes: list[str] = []
+    home = user_folder("XDG_CONFIG_HOME", ".config")
+    for path in ([home / "config.toml"] if home else []) + [HERE]:
+        try:
+            content = read_file(path)
+        except OSError as error:
+            notes.append(f"{path}: cannot be read: {error.strerror or error}; its settings are not used")
+            continue
+        if content is not None:
+            is_trusted = path != HERE or trust.is_trusted(path, content)
+            own = list(entries(path, content, is_trusted))
+            held += own
+            if keys := list(dict.fromkeys(entry.key for entry in own if entry.is_left_out)):
+                notes.append(_left_out(path, keys))
+    held += [Entry(variable, None, variable.removeprefix(PREFIX).lower().replace("_", "-"), value) for variable, value in _variables()]
+    return SettingFiles(tuple(held), tuple(notes))
 
 
-def _entries() -> Iterator[tuple[str, str | None, str, Any]]:
-    """Yield (origin, command of a table of its own, key, value), the least specific first."""
-    for path in _files():
-        table = _read(path)
-        own = {name: table.pop(name) for name in COMMANDS if isinstance(table.get(name), dict)}
-        for name, entries in ({None: table} | own).items():
-            yield from ((str(path), name, key, value) for key, value in entries.items())
-    for variable, value in _variables():
-        yield variable, None, variable.removeprefix(PREFIX).lower().replace("_", "-"), value
+def read_file(path: Path) -> bytes | None:
+    """Return the content of a settings file, None where there is none. Raises OSError, and ConfigError for one that is too large."""
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(state.st_mode):
+        return None
+    if state.st_size > MOST_BYTES:
+        raise ConfigError(f"{path}: is too large for settings; at most {MOST_BYTES >> 20} MiB are read")
+    return path.read_bytes()
+
+
+def entries(path: Path, content: bytes, is_trusted: bool) -> Iterator[Entry]:
+    """Yield what a settings file holds. Raises ConfigError where it is not TOML."""
+    table = _parsed(path, content)
+    own = {name: table.pop(name) for name in COMMANDS if isinstance(table.get(name), dict)}
+    for name, settings in ({None: table} | own).items():
+        for key, value in settings.items():
+            is_allowed = is_trusted or (key in FOLDER_MAY_SET and FOLDER_MAY_SET[key](value))
+            yield Entry(str(path), name, key, value, is_left_out=not is_allowed)
+
+
+def _left_out(path: Path, keys: list[str]) -> str:
+    changed = "it has changed since you trusted it; " if trust.is_known(path) else ""
+    only = "the file of a folder may set only looks and formats"
+    return f"{path}: {', '.join(keys)}: not used, because {only}; {changed}read it, then allow it with `mflamingo config trust`"
 
 
 def _variables() -> list[tuple[str, str]]:
     return sorted(item for item in os.environ.items() if item[0].startswith(PREFIX) and item[0] not in OTHERS)
 
 
-def _files() -> list[Path]:
-    home = user_folder("XDG_CONFIG_HOME", ".config")
-    return [path for path in ([home / "config.toml"] if home else []) + [HERE] if path.is_file()]
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({getattr(error, 'strerror', None) or error})") from error
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
 
 
 def _commands_with(commands: Mapping[str, Options], key: str, name: str | None, origin: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every error a user can cause: a sentence, a code for the record, an exit code."""
+"""Errors: a sentence, a code for the record, an exit code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from enum import IntEnum
 from quant.errors import MFlamingoError as MFlamingoError
 from quant.errors import ModelError as ModelError
 from quant.errors import QuantError
+
+MOST_CHARACTERS = 200  # of what an unforeseen exception says
 
 
 class ExitCode(IntEnum):
@@ -77,13 +79,46 @@ class StoppedError(MFlamingoError):
     exit_code = ExitCode.RESUMABLE
 
 
+class InternalError(MFlamingoError):
+    """A fault of this program, met with one song; `trace` is its traceback, also from another process."""
+
+    code = "internal"
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[type[InternalError], tuple[str, str]]:
+        """Let it pass from a worker with its traceback."""
+        return type(self), (str(self), self.trace)
+
+    @classmethod
+    def of(cls, song: str, error: Exception) -> InternalError:
+        """Say which exception it was."""
+        import traceback
+
+        what = " ".join(str(error).split())[:MOST_CHARACTERS]
+        kind = f"{type(error).__name__}{': ' if what else ''}{what}"
+        message = f"{song}: this is a fault of mflamingo, not of the file ({kind}); please report it with the traceback that -v shows"
+        return cls(message, "".join(traceback.format_exception(error)))
+
+
 @contextmanager
-def memory_error_as_song_error(song: object) -> Iterator[None]:
-    """Raise want of memory as an error of the song."""
+def as_song_error(song: object, *passing: type[Exception]) -> Iterator[None]:
+    """Raise whatever goes wrong with a song as an error of that song: MFlamingoError, and nothing else but what is `passing`.
+
+    This is the border of a song, and the only place on its way that catches everything: what nobody foresaw is its record, not the run's
+    end.
+    """
+    shown = song if isinstance(song, str) else "the song"
     try:
         yield
+    except (MFlamingoError, *passing):  # type: ignore[misc]  # a tuple of classes
+        raise
     except MemoryError as error:
-        raise OutOfMemoryError.of(song if isinstance(song, str) else "the song") from error
+        raise OutOfMemoryError.of(shown) from error
+    except Exception as error:  # the border of a song: an unforeseen fault is its record
+        raise InternalError.of(shown, error) from error
 
 
 @contextmanager

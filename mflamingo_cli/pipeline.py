@@ -15,7 +15,7 @@ from mflamingo_cli.assemble import assemble, excerpt
 from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, Prompt, SongPrompts
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Audio, Fingerprint, Sound
-from mflamingo_cli.errors import MFlamingoError, ModelError, memory_error_as_song_error
+from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, stream_of, tag_events
@@ -31,7 +31,10 @@ EncodedSongs = dict[int, tuple[Encoded, float | None]]  # by song, with the seco
 def run(
     path: Path, backend: Backend, request: Request, prepared: PreparedSong | None = None, cache: Cache | None = None
 ) -> Iterator[Step | Piece | Analysis]:
-    """Do all the work on one song, or what is left of it; the last thing yielded is its Analysis. Raises MFlamingoError."""
+    """Do all the work on one song, or what is left of it; the last thing yielded is its Analysis. Raises MFlamingoError.
+
+    What nobody foresaw is an InternalError, raised from the exception itself.
+    """
     for _, event in run_together([(path, prepared)], backend, request, cache):
         if isinstance(event, MFlamingoError):
             raise event
@@ -53,7 +56,7 @@ def run_together(
     ready: dict[int, PreparedSong] = {}
     for index, (path, prepared) in enumerate(songs):
         try:
-            with memory_error_as_song_error(path):
+            with as_song_error(path):
                 ready[index] = prepared or (yield from tag_events(index, preparing(path, request, backend.info, cache)))
         except MFlamingoError as error:
             yield index, error
@@ -114,7 +117,7 @@ def _answer(ready: dict[int, PreparedSong], backend: Backend, request: Request, 
         return
     alone = len(ready) == 1
     try:
-        with memory_error_as_song_error(next(iter(ready.values())).sound.source.path):
+        with as_song_error(next(iter(ready.values())).sound.source.path):
             encoded = (yield from encode(backend, ready)) if asked else {index: (None, None) for index in ready}
             yield from generate(ready, encoded, backend, request, asked)
     except MFlamingoError as error:

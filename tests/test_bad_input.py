@@ -151,8 +151,9 @@ def test_one_good_and_one_bad_give_both_records(tmp_path: Path, model: str) -> N
     ran = run("--model", model, str(tmp_path / "bad.wav"), str(tmp_path / "good.wav"))
     assert ran.code == 3
     assert [(Path(r["path"]).name, r["status"]) for r in ran.records] == [("bad.wav", "error"), ("good.wav", "ok")]
-    (complaint,) = ran.complaints
+    complaint, count = ran.complaints
     one_sentence(complaint)
+    assert count == "1 of 2 songs failed: 1 not audio"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes end otherwise here")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from mflamingo_cli import cli, config
+from mflamingo_cli import cli, config, trust
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.errors import ConfigError
 
@@ -97,11 +97,11 @@ def test_an_unknown_variable_is_suggested_the_nearest(monkeypatch: pytest.Monkey
 
 
 def test_show_prints_a_configuration_that_changes_nothing(place: Path) -> None:
-    write(place, here='model = "x y"\nquiet = true\n[caption]\nstyle = "short"')
+    write(place, home='model = "x y"\nquiet = true\n[caption]\nstyle = "short"')
     before = config.load(SETTABLE)
     done = run("config", "show")
     assert done.returncode == 0, done.stderr
-    write(place, here=done.stdout)
+    write(place, home=done.stdout)
     after = config.load(SETTABLE)
     assert {command: {key: s.value for key, s in held.items()} for command, held in after.items()} == {
         command: {key: s.value for key, s in held.items()} for command, held in before.items()
@@ -109,10 +109,10 @@ def test_show_prints_a_configuration_that_changes_nothing(place: Path) -> None:
 
 
 def test_show_says_where_a_value_comes_from(place: Path) -> None:
-    write(place, here="jobs = 2")
+    write(place, here="verbose = 2")
     lines = run("config", "show", "--origin", MFLAMINGO_SEED="7").stdout.splitlines()
-    assert {line.partition(" ")[0]: line.rpartition("# ")[2] for line in lines if line.startswith(("jobs", "seed", "model"))} == {
-        "jobs": "mflamingo.toml",
+    assert {line.partition(" ")[0]: line.rpartition("# ")[2] for line in lines if line.startswith(("verbose", "seed", "model"))} == {
+        "verbose": "mflamingo.toml",
         "seed": "MFLAMINGO_SEED",
         "model": "default",
     }
@@ -121,7 +121,7 @@ def test_show_says_where_a_value_comes_from(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_command_obeys_and_an_option_that_is_given_wins(place: Path, tiny_model: Path, tmp_song: Path) -> None:
-    write(place, here=f'model = {json.dumps(str(tiny_model))}\nformat = "csv"\nmax-tokens = 2\nprogress = "none"')
+    write(place, home=f'model = {json.dumps(str(tiny_model))}\nformat = "csv"\nmax-tokens = 2\nprogress = "none"')
     as_set, given, as_json = (run("ask", "Why?", *words, tmp_song) for words in ((), ("-f", "text"), ("--json",)))
     assert as_set.stdout.startswith("path,"), as_set.stderr
     assert not given.stdout.startswith("path,")
@@ -145,7 +145,7 @@ def test_what_is_set_for_other_formats_stops_none(place: Path, tmp_song: Path) -
 
 def test_what_is_set_for_runs_here_is_a_warning_on_a_cluster(place: Path, tmp_song: Path) -> None:
     pytest.importorskip("ray")
-    write(place, here="jobs = 3")
+    write(place, home="jobs = 3")
     done = run("analyze", "--engine", "ray", "-n", "-o", "out", tmp_song)
     assert (done.returncode, done.stdout) == (0, f"{tmp_song}\n")
     assert "the setting jobs is ignored with --engine ray" in done.stderr
@@ -157,3 +157,139 @@ def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: 
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
     assert "did you mean model?" in done.stderr
+
+
+# --- whom it trusts --------------------------------------------------------------------------------------------------------
+
+REACHES_OUT = {  # what a folder's file must not do: write, load, connect, use the machine up, hide what is said
+    "analyze": {"write-tags", "overwrite-tags", "tag-bpm", "tag-confidence", "tag-key-notation"},
+    "caption": set(),
+    "ask": set(),
+    "think": set(),
+}
+REACHES_OUT_ALWAYS = set(
+    "backend batch-size device dtype engine fail-fast jobs kv-type max-failures no-cache offline quantize quiet ray-address threads".split()
+)
+HOSTILE = """
+write-tags = "all"
+overwrite-tags = "all"
+engine = "ray"
+ray-address = "evil.example:6379"
+model = "weights"
+format = "json"
+"""
+
+
+def test_every_option_is_known_to_be_one_that_a_folder_may_set_or_may_not() -> None:
+    """A new option is not in the table, so that it is left out; whoever adds one decides it here."""
+    for command, options in SETTABLE.items():
+        assert options.keys() - config.FOLDER_MAY_SET.keys() == REACHES_OUT[command] | REACHES_OUT_ALWAYS
+    assert config.FOLDER_MAY_SET.keys() <= {key for options in SETTABLE.values() for key in options}
+
+
+def test_a_folder_one_enters_sets_looks_and_formats_only(place: Path) -> None:
+    (place / "work" / "weights").mkdir()
+    write(place, here=HOSTILE)
+    settings = config.load(SETTABLE)["analyze"]
+    assert settings["format"] == config.Setting("json", "mflamingo.toml")
+    assert {settings[key].origin for key in ("write-tags", "overwrite-tags", "engine", "ray-address", "model")} == {"default"}
+    [note] = config.find().notes
+    assert note.startswith("mflamingo.toml: write-tags, overwrite-tags, engine, ray-address, model: not used")
+    assert "`mflamingo config trust`" in note
+
+
+@pytest.mark.parametrize("home", ["home", "environment"])
+def test_the_user_s_own_settings_are_not_asked(place: Path, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    if home == "home":
+        write(place, home=HOSTILE)
+    else:
+        monkeypatch.setenv("MFLAMINGO_ENGINE", "ray")
+    assert held("analyze", "engine")[0] == "ray"
+    assert config.find().notes == ()
+
+
+def test_a_model_is_named_by_a_folder_only_where_it_is_no_path(place: Path) -> None:
+    write(place, here='model = "nvidia/music-flamingo-2601-hf"')
+    assert held("ask", "model") == ("nvidia/music-flamingo-2601-hf", "mflamingo.toml")
+    (place / "work" / "nvidia" / "music-flamingo-2601-hf").mkdir(parents=True)
+    assert held("ask", "model") == ("mini", "default")
+
+
+def test_a_table_of_a_command_is_left_out_as_the_top_is(place: Path) -> None:
+    write(place, here='[analyze]\nwrite-tags = "true"\n[ask]\nengine = "ray"')
+    assert (held("analyze", "write-tags")[1], held("ask", "engine")[1]) == ("default", "default")
+    assert "write-tags, engine: not used" in config.find().notes[0]
+
+
+def test_a_trusted_file_sets_everything_until_it_changes(place: Path) -> None:
+    write(place, here=HOSTILE)
+    done = run("config", "trust")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{place / 'work' / 'mflamingo.toml'} is trusted until it changes; "
+        "it sets write-tags, overwrite-tags, engine, ray-address, model, format\n"
+    )
+    assert held("analyze", "engine") == ("ray", "mflamingo.toml")
+    assert config.find().notes == ()
+    write(place, here=HOSTILE + "# a word more")
+    assert held("analyze", "engine") == ("local", "default")
+    assert "it has changed since you trusted it" in config.find().notes[0]
+
+
+def test_trust_is_of_one_place_and_can_be_revoked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place, here="jobs = 2")
+    trust.trust(config.HERE, b"jobs = 2")
+    assert held("ask", "jobs")[0] == 2
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / "mflamingo.toml").write_text("jobs = 2")
+    monkeypatch.chdir(place / "elsewhere")
+    assert held("ask", "jobs") == (None, "default")
+    monkeypatch.chdir(place / "work")
+    done = run("config", "trust", "--revoke")
+    assert (done.returncode, done.stdout) == (0, f"{place / 'work' / 'mflamingo.toml'} is no longer trusted\n")
+    assert held("ask", "jobs") == (None, "default")
+    again = run("config", "trust", "--revoke")
+    assert (again.returncode, again.stdout) == (78, "")
+    assert "is not trusted" in again.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"{", b'{"a": 3}', b"[" * 100_000, b"\xff"])
+def test_a_damaged_list_of_trusted_files_trusts_nothing(place: Path, content: bytes) -> None:
+    write(place, here="jobs = 2")
+    (place / "home" / "mflamingo" / "trusted.json").write_bytes(content)
+    assert held("ask", "jobs") == (None, "default")
+
+
+def test_what_is_left_out_is_said_by_a_command_and_shown(place: Path, tmp_song: Path) -> None:
+    write(place, here='write-tags = "true"\nformat = "text"')
+    before = tmp_song.read_bytes()
+    done = run("analyze", tmp_song)
+    assert (done.returncode, tmp_song.read_bytes() == before) == (0, True)
+    assert done.stdout.startswith("tempo: ")
+    [said] = done.stderr.splitlines()
+    assert said.startswith("mflamingo: mflamingo.toml: write-tags: not used, because the file of a folder may set only looks and formats")
+    assert run("analyze", "-q", tmp_song).stderr == ""
+    shown = run("config", "show").stdout
+    assert f"# {said.removeprefix('mflamingo: ')}" in shown
+    assert tomllib.loads(shown)["format"] == "text"
+
+
+def test_without_a_file_there_is_nothing_to_trust(place: Path) -> None:
+    done = run("config", "trust")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "there is no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a = " + b"[" * 10_000, "cannot be read as TOML"), (bytes(2 << 20), "too large"), (b"a = '\xff'", "cannot be read as TOML")],
+)
+def test_a_file_made_to_hurt_is_one_sentence(place: Path, content: bytes, said: str) -> None:
+    (place / "work" / "mflamingo.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        config.find()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_file(place: Path) -> None:
+    os.mkfifo(place / "work" / "mflamingo.toml")
+    assert config.find() == config.SettingFiles(())

@@ -24,7 +24,7 @@ FLOORS = (  # from the ground up; modules of one floor may import each other, wi
     ("errors", "files", "text", "codec", "schema", "core"),
     ("styles", "tasks", "parsers", "claims", "checks", "thinking", "grounding", "measure", "backends", "store"),
     ("requests", "pipeline", "assemble", "conversation", "api"),
-    ("library", "train", "render", "models", "config", ""),
+    ("library", "train", "render", "models", "config", "trust", ""),
     ("commands",),
     ("cli", "__main__"),
 )

@@ -16,7 +16,7 @@ import typer
 from mflamingo_cli import assemble, requests
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.backends.base import Backend
-from mflamingo_cli.commands import inputs, terminal
+from mflamingo_cli.commands import inputs, streams, terminal
 from mflamingo_cli.commands.options import SongOptions
 from mflamingo_cli.commands.results import STDOUT
 from mflamingo_cli.conversation import Conversation
@@ -26,7 +26,7 @@ from mflamingo_cli.library.progress import Tally
 from mflamingo_cli.render.text import answer
 from mflamingo_cli.requests import Piece, Request, Step
 from mflamingo_cli.schema import Analysis
-from mflamingo_cli.store.cache import Cache, default_folder
+from mflamingo_cli.store.cache import Cache, not_kept, open_default
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.text import clock
 
@@ -176,15 +176,18 @@ def run_chat(options: SongOptions, question: str | None) -> None:
     model, part = options.model, options.input
     if model.offline:
         forbid_network()
-    reporter = terminal.Reporter.of(options.output)
+    reporter = terminal.Reporter.of(options)
     settings = {"start_s": part.start or 0.0, "end_s": part.end, "options": options.words.generate, "keep_raw": options.output.verbose > 0}
+    streams.require_stdout()
     try:
         with terminal.reserve_stdout() as stream:
             reporter.working(f"opening {model.name}")
             with open_backend(model.name, model.open) as backend:
-                folder = None if model.no_cache else default_folder()
+                cache, trouble = (None, "") if model.no_cache else open_default()
+                if trouble:
+                    reporter.warn(not_kept(trouble))
                 chat = Chat(song, settings, stream, reporter, json)
-                conversation = chat.begin(backend, Cache(folder) if folder else None)
+                conversation = chat.begin(backend, cache)
                 if conversation is not None:
                     _talk(chat, question, conversation, backend.info.model)
     except BrokenPipeError as error:

@@ -15,6 +15,7 @@ import typer
 
 from mflamingo_cli import __version__
 from mflamingo_cli.commands.tables import show, show_json, table
+from mflamingo_cli.errors import ModelError
 
 REQUIRED = ("numpy", "soundfile", "soxr", "ffmpeg-python", "gguf", "jinja2", "typer", "rich")
 EXTRAS = {
@@ -105,11 +106,26 @@ def _attempt(name: str, probe: Callable[[], str]) -> Finding:
 def _models() -> list[Finding]:
     from mflamingo_cli.backends.options import DEFAULT_MODEL
     from mflamingo_cli.models.registry import listed
-    from mflamingo_cli.store.hub import hub_cache
 
     found = [_attempt(f"model {DEFAULT_MODEL}", _open_embedded)]
     here = [row["name"] for row in listed() if row["state"] == "downloaded"]
-    return [*found, Finding("downloaded", ", ".join(here) or "none"), Finding("hub cache", str(hub_cache()))]
+    return [*found, Finding("downloaded", ", ".join(here) or "none"), Finding("hub cache", _hub_cache())]
+
+
+def _hub_cache() -> str:
+    from mflamingo_cli.store.hub import hub_cache
+
+    try:
+        cache = hub_cache()
+    except ModelError as error:
+        return str(error)
+    try:
+        os.listdir(cache)
+    except FileNotFoundError:
+        return f"{cache} (not made yet)"
+    except OSError as error:
+        return f"{cache} (cannot be read: {error.strerror or error})"
+    return str(cache)
 
 
 def _open_embedded() -> str:

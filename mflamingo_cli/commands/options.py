@@ -23,6 +23,7 @@ from mflamingo_cli.backends.options import (
     OpenOptions,
 )
 from mflamingo_cli.commands.values import Shard, Share, parse_batch, parse_shard, parse_share, parse_time
+from mflamingo_cli.config import NOTES
 from mflamingo_cli.library.engines import DEFAULT_ENGINE, ENGINES
 from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS
@@ -159,7 +160,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class SongOptions:
-    """The groups of every command that analyses songs; `typed` names the options that the command line has, not a setting."""
+    """The groups of every command that analyses songs.
+
+    `typed` names the options that the command line has, not a setting; `notes` says which settings are not used.
+    """
 
     input: InputOptions = InputOptions()
     model: ModelOptions = ModelOptions()
@@ -167,6 +171,7 @@ class SongOptions:
     output: OutputOptions = OutputOptions()
     run: RunOptions = RunOptions()
     typed: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def tag_options(self) -> TagOptions | None:
@@ -206,7 +211,7 @@ def song_command(function: Callable[..., None]) -> Callable[..., None]:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are small: a second thread waits more than it works
         typed = frozenset(name for name in values if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE")
         made = {group: kinds[group](*map(values.pop, fields)) for group, fields in groups.items()}
-        function(kind(**made, typed=typed), **values)
+        function(kind(**made, typed=typed, notes=ctx.meta.get(NOTES, ())), **values)
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     parameters += [_parameter(parameter.name, parameter.annotation, parameter.default, WORDS) for parameter in own]

@@ -6,15 +6,16 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
+from mflamingo_cli import assemble
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.options import SongOptions
-from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.errors import InternalError, MFlamingoError, UsageError, as_song_error
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import WRITERS, Format, Layout, Writer
@@ -26,6 +27,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # for every song that would come
 OURS = ".mflamingo"  # in the name of every song's own file: song.flac.mflamingo.json
 STDIN_NAME = "stdin"  # of the file of a song that came from there
 OutputPath = Callable[[str], Path]  # a song -> its own file, without suffix
+Fail = Callable[[Analysis, MFlamingoError], None]  # takes a record that could not be written, and why
 
 
 class OutputError(MFlamingoError):
@@ -62,8 +64,8 @@ class Results:
         return self.name == "text" and not (self.output_path or self.test or self.order or self.dry_run)
 
     @contextmanager
-    def writer(self, stream: TextIO, color: bool) -> Iterator[Writer]:
-        """Open a writer to the stream or to the files of the songs; in a dry run, to nothing."""
+    def writer(self, stream: TextIO, color: bool, fail: Fail) -> Iterator[Writer]:
+        """Open a writer to the stream or to the files of the songs; in a dry run, to nothing. What it cannot write is given to `fail`."""
         with ExitStack() as stack:
             made: Writer
             if self.dry_run:
@@ -74,7 +76,7 @@ class Results:
                     stack.enter_context(files.with_index(self.index))
             else:
                 made = WRITERS[self.name].writer(stream, replace(self.layout, color=color))
-            yield stack.enter_context(where.chosen(made, self.test, self.order))
+            yield stack.enter_context(where.chosen(_Bordered(made, fail), self.test, self.order))
 
 
 def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
@@ -147,6 +149,28 @@ def _root(paths: list[str], songs: list[str]) -> str:
     files = [os.path.abspath(song) for song in songs if song != inputs.STDIN]
     alone = [os.path.dirname(file) for file in files if not any(file.startswith(folder.rstrip("/") + "/") for folder in folders)]
     return os.path.commonpath([*folders, *alone] or ["/"])
+
+
+class _Bordered:
+    """Writes records one by one; what cannot be written is a failure of its song alone, and where there is room for it, its record."""
+
+    def __init__(self, writer: Writer, fail: Fail) -> None:
+        self._writer, self._fail = writer, fail
+
+    def write(self, record: Analysis) -> None:
+        """Write a record. Raises OSError: that is one of the stream, which is every song's."""
+        try:
+            self._write(record)
+        except InternalError as error:
+            self._fail(record, error)
+            with suppress(InternalError):  # it was said already
+                self._write(assemble.failed(path_of(record), record.command, error))
+        except OutputError as error:
+            self._fail(record, error)
+
+    def _write(self, record: Analysis) -> None:
+        with as_song_error(record.path, OSError):
+            self._writer.write(record)
 
 
 class _Nothing:

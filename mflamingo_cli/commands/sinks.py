@@ -6,20 +6,21 @@ Each sink takes records one by one, and returns a record as the next sink is to 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TextIO
 
 from mflamingo_cli.commands import terminal
-from mflamingo_cli.commands.results import OutputError, Results
-from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.commands.results import Fail, Results
+from mflamingo_cli.errors import InternalError, MFlamingoError, as_song_error
 from mflamingo_cli.library.plan import Working
 from mflamingo_cli.library.progress import Progress
-from mflamingo_cli.library.tag_fields import TagError, TagOptions
+from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import Writer
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, path_of
+from mflamingo_cli.store import faults
 
 SHOWN = 60  # characters of a value that was written: enough to know it by
 LIVE = ("caption", "ask", "think")  # tasks whose text is shown as it is written
@@ -33,7 +34,7 @@ class Tags:
     wanted: Results
     stream: TextIO
     reporter: terminal.Reporter
-    fail: Callable[[MFlamingoError], None]
+    fail: Fail
 
     def take(self, record: Analysis) -> Analysis:
         """Write the tags of a song that --where selects."""
@@ -42,9 +43,10 @@ class Tags:
         if record.result is None or not self.wanted.chooses(record):
             return record
         try:
-            changes = tags.write(record, self.options, self.wanted.dry_run)
-        except TagError as error:
-            self.fail(error)
+            with as_song_error(record.path):
+                changes = tags.write(record, self.options, self.wanted.dry_run)
+        except MFlamingoError as error:
+            self.fail(record, error)
             return replace(record, warnings=(*record.warnings, str(error)))
         if self.wanted.dry_run:
             self.stream.writelines(safe(f"{record.path}: {shown}") + "\n" for shown in map(str, changes or ("no change",)))
@@ -67,7 +69,6 @@ class Written:
     stream: TextIO
     reporter: terminal.Reporter
     wanted: Results
-    fail: Callable[[MFlamingoError], None]
     hide_thinking: bool
     reply: terminal.Reply | None = None  # what is being shown
     shown: bool = False  # whether the record that comes was shown so
@@ -93,15 +94,12 @@ class Written:
             reply.end()
 
     def take(self, record: Analysis) -> Analysis:
-        """Write a record; a file that cannot be written is a failure of its song alone."""
+        """Write a record that was not shown as it came."""
         if self.shown:
             return record
         if self.wanted.name == "text" and record.thinking:
             self.reporter.say_lines(record.thinking)
-        try:
-            self.writer.write(record)
-        except OutputError as error:
-            self.fail(error)
+        self.writer.write(record)
         return record
 
     def interrupt(self) -> None:
@@ -118,6 +116,8 @@ class Messages:
         panels = wanted is not None and wanted.name == "table"
         self._errors = not (panels and on_terminal and wanted is not None and wanted.test is None)  # a failure's panel is enough
         self._warnings = wanted is not None and not panels and not wanted.rows
+        self.fault: InternalError | None = None  # the last one of this program
+        self.log: Path | None = None  # where the tracebacks of this run are
         self._step: tuple[str, str] | None = None
         self._pieces = 0
 
@@ -151,10 +151,27 @@ class Messages:
         self.reporter.error(str(reason))
         self._errors = False
 
-    def fail(self, error: MFlamingoError) -> None:
+    def fail(self, record: Analysis, error: MFlamingoError) -> None:
         """Count and say that a result could not be written."""
-        self.progress.tally.failed += 1
+        self.progress.tally.fail(path_of(record), error)
         self.reporter.error(str(error))
+        self.explain(error)
+
+    def explain(self, failure: MFlamingoError | None) -> None:
+        """Log the traceback of a fault of this program; show it with --verbose."""
+        if isinstance(failure, InternalError):
+            self.fault = failure
+            self.log = faults.log(failure) or self.log
+            self.reporter.detail_lines(failure.trace)
+
+    def end(self) -> None:
+        """Say at the end of a run over several songs how many failed and why, and where the tracebacks are."""
+        tally = self.progress.tally
+        self.reporter.idle()
+        if tally.total > 1 and tally.failed > tally.model:  # that there is no model was said
+            self.reporter.caution(tally.failures)
+        if self.log is not None:
+            self.reporter.note(f"tracebacks: {self.log}")
 
     def clear(self) -> None:
         """Make room for a result on the same terminal."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import typer
 
-from mflamingo_cli.commands import inputs, results, terminal
+from mflamingo_cli.commands import inputs, results, streams, terminal
 from mflamingo_cli.commands.options import SongOptions
 from mflamingo_cli.commands.results import Results
 from mflamingo_cli.commands.sinks import Messages, Tags, Written
@@ -27,7 +27,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     """Analyse all songs and write their records. Raises typer.Exit with the exit code."""
     if options.model.offline:
         forbid_network()
-    reporter = terminal.Reporter.of(options.output)
+    reporter = terminal.Reporter.of(options)
     row = ENGINES[options.run.engine]
     named = inputs.collect(options.input.paths or [], options.input.files_from, options.input.null)
     songs = list(dict.fromkeys(named)) if row.writes_folder else named
@@ -55,7 +55,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
     except OSError as error:
         if not tally.resumable:
             raise
-        raise StoppedError(f"cannot write: {error.strerror or error}; {tally}") from error
+        raise StoppedError(f"{streams.sentence(error)}; {tally}") from error
     finally:
         reporter.idle()
     if tally.exit_code:
@@ -115,15 +115,22 @@ def _deliver(
         require_tools()
     output = results.file_of(named, options, wanted) if wanted else None
     lasting = wanted is None or bool(output or wanted.output_path)
+    if wanted and not lasting and not wanted.dry_run:
+        streams.require_stdout()
     plan = replace(plan, resumable=plan.cached and (len(plan.songs) > 1 or lasting))
     with (
         terminal.handle_signals(),
         terminal.to_file(output, lambda: tally.ok > 0 or not tally.total) if output else terminal.reserve_stdout() as stream,
-        wanted.writer(stream, terminal.wants_color(options.output.color, stream) and not output) if wanted else nullcontext() as writer,
+        ExitStack() as at_the_end,
     ):
         messages = Messages(reporter, Progress(plan.songs, tally), wanted, stream.isatty())
-        written = Written(writer, stream, reporter, wanted, messages.fail, plan.hide_thinking) if wanted and writer else None
-        tags = Tags(wanted.tags, wanted, stream, reporter, messages.fail) if wanted and wanted.tags else None
+        at_the_end.callback(messages.end)
+        written = tags = None
+        if wanted:
+            color = terminal.wants_color(options.output.color, stream) and not output
+            writer = at_the_end.enter_context(wanted.writer(stream, color, messages.fail))
+            written = Written(writer, stream, reporter, wanted, plan.hide_thinking)
+            tags = Tags(wanted.tags, wanted, stream, reporter, messages.fail) if wanted.tags else None
         there_is_a_model = Delivery(plan, options, wanted, messages, written, tags).take(engine)
         if there_is_a_model and lasting and tally.total > 1:
             reporter.finished(messages.progress)
@@ -169,12 +176,18 @@ class Delivery:
         return not unavailable
 
     def _finish(self, event: Finished, unavailable: bool) -> None:
-        """Count a record and pass it on. Raises StoppedError where more songs of this run failed than may, and others are left."""
+        """Count a record and pass it on.
+
+        Raises StoppedError where more songs of this run failed than may, and others are left; InternalError with --fail-fast.
+        """
         self.messages.progress.add(event.song, event.record, event.failure, remembered=event.remembered)
         in_folder = self.wanted is None and event.remembered
         if not in_folder and not (unavailable and not (self.wanted and self.wanted.rows)):  # without a model, only rows of every input
             self._pass(event.record)
+        self.messages.explain(event.failure)
         run, tally = self.options.run, self.messages.progress.tally
+        if run.fail_fast and self.messages.fault:
+            raise self.messages.fault
         limit = Share(0, percent=False) if run.fail_fast else run.max_failures
         if limit is not None and not unavailable and tally.left and tally.new_errors > limit.of(tally.total):
             raise StoppedError(f"stopped, {tally.new_errors} failed: {tally}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
+from mflamingo_cli.commands.streams import messages_to
 from mflamingo_cli.errors import StoppedError, UsageError
 from mflamingo_cli.files import Draft
 from mflamingo_cli.render.text import console, marked, safe
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.status import Status
 
-    from mflamingo_cli.commands.options import OutputOptions
+    from mflamingo_cli.commands.options import SongOptions
     from mflamingo_cli.library.progress import Progress
 
 PLAIN_EVERY_S = 30.0  # between two lines of plain progress: the log of a night stays readable
@@ -59,7 +60,10 @@ def reserve_stdout() -> Iterator[TextIO]:
         yield sys.stdout
         return
     os.dup2(2, 1)
-    with os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", buffering=1) as stream:
+    with (
+        os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", buffering=1) as stream,
+        contextlib.redirect_stdout(messages_to(1)),  # also what `input` prints
+    ):
         try:
             yield stream
             stream.flush()
@@ -221,9 +225,13 @@ class Reporter:
         return console(sys.stderr, self._color, animate=self._animate)
 
     @classmethod
-    def of(cls, options: OutputOptions) -> Reporter:
-        """Return the reporter that the options ask for."""
-        return cls(options.color, options.progress, options.quiet, options.verbose)
+    def of(cls, options: SongOptions) -> Reporter:
+        """Return the reporter that the options ask for, after it has said which settings are not used."""
+        output = options.output
+        made = cls(output.color, output.progress, output.quiet, output.verbose)
+        for note in options.notes:
+            made.warn(note)
+        return made
 
     def say(self, text: str, style: str = "") -> None:
         """One message; hostile characters are shown, not obeyed."""
@@ -238,6 +246,11 @@ class Reporter:
         if not self.quiet:
             self.say(f"mflamingo: {text}", "yellow")
 
+    def caution(self, text: str) -> None:
+        """The last word on what could not be done, not with --quiet."""
+        if not self.quiet:
+            self.say(text, "yellow")
+
     def note(self, text: str) -> None:
         """Something good to know, not with --quiet."""
         if not self.quiet:
@@ -247,6 +260,11 @@ class Reporter:
         """Only with --verbose."""
         if self.verbose:
             self.say(text, "dim")
+
+    def detail_lines(self, text: str) -> None:
+        """A longer text, only with --verbose."""
+        if self.verbose:
+            self.say_lines(text)
 
     def say_lines(self, text: str) -> None:
         """A longer text, dim, line by line."""

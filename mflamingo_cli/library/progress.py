@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mflamingo_cli.errors import ExitCode, MFlamingoError, ModelError
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, path_of
 
+KINDS = {  # of failures, by code, where the code itself does not read well
+    "decode_failed": "not decodable",
+    "internal": "internal error",
+    "oom": "out of memory",
+    "not_finite": "with invalid samples",
+    "not_written": "result not written",
+}
 STEADY_S = 5.0  # of work before the remaining time is shown
 UNITS_S = ((48 * 3600.0, 86400.0, "days"), (5400.0, 3600.0, "h"), (90.0, 60.0, "min"))  # from so much on, seconds in one, name
 
@@ -26,9 +33,11 @@ class Tally:
     errors: int = 0  # records of failures; what was skipped is none
     new_errors: int = 0  # of this run: those of earlier runs stop no run
     failed: int = 0  # songs without a result, or whose result could not be written
+    reasons: Counter[str] = field(default_factory=Counter)  # why, by code
     missing: int = 0
     model: int = 0  # failed for want of a model
     resumable: bool = False
+    _failed_songs: set[str] = field(default_factory=set, repr=False)
 
     def add(self, record: Analysis, failure: MFlamingoError | None, *, remembered: bool = False) -> None:
         """Count one record."""
@@ -39,8 +48,22 @@ class Tally:
         self.new_errors += record.status == "error" and not remembered
         if failure is not None:
             self.failed += 1
+            self.reasons[failure.code] += 1
+            self._failed_songs.add(path_of(record))
             self.missing += failure.code == "not_found"
             self.model += isinstance(failure, ModelError) and failure.code != "too_long"  # a question is, and another model may hold it
+
+    def fail(self, song: str, failure: MFlamingoError) -> None:
+        """Count what went wrong with a song after it was added; a song fails once."""
+        self.failed += song not in self._failed_songs
+        self._failed_songs.add(song)
+        self.reasons[failure.code] += 1
+
+    @property
+    def failures(self) -> str:
+        """`3 of 40 songs failed: 2 not audio, 1 too short`."""
+        kinds = ", ".join(f"{count} {KINDS.get(code, code.replace('_', ' '))}" for code, count in self.reasons.most_common())
+        return f"{self.failed} of {self.total} songs failed: {kinds}"
 
     @property
     def left(self) -> int:

@@ -9,7 +9,6 @@ import logging
 import os
 import pickle
 import socket
-import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +24,9 @@ from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
 from mflamingo_cli.core import remote
 from mflamingo_cli.core.remote import forbid_network
-from mflamingo_cli.errors import MFlamingoError, ModelError, OutOfMemoryError, UsageError
+from mflamingo_cli.errors import InternalError, MFlamingoError, ModelError, UsageError, as_song_error
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan
-from mflamingo_cli.schema import Analysis, path_of
+from mflamingo_cli.schema import Analysis
 
 PREPARE_BYTES = 400 << 20  # of memory for a task that decodes and measures a song of four minutes
 TRIES_AGAIN = 2  # of a song whose worker died
@@ -73,16 +72,18 @@ class RayEngine:
         for song, record in done.items():
             yield Finished(song, record, _failure(record), remembered=True)
         try:
-            for record in analyses([song for song in plan.songs if song not in done], job, model):
-                shards.add(replace(record, thinking=None) if plan.hide_thinking else record)
-                yield Finished(path_of(record), record, _failure(record))
+            for finished in analyses([song for song in plan.songs if song not in done], job, model):
+                shards.add(replace(finished.record, thinking=None) if plan.hide_thinking else finished.record)
+                yield finished
         finally:
             shards.flush()
         listener.detail(f"saved {shards.output}")
 
 
-def _failure(record: Analysis) -> MFlamingoError | None:
-    return MFlamingoError(record.error.message, code=record.error.code) if record.error else None
+def _failure(record: Analysis, trace: str = "") -> MFlamingoError | None:
+    if record.error is None:
+        return None
+    return InternalError(record.error.message, trace) if trace else MFlamingoError(record.error.message, code=record.error.code)
 
 
 def _settings(job: RunPlan, info: BackendInfo) -> dict[str, Any]:
@@ -174,21 +175,21 @@ def ask_cluster(job: RunPlan) -> ClusterModel:
     return replace(answer, n_cpus=max(1, min(answer.n_cpus, largest, int(there["CPU"]) - 1)))
 
 
-def analyses(songs: Sequence[str], job: RunPlan, model: ClusterModel) -> Iterator[Analysis]:
+def analyses(songs: Sequence[str], job: RunPlan, model: ClusterModel) -> Iterator[Finished]:
     """One record for each song, as they come. A song that kills its workers gets one with the error `worker_died`."""
     left = dict.fromkeys(songs)
     for in_flight in IN_FLIGHT:
-        for song, record in _stream_records(list(left), job, model, in_flight):
-            if song in left:
-                del left[song]
-                yield record
+        for finished in _stream_records(list(left), job, model, in_flight):
+            if finished.song in left:
+                del left[finished.song]
+                yield finished
     for song in left:
         lost = MFlamingoError(f"{song}: every worker that tried it died; see the cluster's log", code="worker_died")
-        yield assemble.failed(song, job.request.command, lost)
+        yield Finished(song, assemble.failed(song, job.request.command, lost), lost)
 
 
-def _stream_records(songs: Sequence[str], job: RunPlan, model: ClusterModel, in_flight: int) -> Iterator[tuple[str, Analysis]]:
-    """Pairs as Ray Data streams them; songs whose workers died too often are missing."""
+def _stream_records(songs: Sequence[str], job: RunPlan, model: ClusterModel, in_flight: int) -> Iterator[Finished]:
+    """Records as Ray Data streams them; songs whose workers died too often are missing."""
     import ray.data
 
     if not songs:
@@ -212,9 +213,8 @@ def _stream_records(songs: Sequence[str], job: RunPlan, model: ClusterModel, in_
             max_task_retries=TRIES_AGAIN,
         )
     for row in answered.iter_rows():
-        if row["bug"]:
-            raise RuntimeError(f"on the cluster:\n{row['bug']}")
-        yield os.fsdecode(row["song"]), Analysis.from_json(row["record"])
+        record = Analysis.from_json(row["record"])
+        yield Finished(os.fsdecode(row["song"]), record, _failure(record, row["trace"]))
 
 
 # --- on the cluster ---------------------------------------------------------------------------------------------------
@@ -265,14 +265,10 @@ class _ModelActor:
 
 
 def _row(song: str, job: RunPlan, done: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row of data: what was done, else a record of its failure; a mistake of ours goes home as text, Ray would leave the song out."""
-    row = {"song": os.fsencode(song), "prepared": b"", "record": "", "bug": ""}
+    """A row of data: what was done, else a record of its failure and, of a fault of ours, its traceback."""
+    row = {"song": os.fsencode(song), "prepared": b"", "record": "", "trace": ""}
     try:
-        return row | done()
+        with as_song_error(song):
+            return row | done()
     except MFlamingoError as error:
-        failure = error
-    except MemoryError:
-        failure = OutOfMemoryError.of(song)
-    except Exception:  # a mistake of ours goes home as text: Ray would leave the song out
-        return row | {"bug": traceback.format_exc()}
-    return row | {"record": assemble.failed(song, job.request.command, failure).to_json()}
+        return row | {"record": assemble.failed(song, job.request.command, error).to_json(), "trace": getattr(error, "trace", "")}

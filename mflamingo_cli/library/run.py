@@ -19,7 +19,7 @@ from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import Backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Sound
-from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, OutOfMemoryError
+from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import PreparedSong, Request, Step
@@ -51,29 +51,31 @@ class LocalEngine:
             backend.on_progress = listener.advance
             info = backend.info
             listener.detail(f"{info.model}: {info.backend} on {info.device}, {info.dtype} ({info.reason})")
-            folder = cache.default_folder() if plan.cached else None
-            songs = cache.Cache(folder) if folder else None
-            store = _store(listener) if plan.resumable else None
+            songs, store, trouble = _memory(plan)
+            if trouble:
+                listener.warn(cache.not_kept(trouble))
             job = JobKey.of(plan.request.deciding, info, find_model(plan.model), plan.opening.kv_type)
             past = store and stack.enter_context(store)
             memory = RunCache(past, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
             yield Opened(store is not None)
             jobs = min(len(plan.songs), plan.jobs or min(physical_cores(), MOST_JOBS)) or 1
             yield from Run(plan.request, backend, memory, songs, jobs, plan.batch_size or info.batch_size).over(plan.songs)
-            if songs and songs.problem:
-                listener.detail(f"nothing more can be cached: {songs.problem}")
-            if store and store.problem:
-                listener.warn(f"this run is recorded only in part: {store.problem}")
+            later = [kept.problem for kept in (songs, store) if kept and kept.problem]
+            if later and not trouble:
+                listener.warn(f"results of this run are only partly kept for the next one: {'; '.join(later)}")
 
 
-def _store(listener: EngineListener) -> runs.Store | None:
-    """The run store; None, and a warning, where there can be none: results matter more than resuming."""
-    folder = runs.default_folder()
+def _memory(plan: RunPlan) -> tuple[cache.Cache | None, runs.Store | None, str]:
+    """Open the cache and the run store as far as they can be had, with what is in the way: results matter more than either."""
+    songs, trouble = cache.open_default() if plan.cached else (None, "")
+    folder = runs.default_folder() if plan.resumable else None
     try:
-        return runs.Store(folder) if folder else None
+        store = runs.Store(folder) if folder else None
     except runs.StoreError as error:
-        listener.warn(f"this run cannot be recorded, so it cannot be resumed: {error}")
-        return None
+        store, trouble = None, "; ".join(filter(None, (trouble, str(error))))
+    if plan.resumable and folder is None:
+        trouble = cache.NO_HOME
+    return songs, store, trouble
 
 
 @dataclass
@@ -254,8 +256,9 @@ class Run:
             song, result = preparation.song, preparation.result
             yield Working(song.path, Step("preparing"))
             try:
-                prepared = result() if result else None
-            except (MFlamingoError, MemoryError) as error:
+                with as_song_error(song.path):
+                    prepared = result() if result else None
+            except MFlamingoError as error:
                 finished[song.index] = self._failed(song, error)
                 continue
             if known := self._known(song):
@@ -274,8 +277,9 @@ class Run:
         if known := self._known(song):
             return {song.index: known}
         try:
-            prepared = pipeline.prepare(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
-        except (MFlamingoError, MemoryError) as error:
+            with as_song_error(song.path):
+                prepared = pipeline.prepare(song.source, self.request, self.backend.info, self.cache, partial(self.memory.note, song))
+        except MFlamingoError as error:
             return {song.index: self._failed(song, error)}
         return (yield from self._ask([(song, prepared)]))
 
@@ -286,8 +290,7 @@ class Run:
         for index, event in pipeline.run_together(sources, self.backend, self.request, self.cache):
             song, _ = songs[index]
             if isinstance(event, Analysis):
-                self.memory.keep(song, event, None)
-                finished[song.index] = Finished(song.path, event)
+                finished[song.index] = self._done(song, event)
             elif isinstance(event, MFlamingoError):
                 finished[song.index] = self._failed(song, event)
             elif len(songs) == 1 or isinstance(event, Step):
@@ -301,8 +304,15 @@ class Run:
         failure = AudioError(record.error.message, code=record.error.code) if record.error else None  # only files' own are remembered
         return Finished(song.path, record, failure, remembered=True)
 
-    def _failed(self, song: Song, error: MFlamingoError | MemoryError) -> Finished:
-        failure = error if isinstance(error, MFlamingoError) else OutOfMemoryError.of(song.path)
+    def _done(self, song: Song, record: Analysis) -> Finished:
+        try:
+            with as_song_error(song.path):
+                self.memory.keep(song, record, None)
+        except MFlamingoError as error:
+            return self._failed(song, error)
+        return Finished(song.path, record)
+
+    def _failed(self, song: Song, failure: MFlamingoError) -> Finished:
         record = assemble.failed(song.path, self.request.command, failure)
         self.memory.keep(song, record, failure)
         return Finished(song.path, record, failure)

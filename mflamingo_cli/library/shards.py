@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from mflamingo_cli import schema
-from mflamingo_cli.errors import UsageError
+from mflamingo_cli.errors import InternalError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.schema import Analysis
 
@@ -49,7 +49,7 @@ class ShardWriter:
         self._since = time.monotonic()
 
     def open(self, settings: dict[str, Any]) -> dict[str, Analysis]:
-        """Begin, or go on: the records that are there, by identity, without their results.
+        """Begin, or go on: the records that are there, by identity, without their results; an internal error is tried again.
 
         Raises UsageError where the folder is no folder or holds records of other settings.
         """
@@ -67,7 +67,8 @@ class ShardWriter:
             raise UsageError(f"{self.output}: contains records but no {SETTINGS}; name another folder")
         else:
             self._write(SETTINGS, json.dumps(settings, indent=1).encode())
-        return {row["path_b64"] or row["path"]: _record(row) for path in files for row in self._read(path)}
+        records = (_record(row) for path in files for row in self._read(path))
+        return {record.path_b64 or record.path: record for record in records if not _is_internal(record)}
 
     def add(self, record: Analysis) -> None:
         """Take a record; a file is written when it is full or its first record has waited long."""
@@ -108,6 +109,10 @@ class ShardWriter:
 def _record(row: dict[str, Any]) -> Analysis:
     error = row["error"] and schema.ErrorInfo(**row["error"])
     return Analysis(row["command"], row["status"], row["path"], row["path_b64"], error=error)
+
+
+def _is_internal(record: Analysis) -> bool:
+    return record.error is not None and record.error.code == InternalError.code
 
 
 def to_lines(records: Iterable[Analysis]) -> bytes:

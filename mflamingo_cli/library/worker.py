@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import IO, Any
 from mflamingo_cli import pipeline
 from mflamingo_cli.backends.base import BackendInfo
 from mflamingo_cli.core.audio import Sound
-from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError
+from mflamingo_cli.errors import AudioError, MFlamingoError, OutOfMemoryError, as_song_error
 from mflamingo_cli.requests import PreparedSong, Request
 from mflamingo_cli.store.cache import Cache
 
@@ -82,8 +81,8 @@ class Worker:
             if self._process is None:
                 root = str(Path(__file__).parents[2])
                 env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-                # -P: no module is taken from the folder we are in. A session of its own: Ctrl-C in a terminal is not for it.
-                command = [sys.executable, "-P", "-m", __name__]
+                # -P: no module is taken from the folder we are in. -W: as in `cli.main`. Its own session: Ctrl-C is not for it.
+                command = [sys.executable, "-P", "-W", "ignore", "-m", __name__]
                 self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True)
                 assert self._process.stdin is not None
                 _send(self._process.stdin, self._task)
@@ -119,14 +118,9 @@ def main() -> None:
 
     def prepared(path: str) -> tuple[str, Any]:
         try:
-            return DONE, pipeline.prepare(path, request, info, cache, on_decoded)
-        except MemoryError:
-            return RAISED, OutOfMemoryError.of(path)
-        except (EOFError, BrokenPipeError):
-            raise
-        except Exception as error:  # of any kind: it is raised again where the song was asked for
-            if not isinstance(error, MFlamingoError):
-                error.add_note(traceback.format_exc())
+            with as_song_error(path, AlreadyAnalyzed, EOFError, BrokenPipeError):
+                return DONE, pipeline.prepare(path, request, info, cache, on_decoded)
+        except (MFlamingoError, AlreadyAnalyzed) as error:
             return RAISED, error
 
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):

@@ -1,1 +1,1 @@
-"""Models as files: the published ones, the local cache, downloads, agreement on songs."""
+"""Models as files: published ones, downloads, agreement on songs."""

@@ -56,7 +56,11 @@ def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
     """Return a rich console that writes no escape sequence unless `color` or `animate`, and reads no markup."""
     from rich.console import Console
 
-    return Console(
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the error that is being handled; rich would end the program here
+
+    return Plain(
         file=stream,
         force_terminal=color or animate,
         color_system="auto" if color else None,

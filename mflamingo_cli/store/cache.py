@@ -8,6 +8,7 @@ version that somebody must remember to raise: what another song, model or progra
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -48,6 +49,23 @@ def default_folder() -> Path | None:
     return Path(own) if own else user_folder("XDG_CACHE_HOME", ".cache")
 
 
+NO_HOME = "there is no home folder"
+
+
+def not_kept(trouble: str) -> str:
+    """Say that nothing will be found by the next run, and why."""
+    return f"results are not kept for the next run: {trouble}; name folders in MFLAMINGO_CACHE and MFLAMINGO_STATE, or use --no-cache"
+
+
+def open_default() -> tuple[Cache | None, str]:
+    """Open the user's cache; with what keeps it from taking entries, if anything does."""
+    folder = default_folder()
+    if folder is None:
+        return None, NO_HOME
+    cache = Cache(folder)
+    return cache, cache.check()
+
+
 def digest_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal."""
     with open(path, "rb") as file:
@@ -65,6 +83,16 @@ class Cache:
         self.folder, self.max_bytes = folder, max_bytes
         self.problem: str | None = None
         self._room: int | None = None  # bytes until the folder must be searched again; None: not searched yet
+
+    def check(self) -> str:
+        """Make the folder; return what keeps it from taking entries, if anything does: those that are there can be read all the same."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            self.problem = f"{self.folder}: {error.strerror or error}"
+        return self.problem or ""
 
     def entry(self, path: object, start_s: float, end_s: float | None) -> CacheEntry | None:
         """The place of one part of a song; None for what is not a regular file (stdin has no second time), too large or not readable."""

@@ -30,16 +30,28 @@ class CachedModel:
 
 
 def hub_cache() -> Path:
-    """The Hugging Face cache, by the same environment variables that its own library reads."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """The Hugging Face cache, by the same environment variables that its own library reads. Raises ModelError for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     home = os.environ.get("HF_HOME") or os.path.join(base, "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(os.path.expandvars(os.path.expanduser(cache)))
+    folder = Path(os.path.expandvars(os.path.expanduser(cache)))
+    if folder.parts[:1] == ("~",):  # expanduser found no home
+        raise ModelError("there is no home folder to hold the Hugging Face cache; name a folder in HF_HOME")
+    return folder
 
 
 def repository(name: str) -> Path:
     """Where a model's files lie, or would."""
     return hub_cache() / (FOLDER + name.replace("/", "--"))
+
+
+def _home(name: str) -> Path | None:
+    """Where a model's files lie; None where there are none, or where others may not read them."""
+    try:
+        home = repository(name)
+    except ModelError:
+        return None
+    return home if os.path.isdir(home) and os.access(home, os.R_OK | os.X_OK) else None
 
 
 def hub_snapshot(name: str) -> Path:
@@ -58,12 +70,14 @@ def hub_snapshot(name: str) -> Path:
 
 def _snapshot(name: str, revision: str) -> Path | None:
     """The revision that is asked for: a branch, a tag or the first digits of a commit; without one that of main, or the only one there."""
-    home = repository(name)
+    home = _home(name)
+    if home is None:
+        return None
     reference = home / "refs" / (revision or MAIN)
-    if reference.is_file():
+    if os.access(reference, os.R_OK) and reference.is_file():
         directory = home / "snapshots" / reference.read_text(encoding="utf-8").strip()
-        return directory if directory.is_dir() else None
-    there = [path for path in (home / "snapshots").glob("*") if path.is_dir()]
+        return directory if os.path.isdir(directory) else None
+    there = [path for path in (home / "snapshots").glob("*") if os.path.isdir(path)]
     if revision:
         there = [path for path in there if path.name == revision or (len(revision) >= SHORT and path.name.startswith(revision))]
     return there[0] if len(there) == 1 else None
@@ -98,8 +112,8 @@ def _has_audio(text: Path) -> bool:
 
 def cached(name: str) -> CachedModel | None:
     """What is here of a hub id; None if nothing."""
-    home = repository(name)
-    if not home.is_dir():
+    home = _home(name)
+    if home is None:
         return None
     directory = _snapshot(name, "")
     whole = directory if directory is not None and is_complete(directory) else None
@@ -108,7 +122,11 @@ def cached(name: str) -> CachedModel | None:
 
 def music_flamingos() -> Iterator[CachedModel]:
     """Everything of the model's kind in the cache, by name; other models are passed over."""
-    for home in sorted(hub_cache().glob(f"{FOLDER}*--*")):
+    try:
+        cache = hub_cache()
+    except ModelError:
+        return
+    for home in sorted(cache.glob(f"{FOLDER}*--*") if os.access(cache, os.R_OK | os.X_OK) else ()):
         name = home.name.removeprefix(FOLDER).replace("--", "/", 1)
         if any(is_music_flamingo(path) for path in (home / "snapshots").glob("*")) and (found := cached(name)):
             yield found
@@ -141,7 +159,7 @@ def removal(name: str, revision: str = "") -> list[Path]:
     In the order to do it: first what makes the model found, so that a removal that is stopped leaves nothing half.
     """
     home = repository(name)
-    everything = [path for path in (home / "refs", home / "snapshots", home, hub_cache() / ".locks" / home.name) if path.exists()]
+    everything = [path for path in (home / "refs", home / "snapshots", home, hub_cache() / ".locks" / home.name) if os.path.exists(path)]
     if not revision:
         return everything
     gone = _snapshot(name, revision)

@@ -40,8 +40,8 @@ def main(n_songs: int = 100, seconds: float = 30.0) -> None:
         found = engine.ask_cluster(work)
         began = time.perf_counter()
         records = []
-        for record in engine.analyses(songs, work, found):
-            records.append(record)
+        for finished in engine.analyses(songs, work, found):
+            records.append(finished.record)
             if len(records) == n_songs // 3:
                 os.kill(workers("MapWorker")[0], signal.SIGKILL)
         cluster_s = time.perf_counter() - began

@@ -179,7 +179,7 @@ def test_a_store_that_cannot_be_had_costs_no_result(tiny_model, songs, tmp_path,
     monkeypatch.setenv("MFLAMINGO_STATE", "/proc/nothing")
     done = run("analyze", "--json", "-m", tiny_model, *SHORT, *songs)
     assert [record["status"] for record in records(done)] == ["ok", "error", "error", "ok"]
-    assert b"cannot be resumed: /proc/nothing/runs.db: No such file or directory" in done.stderr
+    assert b"not kept for the next run: /proc/nothing/runs.db: No such file or directory" in done.stderr
     monkeypatch.setenv("MFLAMINGO_STATE", str(tmp_path / "state"))
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "runs.db").write_text("no database" * 100)

@@ -104,7 +104,7 @@ def by_path(records: list[Analysis]) -> dict[str, Analysis]:
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, work, songs, expected):
     records, killed = [], []
-    for record in engine.analyses(songs, work, engine.ask_cluster(work)):
+    for record in (finished.record for finished in engine.analyses(songs, work, engine.ask_cluster(work))):
         records.append(record)
         if len(records) == 3:
             killed = workers("MapWorker")
@@ -124,7 +124,7 @@ def test_a_song_that_kills_its_workers_is_a_record_and_the_others_are_analysed(c
         return prepare(row, *given)
 
     monkeypatch.setattr(engine, "_prepare", crash)
-    records = by_path(list(engine.analyses(songs[:5], work, engine.ask_cluster(work))))
+    records = by_path([finished.record for finished in engine.analyses(songs[:5], work, engine.ask_cluster(work))])
     lost = records.pop(songs[2])
     assert (lost.status, lost.error and lost.error.code) == ("error", "worker_died")
     assert records == by_path([expected[song] for song in songs[:5] if song != songs[2]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mflamingo_cli.backends import ModelFiles
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Sound, Source
-from mflamingo_cli.errors import ModelError, OutOfMemoryError
+from mflamingo_cli.errors import InternalError, ModelError, OutOfMemoryError, as_song_error
 from mflamingo_cli.library.plan import Finished
 from mflamingo_cli.library.run import Run, RunCache, Song
 from mflamingo_cli.library.worker import AlreadyAnalyzed
@@ -248,6 +249,84 @@ def test_what_was_not_the_files_fault_is_tried_again(store, music, work, error):
     assert [item.record.status for item in run(store, path, copy, backend=failing)] == ["error", "error"]
     failing.error = None
     assert [(item.record.status, item.remembered) for item in run(store, path, copy, backend=failing)] == [("ok", False), ("ok", True)]
+
+
+# --- the border of a song ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unforeseen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Songs of these names cannot be measured, for a reason that no code knows of."""
+    names: list[str] = []
+
+    def fall(audio, meter=None):
+        if Path(audio.source.path).name in names:
+            return [][len(names)]
+        return FACTS
+
+    monkeypatch.setattr(measure, "measure", fall)
+    return names
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_nobody_foresaw_is_the_record_of_its_song_and_tried_again(store, music, unforeseen, remembers):
+    paths = [write(music / f"{name}.wav", hz) for name, hz in (("a", 200), ("b", 300), ("c", 400))]
+    unforeseen.append("b.wav")
+    first = run(store if remembers else None, *paths)
+    assert [item.record.status for item in first] == ["ok", "error", "ok"]
+    failure, error = first[1].failure, first[1].record.error
+    assert isinstance(failure, InternalError)
+    assert (error.code, error.retryable) == ("internal", False)
+    assert error.message.startswith(f"{paths[1]}: this is a fault of mflamingo, not of the file (IndexError: list index out of range)")
+    assert "in fall" in failure.trace
+    unforeseen.clear()
+    second = run(store if remembers else None, *paths)
+    assert [item.record.status for item in second] == ["ok"] * 3
+    assert [item.remembered for item in second] == [remembers, False, remembers]
+
+
+def test_a_copy_of_a_song_that_fell_is_tried_by_itself(store, music, unforeseen):
+    path = write(music / "a.wav")
+    copy = str(shutil.copy(path, music / "b.wav"))
+    unforeseen.append("a.wav")
+    assert [item.record.status for item in run(store, path, copy)] == ["error", "ok"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AssertionError(), RecursionError("deep"), OSError(5, "Input/output error")])
+def test_what_nobody_foresaw_of_the_model_is_each_song_s_record(store, music, work, error):
+    paths = [write(music / f"{hz}.wav", hz) for hz in (200, 300)]
+    failing = Full(error)
+    done = run(store, *paths, backend=failing)
+    assert [item.record.error.code for item in done] == ["internal", "internal"]
+    assert type(error).__name__ in done[0].record.error.message
+    failing.error = None
+    assert [(item.record.status, item.remembered) for item in run(store, *paths, backend=failing)] == [("ok", False)] * 2
+
+
+def test_a_record_that_cannot_be_stored_is_a_failure_of_its_song(store, music, work, monkeypatch):
+    keep = store.keep
+    paths = [write(music / f"{hz}.wav", hz) for hz in (200, 300)]
+    monkeypatch.setattr(store, "keep", lambda key, record: [][0] if record.path == paths[0] else keep(key, record))
+    assert [(item.record.status, item.record.path) for item in run(store, *paths)] == [("error", paths[0]), ("ok", paths[1])]
+
+
+def test_an_internal_error_travels_between_processes_with_its_traceback():
+    with pytest.raises(InternalError, match="two lines") as caught, as_song_error("song.wav"):
+        raise ValueError("two\nlines " + 1000 * "x")
+    error = caught.value
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.trace, again.code) == (str(error), error.trace, "internal")
+    assert len(str(error)) < 400
+    assert 'raise ValueError("two' in error.trace
+
+
+def test_what_may_pass_the_border_passes_it():
+    with pytest.raises(ModelError, match="lost"), as_song_error("song.wav"):
+        raise ModelError("lost")
+    with pytest.raises(OSError, match="full"), as_song_error("song.wav", OSError):
+        raise OSError("full")
+    with pytest.raises(KeyboardInterrupt, match="now"), as_song_error("song.wav"):
+        raise KeyboardInterrupt("now")
 
 
 def test_a_missing_file_is_not_remembered_as_missing(store, music, work):
