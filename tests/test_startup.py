@@ -11,9 +11,9 @@ import pytest
 
 from tests.docs import ROOT, tree
 
-NEVER = set("torch transformers librosa numba scipy matplotlib sklearn huggingface_hub tokenizers click mutagen jams".split())
+NEVER = set("torch transformers librosa numba scipy matplotlib sklearn huggingface_hub tokenizers click jams".split())
 NEVER |= {"llama_cpp", "xllamacpp"}  # their shared objects are loaded, their Python modules are not
-LATER = NEVER | {"gguf", "soundfile", "soxr", "ffmpeg", "numpy", "jinja2"}  # only when a song is analysed
+LATER = NEVER | {"mutagen", "gguf", "soundfile", "soxr", "ffmpeg", "numpy", "jinja2"}  # only when a song is analysed
 # What of this program does work, so that help must not wait for it
 OF_WORK = {"measure", "pipeline", "parsers", "schema", "tasks", "backends.gguf", "commands.songs", "commands.terminal", "library.tags"}
 HELPS = [" ".join((*page.path, "-h")) for page in tree().walk()]

@@ -122,14 +122,24 @@ def to_lines(records: Iterable[Analysis]) -> bytes:
 
 def to_parquet(records: Iterable[Analysis]) -> bytes:
     """A Parquet file whose columns are the record's keys, nested as they are."""
-    rows = [json.loads(record.to_json()) for record in records]
+    columns = arrow_schema()
+    rows = [_fitted(json.loads(record.to_json()), pa.struct(columns)) for record in records]
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, arrow_schema()), content)
+    pq.write_table(pa.Table.from_pylist(rows, columns), content)
     return content.getvalue()
 
 
+def _fitted(value: Any, kind: pa.DataType) -> Any:
+    """A value for a column of this type: what a column of text cannot hold as it is, it holds as JSON."""
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        return {name: _fitted(item, kind.field(name).type) for name, item in value.items()}
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return [_fitted(item, kind.value_type) for item in value]
+    return json.dumps(value) if pa.types.is_string(kind) and not isinstance(value, str | None) else value
+
+
 def arrow_schema() -> pa.Schema:
-    """The record's JSON Schema as one of Arrow; an object of any keys is a map."""
+    """The record's JSON Schema as one of Arrow; an object of any keys is a map, and what may be of several types is text."""
     whole = schema.json_schema()
     return pa.schema([(name, _arrow(part, whole["$defs"])) for name, part in whole["properties"].items()])
 
@@ -138,7 +148,9 @@ def _arrow(part: dict[str, Any], definitions: dict[str, Any]) -> pa.DataType:
     if isinstance(part.get("type"), list):
         part = {"anyOf": [{"type": name} for name in part["type"]]}
     if "anyOf" in part:  # something or null
-        [part] = [option for option in part["anyOf"] if option.get("type") != "null"]
+        part, *others = [option for option in part["anyOf"] if option.get("type") != "null"]
+        if others:
+            return pa.string()
     if "$ref" in part:
         part = definitions[part["$ref"].rpartition("/")[2]]
     if "const" in part or "enum" in part:

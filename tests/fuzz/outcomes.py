@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from pathlib import Path
 
 OK, SENTENCE = "ok", "one sentence, "  # and its `error.code`
 CRASH, TRACEBACK, HANG, MEMORY = "CRASH", "TRACEBACK", "HANG", "MEMORY"
@@ -13,7 +15,15 @@ LIMIT_S = 10.0
 LIMIT_BYTES = 10**9
 
 
-def peak_bytes(*whose: int) -> int:
-    """The most memory that this process, or its children, have held at once."""
+def peak_bytes() -> int:
+    """The most memory that this process, or its children, have held at once.
+
+    Linux starts a process with the `ru_maxrss` of the one that started it, so its own is read elsewhere.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return unit * max(resource.getrusage(who).ru_maxrss for who in whose)
+    children = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    try:
+        own = re.search(r"VmHWM:\s*([0-9]+)", Path("/proc/self/status").read_text(encoding="ascii"))
+    except OSError:
+        own = None
+    return max(children, 1024 * int(own[1]) if own else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -32,7 +32,7 @@ def main() -> None:
         path = kind.mutate(Random(f"{seed} {number}"), Path(seeds), case)
         os.write(int(pipe), b"begin\n")
         outcome = judge(kind.run, path)
-        if peak_bytes(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) > LIMIT_BYTES:
+        if peak_bytes() > LIMIT_BYTES:
             outcome = MEMORY
         if outcome == OK or outcome.startswith(SENTENCE):
             shutil.rmtree(case)

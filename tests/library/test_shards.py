@@ -14,6 +14,7 @@ from mflamingo_cli.core import remote  # noqa: E402  (after what they need)
 from mflamingo_cli.errors import AudioError, ModelError, UsageError  # noqa: E402
 from mflamingo_cli.library import shards as parts  # noqa: E402
 from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, Result, Segment, TempoInfo  # noqa: E402
+from quant.files import Draft
 
 RECORDS = [
     Analysis(
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_named_with_the_cure(tmp_path):
 def test_a_file_that_is_not_whole_has_no_name(tmp_path, monkeypatch):
     written = parts.ShardWriter(str(tmp_path))
     written.open({})
-    monkeypatch.setattr(type(written._system), "mv", lambda *names: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(Draft, "publish", lambda *names: (_ for _ in ()).throw(OSError("killed")))
     written.add(RECORDS[0])
     with pytest.raises(OSError, match="killed"):
         written.flush()
