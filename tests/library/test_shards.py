@@ -14,7 +14,7 @@ from mflamingo_cli.core import remote  # noqa: E402  (after what they need)
 from mflamingo_cli.errors import AudioError, ModelError, UsageError  # noqa: E402
 from mflamingo_cli.library import shards as parts  # noqa: E402
 from mflamingo_cli.schema import Analysis, AudioInfo, ErrorInfo, Result, Segment, TempoInfo  # noqa: E402
-from quant.files import Draft
+from quant.files import Draft  # noqa: E402
 
 RECORDS = [
     Analysis(
