@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mflamingo_cli.commands import playlists
+from mflamingo_cli.commands.names import NameFinder
 from mflamingo_cli.core import remote
-from mflamingo_cli.errors import AudioError, ExitCode, UsageError
+from mflamingo_cli.core.remote import FetchError
+from mflamingo_cli.errors import AudioError, ExitCode, ModelError, UsageError
 
 STDIN = "-"
 
@@ -20,7 +23,6 @@ class NoInputError(AudioError):
     exit_code = ExitCode.NO_INPUT
 
 
-PLAYLISTS = (".m3u", ".m3u8")
 _SUFFIXES = """
     3gp aac ac3 aif aifc aiff alac amr ape au caf flac m4a m4b m4v mka mkv mov mp2 mp3 mp4
     oga ogg opus rf64 snd tta w64 wav wave webm wma wv
@@ -35,7 +37,8 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
     if files_from == STDIN and STDIN in paths:
         raise UsageError("stdin cannot be both the list of paths and a song")
     named = list(paths) + (list(_listed(files_from, null)) if files_from is not None else [])
-    songs = [song for path in named for song in _expand(path)]
+    finder = NameFinder()
+    songs = [song for name in named for song in _expand(name if name == STDIN else finder.find(name), finder)]
     if not songs:
         where = ", ".join(repr(path) for path in named[:3]) or f"--files-from {files_from}"
         raise NoInputError(f"no audio files in {where}")
@@ -44,6 +47,7 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
 
 def _listed(source: str, null: bool) -> Iterator[str]:
     content = sys.stdin.buffer.read() if source == STDIN else _content(source)
+    content = content if null else playlists.as_utf8(content)
     if not null and b"\0" in content:
         raise UsageError(f"--files-from {source}: the list contains null bytes; add -0")
     lines = content.split(b"\0") if null else content.splitlines()
@@ -57,15 +61,19 @@ def _content(path: str | Path) -> bytes:
         raise NoInputError(f"{path}: {error.strerror or error}") from error
 
 
-def _expand(path: str) -> Iterable[str]:
-    if path == STDIN:
-        return [path]
-    if remote.is_address(path):
-        return remote.find(path, AUDIO_SUFFIXES) if remote.is_folder(path) else [path]
-    if os.path.isdir(path):
-        return _walk(path)
-    if path.lower().endswith(PLAYLISTS) and os.path.isfile(path):
-        return _playlist(Path(path))
+def _expand(path: str, finder: NameFinder) -> Iterable[str]:
+    """The songs of a path. What holds songs but cannot be listed stands for them, to fail once: it costs no other input."""
+    try:
+        if path == STDIN:
+            return [path]
+        if remote.is_address(path):
+            return remote.find(path, AUDIO_SUFFIXES) if remote.is_folder(path) else [path]
+        if os.path.isdir(path):
+            return _walk(path)
+        if path.lower().endswith(tuple(playlists.READERS)) and os.path.isfile(path):
+            return [finder.find(name, os.path.dirname(path) or os.curdir) for name in playlists.names(path)]
+    except (OSError, playlists.NotAPlaylistError, FetchError, ModelError):  # decoding or fetching says why
+        pass
     return [path]
 
 
@@ -85,17 +93,3 @@ def _walk(folder: str) -> Iterator[str]:
 def _may_be_file(path: str) -> bool:
     """Not a pipe or a device, which may never end; a link that leads nowhere fails when it is decoded."""
     return os.path.isfile(path) or not os.path.exists(path)
-
-
-def _playlist(path: Path) -> Iterator[str]:
-    """Entries of a playlist, relative to it; addresses of the network are refused, playlists in playlists are not followed."""
-    content = _content(path)
-    if b"\0" in content:
-        raise UsageError(f"{path}: not a playlist; it contains null bytes")
-    for line in content.removeprefix(b"\xef\xbb\xbf").splitlines():
-        entry = os.fsdecode(line.strip())
-        if not entry or entry.startswith("#"):
-            continue
-        if "://" in entry:
-            raise UsageError(f"{path}: {entry} is not a local file")
-        yield os.path.join(path.parent, entry)

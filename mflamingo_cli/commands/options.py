@@ -43,7 +43,7 @@ class InputOptions:
     panel: ClassVar[str] = "Input"
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH", help="Audio or video files, folders, .m3u playlists, or - for audio bytes on stdin."),
+        typer.Argument(metavar="PATH", help="Audio or video files, folders, playlists (.m3u, .pls, .xspf), or - for audio bytes on stdin."),
     ] = None
     files_from: Annotated[str | None, option(metavar="FILE", help="Read paths from FILE (- is stdin), one per line.")] = None
     null: Annotated[bool, option("-0", help="Paths in --files-from are separated by null bytes.")] = False

@@ -33,6 +33,7 @@ SAMPLE_RATE = MelConfig.sample_rate
 MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
 SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any music
 GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
+NO_ADDRESS = "a playlist can name files only, not addresses of the network; download what it plays first"
 TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
 
 
@@ -138,8 +139,7 @@ def load(
             audio = _decode(decoder, name, shown, start_s, end_s, listeners)
             return replace(audio, source=replace(audio.source, tags=tags.read(local, decoder.tags)))
     except OSError as error:
-        what = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
-        raise AudioError(f"{shown}: {what}", code="not_found") from error
+        raise AudioError(f"{shown}: {_unread(shown, error)}", code="not_found") from error
 
 
 def split_windows(samples: NDArray[np.float32], window_s: int = MelConfig.window_s) -> list[NDArray[np.float32]]:
@@ -305,6 +305,13 @@ def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, st
             with contextlib.nullcontext(stream) if name == "-" else open(name, "rb") as source, local.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
         yield local, name
+
+
+def _unread(shown: str, error: OSError) -> str:
+    """Why a file cannot be opened; an address of a playlist stands in the playlist's folder, where no file has its name."""
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be read: {error.strerror or error}"
+    return NO_ADDRESS if "://" in shown else "there is no such file"
 
 
 def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:

@@ -6,6 +6,7 @@ fsspec and the package of a protocol come with the [ray] extra or by hand; nothi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,7 @@ from mflamingo_cli.errors import AudioError, ModelError
 
 HERE = {"file", "local", "memory"}  # protocols that ask no network
 TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # a scheme (RFC 3986, sec. 3.1), or several, as fsspec chains them
 PAGES = ("http://", "https://")  # where what has no suffix may be a stream without an end
 
 
@@ -35,7 +37,7 @@ def forbid_network() -> None:
 
 def is_address(name: str) -> bool:
     """Whether a name is an address rather than a file that is here."""
-    return "://" in name and not os.path.lexists(name)
+    return ADDRESS.match(name) is not None and not os.path.lexists(name)
 
 
 def is_folder(address: str) -> bool:

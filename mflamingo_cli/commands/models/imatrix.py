@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def imatrix(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A checkpoint directory, or a downloaded hub id.")],
-    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or .m3u playlists.")],
+    songs: Annotated[list[str], typer.Argument(metavar="SONG", help="Audio files, folders or playlists.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The GGUF file to write.")],
     start: Start = None,
     end: End = None,
