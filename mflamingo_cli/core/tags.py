@@ -64,21 +64,24 @@ def _by_mutagen(path: Path) -> Mapping[str, Any]:
     if not reader():
         return {}
     import mutagen
-    from mutagen import aiff, dsdiff, dsf, id3, wave
 
-    with_id3 = {b"ID3": id3.ID3FileType, b"RIF": wave.WAVE, b"FOR": aiff.AIFF, b"DSD": dsf.DSF, b"FRM": dsdiff.DSDIFF}
     try:
-        with path.open("rb") as file:
-            kind = with_id3.get(file.read(3))
-        if kind is not None and _inflates(kind(path, known_frames={}, translate=False).tags):
-            return {}
-        found = mutagen.File(path)
+        found = None if inflates(path) else mutagen.File(path)
         return {} if found is None else dict(found.tags or {})
     except Exception:  # of any kind: the bytes are anybody's, and no title is worth a song
         return {}
 
 
-def _inflates(tags: Any) -> bool:
-    """Whether a frame of these undecoded ID3 tags is compressed: a megabyte would become a gigabyte, and no program writes such titles."""
+def inflates(path: str | Path) -> bool:
+    """Whether a frame of a file's ID3 tags is compressed: mutagen would make a gigabyte of a megabyte, and no program writes such tags.
+
+    Raises mutagen's errors and OSError.
+    """
+    from mutagen import aiff, dsdiff, dsf, id3, wave
+
+    with_id3 = {b"ID3": id3.ID3FileType, b"RIF": wave.WAVE, b"FOR": aiff.AIFF, b"DSD": dsf.DSF, b"FRM": dsdiff.DSDIFF}
+    with open(path, "rb") as file:
+        kind = with_id3.get(file.read(3))
+    tags = kind(path, known_frames={}, translate=False).tags if kind else None  # no frame is decoded
     flag = 0 if tags is None else INFLATED.get(tags.version[1], 0)
     return flag > 0 and any(frame[FLAGS_AT] & flag for frame in tags.unknown_frames)

@@ -6,8 +6,9 @@ A field has one value of one or several words. The homes are those that players,
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from mutagen import File, MutagenError
@@ -21,6 +22,7 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
+from mflamingo_cli.core.tags import inflates
 from mflamingo_cli.library.tag_fields import FIELDS, JOIN, MARK, TagError
 
 __all__ = ["Container", "MutagenError", "open_tags"]
@@ -42,6 +44,7 @@ MP4_HOMES = {  # read in this order
     "comment": ("\xa9cmt",),
     MARK: (FREE + MARK,),
 }
+NO_TEMPO = re.compile(r"\s*0*[.,]?0*\s*")
 ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
 
 
@@ -55,9 +58,16 @@ class Container(ABC):
             self._file.add_tags()
         self._tags: Any = self._file.tags
 
-    @abstractmethod
     def get(self, field: str) -> str | None:
-        """The value of a field or of MARK, None where there is none."""
+        """The value of a field or of MARK, None where there is none: blanks and a tempo of 0 are what other programs write for unknown."""
+        for words in self._kept(field):
+            if known := [word for word in map(str, words) if word.strip() and not (field == "bpm" and NO_TEMPO.fullmatch(word))]:
+                return JOIN.join(known)
+        return None
+
+    @abstractmethod
+    def _kept(self, field: str) -> Iterator[Sequence[Any]]:
+        """What stands in each home of a field, the first first."""
 
     @abstractmethod
     def put(self, field: str, words: Sequence[str]) -> None:
@@ -78,10 +88,6 @@ class Container(ABC):
         return type(self)(copy, type(self._file), self.demuxer)
 
 
-def _joined(words: Sequence[Any]) -> str | None:
-    return JOIN.join(str(word) for word in words) or None
-
-
 class Id3(Container):
     """ID3v2.3 and 2.4, of which a file keeps its own; new tags are 2.3, which everything reads."""
 
@@ -100,9 +106,9 @@ class Id3(Container):
             return f"TXXX:{field.upper()}"
         return str(ID3_FRAMES[field].__name__)
 
-    def get(self, field: str) -> str | None:
-        frame = self._tags.get(self._home(field))
-        return None if frame is None else _joined(frame.text)
+    def _kept(self, field: str) -> Iterator[Sequence[Any]]:
+        if (frame := self._tags.get(self._home(field))) is not None:
+            yield frame.text
 
     def put(self, field: str, words: Sequence[str]) -> None:
         home, text = self._home(field), list(words) if self._major == 4 else [JOIN.join(words)]
@@ -132,9 +138,8 @@ class Id3(Container):
 class Vorbis(Container):
     """Vorbis comments: FLAC and everything in Ogg."""
 
-    def get(self, field: str) -> str | None:
-        found = [self._tags[home] for home in VORBIS_HOMES[field] if home in self._tags]
-        return _joined(found[0]) if found else None
+    def _kept(self, field: str) -> Iterator[Sequence[Any]]:
+        yield from (self._tags[home] for home in VORBIS_HOMES[field] if home in self._tags)
 
     def put(self, field: str, words: Sequence[str]) -> None:
         first, *aliases = VORBIS_HOMES[field]
@@ -155,12 +160,9 @@ class Mp4(Container):
         """The keys under which the file has the field, however their case."""
         return [key for home in MP4_HOMES[field] for key in self._tags if key.lower() == home.lower()]
 
-    def get(self, field: str) -> str | None:
+    def _kept(self, field: str) -> Iterator[Sequence[Any]]:
         for home in self._homes(field):
-            words = [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in self._tags[home]]
-            if words and words != [0]:  # a tempo of 0 is none
-                return _joined(words)
-        return None
+            yield [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in self._tags[home]]
 
     def put(self, field: str, words: Sequence[str]) -> None:
         homes = {*self._homes(field), "tmpo" if field == "bpm" else MP4_HOMES[field][0]}
@@ -196,6 +198,8 @@ KINDS: dict[type[Any], tuple[type[Container], str]] = {  # mutagen's class -> ou
 
 def open_tags(path: str) -> Container:
     """The tags of a file. Raises TagError for a kind that is not written, mutagen's errors and OSError for what cannot be read."""
+    if inflates(path):
+        raise TagError("its tags are compressed, which other programs cannot read either; remove them first")
     found = File(path, options=list(KINDS))
     if found is None:
         raise TagError("tags are written to MP3, FLAC, Ogg, Opus, M4A, WAV and AIFF files only")

@@ -193,6 +193,53 @@ def test_id3v22_is_left_alone(made, tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["v23.mp3", "v24.mp3", "song.wav", "song.aiff", "song.flac", "song.ogg", "song.opus", "song.m4a"])
+@pytest.mark.parametrize("unknown", ["0", "0.00", "00", "", " "])
+def test_a_tempo_of_zero_and_blanks_are_no_values(made, tmp_path, name, unknown):
+    from mflamingo_cli.library.containers import open_tags
+
+    path = shutil.copy(made / name, tmp_path / name)
+    found = open_tags(str(path))
+    found.put("bpm", [unknown if unknown.strip() or name != "song.m4a" else "0"])  # iTunes' field holds a number
+    for field in ("key", "genre", "mood", "comment"):
+        found.put(field, [unknown if unknown.isspace() else ""])
+    with open(path, "r+b") as file:
+        found.save(file)
+    assert {field: open_tags(str(path)).get(field) for field in FIELDS} == dict.fromkeys(FIELDS)
+    changes = tags.plan(open_tags(str(path)), record_of(path), OPTIONS)
+    assert {change.field: change.written for change in changes} == dict.fromkeys(FIELDS, True)
+
+
+@pytest.mark.parametrize("written", ["0.5", "100", "1000", "10"])
+def test_a_tempo_with_zeros_is_a_value(made, tmp_path, written):
+    from mflamingo_cli.library.containers import open_tags
+
+    found = open_tags(str(shutil.copy(made / "song.flac", tmp_path / "a.flac")))
+    found.put("bpm", [written])
+    assert found.get("bpm") == written
+
+
+def test_an_alias_with_a_value_counts_where_the_first_home_is_blank(made, tmp_path):
+    from mflamingo_cli.library.containers import open_tags
+
+    path = shutil.copy(made / "song.flac", tmp_path / "a.flac")
+    file = mutagen.File(path)
+    file["INITIALKEY"], file["KEY"] = "", "F#m"
+    file.save()
+    assert open_tags(str(path)).get("key") == "F#m"
+
+
+def test_compressed_tags_are_not_opened(made, tmp_path):
+    from tests.core.test_tags import compressed_title
+
+    path = tmp_path / "a.mp3"
+    path.write_bytes(compressed_title(4, b"\0title") + (made / "bare.mp3").read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(TagError, match="its tags are compressed"):
+        tags.write(record_of(path), OPTIONS)
+    assert path.read_bytes() == before
+
+
 # --- whose values ----------------------------------------------------------------------------------------------------------
 
 
