@@ -44,6 +44,7 @@ CATCH_ALL = {  # who catches every exception: the border of a song, and probes o
     f"{PROGRAM}.errors": 1,
     f"{PROGRAM}.commands.doctor": 1,
     f"{PROGRAM}.core.remote": 3,
+    f"{PROGRAM}.core.tags": 1,
     f"{PROGRAM}.library.ray": 1,
 }
 WEAK: set[str] = set()
