@@ -83,5 +83,7 @@ def inflates(path: str | Path) -> bool:
     with open(path, "rb") as file:
         kind = with_id3.get(file.read(3))
     tags = kind(path, known_frames={}, translate=False).tags if kind else None  # no frame is decoded
-    flag = 0 if tags is None else INFLATED.get(tags.version[1], 0)
+    if tags is None:
+        return False
+    flag = INFLATED.get(tags.version[1], 0)
     return flag > 0 and any(frame[FLAGS_AT] & flag for frame in tags.unknown_frames)
