@@ -47,7 +47,8 @@ class NameFinder:
             if (same := self._same_text(path)) is not None:
                 return same
         uri = FILE_URI.fullmatch(name)
-        return os.path.join(folder, _unquoted(uri["path"]) if uri else name)
+        path = _unquoted(uri["path"]) if uri else name
+        return os.path.join(folder, name if "\0" in path else path)  # %00 is in no path
 
     def _same_text(self, path: str) -> str | None:
         """The file whose name is the same text composed otherwise: "é" is one character or two (Unicode, UAX 15)."""

@@ -154,6 +154,11 @@ def test_what_is_not_there_stands_as_it_is_written(tmp_path: Path, name: str) ->
     assert song == name.removeprefix("file://")
 
 
+def test_a_null_in_an_address_is_in_no_path(tmp_path: Path) -> None:
+    (tmp_path / "a.m3u").write_text("file:///a%00b.flac\nx%00.flac\n")
+    assert [os.path.basename(song) for song in collect([str(tmp_path / "a.m3u")])] == ["a%00b.flac", "x%00.flac"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
