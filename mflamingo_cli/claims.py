@@ -85,8 +85,8 @@ _CLAUSE = re.compile(r"[;()\u2014]|:(?![0-9])|\s-\s|(?<!anything)(?<!nothing),?\
 _ANEW = re.compile(r",\s(?:and\s|so\s)?(?=(?:the (?:song|track|piece|music|whole|key|tempo|tonality)|it|this)\b)", re.IGNORECASE)
 _PART_FIRST = re.compile(r"\W*(?:and |then )?(?:in|during|at|by|after|before|from|until|for|on|towards?|over|through)\b", re.IGNORECASE)
 _DENIAL = re.compile(
-    r"n't\b|\b(?:not|never|neither|nor|no|nothing|without|hardly|rather than|instead of|as opposed to|anything but|far from|lack(?:s|ing))"
-    r"\b",
+    r"n't\b|\b(?:not|never|neither|nor|no|nothing|without|hardly|rather than|instead of|as opposed to|anything but|far from|"
+    r"lack(?:s|ing)|avoid(?:s|ing)?)\b",
     re.IGNORECASE,
 )
 _NO_DENIAL = _any_of(
@@ -312,7 +312,7 @@ _THING_THAT_SINGS = _any_of(
     *("strings?", "clarinet"),
     after=r"\s$",
 )
-_SINGING_THING = re.compile(r"\s(?:guitar|violin|cello|sax|lead|tone|bowl|saw|quality|synth)", re.IGNORECASE)
+_SINGING_THING = re.compile(r"\s(?:guitar|violin|cello|sax(?:ophone)?|lead|tone|bowl|saw|quality|synth)s?\b(?<!leads)", re.IGNORECASE)
 
 
 def _vocals(sentence: _Sentence) -> Iterator[Reading]:

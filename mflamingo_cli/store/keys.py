@@ -19,20 +19,9 @@ DECIDE = (  # our own folders and files that decide what a record says and what 
     *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/backends"),
     *(
         f"mflamingo_cli/{name}.py"
-        for name in [
-            "assemble",
-            "checks",
-            "claims",
-            "codec",
-            "grounding",
-            "parsers",
-            "pipeline",
-            "requests",
-            "schema",
-            "tasks",
-            "text",
-            "thinking",
-        ]
+        for name in (
+            ["assemble", "checks", "claims", "codec", "grounding", "parsers", "pipeline", "requests", "schema", "tasks", "text", "thinking"]
+        )
     ),
 )
 OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
