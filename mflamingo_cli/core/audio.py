@@ -311,7 +311,7 @@ def _unread(shown: str, error: OSError) -> str:
     """Why a file cannot be opened; an address of a playlist stands in the playlist's folder, where no file has its name."""
     if not isinstance(error, FileNotFoundError):
         return f"cannot be read: {error.strerror or error}"
-    return NO_ADDRESS if "://" in shown else "there is no such file"
+    return NO_ADDRESS if "://" in shown and not remote.is_address(shown) else "there is no such file"
 
 
 def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:
