@@ -1,12 +1,14 @@
 """LoRA adapters in PEFT's format, merged into the weights of their base as rows are read: W + scale * B A.
 
-Format of peft 0.21: adapter_config.json, and adapter_model.safetensors with an A (r, in) and a B (out, r) for every changed matrix.
+Format of peft 0.21: adapter_config.json, and adapter_model.safetensors with an A (r, in) and a B (out, r) for every changed matrix, a
+magnitude (out,) more with DoRA, and whole tensors that take the place of the base's: biases, and modules that were trained whole.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,14 @@ from quant.layout import ADAPTER_CONFIG, canonical, some
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of PEFT's own wrapper
 HALVES = (".lora_A.weight", ".lora_B.weight")
+MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+WRAPPED = ".base_layer"  # a layer beside which low-rank matrices stand
 
 # Settings that change more than the two halves say: what they must be, and are by default
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
-    "bias": ("none",),
-    "use_dora": (False,),
     "fan_in_fan_out": (False,),
     "lora_bias": (False,),
-    "alpha_pattern": ({}, None),
     "layer_replication": (None,),
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),  # the others change the base too
 }
@@ -35,11 +36,12 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class LoraDelta:
-    """What is added to one matrix: scale * b @ a."""
+    """What is added to one matrix: scale * b @ a; with a magnitude, every row of the sum is then given that length (DoRA, Liu 2024)."""
 
     a: StoredTensor  # (r, in)
     b: StoredTensor  # (out, r)
     scale: float
+    magnitude: StoredTensor | None = None  # (out,)
 
 
 class Adapted(Checkpoint):
@@ -47,7 +49,11 @@ class Adapted(Checkpoint):
 
     def __init__(self, directory: Path, adapter: Path) -> None:
         super().__init__(directory)
-        self.deltas = dict(_deltas(adapter, self.entries))
+        found = _stored(adapter)
+        self.deltas = dict(_deltas(adapter, found, self.entries))
+        for name, tensor in _replaced(adapter, found, self.entries):
+            self.entries[name] = tensor
+            self._scales.pop(name, None)
 
     def weights(self, name: str, first: int, count: int) -> Floats:
         """Read whole rows with what the adapter adds to them: (count,) float32."""
@@ -60,7 +66,14 @@ class Adapted(Checkpoint):
         a = self._read(change.a, 0, rank * columns).reshape(rank, columns)
         b = self._read(change.b, first // columns * rank, count // columns * rank).reshape(-1, rank)
         merged: Floats = values + (change.scale * (b @ a)).astype("f4").ravel()
-        return merged
+        if change.magnitude is None:
+            return merged
+        import numpy as np
+
+        rows = merged.reshape(-1, columns)
+        lengths = self._read(change.magnitude, first // columns, len(rows)) / np.linalg.norm(rows, axis=1)
+        scaled: Floats = (rows * lengths[:, None]).astype("f4").ravel()
+        return scaled
 
     def stored_fp8(self, name: str) -> tuple[Bytes, Floats, int, int] | None:
         """As for a checkpoint; what is changed is no longer what is stored."""
@@ -75,7 +88,15 @@ def base_name(adapter: Path) -> str:
     return name
 
 
-def _deltas(adapter: Path, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, LoraDelta]]:
+@dataclass(frozen=True)
+class _Stored:
+    """The settings of an adapter, and its tensors by their names in the file, without PEFT's prefix."""
+
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+
+
+def _stored(adapter: Path) -> _Stored:
     settings = read_json(adapter / ADAPTER_CONFIG)
     for name, allowed in FIXED.items():
         if settings.get(name, allowed[0]) not in allowed:
@@ -84,18 +105,24 @@ def _deltas(adapter: Path, entries: Mapping[str, StoredTensor]) -> Iterator[tupl
     if not path.is_file():
         raise QuantError(f"{adapter}: {WEIGHTS} is missing")
     found = {entry.name: entry for entry in read_header(path)}
-    if wrong := [name for name in found if not name.startswith(PREFIX) or not name.endswith(HALVES)]:
-        raise QuantError(f"{path}: {some(wrong)} is not half of a LoRA matrix; only LoRA matrices can be merged")
-    stems = dict.fromkeys(name[: -len(HALVES[0])] for name in found)
+    if wrong := [name for name in found if not name.startswith(PREFIX)]:
+        raise QuantError(f"{path}: {some(wrong)} is not of an adapter in PEFT's format")
+    return _Stored(settings, {name.removeprefix(PREFIX): entry for name, entry in found.items()})
+
+
+def _deltas(adapter: Path, found: _Stored, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, LoraDelta]]:
+    path = adapter / WEIGHTS
+    stems = dict.fromkeys(name[: -len(HALVES[0])] for name in found.tensors if name.endswith(HALVES))
     if not stems:
         raise QuantError(f"{path}: contains no LoRA matrices")
     for stem in stems:
-        name = canonical(stem.removeprefix(PREFIX) + ".weight")
-        yield name, _delta(path, name, [found.get(stem + half) for half in HALVES], entries.get(name), settings)
+        name = canonical(stem + ".weight")
+        yield name, _delta(path, stem, found, entries.get(name))
 
 
-def _delta(path: Path, name: str, halves: list[StoredTensor | None], weight: StoredTensor | None, settings: Mapping[str, Any]) -> LoraDelta:
-    a, b = halves
+def _delta(path: Path, stem: str, found: _Stored, weight: StoredTensor | None) -> LoraDelta:
+    name, (a, b) = canonical(stem + ".weight"), (found.tensors.get(stem + half) for half in HALVES)
+    magnitude = next((found.tensors[stem + ending] for ending in MAGNITUDES if stem + ending in found.tensors), None)
     if a is None or b is None:
         raise QuantError(f"{path}: {name} has only one half of its LoRA matrix")
     if weight is None:
@@ -103,7 +130,31 @@ def _delta(path: Path, name: str, halves: list[StoredTensor | None], weight: Sto
     if len(weight.shape) != 2 or a.shape[1:] != weight.shape[1:] or b.shape != (weight.shape[0], a.shape[0]):
         shapes = f"{list(b.shape)} x {list(a.shape)}"
         raise QuantError(f"{path}: changes {name} by {shapes}, which does not make its shape {list(weight.shape)}")
-    rank, alpha = a.shape[0], settings.get("lora_alpha")
-    if not isinstance(alpha, int | float):
+    if (magnitude is not None) != bool(found.settings.get("use_dora")) or (magnitude and magnitude.shape != weight.shape[:1]):
+        raise QuantError(f"{path}: {name} has not the one magnitude a row that DoRA asks for")
+    rank, alpha = a.shape[0], _alpha(path, stem, found.settings)
+    return LoraDelta(a, b, alpha / (sqrt(rank) if found.settings.get("use_rslora") else rank), magnitude)
+
+
+def _alpha(path: Path, stem: str, settings: Mapping[str, Any]) -> float:
+    """The alpha of a module: that of the first pattern that ends its name, as PEFT looks for it, or the common one."""
+    patterns = settings.get("alpha_pattern") or {}
+    try:
+        alpha = next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", stem)), settings.get("lora_alpha"))
+    except (AttributeError, re.error) as error:
+        raise QuantError(f"{path.parent / ADAPTER_CONFIG}: alpha_pattern is no table of patterns ({error})") from error
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise QuantError(f"{path.parent / ADAPTER_CONFIG}: lora_alpha is {alpha!r}, not a number")
-    return LoraDelta(a, b, alpha / (sqrt(rank) if settings.get("use_rslora") else rank))
+    return alpha
+
+
+def _replaced(adapter: Path, found: _Stored, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:
+    """Whole tensors of an adapter, by the names of those whose place they take."""
+    for stem, tensor in found.tensors.items():
+        if stem.endswith((*HALVES, *MAGNITUDES)):
+            continue
+        name = canonical(stem.replace(WRAPPED, ""))
+        if name not in entries or entries[name].shape != tensor.shape:
+            shape = list(tensor.shape)
+            raise QuantError(f"{adapter / WEIGHTS}: {name} {shape} is neither half of a LoRA matrix nor a tensor of its base model")
+        yield name, replace(tensor, name=name)

@@ -112,10 +112,12 @@ def move(halves: dict[str, torch.Tensor]) -> None:
     [
         (lambda halves: halves.pop(B), {}, r"q_proj\.weight has only one half of its LoRA matrix"),
         (lambda halves: halves.update({B: torch.zeros(65, 4)}), {}, r"q_proj\.weight by \[65, 4\] x \[4, 64\], which does not make"),
-        (lambda halves: halves.update({SAVED: torch.zeros(2)}), {}, r"lm_head\.weight is not half of a LoRA matrix"),
+        (lambda halves: halves.update({SAVED: torch.zeros(2)}), {}, r"lm_head\.weight \[2\] is neither half of a LoRA matrix nor"),
         (move, {}, r"changes \S+layers\.9\.\S+, which its base model does not have"),
         (lambda halves: halves.clear(), {}, "contains no LoRA matrices"),
-        (None, {"use_dora": True}, "use_dora is True; only False can be merged"),
+        (None, {"use_dora": True}, "has not the one magnitude a row that DoRA asks for"),
+        (None, {"lora_bias": True}, "lora_bias is True; only False can be merged"),
+        (None, {"alpha_pattern": {"(": 1}}, "alpha_pattern is no table of patterns"),
         (None, {"peft_type": "LOHA"}, "peft_type is 'LOHA'; only 'LORA' can be merged"),
         (None, {"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
         (None, {"lora_alpha": None}, "lora_alpha is None, not a number"),
@@ -137,15 +139,35 @@ def test_an_adapter_that_does_not_fit_is_one_sentence(
         load(music, adapter=adapter)
 
 
-@pytest.mark.parametrize("rslora", [False, True])
-def test_peft_saves_and_merges_the_same(rslora: bool, music: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"alpha_pattern": {"layers.1.self_attn.q_proj": 20}, "rank_pattern": {"layers.0.self_attn.q_proj": 2}},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["multi_modal_projector"], "target_modules": ["q_proj", "v_proj"]},
+    ],
+    ids=lambda settings: " ".join(settings) or "plain",
+)
+def test_peft_saves_and_merges_the_same(settings: dict[str, object], music: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=4, lora_alpha=6, use_rslora=rslora, target_modules=["q_proj", "linear_2"], init_lora_weights=False)
+    torch.manual_seed(0)
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "linear_2"], "init_lora_weights": False} | settings)
     model = peft.get_peft_model(load(music), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_" not in name:  # biases and whole modules, as if they had been trained
+                parameter += 0.1 * torch.randn_like(parameter)
     model.peft_config["default"].base_model_name_or_path = str(music)
     model.save_pretrained(tmp_path / "adapter")
     merged = model.merge_and_unload().state_dict()
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(music)
-    ours = load(music, adapter=find_model(str(tmp_path / "adapter")).adapter).state_dict()
+    ours, base = load(music, adapter=find_model(str(tmp_path / "adapter")).adapter).state_dict(), load(music).state_dict()
     for name, weight in merged.items():
         torch.testing.assert_close(ours[name], weight, rtol=0, atol=TOLERANCE)
+    changed = {name for name, weight in merged.items() if not torch.equal(weight, base[name])}
+    assert any(name.endswith("q_proj.weight") for name in changed)
+    assert any(name.endswith("bias") for name in changed) == bool({"bias", "modules_to_save"} & set(settings))
