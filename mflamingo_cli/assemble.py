@@ -5,16 +5,17 @@ The table of facts is walked; no fact is known by name here but how it is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from mflamingo_cli import schema
 from mflamingo_cli.backends.base import BackendInfo, Completion
 from mflamingo_cli.checks import Check, wrong
-from mflamingo_cli.core.audio import Audio, Sound, count_windows
+from mflamingo_cli.core.audio import LONG_S, PART_S, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo
+from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import is_unknown
 from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
@@ -92,17 +93,20 @@ def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
     return Analysis(command=command, status=status, path=name, path_b64=path_b64, error=info)
 
 
-def excerpt(audio: Audio, info: BackendInfo) -> Audio:
-    """The part that the model is given of a song longer than it can take: the beginning."""
-    return replace(audio, samples=audio.samples[: _n_given(len(audio.samples), audio.rate_hz, info)])
+def given(sound: Sound, info: BackendInfo) -> tuple[int, int]:
+    """What the model is given of a song, from its first sound on as much as it can take: the first sample and the one after the last."""
+    first = first_given(sound.sounding, sound.start_s, sound.rate_hz)
+    return first, min(sound.n_samples, first + int(info.geometry.max_audio_s * sound.rate_hz))
 
 
-def _n_given(n_samples: int, rate_hz: int, info: BackendInfo) -> int:
-    return min(n_samples, int(info.geometry.max_audio_s * rate_hz))
+def first_given(sounding: Sequence[tuple[float, float]], start_s: float, rate_hz: int) -> int:
+    """The sample at which a song begins that begins after silence, counted from the part that was asked for."""
+    silent = round((sounding[0][0] - start_s) * rate_hz) if sounding else 0
+    return silent if silent >= EDGE_S * rate_hz else 0
 
 
 def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
-    source, n_given = sound.source, _n_given(sound.n_samples, sound.rate_hz, info)
+    source, (first, last) = sound.source, given(sound, info)
     return AudioInfo(
         duration=round(source.duration_s, 3),
         sample_rate=source.sample_rate,
@@ -110,9 +114,10 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
         codec=source.codec,
         start=round(sound.start_s, 3),
         end=round(sound.end_s, 3),
-        windows=count_windows(n_given, info.geometry.mel.window_s),
-        truncated=n_given < sound.n_samples,
+        windows=count_windows(last - first, info.geometry.mel.window_s),
+        truncated=last < sound.n_samples,
         damaged=sound.damaged,
+        sounding=tuple((round(start, 3), round(end, 3)) for start, end in sound.sounding),
         tags=source.tags,
     )
 
@@ -120,9 +125,14 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
 def _limits(request: Request, sound: Sound, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]) -> list[str]:
     """Warnings of what the model was not given, did not finish, or said unreadably."""
     warnings = list(sound.warnings)
-    given_s = _n_given(sound.n_samples, sound.rate_hz, info) / sound.rate_hz
-    if answers and sound.duration_s - given_s >= UNHEARD_S:
-        lengths = f"the first {clock(round(given_s))} of {clock(round(sound.duration_s))}"
+    if sound.duration_s > LONG_S and request.command == "analyze":
+        parts = f"parts of {PART_S // 60} minutes, as it is longer than {LONG_S // 60}"
+        warnings.append(f"measured in {parts}: tempo, key and meter are those of most of it; choose another part with --start and --end")
+    first_s, last_s = (at / sound.rate_hz for at in given(sound, info))
+    silent_from_s = sound.sounding[-1][1] - sound.start_s if sound.sounding else sound.duration_s
+    if answers and silent_from_s - last_s >= UNHEARD_S:
+        part = f"{clock(sound.start_s + first_s)} to {clock(sound.start_s + last_s)}" if first_s else f"the first {clock(round(last_s))}"
+        lengths = f"{part} of {clock(round(sound.duration_s))}"
         warnings.append(f"the model was given only {lengths}; choose another part with --start and --end")
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mflamingo_cli import measure
-from mflamingo_cli.assemble import assemble, excerpt
+from mflamingo_cli.assemble import assemble, first_given, given
 from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, Prompt, SongPrompts
 from mflamingo_cli.core import audio as core_audio
-from mflamingo_cli.core.audio import Audio, Fingerprint, Sound
+from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.measure.loudness import LoudnessMeter
@@ -93,19 +97,53 @@ def preparing(
     if known is not None and not to_measure and not to_encode:
         return PreparedSong(known, facts if measures else None, encoding=encoding)
     yield Step("decoding")
-    meter, fingerprint = LoudnessMeter(), Fingerprint()
+    meter, fingerprint, before = LoudnessMeter(), Fingerprint(), Before(info, to_measure=to_measure, to_encode=to_encode)
     listeners = (fingerprint, meter) if to_measure else (fingerprint,)
-    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=listeners))
-    sound = audio.described(fingerprint.result())
+    start_s, end_s = request.start_s, request.end_s
+    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=start_s, end_s=end_s, listeners=listeners, on_part=before.add))
+    parts = [*before.parts, measure.SongPart.of(audio.samples, audio.start_s)]
+    sound = audio.described(fingerprint.result(), measure.sounding_of(parts))
     if known is None:
         on_decoded(sound)
     measure_s = None
     if to_measure:
         yield Step("measuring")
-        facts, measure_s = _timed(lambda: measure.measure(audio, meter))
+        facts, measure_s = _timed(lambda: measure.measure(audio, meter, parts=parts))
+        decode_s, measure_s = decode_s - before.measure_s, measure_s + before.measure_s
     if entry and (known is None or to_measure):
         entry.keep_sound(sound, facts)
-    return PreparedSong(sound, facts if measures else None, audio if to_encode else None, encoding, decode_s, measure_s, entry)
+    heard = before.excerpt(audio, *given(sound, info)) if to_encode else None
+    return PreparedSong(sound, facts if measures else None, heard, encoding, decode_s, measure_s, entry)
+
+
+class Before:
+    """The parts of a long song that were let go while the rest was decoded: what was measured of them, and what the model is given."""
+
+    def __init__(self, info: BackendInfo, *, to_measure: bool, to_encode: bool) -> None:
+        self.parts: list[measure.SongPart] = []
+        self.measure_s = 0.0
+        self._info, self._to_measure, self._to_encode = info, to_measure, to_encode
+        self._kept: list[NDArray[np.float32]] = []
+
+    def add(self, samples: NDArray[np.float32], start_s: float) -> None:
+        """Take a part: (n,) at 16 kHz."""
+        part = measure.SongPart.of(samples, start_s)
+        self.parts.append(part)
+        if self._to_encode and (len(self._kept) or part.sounding):
+            sounding = next(part.sounding for part in self.parts if part.sounding)
+            first = first_given(sounding, self.parts[0].start_s, SAMPLE_RATE)
+            last = first + int(self._info.geometry.max_audio_s * SAMPLE_RATE)
+            at = round((start_s - self.parts[0].start_s) * SAMPLE_RATE)
+            self._kept.append(samples[max(0, first - at) : max(0, last - at)].copy())
+        _, seconds = _timed(lambda: part.settle(measure=self._to_measure))
+        self.measure_s += seconds
+
+    def excerpt(self, rest: Audio, first: int, last: int) -> Audio:
+        """What the model is given of the parts and the rest: sound from one sample of the song to another."""
+        at = rest.n_before
+        end = rest.samples[max(0, first - at) : max(0, last - at)]
+        samples = np.concatenate([*self._kept, end]) if self._kept else end
+        return replace(rest, samples=samples, start_s=rest.start_s + (first - at) / SAMPLE_RATE, n_before=0)
 
 
 # --- encode, generate, assemble ------------------------------------------------------------------------------------------
@@ -137,7 +175,7 @@ def encode(backend: Backend, songs: Mapping[int, PreparedSong]) -> Generator[tup
             found[index] = backend.unpack(song.encoding), None
         else:
             assert song.audio is not None, "what the cache does not have was decoded"
-            new[index] = excerpt(song.audio, backend.info)
+            new[index] = song.audio
             yield index, Step("listening")
     encodings, seconds = _timed(lambda: backend.encode(list(new.values()))) if new else ([], 0.0)
     for index, encoded in zip(new, encodings, strict=True):

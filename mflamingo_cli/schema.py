@@ -37,7 +37,10 @@ class SongTags:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The file, the requested part of it, and how much of that part the model was given; of a `damaged` file some sound is missing."""
+    """The file, the requested part of it, and how much of that part the model was given; of a `damaged` file some sound is missing.
+
+    `sounding` are the [start, end] between which it sounds, silence of less than three seconds included.
+    """
 
     duration: float
     sample_rate: int
@@ -49,6 +52,7 @@ class AudioInfo:
     truncated: bool
     damaged: bool = False
     tags: SongTags | None = None
+    sounding: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

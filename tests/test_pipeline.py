@@ -93,7 +93,7 @@ def song(tmp_path):
 def known(monkeypatch):
     """What measurement would find, so that the laws below are about the pipeline; measurement has its own tests."""
     calls = []
-    monkeypatch.setattr(measure, "measure", lambda audio, meter=None: calls.append(audio) or FACTS)
+    monkeypatch.setattr(measure, "measure", lambda audio, meter=None, **_: calls.append(audio) or FACTS)
     return calls
 
 

@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -35,6 +35,10 @@ SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any musi
 GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
 NO_ADDRESS = "a playlist can name files only, not addresses of the network; download what it plays first"
 TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
+LONG_S = 10 * 60  # from here on a song is handed over in parts, so that the memory of a mix of ten hours is that of ten minutes,
+PART_S = 5 * 60  # of this length; the last one is up to twice as long
+
+OnPart = Callable[[NDArray[np.float32], float], None]  # (n,) samples, not to be kept, and where in the file they begin
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Audio:
     """Mono sound (n,) float32 that begins `start_s` into its file; `warnings` say what is not as it should be.
 
     Of a `damaged` file a part is missing; `share` is how much of what should be there was decoded, as far as that is known.
+    `n_before` samples of a long song were handed over in parts.
     """
 
     samples: NDArray[np.float32]
@@ -63,20 +68,26 @@ class Audio:
     warnings: tuple[str, ...] = ()
     damaged: bool = False
     share: float = 1.0
+    n_before: int = 0
 
     @property
     def duration_s(self) -> float:
         """Length of what is here, which may be a part of the file."""
         return len(self.samples) / self.rate_hz
 
-    def described(self, name: str) -> Sound:
-        """What is known of it besides its samples, under the name that its fingerprint gives."""
-        return Sound(name, len(self.samples), self.source, self.start_s, self.rate_hz, self.warnings, self.damaged)
+    def described(self, name: str, sounding: tuple[tuple[float, float], ...] = ()) -> Sound:
+        """What is known of it and of the parts before besides the samples: the name that its fingerprint gives, and where it sounds."""
+        start_s = self.start_s - self.n_before / self.rate_hz
+        n_samples = self.n_before + len(self.samples)
+        return Sound(name, n_samples, self.source, start_s, self.rate_hz, self.warnings, self.damaged, sounding)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A description of audio without its samples. `id` identifies the sound itself, so that tags and copies do not change it."""
+    """A description of audio without its samples. `id` identifies the sound itself, so that tags and copies do not change it.
+
+    It is `sounding` between these seconds of the file, and silent elsewhere.
+    """
 
     id: str
     n_samples: int
@@ -85,6 +96,7 @@ class Sound:
     rate_hz: int
     warnings: tuple[str, ...]
     damaged: bool = False
+    sounding: tuple[tuple[float, float], ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -124,10 +136,12 @@ class Fingerprint:
 
 
 def load(
-    path: str | os.PathLike[str] | BinaryIO, *, start_s: float = 0.0, end_s: float | None = None, listeners: Sequence[Listener] = ()
-) -> Audio:
+    path: str | os.PathLike[str] | BinaryIO, *, start_s: float = 0.0, end_s: float | None = None, listeners: Sequence[Listener] = (),
+    on_part: OnPart | None = None,
+) -> Audio:  # fmt: skip
     """Decode a file, an address, `-` (stdin) or an open binary stream, or the part of it between two times.
 
+    Sound of more than `LONG_S` is given to `on_part`, where there is one, in parts as it comes; what is returned is the last part.
     A damaged file gives what could be decoded and a warning. Raises AudioError with code `not_found`, `not_audio`, `decode_failed`,
     `too_short`, `silent` or `not_finite`, or that of a limit (`core/limits.py`).
     """
@@ -136,7 +150,7 @@ def load(
     shown = _shown(path)
     try:
         with _on_disk(path) as (local, name), contextlib.closing(open_decoder(local, shown)) as decoder:
-            audio = _decode(decoder, name, shown, start_s, end_s, listeners)
+            audio = _decode(decoder, name, shown, start_s, end_s, listeners, on_part)
             return replace(audio, source=replace(audio.source, tags=tags.read(local, decoder.tags)))
     except OSError as error:
         raise AudioError(f"{shown}: {_unread(shown, error)}", code="not_found") from error
@@ -176,7 +190,9 @@ def count_windows(n_samples: int, window_s: int = MelConfig.window_s) -> int:
     return whole + (n_audio_tokens(valid_frames(rest, MelConfig.hop_length)) > 0)
 
 
-def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener]) -> Audio:
+def _decode(
+    decoder: Decoder, name: str, shown: str, start_s: float, end_s: float | None, listeners: Sequence[Listener], on_part: OnPart | None
+) -> Audio:
     """Drain a decoder between two times into mono 16 kHz, judging what comes."""
     rate = decoder.rate_hz
     limits.check(limits.StreamHeader(rate, decoder.channels), shown)
@@ -188,7 +204,7 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
         raise AudioError(f"{shown}: the requested part starts at {clock(start_s)}, but {lasts}", code="too_short")
     expected = (min(end or decoder.frames, decoder.frames) - start) if decoder.frames else 0
     limits.check(limits.StreamHeader(rate, decoder.channels, expected / rate), shown)
-    mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate)
+    mixer = _Mixer(rate, decoder.channels, expected, shown, start / rate, on_part)
     for listener in listeners:
         listener.open(rate, decoder.channels, decoder.roles)
     damage: Damaged | None = None
@@ -208,7 +224,8 @@ def _decode(decoder: Decoder, name: str, shown: str, start_s: float, end_s: floa
     warnings = (*((damage_report(damage, decoded, decoder),) if damage else ()), *decoder.notes)
     source = Source(name, duration_s, rate, decoder.channels, decoder.codec)
     share = min(1.0, mixer.frames / expected) if damage and expected > 0 else 1.0
-    return Audio(samples, source, start / rate, warnings=warnings, damaged=damage is not None, share=share)
+    start_s = start / rate + mixer.n_before / SAMPLE_RATE
+    return Audio(samples, source, start_s, warnings=warnings, damaged=damage is not None, share=share, n_before=mixer.n_before)
 
 
 def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
@@ -225,14 +242,15 @@ def _check(mixer: _Mixer, damage: Damaged | None, shown: str) -> None:
 
 
 class _Mixer:
-    """Native blocks in, one mono 16 kHz signal out; holds no more than that signal and one block."""
+    """Native blocks in, one mono 16 kHz signal out; holds no more than that signal, or its last parts, and one block."""
 
-    def __init__(self, rate_hz: int, channels: int, expected_frames: int, shown: str, start_s: float) -> None:
-        self.rate_hz, self.frames, self.native_peak, self.audible = rate_hz, 0, 0.0, False
+    def __init__(self, rate_hz: int, channels: int, expected_frames: int, shown: str, start_s: float, on_part: OnPart | None) -> None:
+        self.rate_hz, self.frames, self.native_peak, self.audible, self.n_before = rate_hz, 0, 0.0, False, 0
+        self._on_part = on_part
         self._shown, self._start_s = shown, start_s
         self._weights = np.full(channels, 1.0 / channels, np.float32)
         self._resampler = None if rate_hz == SAMPLE_RATE else soxr.ResampleStream(rate_hz, SAMPLE_RATE, 1, dtype="float32")
-        expected = min(expected_frames, TRUSTED_S * rate_hz) * SAMPLE_RATE // rate_hz
+        expected = min(expected_frames, (TRUSTED_S if on_part is None else LONG_S) * rate_hz) * SAMPLE_RATE // rate_hz
         self._samples = np.empty(expected + 1, np.float32)  # pages are taken only when written
         self._size = 0
 
@@ -262,6 +280,12 @@ class _Mixer:
             self._samples.resize(self._size + len(part) + GROW_SAMPLES, refcheck=False)  # in place where the system can
         self._samples[self._size : self._size + len(part)] = part
         self._size += len(part)
+        while self._on_part is not None and self._size > LONG_S * SAMPLE_RATE:
+            size = PART_S * SAMPLE_RATE
+            self._on_part(self._samples[:size], self._start_s + self.n_before / SAMPLE_RATE)
+            self._samples[: self._size - size] = self._samples[size : self._size]
+            self._size -= size
+            self.n_before += size
 
 
 def _until(blocks: Generator[NDArray[np.float32], None, None], frames: int | None) -> Iterator[NDArray[np.float32]]:

@@ -28,13 +28,13 @@ def scores(evidence: ChordEvidence) -> tuple[list[str], np.ndarray]:
     """Names and log-likelihoods of all chords: evidence of n frames -> names, (n, names)."""
     parts = (evidence.triad, evidence.bass, evidence.seventh, evidence.thirteenth)
     triad, bass, seventh, thirteenth = (np.log(np.maximum(part, FLOOR)) for part in parts)
-    names, columns = ["N"], [triad[:, 0] + bass[:, 0]]
-    for quality, (kind, seven, thirteen) in QUALITIES.items():
-        colour = seventh[:, seven] + thirteenth[:, thirteen]
-        for root, name in enumerate(ROOTS):
-            names.append(f"{name}:{quality}")
-            columns.append(triad[:, 1 + 12 * kind + root] + colour)
-    return names, np.stack(columns, axis=1)
+    names = ["N", *(f"{root}:{quality}" for quality in QUALITIES for root in ROOTS)]
+    found = np.empty((len(triad), len(names)), triad.dtype)
+    found[:, 0] = triad[:, 0] + bass[:, 0]
+    for at, (kind, seven, thirteen) in enumerate(QUALITIES.values()):
+        roots = slice(1 + 12 * at, 13 + 12 * at)
+        found[:, roots] = triad[:, 1 + 12 * kind : 13 + 12 * kind] + (seventh[:, seven] + thirteenth[:, thirteen])[:, None]
+    return names, found
 
 
 def decode(likelihood: np.ndarray, cost: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.key import MODES, triads
 from mflamingo_cli.schema import Segment
@@ -70,11 +69,11 @@ def beat_signs(onsets: np.ndarray, downbeats: np.ndarray, frames: np.ndarray, sc
     }
 
 
-def of_tempo(track: BeatTrack, signs: Mapping[str, float]) -> float | None:
+def of_tempo(bpm: float | None, signs: Mapping[str, float]) -> float | None:
     """That a tempo is within 4 % of the right one: what could be half or double of it, has other stresses than the beat."""
-    if track.bpm is None:
+    if bpm is None:
         return None
-    octave = float(np.log2(track.bpm / MODERATE))
+    octave = float(np.log2(bpm / MODERATE))
     fast, slow = max(octave, 0.0), max(-octave, 0.0)
     seen = {"octave": octave, "fast": fast} | {name: signs[name] for name in ("scatter", "bars", "pairs")}
     seen |= {f"fast {name}": fast * signs[name] for name in ("threes", "halves", "thirds")}

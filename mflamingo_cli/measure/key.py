@@ -31,13 +31,22 @@ LEAST = 0.4  # correlation: noise, speech and sweeps reach 0.35, music has 0.48 
 STILL = 0.95  # mean likeness of all moments: drones have 0.99, coloured noise 0.94, music up to 0.85
 
 
-def chroma(spectrogram: np.ndarray) -> np.ndarray:
-    """Mean pitch-class energy, loud and quiet passages alike: (frames, 252) -> (12,), the sum 1 or (in silence) 0."""
+def pitch_energy(spectrogram: np.ndarray) -> np.ndarray:
+    """How much each pitch class sounds, loud and quiet passages alike: (frames, 252) -> (12,), in silence 0."""
     semitones = spectrogram.reshape(len(spectrogram), -1, BINS_PER_OCTAVE)[:, OCTAVES].sum(axis=1)  # (frames, 36), bin 0 = C
     folded = np.roll(semitones, 1, axis=1).reshape(len(semitones), 12, 3).sum(axis=2)
     level = folded.sum(axis=1, keepdims=True)
-    total = (folded / np.sqrt(np.maximum(level, 1e-9))).sum(axis=0, dtype=np.float64)
-    return np.asarray(total / max(float(total.sum()), 1e-12))
+    return np.asarray((folded / np.sqrt(np.maximum(level, 1e-9))).sum(axis=0, dtype=np.float64))
+
+
+def normalised(pitches: np.ndarray) -> np.ndarray:
+    """The share of each pitch class: (12,) -> (12,), the sum 1 or (in silence) 0."""
+    return np.asarray(pitches / max(float(pitches.sum()), 1e-12))
+
+
+def chroma(spectrogram: np.ndarray) -> np.ndarray:
+    """Mean pitch-class energy: (frames, 252) -> (12,), the sum 1 or (in silence) 0."""
+    return normalised(pitch_energy(spectrogram))
 
 
 def correlations(pitches: np.ndarray) -> np.ndarray:

@@ -90,9 +90,23 @@ def align_bars(track: BeatTrack, chords: Sequence[Segment], bar: int) -> BeatTra
     return replace(track, downbeats=track.beats[(first + best) % bar :: bar])
 
 
+def settle_runs(runs: Sequence[tuple[BeatTrack, Bars, Sequence[Segment]]]) -> tuple[list[BeatTrack], str | None]:
+    """The one meter of all runs of beats where it is clear, and each run's likeliest downbeats all the same: sections may be cut there."""
+    if not runs:
+        return [], None
+    gaps = np.concatenate([spans(track, chords) for track, _, chords in runs])
+    meter = choose_meter(_together([bars for _, bars, _ in runs]), gaps)
+    return [align_bars(track, chords, meter or bars.meter) for track, bars, chords in runs], f"{meter}/4" if meter else None
+
+
 def settle_bars(track: BeatTrack, bars: Bars | None, chords: Sequence[Segment]) -> tuple[BeatTrack, str | None]:
-    """The meter where it is clear, and the likeliest downbeats all the same: sections may be cut there."""
-    if bars is None:
-        return track, None
-    meter = choose_meter(bars, spans(track, chords))
-    return align_bars(track, chords, meter or bars.meter), f"{meter}/4" if meter else None
+    """`settle_runs` of one run of beats, or of none."""
+    tracks, meter = settle_runs([] if bars is None else [(track, bars, chords)])
+    return (tracks or [track])[0], meter
+
+
+def _together(bars: Sequence[Bars]) -> Bars:
+    """The evidence of several runs as that of one; only the number of its beats and its margins count."""
+    margins = {meter: sum(run.margins[meter] for run in bars) for meter in bars[0].margins}
+    frames, places = (np.concatenate([getattr(run, name) for run in bars]) for name in ("frames", "places"))
+    return Bars(frames, places, max(margins, key=lambda meter: margins[meter]), margins)

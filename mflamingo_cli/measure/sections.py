@@ -5,11 +5,12 @@ Letters say which sections sound alike, in order of appearance; they do not clai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.spectra import CQT_FPS
 from mflamingo_cli.schema import Segment
 
@@ -26,23 +27,40 @@ ALIKE = 0.72  # similarity of two sections with one letter
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def unit_edges(duration_s: float, track: BeatTrack) -> np.ndarray:
-    """Edges of the units compared: beats, or a grid: -> (units + 1,) s."""
-    beats = track.beats[(track.beats > 0) & (track.beats < duration_s)]
+@dataclass(frozen=True)
+class Units:
+    """Beats, or a grid, of one stretch of sound that begins and ends at these seconds of the file."""
+
+    start_s: float
+    end_s: float
+    edges: np.ndarray  # (units + 1,) s of the file
+    sums: np.ndarray  # (units, 84) magnitude of each semitone, summed
+
+    def joined(self, n: int) -> Units:
+        """The same with n units in one; what is left over at the end is left out."""
+        n = min(n, len(self.sums))
+        whole = len(self.sums) // n * n
+        return Units(
+            self.start_s, self.end_s, self.edges[: whole + 1 : n], self.sums[:whole].reshape(-1, n, self.sums.shape[1]).sum(axis=1)
+        )
+
+
+def units(spectrogram: np.ndarray, start_s: float, duration_s: float, beats: np.ndarray) -> Units:
+    """The units of a stretch: constant-Q (frames, 252), beats (n,) s from its start -> Units."""
+    beats = beats[(beats > 0) & (beats < duration_s)]
     edges = beats if len(beats) > 16 else np.arange(0.0, duration_s, GRID_S)
-    return np.asarray(edges[:: -(-len(edges) // MAX_UNITS)])
-
-
-def describe(spectrogram: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Harmony and colour of each unit: (frames, 252), (units + 1,) s -> (units, 40), harmony and colour of equal weight."""
     frames = np.clip((edges * CQT_FPS).round().astype(int), 0, len(spectrogram) - 1)
     frames = np.maximum.accumulate(frames)
     sums = np.add.reduceat(spectrogram, frames[:-1], axis=0)[: len(edges) - 1]
-    semitones = np.roll(sums, 1, axis=1).reshape(len(sums), -1, 3).sum(axis=2)
-    octaves = semitones.reshape(len(sums), -1, 12)
+    return Units(start_s, start_s + duration_s, edges + start_s, np.roll(sums, 1, axis=1).reshape(len(sums), -1, 3).sum(axis=2))
+
+
+def describe(semitones: np.ndarray) -> np.ndarray:
+    """Harmony and colour of each unit: sums (units, 84) -> (units, 40), harmony and colour of equal weight."""
+    octaves = semitones.reshape(len(semitones), -1, 12)
     harmony = np.sqrt(octaves[:, 1:6].sum(axis=1))
     harmony -= harmony.mean(axis=1, keepdims=True)
-    colour = np.log(semitones.reshape(len(sums), -1, 3).sum(axis=2) + 1e-3 * semitones.mean() + 1e-9)  # 28 bands of three semitones
+    colour = np.log(semitones.reshape(len(semitones), -1, 3).sum(axis=2) + 1e-3 * semitones.mean() + 1e-9)  # 28 bands of three semitones
     colour -= colour.mean(axis=0)
     parts = [part / (np.sqrt((part**2).sum(axis=1).mean()) + 1e-9) for part in (harmony, colour)]
     return np.concatenate(parts, axis=1)
@@ -104,16 +122,44 @@ def letters(parts: list[np.ndarray]) -> list[str]:
     return labels
 
 
-def measure_sections(spectrogram: np.ndarray, duration_s: float, track: BeatTrack) -> tuple[Segment, ...]:
-    """Sections that cover the whole clip: constant-Q (frames, 252) -> segments; nothing for short clips."""
-    edges = unit_edges(duration_s, track)
-    if duration_s < SHORTEST or len(edges) < 4 * EMBED:
+def measure_sections(found: Sequence[Units], downbeats: np.ndarray) -> tuple[Segment, ...]:
+    """Sections that cover what sounds; silence ends one. Units of each stretch, downbeats (n,) s -> segments; nothing for short clips."""
+    if sum(part.end_s - part.start_s for part in found) < SHORTEST or sum(len(part.sums) for part in found) < 4 * EMBED - 1:
         return ()
-    features = describe(spectrogram, edges)
-    times = edges[peaks(novelty(features))]
-    if len(track.downbeats):
-        times = np.unique(track.downbeats[np.abs(track.downbeats[:, None] - times).argmin(axis=0)])
-    bounds = [0.0, *(float(t) for t in times if GRID_S < t < duration_s - GRID_S), duration_s]
-    cuts = np.searchsorted(edges[:-1], bounds[1:-1])
-    labels = letters(np.split(features, cuts))
-    return tuple(Segment(start, end, label) for (start, end), label in zip(pairwise(bounds), labels, strict=True))
+    n = -(-(sum(len(part.sums) for part in found) + 1) // MAX_UNITS)
+    runs = [[part.joined(n) for part in run] for run in _without_silence(found)]
+    features = describe(np.concatenate([part.sums for run in runs for part in run]))
+    curve = novelty(features)
+    firsts = np.cumsum([0, *(sum(len(part.sums) for part in run) for run in runs)])
+    for first in firsts[1:-1]:  # silence is a boundary already
+        curve[max(0, first - CLOSEST) : first + CLOSEST] = 0.0
+    tops = peaks(curve)
+    spans: list[tuple[float, float]] = []
+    parts: list[np.ndarray] = []
+    for run, (first, last) in zip(runs, pairwise(firsts.tolist()), strict=True):
+        starts = np.concatenate([part.edges[:-1] for part in run])
+        times = _on_downbeats(starts[tops[(tops >= first) & (tops < last)] - first], downbeats, run[0].start_s, run[-1].end_s)
+        cuts = np.searchsorted(starts, times)
+        within = (np.diff(cuts, prepend=0) > 0) & (cuts < len(starts))  # a section has a unit at least
+        spans += pairwise([run[0].start_s, *times[within].tolist(), run[-1].end_s])
+        parts += np.split(features[first:last], cuts[within])
+    return tuple(Segment(start, end, label) for (start, end), label in zip(spans, letters(parts), strict=True))
+
+
+def _without_silence(found: Sequence[Units]) -> list[list[Units]]:
+    """Stretches that follow each other at once, together."""
+    runs: list[list[Units]] = []
+    for part in found:
+        if runs and part.start_s - runs[-1][-1].end_s < GRID_S:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return runs
+
+
+def _on_downbeats(times: np.ndarray, downbeats: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
+    """The downbeats of a run nearest to these times, or the times where it has none; not beside its ends: (n,) s -> (k,) s."""
+    downbeats = downbeats[(downbeats >= start_s) & (downbeats < end_s)]
+    if len(downbeats):
+        times = np.unique(downbeats[np.abs(downbeats[:, None] - times).argmin(axis=0)])
+    return times[(times > start_s + GRID_S) & (times < end_s - GRID_S)]

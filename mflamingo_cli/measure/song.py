@@ -6,7 +6,9 @@ facts computes only what they need. Intermediates count time from the first samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,22 +16,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mflamingo_cli.core.audio import Audio
+from mflamingo_cli.measure.activity import REST_S, cut, sounding
 from mflamingo_cli.measure.beats import Bars, BeatTrack
-from mflamingo_cli.measure.chords import measure_chords
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
 from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
 from mflamingo_cli.measure.facts import Key, Tempo
-from mflamingo_cli.measure.key import STILL, choose_key, chroma, correlations, stillness, weigh
+from mflamingo_cli.measure.key import choose_key, correlations, normalised, weigh
 from mflamingo_cli.measure.loudness import LoudnessMeter
-from mflamingo_cli.measure.meter import settle_bars
+from mflamingo_cli.measure.meter import settle_runs
 from mflamingo_cli.measure.sections import measure_sections
-from mflamingo_cli.measure.spectra import constant_q, tuning_of
-from mflamingo_cli.measure.tempo import SILENT, measure_tempo, octaves
+from mflamingo_cli.measure.spectra import RATE
+from mflamingo_cli.measure.stretch import SoundStretch
+from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
 from mflamingo_cli.schema import Beat, Loudness, Segment
 
 T = TypeVar("T")
-RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
-SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
+NEAR_S = 0.05  # a beat so near to a sound is on it: its frame may begin before
+HALF = 0.5  # of a beat: two beats nearer than that are one, on which a song was cut into parts
+NO_CHORD = "N"  # in Harte's notation
+INSTANT_S = 1e-3  # what is shorter has no length in the record
 
 
 @dataclass(frozen=True)
@@ -82,19 +87,56 @@ def fact(compare: Callable[[Any, Any], Comparison] | None = None) -> Callable[[C
     return enter
 
 
+@dataclass(frozen=True)
+class SongPart:
+    """A song or a part of it: where it sounds, in seconds of the file, and what is measured of it by itself."""
+
+    start_s: float
+    end_s: float
+    sounding: tuple[tuple[float, float], ...]
+    stretches: tuple[SoundStretch, ...]
+
+    @classmethod
+    def of(cls, samples: np.ndarray, start_s: float) -> SongPart:
+        """Find out where a part sounds, mono at 16 kHz (n,); what it sounds like is measured when it is asked for."""
+        spans = sounding(samples)
+        found = (SoundStretch(samples[a:b], start_s + a / RATE) for a, b in cut(spans, len(samples)))
+        times = tuple((start_s + a / RATE, start_s + b / RATE) for a, b in spans)
+        return cls(start_s, start_s + len(samples) / RATE, times, tuple(found))
+
+    def settle(self, *, measure: bool = True) -> None:
+        """Let go of the sound; before that, measure it."""
+        for stretch in self.stretches:
+            stretch.settle() if measure else stretch.forget()
+
+
+def sounding_of(parts: Sequence[SongPart]) -> tuple[tuple[float, float], ...]:
+    """Where a song of these parts sounds, rests included: [start, end] in seconds of the file."""
+    joined: list[tuple[float, float]] = []
+    for start, end in (span for part in parts for span in part.sounding):
+        if joined and start - joined[-1][1] < REST_S:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return tuple(joined)
+
+
 class Measurement:
-    """What signal analysis says of one song.
+    """What signal analysis says of one song: each stretch of sound is measured by itself, facts are those of all together.
 
     Parameters
     ----------
     audio
-        The song, mono at 16 kHz.
+        The song, mono at 16 kHz, or its last part.
     meter
         The meter that took its native stream; without one the loudness is not known.
+    parts
+        The song in its order; without it `audio` is the whole song, of which a long one's is only the last part.
     """
 
-    def __init__(self, audio: Audio, meter: LoudnessMeter | None = None) -> None:
+    def __init__(self, audio: Audio, meter: LoudnessMeter | None = None, parts: Sequence[SongPart] | None = None) -> None:
         self._audio, self._meter = audio, meter
+        self._parts = parts
 
     def facts(self, only: Collection[str] | None = None) -> Facts:
         """The facts of these names, all if None; the others stay empty. Raises KeyError for a name not in FACTS."""
@@ -106,61 +148,82 @@ class Measurement:
     # --- intermediates ---
 
     @cached_property
-    def sounds(self) -> bool:
-        """Whether there is anything to measure: a second or more, above -100 dBFS."""
-        level = np.sqrt(np.mean(np.square(self._audio.samples, dtype=np.float64))) if len(self._audio.samples) else 0.0
-        return self._audio.duration_s >= SHORTEST_S and float(level) >= SILENT
+    def parts(self) -> Sequence[SongPart]:
+        """The song in its order, with the mask that all facts share."""
+        return [SongPart.of(self._audio.samples, self._audio.start_s)] if self._parts is None else self._parts
 
     @cached_property
-    def untuned_spectrogram(self) -> np.ndarray:
-        """Constant-Q magnitudes tuned to A = 440 Hz: (frames, 252)."""
-        return constant_q(self._audio.samples)
+    def sounding(self) -> tuple[tuple[float, float], ...]:
+        """Where it sounds, rests included: [start, end] in seconds of the file."""
+        return sounding_of(self.parts)
 
     @cached_property
-    def is_harmonic(self) -> bool:
-        """Whether harmony can move: something sounds, and it is no drone."""
-        return self.sounds and stillness(self.untuned_spectrogram) <= STILL
-
-    @cached_property
-    def spectrogram(self) -> np.ndarray:
-        """Constant-Q magnitudes in tune with the song: (frames, 252)."""
-        tuning = tuning_of(self.untuned_spectrogram)
-        return constant_q(self._audio.samples, tuning) if abs(tuning) > RETUNE else self.untuned_spectrogram
+    def stretches(self) -> tuple[SoundStretch, ...]:
+        """All sound, without the silence between it."""
+        return tuple(stretch for part in self.parts for stretch in part.stretches)
 
     @cached_property
     def chord_spans(self) -> tuple[Segment, ...]:
-        """Chords from the first sample on."""
-        return measure_chords(self.spectrogram, self._audio.duration_s) if self.is_harmonic else ()
+        """Chords that cover the song, "N" where there is none; nothing where nothing is harmony."""
+        spans: list[Segment] = []
+
+        def add(start: float, end: float, label: str) -> None:
+            if spans and spans[-1].label == label:
+                spans[-1] = Segment(spans[-1].start, end, label)
+            elif end - start > INSTANT_S:
+                spans.append(Segment(start, end, label))
+
+        at = self.parts[0].start_s
+        for stretch in self.stretches:
+            for chord in stretch.chords:
+                add(at, stretch.start_s + chord.start, NO_CHORD)
+                at = stretch.start_s + chord.end
+                add(stretch.start_s + chord.start, at, chord.label)
+        add(at, self.parts[-1].end_s, NO_CHORD)
+        return tuple(spans) if any(span.label != NO_CHORD for span in spans) else ()
 
     @cached_property
     def key_fit(self) -> tuple[np.ndarray, np.ndarray]:
         """Correlation of the song's chroma with each key, and the same with the vote of the chords: two (2 modes, 12 tonics)."""
-        fit = correlations(chroma(self.spectrogram))
+        fit = correlations(normalised(sum((stretch.pitches for stretch in self.stretches), np.zeros(12))))
         return fit, weigh(fit, self.chord_spans)
 
     @cached_property
-    def pulse(self) -> tuple[BeatTrack, Bars | None]:
-        """The steady pulse and the likeliest bars by its own evidence."""
-        return measure_tempo(self._audio.samples) if self.sounds else (BeatTrack(), None)
+    def pulses(self) -> list[tuple[SoundStretch, BeatTrack, Bars]]:
+        """The steady pulse of each stretch that has one, and the likeliest bars by its own evidence."""
+        found = [(stretch, *stretch.pulse) for stretch in self.stretches]
+        return [(stretch, track, bars) for stretch, track, bars in found if bars is not None]
+
+    @cached_property
+    def bpm(self) -> float | None:
+        """Beats per minute: the tempo that most beats have."""
+        beats: Counter[float] = Counter()
+        for _, track, _ in self.pulses:
+            if track.bpm is not None:
+                beats[track.bpm] += len(track.beats)
+        alike = {bpm: (sum(n for other, n in beats.items() if abs(other / bpm - 1) < SAME_TEMPO), beats[bpm]) for bpm in beats}
+        return max(alike, key=lambda bpm: alike[bpm], default=None)
 
     @cached_property
     def beat_signs(self) -> dict[str, float]:
-        """The signs of how sure the pulse is, see `confidence.beat_signs`."""
-        bars = self.pulse[1]
-        return bars.signs if bars else {}
+        """The signs of how sure the pulse is, see `confidence.beat_signs`; of several stretches by their beats."""
+        total = sum(len(bars.frames) for *_, bars in self.pulses)
+        names = self.pulses[0][2].signs if self.pulses else ()
+        return {name: sum(bars.signs[name] * (len(bars.frames) / total) for *_, bars in self.pulses) for name in names}
 
     @cached_property
-    def counted(self) -> tuple[BeatTrack, str | None]:
-        """The pulse with bars on which chords change, and the meter where it is clear."""
-        return settle_bars(*self.pulse, self.chord_spans)
+    def counted(self) -> tuple[list[BeatTrack], str | None]:
+        """The pulses with bars on which chords change, in seconds of the file, and the meter where it is clear."""
+        tracks, meter = settle_runs([(track, bars, stretch.chords) for stretch, track, bars in self.pulses])
+        starts = [stretch.start_s for stretch, *_ in self.pulses]
+        return [BeatTrack(t.bpm, t.beats + start, t.downbeats + start) for t, start in zip(tracks, starts, strict=True)], meter
 
     # --- facts, in the order of the record ---
 
     @fact(lambda fact, claim: compare_tempi(fact.bpm, claim))
     def tempo(self) -> Tempo:
         """Beats per minute."""
-        bpm = self.pulse[0].bpm
-        return Tempo() if bpm is None else Tempo(bpm, octaves(bpm))
+        return Tempo() if self.bpm is None else Tempo(self.bpm, octaves(self.bpm))
 
     @fact(compare_keys)
     def key(self) -> Key | None:
@@ -175,24 +238,25 @@ class Measurement:
     @fact()
     def beats(self) -> tuple[Beat, ...]:
         """Each beat's time and its place in the bar; no place where the meter is not known."""
-        track, meter = self.counted
-        times = [round(float(time) + self._audio.start_s, 3) for time in track.beats]
-        if meter is None or not len(track.downbeats):
-            return tuple((time, None) for time in times)
-        first, bar = int(abs(track.beats - track.downbeats[0]).argmin()), int(meter.partition("/")[0])
-        return tuple((time, (index - first) % bar + 1) for index, time in enumerate(times))
+        tracks, meter = self.counted
+        found: list[Beat] = []
+        for track in tracks:
+            counted = list(zip(track.beats.tolist(), _places(track, meter), strict=True))
+            if found and track.bpm and counted[0][0] - found[-1][0] < HALF * 60 / track.bpm:
+                del counted[0]
+            found += [(round(time, 3), place) for time, place in counted if self._sounds_at(time)]
+        return tuple(found)
 
     @fact()
     def chords(self) -> tuple[Segment, ...]:
         """Chords in Harte's notation."""
-        return self._in_file(self.chord_spans)
+        return _rounded(self.chord_spans)
 
     @fact()
     def sections(self) -> tuple[Segment, ...]:
         """Sections by letters."""
-        track, _ = self.counted
-        found = bool(self.chord_spans) or (self.is_harmonic and track.bpm is not None)
-        return self._in_file(measure_sections(self.spectrogram, self._audio.duration_s, track)) if found else ()
+        downbeats = np.concatenate([np.zeros(0), *(track.downbeats for track in self.counted[0])])
+        return _rounded(measure_sections([stretch.units for stretch in self.stretches if stretch.units], downbeats))
 
     @fact()
     def loudness(self) -> Loudness:
@@ -205,12 +269,24 @@ class Measurement:
         Of a damaged song it is that times the share that was decoded: what is missing may be otherwise.
         """
         found = {
-            "tempo": of_tempo(self.pulse[0], self.beat_signs) if "tempo" in names else None,
+            "tempo": of_tempo(self.bpm, self.beat_signs) if "tempo" in names else None,
             "key": of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,
             "meter": of_meter(self.meter, self.beat_signs) if "meter" in names else None,
         }
         return Confidence(**{name: None if value is None else value * self._audio.share for name, value in found.items()})
 
-    def _in_file(self, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-        start = self._audio.start_s
-        return tuple(Segment(round(s.start + start, 3), round(s.end + start, 3), s.label) for s in segments)
+    def _sounds_at(self, time_s: float) -> bool:
+        at = bisect_right(self.sounding, (time_s + NEAR_S, np.inf)) - 1
+        return at >= 0 and time_s <= self.sounding[at][1] + NEAR_S
+
+
+def _places(track: BeatTrack, meter: str | None) -> list[int | None]:
+    """Of each beat in its bar, from 1; None where there are no bars."""
+    if meter is None or not len(track.downbeats):
+        return [None] * len(track.beats)
+    first, bar = int(abs(track.beats - track.downbeats[0]).argmin()), int(meter.partition("/")[0])
+    return [(index - first) % bar + 1 for index in range(len(track.beats))]
+
+
+def _rounded(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    return tuple(Segment(round(segment.start, 3), round(segment.end, 3), segment.label) for segment in segments)

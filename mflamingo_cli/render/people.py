@@ -31,6 +31,8 @@ ELLIPSIS = "\u2026"
 BETWEEN = " \u00b7 "  # artist and title, and the path
 NO_CHORD = "N"  # in Harte's notation
 SHOWN_CHORDS = 4  # of the chords that sound longest
+SHOWN_STRETCHES = 3  # of sound with silence between them; of more, their number
+SILENT_S = 1.0  # at the beginning or the end of a song: more is worth a word
 LIKELY = 0.6  # confidence below which a value is called unsure
 
 
@@ -129,7 +131,17 @@ def about(audio: AudioInfo) -> str:
     """Length, part, codec, rate and channels of a song on one line."""
     part = "" if audio.start == 0 and audio.end >= audio.duration - 0.01 else f" · {clock(audio.start)} to {clock(audio.end)}"
     channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
-    return f"{clock(audio.duration)}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}"
+    return f"{clock(audio.duration)}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}{_sounding(audio)}"
+
+
+def _sounding(audio: AudioInfo) -> str:
+    """Where it sounds, if there is silence to speak of before, between or after."""
+    spans = audio.sounding
+    if not spans or (len(spans) == 1 and spans[0][0] - audio.start < SILENT_S and audio.end - spans[0][1] < SILENT_S):
+        return ""
+    if len(spans) > SHOWN_STRETCHES:
+        return f" · sound {clock(round(spans[0][0]))} to {clock(round(spans[-1][1]))}, with {len(spans) - 1} silences"
+    return " · sound " + ", ".join(f"{clock(round(start))} to {clock(round(end))}" for start, end in spans)
 
 
 def made_by(record: Analysis) -> str:

@@ -51,7 +51,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     load = core_audio.load
     monkeypatch.setattr(core_audio, "load", lambda *args, **options: done.append("decode") or load(*args, **options))
-    monkeypatch.setattr(measure, "measure", lambda audio, meter=None: done.append("measure") or FACTS)
+    monkeypatch.setattr(measure, "measure", lambda audio, meter=None, **_: done.append("measure") or FACTS)
     return done
 
 
@@ -259,7 +259,7 @@ def unforeseen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Songs of these names cannot be measured, for a reason that no code knows of."""
     names: list[str] = []
 
-    def fall(audio, meter=None):
+    def fall(audio, meter=None, **_):
         if Path(audio.source.path).name in names:
             return [][len(names)]
         return FACTS

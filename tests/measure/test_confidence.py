@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import Confidence, measure
-from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.confidence import ALWAYS, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.spectra import beat_bands, onset_strength
@@ -39,7 +38,7 @@ def test_it_is_a_probability_whatever_the_signs(name: str, size: float) -> None:
 
 
 def test_without_a_value_nothing_is_sure() -> None:
-    assert of_tempo(BeatTrack(), {}) is of_meter(None, {}) is of_key(None, np.zeros((2, 12)), ()) is None
+    assert of_tempo(None, {}) is of_meter(None, {}) is of_key(None, np.zeros((2, 12)), ()) is None
     assert measure(audio(np.zeros(20 * RATE))).confidence == Confidence()
 
 
@@ -63,8 +62,8 @@ def test_stresses_and_sounds_inside_are_those_of_the_pattern() -> None:
     ],
 )
 def test_a_tempo_is_less_sure_where_another_is_felt(bpm: float, doubtful: dict[str, float]) -> None:
-    plain = of_tempo(BeatTrack(bpm), signs())
-    doubted = of_tempo(BeatTrack(bpm), doubtful)
+    plain = of_tempo(bpm, signs())
+    doubted = of_tempo(bpm, doubtful)
     assert plain is not None
     assert doubted is not None
     assert doubted < plain

@@ -168,15 +168,17 @@ def test_facts_are_the_table_and_the_table_is_in_the_record() -> None:
 @pytest.mark.parametrize(
     ("only", "never"),
     [
-        (["tempo"], {"untuned_spectrogram", "spectrogram", "chord_spans", "counted", "key_fit"}),
-        (["loudness"], {"untuned_spectrogram", "pulse"}),
-        (["key", "chords"], {"pulse", "counted", "sections"}),
+        (["tempo"], {"untuned_spectrogram", "spectrogram", "chords", "units", "chord_spans", "counted", "key_fit"}),
+        (["loudness"], {"untuned_spectrogram", "pulse", "parts"}),
+        (["key", "chords"], {"pulse", "pulses", "units", "counted", "sections"}),
     ],
 )
 def test_only_what_is_asked_is_computed_and_equals_the_whole(only: list[str], never: set[str]) -> None:
     measurement = Measurement(audio(song(LOOP, 112.0)))
     found = measurement.facts(only)
-    assert not never & vars(measurement).keys()
+    computed = vars(measurement).keys() | {name for stretch in measurement.stretches for name in vars(stretch)}
+    assert not (never - {"parts"}) & computed
+    assert "parts" in vars(measurement)
     for name in only:
         assert getattr(found, name) == getattr(facts("loop"), name)
     for name in {"tempo", "key", "meter"} & set(only):

@@ -75,7 +75,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     load = core_audio.load
     monkeypatch.setattr(core_audio, "load", lambda *args, **options: done.append("decode") or load(*args, **options))
-    monkeypatch.setattr(measure, "measure", lambda audio, meter=None: done.append("measure") or FACTS)
+    monkeypatch.setattr(measure, "measure", lambda audio, meter=None, **_: done.append("measure") or FACTS)
     return done
 
 

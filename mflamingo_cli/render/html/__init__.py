@@ -35,6 +35,7 @@ from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, 
 from mflamingo_cli.text import clock, number
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
+ENVELOPE_SAMPLES = core_audio.SAMPLE_RATE // 10  # of a long song that are drawn as one
 HEIGHT = 100  # units of a waveform above and below its middle
 MINUS = "\u2212"
 TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -44,6 +45,7 @@ MAX_BEATS = 330  # ticks on a timeline: with more only bars are drawn, else the 
 SHORTEST_CELL_S = 0.4  # of a chord in the chart: less is where a chord and a section begin almost together
 RING = {"major": (104.0, 70.0), "minor": (70.0, 42.0)}  # outer and inner radius on the key wheel
 SECTION_TINTS = 6
+Envelope = tuple[np.ndarray, np.ndarray, np.ndarray]  # (n,) highest and lowest sample, mean square
 
 
 def page_writer(stream: TextIO, layout: Layout) -> Writer:
@@ -190,15 +192,25 @@ def _waveform(record: Analysis) -> tuple[dict[str, str] | None, str]:
     if record.path == "-":
         return None, "The sound came through a pipe and was not kept, so there is no waveform."
     try:
-        samples = core_audio.load(path_of(record), start_s=record.audio.start, end_s=record.audio.end).samples
+        start_s, end_s, parts = record.audio.start, record.audio.end, list[Envelope]()
+        last = core_audio.load(path_of(record), start_s=start_s, end_s=end_s, on_part=lambda part, _: parts.append(_envelope(part))).samples
     except AudioError as error:
         return None, f"No waveform: {error}."
-    n = min(COLUMNS, len(samples))
-    edges = np.linspace(0, len(samples), n, endpoint=False).astype(int)
-    top, bottom = np.maximum.reduceat(samples, edges), np.minimum.reduceat(samples, edges)
-    level = np.sqrt(np.add.reduceat(np.square(samples, dtype=np.float64), edges) / np.diff(edges, append=len(samples)))
-    scale = HEIGHT / max(float(np.abs(samples).max()), 1e-6)
+    whole = (last, last, np.square(last, dtype=np.float64))  # of each sample
+    highest, lowest, power = map(np.concatenate, zip(*parts, _envelope(last), strict=True)) if parts else whole
+    n = min(COLUMNS, len(power))
+    edges = np.linspace(0, len(power), n, endpoint=False).astype(int)
+    top, bottom = np.maximum.reduceat(highest, edges), np.minimum.reduceat(lowest, edges)
+    level = np.sqrt(np.add.reduceat(power, edges) / np.diff(edges, append=len(power)))
+    scale = HEIGHT / max(float(top.max()), -float(bottom.min()), 1e-6)
     return {"peak": _area(top * scale, bottom * scale), "level": _area(level * scale, -level * scale), "width": str(n)}, ""
+
+
+def _envelope(samples: np.ndarray) -> Envelope:
+    """Highest and lowest sample and mean square of each tenth of a second: (n,) -> three (ceil(n / 1600),)."""
+    edges = np.arange(0, len(samples), ENVELOPE_SAMPLES)
+    power = np.add.reduceat(np.square(samples), edges, dtype=np.float64) / np.diff(edges, append=len(samples))
+    return np.maximum.reduceat(samples, edges), np.minimum.reduceat(samples, edges), power
 
 
 def _area(top: np.ndarray, bottom: np.ndarray) -> str:
