@@ -1,4 +1,4 @@
-"""Rebuilds mflamingo_cli/train/mini/corpora/weights/musicnn.npz from the published wheel; runs by hand, needs torch but no TensorFlow.
+"""Rebuilds mflamingo_cli/measure/weights/musicnn.npz from the published wheel; runs by hand, needs no TensorFlow.
 
     pip download --no-deps musicnn==0.1.0
     python -m tests.measure.convert_musicnn musicnn-0.1.0-*.whl
@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from mflamingo_cli.train.mini.corpora.pseudo_labels import NETWORKS, WEIGHTS, Musicnn
+from mflamingo_cli.measure.tagging import NETWORKS
+from tests.measure.convert_weights import OUT
 
 TABLE_MAGIC = 0xDB4775248B80FB57  # of LevelDB's sorted tables
 BATCH_NORM_EPS = 1e-3  # of tf.layers.batch_normalization
+FRONTS = [f"fronts.{i}" for i in range(5)]
+NORMS = ["norm", *(f"{front}.norm" for front in FRONTS), *(f"norms.{i}" for i in range(3)), "flat_norm", "dense_norm"]
+CONVS = [f"{front}.conv" for front in FRONTS] + [f"convs.{i}" for i in range(3)]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -85,20 +89,22 @@ def read_bundle(table: bytes, data: bytes) -> dict[str, np.ndarray]:
     return tensors
 
 
+def variable(kind: str, number: int) -> str:
+    """TensorFlow's name of the n-th layer of a kind."""
+    return kind + (f"_{number}" if number else "")
+
+
 def state_of(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state of `Musicnn` from the variables of a checkpoint, which TensorFlow numbers in the order of their making."""
-    fronts = [f"fronts.{i}" for i in range(5)]
-    norms = ["norm", *(f"{front}.norm" for front in fronts), *(f"norms.{i}" for i in range(3)), "flat_norm", "dense_norm"]
-    convs = [f"{front}.conv" for front in fronts] + [f"convs.{i}" for i in range(3)]
+    """The arrays of `TagNetwork` from the variables of a checkpoint, which TensorFlow numbers in the order of their making."""
     state = {}
-    for number, norm in enumerate(norms):
-        name = "batch_normalization" + (f"_{number}" if number else "")
+    for number, norm in enumerate(NORMS):
+        name = variable("batch_normalization", number)
         scale = tensors[f"{name}/gamma"] / np.sqrt(tensors[f"{name}/moving_variance"] + BATCH_NORM_EPS)
         state |= {f"{norm}.scale": scale, f"{norm}.shift": tensors[f"{name}/beta"] - tensors[f"{name}/moving_mean"] * scale}
-    for number, conv in enumerate(convs):
-        name = "conv2d" + (f"_{number}" if number else "")
+    for number, conv in enumerate(CONVS):
+        name = variable("conv2d", number)
         kernel = tensors[f"{name}/kernel"]  # (time, bands, in, out); the middle ones see channels as bands
-        state[f"{conv}.weight"] = kernel.transpose(3, 2, 0, 1) if conv in convs[:5] else kernel[:, :, 0].transpose(2, 1, 0)
+        state[f"{conv}.weight"] = kernel.transpose(3, 2, 0, 1) if conv in CONVS[:5] else kernel[:, :, 0].transpose(2, 1, 0)
         state[f"{conv}.bias"] = tensors[f"{name}/bias"]
     for name, layer in (("dense", "dense"), ("dense_1", "head")):
         state |= {f"{layer}.weight": tensors[f"{name}/kernel"].T, f"{layer}.bias": tensors[f"{name}/bias"]}
@@ -112,9 +118,8 @@ def main() -> None:
         for network in NETWORKS:
             table, data = (wheel.read(f"musicnn/{network}/{part}") for part in (".index", ".data-00000-of-00001"))
             for name, value in state_of(read_bundle(table, data)).items():
-                assert value.shape == Musicnn().state_dict()[name].shape, name
                 arrays[f"{network}/{name}"] = np.ascontiguousarray(value, np.float16 if value.ndim > 1 else np.float32)
-    np.savez_compressed(WEIGHTS, **arrays)
+    np.savez_compressed(OUT / "musicnn.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.evaluate import ground_truth, music
 from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, auc_scores, micro_f1, scored
 from mflamingo_cli.train.evaluate.ground_truth import Item, cached_json
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import family_rows, family_scores, meter_scores, style_scores
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRE_TAGS, INSTRUMENT_TAGS, STYLES, Tagged
-from mflamingo_cli.train.mini.frames import TAG_NAMES, Clip
+from mflamingo_cli.train.mini.frames import Clip
 
 LIBROSA_RATE = 22_050  # its default
 LIBROSA_HOP = 512
@@ -124,12 +125,10 @@ MARGINS = (0.1, 0.25, 0.5, 1.0)  # of being sure: where musicnn is cut, whicheve
 
 def _by_musicnn() -> Callable[[Item], Guess]:
     """The tags of a published model as families and styles: the tables that label recordings, read on synthetic clips."""
-    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, Tagger
-
-    tagger = Tagger()
+    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, clip_tags
 
     def estimate(item: Item) -> Guess:
-        made = cached_json(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: tagger(item.samples())[1].mean(axis=0).tolist())
+        made = cached_json(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: clip_tags(item.samples())[1].mean(axis=0).tolist())
         tags = dict(zip(TAG_NAMES, made, strict=True))
         genres = {name: margin for name, margin in _margins(tags, GENRE_TAGS).items() if name in STYLES}
         voice = sum(max(tags[name] for name in names) for names in (VOICE, VOCALISTS))

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.evaluate import bootstrap, ground_truth, music
 from mflamingo_cli.train.evaluate.bootstrap import Score, Scoring, auc_scores, scored
 from mflamingo_cli.train.evaluate.ground_truth import NAMED_FAMILIES, Item, labels_of
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update
 from mflamingo_cli.train.evaluate.question_accuracy import meter_scores, style_scores
-from mflamingo_cli.train.mini.frames import NO_CHORD, TAG_NAMES, TOKEN_S
+from mflamingo_cli.train.mini.frames import NO_CHORD, TOKEN_S
 from mflamingo_cli.train.mini.probes import METERS, STYLES, UNKNOWN_FLAG, ProbedEncoder
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 

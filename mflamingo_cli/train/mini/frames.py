@@ -42,20 +42,6 @@ ABSENT_DB = -45.0  # and up to which it is not there; between the two nothing is
 NOISE_MARGIN_DB = 6.0  # what is claimed stands so far above added noise
 MOMENTS = frozenset(("beat", "onsets"))  # labels of moments: a row that is left out must not lose them
 REACH = 4  # tokens to either side over which a struck or plucked part is taken to go on
-TAG_NAMES = (  # tags of musicnn (ISC, arXiv 1909.06654): MagnaTagATune's 50 tags, then the Million Song Dataset's
-    "mtt:guitar", "mtt:classical", "mtt:slow", "mtt:techno", "mtt:strings", "mtt:drums", "mtt:electronic", "mtt:rock", "mtt:fast",
-    "mtt:piano", "mtt:ambient", "mtt:beat", "mtt:violin", "mtt:vocal", "mtt:synth", "mtt:female", "mtt:indian", "mtt:opera", "mtt:male",
-    "mtt:singing", "mtt:vocals", "mtt:no vocals", "mtt:harpsichord", "mtt:loud", "mtt:quiet", "mtt:flute", "mtt:woman", "mtt:male vocal",
-    "mtt:no vocal", "mtt:pop", "mtt:soft", "mtt:sitar", "mtt:solo", "mtt:man", "mtt:classic", "mtt:choir", "mtt:voice", "mtt:new age",
-    "mtt:dance", "mtt:male voice", "mtt:female vocal", "mtt:beats", "mtt:harp", "mtt:cello", "mtt:no voice", "mtt:weird", "mtt:country",
-    "mtt:metal", "mtt:female voice", "mtt:choral",
-    "msd:rock", "msd:pop", "msd:alternative", "msd:indie", "msd:electronic", "msd:female vocalists", "msd:dance", "msd:00s",
-    "msd:alternative rock", "msd:jazz", "msd:beautiful", "msd:metal", "msd:chillout", "msd:male vocalists", "msd:classic rock",
-    "msd:soul", "msd:indie rock", "msd:Mellow", "msd:electronica", "msd:80s", "msd:folk", "msd:90s", "msd:chill", "msd:instrumental",
-    "msd:punk", "msd:oldies", "msd:blues", "msd:hard rock", "msd:ambient", "msd:acoustic", "msd:experimental", "msd:female vocalist",
-    "msd:guitar", "msd:Hip-Hop", "msd:70s", "msd:party", "msd:country", "msd:easy listening", "msd:sexy", "msd:catchy", "msd:funk",
-    "msd:electro", "msd:heavy metal", "msd:Progressive rock", "msd:60s", "msd:rnb", "msd:indie pop", "msd:sad", "msd:House", "msd:happy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mflamingo_cli.core.model import Model, encode_crops, load
 from mflamingo_cli.errors import ModelError
-from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, NO_CHORD, ONSETS, TAG_NAMES, WINDOW_TOKENS, Clip, resample, window_frames
+from mflamingo_cli.measure.tagging import TAG_NAMES
+from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, NO_CHORD, ONSETS, WINDOW_TOKENS, Clip, resample, window_frames
 from mflamingo_cli.train.mini.synth.grooves import STYLES as STYLE_TABLE
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 from mflamingo_cli.train.mini.synth.parts import FAMILIES

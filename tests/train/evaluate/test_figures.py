@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.evaluate import bootstrap, caption_metrics, ground_truth, music, question_accuracy, table, yesno
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.probes import decoded_chords, family_counts, smoothed, tag_truth
 from mflamingo_cli.train.mini.dialogue.prompt_facts import PHRASES, random_facts
-from mflamingo_cli.train.mini.frames import TAG_NAMES, TOKEN_S, Clip
+from mflamingo_cli.train.mini.frames import TOKEN_S, Clip
 from mflamingo_cli.train.mini.synth.harmony import CHORDS, QUALITIES
 
 KEYS = [(tonic, mode) for mode in ("major", "minor") for tonic in range(12)]

@@ -13,12 +13,13 @@ import torch
 from mflamingo_cli.backends import open_backend
 from mflamingo_cli.core.model import save
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.evaluate import caption_metrics
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.report import EvalConfig, report
 from mflamingo_cli.train.mini import build, probes, tokens
 from mflamingo_cli.train.mini.dialogue import exchanges
-from mflamingo_cli.train.mini.frames import MINI_MEL, TAG_NAMES
+from mflamingo_cli.train.mini.frames import MINI_MEL
 from mflamingo_cli.train.rows import ChatEncoder, Turn
 
 pytestmark = pytest.mark.slow

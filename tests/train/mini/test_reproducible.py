@@ -21,8 +21,8 @@ import soundfile
 import torch
 
 from mflamingo_cli.backends import embedded_directory
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.mini import build, frames, stages
-from mflamingo_cli.train.mini.frames import TAG_NAMES
 
 RATE = 16_000
 SECONDS = 31.0

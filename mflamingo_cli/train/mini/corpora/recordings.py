@@ -23,7 +23,7 @@ from mflamingo_cli.core.audio import SAMPLE_RATE, load
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.mini.corpora.debian import unpacked
-from mflamingo_cli.train.mini.corpora.pseudo_labels import Tagger, pseudo_labels
+from mflamingo_cli.train.mini.corpora.pseudo_labels import pseudo_labels
 from mflamingo_cli.train.mini.frames import window_frames
 from mflamingo_cli.train.mini.manifest import append_row, in_processes, read_manifest
 
@@ -294,9 +294,6 @@ def _made(folder: Path, piece: TrackPart) -> bool:
     return row is not None
 
 
-_tagger = cache(Tagger)
-
-
 def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, Any]] | None:
     """Audio, caches and row of a piece; None where it is silent."""
     try:
@@ -310,7 +307,7 @@ def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, An
         (folder / sub).mkdir(parents=True, exist_ok=True)
     samples = samples.clip(-1.0, 1.0)
     soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-    fields, labels = pseudo_labels(samples, _tagger())
+    fields, labels = pseudo_labels(samples)
     np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
     with write_atomic(folder / "cache" / f"{name}.labels.npz") as file:
         np.savez_compressed(file, **labels)

@@ -14,9 +14,10 @@ import numpy as np
 
 from mflamingo_cli.grounding import GROUND_CHORDS
 from mflamingo_cli.measure.facts import Key
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.mini import probes
 from mflamingo_cli.train.mini.dialogue.prompt_facts import MEASURED_ROOTS, PromptFacts
-from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, TAG_NAMES, UNKNOWN
+from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, UNKNOWN
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set, key_flats, pitch_name
 from mflamingo_cli.train.mini.synth.parts import FAMILIES
 

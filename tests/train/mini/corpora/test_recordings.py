@@ -12,9 +12,10 @@ import pytest
 import soundfile
 
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.mini.corpora import recordings
 from mflamingo_cli.train.mini.corpora.recordings import Package, Track, cut, maker, plan, same_artist, separate, within
-from mflamingo_cli.train.mini.frames import LABEL_S, LABELS_PER_TOKEN, MINI_MEL, TAG_NAMES, prepared
+from mflamingo_cli.train.mini.frames import LABEL_S, LABELS_PER_TOKEN, MINI_MEL, prepared
 from mflamingo_cli.train.mini.manifest import read_manifest
 
 STANZAS = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -103,13 +104,6 @@ def music(seconds: float, hertz: float) -> np.ndarray:
     return (0.2 * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
 
 
-class FakeTagger:
-    """Tags without weights."""
-
-    def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([len(samples) / 32_000]), np.full((1, len(TAG_NAMES)), 0.5, np.float32)
-
-
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Two unpacked packages; LEAST_BYTES would refuse tiny files."""
@@ -123,7 +117,6 @@ def config(tmp_path, monkeypatch):
         (debs / "unpacked" / package.name / ".ready").touch()
     monkeypatch.setattr(recordings, "PACKAGES", packages)
     monkeypatch.setattr(recordings, "LEAST_BYTES", 1000)
-    monkeypatch.setattr(recordings, "_tagger", FakeTagger)
     recordings._rows.cache_clear()
     yield recordings.RecordingsConfig(debs, tmp_path / "data")
     recordings._rows.cache_clear()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 from mflamingo_cli.train.mini.dialogue.clip_labels import (
     GENRE_TAGS,
@@ -17,7 +18,6 @@ from mflamingo_cli.train.mini.dialogue.clip_labels import (
     triad,
 )
 from mflamingo_cli.train.mini.dialogue.exchanges import audio_turns
-from mflamingo_cli.train.mini.frames import TAG_NAMES
 from mflamingo_cli.train.mini.probes import HEAD_SIZES, METERS
 from mflamingo_cli.train.mini.probes import STYLES as PROBED_STYLES
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES, chord_set
