@@ -72,6 +72,12 @@ class ConfigError(MFlamingoError):
     exit_code = ExitCode.CONFIG
 
 
+class OutputError(MFlamingoError):
+    """The result of one song could not be written."""
+
+    code = "not_written"
+
+
 class StoppedError(MFlamingoError):
     """A run that ended early and resumes when it is started again: EX_TEMPFAIL of sysexits.h."""
 

@@ -15,10 +15,10 @@ from typing import TextIO
 from mflamingo_cli import assemble
 from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.options import SongOptions
-from mflamingo_cli.errors import InternalError, MFlamingoError, UsageError, as_song_error
+from mflamingo_cli.errors import InternalError, MFlamingoError, OutputError, UsageError, as_song_error
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.library.tag_fields import TagOptions
-from mflamingo_cli.render import WRITERS, Format, Layout, Writer
+from mflamingo_cli.render import WRITERS, Ending, Format, Layout, Writer
 from mflamingo_cli.render.query import fields, where
 from mflamingo_cli.schema import Analysis, path_of
 
@@ -28,12 +28,6 @@ OURS = ".mflamingo"  # in the name of every song's own file: song.flac.mflamingo
 STDIN_NAME = "stdin"  # of the file of a song that came from there
 OutputPath = Callable[[str], Path]  # a song -> its own file, without suffix
 Fail = Callable[[Analysis, MFlamingoError], None]  # takes a record that could not be written, and why
-
-
-class OutputError(MFlamingoError):
-    """The result of one song could not be written."""
-
-    code = "not_written"
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,8 @@ class Results:
                     stack.enter_context(files.with_index(self.index))
             else:
                 made = WRITERS[self.name].writer(stream, replace(self.layout, color=color))
+                if isinstance(made, Ending):
+                    stack.callback(made.end)
             yield stack.enter_context(where.chosen(_Bordered(made, fail), self.test, self.order))
 
 
@@ -103,14 +99,14 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
 
 def _refuse_format(name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
-    if row.times and command != "analyze":
+    if (row.times or row.facts) and command != "analyze":
         raise UsageError(f"--format {name} needs what `analyze` measures; `{command}` writes only text")
     if row.times and len(songs) > 1 and output_path is None:
         raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
     if output_path and row.suffix is None:
         raise UsageError(f"--format {name} lists all songs in one file; name that file with -o")
-    if name == "m3u" and inputs.STDIN in songs:
-        raise UsageError("a song on stdin has no path that a playlist could hold")
+    if row.paths and inputs.STDIN in songs:
+        raise UsageError(f"a song on stdin has no path that --format {name} could hold")
 
 
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
 if TYPE_CHECKING:
     from mflamingo_cli.render.query.fields import Field
@@ -17,6 +17,14 @@ class Writer(Protocol):
 
     def write(self, record: Analysis) -> None:
         """Write one record."""
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A writer of a document that is whole only with its end."""
+
+    def end(self) -> None:
+        """Write what is left; no record follows."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Format:
     suffix: str | None  # None: the format is about several songs
     rows: bool = False  # one row per input, failures too; takes --fields
     times: bool = False  # times in one song, which `analyze` measures
+    facts: bool = False  # what `analyze` measures, of one or many songs
+    paths: bool = False  # songs are named by their paths
     index: str | None = None  # name of a file beside those of several songs that links to them
 
     def writer(self, stream: TextIO, layout: Layout) -> Writer:
@@ -61,6 +71,8 @@ WRITERS = {
     "beats": Format("times:beat_writer", ".beats", times=True),
     "lab": Format("times:chord_writer", ".lab", times=True),
     "jams": Format("times:jams_writer", ".jams", times=True),
-    "m3u": Format("playlist:PlaylistWriter", None),
+    "m3u": Format("playlist:PlaylistWriter", None, paths=True),
+    "rekordbox": Format("dj.rekordbox:RekordboxWriter", None, facts=True, paths=True),
+    "traktor": Format("dj.traktor:TraktorWriter", None, facts=True, paths=True),
     "html": Format("html:page_writer", ".html", index="index.html"),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.commands.inputs import collect
-from mflamingo_cli.render import WRITERS, Layout
+from mflamingo_cli.render import WRITERS, Ending, Layout
 from mflamingo_cli.render.query import fields
 from mflamingo_cli.schema import MeterInfo, Result, Segment, SongTags, path_fields, path_of
 from tests.test_schema import FAILED, FULL
@@ -40,6 +40,8 @@ def written(name: str, *records, **layout: object) -> str:
     writer = WRITERS[name].writer(stream, Layout(**layout))
     for record in records:
         writer.write(record)
+    if isinstance(writer, Ending):
+        writer.end()
     return stream.getvalue()
 
 
@@ -161,14 +163,17 @@ def test_a_record_leads_back_to_its_file(path):
     assert path_of(dataclasses.replace(FULL, path=name, path_b64=encoded)) == path
 
 
+MODULES = ("people", "records", "times", "playlist", "dj.rekordbox", "dj.traktor")
+
+
 def test_a_format_is_its_writer_and_its_row() -> None:
     """A writer without a row and a row without a writer are both named: nothing else knows formats by name."""
     known = {row.writes for row in WRITERS.values()}
     written = set()
-    for module in ("people", "records", "times", "playlist"):
+    for module in MODULES:
         names = vars(import_module(f"mflamingo_cli.render.{module}"))
         written |= {f"{module}:{name}" for name in names if name.endswith(("Writer", "_writer")) and name[0] != "_"}
-    written -= {f"{module}:Writer" for module in ("people", "records", "times", "playlist")}  # the protocol
+    written -= {f"{module}:Writer" for module in MODULES} | {f"{module}:CollectionWriter" for module in MODULES}  # what others are made of
     assert written == {name for name in known if not name.startswith("html:")}
     for row in WRITERS.values():
         assert hasattr(row.writer(io.StringIO(), Layout()), "write"), row
