@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TextIO
+from urllib.parse import quote
 
 from mflamingo_cli.render import Layout
 from mflamingo_cli.render.text import heading, safe
@@ -18,19 +19,19 @@ class PlaylistWriter:
         stream.write("#EXTM3U\n")
 
     def write(self, record: Analysis) -> None:
-        """Print one entry; a name with a line break, which no playlist can hold, as a comment."""
+        """Print one entry; a name with a line break or what could steer a terminal as a file:// address, which players read too."""
         if record.audio is None:
             return
         entry = self._entry(path_of(record))
-        if "\n" in entry or "\r" in entry:
-            self._stream.write(f"# omitted, its name contains a line break: {safe(entry)}\n")
-            return
         title = safe(heading(record) or os.path.splitext(os.path.basename(record.path))[0])
         self._stream.write(f"#EXTINF:{record.audio.duration:.0f},{title}\n")
         self._line(entry)
 
     def _entry(self, path: str) -> str:
         path = os.path.abspath(path)
+        text = "".join(char for char in path if not "\udc80" <= char <= "\udcff")  # without bytes that are no text (PEP 383)
+        if safe(text) != text:
+            return "file://" + quote(os.fsencode(path))  # RFC 8089
         inside = os.path.relpath(path, self._folder)
         entry = path if inside.startswith(os.pardir + os.sep) else inside
         return os.path.join(os.curdir, entry) if entry[0] == "#" or entry[0].isspace() else entry

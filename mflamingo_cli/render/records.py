@@ -15,7 +15,11 @@ from mflamingo_cli.schema import Analysis
 
 COLUMNS = "path,status,duration,bpm,key,camelot,meter,integrated_lufs,true_peak_dbtp,instruments,genre,mood,vocals,caption,text,error"
 SHOWN_COLUMNS = "path,duration,bpm,key,camelot,meter,lufs"  # as many as fit a page
-TSV_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})  # as in jq's @tsv
+FORMULA = re.compile(  # where begins what spreadsheets run (owasp.org, CSV Injection); those of some countries part cells at ;
+    r"(?:^|(?<=[;\n]))(?=[=+@\uff1d\uff0b\uff0d\uff20-].)", re.DOTALL
+)
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)  # begins so, and is run by none
+AS_TEXT = "'"  # in front of a cell: a spreadsheet takes the rest as it stands
 MARKUP = re.compile(r"[\\`*_\[\]<>|&#]")  # characters that Markdown or its HTML could obey
 
 
@@ -30,6 +34,11 @@ def cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "; ".join(value)
     return str(value) if isinstance(value, str | float) else _json(value)
+
+
+def inert(text: str) -> str:
+    """A cell of a spreadsheet, which runs nothing in it; numbers are as they are."""
+    return text if NUMBER.fullmatch(text) else FORMULA.sub(AS_TEXT, text)
 
 
 class JsonWriter:
@@ -64,13 +73,16 @@ class _ColumnWriter:
 
 
 def csv_writer(stream: TextIO, layout: Layout) -> Writer:
-    """Comma-separated values (RFC 4180), lines ended by a newline alone."""
-    return _ColumnWriter(stream, layout, csv.writer(stream, lineterminator="\n").writerow)
+    r"""Comma-separated values (RFC 4180), lines ended by a newline alone; in a cell newlines are raw, other controls are `\x1b`, `\t`."""
+    rows = csv.writer(stream, lineterminator="\n")
+    return _ColumnWriter(stream, layout, lambda cells: rows.writerow(inert("\n".join(map(safe, text.split("\n")))) for text in cells))
 
 
 def tsv_writer(stream: TextIO, layout: Layout) -> Writer:
-    r"""Tab-separated values; a tab, newline or backslash in a cell is written as `\t`, `\n`, `\\`."""
-    return _ColumnWriter(stream, layout, lambda cells: stream.write("\t".join(text.translate(TSV_ESCAPES) for text in cells) + "\n"))
+    r"""Tab-separated values; a control or backslash in a cell is written as `\x1b`, `\t`, `\n`, `\\`, the last three as in jq's @tsv."""
+    return _ColumnWriter(
+        stream, layout, lambda cells: stream.write("\t".join(inert(safe(text.replace("\\", r"\\"))) for text in cells) + "\n")
+    )
 
 
 def markdown_writer(stream: TextIO, layout: Layout) -> Writer:

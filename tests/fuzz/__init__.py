@@ -10,4 +10,4 @@ A kind is a module with three functions:
 from __future__ import annotations
 
 # Name -> module
-KINDS: dict[str, str] = {"audio": "tests.fuzz.audio"}
+KINDS: dict[str, str] = {"audio": "tests.fuzz.audio", "playlists": "tests.fuzz.playlists"}

@@ -17,7 +17,7 @@ import pytest
 from mflamingo_cli.commands.inputs import collect
 from mflamingo_cli.render import WRITERS, Ending, Layout
 from mflamingo_cli.render.query import fields
-from mflamingo_cli.schema import MeterInfo, Result, Segment, SongTags, path_fields, path_of
+from mflamingo_cli.schema import Loudness, MeterInfo, Result, Segment, SongTags, path_fields, path_of
 from tests.test_schema import FAILED, FULL
 
 CHORDS = (Segment(0.0, 2.1, "A:min"), Segment(2.1, 4.0, "N"), Segment(4.0, 5.5, "F#:min7"), Segment(5.5, 9.0, "Bb:maj7"))
@@ -50,6 +50,46 @@ def test_tsv_keeps_tabs_and_backslashes_in_their_cells():
     head, row = written("tsv", odd, fields=fields.parse("path,bpm,genre,text")).splitlines()
     assert head.split("\t") == ["path", "bpm", "genre", "text"]
     assert row.split("\t") == ["a\\tb\\\\c\\nd", "87.5", "Trance; Deep House", ""]
+
+
+FORMULAS = {
+    **{text: f"'{text}" for text in ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\uff1d1+1", "-2+3*cmd", "--1")},
+    '=HYPERLINK("http://a","b")': '\'=HYPERLINK("http://a","b")',
+    "a;=1+1": "a;'=1+1",  # a cell of its own where ; parts cells
+    "=1;=2": "'=1;'=2",
+}
+PLAIN = ("-9.8", "+1", "-1e5", "-.5", "-", "a=b", "1-1", " =1", "", "a@b", "a; -b")
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_a_spreadsheet_runs_no_cell_and_numbers_stay_numbers(name):
+    chosen = fields.parse("path,genre,lufs,text")
+    for text in (*FORMULAS, *PLAIN):
+        loud = dataclasses.replace(SONG.result, genre=(text,), loudness=Loudness(-9.8))
+        _, row = csv.reader(
+            io.StringIO(written(name, dataclasses.replace(SONG, path=text, text=text, result=loud), fields=chosen)),
+            delimiter="," if name == "csv" else "\t",
+            quoting=csv.QUOTE_MINIMAL if name == "csv" else csv.QUOTE_NONE,
+        )
+        cell = FORMULAS.get(text, text)
+        assert row == [cell, cell, "-9.8", cell]
+
+
+def test_a_line_of_a_cell_is_no_cell_that_runs():
+    text = written("csv", dataclasses.replace(SONG, text="a\n=1+1"), fields=fields.parse("text"))
+    assert text == 'text\n"a\n\'=1+1"\n'
+    assert written("tsv", dataclasses.replace(SONG, text="a\n=1+1"), fields=fields.parse("text")) == "text\na\\n=1+1\n"
+
+
+@pytest.mark.parametrize("name", [name for name, row in WRITERS.items() if row.suffix != ".html"])
+def test_no_name_steers_a_terminal(name, tmp_path):
+    """OSC 52 would fill the clipboard; C1 controls and what turns the direction of writing are as bad."""
+    evil = "\x1b]52;c;ZXZpbA==\x07\x9b31m\x7f\u202e\r.flac"
+    spans = (Segment(0.0, 1.0, evil),)
+    odd = dataclasses.replace(SONG.result, genre=(evil,), caption=None, sections=spans, chords=spans)
+    tagged = dataclasses.replace(SONG.audio, tags=SongTags(evil, evil, evil))
+    text = written(name, dataclasses.replace(SONG, path=evil, audio=tagged, result=odd))
+    assert not set(text) & set("\x1b\x07\x9b\x7f\u202e\r")
 
 
 def test_chosen_fields_are_those_of_the_record_under_the_names_given():
@@ -141,11 +181,17 @@ def test_a_song_below_the_playlist_is_relative_to_it_and_another_is_not(tmp_path
         assert text == f"#EXTM3U\n#EXTINF:213,x\n{entry}\n"
 
 
-def test_a_playlist_leaves_out_what_failed_and_says_what_it_cannot_name():
+def test_a_playlist_leaves_out_what_failed():
     assert written("m3u", FAILED) == "#EXTM3U\n"
-    text = written("m3u", dataclasses.replace(FULL, path="a\nb.mp3"))
-    assert [line[0] for line in text.splitlines()] == ["#", "#"]
-    assert "a\\nb.mp3" in text
+
+
+def test_a_name_that_no_line_can_hold_is_an_address_of_its_file(tmp_path):
+    for name in ("a\nb.mp3", "a\r.mp3", "\x1b]52;c;ZXZpbA==\x07.mp3", "\x9b31m.mp3", "a\u202eb%20.mp3"):
+        (tmp_path / name).touch()
+        assert playlist(tmp_path, os.fsencode(tmp_path / name)) == [str(tmp_path / name)]
+        entry = (tmp_path / "list.m3u").read_text().splitlines()[2]
+        assert entry.startswith("file:///")
+        assert entry.isprintable()
 
 
 def test_tags_are_fields_and_name_the_song_where_formats_name_one():
