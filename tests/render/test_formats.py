@@ -88,7 +88,8 @@ def test_no_name_steers_a_terminal(name, tmp_path):
     spans = (Segment(0.0, 1.0, evil),)
     odd = dataclasses.replace(SONG.result, genre=(evil,), caption=None, sections=spans, chords=spans)
     tagged = dataclasses.replace(SONG.audio, tags=SongTags(evil, evil, evil))
-    text = written(name, dataclasses.replace(SONG, path=evil, audio=tagged, result=odd))
+    path = "a.flac" if name == "traktor" else evil  # which refuses such a name
+    text = written(name, dataclasses.replace(SONG, path=path, audio=tagged, result=odd))
     assert not set(text) & set("\x1b\x07\x9b\x7f\u202e\r")
 
 
