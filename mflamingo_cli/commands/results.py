@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -83,7 +84,8 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     output_path = _output_path(options, songs)
     name = "json" if output.json else output.format or ("json" if output_path else default)
     row = WRITERS[name]
-    _refuse_format(name, row, command, songs, output_path)
+    on_terminal = output_path is None and output.output in (None, *STDOUT) and sys.stdout.isatty()
+    _refuse_format(name, row, command, songs, output_path, on_terminal)
     chosen = output.fields if row.rows or "fields" in options.typed else None  # what is set for rows leaves other formats alone
     if chosen is not None and not row.rows:
         raise UsageError(f"--fields works with {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not with {name}")
@@ -97,12 +99,16 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     return Results(name, layout, output_path, index, test, order, options.tag_options, output.dry_run)
 
 
-def _refuse_format(name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None) -> None:
+def _refuse_format(
+    name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None, stream_is_terminal: bool
+) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
     if (row.times or row.facts) and command != "analyze":
         raise UsageError(f"--format {name} needs what `analyze` measures; `{command}` writes only text")
     if row.times and len(songs) > 1 and output_path is None:
         raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
+    if row.binary and stream_is_terminal:
+        raise UsageError(f"--format {name} is binary, and a terminal cannot show it; write it to a file with -o, or to a pipe")
     if output_path and row.suffix is None:
         raise UsageError(f"--format {name} lists all songs in one file; name that file with -o")
     if row.paths and inputs.STDIN in songs:
@@ -213,16 +219,18 @@ class _Files:
                 self._index.write(record)
 
     def _write(self, record: Analysis, path: Path) -> None:
-        stream = StringIO()
+        content = BytesIO()
+        stream = TextIOWrapper(content, encoding="utf-8", errors="backslashreplace", newline="\n")
         self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
-        if record.error is not None and (path.exists() or not stream.getvalue()):
+        stream.flush()
+        if record.error is not None and (path.exists() or not content.getvalue()):
             return
         try:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 raise OutputError(f"{path}: not a regular file; it was left untouched")
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_atomic(path) as file:
-                file.write(stream.getvalue().encode(errors="backslashreplace"))
+                file.write(content.getvalue())
         except BlockingIOError as error:
             raise OutputError(f"{path}: another run is writing this file") from error
         except OSError as error:

@@ -58,7 +58,7 @@ class Key:
         return f"{self.tonic} {self.mode}"
 
     @property
-    def _fifths(self) -> int:
+    def fifths(self) -> int:
         """Steps up the circle of fifths from C major or A minor, 0..11."""
         major = self.pitch if self.mode == "major" else self.pitch + 3
         return major * 7 % 12
@@ -66,12 +66,12 @@ class Key:
     @property
     def camelot(self) -> str:
         """Camelot wheel: "8A" is A minor, "8B" is C major."""
-        return f"{(self._fifths + 7) % 12 + 1}{'B' if self.mode == 'major' else 'A'}"
+        return f"{(self.fifths + 7) % 12 + 1}{'B' if self.mode == 'major' else 'A'}"
 
     @property
     def openkey(self) -> str:
         """Open Key notation: "1m" is A minor, "1d" is C major."""
-        return f"{self._fifths + 1}{'d' if self.mode == 'major' else 'm'}"
+        return f"{self.fifths + 1}{'d' if self.mode == 'major' else 'm'}"
 
     @property
     def id3(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,19 +144,38 @@ def _cuts(times: np.ndarray) -> list[int]:
     return edges[::-1]
 
 
+def beats_in_bar(beats: Sequence[Beat]) -> int | None:
+    """Beats in a bar, None where the meter is unknown."""
+    return max((place or 0 for _, place in beats), default=0) or None
+
+
 def first_downbeat(beats: Sequence[Beat], grid: Grid) -> float | None:
     """The first line of a grid on which a bar begins, as most of its beats say; None where the meter is unknown."""
-    bar = max((place or 0 for _, place in beats), default=0)
+    bar = beats_in_bar(beats)
     own = [(time, place) for time, place in beats[grid.first : grid.last + 1] if place is not None]
-    if not bar or not own:
+    if bar is None or not own:
         return None
     number = grid.number(np.array([time for time, _ in own])).astype(int)
     votes = Counter((int(n) - place + 1) % bar for n, (_, place) in zip(number, own, strict=True))
     return grid.start_s + votes.most_common(1)[0][0] * grid.period_s
 
 
-def anchors(beats: Sequence[Beat]) -> list[Anchor]:
-    """The tempo map of a song: one anchor where one grid fits, one for each tempo where it changes, else one for every bar."""
+def anchors(beats: Sequence[Beat], shift_s: float = 0.0, from_downbeat: bool = False) -> list[Anchor]:
+    """The tempo map of a song: one anchor where one grid fits, one for each tempo where it changes, else one for every bar.
+
+    All are moved by `shift_s`, then by whole beats where they are before the start of the file, and with `from_downbeat` to the next bar.
+    """
+    return [_begun(replace(anchor, time_s=anchor.time_s + shift_s), beats_in_bar(beats), from_downbeat) for anchor in _anchors(beats)]
+
+
+def _begun(anchor: Anchor, bar: int | None, from_downbeat: bool) -> Anchor:
+    while anchor.time_s < 0 or (from_downbeat and anchor.place not in (None, 1)):
+        place = None if anchor.place is None or bar is None else anchor.place % bar + 1
+        anchor = Anchor(anchor.time_s + 60 / anchor.bpm, anchor.bpm, place)
+    return anchor
+
+
+def _anchors(beats: Sequence[Beat]) -> list[Anchor]:
     found: list[Anchor] = []
     grids = fit_grids(np.array([time for time, _ in beats]))
     for before, grid in zip([None, *grids], grids, strict=False):
@@ -172,7 +191,7 @@ def _anchor(beats: Sequence[Beat], grid: Grid) -> Anchor:
     down = first_downbeat(beats, grid)
     if down is None:
         return Anchor(grid.start_s, grid.bpm, None)
-    bar = max(place or 0 for _, place in beats)
+    bar = beats_in_bar(beats) or 1
     return Anchor(grid.start_s, grid.bpm, -round((down - grid.start_s) / grid.period_s) % bar + 1)
 
 

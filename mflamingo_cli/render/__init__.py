@@ -51,6 +51,7 @@ class Format:
     times: bool = False  # times in one song, which `analyze` measures
     facts: bool = False  # what `analyze` measures, of one or many songs
     paths: bool = False  # songs are named by their paths
+    binary: bool = False  # bytes, which no terminal shows
     index: str | None = None  # name of a file beside those of several songs that links to them
 
     def writer(self, stream: TextIO, layout: Layout) -> Writer:
@@ -71,6 +72,7 @@ WRITERS = {
     "beats": Format("times:beat_writer", ".beats", times=True),
     "lab": Format("times:chord_writer", ".lab", times=True),
     "jams": Format("times:jams_writer", ".jams", times=True),
+    "midi": Format("midi:MidiWriter", ".mid", times=True, binary=True),
     "m3u": Format("playlist:PlaylistWriter", None, paths=True),
     "rekordbox": Format("dj.rekordbox:RekordboxWriter", None, facts=True, paths=True),
     "traktor": Format("dj.traktor:TraktorWriter", None, facts=True, paths=True),

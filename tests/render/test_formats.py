@@ -210,7 +210,7 @@ def test_a_record_leads_back_to_its_file(path):
     assert path_of(dataclasses.replace(FULL, path=name, path_b64=encoded)) == path
 
 
-MODULES = ("people", "records", "times", "playlist", "dj.rekordbox", "dj.traktor")
+MODULES = ("people", "records", "times", "playlist", "midi", "dj.rekordbox", "dj.traktor")
 
 
 def test_a_format_is_its_writer_and_its_row() -> None:

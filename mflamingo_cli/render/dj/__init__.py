@@ -52,25 +52,14 @@ class CollectionTrack:
         return os.path.getsize(self.path) if os.path.isfile(self.path) else None
 
     @property
-    def bar(self) -> int | None:
-        """Beats in a bar, None where the meter is unknown."""
-        return max((place or 0 for _, place in self.result.beats), default=0) or None
-
-    @property
     def bpm(self) -> float | None:
         """The tempo of the grid where one fits, else the measured one."""
         anchors = grid.anchors(self.result.beats)
         return anchors[0].bpm if len(anchors) == 1 else self.result.tempo.bpm
 
     def anchors(self, shift_s: float, from_downbeat: bool = False) -> list[Anchor]:
-        """The tempo map; with `from_downbeat` each tempo begins where a bar does. Nothing is before the start of the file."""
-        found = []
-        for anchor in grid.anchors(self.result.beats):
-            at, place = anchor.time_s + shift_s, anchor.place
-            while at < 0 or (from_downbeat and place not in (None, 1)):
-                at, place = at + 60 / anchor.bpm, None if place is None or self.bar is None else place % self.bar + 1
-            found.append(Anchor(at, anchor.bpm, place))
-        return found
+        """The tempo map; with `from_downbeat` each tempo begins where a bar does."""
+        return grid.anchors(self.result.beats, shift_s, from_downbeat)
 
     def cues(self, shift_s: float) -> Iterator[tuple[str, float]]:
         """The name and the place of each section; on the grid where that is as near as beats are to it."""
