@@ -45,6 +45,7 @@ class Asking(TypedDict, total=False):
     seed: int
     repetition_penalty: float
     stop: tuple[str, ...]
+    thinking_budget: int | None
 
 
 def load(model: str = DEFAULT_MODEL, *, remember: bool = True, **opening: Unpack[Opening]) -> Model:
@@ -68,8 +69,9 @@ def load(model: str = DEFAULT_MODEL, *, remember: bool = True, **opening: Unpack
 class Model:
     """An open model; use it as a context manager, or `close` it. Not for several threads at the same time.
 
-    A song is a path, `"-"` for stdin, or an open binary stream. With the cache, a second question about a file neither decodes nor
-    measures nor encodes it again; its record is the same as that of a first question but for `timing`.
+    A song is a path, `"-"` for stdin, or an open binary stream; None asks about no song, which full checkpoints can answer. With the
+    cache, a second question about a file neither decodes nor measures nor encodes it again; its record is the same as that of a first
+    question but for `timing`.
 
     The methods return one record of the schema, or raise: AudioError for a song that cannot be decoded, ModelError for what this model
     cannot do. Keywords are those of `Asking`. The `stream_` methods yield `Step` when a part of the work begins, `Piece` for text as
@@ -92,11 +94,11 @@ class Model:
         """Describe a song in words: `record.caption`. Styles are "full", "short", "technical", "critic" and "lyrics"."""
         return _last(self.stream_caption(song, style, **asking))
 
-    def ask(self, song: Path, question: str, **asking: Unpack[Asking]) -> Analysis:
+    def ask(self, song: Path | None, question: str, **asking: Unpack[Asking]) -> Analysis:
         """Answer a free question about a song: `record.text`."""
         return _last(self.stream_ask(song, question, **asking))
 
-    def think(self, song: Path, question: str, **asking: Unpack[Asking]) -> Analysis:
+    def think(self, song: Path | None, question: str, **asking: Unpack[Asking]) -> Analysis:
         """Answer a free question after reasoning: `record.text`, and the reasoning in `record.thinking`."""
         return _last(self.stream_think(song, question, **asking))
 
@@ -104,11 +106,11 @@ class Model:
         """`caption`, as it is written."""
         return self._run(song, requests.caption_request(style, **_settings(asking)))
 
-    def stream_ask(self, song: Path, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
+    def stream_ask(self, song: Path | None, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
         """`ask`, as it is written."""
         return self._run(song, requests.ask_request(question, **_settings(asking)))
 
-    def stream_think(self, song: Path, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
+    def stream_think(self, song: Path | None, question: str, **asking: Unpack[Asking]) -> Iterator[Step | Piece | Analysis]:
         """`think`, as it is written; pieces hold the marks that the model puts around its reasoning."""
         return self._run(song, requests.think_request(question, **_settings(asking)))
 
@@ -123,7 +125,7 @@ class Model:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, song: Path, request: Request) -> Iterator[Step | Piece | Analysis]:
+    def _run(self, song: Path | None, request: Request) -> Iterator[Step | Piece | Analysis]:
         if self._closed:
             raise ModelError("this model is closed; load it again", code="closed")
         return pipeline.run(song, self._backend, request, cache=self._cache)

@@ -5,7 +5,7 @@ The table of facts is walked; no fact is known by name here but how it is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,6 +23,10 @@ from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, KeyInfo, M
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
+CUT_THINKING = {
+    "budget": "the reasoning was ended at {} tokens, as --thinking-budget says",
+    "loop": "the reasoning repeated itself and was ended; try --repetition-penalty 1.1",
+}
 UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
@@ -49,15 +53,15 @@ def assemble(
         warnings += disagreements
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
     used = [completion.usage for completion in answers.values()]
-    path, path_b64 = schema.path_fields(sound.source.path)
+    path, path_b64 = schema.path_fields(sound.source.path) if sound else (None, None)
     times = (song.decode_s, song.measure_s, encode_s, generate_s)
     return Analysis(
         command=request.command,
         status="ok",
         path=path,
         path_b64=path_b64,
-        audio_id=sound.id,
-        audio=_audio_info(sound, info),
+        audio_id=sound.id if sound else None,
+        audio=_audio_info(sound, info) if sound else None,
         result=result,
         thinking=tidy(thought.thinking or "") or None,
         text=tidy(thought.answer or "") or None,
@@ -79,15 +83,15 @@ def _checked(
         answer = parsed.get(task.name)
         text = answer.answer if isinstance(answer, Thought) else answer
         if isinstance(text, str) and task.name in FREE_TEXT:
-            shown, found = Check.whole(text, song.facts, song.sound.duration_s, request.check_of(task, info.grounded))
+            shown, found = Check.whole(text, song.facts, song.duration_s or 0.0, request.check_of(task, info.grounded))
             checked[task.name] = answer._replace(answer=shown) if isinstance(answer, Thought) else shown or None
             claims += found
     return checked, claims
 
 
-def failed(path: str, command: Command, error: MFlamingoError) -> Analysis:
+def failed(path: str | None, command: Command, error: MFlamingoError) -> Analysis:
     """The record of an input that gave no result."""
-    name, path_b64 = schema.path_fields(path)
+    name, path_b64 = (None, None) if path is None else schema.path_fields(path)
     info = schema.ErrorInfo(error.code, tidy(str(error)), error.retryable)
     status: Literal["skipped", "error"] = "skipped" if error.code in NOTHING_TO_HEAR else "error"
     return Analysis(command=command, status=status, path=name, path_b64=path_b64, error=info)
@@ -122,24 +126,34 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
     )
 
 
-def _limits(request: Request, sound: Sound, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]) -> list[str]:
+def _limits(
+    request: Request, sound: Sound | None, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]
+) -> list[str]:
     """Warnings of what the model was not given, did not finish, or said unreadably."""
-    warnings = list(sound.warnings)
-    if sound.duration_s > LONG_S and request.command == "analyze":
-        parts = f"parts of {PART_S // 60} minutes, as it is longer than {LONG_S // 60}"
-        warnings.append(f"measured in {parts}: tempo, key and meter are those of most of it; choose another part with --start and --end")
-    first_s, last_s = (at / sound.rate_hz for at in given(sound, info))
-    silent_from_s = sound.sounding[-1][1] - sound.start_s if sound.sounding else sound.duration_s
-    if answers and silent_from_s - last_s >= UNHEARD_S:
-        part = f"{clock(sound.start_s + first_s)} to {clock(sound.start_s + last_s)}" if first_s else f"the first {clock(round(last_s))}"
-        lengths = f"{part} of {clock(round(sound.duration_s))}"
-        warnings.append(f"the model was given only {lengths}; choose another part with --start and --end")
+    warnings = [*sound.warnings, *_of_parts(request, sound, info, bool(answers))] if sound else []
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
+    if looped := [name for name, completion in answers.items() if completion.finish == "loop"]:
+        warnings.append(f"{', '.join(looped)}: stopped, because the text repeated itself; try --repetition-penalty 1.1")
+    for why in {completion.cut_thinking for completion in answers.values() if completion.cut_thinking}:
+        warnings.append(CUT_THINKING[why].format(request.options.thinking_budget))
     answered = [name for name, completion in answers.items() if name in READ and name not in cut and not is_unknown(completion.text)]
     if unread := [name for name in answered if parsed[name] is None]:
         warnings.append(f"{', '.join(unread)}: the model's answer could not be understood; show it with -v")
     return warnings
+
+
+def _of_parts(request: Request, sound: Sound, info: BackendInfo, was_given: bool) -> Iterator[str]:
+    """Warnings of a long song: that it was measured in parts, and that the model was given only one."""
+    if sound.duration_s > LONG_S and request.command == "analyze":
+        parts = f"parts of {PART_S // 60} minutes, as it is longer than {LONG_S // 60}"
+        yield f"measured in {parts}: tempo, key and meter are those of most of it; choose another part with --start and --end"
+    first_s, last_s = (at / sound.rate_hz for at in given(sound, info))
+    silent_from_s = sound.sounding[-1][1] - sound.start_s if sound.sounding else sound.duration_s
+    if was_given and silent_from_s - last_s >= UNHEARD_S:
+        part = f"{clock(sound.start_s + first_s)} to {clock(sound.start_s + last_s)}" if first_s else f"the first {clock(round(last_s))}"
+        lengths = f"{part} of {clock(round(sound.duration_s))}"
+        yield f"the model was given only {lengths}; choose another part with --start and --end"
 
 
 # --- the result ------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ COMMANDS = ("analyze", "caption", "ask", "think")
 NEVER_SET = frozenset(  # options of a single call: a default of these would be an accident
     {
         "help", "files-from", "null", "start", "end", "json", "output", "sidecar", "where", "dry-run", "force", "retry-failed", "shard",
-        "chat",
+        "chat", "no-song",
     }
 )  # fmt: skip
 MOST_BYTES = 1 << 20  # of a settings file; nobody writes so much by hand
@@ -45,7 +45,8 @@ def _is_no_path(value: Any) -> bool:
 # What a folder's file may set: looks and formats; nothing that is written, loaded, connected or hidden
 FOLDER_MAY_SET: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("color", "fields", "format", "hide-thinking", "progress", "sort", "verbose"), _always),
-    **dict.fromkeys(("claims", "max-tokens", "seed", "style", "temperature", "top-p"), _always),  # how an answer reads
+    **dict.fromkeys(("claims", "style"), _always),  # how an answer reads
+    **dict.fromkeys(("max-tokens", "repetition-penalty", "seed", "temperature", "thinking-budget", "top-p"), _always),
     "model": _is_no_path,  # one of the user's own, by name
 }
 PREFIX = "MFLAMINGO_"

@@ -23,7 +23,7 @@ class Conversation:
     A model that can follow a conversation is given the turns before, the oldest left out when it holds no more: `forgotten` counts them.
     """
 
-    def __init__(self, backend: Backend, song: PreparedSong, encoded: Encoded, encode_s: float | None) -> None:
+    def __init__(self, backend: Backend, song: PreparedSong, encoded: Encoded | None, encode_s: float | None) -> None:
         self.follows = backend.info.abilities is None or FOLLOWS in backend.info.abilities
         self.forgotten = 0
         self._backend, self._song, self._encoded, self._encode_s = backend, song, encoded, encode_s
@@ -31,15 +31,17 @@ class Conversation:
         self._used = 0  # positions of the last prompt and its answer
 
     @property
-    def duration_s(self) -> float:
-        """Length of the part that the conversation is about."""
-        return self._song.sound.duration_s
+    def duration_s(self) -> float | None:
+        """Length of the part that the conversation is about; None without a song."""
+        return self._song.duration_s
 
     @classmethod
-    def begin(cls, path: Path, backend: Backend, request: Request, cache: Cache | None = None) -> Generator[Step, None, Conversation]:
-        """Prepare and encode the song as the request says. Raises MFlamingoError."""
+    def begin(
+        cls, path: Path | None, backend: Backend, request: Request, cache: Cache | None = None
+    ) -> Generator[Step, None, Conversation]:
+        """Prepare and encode the song as the request says, where there is one. Raises MFlamingoError."""
         song = yield from preparing(path, request, backend.info, cache)
-        if song.encoding is None:
+        if song.audio is not None:
             yield Step("listening")
         return cls(backend, song, *drain(encode(backend, {0: song}))[0])
 

@@ -22,21 +22,22 @@ from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.measure.loudness import LoudnessMeter
-from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, stream_of, tag_events
+from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, stream_of, tag_events, without_song
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache
 from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
 Turn = tuple[str, str]  # question and answer
-EncodedSongs = dict[int, tuple[Encoded, float | None]]  # by song, with the seconds it took; None where the cache had it
+EncodedSongs = dict[int, tuple[Encoded | None, float | None]]  # by song, with the seconds it took; None without one, and from the cache
 
 
 def run(
-    path: Path, backend: Backend, request: Request, prepared: PreparedSong | None = None, cache: Cache | None = None
+    path: Path | None, backend: Backend, request: Request, prepared: PreparedSong | None = None, cache: Cache | None = None
 ) -> Iterator[Step | Piece | Analysis]:
     """Do all the work on one song, or what is left of it; the last thing yielded is its Analysis. Raises MFlamingoError.
 
+    Without a path the question is about no song.
     What nobody foresaw is an InternalError, raised from the exception itself.
     """
     for _, event in run_together([(path, prepared)], backend, request, cache):
@@ -46,7 +47,7 @@ def run(
 
 
 def run_together(
-    songs: Sequence[tuple[Path, PreparedSong | None]], backend: Backend, request: Request, cache: Cache | None = None
+    songs: Sequence[tuple[Path | None, PreparedSong | None]], backend: Backend, request: Request, cache: Cache | None = None
 ) -> Iterator[Event]:
     """Do all the work on several songs, or what is left of each; the model answers them together.
 
@@ -84,9 +85,11 @@ def prepare(
 
 
 def preparing(
-    path: Path, request: Request, info: BackendInfo, cache: Cache | None = None, on_decoded: OnDecoded = lambda sound: None
+    path: Path | None, request: Request, info: BackendInfo, cache: Cache | None = None, on_decoded: OnDecoded = lambda sound: None
 ) -> Generator[Step, None, PreparedSong]:
     """Do what `prepare` does, step by step."""
+    if path is None:
+        return without_song(request, info)
     measures, listens = request.command == "analyze" or info.grounded, bool(answerable(request, info))
     entry = cache.entry(path, request.start_s, request.end_s) if cache else None
     known, facts = (entry and entry.sound()) or (None, None)
@@ -155,7 +158,8 @@ def _answer(ready: dict[int, PreparedSong], backend: Backend, request: Request, 
         return
     alone = len(ready) == 1
     try:
-        with as_song_error(next(iter(ready.values())).sound.source.path):
+        sound = next(iter(ready.values())).sound
+        with as_song_error(sound.source.path if sound else None):
             encoded = (yield from encode(backend, ready)) if asked else {index: (None, None) for index in ready}
             yield from generate(ready, encoded, backend, request, asked)
     except MFlamingoError as error:
@@ -171,7 +175,9 @@ def encode(backend: Backend, songs: Mapping[int, PreparedSong]) -> Generator[tup
     found: EncodedSongs = {}
     new: dict[int, Audio] = {}
     for index, song in songs.items():
-        if song.encoding is not None:
+        if song.sound is None:
+            found[index] = None, None
+        elif song.encoding is not None:
             found[index] = backend.unpack(song.encoding), None
         else:
             assert song.audio is not None, "what the cache does not have was decoded"
@@ -207,8 +213,7 @@ def generate(
         if shown:
             yield index, Piece(task, shown, wrong)
         if chunk.finish:
-            assert chunk.usage, "the last chunk carries the usage"
-            answers[index][task] = Completion(streams[index][number].text, chunk.finish, chunk.usage)
+            answers[index][task] = Completion.of(streams[index][number].text, chunk)
         if len(answers[index]) == len(asked) and index in ready:
             seconds = (time.perf_counter() - began) / len(numbers)
             yield index, assemble(request, ready.pop(index), info, answers[index], encoded[index][1], seconds)
@@ -218,13 +223,14 @@ def generate(
 def prompts(asked: Sequence[Task], info: BackendInfo, song: PreparedSong, history: Sequence[Turn] = ()) -> list[Prompt]:
     """Questions as prompts. A caption is given sure facts, a free question the best there are; claims to compare are made without facts."""
     least = {"caption": SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
-    known = {name: facts_text(song.facts, song.sound.duration_s, confidence) for name, confidence in least.items()}
+    known = {name: facts_text(song.facts, song.duration_s, confidence) for name, confidence in least.items()}
     return [Prompt(grounded_prompt(task.prompt, known.get(task.name, "")), history=tuple(history)) for task in asked]
 
 
 def encode_and_prompt(song: PreparedSong, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:
     """A song as the model reads it and the questions put to it, without the answers. Raises MFlamingoError."""
     encoded, _ = drain(encode(backend, {0: song}))[0]
+    assert encoded is not None, "there is a song"
     return encoded, prompts(answerable(request, backend.info), backend.info, song)
 
 

@@ -86,16 +86,25 @@ class PreparedSong:
     """A song decoded and, where facts are wanted, measured, now or in an earlier run; with the seconds it took now.
 
     `audio` is set where the model must still encode the song, `encoding` where the cache has it, neither where the model is not asked;
-    `entry` is where a new encoding is cached.
+    `entry` is where a new encoding is cached. Without `sound` there is no song at all: `NO_SONG`.
     """
 
-    sound: Sound
+    sound: Sound | None
     facts: Facts | None
     audio: Audio | None = None
     encoding: NDArray[Any] | None = None
     decode_s: float | None = None
     measure_s: float | None = None
     entry: CacheEntry | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length of the part that is asked about; None without a song."""
+        return self.sound.duration_s if self.sound else None
+
+
+NO_SONG = PreparedSong(None, None)
+WITHOUT_SONG = "no_song"  # the ability to answer a question about music where there is no song
 
 
 def analyze_request(**settings: Any) -> Request:
@@ -135,6 +144,16 @@ def _checked(question: str) -> str:
     return question
 
 
+def without_song(request: Request, info: BackendInfo) -> PreparedSong:
+    """What stands for the song where there is none. Raises ModelError for a model that knows of music only what it hears."""
+    if request.command not in ("ask", "think"):
+        raise UsageError(f"{request.command} needs a song")
+    if info.abilities is not None and WITHOUT_SONG not in info.abilities:
+        cure = "name a song, or choose a full checkpoint with --model"
+        raise ModelError(f"{info.model} answers questions about songs, not about music in general; {cure}", code="no_ability")
+    return NO_SONG
+
+
 def answerable(request: Request, info: BackendInfo) -> tuple[Task, ...]:
     """The questions that this model can answer: `analyze` goes on without the others. Raises ModelError where none is left."""
     if info.abilities is None:
@@ -157,7 +176,7 @@ def is_yes_or_no(question: str) -> bool:
 
 def stream_of(task: Task, request: Request, info: BackendInfo, song: PreparedSong) -> CheckedStream:
     """The way of an answer from the model to whoever reads it."""
-    check = Check(song.facts, song.sound.duration_s, request.check_of(task, info.grounded))
+    check = Check(song.facts, song.duration_s or 0.0, request.check_of(task, info.grounded))
     return CheckedStream(check, thinks=task.name == "think")
 
 

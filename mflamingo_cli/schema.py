@@ -195,11 +195,14 @@ def _of_result(read: Callable[[Result], T], meaning: str) -> T:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One input and one command. `path_b64` is set only when the path is not UTF-8; `raw` only with -v."""
+    """One input and one command. `path_b64` is set only when the path is not UTF-8; `raw` only with -v.
+
+    Without a song `path` and `audio` are null.
+    """
 
     command: Command
     status: Literal["ok", "skipped", "error"]
-    path: str
+    path: str | None
     path_b64: str | None = None
     audio_id: str | None = None
     audio: AudioInfo | None = None
@@ -251,8 +254,8 @@ def path_fields(path: str | os.PathLike[str]) -> tuple[str, str | None]:
 
 
 def path_of(record: Analysis) -> str:
-    """The path that `path_fields` took apart, as the functions of `os` take it."""
-    return os.fsdecode(base64.b64decode(record.path_b64)) if record.path_b64 else record.path
+    """The path that `path_fields` took apart, as the functions of `os` take it; "" without a song."""
+    return os.fsdecode(base64.b64decode(record.path_b64)) if record.path_b64 else record.path or ""
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 THINK_SUFFIX: Final = " Output the thinking process in <think> </think> and final answer in <answer> </answer>."  # documented, exact
+CLOSE_THINKING: Final = "</think> Hence, the final answer is: <answer>"  # what think checkpoints write between reasoning and answer
 
 
 class Thought(NamedTuple):
@@ -59,6 +60,11 @@ class ThoughtStream:
     def __init__(self) -> None:
         self._held = ""
         self._state = "start"  # start, think, between, answer, done
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the text so far ends within the reasoning."""
+        return self._state == "think"
 
     def feed(self, text: str) -> list[tuple[bool, str]]:
         """Take the next piece; a tag cut in two is held until it is whole."""

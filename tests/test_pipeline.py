@@ -106,6 +106,37 @@ def test_everything_is_done_once_and_in_order(song, known):
     assert isinstance(events[-1], Analysis)
 
 
+def test_without_a_song_there_is_a_question_and_no_audio():
+    backend = Parrot({"ask": "Another dominant."})
+    *steps, record = pipeline.run(None, backend, requests.ask_request("What is a tritone substitution?"))
+    assert [step.name for step in steps if isinstance(step, Step)] == ["writing"]
+    assert (record.path, record.audio, record.audio_id, record.text, record.warnings) == (None, None, None, "Another dominant.", ())
+    assert (backend.heard, backend.calls) == ([], [["What is a tritone substitution?"]])
+    assert Analysis.from_json(record.to_json()) == record
+    with pytest.raises(UsageError, match="caption needs a song"):
+        list(pipeline.run(None, backend, requests.caption_request()))
+
+
+def test_a_model_of_few_abilities_answers_no_question_about_music_in_general():
+    with pytest.raises(ModelError, match="parrot answers questions about songs, not about music in general; name a song, or choose a full"):
+        list(pipeline.run(None, Parrot(ANSWERS, abilities=frozenset({"ask"})), requests.ask_request("What is a tritone substitution?")))
+
+
+@pytest.mark.parametrize(("last", "sentence"), [
+    (Chunk("", "loop", Usage(1, 1)), "ask: stopped, because the text repeated itself; try --repetition-penalty 1.1"),
+    (Chunk("", "stop", Usage(1, 1), "loop"), "the reasoning repeated itself and was ended; try --repetition-penalty 1.1"),
+    (Chunk("", "stop", Usage(1, 1), "budget"), "the reasoning was ended at 5 tokens, as --thinking-budget says"),
+])  # fmt: skip
+def test_what_was_cut_is_a_warning(last, sentence):
+    class Cut(Parrot):
+        def generate(self, talks, options):
+            yield 0, 0, Chunk("text")
+            yield 0, 0, last
+
+    *_, record = pipeline.run(None, Cut({}), requests.ask_request("Why?", options=GenerateOptions(thinking_budget=5)))
+    assert (record.text, record.warnings) == ("text", (sentence,))
+
+
 def test_pieces_of_each_task_join_to_its_answer(song, known):
     events = list(pipeline.run(song(), Parrot(ANSWERS), requests.analyze_request()))
     for name, answer in ANSWERS.items():

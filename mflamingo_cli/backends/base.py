@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # the program reads models' names here and must not wait for 
     from mflamingo_cli.core.chat import Message
     from quant.geometry import Geometry
 
+Finish = Literal["stop", "length", "loop"]  # by the model or a stop string; at the limit; because the text repeated itself
+CutThinking = Literal["budget", "loop"]  # why reasoning was closed before the model did so
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -63,11 +66,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of streamed text; the last one of a prompt carries `finish` and `usage` (and may carry no text)."""
+    """A piece of streamed text; the last one of a prompt carries `finish`, `usage` and `cut_thinking` (and may carry no text)."""
 
     text: str
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     usage: Usage | None = None
+    cut_thinking: CutThinking | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,16 @@ class Completion:
     """All chunks of one prompt joined."""
 
     text: str
-    finish: Literal["stop", "length"]
+    finish: Finish
     usage: Usage
+    cut_thinking: CutThinking | None = None
+
+    @classmethod
+    def of(cls, text: str, last: Chunk) -> Completion:
+        """Return the whole text with what its last chunk carries."""
+        assert last.finish, "generate() must finish every prompt"
+        assert last.usage, "and the last chunk carries the usage"
+        return cls(text, last.finish, last.usage, last.cut_thinking)
 
 
 @dataclass(frozen=True)
@@ -165,10 +177,4 @@ def complete(backend: Backend, encoded: Encoded | None, prompts: Sequence[Prompt
     answers: list[list[Chunk]] = [[] for _ in prompts]
     for _, index, chunk in backend.generate([SongPrompts(encoded, prompts)], options):
         answers[index].append(chunk)
-    completions = []
-    for chunks in answers:
-        finish, usage = chunks[-1].finish, chunks[-1].usage
-        assert finish, "generate() must finish every prompt"
-        assert usage, "and the last chunk carries the usage"
-        completions.append(Completion("".join(chunk.text for chunk in chunks), finish, usage))
-    return completions
+    return [Completion.of("".join(chunk.text for chunk in chunks), chunks[-1]) for chunks in answers]

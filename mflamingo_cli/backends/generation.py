@@ -5,19 +5,34 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mflamingo_cli.backends.base import Backend, BackendInfo, Chunk, Encoded, GenerateOptions, Prompt, SongPrompts, Usage, no_progress
+from mflamingo_cli.backends.base import (
+    Backend,
+    BackendInfo,
+    Chunk,
+    CutThinking,
+    Encoded,
+    Finish,
+    GenerateOptions,
+    Prompt,
+    SongPrompts,
+    Usage,
+    no_progress,
+)
 from mflamingo_cli.core.chat import END_OF_TURN, ChatTemplate, indices_by_prefix
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.thinking import CLOSE_THINKING, ThoughtStream
 from quant.geometry import Geometry
 
 Logits = npt.NDArray[np.float32]
 Rows = TypeVar("Rows")  # logits of several answers, (answers, vocabulary), as a back end holds them
 FORCED_BATCH = 64  # positions whose logits are held at once: 40 MB with the real vocabulary
+LOOP_TOKENS, LOOP_TIMES = 20, 3  # the same tokens, at least so many, so often in a row are a loop: no musician repeats a sentence twice
+LOOP_REACH = 256  # tokens of the longest paragraph that is recognised when it returns
 
 
 @dataclass(frozen=True)
@@ -122,7 +137,8 @@ class LocalBackend(Backend):
         `step` takes (number of the answer, token) and returns the logits after them.
         """
         names = [(group, index) for group in groups for index in range(len(group.after))]
-        answers = [Answer(*name, options, self._end_ids, self.info.context_length) for name in names]
+        close_thinking = self.tokenize(CLOSE_THINKING)
+        answers = [Answer(*name, options, self._end_ids, self.info.context_length, close_thinking) for name in names]
         running = list(range(len(answers)))
         while running:
             tokens = choose(logits, [answers[number].sampler for number in running])
@@ -162,21 +178,29 @@ def batches(groups: Iterable[PrefixGroup], fit: Callable[[Sequence[PrefixGroup]]
 
 
 class Sampler:
-    """The choice of the next token of one sequence; seeded, so that equal logits give equal text on either back end."""
+    """The choice of the next token of one sequence; seeded, so that equal logits give equal text on either back end.
+
+    Tokens that are given to `force` come next, whatever the logits say.
+    """
 
     def __init__(self, options: GenerateOptions, context_ids: Iterable[int]) -> None:
         self._options = options
         self._random = np.random.default_rng(options.seed)
         self._seen = set(context_ids)
+        self._forced: list[int] = []
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken, whatever came before."""
-        return self._options.temperature <= 0 and self._options.repetition_penalty == 1.0
+        return self._options.temperature <= 0 and self._options.repetition_penalty == 1.0 and not self._forced
+
+    def force(self, tokens: Sequence[int]) -> None:
+        """Choose these tokens next."""
+        self._forced = list(tokens)
 
     def pick(self, logits: Logits) -> int:
         """Choose from (vocab,) logits. Temperature 0 takes the first maximum, as transformers' greedy search does."""
-        token = self._choose(self._penalized(logits))
+        token = self._forced.pop(0) if self._forced else self._choose(self._penalized(logits))
         self._seen.add(token)
         return token
 
@@ -213,7 +237,7 @@ class TextStream:
         self._tokens_out = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pending = ""  # may be the beginning of a stop string
-        self.finish: Literal["stop", "length"] | None = None
+        self.finish: Finish | None = None
 
     def add(self, token: int, piece: bytes) -> Chunk:
         """Add a token and its bytes and return what can be shown now, with `finish` set on the final chunk."""
@@ -230,7 +254,11 @@ class TextStream:
         self._pending = text[len(text) - keep :]
         return Chunk(text[: len(text) - keep])
 
-    def _end(self, finish: Literal["stop", "length"], text: str) -> Chunk:
+    def cut(self, last: Chunk) -> Chunk:
+        """End the text for a loop, with what would be shown now and what was held back."""
+        return self._end("loop", last.text + self._pending + self._decoder.decode(b"", final=True))
+
+    def _end(self, finish: Finish, text: str) -> Chunk:
         self.finish = finish
         return Chunk(text, finish, Usage(self._tokens_in, self._tokens_out))
 
@@ -240,16 +268,49 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-class Answer:
-    """The answer to one prompt of a group while it is generated: its sampler, its text, and when it ends."""
+class Loop:
+    """Sees when tokens go round: the last LOOP_TOKENS or more were said LOOP_TIMES in a row."""
 
-    def __init__(self, group: PrefixGroup, index: int, options: GenerateOptions, end_ids: Collection[int], context_length: int) -> None:
+    _periods = np.arange(1, LOOP_REACH + 1)
+    _block = -(-LOOP_TOKENS // _periods) * _periods  # whole periods of LOOP_TOKENS or more
+    _needed = LOOP_TIMES * _block - _periods  # tokens that are those one period before, when the block was said LOOP_TIMES
+
+    def __init__(self) -> None:
+        self._last = np.full(LOOP_REACH, -1)  # newest first
+        self._equal = np.zeros(LOOP_REACH, int)  # for each period, how many of the last tokens are those one period before
+
+    def add(self, token: int) -> bool:
+        """Take the next token; whether it closes a loop."""
+        self._equal = np.where(self._last == token, self._equal + 1, 0)
+        self._last[1:] = self._last[:-1]
+        self._last[0] = token
+        return bool((self._equal >= self._needed).any())
+
+
+class Answer:
+    """The answer to one prompt of a group while it is generated: its sampler, its text, and when it ends.
+
+    Reasoning that uses up its budget or goes round is closed by the tokens `close_thinking`, once; an answer that goes round ends.
+    """
+
+    def __init__(
+        self,
+        group: PrefixGroup,
+        index: int,
+        options: GenerateOptions,
+        end_ids: Collection[int],
+        context_length: int,
+        close_thinking: Sequence[int] = (),
+    ) -> None:
         own = group.after[index]
         n_prompt = group.n_shared + len(own)
         self.name = group.names[index]
         self.sampler = Sampler(options, group.before + own)
         room = min(options.max_new_tokens, context_length - n_prompt)
-        self._stream = TextStream(replace(options, max_new_tokens=room), end_ids, n_prompt)
+        self._stream = TextStream(replace(options, max_new_tokens=room, thinking_budget=None), end_ids, n_prompt)
+        self._loop, self._thoughts, self._n_thought = Loop(), ThoughtStream(), 0
+        self._close_thinking, self._budget = close_thinking, options.thinking_budget
+        self._cut_thinking: CutThinking | None = None
 
     @property
     def ended(self) -> bool:
@@ -259,5 +320,20 @@ class Answer:
     def add(self, token: int, piece: bytes) -> Iterator[tuple[int, int, Chunk]]:
         """Add the next token and yield what can be shown, as `Backend.generate` does."""
         chunk = self._stream.add(token, piece)
+        if not chunk.finish:
+            chunk = self._watched(token, chunk)
         if chunk.text or chunk.finish:
-            yield (*self.name, chunk)
+            yield (*self.name, replace(chunk, cut_thinking=self._cut_thinking) if chunk.finish else chunk)
+
+    def _watched(self, token: int, chunk: Chunk) -> Chunk:
+        """Close reasoning that takes too long, end an answer that goes round; what can be shown then."""
+        self._n_thought += self._thoughts.thinks
+        self._thoughts.feed(chunk.text)
+        looped = self._loop.add(token)
+        if self._thoughts.thinks and self._cut_thinking is None:
+            spent = self._budget is not None and self._n_thought >= self._budget
+            if looped or spent:
+                self._cut_thinking, self._loop = "loop" if looped else "budget", Loop()
+                self.sampler.force(self._close_thinking)
+            return chunk
+        return self._stream.cut(chunk) if looped else chunk

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mflamingo_cli.errors import UsageError
+
 DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
 DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")
@@ -16,7 +18,10 @@ QUANTIZE_CHOICES = ("none", "int8", "nf4", "fp8")
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How text is generated; the only place of these defaults. Temperature 0 is greedy."""
+    """How text is generated; the only place of these defaults. Temperature 0 is greedy; a `repetition_penalty` of 1 is none.
+
+    After `thinking_budget` tokens of reasoning the reasoning is closed and the answer asked for. Raises UsageError for what cannot be.
+    """
 
     max_new_tokens: int = 1024
     temperature: float = 0.0
@@ -24,6 +29,15 @@ class GenerateOptions:
     seed: int = 0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    thinking_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.repetition_penalty <= 0:
+            raise UsageError(f"a repetition penalty of {self.repetition_penalty:g} is none; 1 changes nothing, 1.1 is usual")
+        if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
+            raise UsageError(
+                f"a thinking budget of {self.thinking_budget} leaves none of {self.max_new_tokens} tokens to the answer; raise --max-tokens"
+            )
 
 
 @dataclass(frozen=True)

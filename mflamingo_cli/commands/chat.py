@@ -1,4 +1,4 @@
-"""`mflamingo ask --chat`: a conversation about one song. Questions come from the keyboard or, line by line, from stdin.
+"""`mflamingo ask --chat`: a conversation about one song, or about none. Questions come from the keyboard or, line by line, from stdin.
 
 Answers and records go to stdout, all else to stderr: also the prompt, so that answers can be kept in a file.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import typer
@@ -32,6 +32,7 @@ from mflamingo_cli.text import clock
 
 PROMPT = "> "
 FORMATS = ("text", "json")
+OF_SONGS = ("files_from", "null", "start", "end")  # options that a question about no song has no use for
 OF_RUNS = (  # options that a conversation has no use for
     "batch_size", "dry_run", "engine", "fail_fast", "fields", "force", "jobs", "max_failures", "ray_address", "retry_failed", "shard",
     "sidecar", "sort", "where",
@@ -52,38 +53,42 @@ class Command:
 
 
 class Chat:
-    """Lines in, answers out, about one song."""
+    """Lines in, answers out, about one song, or about none."""
 
-    def __init__(self, song: str, settings: dict[str, Any], stream: TextIO, reporter: terminal.Reporter, json: bool) -> None:
+    def __init__(self, song: str | None, settings: dict[str, Any], stream: TextIO, reporter: terminal.Reporter, json: bool) -> None:
         self.settings, self.tally = settings, Tally(1)
         self.reporter, self._song, self._stream, self._json = reporter, song, stream, json
+        self._about = "" if song is None else f"{song}: "
         self._reply: terminal.Reply | None = None
         self._said: list[Analysis] = []
 
-    def begin(self, backend: Backend, cache: Cache | None) -> Conversation | None:
-        """Prepare the song; return None where that fails, which is reported."""
-        backend.on_progress = lambda how_far: self.reporter.working(f"{self._song}: {how_far}")
-        begin = Conversation.begin(self._song, backend, requests.ask_request("?", **self.settings), cache)
+    def begin(self, backend: Backend, cache: Cache | None, request: Request) -> Conversation | None:
+        """Prepare the song for such a request; return None where that fails, which is reported."""
+        self._usual = request.command
+        backend.on_progress = lambda how_far: self.reporter.working(f"{self._about}{how_far}")
+        begin = Conversation.begin(self._song, backend, replace(request, **self.settings), cache)
         try:
-            self._conversation = requests.drain(begin, lambda step: self.reporter.working(f"{self._song}: {step.name}"))
+            self._conversation = requests.drain(begin, lambda step: self.reporter.working(f"{self._about}{step.name}"))
         except MFlamingoError as error:
-            self._write(assemble.failed(self._song, "ask", error), error)
+            self._write(assemble.failed(self._song, self._usual, error), error)
             return None
         self.reporter.idle()
         return self._conversation
 
     def line(self, line: str) -> None:
         """Take a question or a command. What goes wrong is reported, and the conversation can go on. Raises Quit."""
-        line = line.strip()
-        if not line:
-            return
+        if line := line.strip():
+            self.take(lambda: self._command(line) if line.startswith("/") else requests.ask_request(line, **self.settings))
+
+    def take(self, make: Callable[[], Request | None], hide_thinking: bool = False) -> None:
+        """Make a request and answer it; what goes wrong is reported."""
         try:
-            request = self._command(line) if line.startswith("/") else requests.ask_request(line, **self.settings)
+            request = make()
             if request is not None:
-                self._turn(request)
+                self._turn(request, hide_thinking)
         except MFlamingoError as error:
             self._end_reply()
-            self._write(assemble.failed(self._song, "ask", error), error)
+            self._write(assemble.failed(self._song, self._usual, error), error)
 
     def _command(self, line: str) -> Request | None:
         name, _, rest = line[1:].partition(" ")
@@ -91,18 +96,18 @@ class Chat:
             raise UsageError(f"there is no command /{name}; choose from {', '.join('/' + known for known in COMMANDS)}")
         return COMMANDS[name].do(self, rest.strip())
 
-    def _turn(self, request: Request) -> None:
+    def _turn(self, request: Request, hide_thinking: bool) -> None:
         forgotten = self._conversation.forgotten
         with contextlib.closing(self._conversation.say(request)) as events:
             for event in events:
                 if isinstance(event, Analysis):
-                    self._write(event, None)
+                    self._write(replace(event, thinking=None) if hide_thinking else event, None)
                 elif isinstance(event, Piece) and self._stream.isatty() and not self._json:
                     self.reporter.idle()
-                    self._reply = self._reply or terminal.Reply(self.reporter, self._stream, request.command == "think")
+                    self._reply = self._reply or terminal.Reply(self.reporter, self._stream, request.command == "think", hide_thinking)
                     self._reply.feed(event.text, event.wrong)
                 elif isinstance(event, Step):
-                    self.reporter.working(f"{self._song}: {event.name}")
+                    self.reporter.working(f"{self._about}{event.name}")
         if self._conversation.forgotten > forgotten:
             self.reporter.warn("the conversation exceeds the model's context; its beginning was dropped")
 
@@ -170,9 +175,21 @@ COMMANDS = {
 }
 
 
-def run_chat(options: SongOptions, question: str | None) -> None:
-    """Prepare a song and answer line after line about it. Raises typer.Exit with the exit code."""
-    song, json = _check(options)
+def run_chat(options: SongOptions, question: str | None, *, no_song: bool) -> None:
+    """Prepare a song, where there is one, and answer line after line. Raises typer.Exit with the exit code."""
+    json = _check(options, "--chat", no_song)
+    song = None if no_song else _one_song(options)
+    _run(options, song, json, requests.ask_request("?"), lambda chat, *talk: _talk(chat, question, *talk))
+
+
+def run_without_song(options: SongOptions, request: Request, hide_thinking: bool = False) -> None:
+    """Answer one question that is about no song. Raises typer.Exit with the exit code."""
+    json = _check(options, "--no-song", no_song=True)
+    _run(options, None, json, request, lambda chat, *_: chat.take(lambda: replace(request, **chat.settings), hide_thinking))
+
+
+def _run(options: SongOptions, song: str | None, json: bool, request: Request, talk: Callable[[Chat, Conversation, str], None]) -> None:
+    """Open the model, prepare the song for such a request as the first, and talk."""
     model, part = options.model, options.input
     if model.offline:
         forbid_network()
@@ -187,9 +204,9 @@ def run_chat(options: SongOptions, question: str | None) -> None:
                 if trouble:
                     reporter.warn(not_kept(trouble))
                 chat = Chat(song, settings, stream, reporter, json)
-                conversation = chat.begin(backend, cache)
+                conversation = chat.begin(backend, cache, request)
                 if conversation is not None:
-                    _talk(chat, question, conversation, backend.info.model)
+                    talk(chat, conversation, backend.info.model)
     except BrokenPipeError as error:
         raise typer.Exit(ExitCode.CLOSED_PIPE) from error
     finally:
@@ -198,31 +215,40 @@ def run_chat(options: SongOptions, question: str | None) -> None:
         raise typer.Exit(chat.tally.exit_code)
 
 
-def _check(options: SongOptions) -> tuple[str, bool]:
-    """The song, and whether records are wanted. Raises UsageError."""
-    if useless := [name for name in OF_RUNS if name in options.typed]:
-        raise UsageError(f"--{useless[0].replace('_', '-')} does not work with --chat; leave it out")
+def _check(options: SongOptions, flag: str, no_song: bool) -> bool:
+    """Whether records are wanted. Raises UsageError for options that do not go with the flag, and for a song where there is none."""
+    if no_song and options.input.paths:
+        raise UsageError("with --no-song the question is about no song; leave the files out, or --no-song")
+    for names, with_flag in ((OF_RUNS, flag), (OF_SONGS if no_song else (), "--no-song")):
+        if useless := [name for name in names if name in options.typed]:
+            raise UsageError(f"--{useless[0].replace('_', '-')} does not work with {with_flag}; leave it out")
     if options.output.output not in (None, *STDOUT):
-        raise UsageError("--chat writes to stdout; leave --output out")
+        raise UsageError(f"{flag} writes to stdout; leave --output out")
+    name = "json" if options.output.json else options.output.format or "text"
+    if name not in FORMATS and "format" not in options.typed:  # it was set for runs
+        name = "text"
+    if name not in FORMATS:
+        raise UsageError(f"{flag} writes {' or '.join(FORMATS)}, not {name}")
+    return name == "json"
+
+
+def _one_song(options: SongOptions) -> str:
     songs = inputs.collect(options.input.paths or [], options.input.files_from, options.input.null)
     if len(songs) > 1:
         raise UsageError(f"--chat takes one song, but {len(songs)} were given")
     if inputs.STDIN in (songs[0], options.input.files_from):
         raise UsageError("with --chat, stdin holds the questions; name a song file")
-    name = "json" if options.output.json else options.output.format or "text"
-    if name not in FORMATS and "format" not in options.typed:  # it was set for runs
-        name = "text"
-    if name not in FORMATS:
-        raise UsageError(f"--chat writes {' or '.join(FORMATS)}, not {name}")
-    return songs[0], name == "json"
+    return songs[0]
 
 
 def _talk(chat: Chat, question: str | None, conversation: Conversation, model: str) -> None:
     """Say the first question and all lines. On a terminal Ctrl-C stops an answer, else everything."""
     keyboard = sys.stdin.isatty()
     if keyboard:
-        chat.reporter.detail(f"{clock(conversation.duration_s)} of music, encoded by {model}")
-        chat.reporter.note("ask about the song; /help lists commands, Ctrl-D ends")
+        if conversation.duration_s is not None:
+            chat.reporter.detail(f"{clock(conversation.duration_s)} of music, encoded by {model}")
+        about = "music" if conversation.duration_s is None else "the song"
+        chat.reporter.note(f"ask about {about}; /help lists commands, Ctrl-D ends")
         if not conversation.follows:
             chat.reporter.note(f"{model} answers each question on its own; it cannot follow a conversation")
     with contextlib.suppress(Quit):

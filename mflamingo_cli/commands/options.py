@@ -33,6 +33,7 @@ MAX_THREADS = 512  # GGML_MAX_N_THREADS: ggml ends the program when it is asked 
 WORDS = "Generation"
 COLORS = ("auto", "always", "never")
 PROGRESS = ("auto", "bar", "plain", "none")
+NO_SONG_HELP = "Ask about music in general, without a song."
 option = typer.Option
 
 
@@ -97,6 +98,12 @@ class WordOptions:
         float, option(metavar="X", min=0.0, max=1.0, help="Nucleus sampling: keep the smallest set of tokens with this total probability.")
     ] = GenerateOptions.top_p
     seed: Annotated[int, option(metavar="N", min=0, help="Random seed for sampling.")] = GenerateOptions.seed
+    repetition_penalty: Annotated[
+        float, option(metavar="X", min=1.0, help="Make tokens less likely that occurred before: 1 is off, 1.1 is usual.")
+    ] = GenerateOptions.repetition_penalty
+    thinking_budget: Annotated[
+        int | None, option(metavar="N", min=0, help="Longest reasoning, in tokens; then it is closed and the answer asked for.")
+    ] = GenerateOptions.thinking_budget
     claims: Annotated[
         ClaimsMode | None,
         CLAIMS_MODES,
@@ -106,7 +113,14 @@ class WordOptions:
     @property
     def generate(self) -> GenerateOptions:
         """Return how text is generated."""
-        return GenerateOptions(max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        return GenerateOptions(
+            max_new_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            repetition_penalty=self.repetition_penalty,
+            thinking_budget=self.thinking_budget,
+        )
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class ShardWriter:
         else:
             self._write(SETTINGS, json.dumps(settings, indent=1).encode())
         records = (_record(row) for path in files for row in self._read(path))
-        return {record.path_b64 or record.path: record for record in records if not _is_internal(record)}
+        return {record.path_b64 or record.path or "": record for record in records if not _is_internal(record)}
 
     def add(self, record: Analysis) -> None:
         """Take a record; a file is written when it is full or its first record has waited long."""

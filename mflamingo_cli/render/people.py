@@ -180,7 +180,7 @@ def _glued(text: str) -> str:
 
 def _title(record: Analysis, room: int) -> str:
     """Artist and title, then the path; each keeps what the other leaves of the line, the path at least half of it."""
-    path, song = safe(record.path), safe(heading(record) or "")
+    path, song = safe(record.path or ""), safe(heading(record) or "")
     if not song:
         return _tail(path, room)
     left = room - len(BETWEEN) - min(cell_len(path), room // 2)
@@ -267,7 +267,7 @@ class TextWriter:
         """Print one record; an input that failed has no text, its error is on stderr."""
         if record.error is not None:
             return
-        self.headline(record.path)
+        self.headline(record.path or "")
         if record.command == "analyze" and record.result:
             for name, value, _ in lines(record.result):
                 self._stream.write(f"{name}: {safe(value)}\n")

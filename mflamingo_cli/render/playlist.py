@@ -23,7 +23,7 @@ class PlaylistWriter:
         if record.audio is None:
             return
         entry = self._entry(path_of(record))
-        title = safe(heading(record) or os.path.splitext(os.path.basename(record.path))[0])
+        title = safe(heading(record) or os.path.splitext(os.path.basename(record.path or ""))[0])
         self._stream.write(f"#EXTINF:{record.audio.duration:.0f},{title}\n")
         self._line(entry)
 

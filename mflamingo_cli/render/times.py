@@ -106,7 +106,7 @@ def _jams(record: Analysis, result: Result) -> dict[str, Any] | None:
     return {
         "annotations": [_annotation(namespace, data, audio, tools) for namespace, data in known.items()],
         "file_metadata": {
-            "title": tags.title or os.path.basename(record.path),
+            "title": tags.title or os.path.basename(record.path or ""),
             "artist": tags.artist or "",
             "release": tags.album or "",
             "duration": audio.duration,

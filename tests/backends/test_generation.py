@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.backends.base import GenerateOptions
-from mflamingo_cli.backends.generation import Answer, PrefixGroup, Sampler, TextStream, batches
-from mflamingo_cli.errors import ModelError
+from mflamingo_cli.backends.generation import LOOP_TIMES, LOOP_TOKENS, Answer, Loop, PrefixGroup, Sampler, TextStream, batches
+from mflamingo_cli.errors import ModelError, UsageError
 
 END = 0
 LOGITS = np.array([0.0, 2.0, 1.0, -1.0], np.float32)
+GROUP = PrefixGroup([(3, 0), (3, 1)], before=[5, 6], embeddings=np.zeros((4, 2), np.float32), after=[[7], [7, 8, 9]])
 
 
 def streamed(pieces: list[bytes], options: GenerateOptions, tokens: list[int] | None = None) -> tuple[list[str], str | None]:
@@ -74,6 +75,100 @@ def test_a_penalty_lowers_negative_logits_too() -> None:
     assert Sampler(GenerateOptions(repetition_penalty=2.0), [0]).pick(np.array([-1.0, -1.5], np.float32)) == 1
 
 
+def test_what_is_forced_comes_next_whatever_the_logits_say() -> None:
+    sampler = Sampler(GenerateOptions(), [])
+    sampler.force([3, 0])
+    assert not sampler.is_greedy
+    assert [sampler.pick(LOGITS) for _ in range(3)] == [3, 0, 1]
+    assert sampler.is_greedy
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"thinking_budget": 1024}, "a thinking budget of 1024 leaves none of 1024 tokens to the answer; raise --max-tokens"),
+    ({"repetition_penalty": 0.0}, "a repetition penalty of 0 is none; 1 changes nothing, 1.1 is usual"),
+])  # fmt: skip
+def test_options_that_cannot_be_are_refused(options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        GenerateOptions(**options)
+
+
+# --- what goes round ---------------------------------------------------------------------------------------------------
+
+WORDS = list(range(100, 100 + LOOP_TOKENS))
+
+
+def tokens_until_a_loop(tokens: list[int]) -> int | None:
+    loop = Loop()
+    return next((number for number, token in enumerate(tokens, 1) if loop.add(token)), None)
+
+
+@pytest.mark.parametrize(("period", "seen_after"), [
+    (1, LOOP_TIMES * LOOP_TOKENS),  # one word for ever: 20 of them, three times
+    (7, LOOP_TIMES * 21),  # whole periods of at least 20
+    (20, LOOP_TIMES * 20),
+    (33, LOOP_TIMES * 33),
+    (256, LOOP_TIMES * 256),
+])  # fmt: skip
+def test_what_was_said_three_times_in_a_row_is_a_loop_and_no_token_earlier(period: int, seen_after: int) -> None:
+    start = [5, 6, 7, 8]
+    assert tokens_until_a_loop(start + list(range(100, 100 + period)) * 100) == len(start) + seen_after
+
+
+def test_no_loop_is_what_is_said_twice_or_not_in_a_row_or_changed_a_little() -> None:
+    verse = [list(range(start, start + 30)) for start in (200, 300, 400)]
+    assert tokens_until_a_loop(WORDS * 2 + [1] + WORDS * 2) is None
+    assert tokens_until_a_loop([token for own in verse for token in (*own, *WORDS)]) is None  # a chorus after each verse
+    assert tokens_until_a_loop([token for number in range(50) for token in (*WORDS[:-1], number)]) is None  # a list
+
+
+# --- reasoning ---------------------------------------------------------------------------------------------------------
+
+CLOSING = [8, 9]
+PIECES = {1: b"<think>", 2: b"so ", 3: b"</think>", 4: b"<answer>", 5: b"yes", 6: b"no ", 8: b"</think> ", 9: b"<answer>", END: b""}
+
+
+def spoken(tokens: list[int], options: GenerateOptions) -> tuple[str, str | None, str | None]:
+    """What an answer says when the model would say these tokens: its text, its end, why its reasoning was cut."""
+    answer = Answer(GROUP, 0, options, {END}, 1000, CLOSING)
+    wanted, text = iter(tokens), ""
+    while not answer.ended:
+        logits = np.zeros(10, np.float32)
+        if not answer.sampler._forced:
+            logits[next(wanted)] = 9.0
+        token = answer.sampler.pick(logits)
+        for _, _, chunk in answer.add(token, PIECES[token]):
+            text += chunk.text
+    return text, chunk.finish, chunk.cut_thinking
+
+
+@pytest.mark.parametrize(("budget", "text", "cut"), [
+    (None, "<think>so so so </think><answer>yes", None),
+    (4, "<think>so so so </think><answer>yes", None),
+    (2, "<think>so so </think> <answer>yes", "budget"),
+    (0, "<think></think> <answer>yes", "budget"),
+])  # fmt: skip
+def test_reasoning_is_closed_when_its_budget_is_used_up(budget: int | None, text: str, cut: str | None) -> None:
+    thinks = [1, *[2] * (3 if cut is None else budget), *([3, 4] if cut is None else []), 5, END]
+    assert spoken(thinks, GenerateOptions(thinking_budget=budget)) == (text, "stop", cut)
+
+
+def test_an_answer_without_reasoning_has_no_budget() -> None:
+    assert spoken([6, 6, 6, 5, END], GenerateOptions(thinking_budget=1)) == ("no no no yes", "stop", None)
+
+
+def test_reasoning_that_goes_round_is_closed_and_an_answer_that_does_ends() -> None:
+    round_and_round = [2] * LOOP_TIMES * LOOP_TOKENS
+    text = "<think>" + "so " * len(round_and_round) + "</think> <answer>yes"
+    assert spoken([1, *round_and_round, 5, END], GenerateOptions()) == (text, "stop", "loop")
+    text, finish, cut = spoken([1, 2, 3, 4, *[6] * 999], GenerateOptions())
+    assert (text, finish, cut) == ("<think>so </think><answer>" + "no " * LOOP_TIMES * LOOP_TOKENS, "loop", None)
+
+
+def test_a_loop_gives_back_what_was_held_for_a_stop_string() -> None:
+    text, finish, _ = spoken([6] * 999, GenerateOptions(stop=("no stop",)))
+    assert (text, finish) == ("no " * LOOP_TIMES * LOOP_TOKENS, "loop")
+
+
 def test_a_character_cut_by_tokens_comes_whole() -> None:
     texts, _ = streamed(["é".encode()[:1], "é".encode()[1:], b"!"], GenerateOptions(max_new_tokens=9))
     assert texts == ["", "é", "!"]
@@ -109,8 +204,6 @@ def test_usage_counts_both_sides() -> None:
 
 
 # --- prompts that share a prefix ---------------------------------------------------------------------------------------
-
-GROUP = PrefixGroup([(3, 0), (3, 1)], before=[5, 6], embeddings=np.zeros((4, 2), np.float32), after=[[7], [7, 8, 9]])
 
 
 @pytest.mark.parametrize(("context_length", "needed"), [(100, 6 + (1 + 10) + (3 + 10)), (15, 6 + 9 + 9)])

@@ -15,6 +15,7 @@ from mflamingo_cli.core.audio import Audio, load
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.tasks import ANALYZE
+from mflamingo_cli.thinking import CLOSE_THINKING, split_thinking, think_prompt
 from mflamingo_cli.train.mini.dialogue.captions import parse_caption
 
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
@@ -44,6 +45,20 @@ def test_gguf_and_checkpoint_say_the_same_words(excerpt: Audio) -> None:
         assert gguf.info.revision == torch.info.revision
         assert gguf.info.geometry == torch.info.geometry
         assert answers(gguf, excerpt) == answers(torch, excerpt)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("budget", "reasoning"), [(2, "<think>The measured key"), (6, "<think>The measured key is G# minor")])
+def test_reasoning_is_closed_at_the_same_token_by_both_back_ends(budget: int, reasoning: str) -> None:
+    audio, prompt = load(SONG, end_s=20.0), Prompt(grounded_prompt(think_prompt("What key is this in?"), KNOWN))
+    said = []
+    for options in (OpenOptions("gguf", "cpu", threads=1), OpenOptions("torch", "cpu", "fp32", threads=1)):
+        with open_backend("mini", options) as backend:
+            said += complete(backend, backend.encode([audio])[0], [prompt], GenerateOptions(max_new_tokens=60, thinking_budget=budget))
+    assert said[0] == said[1]
+    assert said[0].text.startswith(reasoning + CLOSE_THINKING)
+    assert said[0].cut_thinking == "budget"
+    assert split_thinking(said[0].text).answer == "G# minor"
 
 
 def test_both_forms_together_stay_small() -> None:

@@ -118,6 +118,30 @@ def test_text_without_audio_is_answered_alike(trained: Trained) -> None:
     assert answers[0] == answers[1]
 
 
+def test_a_penalty_is_the_same(trained: Trained) -> None:
+    plain, penalized = OPTIONS, replace(OPTIONS, repetition_penalty=1.3)
+    said = {
+        (backend.info.backend, options.repetition_penalty): complete(backend, None, [Prompt("What is a tritone?")], options)[0]
+        for backend in (trained.torch, trained.gguf)
+        for options in (plain, penalized)
+    }
+    assert said["torch", 1.3] == said["gguf", 1.3]
+    assert said["torch", 1.0] == said["gguf", 1.0]
+
+
+def test_a_loop_ends_at_the_same_token(tmp_path: Path) -> None:
+    """Of random weights, whose greedy answer goes round soon and never ends."""
+    directory = checkpoints.write(tmp_path / "hf", "musicflamingo", "small", seed=3)
+    pair = convert(directory, tmp_path, "F32")
+    with GgufBackend(*pair, GGUF_EXACT) as gguf, TorchBackend(directory, TORCH_EXACT) as ours:
+        answers = [
+            complete(backend, None, [Prompt("What is a tritone?")], GenerateOptions(max_new_tokens=200))[0] for backend in (gguf, ours)
+        ]
+    assert answers[0] == answers[1]
+    assert answers[0].finish == "loop"
+    assert answers[0].usage.tokens_out < 200
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", ["3 s", "47 s"])
 def test_prompt_ids_equal_the_processors(trained: Trained, clip: str) -> None:

@@ -237,3 +237,48 @@ def test_at_the_keyboard_ctrl_c_stops_an_answer_and_ctrl_d_ends(tiny_model, tmp_
     terminal.until("> ")
     terminal.type("\x04")
     assert terminal.end() == 0
+
+
+# --- without a song ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ask", "think"])
+def test_a_question_about_no_song_is_answered_and_its_record_has_no_audio(tiny_model, command):
+    arguments = (command, "--no-song", "What is a tritone substitution?", "-m", tiny_model, *SHORT)
+    [record] = records(run(*arguments, "--json"))
+    assert (record["command"], record["status"], record["path"], record["audio"]) == (command, "ok", None, None)
+    assert record["usage"]["tokens_out"] == int(SHORT[1])
+    done = run(*arguments)
+    assert (done.returncode, done.stdout.decode().strip()) == (0, record["text"] or "")
+
+
+@pytest.mark.slow
+def test_a_conversation_may_be_about_no_song(tiny_model):
+    done = run("ask", "--chat", "--no-song", "--json", "-m", tiny_model, *SHORT, input=b"What is a key?\nAnd a mode?\n")
+    first, second = records(done)
+    assert (first["path"], second["path"]) == (None, None)
+    assert second["usage"]["tokens_in"] > first["usage"]["tokens_in"]  # the first turn is part of its prompt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("ask", "--no-song", "What is a mode?"), 69, "mini answers questions about songs, not about music in general; name a song"),
+        (("ask", "--no-song", "What is a mode?", "song.mp3"), 2, "the question is about no song; leave the files out, or --no-song"),
+        (("ask", "--no-song", "What is a mode?", "--start", "3"), 2, "--start does not work with --no-song; leave it out"),
+        (("think", "--no-song", "What is a mode?", "--jobs", "3"), 2, "--jobs does not work with --no-song; leave it out"),
+        (("think", "--no-song", "What is a mode?", "-f", "html"), 2, "--no-song writes text or json, not html"),
+        (("ask", "--no-song"), 2, "the question is missing"),
+        (
+            ("think", "--no-song", "What is a mode?", "--thinking-budget", "2000"),
+            2,
+            "a thinking budget of 2000 leaves none of 1024 tokens to the answer",
+        ),
+    ],
+)
+def test_what_a_question_about_no_song_cannot_be_is_one_sentence(arguments, code, words):
+    done = run(*arguments)
+    assert words in one_sentence(done.stderr)
+    assert (done.returncode, done.stdout) == (code, b"")

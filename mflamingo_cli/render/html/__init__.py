@@ -154,7 +154,7 @@ def _title(record: Analysis) -> str:
 
 
 def _name(record: Analysis) -> str:
-    return "standard input" if record.path == "-" else os.path.splitext(os.path.basename(record.path))[0] or record.path
+    return "standard input" if record.path == "-" else os.path.splitext(os.path.basename(record.path or ""))[0] or record.path or ""
 
 
 def _source(record: Analysis, folder: str) -> str | None:
