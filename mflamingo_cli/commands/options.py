@@ -157,7 +157,7 @@ class RunOptions:
 
     panel: ClassVar[str] = "Many songs"
     jobs: Annotated[int | None, option("-j", metavar="N", min=1, help="Songs to decode and measure at once; default: one per core.")] = None
-    force: Annotated[bool, option(help="Redo songs that earlier runs finished, and write tags into damaged files too.")] = False
+    force: Annotated[bool, option(help="Redo finished songs; write tags into damaged files and sidecars over others' files too.")] = False
     retry_failed: Annotated[bool, option(help="Retry songs that failed or were skipped in earlier runs.")] = False
     max_failures: Annotated[
         Share | None, option(metavar="N|P%", parser=parse_share, help="Stop when more songs than this have failed in this run.")

@@ -43,6 +43,7 @@ class Results:
     order: where.Order | None
     tags: TagOptions | None  # to write into the songs' files
     dry_run: bool
+    replaces: bool  # files that other programs may have written
 
     def chooses(self, record: Analysis) -> bool:
         """Return whether --where selects a record."""
@@ -66,7 +67,7 @@ class Results:
             if self.dry_run:
                 made = _Nothing()
             elif self.output_path:
-                made = files = _Files(WRITERS[self.name], self.layout, self.output_path)
+                made = files = _Files(WRITERS[self.name], self.layout, self.output_path, self.replaces)
                 if self.index is not None:
                     stack.enter_context(files.with_index(self.index))
             else:
@@ -96,17 +97,19 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     index = None
     if output_path and row.index and output.output and layout.many and options.run.shard is None:  # of a shard it would be a part only
         index = os.path.join(output.output, row.index)
-    return Results(name, layout, output_path, index, test, order, options.tag_options, output.dry_run)
+    return Results(name, layout, output_path, index, test, order, options.tag_options, output.dry_run, options.run.force)
 
 
 def _refuse_format(
     name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None, stream_is_terminal: bool
 ) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
-    if (row.times or row.facts) and command != "analyze":
+    if row.facts and command != "analyze":
         raise UsageError(f"--format {name} needs what `analyze` measures; `{command}` writes only text")
-    if row.times and len(songs) > 1 and output_path is None:
+    if row.single and len(songs) > 1 and output_path is None:
         raise UsageError(f"--format {name} describes one song, but {len(songs)} were given; name one song, or a folder with -o FOLDER/")
+    if row.more and output_path is None:
+        raise UsageError(f"--format {name} writes several files for each song; add -o FOLDER/ or --sidecar")
     if row.binary and stream_is_terminal:
         raise UsageError(f"--format {name} is binary, and a terminal cannot show it; write it to a file with -o, or to a pipe")
     if output_path and row.suffix is None:
@@ -183,11 +186,12 @@ class _Nothing:
 
 
 class _Files:
-    """Writes each record to a file of its own, whole or not at all."""
+    """Writes each record to files of its own, whole or not at all."""
 
-    def __init__(self, row: Format, layout: Layout, output_path: OutputPath) -> None:
-        self._row, self._layout, self._output_path = row, replace(layout, many=False), output_path
+    def __init__(self, row: Format, layout: Layout, output_path: OutputPath, replaces: bool) -> None:
+        self._row, self._layout, self._output_path, self._replaces = row, replace(layout, many=False), output_path, replaces
         self._index: Writer | None = None
+        self._songs: dict[Path, str] = {}  # whose file it is
 
     @contextmanager
     def with_index(self, path: str) -> Iterator[None]:
@@ -199,41 +203,62 @@ class _Files:
             raise UsageError(f"{folder}: {error.strerror or error}") from error
 
         def link(record: Analysis) -> str | None:
-            own = self._path(record)
+            own = self._path(record, self._row)
             return os.path.relpath(own, folder) if own.exists() else None
 
         with terminal.to_file(path, lambda: True) as stream:
             self._index = self._row.writer(stream, replace(self._layout, many=True, folder=folder, link=link))
             yield
 
-    def _path(self, record: Analysis) -> Path:
+    def _path(self, record: Analysis, part: Format) -> Path:
         song = self._output_path(path_of(record))
-        return song.with_name(f"{song.name}{OURS}{self._row.suffix}")
+        return song.with_name(f"{song.stem}{part.suffix}" if part.named else f"{song.name}{OURS}{part.suffix}")
 
     def write(self, record: Analysis) -> None:
-        """Write one file; for a failed song only where there is none yet. Raises OutputError."""
+        """Write the files of a song; of a failed one only where there is none yet. Raises OutputError, before any is written."""
         try:
-            self._write(record, self._path(record))
+            parts = {self._path(record, part): part for part in self._row.parts.values()}
+            contents = {path: self._content(record, part, path.parent) for path, part in parts.items()}
+            wanted = [path for path, content in contents.items() if self._is_wanted(record, path, content)]
+            for path in wanted:
+                _write(path, contents[path])
         finally:
             if self._index is not None:
                 self._index.write(record)
 
-    def _write(self, record: Analysis, path: Path) -> None:
+    def _content(self, record: Analysis, part: Format, folder: Path) -> bytes:
         content = BytesIO()
         stream = TextIOWrapper(content, encoding="utf-8", errors="backslashreplace", newline="\n")
-        self._row.writer(stream, replace(self._layout, folder=str(path.parent))).write(record)
+        part.writer(stream, replace(self._layout, folder=str(folder))).write(record)
         stream.flush()
-        if record.error is not None and (path.exists() or not content.getvalue()):
-            return
-        try:
-            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                raise OutputError(f"{path}: not a regular file; it was left untouched")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with write_atomic(path) as file:
-                file.write(content.getvalue())
-        except BlockingIOError as error:
-            raise OutputError(f"{path}: another run is writing this file") from error
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return content.getvalue()
+
+    def _is_wanted(self, record: Analysis, path: Path, content: bytes) -> bool:
+        """Whether a file is to be written. Raises OutputError where its name is another's."""
+        if record.error is not None and (path.exists() or not content):
+            return False
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise OutputError(f"{path}: not a regular file; it was left untouched")
+        if not self._row.named:
+            return True
+        if self._songs.setdefault(path, record.path) != record.path:
+            raise OutputError(f"{path}: {self._songs[path]} has this file already; give the songs different names")
+        if not content or not path.exists():
+            return bool(content)
+        known = path.read_bytes().replace(b"\r\n", b"\n")  # the lines count, not how they end
+        if known != content and not self._replaces:
+            raise OutputError(f"{path}: is there already with other content; it was left untouched (--force replaces it)")
+        return known != content
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomic(path) as file:
+            file.write(content)
+    except BlockingIOError as error:
+        raise OutputError(f"{path}: another run is writing this file") from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

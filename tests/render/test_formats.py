@@ -81,14 +81,15 @@ def test_a_line_of_a_cell_is_no_cell_that_runs():
     assert written("tsv", dataclasses.replace(SONG, text="a\n=1+1"), fields=fields.parse("text")) == "text\na\\n=1+1\n"
 
 
-@pytest.mark.parametrize("name", [name for name, row in WRITERS.items() if row.suffix != ".html"])
+@pytest.mark.parametrize("name", [name for name, row in WRITERS.items() if row.suffix != ".html" and not row.binary])
 def test_no_name_steers_a_terminal(name, tmp_path):
     """OSC 52 would fill the clipboard; C1 controls and what turns the direction of writing are as bad."""
     evil = "\x1b]52;c;ZXZpbA==\x07\x9b31m\x7f\u202e\r.flac"
     spans = (Segment(0.0, 1.0, evil),)
     odd = dataclasses.replace(SONG.result, genre=(evil,), caption=None, sections=spans, chords=spans)
     tagged = dataclasses.replace(SONG.audio, tags=SongTags(evil, evil, evil))
-    path = "a.flac" if name == "traktor" else evil  # which refuses such a name
+    path = {"traktor": "a.flac", "lrc": str(tmp_path / "a.flac")}.get(name, evil)  # one refuses such a name, one needs lyrics beside it
+    (tmp_path / "a.lrc").write_text(f"[00:01.00]{evil}\n", encoding="utf-8", newline="")
     text = written(name, dataclasses.replace(SONG, path=path, audio=tagged, result=odd))
     assert not set(text) & set("\x1b\x07\x9b\x7f\u202e\r")
 
@@ -210,12 +211,12 @@ def test_a_record_leads_back_to_its_file(path):
     assert path_of(dataclasses.replace(FULL, path=name, path_b64=encoded)) == path
 
 
-MODULES = ("people", "records", "times", "playlist", "midi", "dj.rekordbox", "dj.traktor")
+MODULES = ("people", "records", "times", "playlist", "midi", "lyrics", "acestep", "acousticbrainz", "dj.rekordbox", "dj.traktor")
 
 
 def test_a_format_is_its_writer_and_its_row() -> None:
     """A writer without a row and a row without a writer are both named: nothing else knows formats by name."""
-    known = {row.writes for row in WRITERS.values()}
+    known = {part.writes for row in WRITERS.values() for part in [row, *row.parts.values()]}
     written = set()
     for module in MODULES:
         names = vars(import_module(f"mflamingo_cli.render.{module}"))
