@@ -66,6 +66,8 @@ def _loudness(facts: Facts, least: float) -> list[str]:
 PHRASES: dict[str, Phrase | None] = {
     "tempo": _tempo,
     "key": _key,
+    "keys": None,  # the key is the one that sounds longest
+    "scale": None,  # no model was taught it
     "meter": _meter,
     "beats": None,  # hundreds of times: the tempo says it shorter
     "chords": _chords,

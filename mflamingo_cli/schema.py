@@ -84,6 +84,16 @@ class KeyInfo:
 
 
 @dataclass(frozen=True)
+class KeySpan:
+    """A part of the song in one key; `confidence` is the probability that it is right."""
+
+    start: float
+    end: float
+    name: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class MeterInfo:
     """A time signature such as 4/4; `confidence` is the probability that a measured meter is right."""
 
@@ -121,10 +131,15 @@ class VocalsInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known about the song; a beat is its time and its position in the bar (1 is the first), null if the meter is unknown."""
+    """What is known about the song; a beat is its time and its position in the bar (1 is the first), null if the meter is unknown.
+
+    `key` is the one of `keys` that sounds longest; `scale` is a church mode such as "D dorian", null for major and minor scales.
+    """
 
     tempo: TempoInfo = TempoInfo()
     key: KeyInfo = KeyInfo()
+    keys: tuple[KeySpan, ...] = ()
+    scale: str | None = None
     meter: MeterInfo = MeterInfo()
     beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
@@ -221,6 +236,8 @@ class Analysis:
     # The values of `result`, also of a record that has none: then they are empty.
     tempo = _of_result(lambda result: result.tempo, "Beats per minute; `bpm` is None where it is unknown.")
     key = _of_result(lambda result: result.key, "The key in all notations; each is None where it is unknown.")
+    keys = _of_result(lambda result: result.keys, "Measured keys in their order.")
+    scale = _of_result(lambda result: result.scale, "A church mode where the scale is neither major nor minor, else None.")
     meter = _of_result(lambda result: result.meter, "The time signature; `value` is None where it is unknown.")
     beats = _of_result(lambda result: result.beats, "Measured beats: time, and place in the bar.")
     chords = _of_result(lambda result: result.chords, "Measured chords in their order.")

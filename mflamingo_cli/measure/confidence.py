@@ -89,10 +89,8 @@ def of_meter(meter: str | None, signs: Mapping[str, float]) -> float | None:
     return probability("meter", seen)
 
 
-def of_key(key: Key | None, weights: np.ndarray, chords: Sequence[Segment]) -> float | None:
+def of_key(key: Key, weights: np.ndarray, chords: Sequence[Segment]) -> float:
     """That a key is right: its lead before the next in `key.weigh` (2, 12), and how much longer its triad sounds than any other."""
-    if key is None:
-        return None
     at = 12 * MODES.index(key.mode) + key.pitch
     sounding = np.zeros(24)
     for root, third, seconds in triads(chords):

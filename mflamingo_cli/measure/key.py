@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mflamingo_cli.measure.facts import Key, Mode, pitch_class
-from mflamingo_cli.measure.spectra import BINS_PER_OCTAVE
+from mflamingo_cli.measure.spectra import BINS_PER_OCTAVE, CQT_FPS
 from mflamingo_cli.schema import Segment
 
 MODES: tuple[Mode, Mode] = ("major", "minor")
@@ -27,16 +27,18 @@ CHORD_WEIGHT = 2.0  # of the chords' vote beside the correlation
 HOME = 0.1  # for the key whose tonic chord both opens and ends the song; one of them says little, least in an excerpt
 MINOR = 0.1  # for minor keys, which share most of their chords with a major one
 OCTAVES = slice(1, 6)  # C2 to C7
-LEAST = 0.4  # correlation: noise, speech and sweeps reach 0.35, music has 0.48 and more
+LEAST = 0.4  # of the best correlation, whichever key is chosen: noise, sweeps and most speech reach 0.36, music has 0.48 and more
 STILL = 0.95  # mean likeness of all moments: drones have 0.99, coloured noise 0.94, music up to 0.85
 
 
 def pitch_energy(spectrogram: np.ndarray) -> np.ndarray:
-    """How much each pitch class sounds, loud and quiet passages alike: (frames, 252) -> (12,), in silence 0."""
+    """How much each pitch class sounds in each second, loud and quiet passages alike: (frames, 252) -> (seconds, 12), in silence 0."""
     semitones = spectrogram.reshape(len(spectrogram), -1, BINS_PER_OCTAVE)[:, OCTAVES].sum(axis=1)  # (frames, 36), bin 0 = C
     folded = np.roll(semitones, 1, axis=1).reshape(len(semitones), 12, 3).sum(axis=2)
     level = folded.sum(axis=1, keepdims=True)
-    return np.asarray((folded / np.sqrt(np.maximum(level, 1e-9))).sum(axis=0, dtype=np.float64))
+    seconds = (np.arange(len(folded)) / CQT_FPS).astype(int)
+    edges = np.flatnonzero(np.diff(seconds, prepend=-1))
+    return np.asarray(np.add.reduceat(folded / np.sqrt(np.maximum(level, 1e-9)), edges, dtype=np.float64))
 
 
 def normalised(pitches: np.ndarray) -> np.ndarray:
@@ -46,7 +48,7 @@ def normalised(pitches: np.ndarray) -> np.ndarray:
 
 def chroma(spectrogram: np.ndarray) -> np.ndarray:
     """Mean pitch-class energy: (frames, 252) -> (12,), the sum 1 or (in silence) 0."""
-    return normalised(pitch_energy(spectrogram))
+    return normalised(pitch_energy(spectrogram).sum(axis=0))
 
 
 def correlations(pitches: np.ndarray) -> np.ndarray:
@@ -62,6 +64,16 @@ def triads(chords: Sequence[Segment]) -> list[tuple[int, str, float]]:
     return [(pitch_class(root), THIRDS[kind], seconds) for root, kind, seconds in parts if kind in THIRDS]
 
 
+def moves(chords: Sequence[Segment]) -> bool:
+    """Whether there are two different triads or more: one alone, as of a voice that keeps its pitch, is in many keys."""
+    return len({(root, third) for root, third, _ in triads(chords)}) > 1
+
+
+def functions_of(root: int, third: str) -> np.ndarray:
+    """How well a chord belongs to each key: pitch class, "maj", "min" or "dim" -> (2 modes, 12 tonics), 0..1."""
+    return np.array([[FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)] for mode in MODES])
+
+
 def functions(chords: Sequence[Segment]) -> np.ndarray:
     """How well the chords belong to each key, weighted by their time: -> (2 modes, 12 tonics), 0..1 and a little more."""
     found = triads(chords)
@@ -69,8 +81,7 @@ def functions(chords: Sequence[Segment]) -> np.ndarray:
     if not found:
         return score
     for root, third, seconds in found:
-        for row, mode in enumerate(MODES):
-            score[row] += [seconds * FUNCTIONS[mode].get(((root - tonic) % 12, third), 0.0) for tonic in range(12)]
+        score += seconds * functions_of(root, third)
     score /= sum(seconds for *_, seconds in found)
     root, third, _ = found[0]
     if found[-1][:2] == (root, third) and third != "dim":
@@ -90,12 +101,28 @@ def weigh(fit: np.ndarray, chords: Sequence[Segment]) -> np.ndarray:
 
 
 def choose_key(fit: np.ndarray, weights: np.ndarray) -> Key | None:
-    """The key for which most speaks, None where it does not fit: `correlations`, `weigh`, both (2, 12)."""
+    """The key for which most speaks, None where none fits: `correlations`, `weigh`, both (2, 12)."""
     mode, tonic = divmod(int(weights.argmax()), 12)
-    return Key.of(tonic, MODES[mode]) if fit[mode, tonic] >= LEAST else None
+    return Key.of(tonic, MODES[mode]) if fit.max() >= LEAST else None
+
+
+SCALES: dict[Mode, dict[str, tuple[int, int]]] = {  # mode: (its degree, the degree of the usual scale), in semitones above the tonic
+    "major": {"mixolydian": (10, 11)},
+    "minor": {"dorian": (9, 8), "phrygian": (1, 2)},
+}
+CHURCH = 1.45  # times as much as the usual degree the other one must sound: 133 songs in major and minor have up to 1.41
+
+
+def scale_of(key: Key, pitches: np.ndarray) -> str | None:
+    """"D dorian" where the scale on the tonic is a church mode: shares of the pitch classes (12,) -> its name, or None."""
+    degrees = np.roll(pitches, -key.pitch)
+    for name, (own, usual) in SCALES[key.mode].items():
+        if degrees[own] > CHURCH * degrees[usual]:
+            return f"{key.tonic} {name}"
+    return None
 
 
 def measure_key(spectrogram: np.ndarray, chords: Sequence[Segment]) -> Key | None:
     """The likeliest key, None where nothing is harmony: constant-Q (frames, 252), chords -> Key."""
     fit = correlations(chroma(spectrogram))
-    return choose_key(fit, weigh(fit, chords)) if chords else None
+    return choose_key(fit, weigh(fit, chords)) if moves(chords) else None

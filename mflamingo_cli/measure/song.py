@@ -19,16 +19,16 @@ from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.measure.activity import REST_S, cut, sounding
 from mflamingo_cli.measure.beats import Bars, BeatTrack
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
-from mflamingo_cli.measure.confidence import of_key, of_meter, of_tempo
+from mflamingo_cli.measure.confidence import of_meter, of_tempo
 from mflamingo_cli.measure.facts import Key, Tempo
-from mflamingo_cli.measure.key import choose_key, correlations, normalised, weigh
+from mflamingo_cli.measure.harmony import Harmony
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.meter import settle_runs
 from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import RATE
 from mflamingo_cli.measure.stretch import SoundStretch
 from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
-from mflamingo_cli.schema import Beat, Loudness, Segment
+from mflamingo_cli.schema import Beat, KeySpan, Loudness, Segment
 
 T = TypeVar("T")
 NEAR_S = 0.05  # a beat so near to a sound is on it: its frame may begin before
@@ -58,6 +58,8 @@ class Facts:
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
     confidence: Confidence = Confidence()
+    keys: tuple[KeySpan, ...] = ()
+    scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,24 @@ class Measurement:
         return tuple(spans) if any(span.label != NO_CHORD for span in spans) else ()
 
     @cached_property
-    def key_fit(self) -> tuple[np.ndarray, np.ndarray]:
-        """Correlation of the song's chroma with each key, and the same with the vote of the chords: two (2 modes, 12 tonics)."""
-        fit = correlations(normalised(sum((stretch.pitches for stretch in self.stretches), np.zeros(12))))
-        return fit, weigh(fit, self.chord_spans)
+    def harmony(self) -> Harmony:
+        """What sounds where there are chords, second by second, and the keys that it goes through."""
+        seconds = [
+            (stretch.start_s + at, min(stretch.start_s + at + 1, stretch.start_s + stretch.duration_s), pitches)
+            for stretch in self.stretches
+            for at, pitches in enumerate(stretch.pitches)
+            if at < stretch.duration_s
+        ]
+        starts, ends = (np.array([second[i] for second in seconds], float) for i in (0, 1))
+        return Harmony(starts, ends, np.array([second[2] for second in seconds]).reshape(-1, 12), self.chord_spans)
+
+    @cached_property
+    def key_parts(self) -> dict[Key, Harmony]:
+        """What sounds in each key of the song."""
+        found = self.harmony.keys
+        if len(found) == 1:
+            return {found[0][2]: self.harmony}
+        return {key: self.harmony.within([(start, end) for start, end, other in found if other == key]) for *_, key in found}
 
     @cached_property
     def pulses(self) -> list[tuple[SoundStretch, BeatTrack, Bars]]:
@@ -227,8 +243,20 @@ class Measurement:
 
     @fact(compare_keys)
     def key(self) -> Key | None:
-        """The key, where chords sound and one fits."""
-        return choose_key(*self.key_fit) if self.chord_spans else None
+        """The key that sounds longest, where chords sound and one fits."""
+        return max(self.key_parts, key=lambda key: len(self.key_parts[key].starts), default=None)
+
+    @fact()
+    def keys(self) -> tuple[KeySpan, ...]:
+        """Every key in its order."""
+        found = [(start, end, key, self.harmony.within([(start, end)]).confidence(key)) for start, end, key in self.harmony.keys]
+        share = self._audio.share
+        return tuple(KeySpan(round(start, 3), round(end, 3), key.name, round(sure * share, 2)) for start, end, key, sure in found)
+
+    @fact()
+    def scale(self) -> str | None:
+        """The church mode on the tonic of the key, where it is neither major nor minor."""
+        return self.key_parts[self.key].scale(self.key) if self.key else None
 
     @fact(compare_meters)
     def meter(self) -> str | None:
@@ -270,10 +298,17 @@ class Measurement:
         """
         found = {
             "tempo": of_tempo(self.bpm, self.beat_signs) if "tempo" in names else None,
-            "key": of_key(self.key, self.key_fit[1], self.chord_spans) if "key" in names and self.key else None,
+            "key": self._key_confidence() if "key" in names else None,
             "meter": of_meter(self.meter, self.beat_signs) if "meter" in names else None,
         }
         return Confidence(**{name: None if value is None else value * self._audio.share for name, value in found.items()})
+
+    def _key_confidence(self) -> float | None:
+        """That the key is the right one of the song: of its part, times its share of the time with a key."""
+        if self.key is None:
+            return None
+        lengths = {key: len(part.starts) for key, part in self.key_parts.items()}
+        return self.key_parts[self.key].confidence(self.key) * lengths[self.key] / sum(lengths.values())
 
     def _sounds_at(self, time_s: float) -> bool:
         at = bisect_right(self.sounding, (time_s + NEAR_S, np.inf)) - 1

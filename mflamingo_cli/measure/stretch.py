@@ -58,8 +58,8 @@ class SoundStretch:
 
     @cached_property
     def pitches(self) -> np.ndarray:
-        """How much each pitch class sounds, not normalised: (12,); nothing where no chord does."""
-        return pitch_energy(self.spectrogram) if self.chords else np.zeros(12)
+        """How much each pitch class sounds in each second, not normalised: (seconds, 12); nothing where no chord does."""
+        return pitch_energy(self.spectrogram) if self.chords else np.zeros((0, 12))
 
     @cached_property
     def pulse(self) -> tuple[BeatTrack, Bars | None]:
@@ -74,7 +74,7 @@ class SoundStretch:
 
     def settle(self) -> None:
         """Compute everything now and let go of the sound, of which a long song has too much."""
-        assert self.pitches.shape == (12,), "computes chords and spectra"
+        assert self.pitches.shape[1:] == (12,), "computes chords and spectra"
         assert self.units is None or len(self.units.sums) > 0, "computes the pulse where there is harmony"
         assert (self.pulse[1] is None) == (self.pulse[0].bpm is None), "computes it everywhere"
         self.forget()

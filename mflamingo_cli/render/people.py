@@ -21,7 +21,7 @@ from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import Layout, timeline
 from mflamingo_cli.render.text import answer, console, heading, marked, safe, wrong_words
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, KeySpan, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, number
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
@@ -66,6 +66,16 @@ def _key(key: KeyInfo) -> Line:
     return "key", value, _claim(key.source, key.claimed is not None, key.agrees)
 
 
+def _keys(keys: tuple[KeySpan, ...]) -> Line | None:
+    """Return every key where there are several, with where it begins."""
+    parts = [f"{key.name}{_hedge(key.confidence)} {clock(key.start)}" for key in keys]
+    return ("keys", " · ".join(parts), "measured") if len(parts) > 1 else None
+
+
+def _scale(scale: str | None) -> Line | None:
+    return ("scale", scale, "measured") if scale else None
+
+
 def _meter(meter: MeterInfo) -> Line | None:
     if meter.value is None:
         return None
@@ -108,6 +118,8 @@ def _model_list(name: str) -> Callable[[tuple[str, ...]], Line | None]:
 FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
     "tempo": _tempo,
     "key": _key,
+    "keys": _keys,
+    "scale": _scale,
     "meter": _meter,
     "beats": None,  # hundreds of times: `-f beats` writes them
     "chords": _chords,

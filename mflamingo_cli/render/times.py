@@ -63,11 +63,12 @@ def _observations(audio: AudioInfo, result: Result) -> dict[str, list[Observatio
     """What is known by JAMS namespace; a tempo without a confidence cannot be said there."""
     start, length = audio.start, audio.end - audio.start
     tempo, key, tags = result.tempo, result.key, (*result.genre, *result.mood, *result.instruments)
+    keys = [(part.start, part.end - part.start, part.name.replace(" ", ":"), part.confidence) for part in result.keys]
     known = tempo.bpm is not None and tempo.confidence is not None
     return {
         "tempo": [(start, length, tempo.bpm, tempo.confidence)] if known else [],
         "beat": [(time, 0.0, place, None) for time, place in result.beats],
-        "key_mode": [(start, length, f"{key.tonic}:{key.mode}", key.confidence)] if key.tonic else [],
+        "key_mode": keys if len(keys) > 1 else [(start, length, f"{key.tonic}:{key.mode}", key.confidence)] if key.tonic else [],
         "chord": [(span.start, span.end - span.start, span.label, None) for span in result.chords],
         "segment_open": [(span.start, span.end - span.start, span.label, None) for span in result.sections],
         "tag_open": [(start, length, tag, None) for tag in tags],

@@ -285,10 +285,11 @@ def _facts(result: Result) -> list[Any]:
     bpm, lufs = _known(tempo.bpm, "{} BPM"), _known(level.integrated_lufs, "{} LUFS")
     others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
+    changes = " · ".join(f"{part.name} {clock(part.start)}" for part in result.keys) if len(result.keys) > 1 else None
     spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP")]
     return [
         _fact("Tempo", bpm, [_sure(tempo.confidence), others], tempo.source, _known(tempo.claimed, "{} BPM"), tempo.agrees),
-        _fact("Key", key.name, [names, _sure(key.confidence)], key.source, key.claimed, key.agrees),
+        _fact("Key", key.name, [names, _sure(key.confidence), result.scale, changes], key.source, key.claimed, key.agrees),
         _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees),
         _fact("Loudness", lufs, spread, "measured" if lufs else None, None, None),
     ]

@@ -1,0 +1,112 @@
+"""Keys in their order, the one of the song, and church modes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mflamingo_cli.measure import Measurement, measure
+from mflamingo_cli.measure.facts import Key
+from mflamingo_cli.measure.harmony import Harmony
+from mflamingo_cli.measure.key import PROFILES, choose_key, correlations, scale_of, weigh
+from mflamingo_cli.schema import Segment
+
+from .synth import CHORDS, NOTES, RATE, audio, song
+
+CHORD_S = 2
+C_LOOP = ["C:maj", "G:maj", "A:min", "F:maj"]
+D_LOOP = ["D:maj", "A:maj", "B:min", "G:maj"]
+A_LOOP = ["A:maj", "E:maj", "F#:min", "D:maj"]
+BOUNDARY_S = 1.0  # a key changes with the chord
+
+
+def harmony(*labels: str, start_s: float = 0.0) -> Harmony:
+    """Chords of two seconds each, whose notes sound and nothing else."""
+    n = CHORD_S * len(labels)
+    chords = tuple(Segment(start_s + CHORD_S * i, start_s + CHORD_S * (i + 1), label) for i, label in enumerate(labels))
+    pitches = np.zeros((n, 12))
+    for second in range(n):
+        root, kind = labels[second // CHORD_S].split(":")
+        for interval in CHORDS[kind]:
+            pitches[second, (NOTES.index(root) + interval) % 12] = 1.0
+    starts = start_s + np.arange(n, dtype=float)
+    return Harmony(starts, starts + 1, pitches, chords)
+
+
+def names(found: Harmony) -> list[tuple[float, float, str]]:
+    return [(start, end, key.name) for start, end, key in found.keys]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 100.0])
+def test_a_key_that_changes_is_two_keys(start_s: float) -> None:
+    found = names(harmony(*C_LOOP * 3, *D_LOOP * 6, start_s=start_s))
+    assert found == [(start_s, start_s + 24.0, "C major"), (start_s + 24.0, start_s + 72.0, "D major")]
+
+
+def test_a_key_that_comes_back_is_three_spans() -> None:
+    assert [name for *_, name in names(harmony(*C_LOOP * 5, *A_LOOP * 5, *C_LOOP * 5))] == ["C major", "A major", "C major"]
+
+
+@pytest.mark.parametrize("passing", [["D:maj", "G:maj"], ["F:min", "C:maj"], ["E:maj", "A:min"], ["Bb:maj", "F:maj"]])
+def test_a_borrowed_chord_changes_no_key(passing: list[str]) -> None:
+    assert names(harmony(*C_LOOP * 4, *passing, *C_LOOP * 4)) == [(0.0, 68.0, "C major")]
+
+
+def test_the_relative_key_of_a_verse_changes_no_key() -> None:
+    verse = ["A:min", "F:maj", "A:min", "G:maj"]
+    assert len(names(harmony(*C_LOOP * 3, *verse, *C_LOOP * 3))) == 1
+
+
+def test_the_key_of_a_song_sounds_longest_and_is_less_sure_than_without_the_other() -> None:
+    changed, plain = (Measurement(audio(song(bars, 120.0))) for bars in (C_LOOP * 2 + D_LOOP * 5, D_LOOP * 7))
+    facts, whole = changed.facts(["key", "keys"]), plain.facts(["key", "keys"])
+    assert [key.name for key in facts.keys] == ["C major", "D major"]
+    assert facts.keys[1].start == pytest.approx(16.0, abs=BOUNDARY_S)
+    assert facts.key == whole.key == Key("D", "major")
+    assert [key.name for key in whole.keys] == ["D major"]
+    assert whole.keys[0].confidence == pytest.approx(whole.confidence.key, abs=0.01)
+    assert facts.confidence.key is not None
+    assert whole.confidence.key is not None
+    assert facts.confidence.key < 0.8 * whole.confidence.key
+
+
+def test_keys_do_not_sound_in_silence() -> None:
+    parts = [song(C_LOOP * 4), np.zeros(20 * RATE), song(D_LOOP * 4)]
+    first, second = measure(audio(np.concatenate(parts)), only=["keys"]).keys
+    silent = (len(parts[0]) / RATE, len(parts[0]) / RATE + 20)
+    assert first.end <= silent[0]
+    assert second.start >= silent[1] - BOUNDARY_S
+
+
+def test_the_limit_on_the_correlation_belongs_to_the_best_key() -> None:
+    fit = correlations(PROFILES[0])
+    weights = np.zeros((2, 12))
+    weights[1, 9] = 1.0  # the chords prefer A minor, whose own correlation is far lower
+    assert fit[1, 9] < fit[0, 0]
+    assert choose_key(fit * 0.7, weights) == Key("A", "minor")
+    assert choose_key(fit * 0.39, weights) is None
+
+
+@pytest.mark.parametrize("labels", [["G:maj"] * 20, ["N:maj"], []])
+def test_one_chord_alone_has_no_key(labels: list[str]) -> None:
+    found = harmony(*(label for label in labels if label != "N:maj"))
+    assert found.key is None
+    assert found.keys == ()
+
+
+@pytest.mark.parametrize(
+    ("loop", "key", "scale"),
+    [
+        (["D:min", "G:maj", "D:min", "G:maj", "A:min", "D:min"], "D minor", "D dorian"),
+        (["G:maj", "F:maj", "C:maj", "G:maj"], "G major", "G mixolydian"),
+        (["E:min", "F:maj", "E:min", "D:min", "F:maj", "E:min"], "E minor", "E phrygian"),
+        (["A:min", "F:maj", "E:maj", "A:min"], "A minor", None),
+        (C_LOOP, "C major", None),
+    ],
+)
+def test_church_modes(loop: list[str], key: str, scale: str | None) -> None:
+    found = harmony(*loop * 4)
+    tonic, mode = key.split()
+    told = Key(tonic, mode)  # type: ignore[arg-type]
+    assert scale_of(told, found.pitches.sum(axis=0)) == scale
+    assert weigh(found.fit, found.chords).shape == (2, 12)
