@@ -10,7 +10,7 @@ from typing import Any
 from quant.checkpoint import read_json, section
 from quant.errors import QuantError
 from quant.families import Family, Fields, family
-from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
+from quant.geometry import LARGEST, AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes, checked
 from quant.layout import hub_identity
 
 MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
@@ -20,9 +20,6 @@ MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
     "sample_rate": (("sampling_rate",), 16_000),
     "window_s": (("chunk_length",), 30),
 }
-
-
-LARGEST = 1 << 24  # no size of any model comes near it
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,16 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     where = directory / "config.json"
     encoder = _sizes(where, "audio_config", section(where, config, "audio_config"), row.encoder)
     n_mels = encoder.pop("n_mels")
-    _check_heads(where, encoder["d_model"], encoder["n_heads"])
     sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row)
     rote = _rote(where, config, sizes.d_model, row)
     if processor is None:
-        return Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens)
+        return checked(Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens), where)
     beside = directory / "processor_config.json"
     mel = MelConfig(**_sizes(beside, "feature_extractor", section(beside, processor, "feature_extractor"), MEL_FIELDS))
     if mel.n_mels != n_mels:
         raise QuantError(f"{directory}: the front end makes {mel.n_mels} mel bands but the encoder takes {n_mels}")
     longest = _number(beside, "max_audio_len", processor.get("max_audio_len", row.max_audio_s))
-    return Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(processor, row))
+    return checked(Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(processor, row)), where)
 
 
 def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
@@ -90,9 +86,8 @@ def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
         rope_theta=_number(where, "text_config.rope_theta", _rope(where, text, 10_000.0)["rope_theta"]),
         rms_eps=_number(where, "text_config.rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
     )
-    _check_heads(where, sizes.d_model, sizes.n_heads, text.get("head_dim"))
-    if sizes.n_heads % sizes.n_kv_heads:
-        raise QuantError(f"{where}: {sizes.n_heads} heads cannot share {sizes.n_kv_heads} heads of keys and values")
+    if text.get("head_dim", sizes.d_head) not in (None, sizes.d_head):
+        raise QuantError(f"{where}: {sizes.d_model} channels cannot be divided into {sizes.n_heads} heads of {text['head_dim']!r}")
     return sizes
 
 
@@ -116,11 +111,6 @@ def _grouped(text: Mapping[str, Any], row: Family) -> dict[str, Any]:
     """Qwen2Config takes null heads of keys and values for as many as there are of queries."""
     heads = text.get("num_attention_heads", row.text["n_heads"][1])
     return {"num_key_value_heads": heads} if text.get("num_key_value_heads", heads) is None else {}
-
-
-def _check_heads(where: Path, channels: int, heads: int, width: int | None = None) -> None:
-    if channels % heads or (width or channels // heads) * heads != channels:
-        raise QuantError(f"{where}: {channels} channels cannot be divided into {heads} heads")
 
 
 def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from quant.errors import QuantError
+
+LARGEST = 1 << 24  # no size of any model comes near it
+MAX_FFT, MAX_MELS, MAX_POSITIONS = 1 << 14, 1024, 1 << 13  # five times and more those of the published models
+MIN_FRAMES_PER_S = 25  # of the front end: Whisper has 100; with fewer the shortest song that is measured has no token
 ENCODER_STRIDE = 4  # mel frames per audio token: conv2 halves, the average pool halves again
 
 
@@ -111,3 +116,28 @@ class Geometry:
             "d_audio": encoder.d_model, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions, "n_mels": self.mel.n_mels,
             "d_text": text.d_model, "d_kv": text.d_head * text.n_kv_heads, "ffn_text": text.d_ffn, "n_vocab": text.n_vocab,
         }  # fmt: skip
+
+
+def checked(geometry: Geometry, where: object) -> Geometry:
+    """Return a geometry whose sizes, each positive and not absurd, fit together. Raises QuantError in which `where` names the files."""
+    encoder, text, mel, rote = geometry.encoder, geometry.text, geometry.mel, geometry.rote
+    faults = {
+        f"{encoder.d_model} channels cannot be divided into {encoder.n_heads} heads": encoder.d_model % encoder.n_heads,
+        f"{text.d_model} channels cannot be divided into {text.n_heads} heads": text.d_model % text.n_heads,
+        f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
+        f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
+        f"{encoder.d_model} channels of the encoder are no pairs": encoder.d_model % 2,
+        f"audio of {mel.sample_rate} Hz is not what songs are decoded to": mel.sample_rate != MelConfig.sample_rate,
+        f"a transform of {mel.n_fft} samples every {mel.hop_length} is none": (
+            not mel.hop_length <= min(mel.n_fft, mel.sample_rate // MIN_FRAMES_PER_S) or mel.n_fft > MAX_FFT
+        ),
+        f"{mel.n_mels} mel bands cannot be made of {mel.n_fft // 2 + 1} frequencies": not mel.n_mels <= min(mel.n_fft // 2 + 1, MAX_MELS),
+        f"windows of {mel.window_s} s are longer than the encoder's {encoder.n_positions} positions": (
+            not (mel.n_frames + 1) // 2 <= encoder.n_positions <= MAX_POSITIONS
+        ),
+        f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise QuantError(f"{where}: {fault}")
+    return geometry

@@ -43,7 +43,7 @@ KEY_N_POSITIONS = "clip.audio.max_pos_emb"  # not written by llama.cpp's own con
 KEY_LAYER_NORM_EPS = "clip.audio.attention.layer_norm_epsilon"
 KEY_PROJECTOR = "clip.projector_type"
 KEY_TOKENS = "tokenizer.ggml.tokens"
-OPTIONAL = frozenset({"rope_theta", "rms_eps"})  # libllama has them for itself
+OPTIONAL = frozenset({"rope_theta"})  # libllama has it for itself
 # Ours, in the audio part: with them nothing needs the checkpoint's directory
 KEY_ARCHITECTURE = "mflamingo.architecture"  # transformers' model_type
 KEY_MAX_AUDIO = "mflamingo.max_audio_s"
@@ -123,10 +123,12 @@ def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: o
     if language.d_model != audio[KEY_D_TEXT]:
         raise QuantError(f"{where}: the audio part was made for another language model")
     row = family(audio.get(KEY_ARCHITECTURE, row.model_type), where)
-    rote = _named(audio, ROTE_KEYS)
+    mel, rote = MelConfig(**({"n_mels": audio[KEY_N_MELS]} | _named(audio, MEL_KEYS))), _named(audio, ROTE_KEYS)
+    if rote.keys() != (ROTE_KEYS.keys() if row.rote else set()) or audio[KEY_PROJECTOR] != row.projector_name(mel):
+        raise QuantError(f"{where}: the audio part's keys are not those of {row.model_type}; convert it again")
     return Geometry(
         row.model_type,
-        MelConfig(**({"n_mels": audio[KEY_N_MELS]} | _named(audio, MEL_KEYS))),
+        mel,
         float(audio.get(KEY_MAX_AUDIO, row.max_audio_s)),
         EncoderSizes(**_named(audio, ENCODER_KEYS), n_positions=audio.get(KEY_N_POSITIONS, row.encoder["n_positions"][1])),
         language,

@@ -1,21 +1,26 @@
 """A GGUF file read back: keys, and where each tensor lies. Offsets and sizes are bytes.
 
 Not by gguf's reader: a file from anywhere is checked before it is used, what is wrong is one sentence, and 150,000 tokens take a fraction
-of a second where that one takes ten.
+of a second where that one takes ten. What a head says of the file it stands in is compared with that file here; what it says of the model,
+in `pair`.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
-from quant.types import STORAGES, Storage
+from quant.types import FOREIGN, STORAGES, Storage
 from quant.writer import ALIGNMENT
 
 MAGIC = b"GGUF"
@@ -25,6 +30,10 @@ STRING, ARRAY = 8, 9
 SCALARS: Mapping[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 FLOAT32 = 6
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+MAX_NAME = 64  # of a tensor: GGML_MAX_NAME, its last byte included
+MAX_NAMES = 100_000  # of keys and tensors: a hundred times those of the largest models
+MAX_ITEMS = 4_000_000  # of all arrays of a head: ten times those of Qwen2's vocabulary
+MAX_ALIGNMENT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -38,22 +47,28 @@ class GgufTensor:
     offset: int  # from the start of the file
 
     @property
+    def kind(self) -> Storage | None:
+        """Its type, ours or another maker's; None for a number that ggml does not have."""
+        return self.storage or FOREIGN.get(self.number)
+
+    @property
     def type_name(self) -> str:
         """Name of the type, or its number in ggml."""
-        return self.storage.name if self.storage else f"type {self.number}"
+        return self.kind.name if self.kind else f"type {self.number}"
 
     @property
     def n_bytes(self) -> int | None:
         """Size in the file, where the type is known."""
-        return self.storage.n_bytes(prod(self.shape)) if self.storage else None
+        return self.kind.n_bytes(prod(self.shape)) if self.kind else None
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """Head of a GGUF file."""
+    """Head of a GGUF file; `types` are those of the keys' values: struct characters, "s" for a text, behind "[" for a list of such."""
 
     path: Path
     keys: Mapping[str, Any]
+    types: Mapping[str, str]
     tensors: Mapping[str, GgufTensor]
 
     def blocks(self, name: str, n_rows: int) -> Iterator[tuple[int, bytes]]:
@@ -69,32 +84,74 @@ class GgufFile:
 
 
 def read(path: Path) -> GgufFile:
-    """Read the head of a GGUF file. Raises QuantError when it is none, or cut short."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise QuantError(f"{path}: not a GGUF file")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                keys, tensors = _head(path, data)
-            except (struct.error, UnicodeDecodeError, MemoryError) as error:
-                raise QuantError(f"{path}: damaged or cut short; convert or download it again") from error
-            size = len(data)
-    for tensor in tensors:
-        if tensor.offset + (tensor.n_bytes or 0) > size:
-            raise QuantError(f"{path}: cut short, {tensor.name} ends beyond its {size} bytes; convert or download it again")
-    return GgufFile(path, keys, {tensor.name: tensor for tensor in tensors})
+    """Read the head of a GGUF file. Raises QuantError when it is none, cut short, or says of itself what is not so."""
+    try:
+        with open(path, "rb", opener=_open_file) as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise QuantError(f"{path}: not a GGUF file")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _read(path, data)
+    except OSError as error:
+        raise QuantError(f"{path}: {error.strerror or error}") from error
 
 
-def _head(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], list[GgufTensor]]:
+def _open_file(path: str, flags: int) -> int:
+    """Open what is a file: a pipe would keep whoever reads it waiting."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a file", path)
+    return os.open(path, flags)
+
+
+def _read(path: Path, data: mmap.mmap) -> GgufFile:
     cursor = _Cursor(data)
-    version, n_tensors, n_keys = cursor.unpack("IQQ")
-    if version not in VERSIONS:
-        raise QuantError(f"{path}: GGUF version {version} is not supported")
-    keys = {cursor.string(): cursor.value() for _ in range(n_keys)}
-    infos = [cursor.info() for _ in range(n_tensors)]
-    alignment = keys.get("general.alignment", ALIGNMENT)
+    try:
+        version, n_tensors, n_keys = cursor.unpack("IQQ")
+        if version not in VERSIONS:
+            raise QuantError(f"{path}: GGUF version {version} is not supported")
+        if n_keys + n_tensors > MAX_NAMES:
+            raise struct.error("more names than any model has")
+        keys = _unique(path, (cursor.key() for _ in range(n_keys)))
+        infos = _unique(path, (cursor.info() for _ in range(n_tensors)))
+    except UnicodeDecodeError as error:
+        raise QuantError(f"{path}: {cursor.name or 'a name'} is not UTF-8 text; convert or download it again") from error
+    except (struct.error, MemoryError) as error:
+        behind = f" behind {cursor.name}" if cursor.name else ""
+        raise QuantError(f"{path}: damaged or cut short{behind}; convert or download it again") from error
+    values, types = ({key: value[place] for key, value in keys.items()} for place in (1, 0))
+    alignment = values.get("general.alignment", ALIGNMENT)
+    if types.get("general.alignment", "I") != "I" or not ALIGNMENT <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise QuantError(f"{path}: general.alignment is {repr(alignment)}, not a power of two from {ALIGNMENT} to {MAX_ALIGNMENT}")
     start = -(-cursor.at // alignment) * alignment
-    return keys, [GgufTensor(name, shape, number, STORAGES.get(number), start + offset) for name, shape, number, offset in infos]
+    tensors = {name: GgufTensor(name, shape, number, STORAGES.get(number), start + at) for name, (shape, number, at) in infos.items()}
+    _check_places(path, tensors, start, alignment, len(data))
+    return GgufFile(path, values, types, tensors)
+
+
+def _unique(path: Path, pairs: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found or "\0" in name:  # where C sees an end
+            fault = "appears twice" if name in found else "is a name with a null byte"
+            raise QuantError(f"{path}: {name} {fault}; convert or download it again")
+        found[name] = value
+    return found
+
+
+def _check_places(path: Path, tensors: Mapping[str, GgufTensor], start: int, alignment: int, size: int) -> None:
+    """Tensors follow each other in the order of their infos, each at the next aligned byte, as ggml's own reader demands."""
+    for tensor in tensors.values():
+        if tensor.kind is None:
+            raise QuantError(f"{path}: {tensor.name} is stored as {tensor.type_name}, which is not known here")
+        if len(tensor.name.encode()) >= MAX_NAME:
+            raise QuantError(f"{path}: {tensor.name}: this name of a tensor has more than {MAX_NAME - 1} bytes")
+        if min(tensor.shape) < 1 or tensor.shape[-1] % tensor.kind.block:
+            raise QuantError(f"{path}: {tensor.name} of shape {list(tensor.shape)} cannot be stored as {tensor.type_name}")
+        if tensor.offset != start:
+            raise QuantError(f"{path}: {tensor.name} lies at byte {tensor.offset}, not at {start} behind what is in front of it")
+        end = start + tensor.kind.n_bytes(prod(tensor.shape))
+        if end > size:
+            raise QuantError(f"{path}: cut short, {tensor.name} ends beyond its {size} bytes; convert or download it again")
+        start = -(-end // alignment) * alignment
 
 
 class _Cursor:
@@ -102,7 +159,9 @@ class _Cursor:
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
+        self._items_left = MAX_ITEMS
         self.at = len(MAGIC)
+        self.name = ""  # of the key or tensor that is being read
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
         layout = "<" + layout
@@ -119,26 +178,41 @@ class _Cursor:
         self.at = end
         return text
 
-    def value(self, kind: int | None = None) -> Any:
-        if kind is None:
-            (kind,) = self.unpack("I")
+    def key(self) -> tuple[str, tuple[str, Any]]:
+        """Name; type, value."""
+        self.name = ""
+        self.name = self.string()
+        return self.name, self.value()
+
+    def value(self) -> tuple[str, Any]:
+        (kind,) = self.unpack("I")
+        if kind != ARRAY:
+            return _type_of(kind), self.scalar(kind)
+        element, count = self.unpack("IQ")  # ggml has no arrays of arrays
+        self._items_left -= count
+        if self._items_left < 0:
+            raise struct.error("more items than any vocabulary has")
+        items = [self.string() for _ in range(count)] if element == STRING else list(self.unpack(f"{count}{_type_of(element)}"))
+        return "[" + _type_of(element), items
+
+    def scalar(self, kind: int) -> Any:
         if kind == STRING:
             return self.string()
-        if kind == ARRAY:
-            element, count = self.unpack("IQ")
-            if count > len(self._data):
-                raise struct.error("array beyond the end")
-            return list(self.unpack(f"{count}{SCALARS[element]}")) if element in SCALARS else [self.value(element) for _ in range(count)]
-        if kind not in SCALARS:
-            raise struct.error(f"value type {kind}")
         (number,) = self.unpack(SCALARS[kind])
         return float(f"{number:.7g}") if kind == FLOAT32 else number  # the decimal that was written: 0.01, not 0.00999999978
 
-    def info(self) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape (rows first), type, offset from the start of the data."""
-        name = self.string()
+    def info(self) -> tuple[str, tuple[tuple[int, ...], int, int]]:
+        """Name of a tensor; shape (rows first), type, offset from the start of the data."""
+        self.name = ""
+        self.name = self.string()
         (n_dims,) = self.unpack("I")
         if n_dims > MAX_DIMENSIONS:
             raise struct.error(f"{n_dims} dimensions")
         *sizes, number, offset = self.unpack(f"{n_dims}QIQ")
-        return name, tuple(reversed(sizes)), number, offset
+        return self.name, (tuple(reversed(sizes)) or (1,), number, offset)
+
+
+def _type_of(kind: int) -> str:
+    if kind != STRING and kind not in SCALARS:
+        raise struct.error(f"value type {kind}")
+    return "s" if kind == STRING else SCALARS[kind]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from quant.errors import QuantError
@@ -51,6 +52,19 @@ Q6_K = Storage("Q6_K", 14, 256, 128 + 64 + 16 + 2, 0.04)
 STORAGES: Mapping[int, Storage] = {
     storage.number: storage for storage in (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K)
 }
+FLOATS = (F32, F16, BF16)
+# Types that are not written here and stand in other makers' files: of weights, and of what is multiplied by none
+FOREIGN: Mapping[int, Storage] = {
+    number: Storage(name, number, block, block_bytes, inf)
+    for name, number, block, block_bytes in (
+        ("IQ2_XXS", 16, 256, 66), ("IQ2_XS", 17, 256, 74), ("IQ3_XXS", 18, 256, 98), ("IQ1_S", 19, 256, 50), ("IQ4_NL", 20, 32, 18),
+        ("IQ3_S", 21, 256, 110), ("IQ2_S", 22, 256, 82), ("IQ4_XS", 23, 256, 136), ("IQ1_M", 29, 256, 56), ("TQ1_0", 34, 256, 54),
+        ("TQ2_0", 35, 256, 66), ("MXFP4", 39, 32, 17), ("NVFP4", 40, 64, 36), ("Q1_0", 41, 128, 18),
+        ("Q8_1", 9, 32, 40), ("Q8_K", 15, 256, 292), ("F64", 28, 1, 8),
+        ("I8", 24, 1, 1), ("I16", 25, 1, 2), ("I32", 26, 1, 4), ("I64", 27, 1, 8),
+    )
+}  # fmt: skip
+NOT_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 
 # Rows that are not whole blocks of 256 take the type of about the same size with blocks of 32, like llama-quantize; else F16
 FALLBACKS: Mapping[Storage, Storage] = {Q2_K: Q4_0, Q3_K: Q4_0, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from quant import encoding, layout, reader
+from quant import encoding, layout
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
-from quant.keys import geometry_of_keys
 from quant.layout import AUDIO_PREFIX, PARTS, Part
+from quant.pair import Pair, read_pair
 from quant.reader import GgufFile
 
 BLOCK_WEIGHTS = 1 << 22
@@ -76,11 +76,9 @@ def verify(path: Path, against: Path | None = None) -> Iterator[TensorReport]:
     """
     checkpoint = Checkpoint(against) if against else None
     for text_file in _text_files(path):
-        files: dict[Part, GgufFile] = {"text": reader.read(text_file), "audio": reader.read(layout.audio_file(text_file))}
-        geometry = geometry_of_keys(files["audio"].keys, files["text"].keys, text_file)
-        tied = "output.weight" not in files["text"].tensors
+        pair = read_pair(text_file, layout.audio_file(text_file))
         for part in PARTS:
-            yield from _check_part(files[part], list(layout.tensors(part, geometry, tied=tied)), checkpoint)
+            yield from _check_part(pair, part, checkpoint)
 
 
 def _text_files(path: Path) -> list[Path]:
@@ -94,29 +92,22 @@ def _text_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _check_part(file: GgufFile, wanted: list[layout.Tensor], checkpoint: Checkpoint | None) -> Iterator[TensorReport]:
-    for tensor in wanted:
-        if tensor.gguf in file.tensors:
-            yield _check_tensor(file, tensor, checkpoint)
+def _check_part(pair: Pair, part: Part, checkpoint: Checkpoint | None) -> Iterator[TensorReport]:
+    file, problems = pair.file(part), dict(pair.problems(part))
+    wanted = {tensor.gguf: tensor for tensor in pair.tensors(part)}
+    for name, tensor in wanted.items():
+        if name not in file.tensors:
+            yield TensorReport(file.path, name, tensor.gguf_shape, "-", None, problem=problems[name])
+        elif name in problems or file.tensors[name].storage is None:
+            yield _report(file, name, problem=problems.get(name))
         else:
-            yield TensorReport(file.path, tensor.gguf, tensor.gguf_shape, "-", None, problem="is missing")
-    for name in file.tensors.keys() - {tensor.gguf for tensor in wanted}:
-        stored = file.tensors[name]
-        yield TensorReport(file.path, name, stored.shape, stored.type_name, stored.n_bytes, problem="is not part of this architecture")
+            yield _report(file, name, *_compare(file, tensor, checkpoint))
+    yield from (_report(file, name, problem=problems[name]) for name in file.tensors if name not in wanted)
 
 
-def _check_tensor(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> TensorReport:
-    stored = file.tensors[tensor.gguf]
-    error, power, problem = None, None, None
-    if _squeezed(stored.shape) != _squeezed(tensor.gguf_shape):  # (d, 1) and (d,) are the same in a file
-        problem = f"has shape {list(stored.shape)}, the file's keys say {list(tensor.gguf_shape)}"
-    elif stored.storage is not None:
-        error, power, problem = _compare(file, tensor, checkpoint)
-    return TensorReport(file.path, tensor.gguf, stored.shape, stored.type_name, stored.n_bytes, error, power, problem)
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+def _report(file: GgufFile, name: str, error: float | None = None, power: float | None = None, problem: str | None = None) -> TensorReport:
+    stored = file.tensors[name]
+    return TensorReport(file.path, name, stored.shape, stored.type_name, stored.n_bytes, error, power, problem)
 
 
 def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | None) -> tuple[float | None, float | None, str | None]:

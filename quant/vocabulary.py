@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as GGUF keys: tokens, types, merges, special ids, chat template.
+"""A checkpoint's tokenizer as GGUF keys, tokens, types, merges, special ids, chat template; and those of a file checked.
 
 llama.cpp re-implements tokenizers by name; what it would do otherwise than the checkpoint is refused here, not written.
 """
@@ -12,6 +12,9 @@ from typing import Any
 
 from quant.checkpoint import read_json
 from quant.errors import QuantError
+from quant.geometry import AudioTokens
+from quant.keys import KEY_TOKENS
+from quant.reader import GgufFile
 from quant.writer import Value
 
 # Splitting patterns of tokenizer.json -> llama.cpp's names (`tokenizer.ggml.pre`)
@@ -20,6 +23,13 @@ PRE_TOKENIZERS: Mapping[str, str] = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
 }
 SPECIAL_TOKENS: Mapping[str, str] = {"bos": "BOS_ID", "eos": "EOS_ID", "pad": "PAD_ID"}  # of tokenizer_config.json -> names in gguf
+
+# Keys of a file that are read back: gguf's names, which a test compares
+KEY_TYPES, KEY_MERGES, KEY_SCORES = "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.scores"
+KEY_MODEL, KEY_PRE, KEY_TEMPLATE = "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"
+MODEL = "gpt2"  # llama.cpp's name of byte-level BPE
+REQUIRED = (KEY_MODEL, KEY_PRE, KEY_TOKENS, KEY_TYPES, KEY_MERGES)
+PREFIX, ID = "tokenizer.ggml.", "_token_id"  # of keys that name a token
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Vocabulary:
             raise QuantError(f"the tokenizer has {len(self.tokens)} tokens, the embedding only {n_rows} rows; they do not belong together")
         padding, names = range(len(self.tokens), n_rows), Keys.Tokenizer
         keys: dict[str, Value] = {
-            names.MODEL: "gpt2",
+            names.MODEL: MODEL,
             names.PRE: self.pre,
             names.LIST: [*self.tokens, *(f"[PAD{index}]" for index in padding)],
             names.TOKEN_TYPE: [*self.types, *(TokenType.UNUSED for _ in padding)],
@@ -79,7 +89,10 @@ def chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
     """Find the chat template: its own file, or a field of tokenizer_config.json or chat_template.json."""
     path = directory / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise QuantError(f"{path}: is not UTF-8 text; download it again") from error
     found = settings.get("chat_template") or read_json(directory / "chat_template.json", required=False).get("chat_template")
     if isinstance(found, list):  # several, by name
         found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
@@ -131,3 +144,33 @@ def _first(value: Any) -> int | None:
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, int) else None
+
+
+def check(file: GgufFile, wanted: AudioTokens) -> None:
+    """Check the vocabulary of a text part, whose keys are of their types, as libllama reads it: at some it ends the process.
+
+    Raises QuantError that names the key.
+    """
+    keys, where = file.keys, f"{file.path}: "
+    for key in REQUIRED:
+        if key not in keys:
+            raise QuantError(f"{where}lacks the key {key}; convert it again")
+    if (keys[KEY_MODEL], keys[KEY_PRE]) not in ((MODEL, pre) for pre in PRE_TOKENIZERS.values()):
+        raise QuantError(f"{where}its tokenizer is {keys[KEY_MODEL]!r} with {keys[KEY_PRE]!r}, not Qwen2's")
+    tokens = keys[KEY_TOKENS]
+    known = set(tokens)
+    if len(known) != len(tokens) or "" in known or "\0" in "".join(tokens):
+        raise QuantError(f"{where}{KEY_TOKENS} holds a token twice, or one that is empty or has an end inside; convert it again")
+    for key in (KEY_TYPES, KEY_SCORES):
+        if len(keys.get(key, tokens)) != len(tokens):
+            raise QuantError(f"{where}{key} has {len(keys[key])} items for {len(tokens)} tokens; convert it again")
+    for key in (key for key in keys if key.startswith(PREFIX) and key.endswith(ID)):
+        if file.types[key] != "I" or keys[key] >= len(tokens):
+            raise QuantError(f"{where}{key} is {keys[key]!r}, which is none of its {len(tokens)} tokens; convert it again")
+    for merge in keys[KEY_MERGES]:
+        left, _, right = merge.partition(" ")
+        if not left or not right or left + right not in known:
+            raise QuantError(f"{where}{KEY_MERGES} holds {merge[:40]!r}, which makes none of its tokens; convert it again")
+    for token in vars(wanted).values():
+        if token is not None and token not in known:
+            raise QuantError(f"{where}its tokens lack {token[:40]!r}, which stands around audio; it is the text part of another model")

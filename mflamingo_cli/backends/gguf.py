@@ -27,10 +27,8 @@ from mflamingo_cli.backends.torch_encoder import TorchEncoder, faster_in_torch
 from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import ChatTemplate
 from mflamingo_cli.core.mel import LogMel
-from mflamingo_cli.errors import ModelError
-from quant import reader
-from quant.keys import geometry_of_keys
 from quant.layout import hub_identity
+from quant.pair import open_pair
 from quant.types import TYPES
 
 Floats = npt.NDArray[np.float32]
@@ -45,10 +43,10 @@ class GgufBackend(LocalBackend):
 
     def __init__(self, text: Path, audio: Path, options: OpenOptions | None = None) -> None:
         options = options or OpenOptions()
+        pair = open_pair(text, audio)
         threads = options.threads or useful_threads(memory.file_bytes(text, audio))
         fingerprint = stamp([audio, *library().files()])  # before the weights are read, so that a file replaced meanwhile is noticed
-        text_keys, audio_file = _read(text).keys, _read(audio)
-        geometry = geometry_of_keys(audio_file.keys, text_keys, text)
+        text_keys, audio_file, geometry = pair.text.keys, pair.audio, pair.geometry
         self._mel = LogMel(geometry.mel)
         self._prefix: PrefixCache | None = None
         with ExitStack() as opened:
@@ -191,11 +189,3 @@ class PrefixCache:
 def choose(logits: Sequence[Floats], samplers: Sequence[Sampler]) -> list[int]:
     """Choose a token for each answer from its logits."""
     return [sampler.pick(row) for row, sampler in zip(logits, samplers, strict=True)]
-
-
-def _read(path: Path) -> reader.GgufFile:
-    """Read the head of a GGUF file. Raises ModelError when it cannot be read or is damaged."""
-    try:
-        return reader.read(path)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error

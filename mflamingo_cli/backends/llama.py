@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, PrefixGroup
-from mflamingo_cli.backends.ggml.binding import Device, last_error, library
+from mflamingo_cli.backends.ggml.binding import Device, errors_logged, first_error, library
 from mflamingo_cli.backends.ggml.llama_abi import FLASH_ATTN_AUTO, FLASH_ATTN_DISABLED, SPLIT_MODE_NONE, Batch
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.errors import ModelError
@@ -31,6 +31,7 @@ KV_TYPES = {"f16": (1, 2.0), "q8_0": (8, 34 / 32), "f32": (0, 4.0)}  # enum ggml
 NO_GAIN_FROM_REPACKING = {"x86_64", "AMD64"}
 MIN_ANSWER_TOKENS = 2048  # positions beside the audio that are certain to be needed, before questions and their limits are known
 BATCH = 512  # tokens per llama_decode during prefill: llama.cpp's own default for n_ubatch
+PIECE_BYTES = 256  # of a token, with which one is asked for first
 CONTEXT_STEP = 256  # llama.cpp pads contexts to this
 # Where a processor prefills as fast with plain attention as with flash attention, and generates faster: in the 8 B shape by 0.7 ms a layer
 # and token after 1500 tokens, 2.0 ms after 6000.
@@ -50,9 +51,10 @@ class LanguageModel:
         parameters.n_gpu_layers = -1 if device.is_gpu else 0
         parameters.use_extra_bufts = platform.machine() not in NO_GAIN_FROM_REPACKING
         parameters.split_mode, parameters.main_gpu = SPLIT_MODE_NONE, device.gpu_index
+        errors_logged.clear()
         self.handle = self.llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
-            raise ModelError(f"{path}: llama.cpp cannot load it ({last_error()})")
+            raise ModelError(f"{path}: llama.cpp cannot load it ({first_error()})")
         self._vocab = self.llama.llama_model_get_vocab(self.handle)
         self.n_vocab: int = self.llama.llama_vocab_n_tokens(self._vocab)
         self.end_ids = self._find_end_ids()
@@ -96,9 +98,10 @@ class LanguageModel:
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; special tokens have none."""
-        buffer = ctypes.create_string_buffer(256)
-        count = self.llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-        assert count >= 0, "no token is longer than the buffer"
+        count = -PIECE_BYTES
+        while count < 0:  # as many bytes as are needed
+            buffer = ctypes.create_string_buffer(-count)
+            count = self.llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:count]
 
     def close(self) -> None:
@@ -123,10 +126,11 @@ class Context:
         parameters.type_k = parameters.type_v = KV_TYPES[kv_type][0]
         plain = model.uses_plain_attention(parameters.n_ctx, kv_type)
         parameters.flash_attn_type = FLASH_ATTN_DISABLED if plain else FLASH_ATTN_AUTO
+        errors_logged.clear()
         self._context = self._llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
             raise ModelError(
-                f"not enough memory for a context of {parameters.n_ctx} tokens ({last_error()}); try --kv-type q8_0", code="oom"
+                f"not enough memory for a context of {parameters.n_ctx} tokens ({first_error()}); try --kv-type q8_0", code="oom"
             )
         self._memory = self._llama.llama_get_memory(self._context)
         self._length = [0] * n_sequences
@@ -206,9 +210,10 @@ class Context:
         rows = ids.ctypes.data + ids.itemsize * np.arange(n, dtype=np.uintp)  # of pointers, one to each entry's list of sequences
         arrays = (positions, one, rows, outputs)
         batch = Batch(n, tokens, embeddings, *(array.ctypes.data for array in arrays))
+        errors_logged.clear()
         status = self._llama.llama_decode(self._context, batch)
         if status != 0:
-            raise ModelError(f"llama.cpp stopped with status {status} ({last_error()})", code="failed")
+            raise ModelError(f"llama.cpp stopped with status {status} ({first_error()})", code="failed")
 
     def close(self) -> None:
         """Free the cache."""

@@ -25,6 +25,7 @@ from mflamingo_cli.errors import AudioError, ModelError, UsageError
 from quant import reader
 from quant.convert import convert
 from quant.keys import geometry_of_keys
+from quant.providers import PROVIDERS, VARIABLE
 from tests import checkpoints
 from tests.clips import audio
 
@@ -260,3 +261,40 @@ def test_a_pair_without_a_size_is_named(pair: tuple[Path, Path]) -> None:
     del audio["clip.audio.block_count"]
     with pytest.raises(ModelError, match=r"lacks the key clip\.audio\.block_count"):
         geometry_of_keys(audio, text, "pair")
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
+from mflamingo_cli.backends.gguf import GgufBackend
+from quant.errors import MFlamingoError
+from tests.fuzz.gguf import all_keys
+from tests.gguf_files import parts
+text, audio, n_read = Path(sys.argv[1]), Path(sys.argv[2]), 0
+whole = parts(text)
+for key in all_keys():
+    for kind, value in (("I", (1 << 32) - 1), ("f", float("nan")), ("s", "x"), ("[I", [5] * 5)):
+        keys = [one for one in whole.keys if one[0] != key]
+        made = type(whole)([*keys, (key, (kind, value))], whole.tensors).write(text.with_name("broken-Q8_0.gguf"))
+        print(key, kind, value, flush=True)
+        try:
+            with GgufBackend(made, audio, OpenOptions(device="cpu", threads=1)) as backend:
+                complete(backend, None, [Prompt("Key?")], GenerateOptions(max_new_tokens=2))
+            n_read += 1
+        except MFlamingoError as error:
+            assert str(error).startswith(str(made)), error
+print(n_read)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", [one.name for one in PROVIDERS if one.directory])
+def test_no_key_that_llama_cpp_has_ends_the_process(provider: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Those that only other architectures have included; whatever a file says there, it opens or is one sentence."""
+    text, audio = (shutil.copy(path, tmp_path) for path in pair)
+    ended = subprocess.run(
+        [sys.executable, "-c", SWEEP, text, audio], env=os.environ | {VARIABLE: provider}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, (ended.stdout.splitlines()[-1], ended.stderr[-2000:])
+    assert int(ended.stdout.splitlines()[-1]) > 100

@@ -10,4 +10,8 @@ A kind is a module with three functions:
 from __future__ import annotations
 
 # Name -> module
-KINDS: dict[str, str] = {"audio": "tests.fuzz.audio", "playlists": "tests.fuzz.playlists"}
+KINDS: dict[str, str] = {
+    "audio": "tests.fuzz.audio",
+    "gguf": "tests.fuzz.gguf",
+    "playlists": "tests.fuzz.playlists",
+}

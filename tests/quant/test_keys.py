@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gguf
 
-from quant import keys
+from quant import keys, vocabulary
 from quant.layout import ARCHITECTURES
 from quant.types import TYPES
 
@@ -20,7 +20,12 @@ def test_keys_of_the_text_part_are_ggufs() -> None:
     }  # fmt: skip
     assert {name: key.format(arch=architecture) for name, key in theirs.items()} == keys.TEXT_KEYS
     assert architecture == gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN2]
-    assert keys.KEY_TOKENS == gguf.Keys.Tokenizer.LIST
+    names = gguf.Keys.Tokenizer
+    assert keys.KEY_TOKENS == names.LIST
+    assert (vocabulary.KEY_MODEL, vocabulary.KEY_PRE, vocabulary.KEY_TEMPLATE) == (names.MODEL, names.PRE, names.CHAT_TEMPLATE)
+    assert (vocabulary.KEY_TYPES, vocabulary.KEY_MERGES, vocabulary.KEY_SCORES) == (names.TOKEN_TYPE, names.MERGES, names.SCORES)
+    ids = [name for field, name in vars(names).items() if field.endswith("_ID") and not field.startswith("FIM_")]
+    assert all(name.startswith(vocabulary.PREFIX) and name.endswith(vocabulary.ID) for name in ids)
 
 
 def test_keys_of_the_audio_part_are_ggufs() -> None:

@@ -155,9 +155,9 @@ def log_callback(level: int, text: bytes, _data: Any) -> None:
         errors_logged.append(line)
 
 
-def last_error() -> str:
-    """Return the newest error line of the C++ libraries, for a message."""
-    return errors_logged[-1] if errors_logged else "no reason given"
+def first_error() -> str:
+    """Return the first error line of the C++ libraries since `errors_logged` was emptied: the cause, where others say what followed."""
+    return errors_logged[0] if errors_logged else "no reason given"
 
 
 class Device:

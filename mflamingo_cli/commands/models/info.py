@@ -61,14 +61,12 @@ def describe(files: ModelFiles) -> dict[str, Any]:
 
 
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
-    from quant.keys import geometry_of_keys
-    from quant.reader import read
+    from quant.pair import open_pair
 
-    heads = [read(path) for path in (text, audio)]
-    geometry = geometry_of_keys(heads[1].keys, heads[0].keys, text)
-    count = sum(prod(tensor.shape) for head in heads for tensor in head.tensors.values())
-    own = {name: heads[1].keys.get(f"mflamingo.{name}") for name in ("revision", "abilities", "grounded")}
-    return _common(geometry, own) | {"parameters": count}
+    pair = open_pair(text, audio)
+    count = sum(prod(tensor.shape) for head in (pair.text, pair.audio) for tensor in head.tensors.values())
+    own = {name: pair.audio.keys.get(f"mflamingo.{name}") for name in ("revision", "abilities", "grounded")}
+    return _common(pair.geometry, own) | {"parameters": count}
 
 
 def _directory_facts(directory: Path) -> dict[str, Any]:
