@@ -34,7 +34,7 @@ class Commands(LazyGroup):
         "ask": (SONGS, "Answer a question about a song."),
         "think": (SONGS, "Reason about a song, then answer."),
         "models": (MODELS, "List, download, show, convert and verify models."),
-        "train": (MODELS, "Train a small model; evaluate any model."),
+        "train": (MODELS, "Train a model; evaluate any model."),
         "config": (ABOUT, "Show the settings from files and environment variables."),
         "doctor": (ABOUT, "Show versions, devices and models."),
         "schema": (ABOUT, "Print the JSON Schema of the records."),

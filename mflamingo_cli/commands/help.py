@@ -96,6 +96,13 @@ class LazyGroup(SectionGroup):
 
     package = "mflamingo_cli.commands"
     entries: dict[str, tuple[str, str]]  # name -> section of the help page, summary
+    moved: dict[str, str] = {}  # noqa: RUF012  (name of a command that was -> what it is now)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; one that was says what it is now."""
+        if args and args[0] in self.moved:
+            ctx.fail(f"{args[0]!r} is now {self.moved[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, in the order of the help page."""

@@ -128,6 +128,22 @@ def load(
     return _keep_rote_float32(model).eval()
 
 
+def load_quantized(directory: Path, settings: Any, *, dtype: torch.dtype, device: torch.device) -> Model:
+    """Load a checkpoint that transformers quantises by its own settings, for training beside it. Raises ModelError."""
+    model_class, _ = _classes(read_json(directory / "config.json"), directory)
+    try:
+        with open_weights(directory) as weights, _quiet_transformers():
+            if weights.scheme:
+                raise ModelError(f"{directory}: is stored in {weights.scheme}; take the checkpoint it was made from")
+            model = model_class.from_pretrained(
+                directory, dtype=dtype, quantization_config=settings, local_files_only=True, device_map={"": device}
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        code = "oom" if is_out_of_memory(error) else None
+        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
+    return _keep_rote_float32(model)
+
+
 def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
     """Open the weights of a checkpoint directory, with a LoRA or not; their names and shapes are those that its config.json asks for.
 
@@ -215,9 +231,15 @@ def _read_tensor(weights: Checkpoint, name: str, dtype: torch.dtype, device: tor
     return flat.reshape(shape)
 
 
-def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write weights and configs of a checkpoint directory under the hub's tensor names; tokenizer and processor files are the caller's."""
-    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+def save(
+    model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16, state: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write weights and configs of a checkpoint directory under the hub's tensor names; tokenizer and processor files are the caller's.
+
+    `state` holds the weights of a model that has only a share of them.
+    """
+    tensors = model.state_dict() if state is None else state
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     model.config.dtype = dtype
     model.save_pretrained(directory, state_dict=state)
 
@@ -225,7 +247,20 @@ def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16) 
 def encode_windows(
     model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Encode windows of one song or of several to embeddings of the language model.
+    """Encode windows of one song or of several to embeddings of the language model: `encode_audio`, then the projector.
+
+    Returns
+    -------
+    One (n_audio_tokens, d_text) tensor per window.
+    """
+    encoded = encode_audio(model, geometry, mels, n_frames, indices)
+    return list(model.model.multi_modal_projector(torch.cat(encoded)).split([len(part) for part in encoded]))
+
+
+def encode_audio(
+    model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor
+) -> list[torch.Tensor]:
+    """Encode windows of one song or of several to the projector's input.
 
     Parameters
     ----------
@@ -235,7 +270,7 @@ def encode_windows(
 
     Returns
     -------
-    One (n_audio_tokens, d_text) tensor per window.
+    One (n_audio_tokens, d_audio) tensor per window.
     """
     inner = model.model
     mask = torch.arange(mels.shape[-1], device=mels.device) < n_frames.to(mels.device)[:, None]
@@ -247,8 +282,7 @@ def encode_windows(
         )
         hidden = apply_rotary_time_emb(hidden, *inner.pos_emb(timestamps, seq_len=n_tokens))
     _, lengths = inner.audio_tower._get_feat_extract_output_lengths(n_frames)
-    projected = inner.multi_modal_projector(hidden)
-    return [row[: int(length)] for row, length in zip(projected, lengths, strict=True)]
+    return [row[: int(length)] for row, length in zip(hidden, lengths, strict=True)]
 
 
 def encode_crops(model: Model, frames: torch.Tensor, windows: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 
-from mflamingo_cli.errors import MFlamingoError, UsageError
-from mflamingo_cli.files import write_atomic
-from mflamingo_cli.train.objectives import Objective
+from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.train import checkpoints
+from mflamingo_cli.train.objectives import Objective, Place
+from mflamingo_cli.train.parallel import Processes
 
 LOG = "log.jsonl"
-CHECKPOINT = "checkpoint.pt"
 NO_DECAY = ("norm", "bias", "embed")  # parameters that weight decay would only shrink
 
 
@@ -33,6 +32,7 @@ class LoopConfig:
     final_lr: float = 0.05  # share of `lr` at the last step (cosine)
     weight_decay: float = 0.05
     clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.98)
     seed: int = 0
     bf16: bool = True
     save_every: int = 200
@@ -58,91 +58,73 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def fit(objective: Objective, module: nn.Module, config: LoopConfig, folder: Path) -> Iterator[Report]:
+def fit(
+    objective: Objective, module: nn.Module, config: LoopConfig, folder: Path, processes: Processes = Processes(),  # noqa: B008  (frozen)
+    held_out: Callable[[], float] | None = None, keeps: bool = True,
+) -> Iterator[Report]:  # fmt: skip
     """Train `module` from the checkpoint in `folder`, or from the start, yielding every `log_every`-th step.
 
-    In a process group (torchrun) every process draws its own batches, gradients are averaged, and the first one writes.
+    Every process draws its own batches, gradients are averaged, and the first one logs. Of the checkpoints the last one is kept, and the
+    one with the least `held_out` loss, which is measured when one is written; without `keeps` nothing is read or written.
     """
+    optimizer = _optimizer(module, config)
+    found = checkpoints.newest(folder) if keeps else None
+    state = checkpoints.restore(found, module, optimizer, processes) if found else {"step": 0}
+    best = (float(state.get("best_loss", math.inf)), str(state.get("best", "")))
+    began = time.monotonic()
+    module.train()
+    for step in range(int(state["step"]), config.steps):
+        batches = objective.draw(Place(config.seed, step, processes.rank, processes.world))
+        torch.manual_seed(config.seed * 1_000_003 + step + processes.rank * 1_000_000_007)
+        loss, numbers = _update(objective, module, optimizer, batches, learning_rate(config, step), config, processes)
+        if not math.isfinite(loss):
+            raise MFlamingoError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
+        last = step + 1 == config.steps
+        if keeps and ((step + 1) % config.save_every == 0 or last):
+            if held_out is not None:
+                numbers["held_out"] = measured = held_out()
+                module.train()
+                best = min(best, (measured, f"step-{step + 1:06d}"))
+            saved = checkpoints.save(folder, module, optimizer, step + 1, {"best_loss": best[0], "best": best[1]}, processes)
+            if processes.rank == 0:
+                checkpoints.keep(folder, {saved, saved.parent / best[1]})
+        if processes.rank == 0 and (step % config.log_every == 0 or last or "held_out" in numbers):
+            report = Report(step, loss, learning_rate(config, step), time.monotonic() - began, numbers)
+            if keeps:
+                _log(folder, report)
+            yield report
+
+
+def _log(folder: Path, report: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(report.__dict__) + "\n")
+
+
+def _optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     decayed, plain = {"params": [], "weight_decay": config.weight_decay}, {"params": [], "weight_decay": 0.0}
     for name, p in module.named_parameters():
         if p.requires_grad:
             (plain if p.dim() < 2 or any(word in name for word in NO_DECAY) else decayed)["params"].append(p)
-    optimizer = torch.optim.AdamW([decayed, plain], lr=config.lr, betas=(0.9, 0.98), eps=1e-8)
-    first = resume(folder / CHECKPOINT, module, optimizer)
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
-    began = time.monotonic()
-    module.train()
-    for step in range(first, config.steps):
-        batch = objective.draw(np.random.default_rng([config.seed, step, rank] if rank else [config.seed, step]))
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        loss, numbers = _update(objective, module, optimizer, batch, learning_rate(config, step), config)
-        if not math.isfinite(loss):
-            raise MFlamingoError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
-        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
-            save(folder / CHECKPOINT, module, optimizer, step + 1)
-        if rank == 0 and (step % config.log_every == 0 or step + 1 == config.steps):
-            report = Report(step, loss, learning_rate(config, step), time.monotonic() - began, numbers)
-            with (folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(report.__dict__) + "\n")
-            yield report
+    return torch.optim.AdamW([group for group in (decayed, plain) if group["params"]], lr=config.lr, betas=config.betas, eps=1e-8)
 
 
 def _update(
-    objective: Objective, module: nn.Module, optimizer: torch.optim.Optimizer, batch: Any, lr: float, config: LoopConfig
-) -> tuple[float, dict[str, float]]:
-    """One optimizer step; returns the loss and the objective's numbers."""
+    objective: Objective, module: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any], lr: float, config: LoopConfig,
+    processes: Processes,
+) -> tuple[float, dict[str, float]]:  # fmt: skip
+    """One optimizer step; returns the loss over all processes and the numbers of this one's last batch."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = next(module.parameters()).device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=config.bf16):
-        loss, numbers = objective.loss(batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    _average_gradients(module)
+    [weight], total, numbers = processes.sum(sum(objective.weight(batch) for batch in batches)), 0.0, {}
+    for batch in batches:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=config.bf16):
+            loss, numbers = objective.loss(batch)
+        (loss * (processes.world / weight)).backward()  # gradients are averaged over the processes
+        total += float(loss.detach())
+    processes.average_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), config.clip)
     optimizer.step()
-    return float(loss.detach()), numbers
-
-
-def _average_gradients(module: nn.Module) -> None:
-    """Average over the process group, in one message; parameters that took no part have no gradient anywhere."""
-    if not distributed.is_initialized():
-        return
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-# --- checkpoints: atomic, read without unpickling code ---------------------------------------------------------------------
-
-
-def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, step: int) -> None:
-    """Write a checkpoint atomically."""
-    state = {"step": step, "module": module.state_dict(), "optimizer": optimizer.state_dict() if optimizer else None}
-    with write_atomic(path) as stream:
-        torch.save(state, stream)
-
-
-def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Read a checkpoint back, if there is one; the step to go on with."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW counts its steps; the rest goes where its parameters are
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-def part_states(path: Path) -> dict[str, dict[str, Any]]:
-    """What a run trained: state of each part by its name in the module ("language_model", …). Raises UsageError where there is none."""
-    if not path.exists():
-        raise UsageError(f"{path}: there is no such run; train its stage first")
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in torch.load(path, weights_only=True, map_location="cpu")["module"].items():
-        part, _, name = key.partition(".")
-        found.setdefault(part, {})[name] = value
-    return found
+    return processes.sum(total)[0] / weight, dict(numbers)

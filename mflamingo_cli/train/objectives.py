@@ -5,7 +5,8 @@ An objective draws a batch and gives its loss; a batch is a pure function of (se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +23,37 @@ DrawTurn = Callable[[np.random.Generator], Turn]
 DrawSongs = Callable[[np.random.Generator], tuple[np.ndarray, list[list[Turn]]]]  # encodings of one length (B, T, d_audio), turns of each
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where in a run a batch is drawn: what is drawn there is always the same."""
+
+    seed: int
+    step: int
+    rank: int = 0
+    world: int = 1
+
+    def rng(self) -> np.random.Generator:
+        """Return the random numbers of this place."""
+        return np.random.default_rng([self.seed, self.step, self.rank] if self.rank else [self.seed, self.step])
+
+
 class Objective(Protocol):
     """One way to learn; `module` holds the parts it trains, by their names in a checkpoint."""
+
+    module: nn.Module
+
+    def draw(self, place: Place) -> Sequence[Any]:
+        """Draw the batches of a step, as many in every process."""
+
+    def weight(self, batch: Any) -> float:
+        """How much a batch counts beside the others of its step: the number of its answer tokens, or 1."""
+
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch times its weight, and numbers to log."""
+
+
+class SeededObjective(Protocol):
+    """An objective whose batch depends on random numbers alone."""
 
     module: nn.ModuleDict
 
@@ -31,7 +61,26 @@ class Objective(Protocol):
         """Draw a batch."""
 
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Mean loss of a batch, and numbers to log."""
+
+
+class EqualBatches:
+    """One batch of a seeded objective a step in each process; all count the same."""
+
+    def __init__(self, objective: SeededObjective) -> None:
+        self.module, self._objective = objective.module, objective
+
+    def draw(self, place: Place) -> list[Any]:
+        """Draw the batch of a step."""
+        return [self._objective.draw(place.rng())]
+
+    def weight(self, batch: Any) -> float:
+        """How much a batch counts."""
+        return 1.0
+
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch, and numbers to log."""
+        return self._objective.loss(batch)
 
 
 def next_token_loss(model: Model, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:

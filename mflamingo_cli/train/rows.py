@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
 from mflamingo_cli.core.model import Model
+from mflamingo_cli.train.data.row import TrainingRow
 from quant.config import read_geometry, read_json
 from quant.geometry import AudioTokens
 from quant.vocabulary import chat_template
@@ -60,6 +62,13 @@ class ChatEncoder:
         """A whole conversation; with audio, one placeholder stands for all of it."""
         messages = build_messages(turn.question, history=turn.history, audio=audio)
         return Branch(*self.chat.training_ids([*messages, {"role": "assistant", "content": turn.answer}], 1, self.encode))
+
+    def row(self, row: TrainingRow, n_audio: int) -> Branch:
+        """A row whose song takes `n_audio` tokens; answers that are only read are not marked."""
+        ids, mask = self.chat.training_ids(row.messages(), n_audio, self.encode)
+        answers = iter(exchange.learned for exchange in row.exchanges)
+        runs = [(marked and next(answers), len(list(run))) for marked, run in groupby(mask)]
+        return Branch(ids, [marked for marked, length in runs for _ in range(length)])
 
 
 def answer_weights(mask: Sequence[bool]) -> np.ndarray:

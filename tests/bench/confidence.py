@@ -2,9 +2,9 @@
 
     python -m tests.bench.confidence W/data/train dev --check W/data/dev test
 
-Sources are folders of clips by `mflamingo train data synth`, hard ones, or "dev" and "test", the songs of tests/bench/songs.py, more usual
-ones. Prints the weights fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well
-the probabilities are calibrated, and which share of the values (coverage) is right how often (precision) from a confidence on.
+Sources are folders of clips by `mflamingo train run`, step `synth`, hard ones, or "dev" and "test", the songs of tests/bench/songs.py,
+more usual ones. Prints the weights fitted on the first sources; then, for these by fits that did not see the clip, and for those to check,
+how well the probabilities are calibrated, and which share of the values (coverage) is right how often (precision) from a confidence on.
 Signs of the clips are kept in --cache, as measuring takes most of a second for each.
 """
 

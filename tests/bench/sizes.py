@@ -2,7 +2,7 @@
 
     python -m tests.bench.sizes --work W [--steps 300] [--sizes 128x4,192x4,256x4] [--vocabularies 512,1024,2048]
 
-Needs `mflamingo train data synth` for the train and dev splits in W. Every size (width x layers, heads of 64, four times the width
+Needs the train and dev splits of `mflamingo train run` in W. Every size (width x layers, heads of 64, four times the width
 inside) learns from scratch from the same crops of two seconds, drawn by the same seed, on one thread. Prints a table and one JSON line:
 root and major/minor accuracy on dev crops (grooves that were never trained on) with the standard error over batches, encoder size in
 bf16, milliseconds of a 30 s window. Then tokenizers trained on the generator's text: tokens of a caption and of a chord answer (other
@@ -30,6 +30,7 @@ from mflamingo_cli.train.mini.dialogue import captions, exchanges, prompt_facts
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.mini.objectives import ProbeObjective, draw_crops
 from mflamingo_cli.train.mini.probes import encode_songs, probe_accuracies
+from mflamingo_cli.train.objectives import EqualBatches
 
 CROP_TOKENS, CROPS = 25, 24  # of a training batch: two seconds
 DEV_BATCHES = 20
@@ -49,7 +50,7 @@ def learn(sizes: build.ModelSizes, clips: list[Clip], steps: int) -> tuple[Probe
     objective = ProbeObjective(build.build(sizes, ids, 64, seed=0), [(clips, 1.0)], [(CROP_TOKENS, CROPS)])
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        for _ in fit(objective, objective.module, LoopConfig(steps=steps, lr=2.5e-3, save_every=steps), Path(folder)):
+        for _ in fit(EqualBatches(objective), objective.module, LoopConfig(steps=steps, lr=2.5e-3, save_every=steps), Path(folder)):
             pass
     return objective, (time.process_time() - began) / steps
 

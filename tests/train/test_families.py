@@ -55,5 +55,5 @@ def test_answers_are_learned(checkpoint: Path, tmp_path: Path) -> None:
     text = objectives.TextObjective(model, chat, lambda rng: TURN, 2)
     objective = objectives.AudioTextObjective(model, chat, lambda rng: (audio, [[TURN]]), text)
     config = loop.LoopConfig(steps=30, lr=5e-3, warmup=3, save_every=1000, log_every=1, bf16=False)
-    losses = [report.loss for report in loop.fit(objective, objective.module, config, tmp_path)]
+    losses = [report.loss for report in loop.fit(objectives.EqualBatches(objective), objective.module, config, tmp_path)]
     assert losses[-1] < 0.3 * losses[0]

@@ -97,7 +97,7 @@ def run(model, speech, folder, config, stop=None):
     draw = mini_objectives.excerpt_drawer([({5: excerpts()}, 1.0)], 200, 2, exchanges.REASONING_SHARE)
     objective = objectives.AudioTextObjective(model, speech, draw, objectives.TextObjective(model, speech, exchanges.text_turn, 2))
     found = []
-    for report in loop.fit(objective, objective.module, config, folder):
+    for report in loop.fit(objectives.EqualBatches(objective), objective.module, config, folder):
         found.append(report.loss)
         if stop is not None and report.step + 1 == stop:
             break
@@ -123,7 +123,7 @@ def test_a_tiny_model_learns_its_examples(model, speech, tmp_path):
 
     objective = Same(model, speech, exchanges.text_turn, batch=4)
     config = loop.LoopConfig(steps=60, lr=5e-3, warmup=5, save_every=1000, log_every=1, bf16=False)
-    losses = [report.loss for report in loop.fit(objective, objective.module, config, tmp_path)]
+    losses = [report.loss for report in loop.fit(objectives.EqualBatches(objective), objective.module, config, tmp_path)]
     assert losses[-1] < 0.35 * losses[0]
 
 

@@ -74,7 +74,7 @@ def draw_crops(
     usable = [([c for c in clips if min(_n_tokens(c), WINDOW_TOKENS) >= length], share) for clips, share in sources]
     usable = [(clips, share) for clips, share in usable if clips and share]
     if not usable:
-        raise UsageError(f"no clip is as long as the stage's crops of {length * TOKEN_S:.0f} s; make more with `train data synth`")
+        raise UsageError(f"no clip is as long as the stage's crops of {length * TOKEN_S:.0f} s; make more with `train run`, step synth")
     shares = np.array([share for _, share in usable])
     frames, labels, windows, offsets = [], [], [], []
     for _ in range(count):

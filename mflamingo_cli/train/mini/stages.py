@@ -1,6 +1,6 @@
 """A stage of training from its TOML file: which objective, on what data, from which earlier run; and the export of the result.
 
-All paths are inside one work folder: `data/SPLIT` (from `train data synth`), `base` (tokenizer and processor files), `runs/NAME`.
+All paths are inside one work folder: `data/SPLIT` (of the recipe's first steps), `base` (tokenizer and processor files), `runs/NAME`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from torch import distributed
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic
-from mflamingo_cli.train.loop import CHECKPOINT, LoopConfig, Report, fit, part_states
+from mflamingo_cli.train.checkpoints import load_part, newest, part_states
+from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import confident_labels, excerpt_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer
 from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, probe_logits, save_probes
-from mflamingo_cli.train.objectives import AudioTextObjective, Objective, TextObjective
+from mflamingo_cli.train.objectives import AudioTextObjective, EqualBatches, SeededObjective, TextObjective
+from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import ChatEncoder, rows_that_fit
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -114,13 +116,13 @@ def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbe
     parts = {name: getattr(model.model, name) for name in ("audio_tower", "multi_modal_projector", "language_model")}
     parts |= {"lm_head": model.lm_head} | ({} if heads is None else {"heads": heads})
     for name in names:
-        states = part_states(work / "runs" / name / CHECKPOINT)
+        states = part_states(work / "runs" / name)
         if "heads" in states and "multi_modal_projector" not in states:
             marked = "project."
             states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
         for part, module in parts.items():
             if part in states:
-                module.load_state_dict(states[part])
+                load_part(module, states[part])
 
 
 def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
@@ -128,11 +130,11 @@ def sources(work: Path, config: StageConfig) -> list[tuple[list[Clip], float]]:
     found = [(prepared(work / "data" / split, config.clips), share) for split, share in config.data]
     for (clips, _), (split, _) in zip(found, config.data, strict=True):
         if not clips:
-            raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+            raise UsageError(f"{work / 'data' / split}: no prepared clips; do the step of the recipe that makes them first")
     return found
 
 
-def objective_of(work: Path, config: StageConfig) -> Objective:
+def objective_of(work: Path, config: StageConfig) -> SeededObjective:
     """The objective of a stage with everything it needs."""
     model, chat = new_model(work, config)
     if config.objective == "encoder":
@@ -155,7 +157,7 @@ def objective_of(work: Path, config: StageConfig) -> Objective:
 def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[int, list[Excerpt]], float]]:
     """For every split of a stage its excerpts by their number of tokens, as the encoder it starts from encodes them, and its share."""
     folder, heads = work / "runs" / config.name / "excerpts", LinearProbes(model)
-    stamps = [f"{name}-{(work / 'runs' / name / CHECKPOINT).stat().st_mtime_ns}" for name in config.init]
+    stamps = [f"{name}-{_stamp(work / 'runs' / name)}" for name in config.init]
     encoder = "+".join(stamps)  # caches of another one are not read
     load_runs(work, config.init, model, heads)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
@@ -173,12 +175,18 @@ def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[i
     return found
 
 
-def run(work: Path, config: StageConfig, device: torch.device) -> Iterator[Report]:
+def _stamp(folder: Path) -> int:
+    """When the last checkpoint of a run was written, in ns."""
+    found = newest(folder)
+    return found.stat().st_mtime_ns if found else 0
+
+
+def run(work: Path, config: StageConfig, device: torch.device, processes: Processes = Processes()) -> Iterator[Report]:  # noqa: B008
     """Train a stage (or go on with it) on a torch device."""
     objective = objective_of(work, config)
     objective.model.to(device)
     objective.module.to(device)
-    yield from fit(objective, objective.module, config.loop, work / "runs" / config.name)
+    yield from fit(EqualBatches(objective), objective.module, config.loop, work / "runs" / config.name, processes)
 
 
 # --- excerpts: every clip, encoded once ----------------------------------------------------------------------------------

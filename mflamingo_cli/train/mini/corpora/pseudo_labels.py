@@ -18,8 +18,8 @@ from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.measure.key import MODES, STILL, chroma, correlations, measure_key, stillness
 from mflamingo_cli.measure.meter import settle_bars
 from mflamingo_cli.measure.networks import ChordEvidence, chord_evidence
-from mflamingo_cli.measure.song import RETUNE
 from mflamingo_cli.measure.spectra import CQT_FPS, constant_q, tuning_of
+from mflamingo_cli.measure.stretch import RETUNE
 from mflamingo_cli.measure.tagging import TAG_NAMES, tag_evidence
 from mflamingo_cli.measure.tempo import measure_tempo
 from mflamingo_cli.schema import Segment

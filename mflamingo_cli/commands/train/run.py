@@ -1,0 +1,40 @@
+"""`mflamingo train run`: a model from nothing, step by step."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mflamingo_cli.commands.train.work import WORK, Work, prepare, resumable
+from mflamingo_cli.errors import UsageError
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or a built-in recipe: mini, mini-test.")],
+    step: Annotated[list[str] | None, typer.Option("--step", metavar="NAME", help="Do only this step; repeatable.")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes that render music.")] = 1,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Device to train on.")] = "auto",
+    work: Work = WORK,
+) -> None:
+    """Follow a recipe: make data, train stage after stage, write a checkpoint. Resumes when run again.
+
+    Recipe `mini` makes the embedded model, `mini-test` the songs that `train eval` scores models on. Data needs libfluidsynth, soundfonts
+    and apt-get.
+    """
+    prepare(work)
+    from mflamingo_cli.backends.pytorch_loading import choose_device
+    from mflamingo_cli.train.mini import recipe as recipes
+    from mflamingo_cli.train.parallel import launched, processes
+
+    steps = recipes.read(recipe)
+    names = [each.name for each in steps]
+    if wrong := [name for name in step or () if name not in names]:
+        raise UsageError(f"--step {wrong[0]}: the steps of {recipe} are {', '.join(names)}")
+    with processes("ddp" if launched() else "none", choose_device(device)[0]) as (group, where), resumable(f"in {work}"):
+        for each in (each for each in steps if not step or each.name in step):
+            for line in recipes.cook(each, recipes.Kitchen(work, where, group, jobs)):
+                if group.rank == 0:
+                    print(line, file=sys.stderr)
+    print(work)

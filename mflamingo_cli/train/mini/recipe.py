@@ -1,0 +1,127 @@
+"""Recipes: the steps that make a model, from music to a checkpoint, as a TOML file. Every step resumes, so a recipe does."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.mini import stages
+from mflamingo_cli.train.mini.corpora import recordings as recorded
+from mflamingo_cli.train.mini.corpora import sheet_music
+from mflamingo_cli.train.mini.frames import Clip, make_caches, prepare
+from mflamingo_cli.train.mini.synth import render
+from mflamingo_cli.train.parallel import Processes
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """What every step is given: the folder of everything, where to compute, and how many processes render."""
+
+    work: Path
+    device: torch.device
+    processes: Processes
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """A step: its name in the recipe, what it does (a key of STEPS), and its options."""
+
+    name: str
+    does: str
+    options: Mapping[str, Any]
+
+
+def read(recipe: str) -> list[RecipeStep]:
+    """Read a recipe by file or by the name of a built-in one. Raises UsageError that names what is wrong."""
+    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise UsageError(f"{recipe}: there is no such recipe; name a .toml file or one of {names}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    tables = found.get("step")
+    if set(found) != {"step"} or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{path}: a recipe is a list of tables [[step]], and nothing else")
+    return [_step(path, table) for table in tables]
+
+
+def _step(path: Path, table: Mapping[str, Any]) -> RecipeStep:
+    name, does = table.get("name"), table.get("does", table.get("name"))
+    if does not in STEPS:
+        raise UsageError(f"{path}: step {name!r} does {does!r}, which is none of {', '.join(STEPS)}")
+    options = {key: value for key, value in table.items() if key not in ("name", "does")}
+    known = list(inspect.signature(STEPS[does]).parameters)[2:]
+    if wrong := sorted(set(options) - set(known)):
+        raise UsageError(f"{path}: step {name!r} has no option {wrong[0]!r}; {'it has ' + (', '.join(known) or 'none')}")
+    return RecipeStep(str(name), does, options)
+
+
+def cook(step: RecipeStep, kitchen: Kitchen) -> Iterator[str]:
+    """Do a step, or go on with it, yielding a line for each thing that is done."""
+    return STEPS[step.does](step.name, kitchen, **step.options)
+
+
+def synth(name: str, kitchen: Kitchen, clips: int = 1500, split: str = "train", seed: int = 1, mma: str | None = None) -> Iterator[str]:
+    """Synthesise songs whose tempo, key, chords and notes are known, by MMA's grooves and soundfonts."""
+    folder = Path(mma) if mma else kitchen.work / "mma"
+    config = render.SynthConfig(kitchen.work / "data", folder.resolve(), clips, split, seed)
+    return _prepared(render.generate(config, kitchen.jobs), kitchen.work / "data" / split, lambda row: row.get("groove") or row["ensemble"])
+
+
+def scores(
+    name: str, kitchen: Kitchen, clips: int = 350, split: str = "scores-train", seed: int = 1, sources: Sequence[str] | None = None
+) -> Iterator[str]:
+    """Render scores of the music21 corpus and MIDI files of free packages; labels are exact, keys where an analyst wrote them."""
+    config = sheet_music.ScoresConfig(
+        kitchen.work / "data", kitchen.work / "debs", clips, split, seed, tuple(sources or sheet_music.SHARES)
+    )
+    return _prepared(sheet_music.generate(config), kitchen.work / "data" / split, lambda row: f"{row['source']}, {row['piece']}")
+
+
+def recordings(name: str, kitchen: Kitchen, hours: float = 1000.0, splits: Sequence[str] | None = None) -> Iterator[str]:
+    """Cut music of free Debian packages; its labels are pseudo-labels: musicnn's tags, this program's own chords, keys and beats."""
+    config = recorded.RecordingsConfig(kitchen.work / "debs", kitchen.work / "data", hours, tuple(splits or recorded.SPLITS))
+    seconds = 0.0
+    for count, row in enumerate(recorded.generate(config, kitchen.jobs), 1):
+        seconds += row["duration"]
+        yield f"{count}: {row['split']} {row['index']}, {row['package']}, {row['title']}, {seconds / 3600:.2f} h"
+
+
+def stage(name: str, kitchen: Kitchen, config: str | None = None) -> Iterator[str]:
+    """Train a stage of the embedded model: a file, or the built-in one of the step's name."""
+    found = stages.load_config(Path(config) if config else stages.CONFIGS / f"{name}.toml")
+    for report in stages.run(kitchen.work, found, kitchen.device, kitchen.processes):
+        numbers = "  ".join(f"{key} {value:.3f}" for key, value in report.numbers.items())
+        yield f"{found.name} {report.step + 1}/{found.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}"
+
+
+def export(name: str, kitchen: Kitchen, stage: str = "speech", abilities: Sequence[str] = (), revision: str = "0") -> Iterator[str]:
+    """Write what was trained as a checkpoint directory, WORK/checkpoint."""
+    out = kitchen.work / "checkpoint"
+    stages.export(kitchen.work, stages.load_config(stages.CONFIGS / f"{stage}.toml"), out, list(abilities), revision)
+    yield str(out)
+
+
+STEPS: Mapping[str, Callable[..., Iterator[str]]] = {
+    "synth": synth, "scores": scores, "recordings": recordings, "stage": stage, "export": export,
+}  # fmt: skip
+
+
+def _prepared(rows: Iterable[dict[str, Any]], folder: Path, described: Callable[[dict[str, Any]], str]) -> Iterator[str]:
+    """Prepare clips as they are rendered, then those that an earlier run left unprepared."""
+    for count, row in enumerate(rows, 1):
+        make_caches(Clip(row, folder))
+        yield f"{count}: clip {row['index']}, {row['duration']:.0f} s, {described(row)}"
+    yield f"{sum(1 for _ in prepare(folder))} clips in {folder}"

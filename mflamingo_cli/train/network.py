@@ -1,0 +1,183 @@
+"""The network as training runs it: rows of several songs one behind another in a sequence, and the loss of their answers.
+
+Rows in a sequence do not see each other, and no mask of (T, T) is made for it: attention runs over each of them alone. The output layer
+is applied to answers only, in chunks, because the scores of 24,576 positions would take 37 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn import LinearCrossEntropyOptions
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from mflamingo_cli.core.mel import n_audio_tokens
+from mflamingo_cli.core.model import Model, encode_audio
+from mflamingo_cli.train.rows import Branch
+from quant.geometry import Geometry
+
+PACKED = "packed_rows"  # the name of the attention over rows
+CHUNK = 1024  # answer tokens whose scores are in memory at once: 0.6 GB of float32 for 151,672 words
+WINDOWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class MelWindows:
+    """Windows of one song: mels (windows, n_mels, frames), valid frames (windows,)."""
+
+    mels: torch.Tensor
+    n_frames: torch.Tensor
+
+
+Features = MelWindows | torch.Tensor  # of a song: its windows, or what the encoder made of them (n_tokens, d_audio)
+
+
+@dataclass(frozen=True)
+class RowSequence:
+    """Rows one behind another: ids, positions and `learned` (T,), their bounds, and the audio of those that have one, in order."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    learned: torch.Tensor
+    bounds: tuple[int, ...]
+    songs: tuple[Features, ...]
+
+    @property
+    def n_answers(self) -> int:
+        """Tokens whose loss counts; the first of a row has no position that could tell it."""
+        return int(self.learned.sum())
+
+
+def sequence_of(branches: Sequence[Branch], songs: Sequence[Features]) -> RowSequence:
+    """Put rows one behind another."""
+    lengths = [len(branch.ids) for branch in branches]
+    bounds = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    learned = torch.tensor([marked for branch in branches for marked in branch.mask])
+    learned[bounds[:-1]] = False
+    return RowSequence(
+        torch.tensor([number for branch in branches for number in branch.ids]),
+        torch.cat([torch.arange(length) for length in lengths]),
+        learned,
+        tuple(bounds),
+        tuple(songs),
+    )
+
+
+def attend_within_rows(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, scaling: float,
+    dropout: float = 0.0, row_bounds: Sequence[int] = (), **_: Any,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """Causal attention within rows, (1, heads, T, d) -> (1, T, heads, d): transformers' interface of attention functions."""
+    parts = []
+    for start, end in pairwise(row_bounds):
+        q, k, v = (part[:, :, start:end] for part in (query, key, value))
+        k, v = repeat_kv(k, module.num_key_value_groups), repeat_kv(v, module.num_key_value_groups)
+        parts.append(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(PACKED, attend_within_rows)
+
+
+class TrainingNetwork(nn.Module):
+    """A model whose forward pass is the summed loss of a sequence of rows.
+
+    `trains_encoder` lets gradients into the audio tower. With `always_hears` a silence that weighs nothing ends each sequence: without
+    songs too the same parameters get a gradient, of zero, and processes that share every layer run each as often; `rounds` tells from this
+    process's groups of windows how many the busiest one has.
+    """
+
+    def __init__(
+        self, model: Model, geometry: Geometry, sound_id: int, *, trains_encoder: bool, always_hears: bool = False,
+        rounds: Callable[[int], int] = lambda groups: groups,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model, self.geometry, self.sound_id = model, geometry, sound_id
+        self.trains_encoder, self.always_hears, self._rounds = trains_encoder, always_hears, rounds
+        self.core.model.language_model.config._attn_implementation = PACKED
+
+    @property
+    def core(self) -> Model:
+        """The checkpoint's own class, inside of whatever adapters are around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(self, rows: RowSequence) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed loss of the answers, and how many of their tokens are the likeliest, both ()."""
+        hidden = self.hidden(rows)
+        at = rows.learned[1:].nonzero()[:, 0].to(hidden.device)
+        states, targets = hidden[:-1][at], rows.ids.to(hidden.device)[1:][at]
+        loss = linear_loss(states, self.core.lm_head.weight, targets)
+        return loss, _count_right(states.detach(), self.core.lm_head.weight.detach(), targets)
+
+    def hidden(self, rows: RowSequence) -> torch.Tensor:
+        """Return the last hidden states of a sequence, (T, d_text)."""
+        inner, ids = self.core.model, rows.ids.to(self.core.device)
+        embedded = inner.language_model.embed_tokens(ids)
+        if rows.songs or self.always_hears:
+            encoded, n_tokens = self._hear(rows.songs)
+            audio = inner.multi_modal_projector(encoded).to(embedded.dtype)
+            embedded = embedded.masked_scatter((ids == self.sound_id)[:, None], audio[:n_tokens]) + 0.0 * audio[n_tokens:].sum()
+        positions = rows.positions.to(ids.device)[None]
+        states = inner.language_model(inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, use_cache=False)
+        return states.last_hidden_state[0]
+
+    def _hear(self, songs: Sequence[Features]) -> tuple[torch.Tensor, int]:
+        """Return the projector's input for songs, one behind another, with silence behind them, and how many tokens are theirs."""
+        windows = _join([song for song in songs if isinstance(song, MelWindows)], self.geometry)
+        if self.trains_encoder:
+            encoded = self._encode(*windows, self._rounds(max(int(self.always_hears), -(-len(windows[0]) // WINDOWS_AT_ONCE))))
+            n_tokens = sum(n_audio_tokens(int(frames)) for frames in windows[1])
+            return encoded, n_tokens
+        parts = [self.encode(song) for song in songs]
+        silence = torch.zeros(int(self.always_hears), self.geometry.encoder.d_model, device=self.core.device, dtype=self.core.dtype)
+        return torch.cat([*parts, silence]), sum(map(len, parts))
+
+    def encode(self, song: Features) -> torch.Tensor:
+        """Return what a frozen encoder makes of a song, (n_tokens, d_audio)."""
+        if isinstance(song, torch.Tensor):
+            return song.to(self.core.device, self.core.dtype)
+        with torch.no_grad():
+            return self._encode(*_join([song], self.geometry), 0)
+
+    def _encode(self, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor, rounds: int) -> torch.Tensor:
+        """Encode windows in groups, so that a long song does not fill memory; at least `rounds` groups, of silence behind the last."""
+        parts = []
+        for first in range(0, max(len(mels), rounds * WINDOWS_AT_ONCE), WINDOWS_AT_ONCE):
+            group = slice(first, first + WINDOWS_AT_ONCE)
+            some, frames, numbers = mels[group], n_frames[group], indices[group]
+            if not len(some):
+                some, frames, numbers = mels.new_zeros(1, *mels.shape[1:]), n_frames.new_full((1,), mels.shape[-1]), indices.new_zeros(1)
+            parts += encode_audio(self.core, self.geometry, some.to(self.core.device, self.core.dtype), frames, numbers)
+        return torch.cat(parts)
+
+
+def _join(songs: Sequence[MelWindows], geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the windows of songs one behind another: mels, valid frames, the number of each in its song."""
+    mel = geometry.mel
+    mels = [torch.zeros(0, mel.n_mels, mel.n_frames), *(song.mels for song in songs)]
+    frames = [torch.zeros(0, dtype=torch.long), *(song.n_frames for song in songs)]
+    indices = [torch.zeros(0, dtype=torch.long), *(torch.arange(len(song.mels)) for song in songs)]
+    return torch.cat(mels), torch.cat(frames), torch.cat(indices)
+
+
+def linear_loss(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of (n, d) states by an output layer (words, d), ()."""
+    if not len(targets):
+        return states.sum() * 0.0
+    options = LinearCrossEntropyOptions(batch_chunk_size=CHUNK) if len(targets) > CHUNK else None
+    return F.linear_cross_entropy(states, weight.to(states.dtype), targets, reduction="sum", options=options)
+
+
+@torch.no_grad()
+def _count_right(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    chunks = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
+    return sum(
+        ((F.linear(part, weight.to(part.dtype)).argmax(-1) == wanted).sum() for part, wanted in chunks), torch.zeros((), dtype=torch.long)
+    )

@@ -1,0 +1,260 @@
+"""Supervised fine-tuning of any checkpoint of the families: from rows to a checkpoint, or to an adapter in PEFT's format.
+
+Defaults are those of the paper (arXiv 2511.10289, table 3), where it states them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mflamingo_cli.core.model import Model, save
+from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.train.adapters import TuneConfig, layers_of, load_for_training
+from mflamingo_cli.train.data.check import RowChecker
+from mflamingo_cli.train.data.row import RowError, TrainingRow
+from mflamingo_cli.train.data.rowset import Rows
+from mflamingo_cli.train.loop import LoopConfig, Report, fit
+from mflamingo_cli.train.network import RowSequence, TrainingNetwork, sequence_of
+from mflamingo_cli.train.objectives import Place
+from mflamingo_cli.train.parallel import Processes, whole
+from mflamingo_cli.train.plan import RowPlan
+from mflamingo_cli.train.rows import ChatEncoder
+from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
+from quant.config import read_geometry
+
+STAGES: Mapping[str, float] = {"sft": 1.5e-5, "think": 1e-5}  # learning rates of table 3 for all weights
+LORA_LR = 5e-5  # of Audio Flamingo 3's stage 3.5, its only one with LoRA
+CONTEXT = 24_576  # of the paper: 16 minutes of music and the text
+WARMUP = 0.03  # of all steps
+ADAPTER, CHECKPOINT = "adapter", "checkpoint"  # what a finished run holds
+KEPT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # of the base, beside the weights
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """A run. `batch` counts packed sequences of `context` tokens a step, over all processes; a step of the paper holds 128 rows."""
+
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    stage: str = "sft"
+    lr: float | None = None
+    steps: int | None = None
+    epochs: float = 1.0
+    batch: int = 8
+    context: int = CONTEXT
+    seed: int = 0
+    save_every: int = 100
+    log_every: int = 1
+    workers: int = 2
+    bf16: bool = True
+    checkpointing: bool = True  # of activations: they are computed again, not kept
+
+    def learning_rate(self) -> float:
+        """Return the learning rate that was asked for, or the paper's."""
+        return self.lr or (STAGES[self.stage] if self.tune.tune == "full" else LORA_LR)
+
+
+class RowObjective:
+    """Rows packed into sequences; songs are decoded ahead by threads."""
+
+    def __init__(
+        self, network: TrainingNetwork, rows: Rows, plan: RowPlan, usable: Sequence[int], chat: ChatEncoder, songs: SongReader, workers: int
+    ) -> None:
+        self.module, self._rows, self._plan, self._usable = network, rows, plan, usable
+        self._chat, self._songs = chat, songs
+        self._pool = ThreadPoolExecutor(max(1, workers))
+        self._ahead: dict[Place, list[Future[Any]]] = {}
+
+    def draw(self, place: Place) -> list[RowSequence]:
+        """Return the sequences of a step for one process."""
+        futures = self._ahead.pop(place, None) or self._submit(place)
+        self._ahead = {(later := Place(place.seed, place.step + 1, place.rank, place.world)): self._submit(later)}
+        return [self._sequence([future.result() for future in some]) for some in futures]
+
+    def _submit(self, place: Place) -> list[list[Future[Any]]]:
+        packs = self._plan.at(place.step, place.rank, place.world)
+        return [[self._pool.submit(self._read, self._usable[number]) for number in pack] for pack in packs]
+
+    def _read(self, number: int) -> tuple[TrainingRow, Any]:
+        row = self._rows[number]
+        try:
+            return row, None if row.audio is None else self._songs.read(row.audio)
+        except AudioError as error:
+            raise RowError(row.place, str(error)) from error
+
+    def _sequence(self, found: Sequence[tuple[TrainingRow, Any]]) -> RowSequence:
+        branches, songs = [], []
+        for row, features in found:
+            if row.audio is not None:
+                features = features if self.module.trains_encoder else self._songs.encoded(row.audio, features, self.module.encode)
+                songs.append(features)
+            branches.append(self._chat.row(row, 0 if features is None else n_tokens(features)))
+        return sequence_of(branches, songs)
+
+    def weight(self, batch: RowSequence) -> float:
+        """How many answer tokens a sequence has."""
+        return batch.n_answers
+
+    def loss(self, batch: RowSequence) -> tuple[torch.Tensor, dict[str, float]]:
+        """Summed loss of the answers, and numbers to log."""
+        loss, right = self.module(batch)
+        return loss, {"token_acc": int(right) / max(1, batch.n_answers), "tokens": float(len(batch.ids)), "songs": float(len(batch.songs))}
+
+
+@dataclass(frozen=True)
+class SftRun:
+    """Everything a run needs, ready to train."""
+
+    directory: Path
+    output: Path
+    config: SftConfig
+    network: TrainingNetwork
+    objective: RowObjective
+    plan: RowPlan
+    loop: LoopConfig
+    processes: Processes
+    held_out: RowObjective | None
+    checker: RowChecker
+
+    @property
+    def result(self) -> Path:
+        """Where what was learned is written."""
+        return self.output / (CHECKPOINT if self.config.tune.tune == "full" else ADAPTER)
+
+    def try_step(self) -> tuple[float, float]:
+        """Train one step that is not kept; return its loss and its seconds."""
+        began = time.monotonic()
+        [report] = fit(self.objective, self.network, replace(self.loop, steps=1, save_every=2), self.output, self.processes, keeps=False)
+        return report.loss, time.monotonic() - began
+
+    def train(self) -> Iterator[Report]:
+        """Train, or go on, and write what was learned."""
+        measure = None if self.held_out is None else self._held_out_loss
+        yield from fit(self.objective, self.network, self.loop, self.output, self.processes, measure)
+        self.export()
+
+    def _held_out_loss(self) -> float:
+        """Return the mean loss of the answer tokens of rows that are not trained on."""
+        assert self.held_out is not None
+        self.network.eval()
+        total = weight = 0.0
+        with torch.no_grad():
+            for step in range(self.held_out._plan.steps_per_epoch):
+                for batch in self.held_out.draw(Place(0, step, self.processes.rank, self.processes.world)):
+                    total += float(self.held_out.loss(batch)[0])
+                    weight += batch.n_answers
+        total, weight = self.processes.sum(total, weight)
+        return total / max(1.0, weight)
+
+    def export(self) -> None:
+        """Write the adapter, or the whole checkpoint with the files of its base."""
+        state = {name: whole(tensor.detach()) for name, tensor in self.network.model.state_dict().items()}
+        if self.processes.rank == 0:
+            model = self.network.model
+            if self.config.tune.tune == "full":
+                write_checkpoint(model, self.directory, self.result, state)
+            else:
+                with _new_folder(self.result) as part:
+                    model.save_pretrained(part, state_dict=state)
+                    (part / "README.md").unlink(missing_ok=True)  # PEFT's, about nothing
+        self.processes.wait()
+
+
+def write_checkpoint(model: Model, base: Path, output: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write a model as a checkpoint directory in bfloat16, with the tokenizer and processor files of the one it was made from."""
+    with _new_folder(output) as part:
+        for path in (path for pattern in KEPT_FILES for path in base.glob(pattern)):
+            if not path.name.endswith(".index.json"):
+                shutil.copyfile(path, part / path.name)
+        save(model, part, state=state)
+        for path in part.glob("*.safetensors"):
+            path.chmod(0o644)  # a temporary file of safetensors is private
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of another one when all is written."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def prepare(
+    directory: Path,
+    rows: Rows,
+    output: Path,
+    config: SftConfig,
+    device: torch.device,
+    processes: Processes,
+    held_out: Rows | None = None,
+    *,
+    keeps: bool = True,
+) -> SftRun:
+    """Check rows, load the model, and plan the steps; without `keeps` encoded songs are not kept either.
+
+    Raises UsageError that names the first rows that cannot be trained on.
+    """
+    geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
+    context = min(config.context, geometry.text.context_length)
+    checker = RowChecker(chat, geometry, context)
+    lengths = checked_lengths(rows, checker)
+    if config.batch % processes.world:
+        raise UsageError(f"--batch {config.batch} sequences cannot be shared by {processes.world} processes")
+    plan = RowPlan(lengths, context, config.seed, config.batch)
+    steps = config.steps or math.ceil(config.epochs * plan.steps_per_epoch)
+    torch.manual_seed(config.seed)  # of the low-rank matrices
+    model = load_for_training(directory, config.tune, device)
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if config.checkpointing:
+        core.gradient_checkpointing_enable({"use_reentrant": False})
+    trains_encoder, hears = "encoder" in config.tune.parts, {"encoder", "projector"} & set(config.tune.parts) != set()
+    network = TrainingNetwork(model, geometry, chat.sound_id, trains_encoder=trains_encoder, always_hears=hears, rounds=processes.largest)
+    frozen = set() if trains_encoder else set(core.model.audio_tower.parameters())
+    processes.shard(network, [layer for layer in layers_of(core) if next(layer.parameters()) not in frozen], device, frozen)
+    songs = SongReader(geometry, output / ENCODED if keeps and not trains_encoder else None)
+    loop = LoopConfig(
+        steps, config.learning_rate(), warmup=max(1, round(WARMUP * steps)), final_lr=0.0, weight_decay=0.0, seed=config.seed,
+        bf16=config.bf16, save_every=config.save_every, log_every=config.log_every, betas=(0.9, 0.999),
+    )  # fmt: skip
+
+    def objective(some: Rows, plan: RowPlan) -> RowObjective:
+        return RowObjective(network, some, plan, range(len(some)), chat, songs, config.workers)
+
+    judged = None
+    if held_out is not None:
+        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker), context, 0, processes.world))
+    return SftRun(directory, output, config, network, objective(rows, plan), plan, loop, processes, judged, checker)
+
+
+def checked_lengths(rows: Rows, checker: RowChecker, most: int = 5) -> list[int]:
+    """Return the tokens of every row. Raises UsageError with the first problems: nothing is dropped unasked."""
+    problems, lengths = list(rows.problems), []
+    for number in range(len(rows)):
+        try:
+            row = rows[number]
+            if row.exchanges[-1].answer is None:
+                raise RowError(row.place, "the last question has no answer to learn")
+            lengths.append(len(checker.branch(row).ids))
+        except RowError as error:
+            problems.append(error)
+    if problems:
+        more = f" (and {len(problems) - most} more)" if len(problems) > most else ""
+        sentences = "; ".join(str(problem) for problem in problems[:most])
+        count = f"{len(problems)} row{'s' * (len(problems) > 1)}"
+        raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` names them all")
+    if not lengths:
+        raise UsageError("there are no rows")
+    return lengths

@@ -1,0 +1,69 @@
+"""Recipes: what they say is checked before anything is made, and the built-in one makes the embedded model's stages in their order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.mini import recipe, stages
+from mflamingo_cli.train.parallel import Processes
+
+
+def test_the_embedded_model_is_made_in_the_order_that_its_stages_need() -> None:
+    steps = recipe.read("mini")
+    assert [step.name for step in steps] == ["synth", "scores", "recordings", "encoder-short", "encoder", "text", "speech", "export"]
+    done: set[str] = set()
+    for step in steps:
+        if step.does == "stage":
+            config = stages.load_config(stages.CONFIGS / f"{step.name}.toml")
+            assert set(config.init) <= done
+            done.add(config.name)
+    assert {option for step in recipe.read("mini-test") for option in step.options} == {"split", "clips", "splits"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[[step]]\nname = 'x'", "step 'x' does 'x', which is none of synth, scores"),
+        ("[[step]]\nname = 'synth'\nclip = 3", "step 'synth' has no option 'clip'; it has clips, split, seed, mma"),
+        ("steps = 3", "a recipe is a list of tables"),
+        ("[step]\nname = 'synth'", "a recipe is a list of tables"),
+        ("=", "cannot be read as TOML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "r.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=sentence):
+        recipe.read(str(tmp_path / "r.toml"))
+
+
+def test_an_unknown_recipe_names_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match=r"maxi: there is no such recipe; name a \.toml file or one of mini, mini-test"):
+        recipe.read("maxi")
+
+
+def test_a_stage_is_trained_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "words.toml").write_text(
+        'name = "words"\nobjective = "text"\nbatch = 2\n'
+        "[model]\nd_text = 64\ntext_layers = 1\ntext_heads = 1\ntext_kv_heads = 1\ntext_ffn = 64\n"
+        "d_audio = 64\naudio_layers = 1\naudio_heads = 1\naudio_ffn = 64\n[loop]\nsteps = 2\nlr = 1e-3\nlog_every = 1\n",
+        encoding="utf-8",
+    )
+    kitchen = recipe.Kitchen(tmp_path / "work", torch.device("cpu"), Processes())
+    step = recipe.RecipeStep("words", "stage", {"config": str(tmp_path / "words.toml")})
+    assert [line.split("  ")[0] for line in recipe.cook(step, kitchen)] == ["words 1/2", "words 2/2"]
+    assert list(recipe.cook(step, kitchen)) == []  # it is done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old", [["data", "synth"], ["data", "scores"], ["data", "recordings"], ["export", "x"]])
+def test_old_spellings_name_the_new_ones(old: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "mflamingo_cli", "train", *old], capture_output=True, text=True, check=False)
+    name = old[1] if old[0] == "data" else old[0]
+    assert done.returncode == 2
+    assert f"{name!r} is now a step of a recipe: mflamingo train run mini --step {name}" in done.stderr
