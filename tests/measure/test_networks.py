@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import networks
-from mflamingo_cli.measure.networks import activate, convolve, load_weights, lstm, moments, pool
+from mflamingo_cli.measure.layers import OFFSET, SELU_SCALE, STEPS, Activation, Convolution, InstanceNorm, Recurrence
+from mflamingo_cli.measure.networks import load_weights
 
 torch = pytest.importorskip("torch")
 
@@ -23,40 +24,76 @@ def _torch_lstm(x: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, bias: np.ndarra
         return layer(torch.tensor(np.ascontiguousarray(x))[None])[0][0].numpy()
 
 
-def test_lstm_equals_torch() -> None:
-    x = RNG.standard_normal((40, 9)).astype(np.float32)
-    weights = [RNG.standard_normal(shape).astype(np.float32) for shape in ((9, 20), (5, 20), (20,))]
-    assert np.abs(lstm(x, *weights) - _torch_lstm(x, *weights)).max() < FLOAT32
+def test_cells_that_step_together_equal_torchs_alone() -> None:
+    lanes = [[RNG.standard_normal(shape).astype(np.float32) for shape in ((n_in, 20), (5, 20), (20,))] for n_in in (9, 4)]
+    long, short = (RNG.standard_normal((steps, n_in)).astype(np.float32) for steps, n_in in ((STEPS + 40, 9), (30, 4)))
+    both = Recurrence(*map(tuple, lanes)).run(long, short)
+    for lane, x in enumerate((long, short)):
+        assert np.abs(both[: len(x), lane] - _torch_lstm(x, *lanes[lane])).max() < FLOAT32
 
 
-@pytest.mark.parametrize(("bins", "channels", "pad"), [(252, 1, 1), (28, 4, 1), (7, 6, 0), (9, 3, 1)])
-@pytest.mark.parametrize("frames", [1, 2, 16, 37])
-def test_convolution_equals_torch(frames: int, bins: int, channels: int, pad: int) -> None:
-    x = RNG.standard_normal((frames, bins, channels)).astype(np.float32)
-    kernel = RNG.standard_normal((8, channels, 3, 3)).astype(np.float32)
-    got = convolve(x, np.ascontiguousarray(kernel.transpose(3, 2, 1, 0).reshape(-1, 8)), pad)
-    want = torch.nn.functional.conv2d(torch.tensor(x.transpose(2, 0, 1))[None], torch.tensor(kernel), padding=(1, pad))[0].numpy()
-    assert np.abs(got - want.transpose(1, 2, 0)).max() < FLOAT32 * 10
+def test_cells_go_on_where_they_were_unless_restarted() -> None:
+    weights = tuple(RNG.standard_normal(shape).astype(np.float32) for shape in ((9, 20), (5, 20), (20,)))
+    x, cells = RNG.standard_normal((40, 9)).astype(np.float32), Recurrence(weights)
+    whole = _torch_lstm(x, *weights)
+    assert np.abs(np.concatenate([cells.run(x[:17]), cells.run(x[17:])])[:, 0] - whole).max() < FLOAT32
+    cells.restart(0)
+    assert np.abs(cells.run(x)[:, 0] - whole).max() < FLOAT32
 
 
-def test_norm_and_activation_equal_torch_up_to_selus_scale() -> None:
-    x = (RNG.standard_normal((50, 12, 4)) * 3 + 1).astype(np.float32)
-    want = torch.selu(torch.nn.functional.instance_norm(torch.tensor(x.transpose(2, 0, 1))[None]))[0].numpy().transpose(1, 2, 0)
-    assert np.abs(activate(x, *moments(x)) * networks.SELU_SCALE - want).max() < FLOAT32
-    assert np.array_equal(pool(x, 3), x.reshape(50, 4, 3, 4).max(axis=2))
+def _image(frames: int, bins: int, channels: int) -> np.ndarray:
+    return (RNG.standard_normal((frames, bins, channels)) * 3 + 1).astype(np.float32)
+
+
+def _torch_image(image: np.ndarray) -> torch.Tensor:
+    return torch.tensor(image.transpose(2, 0, 1))[None]
+
+
+@pytest.mark.parametrize(("bins", "channels", "pad", "pool"), [(252, 1, 1, 1), (252, 2, 1, 3), (28, 4, 1, 4), (7, 6, 0, 1), (9, 3, 1, 1)])
+@pytest.mark.parametrize("frames", [1, 2, 33, 150])
+def test_convolution_and_its_norm_equal_torch(frames: int, bins: int, channels: int, pad: int, pool: int) -> None:
+    x, kernel = _image(frames, bins, channels), RNG.standard_normal((8, channels, 3, 3)).astype(np.float32)
+    convolution = Convolution(np.ascontiguousarray(kernel.transpose(3, 2, 1, 0).reshape(-1, 8)), bins, pad, pool)
+    got = np.empty(convolution.shape(frames), np.float32)
+    norm = convolution.over(x, got)
+    want = torch.nn.functional.conv2d(_torch_image(x), torch.tensor(kernel), padding=(1, pad))
+    pooled = torch.nn.functional.max_pool2d(want, (1, pool))
+    assert np.abs(got - pooled[0].numpy().transpose(1, 2, 0)).max() < FLOAT32 * 10
+    normed = torch.nn.functional.instance_norm(pooled if pool == 1 else want)
+    pooled_norm = torch.nn.functional.max_pool2d(normed, (1, pool))[0].numpy().transpose(1, 2, 0)
+    assert np.abs(got * norm.scale + norm.shift - pooled_norm).max() < FLOAT32
+
+
+def test_what_is_activated_first_equals_torch_at_the_edges_too() -> None:
+    x, kernel = _image(70, 12, 4), RNG.standard_normal((8, 4, 3, 3)).astype(np.float32)
+    mean, square = x.mean(axis=(0, 1)), np.square(x, dtype=np.float64).mean(axis=(0, 1))
+    convolution = Convolution(np.ascontiguousarray(kernel.transpose(3, 2, 1, 0).reshape(-1, 8)), 12, 1)
+    got = np.empty(convolution.shape(70), np.float32)
+    norm = convolution.over(x, got, InstanceNorm.of(mean, square, 1))
+    before = torch.selu(torch.nn.functional.instance_norm(_torch_image(x)))
+    want = torch.nn.functional.instance_norm(torch.nn.functional.conv2d(before, torch.tensor(kernel), padding=1))[0].numpy()
+    assert np.abs(got * norm.scale + norm.shift - want.transpose(1, 2, 0)).max() < FLOAT32
+
+
+def test_norm_and_activation_equal_torch_up_to_a_constant_and_selus_scale() -> None:
+    x = _image(50, 12, 4)
+    norm = InstanceNorm.of(x.mean(axis=(0, 1)), np.square(x, dtype=np.float64).mean(axis=(0, 1)), 1)
+    got = np.empty((50, 48), np.float32)
+    Activation(norm, 12, 50).write(x.reshape(50, -1), got)
+    want = torch.selu(torch.nn.functional.instance_norm(_torch_image(x)))[0].numpy().transpose(1, 2, 0)
+    assert np.abs((got.reshape(x.shape) - OFFSET) * SELU_SCALE - want).max() < FLOAT32
 
 
 def test_chord_network_equals_torch() -> None:
     weights = load_weights("chordia")
     spectrogram = np.abs(RNG.standard_normal((60, 252))).astype(np.float32)
     x = torch.tensor(spectrogram)[None, None]
-    for name, size in networks.LAYERS:
+    for name, _, pad, size in networks.LAYERS:
         kernel = weights[f"conv{name}"].reshape(3, 3, -1, weights[f"conv{name}"].shape[1]).transpose(3, 2, 1, 0)
-        x = torch.nn.functional.conv2d(x, torch.tensor(np.ascontiguousarray(kernel)), padding=(1, 0 if name[0] == "4" else 1))
-        x = torch.selu(torch.nn.functional.instance_norm(x))
-        x = torch.nn.functional.max_pool2d(x, (1, size)) if size else x
+        x = torch.nn.functional.conv2d(x, torch.tensor(np.ascontiguousarray(kernel)), padding=(1, pad))
+        x = torch.nn.functional.max_pool2d(torch.selu(torch.nn.functional.instance_norm(x)), (1, size))
     hidden = x[0].permute(1, 0, 2).reshape(60, -1).numpy()
-    assert np.abs(networks.convolutions(spectrogram, weights) - hidden).max() < NETWORK
+    assert np.abs(networks.Convolutions(weights, 60).over(spectrogram) - hidden).max() < NETWORK
     forward = _torch_lstm(hidden, *(weights[f"forward_{part}"] for part in "xhb"))
     backward = _torch_lstm(hidden[::-1], *(weights[f"backward_{part}"] for part in "xhb"))[::-1]
     logits = np.concatenate([forward, backward], axis=1) @ weights["head"] + weights["head_b"]
