@@ -52,14 +52,14 @@ class Facts:
 
     tempo: Tempo = field(default_factory=Tempo)
     key: Key | None = None
+    keys: tuple[KeySpan, ...] = ()
+    scale: str | None = None
     meter: str | None = None
     beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
     confidence: Confidence = Confidence()
-    keys: tuple[KeySpan, ...] = ()
-    scale: str | None = None
 
 
 @dataclass(frozen=True)
