@@ -14,7 +14,8 @@ from mflamingo_cli.thinking import split_thinking
 
 CHORDS = tuple(Segment(float(at), at + 4.0, label) for at, label in enumerate(("C:maj", "G:maj", "A:min", "F:maj")))
 KNOWN = Facts(
-    Tempo(140.0, (70.0,)), Key("A", "minor"), (), None, "4/4", (), CHORDS, (Segment(0.0, 32.0, "A"), Segment(32.0, 64.0, "B")), Loudness(-9.8),
+    Tempo(140.0, (70.0,)), Key("A", "minor"), (), None, "4/4", (), CHORDS,
+    (Segment(0.0, 32.0, "A"), Segment(32.0, 64.0, "B")), Loudness(-9.8),
     Confidence(0.95, 0.95, 0.95),
 )  # fmt: skip
 UNSURE = dataclasses.replace(KNOWN, confidence=Confidence(0.5, 0.5, 0.5))

@@ -17,7 +17,10 @@ def some_facts(**changes: object) -> Facts:
         at += length
     edges = (0.0, 31.99, 64.0, 96.0, 128.0, 160.0)
     sections = tuple(Segment(start, end, label) for start, end, label in zip(edges, edges[1:], "ABABA", strict=False))
-    known = Facts(Tempo(87.5), Key("A", "minor"), (), None, "4/4", (), tuple(chords), sections, Loudness(-9.8), Confidence(None, 0.95, SURE))
+    known = Facts(
+        Tempo(87.5), Key("A", "minor"), meter="4/4", chords=tuple(chords), sections=sections, loudness=Loudness(-9.8),
+        confidence=Confidence(None, 0.95, SURE),
+    )  # fmt: skip
     return dataclasses.replace(known, **changes)  # type: ignore[arg-type]
 
 
