@@ -241,7 +241,8 @@ class _Files:
             raise OutputError(f"{path}: not a regular file; it was left untouched")
         if not self._row.named:
             return True
-        if self._songs.setdefault(path, record.path) != record.path:
+        name = record.path or ""
+        if self._songs.setdefault(path, name) != name:
             raise OutputError(f"{path}: {self._songs[path]} has this file already; give the songs different names")
         if not content or not path.exists():
             return bool(content)

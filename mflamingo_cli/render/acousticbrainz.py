@@ -44,7 +44,7 @@ def _document(record: Analysis, result: Result, audio: AudioInfo) -> dict[str, A
     return {
         "metadata": {
             "audio_properties": {"length": audio.duration, "sample_rate": audio.sample_rate, "codec": audio.codec},
-            "tags": {"file_name": os.path.basename(record.path), **named},
+            "tags": {"file_name": os.path.basename(record.path or ""), **named},
             "version": {"extractor": f"mflamingo {__version__}"},
         },
         "rhythm": {

@@ -99,7 +99,7 @@ def _file(record: Analysis, result: Result, end_s: float) -> bytes:
     """The two tracks of a song that ends at a time."""
     tempi = _TempoMap(result)
     end = tempi.tick(end_s)
-    title = heading(record) or record.path.rpartition("/")[2]
+    title = heading(record) or (record.path or "").rpartition("/")[2]
     tracks = [_track([*_conductor(tempi, result, title)], end), _track([*_chords(tempi, result)], end)]
     return _chunk(b"MThd", b"\0\1" + len(tracks).to_bytes(2, "big") + TICKS.to_bytes(2, "big")) + b"".join(tracks)
 
