@@ -20,6 +20,7 @@ from quant import fp8
 from quant.arrays import Bytes, Floats
 from quant.errors import QuantError
 from quant.geometry import Geometry
+from quant.json_files import read_json, section
 from quant.layout import IGNORED_SUFFIXES, INDEX, PARTS, SINGLE, Part, Tensor, canonical, some, tensors
 
 MAX_HEADER = 100_000_000  # the limit of the safetensors library
@@ -237,26 +238,3 @@ def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_si
     if n_weights * item_bytes(dtype) != n_bytes:
         raise QuantError(f"{path}: {name} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
     return StoredTensor(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
-
-
-def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    """Read one JSON object; a missing file is an error or, where not required, empty."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if not required:
-            return {}
-        raise QuantError(f"{path.parent}: not a checkpoint directory, {path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise QuantError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise QuantError(f"{path}: expected a JSON object")
-    return value
-
-
-def section(where: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A JSON object in a JSON object; missing and null are empty. Raises QuantError that names the file `where` it is something else."""
-    section = config.get(name)
-    if not isinstance(section, dict | None):
-        raise QuantError(f"{where}: {name} is {section!r}, not a JSON object")
-    return section or {}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quant.checkpoint import read_json, section
 from quant.errors import QuantError
 from quant.families import Family, Fields, family
 from quant.geometry import LARGEST, AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes, checked
+from quant.json_files import read_json, section
 from quant.layout import hub_identity
 
 MEL_FIELDS: Fields = {  # WhisperFeatureExtractor

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from quant.arrays import Bytes, Floats
-from quant.checkpoint import Checkpoint, StoredTensor, read_header, read_json
+from quant.checkpoint import Checkpoint, StoredTensor, read_header
 from quant.errors import QuantError
+from quant.json_files import read_json
 from quant.layout import ADAPTER_CONFIG, canonical, some
 
 WEIGHTS = "adapter_model.safetensors"

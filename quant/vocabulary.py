@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quant.checkpoint import read_json
 from quant.errors import QuantError
 from quant.geometry import AudioTokens
+from quant.json_files import read_json, read_text
 from quant.keys import KEY_TOKENS
 from quant.reader import GgufFile
 from quant.writer import Value
@@ -88,11 +88,8 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
 def chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
     """Find the chat template: its own file, or a field of tokenizer_config.json or chat_template.json."""
     path = directory / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise QuantError(f"{path}: is not UTF-8 text; download it again") from error
+    if path.exists():
+        return read_text(path)
     found = settings.get("chat_template") or read_json(directory / "chat_template.json", required=False).get("chat_template")
     if isinstance(found, list):  # several, by name
         found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)

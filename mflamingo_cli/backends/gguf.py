@@ -63,7 +63,7 @@ class GgufBackend(LocalBackend):
             self._language = opened.enter_context(closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text)))
             opened.callback(self._drop_prefix)
             self._opened = opened.pop_all()
-        self._chat, self._end_ids = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens), self._language.end_ids
+        self._chat, self._end_ids = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens, text), self._language.end_ids
         card = {key.removeprefix("mflamingo."): value for key, value in audio_file.keys.items()}
         cache, device = KV_REASONS.get(options.kv_type, options.kv_type), self._device.name
         reason = f"{device} with {threads} thread{'s' * (threads > 1)}, KV cache {cache}"

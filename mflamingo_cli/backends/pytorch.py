@@ -26,8 +26,8 @@ from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, is_out_of_memory
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import read_json
 from quant.config import read_geometry
+from quant.json_files import read_json
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
 
@@ -58,7 +58,7 @@ class TorchBackend(LocalBackend):
         self._window_batch = WINDOW_BATCH.get(loaded.device.type, OTHER_WINDOW_BATCH)
         self._mel = LogMel(geometry.mel)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self._chat = ChatTemplate(chat_template(directory, _optional(directory / "tokenizer_config.json")), geometry.tokens)
+        self._chat = ChatTemplate(chat_template(directory, _optional(directory / "tokenizer_config.json")), geometry.tokens, directory)
         self._end_ids = _end_ids(self._tokenizer, directory)
         place, card = adapter or directory, _optional(directory / CARD)
         if adapter:  # the base's card says what it can do, not its name
@@ -237,4 +237,4 @@ def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path, required=False)

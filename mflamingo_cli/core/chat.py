@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mflamingo_cli.errors import ModelError, UsageError
 
@@ -58,11 +57,13 @@ def build_messages(text: str, *, system: str | None = None, history: Sequence[tu
 
 
 class ChatTemplate:
-    """A checkpoint's Jinja template together with its audio tokens."""
+    """A checkpoint's Jinja template together with its audio tokens; `where` it comes from stands in errors."""
 
-    def __init__(self, source: str | None, tokens: AudioTokens) -> None:
-        self._template = _compile(source or FALLBACK_TEMPLATE)
-        self.tokens = tokens
+    def __init__(self, source: str | None, tokens: AudioTokens, where: object = "this model") -> None:
+        from mflamingo_cli.core.sandbox import Template
+
+        self._template = Template(source or FALLBACK_TEMPLATE, where)
+        self.tokens, self._where = tokens, where
 
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Render turns to text in which one placeholder stands for all audio.
@@ -77,7 +78,7 @@ class ChatTemplate:
             flat = [_flatten(message, self.tokens.audio) for message in messages]
             rendered = self._render(flat, add_generation_prompt)
         if rendered.count(self.tokens.audio) != n_audio:
-            raise ModelError(f"the checkpoint's chat template has no place for {self.tokens.audio}")
+            raise ModelError(f"{self._where}: the chat template has no place for {self.tokens.audio}")
         return rendered
 
     def render_prompt(self, messages: Sequence[Message]) -> RenderedPrompt:
@@ -117,19 +118,13 @@ class ChatTemplate:
             head = self.text(messages[:index], add_generation_prompt=True)
             answer = f"{message['content']}{END_OF_TURN}"
             if not whole.startswith(head + answer):
-                raise ModelError(f"the chat template does not write assistant turns as text followed by {END_OF_TURN}")
+                raise ModelError(f"{self._where}: the chat template does not write assistant turns as text followed by {END_OF_TURN}")
             pieces += [(whole[done : len(head)], False), (answer, True)]
             done = len(head) + len(answer)
         return [*pieces, (whole[done:], False)]
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            rendered: str = self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
-        except TemplateError as error:
-            raise ModelError(f"the checkpoint's chat template failed: {error}") from error
-        return rendered
+        return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
 
 
 def indices_by_prefix(prompts: Sequence[RenderedPrompt], at_most: int = 16) -> Iterator[list[int]]:
@@ -149,22 +144,3 @@ def _texts(message: Message) -> list[str]:
 
 def _flatten(message: Message, placeholder: str) -> Message:
     return message if isinstance(message["content"], str) else {"role": message["role"], "content": placeholder + "".join(_texts(message))}
-
-
-@lru_cache(maxsize=4)
-def _compile(source: str) -> Any:
-    """Compile in Jinja's sandbox: a template comes with a download and may be anything."""
-    from jinja2 import TemplateSyntaxError
-    from jinja2.exceptions import TemplateRuntimeError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def raise_exception(message: str) -> None:
-        raise TemplateRuntimeError(message)
-
-    # transformers' settings, which every published template is written for
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = raise_exception
-    try:
-        return environment.from_string(source)
-    except TemplateSyntaxError as error:
-        raise ModelError(f"the checkpoint's chat template is not valid Jinja: {error}") from error

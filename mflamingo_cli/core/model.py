@@ -25,10 +25,11 @@ from transformers.utils import logging as transformers_logging
 from mflamingo_cli.core import rote
 from mflamingo_cli.core.quantized import BLOCK_WEIGHTS, KINDS, Quantized
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import Checkpoint, read_json
+from quant.checkpoint import Checkpoint
 from quant.config import geometry_of_json
 from quant.families import FAMILIES, family
 from quant.geometry import ENCODER_STRIDE, Geometry, Rote
+from quant.json_files import read_json
 from quant.layout import IGNORED_SUFFIXES, canonical, some
 from quant.lora import Adapted
 

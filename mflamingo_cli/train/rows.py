@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
 from mflamingo_cli.core.model import Model
 from mflamingo_cli.train.data.row import TrainingRow
-from quant.config import read_geometry, read_json
+from quant.config import read_geometry
 from quant.geometry import AudioTokens
+from quant.json_files import read_json
 from quant.vocabulary import chat_template
 
 
@@ -40,8 +41,8 @@ class Branch:
 class ChatEncoder:
     """Turns as the ids that inference would read, by the template and the audio tokens of a checkpoint."""
 
-    def __init__(self, tokenizer: Tokenizer, template: str | None, tokens: AudioTokens) -> None:
-        self.tokenizer, self.chat = tokenizer, ChatTemplate(template, tokens)
+    def __init__(self, tokenizer: Tokenizer, template: str | None, tokens: AudioTokens, where: object = "this model") -> None:
+        self.tokenizer, self.chat = tokenizer, ChatTemplate(template, tokens, where)
         self.sound_id: int = tokenizer.token_to_id(tokens.audio)
         self.n_after = int(tokens.eos is not None)  # ids that belong to the audio and stand behind it
         found = [tokenizer.token_to_id(name) for name in reversed(END_TOKENS)]
@@ -52,7 +53,7 @@ class ChatEncoder:
         """Read the tokenizer, the template and the names of the audio tokens of a checkpoint directory."""
         settings = read_json(directory / "tokenizer_config.json", required=False)
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return cls(tokenizer, chat_template(directory, settings), read_geometry(directory).tokens)
+        return cls(tokenizer, chat_template(directory, settings), read_geometry(directory).tokens, directory)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are recognised by name; nothing is added."""

@@ -21,9 +21,9 @@ from mflamingo_cli.backends import batch_decoder
 from mflamingo_cli.backends.generation import PrefixGroup
 from mflamingo_cli.core import model as models
 from mflamingo_cli.core.quantized import KINDS
-from quant.checkpoint import read_json
 from quant.config import read_geometry
 from quant.geometry import Geometry
+from quant.json_files import read_json
 from tests import checkpoints
 
 # what torch asks before it touches a tensor of a device, fake or not, where it is built without that device

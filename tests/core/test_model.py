@@ -14,8 +14,8 @@ from torch import nn
 
 from mflamingo_cli.core.model import Model, build, encode_crops, encode_windows, load, save
 from mflamingo_cli.errors import ModelError
-from quant.checkpoint import read_json
 from quant.config import read_geometry
+from quant.json_files import read_json
 from tests import checkpoints
 
 CROP_TOLERANCE = 1e-5  # float32 sums in another order, cosines of large angles by NumPy instead of torch; 2.5e-6 measured

@@ -14,4 +14,5 @@ KINDS: dict[str, str] = {
     "audio": "tests.fuzz.audio",
     "gguf": "tests.fuzz.gguf",
     "playlists": "tests.fuzz.playlists",
+    "templates": "tests.fuzz.templates",
 }

@@ -70,9 +70,10 @@ def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
 
 
 def _directory_facts(directory: Path) -> dict[str, Any]:
-    from quant.checkpoint import Checkpoint, read_json
+    from quant.checkpoint import Checkpoint
     from quant.config import read_geometry
     from quant.fp8 import DTYPE
+    from quant.json_files import read_json
 
     own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
     facts = _common(read_geometry(directory), own)
