@@ -10,7 +10,7 @@ from mflamingo_cli.train.network import CHUNK, WINDOWS_AT_ONCE
 from mflamingo_cli.train.parallel import local
 
 if TYPE_CHECKING:
-    from mflamingo_cli.train.sft import SftRun
+    from mflamingo_cli.train.sft import TrainingRun
 
 GRADIENT_AND_MOMENTS = 3  # numbers of float32 for each that learns: its gradient, and Adam's two moments
 LAYER_ARRAYS = (10, 4)  # of (T, d_model) and of (T, d_ffn) that a layer of the language model keeps while it is computed again
@@ -18,14 +18,14 @@ ENCODER_ARRAYS = (10, 3)
 SCORE_ARRAYS = 3  # of (chunk, words): scores, their exponentials, their gradient
 
 
-def estimate(run: SftRun) -> dict[str, int]:
+def estimate(run: TrainingRun) -> dict[str, int]:
     """Return what takes memory in a step on the longest sequence, and how much."""
     geometry, text, encoder = run.network.geometry, run.network.geometry.text, run.network.geometry.encoder
     parameters = list(run.network.parameters())
     learned = sum(local(p).numel() for p in parameters if p.requires_grad)
     device = parameters[0].device
     size = 2 if run.loop.bf16 and torch.amp.is_autocast_available(device.type) else 4
-    tokens = run.plan.context
+    tokens = run.context
     windows = max(1, tokens // geometry.tokens_per_window)
     layer = sum(n * width for n, width in zip(LAYER_ARRAYS, (text.d_model, text.d_ffn), strict=True)) * tokens * size
     positions = 2 * geometry.tokens_per_window  # before pairs are averaged

@@ -36,6 +36,7 @@ class MelWindows:
     n_frames: torch.Tensor
 
 
+Scores = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]  # states (n, d), output layer (words, d), targets (n,)
 Features = MelWindows | torch.Tensor  # of a song: its windows, or what the encoder made of them (n_tokens, d_audio)
 
 
@@ -108,25 +109,31 @@ class TrainingNetwork(nn.Module):
         """The checkpoint's own class, inside of whatever adapters are around it."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, rows: RowSequence) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed loss of the answers, and how many of their tokens are the likeliest, both ()."""
+    def forward(self, rows: RowSequence, scores: Scores | None = None) -> Any:
+        """Return the summed loss of the answers, and how many of their tokens are the likeliest, both (); or what `scores` says."""
         hidden = self.hidden(rows)
         at = rows.learned[1:].nonzero()[:, 0].to(hidden.device)
-        states, targets = hidden[:-1][at], rows.ids.to(hidden.device)[1:][at]
-        loss = linear_loss(states, self.core.lm_head.weight, targets)
-        return loss, _count_right(states.detach(), self.core.lm_head.weight.detach(), targets)
+        states, targets, weight = hidden[:-1][at], rows.ids.to(hidden.device)[1:][at], self.core.lm_head.weight
+        if scores is not None:
+            return scores(states, weight, targets)
+        return linear_loss(states, weight, targets), _count_right(states.detach(), weight.detach(), targets)
 
     def hidden(self, rows: RowSequence) -> torch.Tensor:
         """Return the last hidden states of a sequence, (T, d_text)."""
         inner, ids = self.core.model, rows.ids.to(self.core.device)
         embedded = inner.language_model.embed_tokens(ids)
         if rows.songs or self.always_hears:
+            places = (ids == self.sound_id) & ~rows.learned.to(ids.device)  # a sampled answer may hold the token, too
             encoded, n_tokens = self._hear(rows.songs)
             audio = inner.multi_modal_projector(encoded).to(embedded.dtype)
-            embedded = embedded.masked_scatter((ids == self.sound_id)[:, None], audio[:n_tokens]) + 0.0 * audio[n_tokens:].sum()
+            embedded = embedded.masked_scatter(places[:, None], audio[:n_tokens]) + 0.0 * audio[n_tokens:].sum()
         positions = rows.positions.to(ids.device)[None]
         states = inner.language_model(inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, use_cache=False)
         return states.last_hidden_state[0]
+
+    def embed_song(self, song: Features) -> torch.Tensor:
+        """Return a song as the language model is given it, (n_tokens, d_text)."""
+        return self.core.model.multi_modal_projector(self.encode(song))
 
     def _hear(self, songs: Sequence[Features]) -> tuple[torch.Tensor, int]:
         """Return the projector's input for songs, one behind another, with silence behind them, and how many tokens are theirs."""

@@ -26,7 +26,7 @@ from mflamingo_cli.train.data.row import RowError, TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.network import RowSequence, TrainingNetwork, sequence_of
-from mflamingo_cli.train.objectives import Place
+from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes, whole
 from mflamingo_cli.train.plan import RowPlan
 from mflamingo_cli.train.rows import ChatEncoder
@@ -112,24 +112,25 @@ class RowObjective:
 
 
 @dataclass(frozen=True)
-class SftRun:
-    """Everything a run needs, ready to train."""
+class TrainingRun:
+    """Everything a run needs, ready to train; `note` says on what and how long, `context` is its longest sequence in tokens."""
 
     directory: Path
     output: Path
-    config: SftConfig
+    tune: TuneConfig
     network: TrainingNetwork
-    objective: RowObjective
-    plan: RowPlan
+    objective: Objective
     loop: LoopConfig
     processes: Processes
-    held_out: RowObjective | None
     checker: RowChecker
+    context: int
+    note: str
+    held_out: RowObjective | None = None
 
     @property
     def result(self) -> Path:
         """Where what was learned is written."""
-        return self.output / (CHECKPOINT if self.config.tune.tune == "full" else ADAPTER)
+        return self.output / (CHECKPOINT if self.tune.tune == "full" else ADAPTER)
 
     def try_step(self) -> tuple[float, float]:
         """Train one step that is not kept; return its loss and its seconds."""
@@ -161,7 +162,7 @@ class SftRun:
         state = {name: whole(tensor.detach()) for name, tensor in self.network.model.state_dict().items()}
         if self.processes.rank == 0:
             model = self.network.model
-            if self.config.tune.tune == "full":
+            if self.tune.tune == "full":
                 write_checkpoint(model, self.directory, self.result, state)
             else:
                 with _new_folder(self.result) as part:
@@ -202,7 +203,7 @@ def prepare(
     held_out: Rows | None = None,
     *,
     keeps: bool = True,
-) -> SftRun:
+) -> TrainingRun:
     """Check rows, load the model, and plan the steps; without `keeps` encoded songs are not kept either.
 
     Raises UsageError that names the first rows that cannot be trained on.
@@ -215,16 +216,8 @@ def prepare(
         raise UsageError(f"--batch {config.batch} sequences cannot be shared by {processes.world} processes")
     plan = RowPlan(lengths, context, config.seed, config.batch)
     steps = config.steps or math.ceil(config.epochs * plan.steps_per_epoch)
-    torch.manual_seed(config.seed)  # of the low-rank matrices
-    model = load_for_training(directory, config.tune, device)
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if config.checkpointing:
-        core.gradient_checkpointing_enable({"use_reentrant": False})
-    trains_encoder, hears = "encoder" in config.tune.parts, {"encoder", "projector"} & set(config.tune.parts) != set()
-    network = TrainingNetwork(model, geometry, chat.sound_id, trains_encoder=trains_encoder, always_hears=hears, rounds=processes.largest)
-    frozen = set() if trains_encoder else set(core.model.audio_tower.parameters())
-    processes.shard(network, [layer for layer in layers_of(core) if next(layer.parameters()) not in frozen], device, frozen)
-    songs = SongReader(geometry, output / ENCODED if keeps and not trains_encoder else None)
+    network = network_of(directory, config.tune, device, processes, config.seed, checkpointing=config.checkpointing)
+    songs = SongReader(geometry, output / ENCODED if keeps and not network.trains_encoder else None)
     loop = LoopConfig(
         steps, config.learning_rate(), warmup=max(1, round(WARMUP * steps)), final_lr=0.0, weight_decay=0.0, seed=config.seed,
         bf16=config.bf16, save_every=config.save_every, log_every=config.log_every, betas=(0.9, 0.999),
@@ -236,7 +229,28 @@ def prepare(
     judged = None
     if held_out is not None:
         judged = objective(held_out, RowPlan(checked_lengths(held_out, checker), context, 0, processes.world))
-    return SftRun(directory, output, config, network, objective(rows, plan), plan, loop, processes, judged, checker)
+    note = (
+        f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} a step: {steps} steps, "
+        f"of which {plan.steps_per_epoch} see every row once"
+    )
+    return TrainingRun(directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, context, note, judged)
+
+
+def network_of(
+    directory: Path, tune: TuneConfig, device: torch.device, processes: Processes, seed: int, *, checkpointing: bool = True
+) -> TrainingNetwork:
+    """Load a checkpoint as a network that trains, shared out among the processes."""
+    torch.manual_seed(seed)  # of the low-rank matrices
+    model, geometry = load_for_training(directory, tune, device), read_geometry(directory)
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if checkpointing:
+        getattr(core, "activation_checkpointing_enable", core.gradient_checkpointing_enable)({"use_reentrant": False})  # its name in v6
+    trains_encoder, hears = "encoder" in tune.parts, {"encoder", "projector"} & set(tune.parts) != set()
+    sound_id = ChatEncoder.of(directory).sound_id
+    network = TrainingNetwork(model, geometry, sound_id, trains_encoder=trains_encoder, always_hears=hears, rounds=processes.largest)
+    frozen = set() if trains_encoder else set(core.model.audio_tower.parameters())
+    processes.shard(network, [layer for layer in layers_of(core) if next(layer.parameters()) not in frozen], device, frozen)
+    return network
 
 
 def checked_lengths(rows: Rows, checker: RowChecker, most: int = 5) -> list[int]:

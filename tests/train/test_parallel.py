@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(work: Path, processes: int, 
     options = ("--tune", "lora", "--dropout", "0.3", "--save-every", "1", "--no-bf16")
     whole, rng = train(work, f"whole-{parallel}", processes, parallel, *options), random.Random(processes)
     run = f"killed-{parallel}"
-    for kills in range(2):
+    for kills in range(3 - processes):
         began = subprocess.Popen(
             command(work, run, processes, parallel, *options),
             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True, env=environment(),

@@ -16,6 +16,7 @@ class Train(LazyGroup):
     entries = {  # noqa: RUF012  (a table, never changed)
         "data": (SECTION, "Check rows before training on them."),
         "sft": (SECTION, "Fine-tune a checkpoint on rows."),
+        "grpo": (SECTION, "Sample answers and make the rewarded ones likelier."),
         "merge": (SECTION, "Merge an adapter into its base."),
         "eval": (SECTION, "Evaluate a model on music it was not trained on."),
         "run": (SECTION, "Make a model from nothing by a recipe."),

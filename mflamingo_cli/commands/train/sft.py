@@ -15,7 +15,7 @@ from mflamingo_cli.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from mflamingo_cli.train.data.rowset import Rows
     from mflamingo_cli.train.loop import Report
-    from mflamingo_cli.train.sft import SftRun
+    from mflamingo_cli.train.sft import TrainingRun
 
 LEARNS, LENGTH, PLACE = "What learns", "How long", "Where"
 
@@ -103,7 +103,7 @@ def sft(
     names = tuple(name.strip() for name in parts.split(",") if name.strip())
     tuned = TuneConfig(tune, names, rank, alpha, dropout, dora)
     settings = SftConfig(tuned, stage, lr, steps, epochs, batch, context, seed, save_every, workers=workers, bf16=bf16)
-    directory, rows, judged = _checkpoint(model), Rows(data, audio or ()), Rows(held_out, audio or ()) if held_out else None
+    directory, rows, judged = checkpoint_of(model), Rows(data, audio or ()), Rows(held_out, audio or ()) if held_out else None
     with (
         processes(parallel, choose_device(device)[0]) as (group, where),
         resumable(f"from the last checkpoint in {output}"),
@@ -111,18 +111,18 @@ def sft(
     ):
         run = prepare(directory, rows, output, settings, where, group, judged, keeps=not dry_run)
         if group.rank == 0:
-            _show_plan(run, rows)
+            show_plan(run)
         if dry_run:
             _try(run, rows)
             return
         for report in run.train():
-            _show_step(run, report)
+            show_step(run, report)
             tell(report)
         if group.rank == 0:
             print(run.result)
 
 
-def _checkpoint(model: str) -> Path:
+def checkpoint_of(model: str) -> Path:
     """Return the directory of a checkpoint. Raises ModelError for what cannot be trained."""
     from mflamingo_cli.backends import find_model
 
@@ -134,26 +134,22 @@ def _checkpoint(model: str) -> Path:
     return files.directory
 
 
-def _show_plan(run: SftRun, rows: Rows) -> None:
+def show_plan(run: TrainingRun) -> None:
     """Say what is trained, on what, and how long."""
     from mflamingo_cli.train.adapters import trained_by_part
 
     for part, (trained, every) in trained_by_part(run.network.model).items():
         print(f"{part}: {trained:,} of {every:,} numbers learn", file=sys.stderr)
-    loop, plan = run.loop, run.plan
-    print(
-        f"{len(rows)} rows in sequences of at most {plan.context} tokens, {plan.sequences_per_step} a step: {loop.steps} steps, "
-        f"of which {plan.steps_per_epoch} see every row once; learning rate {loop.lr:g}",
-        file=sys.stderr,
-    )
+    print(f"{run.note}; learning rate {run.loop.lr:g}", file=sys.stderr)
 
 
-def _show_step(run: SftRun, report: Report) -> None:
+def show_step(run: TrainingRun, report: Report) -> None:
+    """Print a logged step."""
     numbers = "  ".join(f"{name} {value:.3f}" for name, value in report.numbers.items())
     print(f"{report.step + 1}/{run.loop.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s  {numbers}", file=sys.stderr)
 
 
-def _try(run: SftRun, rows: Rows) -> None:
+def _try(run: TrainingRun, rows: Rows) -> None:
     """Show three rows as the model is given them, memory as estimated, and train one step, which is not kept."""
     from mflamingo_cli.commands.train.data.check import show_rows
     from mflamingo_cli.train.memory import estimate

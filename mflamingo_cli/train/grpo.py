@@ -1,0 +1,260 @@
+"""Group relative policy optimisation (Shao 2024; arXiv 2511.10289, section 3.4): answers of a group are rewarded and told apart.
+
+They are sampled by the decoder of inference, on the network that is trained; their probabilities under the policy and under the reference
+come from the forward pass of training, which hears the song each time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, pstdev
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mflamingo_cli.backends.base import GenerateOptions
+from mflamingo_cli.backends.batch_decoder import BatchDecoder
+from mflamingo_cli.backends.generation import PrefixGroup, Sampler
+from mflamingo_cli.claims import read_claims
+from mflamingo_cli.core.chat import END_TOKENS
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.adapters import TuneConfig
+from mflamingo_cli.train.data.check import RowChecker
+from mflamingo_cli.train.data.row import RowError, TrainingRow
+from mflamingo_cli.train.data.rowset import Rows
+from mflamingo_cli.train.loop import LoopConfig
+from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, sequence_of
+from mflamingo_cli.train.objectives import Place
+from mflamingo_cli.train.parallel import Processes
+from mflamingo_cli.train.rewards import JUDGED, Reward, total
+from mflamingo_cli.train.rows import Branch, ChatEncoder
+from mflamingo_cli.train.sft import TrainingRun, network_of
+from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
+from quant.config import read_geometry
+
+GRPO_LR = {True: 1e-6, False: 1e-5}  # of all weights: the paper's table 3; of LoRA, which moves less for a rate
+TEXTS = "texts.jsonl"
+SHOWN = 10  # texts of a step that are kept
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    """How answers are sampled and weighed. The paper states group 5, the other numbers are those of Shao 2024 and common practice."""
+
+    group: int = 5
+    prompts: int = 8  # of a step, over all processes
+    max_tokens: int = 512
+    temperature: float = 1.0
+    epsilon: float = 0.2  # the ratio of probabilities is clipped to 1 ± this
+    beta: float = 0.04  # weight of the KL divergence from the reference
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: its tokens, whether it came to an end, its advantage in its group."""
+
+    tokens: list[int]
+    ended: bool
+    advantage: float = 0.0
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """The answers to one prompt, packed as rows; `numbers` is what is logged of them."""
+
+    rows: RowSequence
+    advantages: torch.Tensor  # (answers,)
+    old: torch.Tensor  # (answer tokens of all,) log-probabilities when they were sampled
+    reference: torch.Tensor
+    numbers: Mapping[str, float]
+
+
+class GroupObjective:
+    """Samples groups of answers, rewards them, and makes the better ones of a group likelier."""
+
+    def __init__(
+        self, network: TrainingNetwork, rows: Rows, chat: ChatEncoder, songs: SongReader, rewards: Mapping[str, Reward], config: GrpoConfig,
+        folder: Path | None, reference: TrainingNetwork | None = None,
+    ) -> None:  # fmt: skip
+        self.module, self._rows, self._chat, self._songs = network, rows, chat, songs
+        self._rewards, self._config, self._folder, self._reference = rewards, config, folder, reference
+        self._end_ids = {chat.tokenizer.token_to_id(name) for name in END_TOKENS} - {None}
+
+    def draw(self, place: Place) -> list[SampledGroup]:
+        """Sample and reward the groups of a step for one process."""
+        share = self._config.prompts // place.world
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                return [self._group(place, place.rank * share + number) for number in range(share)]
+        finally:
+            self.module.train()
+
+    def weight(self, batch: SampledGroup) -> float:
+        """How many answers a group has."""
+        return len(batch.advantages)
+
+    def loss(self, batch: SampledGroup) -> tuple[torch.Tensor, dict[str, float]]:
+        """The summed loss of the answers of a group, each the mean over its tokens, and numbers to log."""
+        new = log_probabilities(self.module, batch.rows)
+        ratio = torch.exp(new - batch.old)
+        advantage = torch.repeat_interleave(batch.advantages.to(new.device), self._lengths(batch.rows).to(new.device))
+        clipped = ratio.clamp(1 - self._config.epsilon, 1 + self._config.epsilon)
+        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        apart = batch.reference - new
+        kl = torch.exp(apart) - apart - 1  # unbiased and never negative (Schulman 2020)
+        loss = torch.stack([part.mean() for part in (self._config.beta * kl - gain).split(self._lengths(batch.rows).tolist())]).sum()
+        return loss, {**batch.numbers, "kl": float(kl.detach().mean())}
+
+    @staticmethod
+    def _lengths(rows: RowSequence) -> torch.Tensor:
+        """Answer tokens of each row, (answers,)."""
+        return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds)])
+
+    def _group(self, place: Place, number: int) -> SampledGroup:
+        config = self._config
+        rng = np.random.default_rng([place.seed, place.step, number, 1])
+        row = self._rows[int(np.random.default_rng([place.seed, place.step * config.prompts + number]).integers(len(self._rows)))]
+        song = None if row.audio is None else self._heard(row)
+        prompt = self.prompt(row, 0 if song is None else n_tokens(song))
+        samples = self.sample(prompt, song, [int(seed) for seed in rng.integers(2**31, size=config.group)])
+        texts = [self._text(sample) for sample in samples]
+        rewards, parts = total(self._rewards, texts, row)
+        branches = [Branch([*prompt, *sample.tokens], [False] * len(prompt) + [True] * len(sample.tokens)) for sample in samples]
+        answers = sequence_of(branches, [song] * len(samples) if song is not None else [])
+        old = log_probabilities(self.module, answers)
+        reference = self.reference_probabilities(answers)
+        numbers = self._numbers(samples, texts, rewards, parts)
+        self._keep(place, row, texts, rewards)
+        return SampledGroup(answers, torch.tensor(advantages(rewards)), old, reference, numbers)
+
+    def _heard(self, row: TrainingRow) -> Features:
+        assert row.audio is not None
+        features = self._songs.read(row.audio)
+        return features if self.module.trains_encoder else self._songs.encoded(row.audio, features, self.module.encode)
+
+    def prompt(self, row: TrainingRow, n_audio: int) -> list[int]:
+        """Return the ids of a row's last question with what stands before it, ready for an answer."""
+        messages = row.messages() if row.exchanges[-1].answer is None else row.messages()[:-1]
+        text = self._chat.chat.text(messages, add_generation_prompt=True)
+        return self._chat.encode(self._chat.chat.expand(text, n_audio))
+
+    def sample(self, prompt: Sequence[int], song: Features | None, seeds: Sequence[int]) -> list[Sample]:
+        """Sample an answer for each seed, all from one prefilled prompt."""
+        before, after, embeddings = [], list(prompt), None
+        if song is not None:
+            places = [at for at, number in enumerate(prompt) if number == self._chat.sound_id]
+            before, after, embeddings = list(prompt[: places[0]]), list(prompt[places[-1] + 1 :]), self.module.embed_song(song)
+        options = GenerateOptions(max_new_tokens=self._config.max_tokens, temperature=self._config.temperature, top_p=1.0)
+        group = PrefixGroup([(0, number) for number in range(len(seeds))], before, embeddings, [after] * len(seeds))
+        samplers = [Sampler(replace(options, seed=seed), prompt) for seed in seeds]
+        decoder = BatchDecoder(self.module.core, [group], self._config.max_tokens)
+        logits, found, open_ = decoder.prefill(), [Sample([], ended=False) for _ in seeds], list(range(len(seeds)))
+        for _ in range(self._config.max_tokens):
+            chosen = [samplers[number].pick(row) for number, row in zip(open_, logits.float().cpu().numpy(), strict=True)]
+            for number, token in zip(open_, chosen, strict=True):
+                found[number] = Sample([*found[number].tokens, token], ended=token in self._end_ids)
+            open_ = [number for number in open_ if not found[number].ended]
+            if not open_ or len(found[open_[0]].tokens) == self._config.max_tokens:
+                break
+            logits = decoder.step([(number, found[number].tokens[-1]) for number in open_])
+        return found
+
+    def _text(self, sample: Sample) -> str:
+        return str(self._chat.tokenizer.decode(sample.tokens[: len(sample.tokens) - sample.ended], skip_special_tokens=False))
+
+    def reference_probabilities(self, rows: RowSequence) -> torch.Tensor:
+        """Return the log-probabilities under the model that training began with: a second one, or the base of an adapter."""
+        if self._reference is not None:
+            return log_probabilities(self._reference, rows)
+        with self.module.model.disable_adapter():
+            return log_probabilities(self.module, rows)
+
+    @staticmethod
+    def _numbers(
+        samples: Sequence[Sample], texts: Sequence[str], rewards: list[float], parts: Mapping[str, list[float]]
+    ) -> dict[str, float]:
+        return {
+            "reward": fmean(rewards),
+            **{f"reward_{name}": fmean(values) for name, values in parts.items()},
+            "length": fmean(len(sample.tokens) for sample in samples),
+            "truncated": fmean(not sample.ended for sample in samples),
+            "no_variance": float(pstdev(rewards) == 0.0),
+            "distinct_2": distinct(texts, 2),
+        }
+
+    def _keep(self, place: Place, row: TrainingRow, texts: Sequence[str], rewards: Sequence[float]) -> None:
+        if self._folder is None or place.rank:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / TEXTS).open("a", encoding="utf-8") as log:
+            for text, reward in list(zip(texts, rewards, strict=True))[:SHOWN]:
+                log.write(json.dumps({"step": place.step, "row": row.place, "reward": reward, "text": text}, ensure_ascii=False) + "\n")
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """Return each reward against those of its group, in standard deviations; all 0 where they are alike."""
+    mean, deviation = fmean(rewards), pstdev(rewards)
+    return [(reward - mean) / deviation if deviation > 0 else 0.0 for reward in rewards]
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return the share of different runs of n words among all (Li 2016), 1 where there is none."""
+    runs = [tuple(words[at : at + n]) for words in map(str.split, texts) for at in range(len(words) - n + 1)]
+    return len(set(runs)) / len(runs) if runs else 1.0
+
+
+def log_probabilities(network: TrainingNetwork, rows: RowSequence) -> torch.Tensor:
+    """Return the log-probability of every answer token of packed rows, (n,), with gradients where they are enabled."""
+    return network(rows, scores=token_log_probabilities)
+
+
+def token_log_probabilities(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of targets (n,) by states (n, d) and an output layer (words, d), whose scores are not kept."""
+
+    def of(part: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return F.linear(part, weight.to(part.dtype)).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+
+    chunks = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.cat([checkpoint(of, part, wanted, use_reentrant=False) for part, wanted in chunks])
+
+
+def prepare(
+    directory: Path, rows: Rows, output: Path, tune: TuneConfig, config: GrpoConfig, loop: LoopConfig, rewards: Mapping[str, Reward],
+    device: torch.device, processes: Processes, *, keeps: bool = True,
+) -> TrainingRun:  # fmt: skip
+    """Check rows and load the model, and for `--tune full` a second one as the reference. Raises UsageError that names what is wrong."""
+    geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
+    context = geometry.text.context_length
+    checker = RowChecker(chat, geometry, context - config.max_tokens)
+    check_prompts(rows, checker, "facts" in rewards)
+    if config.prompts % processes.world:
+        raise UsageError(f"--batch {config.prompts} prompts cannot be shared by {processes.world} processes")
+    network = network_of(directory, tune, device, processes, loop.seed)
+    reference = network_of(directory, TuneConfig("full", ()), device, processes, loop.seed) if tune.tune == "full" else None
+    songs = SongReader(geometry, output / ENCODED if keeps and not network.trains_encoder else None)
+    objective = GroupObjective(network, rows, chat, songs, rewards, config, output if keeps else None, reference)
+    note = f"{len(rows)} prompts, {config.prompts} of them a step with {config.group} answers each, rewarded for {', '.join(rewards)}"
+    return TrainingRun(directory, output, tune, network, objective, loop, processes, checker, context, note)
+
+
+def check_prompts(rows: Rows, checker: RowChecker, for_facts: bool) -> None:
+    """Raise UsageError for rows that cannot be heard or are too long, and for prompts that state the facts they are rewarded for."""
+    problems = list(rows.problems)
+    for number in range(len(rows)):
+        try:
+            row = rows[number]
+            checker.branch(row)
+            asked = " ".join(exchange.question for exchange in row.exchanges)
+            if for_facts and any(reading.kind in JUDGED and not reading.denied for reading in read_claims(asked)):
+                raise RowError(row.place, "the question states a fact, which would be copied for the reward")
+        except RowError as error:
+            problems.append(error)
+    if problems or not len(rows):
+        raise UsageError("; ".join(map(str, problems[:5])) or "there are no rows")
