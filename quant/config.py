@@ -71,7 +71,8 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row)
     rote = _rote(where, config, sizes.d_model, row)
     if processor is None:
-        return checked(Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens), where)
+        made = Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens)
+        return checked(made, where, front_end=False)
     beside = directory / "processor_config.json"
     mel = MelConfig(**_sizes(beside, "feature_extractor", section(beside, processor, "feature_extractor"), MEL_FIELDS))
     if mel.n_mels != n_mels:

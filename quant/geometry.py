@@ -118,15 +118,29 @@ class Geometry:
         }  # fmt: skip
 
 
-def checked(geometry: Geometry, where: object) -> Geometry:
-    """Return a geometry whose sizes, each positive and not absurd, fit together. Raises QuantError in which `where` names the files."""
+def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geometry:
+    """Return a geometry whose sizes, each positive and not absurd, fit together. Raises QuantError in which `where` names the files.
+
+    Without `front_end` the mel spectrum is not the checkpoint's own and is not looked at.
+    """
     encoder, text, mel, rote = geometry.encoder, geometry.text, geometry.mel, geometry.rote
-    faults = {
+    faults: dict[str, object] = {
         f"{encoder.d_model} channels cannot be divided into {encoder.n_heads} heads": encoder.d_model % encoder.n_heads,
         f"{text.d_model} channels cannot be divided into {text.n_heads} heads": text.d_model % text.n_heads,
         f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
         f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
         f"{encoder.d_model} channels of the encoder are no pairs": encoder.d_model % 2,
+        f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
+    } | (_front_end_faults(mel, encoder) if front_end else {})
+    for fault, holds in faults.items():
+        if holds:
+            raise QuantError(f"{where}: {fault}")
+    return geometry
+
+
+def _front_end_faults(mel: MelConfig, encoder: EncoderSizes) -> dict[str, object]:
+    """What may be wrong with a mel spectrum, and whether it is."""
+    return {
         f"audio of {mel.sample_rate} Hz is not what songs are decoded to": mel.sample_rate != MelConfig.sample_rate,
         f"a transform of {mel.n_fft} samples every {mel.hop_length} is none": (
             not mel.hop_length <= min(mel.n_fft, mel.sample_rate // MIN_FRAMES_PER_S) or mel.n_fft > MAX_FFT
@@ -135,9 +149,4 @@ def checked(geometry: Geometry, where: object) -> Geometry:
         f"windows of {mel.window_s} s are longer than the encoder's {encoder.n_positions} positions": (
             not (mel.n_frames + 1) // 2 <= encoder.n_positions <= MAX_POSITIONS
         ),
-        f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
     }
-    for fault, holds in faults.items():
-        if holds:
-            raise QuantError(f"{where}: {fault}")
-    return geometry

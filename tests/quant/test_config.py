@@ -50,6 +50,12 @@ def test_the_real_checkpoint_has_750_tokens_and_256_rotated_channels_twice() -> 
     assert geometry.extents == checkpoints.REAL_2601.extents
 
 
+def test_without_a_processor_the_front_end_is_not_looked_at() -> None:
+    sizes = {"num_mel_bins": 256, "max_source_positions": 750}  # of the embedded model
+    config = CONFIG_2601 | {"audio_config": CONFIG_2601["audio_config"] | sizes}
+    assert geometry_of_json(config, None, Path("hf")).mel.n_mels == 256
+
+
 def test_what_is_missing_is_the_classs_default() -> None:
     bare = {"model_type": "musicflamingo"}
     empty = geometry_of_json(bare, PROCESSOR, Path("hf"))
