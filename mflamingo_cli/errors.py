@@ -40,10 +40,24 @@ class ExitCode(IntEnum):
 class AudioError(MFlamingoError):
     """An input that cannot be analysed.
 
-    `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`, `rate_out_of_range`, `too_many_channels`.
+    `decode_failed`, `not_found`, `not_audio`, `too_short`, `silent`, `not_finite`, `too_long`, `rate_out_of_range`, `too_many_channels`,
+    `no_room`.
     """
 
     code = "decode_failed"
+
+
+class NoRoomError(AudioError):
+    """A song that comes as a stream and cannot be kept on the disk while it is decoded; it may when there is room."""
+
+    code = "no_room"
+    retryable = True
+
+    @classmethod
+    def of(cls, song: str, error: OSError) -> NoRoomError:
+        """Say what to do about a song."""
+        why = error.strerror or "nothing can be written there"
+        return cls(f"{song}: cannot be kept in a temporary folder: {why}; name one that has room for the song in TMPDIR")
 
 
 class UsageError(MFlamingoError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from mflamingo_cli.core import limits, remote, tags
 from mflamingo_cli.core.decode import Damaged, Decoder, damage_report, open_decoder
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
-from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.errors import AudioError, NoRoomError, UsageError
 from mflamingo_cli.schema import SongTags
 from mflamingo_cli.text import clock
 from quant.geometry import Geometry, MelConfig
@@ -33,6 +32,7 @@ SAMPLE_RATE = MelConfig.sample_rate
 MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
 SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any music
 GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
+SPOOL_BYTES = 1 << 20
 NO_ADDRESS = "a playlist can name files only, not addresses of the network; download what it plays first"
 TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
 LONG_S = 10 * 60  # from here on a song is handed over in parts, so that the memory of a mix of ten hours is that of ten minutes,
@@ -321,14 +321,36 @@ def _on_disk(path: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Path, st
         if not stat.S_ISFIFO(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "a device"
             raise AudioError(f"{_shown(path)}: is {what}, not an audio file", code="not_audio")
-    with tempfile.TemporaryDirectory(prefix="mflamingo-") as folder:
-        local = Path(folder, "song")
+    with _temporary_folder(_shown(path)) as folder:
+        local = folder / "song"
         if remote.is_address(name):
             remote.fetch(name, str(local))
         else:
-            with contextlib.nullcontext(stream) if name == "-" else open(name, "rb") as source, local.open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
+            with contextlib.nullcontext(stream) if name == "-" else open(name, "rb") as source:
+                _spool(source, local, _shown(path))
         yield local, name
+
+
+@contextlib.contextmanager
+def _temporary_folder(shown: str) -> Iterator[Path]:
+    """A folder for what is not a file yet, gone behind it. Raises NoRoomError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mflamingo-")
+    except OSError as error:  # also that no folder takes a file
+        raise NoRoomError.of(shown, error) from error
+    with folder:
+        yield Path(folder.name)
+
+
+def _spool(source: BinaryIO, local: Path, shown: str) -> None:
+    """Copy a stream into a file. Raises NoRoomError where that cannot be written, OSError where the stream cannot be read."""
+    with local.open("wb", buffering=0) as file:
+        while block := source.read(SPOOL_BYTES):
+            try:
+                while block:
+                    block = block[file.write(block) :]
+            except OSError as error:
+                raise NoRoomError.of(shown, error) from error
 
 
 def _unread(shown: str, error: OSError) -> str:

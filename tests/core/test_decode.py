@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import soundfile
 
 from mflamingo_cli.core.audio import load
 from mflamingo_cli.core.decode import chunks, layout, mpeg, ogg
+from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
 
@@ -85,7 +87,8 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
 
 
 @pytest.mark.parametrize("case", WHOLE)
-def test_all_the_sound_is_decoded(tmp_path: Path, case: str) -> None:
+def test_all_the_sound_is_decoded_also_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
     make, seconds = WHOLE[case]
     (tmp_path / "a").write_bytes(make(tmp_path))
     audio = load(tmp_path / "a")
@@ -152,12 +155,51 @@ def test_other_audio_streams_are_named(tmp_path: Path) -> None:
     assert warning == "the file has 2 audio streams; only one (deu aac) was analysed, not: eng aac"
 
 
+def made_by_ffmpeg(folder: Path, name: str, *options: object) -> bytes:
+    """Three seconds of music in a format that libsndfile lacks."""
+    soundfile.write(folder / "in.wav", music(3.0, RATE, 2), RATE)
+    command = ["ffmpeg", "-v", "error", "-y", "-i", folder / "in.wav", *map(str, options), folder / name]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return (folder / name).read_bytes()
+
+
 @needs_ffmpeg
-def test_an_m4a_that_is_joined_to_another_is_named(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "in.wav", music(3.0, RATE, 2), RATE)
-    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", tmp_path / "a.m4a"], check=True, stdin=subprocess.DEVNULL)
-    (tmp_path / "a.m4a").write_bytes((tmp_path / "a.m4a").read_bytes() * 2)
+@pytest.mark.parametrize("name", ["a.m4a", "a.wv"])
+def test_joined_files_that_ffmpeg_reads_are_decoded_to_their_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    whole, slow = made_by_ffmpeg(tmp_path, name), made_by_ffmpeg(tmp_path, name, "-ar", 22_050, "-ac", 1)
+    (tmp_path / name).write_bytes(whole + slow + whole)
+    audio = load(tmp_path / name)
+    assert audio.source.duration_s == pytest.approx(9.0, abs=NEAR_S + 1024 / 22_050)  # AAC ends with a whole frame
+    assert (audio.warnings, audio.damaged) == ((), False)
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(AudioError, match=r"this (MP4 or M4A|WavPack) file needs the program ffmpeg, which is not installed"):
+        load(tmp_path / name)
+
+
+@needs_ffmpeg
+def test_an_m4a_without_a_beginning_that_is_joined_to_another_is_named(tmp_path: Path) -> None:
+    whole = made_by_ffmpeg(tmp_path, "a.m4a")
+    (tmp_path / "a.m4a").write_bytes(whole + whole[int.from_bytes(whole[:4], "big") :])
     assert load(tmp_path / "a.m4a").warnings[0].startswith("another file is joined to the end of this one")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (32_000, 1), (22_050, 2), (8_000, 1)])
+def test_an_mp3_that_changes_its_form_is_as_long_as_ffmpeg_says(tmp_path: Path, rate: int, channels: int) -> None:
+    (tmp_path / "a.mp3").write_bytes(coded(tmp_path, "mp3") + coded(tmp_path, "mp3", rate=rate, channels=channels))
+    command = ["ffmpeg", "-v", "quiet", "-i", tmp_path / "a.mp3", "-f", "s16le", "-ac", "1", "-ar", str(RATE), "-"]
+    theirs_s = len(subprocess.run(command, stdout=subprocess.PIPE, check=True, stdin=subprocess.DEVNULL).stdout) / 2 / RATE
+    assert load(tmp_path / "a.mp3").source.duration_s == pytest.approx(theirs_s, abs=NEAR_S)
+
+
+def test_a_thousand_recordings_are_decoded_and_more_are_named(tmp_path: Path) -> None:
+    blip = coded(tmp_path, "wav", 0.01, rate=16_000, channels=1)
+    (tmp_path / "a.wav").write_bytes(blip * 1000)
+    assert load(tmp_path / "a.wav").warnings == ()
+    (tmp_path / "a.wav").write_bytes(blip * 1001)
+    audio = load(tmp_path / "a.wav")
+    assert audio.source.duration_s == pytest.approx(10.0, abs=1e-3)
+    assert audio.warnings == ("the file is made of more than 1,000 recordings; only the first 1,000 were analysed",)
 
 
 # --- roles of channels -------------------------------------------------------------------------------------------------------

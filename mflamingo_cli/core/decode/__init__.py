@@ -25,6 +25,7 @@ __all__ = ["INSTALL_FFMPEG", "Damaged", "Decoder", "damage_report", "open_decode
 
 HEAD_BYTES = 1 << 16  # read to recognise the container
 MOST_PARTS = 1000  # recordings joined in one file
+MOST_PROCESSES = 50  # of those that ffmpeg reads, a process each
 
 # offset, bytes there, ffmpeg's demuxer. Those that name other files (hls, concat, dash, image2, …) are left out on purpose.
 CONTAINERS = [
@@ -73,6 +74,7 @@ READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structur
     "flac": chunks.read_flac,
     "mov": chunks.read_mp4,
     "ogg": ogg.read,
+    "wv": chunks.read_wavpack,
 }
 APE_TAG = b"APETAGEX"
 APE_BYTES = 32  # of its header or footer (wiki.hydrogenaud.io, APEv2 specification)
@@ -93,14 +95,16 @@ def open_decoder(path: Path, name: str) -> Decoder:
         found = structure_of(file)
         if not file.seek(0, os.SEEK_END):
             raise AudioError(f"{name}: the file is empty", code="not_audio")
+    is_mpeg = found.demuxer == "mp3"
     try:
-        return _by_soundfile(path, found)
+        return _opened(lambda part, structure: SoundFileDecoder(path, found.head, part, structure, is_mpeg=is_mpeg), found)
     except soundfile.LibsndfileError as error:
         if found.demuxer is None:
             kinds = (f"this is {kind}" for magic, kind in NOT_SOUND if found.head.startswith(magic))
             what = next(kinds, "not a recognised audio file, despite its name")
             raise AudioError(f"{name}: {what}", code="not_audio") from error
-        return FfmpegDecoder(path, name, found.demuxer, error.error_string, found.structure)
+        demuxer, refusal = found.demuxer, error.error_string
+        return _opened(lambda part, structure: FfmpegDecoder(path, name, demuxer, refusal, part, structure), found)
 
 
 def structure_of(file: IO[bytes]) -> Recognised:
@@ -120,10 +124,11 @@ def structure_of(file: IO[bytes]) -> Recognised:
 
 def _bounded(structure: Structure) -> Structure:
     """Leave out what is beyond any real file: a recorder that begins anew for every song makes 15 recordings an hour."""
-    if len(structure.parts) <= MOST_PARTS:
+    most = MOST_PROCESSES if structure.parts[0].is_joined else MOST_PARTS
+    if len(structure.parts) <= most:
         return structure
-    note = f"the file is made of more than {MOST_PARTS:,} recordings; only the first {MOST_PARTS:,} were analysed"
-    return replace(structure, parts=structure.parts[:MOST_PARTS], length_s=None, notes=(*structure.notes, note))
+    note = f"the file is made of more than {most:,} recordings; only the first {most:,} were analysed"
+    return replace(structure, parts=structure.parts[:most], length_s=None, notes=(*structure.notes, note))
 
 
 def container(head: bytes) -> str | None:
@@ -141,12 +146,11 @@ def container(head: bytes) -> str | None:
     return None
 
 
-def _by_soundfile(path: Path, found: Recognised) -> Decoder:
-    """Open a file with libsndfile. Raises LibsndfileError where its first recording is not for it."""
-    is_mpeg = found.demuxer == "mp3"
+def _opened(open_part: Callable[[Recording, Structure], Decoder], found: Recognised) -> Decoder:
+    """Open the one recording of a file, or the first of several. Raises what `open_part` does."""
     if len(found.structure.parts) > 1:
-        return JoinedDecoder(path, found.head, found.structure, is_mpeg=is_mpeg)
-    return SoundFileDecoder(path, found.head, found.structure.parts[0], found.structure, is_mpeg=is_mpeg)
+        return JoinedDecoder(open_part, found.structure, is_mpeg=found.demuxer == "mp3")
+    return open_part(found.structure.parts[0], found.structure)
 
 
 def _begin(file: IO[bytes]) -> int:

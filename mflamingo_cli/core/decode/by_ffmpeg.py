@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mflamingo_cli.core.decode import layout
-from mflamingo_cli.core.decode.base import Damaged, Structure, block_frames
+from mflamingo_cli.core.decode.base import Damaged, Recording, Structure, block_frames
 from mflamingo_cli.errors import AudioError
 
 LOG_BYTES = 1 << 16  # of ffmpeg's complaints
@@ -33,7 +33,7 @@ ANY_NAME = "file:"  # stands for the file while ffmpeg-python builds a command: 
 class FfmpegDecoder:
     """A file that the ffmpeg program reads: its default audio stream, else the first."""
 
-    def __init__(self, path: Path, name: str, demuxer: str, refusal: str, structure: Structure) -> None:
+    def __init__(self, path: Path, name: str, demuxer: str, refusal: str, part: Recording, structure: Structure) -> None:
         import ffmpeg
 
         for program in ("ffmpeg", "ffprobe"):
@@ -43,8 +43,10 @@ class FfmpegDecoder:
                     f"{name}: this {kind} file needs the program {program}, which is not installed: `{INSTALL_FFMPEG}` ({refusal})"
                 )
         # protocol and format lists hold for whatever the demuxer itself would open
-        self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file", "f": demuxer}
+        self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file,subfile", "f": demuxer}
         self._url = f"file:{os.path.abspath(path)}"
+        if part.is_joined:
+            self._url = f"subfile,,start,{part.ranges[0][0]},end,{part.ranges[-1][1]},,:{self._url}"
         try:
             report = ffmpeg.probe(self._url, v="error", **self._limits)
         except ffmpeg.Error as error:
@@ -77,29 +79,34 @@ class FfmpegDecoder:
             ffmpeg.input(ANY_NAME, err_detect="crccheck", **self._limits).output("pipe:1", **wanted).global_args("-nostdin", "-v", "error")
         )
         command = [self._url if part == ANY_NAME else part for part in graph.compile()]
-        with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
-            try:
-                assert process.stdout is not None
-                drop, at = start, 0
-                while len(block := self._read(process.stdout)):
-                    at += len(block)
-                    kept = block[drop:]
-                    drop -= len(block) - len(kept)
-                    if len(kept):
-                        yield kept
-                process.wait()
-            finally:
-                process.kill()
-                process.communicate()
-            log.seek(0)
-            complaints = [line for line in log.read(LOG_BYTES).splitlines() if not any(word in line for word in HARMLESS)]
-            if process.returncode:
-                raise Damaged(_last_line(b"\n".join(complaints)))
-            if complaints or self._structure.gaps:
-                raise Damaged("some of its data are invalid", self._structure.gaps, where=False)
-            if self._structure.cut or (self.frames is not None and self.frames - at > LACKING_S * self.rate_hz):
-                raise Damaged("the file is shorter than its header says")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        log = bytearray()
+        listener = threading.Thread(target=_listen, args=(process.stderr, log), daemon=True)
+        listener.start()
+        try:
+            drop, at = start, 0
+            while len(block := self._read(process.stdout)):
+                at += len(block)
+                kept = block[drop:]
+                drop -= len(block) - len(kept)
+                if len(kept):
+                    yield kept
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            listener.join()
+            process.stdout.close()
+            process.stderr.close()
+        complaints = [line for line in log.splitlines() if not any(word in line for word in HARMLESS)]
+        if process.returncode:
+            raise Damaged(_last_line(b"\n".join(complaints)))
+        if complaints or self._structure.gaps:
+            raise Damaged("some of its data are invalid", self._structure.gaps, where=False)
+        if self._structure.cut or (self.frames is not None and self.frames - at > LACKING_S * self.rate_hz):
+            raise Damaged("the file is shorter than its header says")
 
     def _read(self, stream: IO[bytes]) -> NDArray[np.float32]:
         """Read one block, a short one only at the end: (n, channels)."""
@@ -109,6 +116,12 @@ class FfmpegDecoder:
 
     def close(self) -> None:
         """Nothing is open between blocks."""
+
+
+def _listen(stream: IO[bytes], log: bytearray) -> None:
+    """Read complaints to their end, so that the pipe never fills, and keep the first of them."""
+    while data := stream.read1(LOG_BYTES):  # type: ignore[attr-defined]  # a BufferedReader
+        log += data[: LOG_BYTES - len(log)]
 
 
 def _others(streams: list[dict[str, Any]], chosen: dict[str, Any]) -> tuple[str, ...]:

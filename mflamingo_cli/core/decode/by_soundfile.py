@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ import soxr
 from numpy.typing import NDArray
 
 from mflamingo_cli.core.decode import layout
-from mflamingo_cli.core.decode.base import BLOCK_FRAMES, TOLERATED_S, Damaged, Gap, Recording, Structure, block_frames
+from mflamingo_cli.core.decode.base import BLOCK_FRAMES, TOLERATED_S, Damaged, Decoder, Gap, Recording, Structure, block_frames
 from mflamingo_cli.core.decode.quiet import hushed
 from mflamingo_cli.core.decode.view import View
+from mflamingo_cli.errors import AudioError
 
 FLAC_STEP_FRAMES = 1 << 13  # of a codec that can fail midway
 SMALL_STEP_FRAMES = 1 << 8  # behind a failure, and where the end comes unannounced, as a failing read (FLAC from a pipe)
@@ -149,16 +150,16 @@ class SoundFileDecoder:
 class JoinedDecoder:
     """Recordings that are joined to one file, one after the other, at the rate and with the channels of the first; opened when needed."""
 
-    def __init__(self, path: Path, head: bytes, structure: Structure, *, is_mpeg: bool) -> None:
-        self._path, self._head, self._structure, self._is_mpeg = path, head, structure, is_mpeg
+    def __init__(self, open_part: Callable[[Recording, Structure], Decoder], structure: Structure, *, is_mpeg: bool) -> None:
+        self._open_part, self._structure = open_part, structure
         first = self._opened(0)
         self.rate_hz, self.channels, self.codec, self.roles = first.rate_hz, first.channels, first.codec, first.roles
-        self.tags, self.notes = first.tags, structure.notes
+        self.tags, self.notes = first.tags, (*structure.notes, *first.notes)
         known = [first.frames, *(part.frames for part in structure.parts[1:])]
         total_s = structure.length_s
         self.guess_s = total_s or first.guess_s
         self.frames = round(total_s * self.rate_hz) if total_s is not None else None
-        if self.frames is None and self._is_mpeg is False and None not in known:
+        if self.frames is None and not is_mpeg and None not in known:
             self.frames = sum(count for count in known if count is not None)
         first.close()
 
@@ -175,7 +176,7 @@ class JoinedDecoder:
             except Damaged as damage:
                 reasons.append(str(damage))
                 gaps += [Gap(gap.at_s + began / self.rate_hz, gap.missing_s) for gap in damage.gaps] or [Gap(at / self.rate_hz, None)]
-            except soundfile.LibsndfileError:
+            except (soundfile.LibsndfileError, AudioError):
                 reasons.append("one of the recordings that are joined in it cannot be read")
                 frames = self._structure.parts[index].frames
                 gaps.append(Gap(at / self.rate_hz, frames / self.rate_hz if frames else None))
@@ -188,11 +189,11 @@ class JoinedDecoder:
     def close(self) -> None:
         """Nothing is open between blocks."""
 
-    def _opened(self, index: int) -> SoundFileDecoder:
-        return SoundFileDecoder(self._path, self._head, self._structure.parts[index], Structure(), is_mpeg=self._is_mpeg)
+    def _opened(self, index: int) -> Decoder:
+        return self._open_part(self._structure.parts[index], Structure())
 
     def _part(self, index: int) -> Generator[NDArray[np.float32], None, None]:
-        """Yield one recording in the form of the first. Raises Damaged behind its last block, LibsndfileError if it cannot be read."""
+        """Yield one recording in the form of the first. Raises Damaged behind its last block, and what opening it raises."""
         with contextlib.closing(self._opened(index)) as decoder:
             if decoder.rate_hz == self.rate_hz:
                 for block in decoder.blocks(0):

@@ -16,6 +16,7 @@ FARTHEST = 1 << 62
 SEARCH_BYTES = 1 << 20
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # RFC 9639, sec. 8: the marker and the header of the streaminfo block, 34 bytes long
 FORMS = {b"RIFF": b"WAVE", b"RF64": b"WAVE", b"FORM": b"AIF"}  # what begins a file, and what stands behind its size
+WAVPACK_START, WAVPACK_BYTES = b"wvpk", 32  # in front of a block
 Patch = tuple[int, bytes]
 
 
@@ -121,22 +122,25 @@ def _is_caf_chunk(file: IO[bytes], at: int, size: int) -> bool:
 
 def read_flac(file: IO[bytes], begin: int) -> Structure:
     """FLAC files, each behind the end of the one before."""
-    size, starts = os.fstat(file.fileno()).st_size, [begin]
-    at, kept = begin + 4, b""
-    file.seek(at)
-    while block := file.read(SEARCH_BYTES):
-        data = kept + block
-        found = data.find(FLAC_START)
-        while found >= 0:
-            starts.append(at + found)
-            found = data.find(FLAC_START, found + 1)
-        kept = data[1 - len(FLAC_START) :]
-        at += len(data) - len(kept)
+    size, starts = os.fstat(file.fileno()).st_size, [begin, *_places(file, begin + 4, FLAC_START)]
     if starts == [0]:
         return Structure()
     return Structure(
         tuple(Recording(((start, end),), frames=_flac_frames(file, start)) for start, end in zip(starts, [*starts[1:], size], strict=True))
     )
+
+
+def _places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
+    """Every place from there on where the words are."""
+    kept = b""
+    while block := _bytes(file, at + len(kept), SEARCH_BYTES):
+        data = kept + block
+        found = data.find(words)
+        while found >= 0:
+            yield at + found
+            found = data.find(words, found + 1)
+        kept = data[1 - len(words) :]
+        at += len(data) - len(kept)
 
 
 def _flac_frames(file: IO[bytes], start: int) -> int | None:
@@ -145,21 +149,46 @@ def _flac_frames(file: IO[bytes], start: int) -> int | None:
 
 
 def read_mp4(file: IO[bytes], begin: int) -> Structure:
-    """An MP4 file, with a sentence if another is joined to its end (ISO 14496-12, 4.2: boxes)."""
-    size, at, indexes = os.fstat(file.fileno()).st_size, begin, []
+    """MP4 files, each behind the end of the one before (ISO 14496-12, 4.2: boxes); a sentence where one has no beginning of its own."""
+    size, at, starts, indexes = os.fstat(file.fileno()).st_size, begin, list[int](), list[int]()
     while at + 8 <= size:
         head = _bytes(file, at, 16)
         length = int.from_bytes(head[:4], "big")
         length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 else length
         if length < 8:
             break
+        if head[4:8] == b"ftyp":
+            starts.append(at)
         if head[4:8] == b"moov":
             indexes.append(at)
         at += length
     if len(indexes) < 2:
         return Structure()
+    ends = [*starts[1:], size]
+    if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
+        return _joined(starts, ends)
     joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
     return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split it to have all analysed",))
+
+
+def read_wavpack(file: IO[bytes], begin: int) -> Structure:
+    """WavPack files, each behind the end of the one before (WavPack 4 & 5 Binary File / Block Format, 2.0)."""
+    size, starts, position, at = os.fstat(file.fileno()).st_size, [begin], 0, begin
+    while at < size:
+        head = _bytes(file, at, WAVPACK_BYTES)
+        if not head.startswith(WAVPACK_START) or len(head) < WAVPACK_BYTES:  # a tag
+            at = next(_places(file, at + 1, WAVPACK_START), size)
+            continue
+        index = int.from_bytes(head[16:20], "little") | head[10] << 32
+        if index < position:
+            starts.append(at)
+        position = index
+        at += 8 + int.from_bytes(head[4:8], "little")
+    return _joined(starts, [*starts[1:], size]) if len(starts) > 1 else Structure()
+
+
+def _joined(starts: list[int], ends: list[int]) -> Structure:
+    return Structure(tuple(Recording(((start, end),), is_joined=True) for start, end in zip(starts, ends, strict=True)))
 
 
 def _bytes(file: IO[bytes], at: int, size: int) -> bytes:

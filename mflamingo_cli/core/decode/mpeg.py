@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
 
-BLOCK_BYTES = 1 << 21  # of the file searched at once
-SEARCHED_BYTES = 1 << 14  # behind the latest place where a stream may begin: some frames of it
+FIRST_BYTES, BLOCK_BYTES = 1 << 16, 1 << 21  # of the file searched at once: at first, and at most
+LONGEST = 1729  # bytes of a frame: layer II, 384 kbit/s, 32 kHz, padded
 DENSEST = 16  # bytes between frames, on average, in any block of sound; the shortest frame has 24
 HEADER_BYTES = 4
+MONO = 0xC0  # the fourth byte of a header from here on
 ROW = 4  # frames that must follow each other where a stream begins: three alike by chance are met once in 100 GB of noise
 RATES_HZ = (44_100, 48_000, 32_000)  # MPEG 1; half in MPEG 2, a quarter in 2.5
 KBIT_S = {  # by (is MPEG 1, layer code): ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3 for all else
@@ -29,6 +30,7 @@ KBIT_S = {  # by (is MPEG 1, layer code): ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4
     None: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 COUNTERS = {b"Xing": 0, b"Info": 0, b"VBRI": 10}  # first frame of an encoder's stream: bytes from the name to the flags or the count
+COUNTER_OFFSETS = (13, 21, 36)  # header and side information: ISO 11172-3, 2.4.1.7; ISO 13818-3; VBRI: 36 always
 COUNTER_BYTES = 64  # from the begin of the frame to the end of a count, at most
 NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what may lie between two streams and is no damage
 
@@ -87,9 +89,9 @@ class FrameRun:
 
 def read(file: IO[bytes], latest: int) -> Structure | None:
     """The structure of a file of MPEG audio; None if none begins up to the byte `latest`."""
-    if next((run.begin for run in _runs(file, latest + SEARCHED_BYTES)), latest + 1) > latest:
+    runs = list(_runs(file, latest))
+    if not runs:
         return None
-    runs = list(_runs(file))
     streams: list[list[FrameRun]] = []
     for run in runs:  # another rate or number of channels is another recording: no decoder changes them on the way
         if streams and streams[-1][-1].kind == run.kind:
@@ -196,64 +198,88 @@ def _kinds(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.asarray((second & 0x1E) << 6 | (third >> 2 & 3) << 4 | (headers[3] >> 6 == 3))
 
 
-def _candidates(file: IO[bytes], until: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[int]]:
-    """Every place where a frame could begin, its length and kind, three times (n,), and the places of names of counters."""
-    found: list[tuple[NDArray[np.int64], ...]] = []
-    names: list[int] = []
-    at, kept = 0, b""
-    file.seek(0)
-    while (until is None or at < until) and (block := file.read(BLOCK_BYTES if until is None else min(BLOCK_BYTES, until - at))):
-        data = kept + block
-        for name in COUNTERS:
-            place = data.find(name)
-            while place >= 0:
-                names.append(at + place)
-                place = data.find(name, place + 1)
-        array = np.frombuffer(data, np.uint8)
-        places = np.flatnonzero((array[:-3] == 0xFF) & (array[1:-2] >= 0xE0))
-        headers = np.stack([array[places + k] for k in range(HEADER_BYTES)])
-        lengths = _lengths(headers)
-        good = lengths > 0
-        if np.count_nonzero(good) <= len(data) // DENSEST:
-            found.append((places[good] + at, lengths[good], _kinds(headers)[good]))
-        kept = data[-3:]
-        at += len(data) - len(kept)
-    whole = [np.concatenate(columns) for columns in zip(*found, strict=True)] if found else [np.zeros(0, np.int64)] * 3
-    return whole[0], whole[1], whole[2], sorted(set(names))
-
-
-def _runs(file: IO[bytes], until: int | None = None) -> Iterator[FrameRun]:
-    """Every run of at least ROW frames, from the first byte on; a frame that the file does not hold whole belongs to none."""
-    places, lengths, kinds, names = _candidates(file, until)
-    size = os.fstat(file.fileno()).st_size
-    if not len(places):
-        return
+def _heads(data: bytes) -> NDArray[np.int64]:
+    """Places in some bytes where ROW frames that are alike follow each other: (n,); none where frames would be denser than in sound."""
+    array = np.frombuffer(data, np.uint8)
+    places = np.flatnonzero((array[:-3] == 0xFF) & (array[1:-2] >= 0xE0))
+    headers = np.stack([array[places + k] for k in range(HEADER_BYTES)])
+    lengths = _lengths(headers)
+    good = lengths > 0
+    places, lengths, kinds = places[good], lengths[good], _kinds(headers)[good]
+    if not len(places) or len(places) > len(data) // DENSEST:
+        return np.zeros(0, np.int64)
     ends = places + lengths
-    follower = np.searchsorted(places, ends)
-    inside = np.minimum(follower, len(places) - 1)
+    inside = np.minimum(np.searchsorted(places, ends), len(places) - 1)
     linked = (places[inside] == ends) & (kinds[inside] == kinds)
     heads = linked.copy()
     for _ in range(ROW - 2):
         heads = linked & heads[inside]
-    begins = np.flatnonzero(heads)
-    following, is_linked = inside.tolist(), linked.tolist()
-    at = 0
-    while (index := int(np.searchsorted(begins, np.searchsorted(places, at)))) < len(begins):
-        first = last = int(begins[index])
-        frames = 1
-        while is_linked[last]:
-            last = following[last]
-            frames += 1
-        begin, at = int(places[first]), int(ends[last])
-        if at > size:
-            at, frames = int(places[last]), frames - 1
-        yield FrameRun(begin, at, frames, int(kinds[first]), tuple(_counters(file, names, places, begin, at)))
+    found: NDArray[np.int64] = places[heads]
+    return found
 
 
-def _counters(file: IO[bytes], names: list[int], places: NDArray[np.int64], begin: int, end: int) -> Iterator[int]:
-    """Frames of a run that hold a count: its name stands where the side information of a silent frame ends."""
-    for name in names:
-        if begin < name < end:
-            frame = int(places[np.searchsorted(places, name) - 1])
-            if name - frame in (13, 21, 36):  # header and side information: ISO 11172-3, 2.4.1.7; ISO 13818-3; VBRI: 36 always
-                yield frame
+def _runs(file: IO[bytes], latest: int) -> Iterator[FrameRun]:
+    """Every run of at least ROW frames; none if the first one begins behind the byte `latest`."""
+    at, size, n_bytes, is_found = 0, os.fstat(file.fileno()).st_size, FIRST_BYTES, False
+    while at < size and (is_found or at <= latest):
+        file.seek(at)
+        data = file.read(n_bytes + ROW * LONGEST)
+        heads = _heads(data) + at
+        end = at + n_bytes
+        while (index := int(np.searchsorted(heads, at))) < len(heads) and heads[index] < end:
+            if not is_found and heads[index] > latest:
+                return
+            run = _walk(file, int(heads[index]), size)
+            is_found, at = True, max(run.end, int(heads[index]) + 1)
+            yield run
+        at, n_bytes = max(at, end), min(2 * n_bytes, BLOCK_BYTES)
+
+
+def _walk(file: IO[bytes], begin: int, size: int) -> FrameRun:
+    """The run that begins at a byte; a frame that the file does not hold whole belongs to none."""
+    file.seek(begin)
+    head = file.read(HEADER_BYTES)
+    kind = int(_kinds(np.frombuffer(head, np.uint8)[:, None])[0])
+    second, is_mono, lengths = head[1] | 1, head[3] >= MONO, _lengths_alike(head)  # | 1: whether a frame has a checksum may change
+    at = last = begin
+    frames, counters, goes_on = 0, list[int](), True
+    while goes_on:
+        file.seek(at)
+        data = file.read(BLOCK_BYTES)
+        is_last = len(data) < BLOCK_BYTES
+        until = len(data) - (HEADER_BYTES - 1 if is_last else COUNTER_BYTES)
+        places, place = list[int](), 0
+        while place < until:  # 0.3 us for a frame
+            alike = data[place] == 0xFF and data[place + 1] | 1 == second and (data[place + 3] >= MONO) == is_mono
+            length = lengths[data[place + 2]] if alike else 0
+            if not length:
+                break
+            places.append(place)
+            place += length
+        goes_on = place >= until and not is_last
+        frames, counters = frames + len(places), counters + [at + place for place in _counters(data, places)]
+        last = at + places[-1] if places else last
+        at += place
+    if at > size:
+        at, frames, counters = last, frames - 1, [counter for counter in counters if counter != last]
+    return FrameRun(begin, at, frames, kind, tuple(counters))
+
+
+def _lengths_alike(head: bytes) -> list[int]:
+    """Lengths of frames of a stream by their third byte: 0 where another rate, or no frame, begins."""
+    thirds = np.arange(256, dtype=np.uint8)
+    headers = np.stack([np.full_like(thirds, head[0]), np.full_like(thirds, head[1]), thirds, np.full_like(thirds, head[3])])
+    lengths: list[int] = np.where(thirds >> 2 & 3 == head[2] >> 2 & 3, _lengths(headers), 0).tolist()
+    return lengths
+
+
+def _counters(data: bytes, places: list[int]) -> list[int]:
+    """The frames of those that begin at these places that hold a count: its name is where the side information of a silent frame ends."""
+    frames = np.array(places, np.int64)
+    array = np.frombuffer(data + bytes(COUNTER_BYTES), np.uint8)
+    found = np.zeros(len(frames), bool)
+    for offset in COUNTER_OFFSETS:
+        name = np.ascontiguousarray(array[frames[:, None] + np.arange(offset, offset + 4)]).view("S4").ravel()
+        found |= np.isin(name, list(COUNTERS))
+    counted: list[int] = frames[found].tolist()
+    return counted
