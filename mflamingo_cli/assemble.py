@@ -14,12 +14,12 @@ from mflamingo_cli.backends.base import BackendInfo, Completion
 from mflamingo_cli.checks import Check, wrong
 from mflamingo_cli.core.audio import LONG_S, PART_S, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
-from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo
+from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo, Voices
 from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
-from mflamingo_cli.parsers import is_unknown
+from mflamingo_cli.parsers import Vocals, is_unknown
 from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
-from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, KeyInfo, MeterInfo, Result, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, KeyInfo, MeterInfo, Result, Section, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
@@ -28,6 +28,7 @@ CUT_THINKING = {
     "loop": "the reasoning repeated itself and was ended; try --repetition-penalty 1.1",
 }
 UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
+SUNG = 0.5  # of a section from which it is called sung
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
 READ = ("tempo", "key", "meter")  # answers that must be a number or a name; an empty list is an answer
@@ -174,8 +175,9 @@ def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple
         if hasattr(facts.confidence, name):
             value = replace(value, confidence=_rounded(getattr(facts.confidence, name), 2))
         values[name] = value
+    values["sections"] = tuple(_section(section, facts) for section in facts.sections)
     by_model = {name: parsed[name] for name in ("instruments", "genre", "mood", "caption") if name in parsed}
-    return Result(**values, **by_model, vocals=VocalsInfo(*parsed.get("vocals", (None, None)))), warnings
+    return Result(**values, **by_model), warnings
 
 
 def _tempo(fact: Tempo, claim: float | None, compared: Comparison, grounded: bool) -> Recorded:
@@ -213,11 +215,30 @@ def _loudness(fact: Loudness, claim: None, compared: Comparison, grounded: bool)
     return Loudness(*(_rounded(value, 2) for value in vars(fact).values())), None
 
 
+def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: bool) -> Recorded:
+    claimed, description = claim or (None, None)
+    if fact.present is None:
+        return VocalsInfo(claimed, description, None if claimed is None else "model", claimed, spans=fact.spans), None
+    described = description if compared.agrees else None
+    warning = None
+    if compared.agrees is False:
+        warning = f"vocals: measured {'singing' if fact.present else 'none'}, the model says {description or 'yes' if claimed else 'none'}"
+    return VocalsInfo(fact.present, described, "measured", claimed, compared.agrees, spans=fact.spans), warning
+
+
+def _section(section: Segment, facts: Facts) -> Section:
+    """A section with whether most of it is sung, where it is known who sings when."""
+    sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in facts.vocals.spans if s.label == "singing")
+    known = facts.vocals.present is not None
+    return Section(section.start, section.end, section.label, sung_s >= SUNG * (section.end - section.start) if known else None)
+
+
 RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {
     "tempo": _tempo,
     "key": _key,
     "meter": _meter,
     "loudness": _loudness,
+    "vocals": _vocals,
 }
 """How a fact stands in the record where it is not written as it was measured."""
 

@@ -87,6 +87,11 @@ def _duration(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     return Judgement(round(duration_s, 3), abs(reading.value - duration_s) <= tolerance_s)
 
 
+def _vocals(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
+    present = facts.vocals.present
+    return Judgement() if present is None else Judgement(present, reading.value == present, facts.confidence.vocals)
+
+
 JUDGES: Mapping[str, Callable[[Reading, Facts, float], Judgement]] = {
     "tempo": _tempo,
     "key": _key,
@@ -94,7 +99,7 @@ JUDGES: Mapping[str, Callable[[Reading, Facts, float], Judgement]] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
-    "vocals": lambda reading, facts, duration_s: Judgement(),  # voices are not measured
+    "vocals": _vocals,
     "duration": _duration,
 }
 """How a claim of each kind is compared with the facts."""
@@ -117,10 +122,11 @@ SENTENCES: Mapping[str, Callable[[Facts], str | None]] = {
     "key": lambda facts: f"It is {_likely(facts.confidence.key)}in {facts.key.name}." if facts.key else None,
     "meter": lambda facts: f"It is {_likely(facts.confidence.meter)}in {facts.meter}." if facts.meter else None,
     "chords": lambda facts: f"Its main chords are {_chord_names(facts)}." if main_chords(facts) else None,
+    "vocals": lambda facts: None if facts.vocals.present is None else "Somebody sings." if facts.vocals.present else "Nobody sings.",
     "loudness": lambda facts: f"It is at {number(level)} LUFS." if (level := facts.loudness.integrated_lufs) is not None else None,
 }
 """A sentence that tells a fact; the other kinds have none."""
-ALWAYS_TOLD = ("tempo", "key")  # in a full caption, where they are known
+ALWAYS_TOLD = ("tempo", "key", "vocals")  # in a full caption, where they are known
 
 
 # --- the check -----------------------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ PHRASES: dict[str, Phrase | None] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
+    "vocals": None,  # mini was not trained to be given it; its texts are checked against it
 }
 """What a prompt says of each fact of `measure.FACTS`, in its order; None: nothing."""
 

@@ -105,11 +105,18 @@ class MeterInfo:
 
 @dataclass(frozen=True)
 class Segment:
-    """A labelled part of the song: a section, or a chord in Harte's notation."""
+    """A labelled part of the song: a chord in Harte's notation, or a stretch of singing or speech."""
 
     start: float
     end: float
     label: str
+
+
+@dataclass(frozen=True)
+class Section(Segment):
+    """A part of the form; `sung` says whether somebody sings in most of it."""
+
+    sung: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,18 @@ class Loudness:
 
 @dataclass(frozen=True)
 class VocalsInfo:
-    """Whether there is singing, and what it is like."""
+    """Whether somebody sings, what the model says it is like, and the measured parts called `singing` and `speech`.
+
+    `claimed` is the model's answer, `confidence` the probability that a measured `present` is right.
+    """
 
     present: bool | None = None
     description: str | None = None
+    source: Origin | None = None
+    claimed: bool | None = None
+    agrees: bool | None = None
+    confidence: float | None = None
+    spans: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,7 @@ class Result:
     meter: MeterInfo = MeterInfo()
     beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
-    sections: tuple[Segment, ...] = ()
+    sections: tuple[Section, ...] = ()
     loudness: Loudness = Loudness()
     instruments: tuple[str, ...] = ()
     genre: tuple[str, ...] = ()
@@ -246,7 +261,7 @@ class Analysis:
     instruments = _of_result(lambda result: result.instruments, "Instruments that the model names.")
     genre = _of_result(lambda result: result.genre, "Genres that the model names.")
     mood = _of_result(lambda result: result.mood, "Moods that the model names.")
-    vocals = _of_result(lambda result: result.vocals, "What the model says of voices.")
+    vocals = _of_result(lambda result: result.vocals, "Whether somebody sings, and where.")
     caption = _of_result(lambda result: result.caption, "The description of `analyze` and `caption`.")
 
     def to_json(self) -> str:

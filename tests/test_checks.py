@@ -9,14 +9,14 @@ import pytest
 
 from mflamingo_cli.checks import JUDGES, NO_ANSWER, SENTENCES, Check, CheckedStream, CheckOptions, wrong
 from mflamingo_cli.claims import READERS
-from mflamingo_cli.measure import FACTS, Confidence, Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure import FACTS, Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.thinking import split_thinking
 
 CHORDS = tuple(Segment(float(at), at + 4.0, label) for at, label in enumerate(("C:maj", "G:maj", "A:min", "F:maj")))
 KNOWN = Facts(
     Tempo(140.0, (70.0,)), Key("A", "minor"), (), None, "4/4", (), CHORDS,
     (Segment(0.0, 32.0, "A"), Segment(32.0, 64.0, "B")), Loudness(-9.8),
-    Confidence(0.95, 0.95, 0.95),
+    confidence=Confidence(0.95, 0.95, 0.95),
 )  # fmt: skip
 UNSURE = dataclasses.replace(KNOWN, confidence=Confidence(0.5, 0.5, 0.5))
 DURATION_S = 213.4
@@ -30,6 +30,15 @@ def shown(text: str, options: CheckOptions, facts: Facts | None = KNOWN) -> str:
 
 def agreement(text: str, facts: Facts | None = KNOWN) -> list[bool | None]:
     return [claim.agrees for claim in Check.whole(text, facts, DURATION_S, MARK)[1]]
+
+
+def test_a_text_is_held_to_who_sings() -> None:
+    sung = dataclasses.replace(KNOWN, vocals=Voices(True), confidence=Confidence(0.95, 0.95, 0.95, 0.9))
+    assert agreement("An instrumental track. A woman sings. Without vocals.", sung) == [False, True, False]
+    assert agreement("An instrumental track.", dataclasses.replace(sung, confidence=Confidence(0.95, 0.95, 0.95, 0.7))) == [None]
+    assert shown("It is purely instrumental.", FULL, sung) == "The tempo is 140 BPM. It is in A minor. Somebody sings."
+    quiet = dataclasses.replace(sung, vocals=Voices(False))
+    assert shown("It is at 140 BPM in A minor, with a singer.", FULL, quiet) == "It is at 140 BPM in A minor. Nobody sings."
 
 
 def test_what_can_be_claimed_can_be_judged_and_every_fact_can_be_claimed():

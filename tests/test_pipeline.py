@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mflamingo_cli.backends.base import BackendInfo, Chunk, Encoded, GenerateOpt
 from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
-from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo
+from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.requests import Piece, Step
 from mflamingo_cli.schema import Analysis
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
@@ -152,6 +153,15 @@ def test_claims_stand_beside_facts(song, known):
     assert result.chords[1].end == 4.0
     assert (result.instruments, result.genre, result.mood) == (("piano", "drums"), ("House",), ())
     assert (result.vocals.present, result.caption) == (False, "A calm piece.")
+
+
+def test_who_sings_is_measured_and_the_model_describes_the_voice(song, monkeypatch) -> None:
+    sung = replace(FACTS, vocals=Voices(True, (Segment(0.0, 3.0, "singing"),)), confidence=Confidence(0.9, 0.5, vocals=0.9))
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: sung)
+    record = Model(Parrot(ANSWERS)).analyze(song())
+    assert (record.vocals.present, record.vocals.claimed, record.vocals.agrees) == (True, False, False)
+    assert "vocals: measured singing, the model says none" in record.warnings
+    assert [section.sung for section in record.sections] == [True]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
-"""Tempo, key, meter, chords, sections and loudness by signal analysis, in NumPy alone."""
+"""Tempo, key, meter, chords, sections, loudness and voices, in NumPy alone."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
 from mflamingo_cli.core.audio import Audio
-from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.facts import Key, Tempo, Voices
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.song import FACTS, Confidence, Facts, Measurement, SongPart, sounding_of
 from mflamingo_cli.schema import Beat, Loudness, Segment
 
 __all__ = [
     "FACTS", "Beat", "Confidence", "Facts", "Key", "Loudness", "Measurement", "Segment",
-    "SongPart", "Tempo", "measure", "sounding_of",
+    "SongPart", "Tempo", "Voices", "measure", "sounding_of",
 ]  # fmt: skip
 
 

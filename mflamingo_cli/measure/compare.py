@@ -28,6 +28,11 @@ def compare_tempi(fact_bpm: float | None, claimed_bpm: float | None) -> Comparis
     return Comparison(False, next((name for name, value in RATIOS.items() if abs(ratio / value - 1) <= TEMPO_TOLERANCE), None))
 
 
+def compare_voices(fact: bool | None, claim: bool | None) -> Comparison:
+    """Both sung, or both not."""
+    return Comparison(None if fact is None or claim is None else fact == claim)
+
+
 def compare_keys(fact: Key | None, claim: Key | None) -> Comparison:
     """The same key, or its "relative", "parallel" or a "fifth" away; the spelling does not matter."""
     if fact is None or claim is None:

@@ -19,7 +19,10 @@ WEIGHTS: dict[str, dict[str, float]] = {
               "fast halves": 3.06, "fast thirds": -0.94, "slow halves": -3.37},
     "key": {"always": -0.02, "lead": 3.56, "tonic": 3.28},
     "meter": {"always": -6.38, "three": -0.71, "scatter": -2.56, "threes": -5.18, "halves of three": -1.34},
+    "vocals": {"always": -1.35, "sung": 0.33, "phrase": 0.90},
 }  # fmt: skip
+CLEAR_VOCALS = 0.8  # below it nothing is said of voices
+MOST_VOCALS = 0.9  # of a song's being sung or not: too few sung songs are in packages for a stronger statement
 MODERATE = 110.0  # beats per minute; above it a beat may be half of one, below it two
 STEADY = 0.01  # beats; scatter of less is that of the frames
 NEAR_FRAMES = 1  # a sound beside a beat is on it
@@ -97,6 +100,13 @@ def of_key(key: Key, weights: np.ndarray, chords: Sequence[Segment]) -> float:
         if third != "dim":
             sounding[12 * (third == "min") + root] += seconds
     return probability("key", {"lead": _lead(weights.ravel(), at), "tonic": _lead(sounding, at) / max(float(sounding.sum()), 1e-9)})
+
+
+def of_vocals(signs: Mapping[str, float]) -> tuple[bool | None, float | None]:
+    """Whether a song is sung by the signs of `vocals.sung_signs`, and how likely that is right; neither where both are likely."""
+    sung = probability("vocals", signs)
+    confidence = max(sung, 1 - sung)
+    return (sung > 0.5, min(confidence, MOST_VOCALS)) if confidence >= CLEAR_VOCALS else (None, None)
 
 
 def _lead(values: np.ndarray, at: int) -> float:

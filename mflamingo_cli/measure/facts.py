@@ -1,4 +1,4 @@
-"""What facts are made of: pitch classes, Key and Tempo.
+"""What facts are made of: pitch classes, Key, Tempo and Voices.
 
 Times are seconds from the start of the file, tempi are quarter-note beats per minute, levels are LUFS, LU and dBTP (ITU-R BS.1770).
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from mflamingo_cli.schema import Segment
 
 Mode = Literal["major", "minor"]
 
@@ -28,6 +30,14 @@ class Tempo:
 
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Whether somebody sings (None: not clear), and where: segments called "singing" and "speech"."""
+
+    present: bool | None = None
+    spans: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy as np
 from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.measure.activity import REST_S, cut, sounding
 from mflamingo_cli.measure.beats import Bars, BeatTrack
-from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi
-from mflamingo_cli.measure.confidence import of_meter, of_tempo
-from mflamingo_cli.measure.facts import Key, Tempo
+from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi, compare_voices
+from mflamingo_cli.measure.confidence import of_meter, of_tempo, of_vocals
+from mflamingo_cli.measure.facts import Key, Tempo, Voices
 from mflamingo_cli.measure.harmony import Harmony
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.meter import settle_runs
@@ -28,6 +28,7 @@ from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import RATE
 from mflamingo_cli.measure.stretch import SoundStretch
 from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
+from mflamingo_cli.measure.vocals import spans, sung_signs
 from mflamingo_cli.schema import Beat, KeySpan, Loudness, Segment
 
 T = TypeVar("T")
@@ -39,11 +40,12 @@ INSTANT_S = 1e-3  # what is shorter has no length in the record
 
 @dataclass(frozen=True)
 class Confidence:
-    """The probability that a measured value is right, tempo within 4 %, key and meter exactly; None: no value, or not estimated."""
+    """The probability that a measured value is right, tempo within 4 %, the others exactly; None: no value, or not estimated."""
 
     tempo: float | None = None
     key: float | None = None
     meter: float | None = None
+    vocals: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Facts:
     chords: tuple[Segment, ...] = ()
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
+    vocals: Voices = field(default_factory=Voices)
     confidence: Confidence = Confidence()
 
 
@@ -234,6 +237,12 @@ class Measurement:
         starts = [stretch.start_s for stretch, *_ in self.pulses]
         return [BeatTrack(t.bpm, t.beats + start, t.downbeats + start) for t, start in zip(tracks, starts, strict=True)], meter
 
+    @cached_property
+    def sung(self) -> tuple[bool | None, float | None]:
+        """Whether somebody sings, and how likely that is right."""
+        found = [stretch.voices for stretch in self.stretches]
+        return of_vocals(sung_signs(found)) if any(one.heard_s for one in found) else (None, None)
+
     # --- facts, in the order of the record ---
 
     @fact(lambda fact, claim: compare_tempi(fact.bpm, claim))
@@ -291,8 +300,14 @@ class Measurement:
         """Loudness of the native stream."""
         return self._meter.result() if self._meter else Loudness()
 
+    @fact(lambda fact, claim: compare_voices(fact.present, claim and claim.present))
+    def vocals(self) -> Voices:
+        """Who sings or speaks where."""
+        present, _ = self.sung
+        return Voices(present, spans([stretch.voices for stretch in self.stretches], sung=present is True))
+
     def _confidence(self, names: Collection[str]) -> Confidence:
-        """The probability that the tempo is within 4 % of the right one, and that key and meter are right; None for all but these names.
+        """The probability that the tempo is within 4 % of the right one, and that the others are right; None for all but these names.
 
         Of a damaged song it is that times the share that was decoded: what is missing may be otherwise.
         """
@@ -300,6 +315,7 @@ class Measurement:
             "tempo": of_tempo(self.bpm, self.beat_signs) if "tempo" in names else None,
             "key": self._key_confidence() if "key" in names else None,
             "meter": of_meter(self.meter, self.beat_signs) if "meter" in names else None,
+            "vocals": self.sung[1] if "vocals" in names else None,
         }
         return Confidence(**{name: None if value is None else value * self._audio.share for name, value in found.items()})
 

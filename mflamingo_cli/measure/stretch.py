@@ -16,6 +16,8 @@ from mflamingo_cli.measure.key import STILL, pitch_energy, stillness
 from mflamingo_cli.measure.sections import Units, units
 from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
 from mflamingo_cli.measure.tempo import SILENT, measure_tempo
+from mflamingo_cli.measure.vocals import Voicing, voicing
+from mflamingo_cli.measure.voice import voice_evidence
 from mflamingo_cli.schema import Segment
 
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
@@ -72,10 +74,16 @@ class SoundStretch:
         formed = bool(self.chords) or (self.is_harmonic and self.pulse[0].bpm is not None)
         return units(self.spectrogram, self.start_s, self.duration_s, self.pulse[0].beats) if formed else None
 
+    @cached_property
+    def voices(self) -> Voicing:
+        """Where somebody sings or speaks."""
+        return voicing(voice_evidence(self.samples), self.start_s) if self.sounds else Voicing()
+
     def settle(self) -> None:
         """Compute everything now and let go of the sound, of which a long song has too much."""
         assert self.pitches.shape[1:] == (12,), "computes chords and spectra"
         assert self.units is None or len(self.units.sums) > 0, "computes the pulse where there is harmony"
+        assert self.voices.heard_s <= self.duration_s, "computes where voices are"
         assert (self.pulse[1] is None) == (self.pulse[0].bpm is None), "computes it everywhere"
         self.forget()
 

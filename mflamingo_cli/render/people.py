@@ -105,10 +105,21 @@ def _sections(sections: tuple[Segment, ...]) -> Line | None:
     return ("sections", " · ".join(f"{span.label} {clock(span.start)}" for span in sections), "measured") if sections else None
 
 
+def voices(vocals: VocalsInfo) -> list[str]:
+    """Whether somebody sings, and how long and from when on there is singing and speech, each in words; nothing where it is not known."""
+    words = [] if vocals.present is None else [(vocals.description or "sung") if vocals.present else "none"]
+    for name in ("singing", "speech"):
+        phrases = [span for span in vocals.spans if span.label == name]
+        if phrases:
+            lasting = clock(round(sum(span.end - span.start for span in phrases)))
+            words.append(f"{lasting} of {name}, from {clock(phrases[0].start)} on")
+    return words
+
+
 def _vocals(vocals: VocalsInfo) -> Line | None:
-    if vocals.present is None:
-        return None
-    return "vocals", (vocals.description or "yes") if vocals.present else "none", "model"
+    words = voices(vocals)
+    source = vocals.source or ("measured" if vocals.spans else None)
+    return ("vocals", " · ".join(words), _claim(source, vocals.claimed is not None, vocals.agrees)) if words else None
 
 
 def _model_list(name: str) -> Callable[[tuple[str, ...]], Line | None]:
@@ -125,12 +136,10 @@ FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
-}
-"""The line of each fact of `measure.FACTS`, of its value in the record; None: it has none."""
-MODEL_LINES: dict[str, Callable[[Any], Line | None]] = {
-    **{name: _model_list(name) for name in ("instruments", "genre", "mood")},
     "vocals": _vocals,
 }
+"""The line of each fact of `measure.FACTS`, of its value in the record; None: it has none."""
+MODEL_LINES: dict[str, Callable[[Any], Line | None]] = {name: _model_list(name) for name in ("instruments", "genre", "mood")}
 
 
 def lines(result: Result) -> list[Line]:

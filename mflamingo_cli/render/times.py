@@ -33,8 +33,8 @@ def _spans(spans: Iterable[Segment]) -> Iterable[str]:
 
 
 def label_writer(stream: TextIO, layout: Layout) -> Writer:
-    """Audacity's labels of sections and chords: `start<TAB>end<TAB>text`."""
-    return _LineWriter(stream, lambda record, result: _spans([*result.sections, *result.chords]))
+    """Audacity's labels of sections, chords, singing and speech: `start<TAB>end<TAB>text`."""
+    return _LineWriter(stream, lambda record, result: _spans([*result.sections, *result.chords, *result.vocals.spans]))
 
 
 def chord_writer(stream: TextIO, layout: Layout) -> Writer:
@@ -71,7 +71,10 @@ def _observations(audio: AudioInfo, result: Result) -> dict[str, list[Observatio
         "key_mode": keys if len(keys) > 1 else [(start, length, f"{key.tonic}:{key.mode}", key.confidence)] if key.tonic else [],
         "chord": [(span.start, span.end - span.start, span.label, None) for span in result.chords],
         "segment_open": [(span.start, span.end - span.start, span.label, None) for span in result.sections],
-        "tag_open": [(start, length, tag, None) for tag in tags],
+        "tag_open": [
+            *((start, length, tag, None) for tag in tags),
+            *((span.start, span.end - span.start, span.label, None) for span in result.vocals.spans),
+        ],
     }
 
 

@@ -28,7 +28,7 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render import Layout, Writer
-from mflamingo_cli.render.people import about, chord_name, made_by
+from mflamingo_cli.render.people import about, chord_name, made_by, voices
 from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
@@ -141,6 +141,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "beats": _beat_ticks(result, scale),
         "sections": _sections(result, scale),
         "chords": _chords(result, scale),
+        "voices": [_block(span, scale, span.label, span.label) for span in result.vocals.spans],
         "facts": _facts(result) if record.command == "analyze" else [],
         "by_model": _by_model(result),
         "wheel": _wheel(result.key),
@@ -280,8 +281,11 @@ def _known(value: float | None, words: str) -> str | None:
 
 
 def _facts(result: Result) -> list[Any]:
-    """The cards of tempo, key, meter and loudness."""
+    """The cards of tempo, key, meter, loudness and voices."""
     tempo, key, meter, level = result.tempo, result.key, result.meter, result.loudness
+    vocals = result.vocals
+    claimed = None if vocals.claimed is None else "yes" if vocals.claimed else "none"
+    sung = voices(vocals) if vocals.present is not None else [None, *voices(vocals)]
     bpm, lufs = _known(tempo.bpm, "{} BPM"), _known(level.integrated_lufs, "{} LUFS")
     others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
@@ -292,14 +296,14 @@ def _facts(result: Result) -> list[Any]:
         _fact("Key", key.name, [names, _sure(key.confidence), result.scale, changes], key.source, key.claimed, key.agrees),
         _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees),
         _fact("Loudness", lufs, spread, "measured" if lufs else None, None, None),
+        _fact("Vocals", sung[0], [*sung[1:], _sure(vocals.confidence)], vocals.source, claimed, vocals.agrees),
     ]
 
 
 def _by_model(result: Result) -> list[tuple[str, str]]:
     """What only the model says."""
-    vocals = {None: "", False: "none", True: result.vocals.description or "yes"}[result.vocals.present]
     lists = (("Instruments", result.instruments), ("Genre", result.genre), ("Mood", result.mood))
-    return [(name, words) for name, words in [*((name, ", ".join(items)) for name, items in lists), ("Vocals", vocals)] if words]
+    return [(name, ", ".join(items)) for name, items in lists if items]
 
 
 # --- the key wheel ----------------------------------------------------------------------------------------------------------
