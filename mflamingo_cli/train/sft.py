@@ -5,6 +5,7 @@ Defaults are those of the paper (arXiv 2511.10289, table 3), where it states the
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -31,6 +32,7 @@ from mflamingo_cli.train.parallel import Processes, whole
 from mflamingo_cli.train.plan import RowPlan
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
+from quant.checkpoint import read_json
 from quant.config import read_geometry
 
 STAGES: Mapping[str, float] = {"sft": 1.5e-5, "think": 1e-5}  # learning rates of table 3 for all weights
@@ -38,6 +40,7 @@ LORA_LR = 5e-5  # of Audio Flamingo 3's stage 3.5, its only one with LoRA
 CONTEXT = 24_576  # of the paper: 16 minutes of music and the text
 WARMUP = 0.03  # of all steps
 ADAPTER, CHECKPOINT = "adapter", "checkpoint"  # what a finished run holds
+CARD = "mflamingo.json"
 KEPT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # of the base, beside the weights
 
 
@@ -177,6 +180,9 @@ def write_checkpoint(model: Model, base: Path, output: Path, state: Mapping[str,
         for path in (path for pattern in KEPT_FILES for path in base.glob(pattern)):
             if not path.name.endswith(".index.json"):
                 shutil.copyfile(path, part / path.name)
+        if (base / CARD).exists():  # what a model can do is its base's, its name and revision are not
+            card = {key: value for key, value in read_json(base / CARD).items() if key not in ("name", "revision")}
+            (part / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         save(model, part, state=state)
         for path in part.glob("*.safetensors"):
             path.chmod(0o644)  # a temporary file of safetensors is private
