@@ -8,6 +8,7 @@ from pathlib import Path
 from quant.files import Draft as Draft
 from quant.files import open_growing as open_growing
 from quant.files import write_atomic as write_atomic
+from quant.files import write_text as write_text
 
 
 def user_folder(xdg: str, usual: str) -> Path | None:

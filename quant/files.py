@@ -98,6 +98,12 @@ def write_atomic(path: Path) -> Iterator[BinaryIO]:
         draft.publish()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file of text, UTF-8. Raises what `Draft` does."""
+    with write_atomic(path) as stream:
+        stream.write(text.encode())
+
+
 def open_growing(path: Path) -> io.FileIO:
     """Open a file at its end, of which earlier runs may have left the beginning; its folder is made, for this user alone.
 

@@ -48,6 +48,17 @@ CATCH_ALL = {  # who catches every exception: the border of a song, and probes o
     f"{PROGRAM}.library.ray": 1,
 }
 WEAK: set[str] = set()
+WRITE_FILES = {  # who makes files without quant.files, and why: all others appear whole or not at all
+    f"{PROGRAM}.commands.terminal": 2,  # /dev/null, and -o to what is no regular file
+    f"{PROGRAM}.core.audio": 1,  # in a temporary folder
+    f"{PROGRAM}.library.ray": 1,  # /dev/null
+    f"{PROGRAM}.store.faults": 1,  # a log, which grows
+    f"{PROGRAM}.train.grpo": 1,  # a log, which grows
+    f"{PROGRAM}.train.loop": 1,  # a log, which grows
+    f"{PROGRAM}.train.mini.manifest": 1,  # grows by a row, and a torn one is repaired
+    f"{PROGRAM}.train.mini.synth.arrange": 1,  # in a temporary folder
+}
+WRITING_MODE = re.compile(r"[rwxabt+]*[wxa+][rwxabt+]*")
 MINI_MEL: set[str] = set()
 
 
@@ -290,6 +301,25 @@ def test_nothing_below_the_commands_prints():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 found.append(f"{module.name}:{node.lineno}")
     assert found == []
+
+
+def makes_a_file(node: ast.AST) -> bool:
+    """Whether a call gives a file its name: write_text and its like, open with such a mode, what NumPy and soundfile write to a path."""
+    if not isinstance(node, ast.Call):
+        return False
+    call = ast.unparse(node.func)
+    modes = [*node.args[:2], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+    to_stream = node.args and isinstance(node.args[0], ast.Name) and node.args[0].id in ("file", "stream", "content")
+    return (
+        call.endswith((".write_text", ".write_bytes", ".save_file", "save_file"))
+        or ((call == "open" or call.endswith(".open")) and any(WRITING_MODE.fullmatch(str(getattr(mode, "value", ""))) for mode in modes))
+        or (call in ("np.save", "np.savez", "np.savez_compressed", "soundfile.write") and not to_stream)
+    )
+
+
+def test_files_appear_whole_or_not_at_all():
+    found = Counter(module.name for module in modules().values() for node in ast.walk(module.tree) if makes_a_file(node))
+    assert found == WRITE_FILES
 
 
 def test_the_front_end_of_mini_is_named_where_mini_is_made():

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional as F
 
 from mflamingo_cli.core.model import Model, encode_crops, load
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.mini.frames import FRAMES_PER_TOKEN, NO_CHORD, ONSETS, WINDOW_TOKENS, Clip, resample, window_frames
 from mflamingo_cli.train.mini.synth.grooves import STYLES as STYLE_TABLE
@@ -56,7 +57,8 @@ HEADS = "heads.safetensors"  # of a checkpoint directory: what its encoder was t
 
 def save_probes(heads: LinearProbes, directory: Path) -> None:
     """Write heads in bf16 beside a checkpoint."""
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}, directory / HEADS)
+    with write_atomic(directory / HEADS) as file:
+        file.write(save({name: value.to(torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}))
 
 
 def load_probes(directory: Path, model: Model) -> LinearProbes:

@@ -21,7 +21,7 @@ from torch import distributed
 
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.files import write_atomic
+from mflamingo_cli.files import write_atomic, write_text
 from mflamingo_cli.train.checkpoints import load_part, newest, part_states
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
@@ -29,7 +29,7 @@ from mflamingo_cli.train.mini.dialogue.clip_labels import confident_labels, exce
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer
-from mflamingo_cli.train.mini.probes import HEADS, PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, probe_logits, save_probes
+from mflamingo_cli.train.mini.probes import PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, probe_logits, save_probes
 from mflamingo_cli.train.objectives import AudioTextObjective, EqualBatches, SeededObjective, TextObjective
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import ChatEncoder, rows_that_fit
@@ -268,7 +268,6 @@ def export(work: Path, config: StageConfig, out: Path, abilities: list[str] | No
     save(model, out, dtype=torch.bfloat16)
     save_probes(heads, out)
     tokens.write_processor(out, chat.tokenizer, MINI_MEL, MAX_AUDIO_S, config.model.context)
-    for name in ("model.safetensors", HEADS):
-        (out / name).chmod(0o644)  # a temporary file of safetensors is private
+    (out / "model.safetensors").chmod(0o644)  # a temporary file of safetensors is private
     meta = {"name": "mini", "revision": revision, "abilities": abilities, "grounded": True}
-    (out / "mflamingo.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "mflamingo.json", json.dumps(meta, indent=2) + "\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from mflamingo_cli.files import write_text
 from quant.geometry import AudioTokens, MelConfig
 
 # Qwen2's splitting rule (llama.cpp knows it as `qwen2`): words, single digits, punctuation, white space
@@ -84,7 +85,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audio_s: int, context: int) -> None:
     """Everything of a checkpoint directory but weights and config: tokenizer, template, processor and generation settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     extractor = {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "feature_size": mel.n_mels,
@@ -125,5 +126,5 @@ def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audi
         "generation_config.json": {"max_new_tokens": 512, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]},
     }
     for name, value in files.items():
-        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        write_text(folder / name, json.dumps(value, indent=2) + "\n")
+    write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)

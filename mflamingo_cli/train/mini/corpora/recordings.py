@@ -306,9 +306,11 @@ def _clip(piece: TrackPart, config: RecordingsConfig) -> tuple[str, dict[str, An
     for sub in ("audio", "cache"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     samples = samples.clip(-1.0, 1.0)
-    soundfile.write(folder / "audio" / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
+    with write_atomic(folder / "audio" / f"{name}.flac") as file:
+        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     fields, labels = pseudo_labels(samples)
-    np.save(folder / "cache" / f"{name}.mel.npy", window_frames(samples))
+    with write_atomic(folder / "cache" / f"{name}.mel.npy") as file:
+        np.save(file, window_frames(samples))
     with write_atomic(folder / "cache" / f"{name}.labels.npz") as file:
         np.savez_compressed(file, **labels)
     return piece.split, {

@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.mini.manifest import append_row, in_processes, missing
 from mflamingo_cli.train.mini.synth import compose, grooves, mixing, parts, player, voice
 from mflamingo_cli.train.mini.synth.arrange import Rejected, assemble, choose
@@ -155,10 +156,13 @@ def write(folder: Path, index: int, samples: np.ndarray, midi: bytes | None = No
     """Files of one clip."""
     for sub in ("audio", "midi", "levels"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / "audio" / f"{index:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
+    with write_atomic(folder / "audio" / f"{index:06d}.flac") as file:
+        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     if midi is not None and levels is not None:
-        (folder / "midi" / f"{index:06d}.mid").write_bytes(midi)
-        np.savez_compressed(folder / "levels" / f"{index:06d}.npz", **levels)  # type: ignore[arg-type]
+        with write_atomic(folder / "midi" / f"{index:06d}.mid") as file:
+            file.write(midi)
+        with write_atomic(folder / "levels" / f"{index:06d}.npz") as file:
+            np.savez_compressed(file, **levels)  # type: ignore[arg-type]
 
 
 def draw_window(rng: np.random.Generator) -> ClipWindow:
