@@ -5,6 +5,7 @@ Only headers are kept; offsets and sizes are bytes. Format: https://github.com/h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from quant.json_files import read_json, section
 from quant.layout import IGNORED_SUFFIXES, INDEX, PARTS, SINGLE, Part, Tensor, canonical, some, tensors
 
 MAX_HEADER = 100_000_000  # the limit of the safetensors library
+IDENTITY_DIGITS = 32
 
 
 # Stored types -> NumPy's names of what their bytes are; BF16 is the upper half of a float32
@@ -141,6 +143,16 @@ class Checkpoint:
         assert first % shape[1] == values.size % shape[1] == 0
         scales = self._read(self._scales[name], int(rows[0]) * across, int(rows[-1] - rows[0] + 1) * across).reshape(-1, across)
         return fp8.scale(values.reshape(-1, shape[1]), scales[rows - rows[0]], self.scheme.columns).ravel()
+
+    def identity(self) -> str:
+        """A name of these weights, whatever files and types hold them: the hash of the first and the last row of every tensor."""
+        found = hashlib.sha256()
+        for name, entry in sorted(self.entries.items()):
+            row = entry.shape[-1]
+            found.update(f"{name} {entry.shape}".encode())
+            for first in (0, prod(entry.shape) - row):
+                found.update(self.weights(name, first, row).astype("<f4").tobytes())
+        return found.hexdigest()[:IDENTITY_DIGITS]
 
     def stored_fp8(self, name: str) -> tuple[Bytes, Floats, int, int] | None:
         """Codes of an FP8 matrix and its scales, unmultiplied, with the rows and columns that share a scale; None for other tensors."""

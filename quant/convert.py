@@ -104,7 +104,7 @@ def convert(src: Path, out: Path, type: str, audio_type: str | None = None, imat
 def plan(
     src: Path, out: Path, type: str, audio_type: str | None = None, *, imatrix: Path | None = None, adapter: Path | None = None
 ) -> Conversion:
-    """Read everything but the weights, and check that source and target fit together; a LoRA in the directory `adapter` is merged."""
+    """Read all but most of the weights, and check that source and target fit together; a LoRA in the directory `adapter` is merged."""
     mixes: dict[Part, Mix] = {
         "text": types.mix(type),
         "audio": types.mix(audio_type or layout.audio_type(type.upper()), "audio"),
@@ -120,9 +120,11 @@ def plan(
     tensors = checkpoint.check(geometry)
     if weights:
         weights.check(tensors["text"])
+    with checkpoint:
+        same = {keys.KEY_CHECKPOINT: checkpoint.identity()}
     found: dict[Part, dict[str, Value]] = {
-        "text": keys.text_keys(info, mixes["text"]) | vocab.keys(geometry.text.n_vocab) | (weights.keys() if weights else {}),
-        "audio": keys.audio_keys(info, mixes["audio"]),
+        "text": keys.text_keys(info, mixes["text"]) | same | vocab.keys(geometry.text.n_vocab) | (weights.keys() if weights else {}),
+        "audio": keys.audio_keys(info, mixes["audio"]) | same,
     }
     writers = {}
     for part in PARTS:

@@ -44,6 +44,7 @@ KEY_LAYER_NORM_EPS = "clip.audio.attention.layer_norm_epsilon"
 KEY_PROJECTOR = "clip.projector_type"
 KEY_TOKENS = "tokenizer.ggml.tokens"
 OPTIONAL = frozenset({"rope_theta"})  # libllama has it for itself
+KEY_CHECKPOINT = "mflamingo.checkpoint"  # ours, in both parts, whatever their types: parts of two checkpoints are not opened together
 # Ours, in the audio part: with them nothing needs the checkpoint's directory
 KEY_ARCHITECTURE = "mflamingo.architecture"  # transformers' model_type
 KEY_MAX_AUDIO = "mflamingo.max_audio_s"
@@ -122,6 +123,8 @@ def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: o
     language = TextSizes(**_named(text, TEXT_KEYS), n_vocab=len(text.get(KEY_TOKENS, ())))
     if language.d_model != audio[KEY_D_TEXT]:
         raise QuantError(f"{where}: the audio part was made for another language model")
+    if KEY_CHECKPOINT in audio and KEY_CHECKPOINT in text and audio[KEY_CHECKPOINT] != text[KEY_CHECKPOINT]:
+        raise QuantError(f"{where}: the audio part beside it was made from another checkpoint; convert both again")
     row = family(audio.get(KEY_ARCHITECTURE, row.model_type), where)
     mel, rote = MelConfig(**({"n_mels": audio[KEY_N_MELS]} | _named(audio, MEL_KEYS))), _named(audio, ROTE_KEYS)
     if rote.keys() != (ROTE_KEYS.keys() if row.rote else set()) or audio[KEY_PROJECTOR] != row.projector_name(mel):

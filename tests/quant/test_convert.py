@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +22,9 @@ from quant import layout, reader
 from quant.config import read_geometry
 from quant.convert import convert, plan
 from quant.errors import QuantError
+from quant.keys import geometry_of_keys
 from quant.types import TYPES
+from quant.verify import verify
 
 MIB = 1 << 20
 
@@ -293,3 +298,42 @@ def test_old_style_configurations_are_read(music: Path, tmp_path: Path) -> None:
     for first, second in zip(new, old, strict=True):
         keys = [{**reader.read(path).keys, "general.name": "", "mflamingo.name": ""} for path in (first, second)]
         assert keys[0] == keys[1]
+
+
+# --- a pair is of one checkpoint ----------------------------------------------------------------------------------------------
+
+
+def test_parts_of_two_checkpoints_are_not_opened_together(music: Path, edited: Callable[..., Path], tmp_path: Path) -> None:
+    """Of whatever types, of the same sizes and the same name."""
+    other = edited(lambda weights: {name: -weight for name, weight in weights.items()})
+    text, audio = convert(music, tmp_path / "one", "Q8_0")
+    text_too, _ = convert(music, tmp_path / "one", "F16")
+    _, stranger = convert(other, tmp_path / "two", "F16")
+    keys = {path: reader.read(path).keys for path in (text, audio, text_too, stranger)}
+    assert geometry_of_keys(keys[audio], keys[text], text) == geometry_of_keys(keys[audio], keys[text_too], text)
+    for path in (text, text_too):
+        with pytest.raises(QuantError, match="the audio part beside it was made from another checkpoint; convert both again"):
+            geometry_of_keys(keys[stranger], keys[path], path)
+
+
+def test_a_kill_between_the_two_names_is_told_and_the_next_run_repairs_it(music: Path, edited: Callable[..., Path], tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other" / music.name
+    other.parent.mkdir()
+    edited(lambda weights: {name: -weight for name, weight in weights.items()}).rename(other)
+    old = convert(music, out, "F16")
+    code = f"""
+import os, signal
+from pathlib import Path
+from quant.convert import convert
+from quant.writer import GgufWriter
+commit = GgufWriter.commit
+GgufWriter.commit = lambda writer: (commit(writer), os.kill(os.getpid(), signal.SIGKILL))
+convert(Path({str(other)!r}), Path({str(out)!r}), "F16")
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert len(list(out.glob(".*.part"))) == 1
+    with pytest.raises(QuantError, match="made from another checkpoint"):
+        list(verify(out))
+    assert convert(other, out, "F16") == old
+    assert all(report.problem is None for report in verify(out, against=other))
+    assert sorted(out.iterdir()) == sorted(old)
