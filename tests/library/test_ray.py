@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import soundfile
@@ -17,7 +18,7 @@ pytest.importorskip("ray.data")
 from mflamingo_cli import MFlamingoError, assemble, cli, load, requests
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
 from mflamingo_cli.core.audio import SAMPLE_RATE
-from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.errors import InternalError, ModelError, UsageError
 from mflamingo_cli.library import ray as engine
 from mflamingo_cli.library.plan import RunPlan
 from mflamingo_cli.schema import Analysis
@@ -128,6 +129,29 @@ def test_a_song_that_kills_its_workers_is_a_record_and_the_others_are_analysed(c
     lost = records.pop(songs[2])
     assert (lost.status, lost.error and lost.error.code) == ("error", "worker_died")
     assert records == by_path([expected[song] for song in songs[:5] if song != songs[2]])
+
+
+def test_a_fault_of_ours_in_a_worker_is_its_song_s_record_and_is_tried_again(cluster, work, songs, expected, monkeypatch, tmp_path):
+    prepare, odd = engine._prepare, os.fsencode(songs[2])
+
+    def fall(row: dict, *given: object) -> dict:
+        with patch.object(engine.pipeline, "prepare", (lambda *_: [][0]) if row["song"] == odd else engine.pipeline.prepare):
+            return prepare(row, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_prepare", fall)
+        finished = {item.song: item for item in engine.analyses(songs[:4], work, engine.ask_cluster(work))}
+        assert command(work, songs[:4], tmp_path / "out") == 3
+    fallen = finished.pop(songs[2])
+    assert (fallen.record.status, fallen.record.error.code) == ("error", "internal")
+    assert fallen.record.error.message.startswith(f"{songs[2]}: this is a fault of mflamingo, not of the file (IndexError")
+    assert isinstance(fallen.failure, InternalError)
+    assert "IndexError: list index out of range" in fallen.failure.trace
+    assert by_path([item.record for item in finished.values()]) == by_path([expected[song] for song in songs[:4] if song != songs[2]])
+    assert command(work, songs[:4], tmp_path / "out") == 3  # the one that is no sound
+    lines = [line for path in (tmp_path / "out").glob("part-*.jsonl") for line in path.read_text().splitlines()]
+    records = [Analysis.from_json(line) for line in lines]
+    assert [record.status for record in records if record.path == songs[2]].count("ok") == 1
 
 
 def command(work, songs, output) -> int:
