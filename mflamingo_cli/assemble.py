@@ -19,7 +19,7 @@ from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import Vocals, is_unknown
 from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
-from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, KeyInfo, MeterInfo, Result, Section, Segment, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, FormPart, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
@@ -226,11 +226,11 @@ def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: 
     return VocalsInfo(fact.present, described, "measured", claimed, compared.agrees, spans=fact.spans), warning
 
 
-def _section(section: Segment, facts: Facts) -> Section:
+def _section(section: Segment, facts: Facts) -> FormPart:
     """A section with whether most of it is sung, where it is known who sings when."""
     sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in facts.vocals.spans if s.label == "singing")
     known = facts.vocals.present is not None
-    return Section(section.start, section.end, section.label, sung_s >= SUNG * (section.end - section.start) if known else None)
+    return FormPart(section.start, section.end, section.label, sung_s >= SUNG * (section.end - section.start) if known else None)
 
 
 RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {

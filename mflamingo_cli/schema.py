@@ -113,7 +113,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Section(Segment):
+class FormPart(Segment):
     """A part of the form; `sung` says whether somebody sings in most of it."""
 
     sung: bool | None = None
@@ -158,7 +158,7 @@ class Result:
     meter: MeterInfo = MeterInfo()
     beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
-    sections: tuple[Section, ...] = ()
+    sections: tuple[FormPart, ...] = ()
     loudness: Loudness = Loudness()
     instruments: tuple[str, ...] = ()
     genre: tuple[str, ...] = ()
