@@ -57,6 +57,33 @@ def decode(data: Bytes, storage: Storage) -> Floats:
     return out
 
 
+# Where a block has floating-point numbers: their type, what all bits but the sign are at least in NaN and infinity, and their bytes in it.
+# Of types with scales only those are looked at: all else in a block is integers (ggml-common.h).
+INFINITY: Mapping[str, tuple[str, int, tuple[int, ...]]] = {
+    "F32": ("<u4", 0x7F80_0000, (0,)),
+    "BF16": ("<u2", 0x7F80, (0,)),
+    **dict.fromkeys(("F16", "Q8_0", "Q4_0", "Q5_0"), ("<u2", 0x7C00, (0,))),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), ("<u2", 0x7C00, (0, 2))),
+    "Q2_K": ("<u2", 0x7C00, (80, 82)),
+    "Q3_K": ("<u2", 0x7C00, (108,)),
+    "Q6_K": ("<u2", 0x7C00, (208,)),
+}
+BLOCKS_AT_ONCE = 1 << 18
+
+
+def is_finite(data: Bytes, storage: Storage) -> bool:
+    """Return whether no weight of stored blocks is NaN or infinite, without decoding them: (bytes,) uint8."""
+    dtype, infinity, places = INFINITY[storage.name]
+    numbers = np.dtype(dtype)
+    for first in range(0, data.nbytes, BLOCKS_AT_ONCE * storage.block_bytes):
+        part = data[first : first + BLOCKS_AT_ONCE * storage.block_bytes]
+        for place in places:
+            bits = np.ndarray((part.nbytes // storage.block_bytes,), numbers, part, place, (storage.block_bytes,))
+            if (bits & ((1 << 8 * numbers.itemsize - 1) - 1)).max(initial=0) >= infinity:
+                return False
+    return True
+
+
 DECODERS: Mapping[str, str] = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"} | {
     name: f"dequantize_row_{name[0].lower()}{name[1:]}" for name in (storage.name for storage in STORAGES.values()) if name[0] == "Q"
 }

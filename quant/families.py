@@ -130,4 +130,4 @@ def family(model_type: Any, where: object) -> Family:
 
 def of_projector(name: Any) -> Family | None:
     """The family that a projector's name in GGUF belongs to."""
-    return next((one for one in FAMILIES.values() if name in (one.projector.name, one.projector.stock)), None)
+    return next((one for one in FAMILIES.values() if name is not None and name in (one.projector.name, one.projector.stock)), None)

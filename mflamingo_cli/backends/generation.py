@@ -85,6 +85,10 @@ class LocalBackend(Backend):
         """Return the bytes of a token; special tokens have none."""
         raise NotImplementedError
 
+    def _finite(self, numbers: Any) -> Any:
+        """Return embeddings or logits that are numbers. Raises ModelError for NaN and infinity, which would be answered with `!!!!`."""
+        raise NotImplementedError
+
     def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:
         """Read a group's prompts, each followed by an answer whose last token is the end token, which itself is not read."""
         raise NotImplementedError
@@ -141,7 +145,7 @@ class LocalBackend(Backend):
         answers = [Answer(*name, options, self._end_ids, self.info.context_length, close_thinking) for name in names]
         running = list(range(len(answers)))
         while running:
-            tokens = choose(logits, [answers[number].sampler for number in running])
+            tokens = choose(self._finite(logits), [answers[number].sampler for number in running])
             for number, token in zip(running, tokens, strict=True):
                 yield from answers[number].add(token, self.piece(token))
             entries = [(number, token) for number, token in zip(running, tokens, strict=True) if not answers[number].ended]

@@ -27,6 +27,7 @@ from mflamingo_cli.backends.torch_encoder import TorchEncoder, faster_in_torch
 from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import ChatTemplate
 from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.errors import ModelError
 from quant.layout import hub_identity
 from quant.pair import open_pair
 from quant.types import TYPES
@@ -46,6 +47,7 @@ class GgufBackend(LocalBackend):
         pair = open_pair(text, audio)
         threads = options.threads or useful_threads(memory.file_bytes(text, audio))
         fingerprint = stamp([audio, *library().files()])  # before the weights are read, so that a file replaced meanwhile is noticed
+        pair.check_weights()
         text_keys, audio_file, geometry = pair.text.keys, pair.audio, pair.geometry
         self._mel = LogMel(geometry.mel)
         self._prefix: PrefixCache | None = None
@@ -96,7 +98,7 @@ class GgufBackend(LocalBackend):
         for index, window in enumerate(windows):
             self.on_progress(f"window {index + 1} of {len(windows)}")
             parts.append(self._encoder.window(self._mel(window.samples), window.n_frames, index))
-        return self.unpack(np.concatenate(parts))
+        return self.unpack(self._finite(np.concatenate(parts)))
 
     def generate(self, songs: Sequence[SongPrompts], options: GenerateOptions) -> Iterator[tuple[int, int, Chunk]]:
         """Answer all prompts of as many songs together as memory allows; those with the same text in front of the audio share it."""
@@ -150,6 +152,11 @@ class GgufBackend(LocalBackend):
         with closing(Context(self._language, n_tokens, len(answers))) as context:
             context.prefill([group], no_progress)
             return [context.force(index, group.after[index], answer) for index, answer in enumerate(answers)]
+
+    def _finite(self, numbers: Any) -> Any:
+        if not all(np.isfinite(row).all() for row in numbers):
+            raise ModelError("the model's values are too large: its weights are damaged; convert or download it again", code="failed")
+        return numbers
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:
         """Return the embeddings, (n_tokens, d_model) float32."""

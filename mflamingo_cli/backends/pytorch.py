@@ -103,7 +103,7 @@ class TorchBackend(LocalBackend):
                     ) from error
                 self._window_batch //= 2
         firsts = [number for number, (index, _) in enumerate(windows) if index == 0]
-        songs = [torch.cat(embedded[first:end]) for first, end in zip(firsts, [*firsts[1:], None], strict=True)]
+        songs = [self._finite(torch.cat(embedded[first:end])) for first, end in zip(firsts, [*firsts[1:], None], strict=True)]
         return [Encoded(len(song), song) for song in songs]
 
     def _encode(self, windows: Sequence[tuple[int, Window]]) -> list[torch.Tensor]:
@@ -161,9 +161,13 @@ class TorchBackend(LocalBackend):
             if len(groups) == 1:
                 raise ModelError(f"not enough memory to read {groups[0].n_shared} tokens; {CURE}", code="oom") from error
             return None
-        if not torch.isfinite(logits).all():  # the answer would be the same character for ever
-            raise ModelError(f"the model's values are too large for {self.info.dtype}; choose a --dtype with a larger range", code="failed")
         return decoder, logits
+
+    def _finite(self, numbers: Any) -> Any:
+        if not torch.isfinite(numbers).all():
+            cure = "choose a --dtype with a larger range, or download it again where its weights are damaged"
+            raise ModelError(f"the model's values are too large for {self.info.dtype}; {cure}", code="failed")
+        return numbers
 
     @torch.inference_mode()
     def _force_group(self, group: PrefixGroup, answers: list[list[int]]) -> list[ForcedAnswer]:

@@ -91,3 +91,25 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     for storage in STORAGES.values():
         with pytest.raises(QuantError, match="NaN"):
             encoding.encode(values, storage)
+
+
+@pytest.mark.parametrize("storage", STORAGES.values(), ids=lambda storage: storage.name)
+def test_a_block_is_finite_where_all_its_decoded_weights_are(storage: Storage) -> None:
+    """Whichever two bytes are those of NaN: in a scale all weights of the block are none, elsewhere they are other weights."""
+    whole = encoding.encode(rows(), storage)
+    assert encoding.is_finite(whole, storage)
+    for last in (0, 1):  # the first block, and the last one
+        for place in range(0, storage.block_bytes, 2):
+            broken = whole.copy()
+            at = place + last * (whole.nbytes - storage.block_bytes)
+            broken[at : at + 2] = (0xFF, 0x7F)
+            assert encoding.is_finite(broken, storage) == bool(np.isfinite(encoding.decode(broken, storage)).all()), (place, last)
+
+
+@pytest.mark.parametrize("storage", STORAGES.values(), ids=lambda storage: storage.name)
+def test_infinity_is_not_finite_and_the_largest_number_is(storage: Storage) -> None:
+    number, infinity, (place, *_) = encoding.INFINITY[storage.name]
+    block = np.zeros(storage.block_bytes, np.uint8)
+    for bits, finite in ((infinity, False), (infinity - 1, True), (infinity | 1 << 8 * np.dtype(number).itemsize - 1, False)):
+        block[place : place + np.dtype(number).itemsize] = np.array([bits], number).view(np.uint8)
+        assert encoding.is_finite(block, storage) is finite

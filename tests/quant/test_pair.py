@@ -144,6 +144,7 @@ CASES: list[tuple[Part, Change, str]] = [
     ("audio", put("clip.audio.block_count", 129), r"clip\.audio\.block_count is 129, not a whole number from 1 to 128"),
     ("audio", put("clip.audio.attention.layer_norm_epsilon", 0.5), r"layer_norm_epsilon is 0\.5, not 1e-05"),
     ("audio", put("clip.projector_type", [1], "[I"), r"clip\.projector_type is \[1\], not a text"),
+    ("audio", lambda file: file.drop("clip.projector_type"), "the audio part's projector is None, not a Music Flamingo one"),
     ("audio", put("clip.projector_type", "musicflamingo"), "the audio part's keys are not those of musicflamingo"),
     ("audio", put("mflamingo.architecture", "audioflamingo3"), "the audio part's keys are not those of audioflamingo3"),
     ("audio", lambda file: file.drop("mflamingo.rote.theta"), "the audio part's keys are not those of musicflamingo"),
