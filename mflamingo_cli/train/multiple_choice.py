@@ -11,9 +11,16 @@ from collections.abc import Sequence
 
 from mflamingo_cli.thinking import split_thinking
 
+LETTERS = "ABCDEFGHIJ"
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?", re.ASCII)
 _LABEL = re.compile(r"\(([A-Za-z])\)\s*|([A-Za-z])[).:]\s+", re.ASCII)
 _KEPT = re.compile(r"[^\w#♯♭+]+")
+
+
+def with_options(question: str, choices: Sequence[str]) -> str:
+    """Return a question with its options, as Audio Flamingo 3 was trained on them (its static/mmar.json)."""
+    options = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return f"{question} Choose the correct option from the following options:\n{options}"
 
 
 def normalized(text: str) -> str:

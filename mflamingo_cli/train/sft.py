@@ -21,6 +21,7 @@ import torch
 
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import AudioError, UsageError
+from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.adapters import TuneConfig, layers_of, load_for_training
 from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import RowError, TrainingRow
@@ -182,7 +183,8 @@ def write_checkpoint(model: Model, base: Path, output: Path, state: Mapping[str,
                 shutil.copyfile(path, part / path.name)
         if (base / CARD).exists():  # what a model can do is its base's, its name and revision are not
             card = {key: value for key, value in read_json(base / CARD).items() if key not in ("name", "revision")}
-            (part / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+            with write_atomic(part / CARD) as stream:
+                stream.write(json.dumps(card, indent=2).encode() + b"\n")
         save(model, part, state=state)
         for path in part.glob("*.safetensors"):
             path.chmod(0o644)  # a temporary file of safetensors is private

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train.multiple_choice import chosen, final_answer, is_right
-
-LETTERS = "ABCDEFGHIJ"
+from mflamingo_cli.train.multiple_choice import LETTERS, chosen, final_answer, is_right, with_options
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,8 @@ class BenchQuestion:
     skill: str
 
     def prompt(self) -> str:
-        """The question with its options, as Audio Flamingo 3 was trained on them (its static/mmar.json)."""
-        options = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False))
-        return f"{self.question} Choose the correct option from the following options:\n{options}"
+        """The question with its options."""
+        return with_options(self.question, self.choices)
 
 
 @dataclass(frozen=True)
