@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.options import SongOptions, option, song_command
-from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, TagOptions, parse_fields
+from mflamingo_cli.errors import UsageError
+from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, REPLAYGAIN, TagOptions, parse_fields
+
+NO_GAINS = "--album is about the loudness of a folder; add --write-tags=replaygain"
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,12 @@ class TagWritingOptions:
         option(
             "--write-tags",
             metavar="[=A,B]",
-            help="Write bpm, key, genre and mood into the files; choose with =bpm,key or =all (adds comment). -n only shows the changes.",
+            help="Write bpm, key, genre and mood into the files; choose with =bpm,replaygain or =all (adds comment). -n shows the changes.",
         ),
     ] = None
+    album: Annotated[bool, option(help="With --write-tags=replaygain: also write album values, measured on all songs of the folder.")] = (
+        False
+    )
     overwrite: Annotated[
         str, POLICIES, option("--overwrite-tags", help="Which existing values are replaced: none, those mflamingo wrote, or all.")
     ] = TagOptions.overwrite
@@ -50,9 +56,16 @@ class AnalyzeOptions(SongOptions):
         """Return what is written into the songs' files. Raises UsageError."""
         tags = self.tags
         if tags.write is None:
+            if tags.album and "album" in self.typed:
+                raise UsageError(NO_GAINS)
             return None
         fields = parse_fields(tags.write)
-        return TagOptions(fields, tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence, self.run.force)
+        gains = REPLAYGAIN in fields
+        if gains and (self.input.start or self.input.end is not None):
+            raise UsageError("--write-tags=replaygain measures whole songs; leave out --start and --end")
+        if tags.album and not gains and "album" in self.typed:
+            raise UsageError(NO_GAINS)
+        return TagOptions(fields, tags.overwrite, tags.key_notation, tags.bpm_form, tags.confidence, self.run.force, tags.album and gains)
 
 
 @song_command

@@ -69,7 +69,7 @@ def _expand(path: str, finder: NameFinder) -> Iterable[str]:
         if remote.is_address(path):
             return remote.find(path, AUDIO_SUFFIXES) if remote.is_folder(path) else [path]
         if os.path.isdir(path):
-            return _walk(path)
+            return songs_below(path)
         if path.lower().endswith(tuple(playlists.READERS)) and os.path.isfile(path):
             return [finder.find(name, os.path.dirname(path) or os.curdir) for name in playlists.names(path)]
     except (OSError, playlists.NotAPlaylistError, FetchError, ModelError):  # decoding or fetching says why
@@ -77,7 +77,7 @@ def _expand(path: str, finder: NameFinder) -> Iterable[str]:
     return [path]
 
 
-def _walk(folder: str) -> Iterator[str]:
+def songs_below(folder: str) -> Iterator[str]:
     """Audio files below a folder, sorted, hidden ones left out, links to folders not followed; a folder that cannot be read stands for
     its songs, to fail for them."""
     closed: list[str] = []

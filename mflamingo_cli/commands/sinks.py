@@ -5,12 +5,13 @@ Each sink takes records one by one, and returns a record as the next sink is to 
 
 from __future__ import annotations
 
+import os
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from mflamingo_cli.commands import terminal
+from mflamingo_cli.commands import inputs, terminal
 from mflamingo_cli.commands.results import Fail, Results
 from mflamingo_cli.errors import InternalError, MFlamingoError, as_song_error
 from mflamingo_cli.library.plan import Working
@@ -19,7 +20,7 @@ from mflamingo_cli.library.tag_fields import TagOptions
 from mflamingo_cli.render import Writer
 from mflamingo_cli.render.text import safe
 from mflamingo_cli.requests import Piece
-from mflamingo_cli.schema import Analysis, path_of
+from mflamingo_cli.schema import Analysis, Loudness, path_of
 from mflamingo_cli.store import faults
 
 SHOWN = 60  # characters of a value that was written: enough to know it by
@@ -35,6 +36,7 @@ class Tags:
     stream: TextIO
     reporter: terminal.Reporter
     fail: Fail
+    albums: dict[str, Loudness] = field(default_factory=dict)  # by folder
 
     def take(self, record: Analysis) -> Analysis:
         """Write the tags of a song that --where selects."""
@@ -44,7 +46,7 @@ class Tags:
             return record
         try:
             with as_song_error(record.path):
-                changes = tags.write(record, self.options, self.wanted.dry_run)
+                changes = tags.write(record, self.options, self.wanted.dry_run, self._album(record))
         except MFlamingoError as error:
             self.fail(record, error)
             return replace(record, warnings=(*record.warnings, str(error)))
@@ -59,6 +61,21 @@ class Tags:
         if not changes:
             self.reporter.detail(f"{record.path}: no change")
         return record
+
+    def _album(self, record: Analysis) -> Loudness | None:
+        """The loudness of all songs in the folder of one, measured when it is first asked for."""
+        if not self.options.album or record.path == inputs.STDIN:
+            return None
+        folder = os.path.dirname(os.path.abspath(path_of(record)))
+        if folder not in self.albums:
+            from mflamingo_cli.library.album import measure_album
+
+            self.reporter.working(f"{folder}: measuring the album")
+            songs = [name for name in inputs.songs_below(folder) if os.path.dirname(name) == folder]
+            self.albums[folder], left_out = measure_album(songs)
+            for error in left_out:
+                self.reporter.warn(f"{error}; the album was measured without it")
+        return self.albums[folder]
 
 
 @dataclass

@@ -23,7 +23,17 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from mflamingo_cli.core.tags import inflates
-from mflamingo_cli.library.tag_fields import FIELDS, JOIN, MARK, TagError
+from mflamingo_cli.library.tag_fields import (
+    ALBUM_GAIN,
+    FIELDS,
+    GAINS,
+    JOIN,
+    MARK,
+    R128_LUFS,
+    REFERENCE_LUFS,
+    TRACK_GAIN,
+    TagError,
+)
 
 __all__ = ["Container", "MutagenError", "open_tags"]
 ID3_FRAMES = {"bpm": TBPM, "key": TKEY, "genre": TCON, "mood": TMOO}
@@ -34,7 +44,10 @@ VORBIS_HOMES = {  # the first is written, the others too where a file has them
     "mood": ("MOOD",),
     "comment": ("COMMENT", "DESCRIPTION"),
     MARK: (MARK,),
+    **{field: (field.upper(),) for field in GAINS},
 }
+R128_HOMES = {TRACK_GAIN: "R128_TRACK_GAIN", ALBUM_GAIN: "R128_ALBUM_GAIN"}
+R128_STEPS = 256  # per dB: Q7.8, in 16 bits
 FREE = "----:com.apple.iTunes:"
 MP4_HOMES = {  # read in this order
     "bpm": (FREE + "BPM", "tmpo"),
@@ -43,6 +56,7 @@ MP4_HOMES = {  # read in this order
     "mood": (FREE + "MOOD",),
     "comment": ("\xa9cmt",),
     MARK: (FREE + MARK,),
+    **{field: (FREE + field,) for field in GAINS},
 }
 NO_TEMPO = re.compile(r"\s*0*[.,]?0*\s*")
 ID3V1_BYTES = 128  # at the very end of an MP3, after "TAG"
@@ -64,6 +78,10 @@ class Container(ABC):
             if known := [word for word in map(str, words) if word.strip() and not (field == "bpm" and NO_TEMPO.fullmatch(word))]:
                 return JOIN.join(known)
         return None
+
+    def holds(self, field: str) -> bool:
+        """Whether this kind of file has a place for a field."""
+        return True
 
     @abstractmethod
     def _kept(self, field: str) -> Iterator[Sequence[Any]]:
@@ -102,6 +120,8 @@ class Id3(Container):
         """The key of a field's frame; moods have one in 2.4 only."""
         if field == "comment":  # of any language
             return next((key for key, frame in self._tags.items() if key.startswith("COMM:") and not frame.desc), "COMM::eng")
+        if field in GAINS:  # of any case
+            return next((key for key in self._tags if key.upper() == f"TXXX:{field.upper()}"), f"TXXX:{field.upper()}")
         if field == MARK or (field == "mood" and self._major == 3):
             return f"TXXX:{field.upper()}"
         return str(ID3_FRAMES[field].__name__)
@@ -121,7 +141,7 @@ class Id3(Container):
             self._tags[home] = ID3_FRAMES[field](encoding=encoding, text=text)
 
     def others(self) -> Any:
-        ours = {self._home(field) for field in (*FIELDS, MARK)}
+        ours = {self._home(field) for field in (*FIELDS, *GAINS, MARK)}
         return self._major, {key: repr(frame) for key, frame in self._tags.items() if key not in ours}, self._tags.unknown_frames
 
     def save(self, copy: BinaryIO) -> None:
@@ -147,10 +167,43 @@ class Vorbis(Container):
             self._tags[home] = list(words)
 
     def others(self) -> Any:
-        ours = {home for homes in VORBIS_HOMES.values() for home in homes}
+        ours = {home for homes in VORBIS_HOMES.values() for home in homes} | {*R128_HOMES.values()}
         blocks = [block for block in getattr(self._file, "metadata_blocks", []) if not isinstance(block, Padding | VCFLACDict)]
         comments = [(name, value) for name, value in self._tags if name.upper() not in ours]
         return self._tags.vendor, comments, [(block.code, block.write()) for block in blocks]
+
+
+class Opus(Vorbis):
+    """Vorbis comments of Opus, whose gains are R128_* beside none of ReplayGain (RFC 7845, 5.2.1); it has no peaks.
+
+    They are added to the output gain of the header, which decoders apply and so is in what is measured.
+    """
+
+    def holds(self, field: str) -> bool:
+        return field in R128_HOMES or field not in GAINS
+
+    def _kept(self, field: str) -> Iterator[Sequence[Any]]:
+        if field in R128_HOMES and (home := R128_HOMES[field]) in self._tags:
+            yield [_decibels(text) for text in self._tags[home]]
+        yield from super()._kept(field)
+
+    def put(self, field: str, words: Sequence[str]) -> None:
+        if field not in R128_HOMES:
+            super().put(field, words)
+            return
+        steps = round((float(words[0].split()[0]) - REFERENCE_LUFS + R128_LUFS) * R128_STEPS)
+        self._tags[R128_HOMES[field]] = [str(max(-(1 << 15), min(steps, (1 << 15) - 1)))]
+        for other in GAINS:
+            if other.upper() in self._tags:
+                del self._tags[other.upper()]
+
+
+def _decibels(steps: str) -> str:
+    """A gain of Opus as ReplayGain writes it; what is no number stays."""
+    try:
+        return f"{int(steps) / R128_STEPS - R128_LUFS + REFERENCE_LUFS:.2f} dB"
+    except ValueError:
+        return steps
 
 
 class Mp4(Container):
@@ -175,7 +228,7 @@ class Mp4(Container):
                 self._tags[home] = [MP4FreeForm(word.encode()) for word in words] if home.startswith("----") else list(words)
 
     def others(self) -> Any:
-        ours = {key for field in (*FIELDS, MARK) for key in self._homes(field)}
+        ours = {key for field in (*FIELDS, *GAINS, MARK) for key in self._homes(field)}
         plain = {key: [(repr(item), getattr(item, "imageformat", None)) for item in _list(value)] for key, value in self._tags.items()}
         return {key: value for key, value in plain.items() if key not in ours}, repr(self._tags._failed_atoms)
 
@@ -190,7 +243,7 @@ KINDS: dict[type[Any], tuple[type[Container], str]] = {  # mutagen's class -> ou
     AIFF: (Id3, "aiff"),
     FLAC: (Vorbis, "flac"),
     OggVorbis: (Vorbis, "ogg"),
-    OggOpus: (Vorbis, "ogg"),
+    OggOpus: (Opus, "ogg"),
     OggFLAC: (Vorbis, "ogg"),
     MP4: (Mp4, "mov"),
 }

@@ -25,8 +25,21 @@ from mflamingo_cli.claims import read_claims, sentences
 from mflamingo_cli.errors import AudioError, ModelError
 from mflamingo_cli.files import Draft
 from mflamingo_cli.grounding import sure
-from mflamingo_cli.library.tag_fields import BPM_FORMS, JOIN, MARK, POLICIES, TagError, TagOptions
-from mflamingo_cli.schema import Analysis, path_of
+from mflamingo_cli.library.tag_fields import (
+    ALBUM_GAIN,
+    ALBUM_PEAK,
+    BPM_FORMS,
+    JOIN,
+    MARK,
+    POLICIES,
+    REFERENCE_LUFS,
+    REPLAYGAIN,
+    TRACK_GAIN,
+    TRACK_PEAK,
+    TagError,
+    TagOptions,
+)
+from mflamingo_cli.schema import Analysis, Loudness, path_of
 
 if TYPE_CHECKING:
     from mflamingo_cli.library.containers import Container
@@ -77,8 +90,8 @@ def _containers() -> Any:
     return containers
 
 
-def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
-    """The words for each field that is known: measured tempo and key of enough confidence, and what the model says of the rest."""
+def values(record: Analysis, options: TagOptions, album: Loudness | None = None) -> dict[str, tuple[str, ...]]:
+    """The words for each field that is known: sure tempo and key, loudness, and what the model says of the rest."""
     result = record.result
     if result is None:
         return {}
@@ -93,7 +106,17 @@ def values(record: Analysis, options: TagOptions) -> dict[str, tuple[str, ...]]:
         known["key"] = (getattr(result.key, options.key_notation),)
     if comment := _without_claims(result.caption or "", [name for name, is_sure in sure_of.items() if not is_sure]):
         known["comment"] = (comment,)
-    return {field: known[field] for field in options.fields if known.get(field)}
+    chosen = {field: known[field] for field in options.fields if known.get(field)}
+    if REPLAYGAIN in options.fields:
+        chosen |= _gains(result.loudness, TRACK_GAIN, TRACK_PEAK) | _gains(album or Loudness(), ALBUM_GAIN, ALBUM_PEAK)
+    return chosen
+
+
+def _gains(level: Loudness, gain: str, peak: str) -> dict[str, tuple[str, ...]]:
+    """ReplayGain 2.0: the gain to -18 LUFS in dB, the true peak as a share of full scale."""
+    if level.integrated_lufs is None or level.true_peak_dbtp is None:
+        return {}
+    return {gain: (f"{REFERENCE_LUFS - level.integrated_lufs:.2f} dB",), peak: (f"{10 ** (level.true_peak_dbtp / 20):.6f}",)}
 
 
 def _without_claims(text: str, kinds: Collection[str]) -> str:
@@ -109,10 +132,12 @@ def _without_claims(text: str, kinds: Collection[str]) -> str:
 # --- what changes ----------------------------------------------------------------------------------------------------------
 
 
-def plan(tags: Container, record: Analysis, options: TagOptions) -> list[Change]:
+def plan(tags: Container, record: Analysis, options: TagOptions, album: Loudness | None = None) -> list[Change]:
     """What would be written over what; fields that have the value already are left out."""
-    ours, enough, changes = _ours(tags), values(record, options), []
-    for field, words in (values(record, replace(options, least=0.0)) | enough).items():
+    ours, enough, changes = _ours(tags), values(record, options, album), []
+    for field, words in (values(record, replace(options, least=0.0), album) | enough).items():
+        if not tags.holds(field):
+            continue
         old = tags.get(field)
         if old != JOIN.join(words):
             may = old is None or POLICIES[options.overwrite](old, ours.get(field))
@@ -136,13 +161,16 @@ def _mark(record: Analysis, tags: Container, written: dict[str, str]) -> str:
     return json.dumps({"by": f"mflamingo {__version__}", "model": model, "wrote": kept | written}, separators=(",", ":"))
 
 
-def write(record: Analysis, options: TagOptions, dry_run: bool = False) -> list[Change]:
-    """Write tags into a song's file, or with `dry_run` only return the changes. Raises TagError; then the file is untouched."""
+def write(record: Analysis, options: TagOptions, dry_run: bool = False, album: Loudness | None = None) -> list[Change]:
+    """Write tags into a song's file, or with `dry_run` only return the changes; `album` is the loudness of its folder.
+
+    Raises TagError; then the file is untouched.
+    """
     containers, path = _containers(), path_of(record)
     try:
         before = _writable(path)
         tags = containers.open_tags(path)
-        changes = plan(tags, record, options)
+        changes = plan(tags, record, options, album)
         if any(change.written for change in changes):
             if _is_damaged(record) and not options.force:
                 raise TagError("the file is cut or damaged, so what was measured may be wrong; get it again, or add --force")

@@ -78,24 +78,31 @@ def _lufs(power: np.ndarray | float) -> np.ndarray:
     return np.asarray(OFFSET + 10 * np.log10(np.maximum(power, 1e-20)))
 
 
-def _gated(steps: np.ndarray, n_steps: int, relative_gate: float) -> np.ndarray:
-    """Mean squares of overlapping blocks of so many steps that pass the absolute and the relative gate: (n,) -> (k,)."""
+def _blocks(steps: np.ndarray, n_steps: int) -> np.ndarray:
+    """Mean squares of overlapping blocks of so many steps: (n,) -> (k,)."""
     if len(steps) < n_steps:
         return np.zeros(0)
-    blocks = np.lib.stride_tricks.sliding_window_view(steps, n_steps).mean(axis=1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(steps, n_steps).mean(axis=1))
+
+
+def _gated(blocks: np.ndarray, relative_gate: float) -> np.ndarray:
+    """The mean squares that pass the absolute and the relative gate: (n,) -> (k,)."""
     blocks = blocks[_lufs(blocks) > ABSOLUTE_GATE]
     return np.asarray(blocks[_lufs(blocks) > _lufs(blocks.mean()) + relative_gate] if len(blocks) else blocks)
 
 
-def integrated(steps: np.ndarray) -> float | None:
-    """Gated loudness of 100 ms mean squares: (n,) -> LUFS, None for less than 400 ms or silence."""
-    blocks = _gated(steps, 4, RELATIVE_GATE)
+def integrated(*tracks: np.ndarray) -> float | None:
+    """Gated loudness of 100 ms mean squares, of several tracks as one programme: (n,) each -> LUFS, None for less than 400 ms or silence.
+
+    A block lies within a track, as in libebur128: what follows a track in one playing need not in another.
+    """
+    blocks = _gated(np.concatenate([_blocks(steps, 4) for steps in tracks]), RELATIVE_GATE)
     return float(_lufs(blocks.mean())) if len(blocks) else None
 
 
 def loudness_range(steps: np.ndarray) -> float | None:
     """Spread of the short-term loudness of 100 ms mean squares, 10th to 95th percentile: (n,) -> LU, None for less than 3 s or silence."""
-    levels = np.sort(_lufs(_gated(steps, 3 * STEPS, RANGE_GATE)))
+    levels = np.sort(_lufs(_gated(_blocks(steps, 3 * STEPS), RANGE_GATE)))
     return float(levels[round((len(levels) - 1) * 0.95)] - levels[round((len(levels) - 1) * 0.10)]) if len(levels) else None
 
 
@@ -103,6 +110,7 @@ class LoudnessMeter:
     """A listener of the native stream: `open`, then `add` blocks as they are decoded, then `result`."""
 
     _rate = 0  # no stream is open
+    steps = np.zeros(0)  # mean squares of 100 ms of the stream that has a result: (n,)
 
     def open(self, rate_hz: int, channels: int, roles: Sequence[str] = ()) -> None:
         """Start a stream; the one before is forgotten. `roles` of the channels are those of `core.decode.layout`."""
@@ -142,6 +150,7 @@ class LoudnessMeter:
         steps = np.concatenate(self._steps) if self._steps else np.zeros(0)
         peak = float(20 * np.log10(self._peak)) if self._peak > 0 else None
         self._rate = 0
+        self.steps = steps
         return Loudness(integrated(steps), loudness_range(steps), peak)
 
     def _measure(self, count: int) -> None:

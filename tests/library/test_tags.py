@@ -15,8 +15,9 @@ import pytest
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library import tags
+from mflamingo_cli.library.album import measure_album
 from mflamingo_cli.library.tag_fields import FIELDS, MARK, TagError, TagOptions, parse_fields
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, MeterInfo, ModelInfo, Result, TempoInfo
+from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Loudness, MeterInfo, ModelInfo, Result, TempoInfo
 from tests.test_cli import SHORT, on_a_terminal, one_sentence, records, run
 
 mutagen = pytest.importorskip("mutagen")
@@ -567,6 +568,7 @@ def test_a_process_that_is_killed_before_the_rename_leaves_the_file_as_it_was(ma
 import os, time
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library import tags
+from mflamingo_cli.library.album import measure_album
 from tests.library.test_tags import OPTIONS, record_of
 tags._take_state = lambda *_: (print("copied", flush=True), time.sleep(60))
 tags.write(record_of({str(path)!r}), OPTIONS)
@@ -671,3 +673,130 @@ def test_what_is_missing_is_said_before_any_song_is_decoded(tiny_model, music, t
     assert (done.returncode, done.stdout) == (2, b"")
     assert "choose from bpm" in one_sentence(done.stderr)
     assert run("ask", "Why?", "--write-tags", music).returncode == 2
+
+
+# --- how loud a song is played -----------------------------------------------------------------------------------------------
+
+GAINS = TagOptions(("replaygain",), album=True)
+LEVEL, ALBUM = Loudness(-12.06, 5.0, -0.31), Loudness(-10.5, None, 0.42)
+OPUS_STEPS = {"R128_TRACK_GAIN": "-2801", "R128_ALBUM_GAIN": "-3200"}  # (-23 - LUFS) * 256
+REPLAYGAIN_TAGS = {
+    "REPLAYGAIN_TRACK_GAIN": "-5.94 dB", "REPLAYGAIN_TRACK_PEAK": "0.964939", "REPLAYGAIN_ALBUM_GAIN": "-7.50 dB",
+    "REPLAYGAIN_ALBUM_PEAK": "1.049542",
+}  # fmt: skip
+
+
+def gains_in(path) -> dict[str, str]:
+    """What a player finds: every tag of a gain or peak, by its name in capitals."""
+    file = as_it_is(path)
+    items = file.tags if isinstance(file.tags, list) else file.tags.items()
+    plain = {name.rpartition(":")[2].upper(): value for name, value in items}
+    texts = {name: getattr(value, "text", value) for name, value in plain.items() if name.startswith(("REPLAYGAIN", "R128"))}
+    first = {name: text if isinstance(text, str) else text[0] for name, text in texts.items()}
+    return {name: bytes(text).decode() if isinstance(text, bytes) else str(text) for name, text in first.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gains_are_where_players_look(made, tmp_path, name):
+    shutil.copy(made / name, tmp_path)
+    path = tmp_path / name
+    before = sound(path)
+    record = record_of(path, loudness=LEVEL)
+    options = dataclasses.replace(GAINS, overwrite="all")  # some have gains of another program
+    assert tags.write(record, options, album=ALBUM)
+    assert gains_in(path) == (OPUS_STEPS if name == "song.opus" else REPLAYGAIN_TAGS)
+    assert sound(path) == before
+    assert tags.write(record, options, album=ALBUM) == []  # nothing to do
+
+
+def test_without_an_album_only_the_track_is_written(made, tmp_path):
+    shutil.copy(made / "song.flac", tmp_path)
+    tags.write(record_of(tmp_path / "song.flac", loudness=LEVEL), dataclasses.replace(GAINS, overwrite="all"))
+    assert sorted(gains_in(tmp_path / "song.flac")) == ["REPLAYGAIN_TRACK_GAIN", "REPLAYGAIN_TRACK_PEAK"]
+
+
+@pytest.mark.parametrize(("policy", "left"), [("ours", {"REPLAYGAIN_TRACK_GAIN": "-3.00 dB"}), ("all", {"R128_TRACK_GAIN": "-2801"})])
+def test_opus_never_has_both_kinds_of_gain(made, tmp_path, policy, left):
+    path = tmp_path / "song.opus"
+    shutil.copy(made / "song.opus", path)
+    file = mutagen.File(path)
+    file["REPLAYGAIN_TRACK_GAIN"] = "-3.00 dB"
+    file.save()
+    tags.write(record_of(path, loudness=LEVEL), dataclasses.replace(GAINS, overwrite=policy))
+    assert gains_in(path) == left
+
+
+def test_a_gain_of_another_program_is_kept_in_any_case_and_replaced_in_place(made, tmp_path):
+    path = tmp_path / "v23.mp3"
+    shutil.copy(made / "v23.mp3", path)
+    file = as_it_is(path)
+    file.tags.add(id3.TXXX(encoding=0, desc="replaygain_track_gain", text="-1.00 dB"))
+    file.tags.save(path, v2_version=3)
+    record = record_of(path, loudness=LEVEL)
+    [kept, _] = tags.write(record, GAINS)
+    assert str(kept) == "replaygain_track_gain: not written ('-1.00 dB' is kept, '-5.94 dB' would replace it)"
+    tags.write(record, dataclasses.replace(GAINS, overwrite="all"))
+    assert gains_in(path)["REPLAYGAIN_TRACK_GAIN"] == "-5.94 dB"
+    assert [key for key in as_it_is(path).tags if "TRACK_GAIN" in key.upper()] == ["TXXX:replaygain_track_gain"]
+
+
+def test_gains_are_none_of_the_usual_tags_and_need_loudness():
+    assert "replaygain" not in parse_fields("true") + parse_fields("all")
+    assert parse_fields("all,replaygain") == (*FIELDS, "replaygain")
+    assert tags.values(record_of("x.flac"), GAINS) == {}
+
+
+def with_output_gain(path, decibels: int) -> None:
+    """Set the gain in the header of an Opus file (RFC 7845, 5.1)."""
+    from mutagen.ogg import OggPage
+
+    with open(path, "rb+") as file:
+        page = OggPage(file)
+        head = bytearray(page.packets[0])
+        head[16:18] = (decibels * 256).to_bytes(2, "little", signed=True)
+        page.packets[0] = bytes(head)
+        file.seek(0)
+        file.write(page.write())
+
+
+def test_the_output_gain_of_opus_is_in_what_is_measured(made, tmp_path):
+    """A player adds the tag to it, so what is measured must have it."""
+    ffmpeg("-f", "lavfi", "-i", "sine=997:d=2:r=48000", "-c:a", "libopus", tmp_path / "plain.opus")
+    shutil.copy(tmp_path / "plain.opus", tmp_path / "quiet.opus")
+    with_output_gain(tmp_path / "quiet.opus", -6)
+    [plain], [quiet] = ([measure_album([tmp_path / f"{name}.opus"])[0].integrated_lufs] for name in ("plain", "quiet"))
+    assert quiet - plain == pytest.approx(-6, abs=0.05)
+
+
+def test_an_album_is_gated_as_one_programme(tmp_path):
+    """As ffmpeg's ebur128 measures the songs one after the other; a song that is no audio is named and left out."""
+    for name, level in (("a", "0.5"), ("b", "0.05"), ("c", "0.001")):
+        ffmpeg("-f", "lavfi", "-i", f"sine=997:d=5:r=48000,volume={level}", tmp_path / f"{name}.wav")
+    (tmp_path / "d.wav").write_text("no audio")
+    album, left_out = measure_album(sorted(tmp_path.glob("*.wav")))
+    listed = [argument for name in "abc" for argument in ("-i", tmp_path / f"{name}.wav")]
+    command = ["ffmpeg", "-nostdin", *map(str, listed), "-filter_complex", "concat=n=3:v=0:a=1,ebur128=peak=true", "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stderr
+    assert album.integrated_lufs == pytest.approx(float(said.rpartition("I:")[2].split()[0]), abs=0.15)
+    assert album.true_peak_dbtp == pytest.approx(float(said.rpartition("Peak:")[2].split()[0]), abs=0.1)
+    assert [str(error).partition(":")[0].rpartition("/")[2] for error in left_out] == ["d.wav"]
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_gains_of_a_folder(tiny_model, tmp_path):
+    for name, level in (("a", "0.5"), ("b", "0.25")):
+        ffmpeg("-f", "lavfi", "-i", f"sine=997:d=3:r=48000,volume={level}", tmp_path / f"{name}.flac")
+    arguments = ("analyze", "-q", "--write-tags=replaygain", "-m", tiny_model)
+    for extra, words in ((("--start", "1"), "measures whole songs"), (("--album", "--write-tags=bpm"), "add --write-tags=replaygain")):
+        done = run(*arguments, *extra, tmp_path)
+        assert (done.returncode, words in one_sentence(done.stderr)) == (2, True)
+    assert run(*arguments, "--album", tmp_path / "a.flac").returncode == 0  # the other song is measured, not written
+    found = gains_in(tmp_path / "a.flac")
+    assert mutagen.File(tmp_path / "b.flac").tags in (None, []) or not gains_in(tmp_path / "b.flac")
+    assert run(*arguments, "--album", tmp_path).returncode == 0
+    both = [gains_in(tmp_path / f"{name}.flac") for name in "ab"]
+    assert both[0] == found
+    assert both[0]["REPLAYGAIN_ALBUM_GAIN"] == both[1]["REPLAYGAIN_ALBUM_GAIN"]
+    first, second = (float(gains["REPLAYGAIN_TRACK_GAIN"].split()[0]) for gains in both)
+    assert second - first == pytest.approx(6.02, abs=0.02)
+    assert first < float(found["REPLAYGAIN_ALBUM_GAIN"].split()[0]) < second
