@@ -63,6 +63,17 @@ class Key:
         return pitch_class(self.tonic)
 
     @property
+    def neighbours(self) -> dict[str, Key]:
+        """The keys that mix with it, one step away on the Camelot wheel: a fifth down and up, and the relative key."""
+        other: Mode = "major" if self.mode == "minor" else "minor"
+        relative = self.pitch + (3 if self.mode == "minor" else 9)
+        return {
+            "a fifth down": Key.of(self.pitch + 5, self.mode),
+            "a fifth up": Key.of(self.pitch + 7, self.mode),
+            "relative key": Key.of(relative, other),
+        }
+
+    @property
     def name(self) -> str:
         """As spoken: "A minor"."""
         return f"{self.tonic} {self.mode}"

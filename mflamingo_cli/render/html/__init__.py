@@ -315,9 +315,7 @@ def _wheel(info: KeyInfo) -> dict[str, Any] | None:
     if key is None:
         return None
     claimed = parse_key(info.claimed) if info.claimed else None
-    relative = Key.of(key.pitch + (3 if key.mode == "minor" else 9), "major" if key.mode == "minor" else "minor")
-    steps = (Key.of(key.pitch + 5, key.mode), Key.of(key.pitch + 7, key.mode), relative)  # a fifth down and up: one on the Camelot wheel
-    near = {neighbour.camelot: neighbour for neighbour in steps}
+    near = {neighbour.camelot: neighbour for neighbour in key.neighbours.values()}
     fields = []
     for step in range(12):
         for mode, pitch in (("major", 7 * step), ("minor", 7 * step - 3)):

@@ -1,0 +1,176 @@
+"""`mflamingo next`: which songs of a library mix with one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from mflamingo_cli.backends.options import DEFAULT_MODEL
+from mflamingo_cli.commands.inputs import NoInputError, songs_below
+from mflamingo_cli.errors import AudioError, MFlamingoError, UsageError
+from mflamingo_cli.render import WRITERS, Layout
+
+if TYPE_CHECKING:
+    from mflamingo_cli.api import Model
+    from mflamingo_cli.commands.terminal import Reporter
+    from mflamingo_cli.library.mixing import Match
+    from mflamingo_cli.schema import Analysis
+
+FORMATS = ("table", *(name for name, row in WRITERS.items() if row.rows or name == "m3u"))
+RECORDS = (".jsonl", ".mflamingo.json")  # what a folder of records is searched for
+MINUS = "\u2212"
+
+if TYPE_CHECKING:
+    FormatName: TypeAlias = str
+else:
+    FormatName = Literal[FORMATS]
+
+
+def next(
+    song: Annotated[str, typer.Argument(metavar="SONG", help="Song that the others are to mix with.")],
+    library: Annotated[
+        str, typer.Option("--from", metavar="FILE|FOLDER", help="Records of `analyze --json`, a folder of them, or a folder of songs.")
+    ],
+    form: Annotated[FormatName, typer.Option("--format", "-f", help="Output format.")] = "table",
+    most: Annotated[int, typer.Option("--most", metavar="N", min=1, help="Songs at most.")] = 20,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+) -> None:
+    """Find the songs of a library that mix with one: the nearest first.
+
+    They have the same key or one beside it on the Camelot wheel, and a tempo within 8 %, or at half or double of that; among them, those of
+    a like key, tempo and loudness come first. Songs without a record are analysed first.
+    """
+    from mflamingo_cli.commands.terminal import Reporter
+    from mflamingo_cli.library.mixing import lacks, matches
+
+    reporter = Reporter(quiet=quiet)
+    found = _Library(library, reporter)
+    own = found.record(song)
+    if missing := lacks(own):
+        raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so nothing can be matched to it")
+    others = [record for record in found.records() if not _same(record, own)]
+    if unknown := sum(bool(lacks(record)) for record in others):
+        reporter.note(f"{unknown} of {len(others)} songs were left out: their tempo or key is not known")
+    chosen = matches(own, others)[:most]
+    _write(form, chosen)
+    if not chosen:
+        reporter.note(f"no song in {library} mixes with {song}")
+
+
+class UnknownFactError(MFlamingoError):
+    """A song of which a fact that is needed is not known."""
+
+    code = "unknown_fact"
+
+
+def _same(record: Analysis, song: Analysis) -> bool:
+    from mflamingo_cli.schema import path_of
+
+    return os.path.realpath(path_of(record)) == os.path.realpath(path_of(song)) or record.audio_id == song.audio_id
+
+
+class _Library:
+    """The records of a library, and a model for songs that have none, opened when the first is met."""
+
+    def __init__(self, place: str, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._model: Model | None = None
+        self._songs: list[str] = []
+        self._records = {os.path.realpath(key): record for key, record in self._kept(place)}
+
+    def records(self) -> Iterator[Analysis]:
+        """Every song of the library that could be analysed."""
+        for song in self._songs:
+            if os.path.realpath(song) not in self._records:
+                try:
+                    self._records[os.path.realpath(song)] = self._analyze(song)
+                except AudioError as error:
+                    self._reporter.warn(str(error))
+        yield from self._records.values()
+
+    def record(self, song: str) -> Analysis:
+        """The record of a song. Raises AudioError."""
+        return self._records.get(os.path.realpath(song)) or self._analyze(song)
+
+    def _kept(self, place: str) -> Iterator[tuple[str, Analysis]]:
+        """Records that are there already; songs of a folder are noted for later. Raises NoInputError and UsageError."""
+        from mflamingo_cli.schema import path_of
+
+        if not os.path.isdir(place):
+            files = [place]
+        else:
+            files = sorted(str(path) for path in Path(place).rglob("*") if path.name.endswith(RECORDS) and path.is_file())
+            self._songs = list(songs_below(place))
+        if not files and not self._songs:
+            raise NoInputError(f"{place}: neither records nor songs are in it; make records with `mflamingo analyze --json FOLDER -o FILE`")
+        for file in files:
+            for record in _read(file):
+                if record.result is not None and record.command == "analyze":
+                    yield path_of(record), record
+
+    def _analyze(self, song: str) -> Analysis:
+        from mflamingo_cli import api
+
+        if self._model is None:
+            self._model = api.load(DEFAULT_MODEL)
+        self._reporter.working(f"{song}: analysing")
+        try:
+            return self._model.analyze(song)
+        finally:
+            self._reporter.idle()
+
+
+def _read(file: str) -> Iterator[Analysis]:
+    """The records of a file of JSON Lines. Raises NoInputError where it cannot be read, UsageError for what is no record."""
+    from mflamingo_cli.schema import Analysis
+
+    number = 0
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield Analysis.from_json(line)
+    except OSError as error:
+        raise NoInputError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: line {number} is no record of `mflamingo analyze --json`") from error
+
+
+def _write(form: str, chosen: Sequence[Match]) -> None:
+    """Print what was found: a table with the reasons, or the records in another format."""
+    import sys
+
+    if form == "table":
+        if chosen:
+            _show(chosen)
+        return
+    writer = WRITERS[form].writer(sys.stdout, Layout(many=True))
+    for match in chosen:
+        writer.write(match.record)
+
+
+def _show(chosen: Sequence[Match]) -> None:
+    from rich.text import Text
+
+    from mflamingo_cli.commands.tables import show, table
+    from mflamingo_cli.render.text import heading, safe
+    from mflamingo_cli.text import number
+
+    rows = table("song", "key", "", "BPM", "tempo", "loudness")
+    for match in chosen:
+        key, bpm = match.record.key, match.record.tempo.bpm or 0.0
+        louder = "" if match.louder_lu is None else f"{_signed(match.louder_lu)} LU"
+        name = safe(heading(match.record) or match.record.path or "")
+        cells = (name, f"{key.camelot} {key.id3}", match.relation, number(bpm), f"{_signed(100 * match.faster)} %", louder)
+        rows.add_row(*(Text(cell) for cell in cells))
+    show(rows)
+
+
+def _signed(value: float) -> str:
+    """A difference with its sign: what the other song must be changed by, or is louder by."""
+    return f"{value:+z.1f}".replace("-", MINUS)
