@@ -33,7 +33,7 @@ class RecordFile:
         self.separator = SEPARATORS.get(path.suffix.lower())
         self.columns: list[str] = []
         self._offsets, self._lengths, self._lines = array("Q"), array("Q"), array("Q")
-        self._file: tuple[int, BinaryIO] | None = None  # one per process: a position of a shared one would be everybody's
+        self._file: BinaryIO | None = None
         with path.open("rb") as stream:
             for offset, length, line in self._spans(stream):
                 self._offsets.append(offset)
@@ -49,10 +49,9 @@ class RecordFile:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Read one record. Raises RowError for one that is no object, and for CSV of the wrong width."""
-        if self._file is None or self._file[0] != os.getpid():
-            self._file = (os.getpid(), self.path.open("rb"))
-        self._file[1].seek(self._offsets[number])
-        data = self._file[1].read(self._lengths[number])
+        if self._file is None:
+            self._file = self.path.open("rb")
+        data = os.pread(self._file.fileno(), self._lengths[number], self._offsets[number])  # threads and processes share the file
         try:
             text = data.decode("utf-8")
             record = json.loads(text) if self.separator is None else self._cells(text, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,9 @@ def test_a_line_that_is_no_object_fails_alone(tmp_path: Path) -> None:
     ):
         with pytest.raises(RowError, match=rf"a\.jsonl:{reason}"):
             file[number]
+
+
+def test_threads_read_one_file_together(tmp_path: Path) -> None:
+    file = written(tmp_path, "a.jsonl", "\n".join(json.dumps({"n": number, "text": "x" * (number % 97)}) for number in range(4000)))
+    with ThreadPoolExecutor(8) as pool:
+        assert [record["n"] for record in pool.map(file.__getitem__, range(4000))] == list(range(4000))
