@@ -278,7 +278,7 @@ def test_nothing_that_is_not_a_number_reaches_the_record(song, known):
 @pytest.mark.parametrize(("code", "status"), [("silent", "skipped"), ("too_short", "skipped"), ("decode_failed", "error")])
 def test_a_failure_is_a_record_too(code, status):
     record = assemble.failed("x\udce9.wav", "analyze", AudioError("x\x1b.wav: no", code=code))
-    assert (record.status, record.error.code, record.error.message) == (status, code, "x.wav: no")
+    assert (record.status, record.error.code, record.error.message) == (status, code, r"x\x1b.wav: no")
     assert record.path_b64 is not None
     assert Analysis.from_json(record.to_json()).error == record.error
 

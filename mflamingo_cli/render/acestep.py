@@ -45,7 +45,7 @@ class AnnotationWriter(_PartWriter):
             known["keyscale"] = result.key.name
         if result.meter.value is not None and _is_likely(result.meter.confidence):
             known["timesignature"] = result.meter.value.partition("/")[0]
-        return json.dumps({name: value for name, value in known.items() if value}, indent=2, ensure_ascii=False)
+        return json.dumps({name: value for name, value in known.items() if value}, indent=2)
 
 
 def _is_likely(confidence: float | None) -> bool:

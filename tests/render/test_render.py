@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -10,6 +11,7 @@ import re
 
 import pytest
 
+from mflamingo_cli.errors import OutputError
 from mflamingo_cli.measure import FACTS
 from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.people import FACT_LINES
@@ -46,14 +48,15 @@ RECORDS = {
 
 
 def written(name: str, *records: Analysis, color: bool = False, many: bool = False) -> str:
-    stream = io.StringIO()
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogatepass", newline="", write_through=True)
     writer = WRITERS[name].writer(stream, Layout(color=color, many=many))
     for record in records:
-        writer.write(record)
-    return stream.getvalue()
+        with contextlib.suppress(OutputError):  # a format that has nothing to say of a song
+            writer.write(record)
+    return stream.buffer.getvalue().decode("utf-8", "surrogatepass")
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [name for name in WRITERS if not WRITERS[name].binary])
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_no_format_lets_control_characters_through(name, record):
     text = written(name, record).replace("\n", "").replace("\t", "")
