@@ -61,13 +61,13 @@ def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.
     return total[on, 0] - total[start, 0] + rest, total[on, 1] - total[start, 1] + rest
 
 
-def decode(evidence: np.ndarray, fps: float) -> Bars | None:
+def decode(evidence: np.ndarray, fps: float, fastest: float = FASTEST) -> Bars | None:
     """The likeliest beats: (frames, 3) probabilities of beat, downbeat, neither -> Bars, or None where nothing beats."""
     loud = np.flatnonzero(evidence[:, :2].max(axis=1) >= THRESHOLD)
     if len(loud) == 0:
         return None
     first, last = int(loud[0]), int(loud[-1]) + 1
-    intervals = np.arange(round(60 * fps / FASTEST), round(60 * fps / SLOWEST) + 1)
+    intervals = np.arange(round(60 * fps / fastest), round(60 * fps / SLOWEST) + 1)
     if last - first < 2 * intervals[0]:
         return None
     paths, scores = _viterbi(evidence[first:last], intervals)

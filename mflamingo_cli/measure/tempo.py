@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mflamingo_cli.measure.beats import Bars, BeatTrack, decode
-from mflamingo_cli.measure.confidence import beat_signs, strength_near
+from mflamingo_cli.measure.beats import FASTEST, Bars, BeatTrack, decode
+from mflamingo_cli.measure.confidence import beat_signs, evenness, strength_near
 from mflamingo_cli.measure.networks import beat_evidence
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
@@ -20,6 +20,9 @@ SAME_TEMPO = 0.01  # local slopes this close belong to one tempo
 CLEAR = 0.55  # evidence on the beats above that between them: music has 0.6 and more, speech, rain and coloured noise up to 0.5
 FAIR = 0.25  # enough where the beats also lie on one line,
 ON_LINE = 0.05  # this close to it, in beats
+DOUBLE = 125.0  # beats per minute; a faster pulse may be double the one that is felt,
+UNEVEN = 0.62  # if the evidence on every second beat is so much weaker
+SLOWER = 0.75  # of the tempo: the fastest pulse that is looked for then
 LEVEL = 0.12  # root mean square of the network's input: its bands are log(1 + x), mastered songs lie there
 SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
@@ -56,9 +59,9 @@ def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
     return float(np.median(strength_near(beat, frames)) - (between.mean() if len(between) else 0.0))
 
 
-def track(evidence: np.ndarray) -> tuple[BeatTrack, Bars | None]:
+def track(evidence: np.ndarray, fastest: float = FASTEST) -> tuple[BeatTrack, Bars | None]:
     """Pulse and likeliest bars from (frames, 3) evidence at 50 frames a second; times from the first frame."""
-    bars = decode(evidence, BEAT_FPS)
+    bars = decode(evidence, BEAT_FPS, fastest)
     if bars is None or len(bars.frames) < MIN_BEATS:
         return BeatTrack(), None
     period, scatter = fit_period(bars.frames / BEAT_FPS)
@@ -66,6 +69,10 @@ def track(evidence: np.ndarray) -> tuple[BeatTrack, Bars | None]:
     if contrast < FAIR or (contrast < CLEAR and scatter > ON_LINE):
         return BeatTrack(), None
     beats, bpm = bars.frames / BEAT_FPS, round(60 / period, 2)
+    if bpm > DOUBLE and fastest == FASTEST and evenness(evidence[:, :2].sum(axis=1), bars.frames) < UNEVEN:
+        pulse, slower = track(evidence, bpm * SLOWER)
+        if pulse.bpm is not None and abs(2 * pulse.bpm / bpm - 1) < SAME_TEMPO:
+            return pulse, slower
     return BeatTrack(bpm, beats, beats[bars.places == 0]), bars
 
 
@@ -82,4 +89,4 @@ def measure_tempo(samples: np.ndarray) -> tuple[BeatTrack, Bars | None]:
     if bars is None:
         return pulse, None
     scatter = fit_period(pulse.beats)[1]
-    return pulse, replace(bars, signs=beat_signs(onset_strength(bands), evidence[:, 1], bars.frames, scatter))
+    return pulse, replace(bars, signs=beat_signs(onset_strength(bands), evidence, bars.frames, scatter))

@@ -2,9 +2,11 @@
 
     python -m tests.bench.confidence W/data/train dev --check W/data/dev test
 
-Sources are folders of clips by `mflamingo train run`, step `synth`, hard ones, or "dev" and "test", the songs of tests/bench/songs.py,
-more usual ones. Prints the weights fitted on the first sources; then, for these by fits that did not see the clip, and for those to check,
-how well the probabilities are calibrated, and which share of the values (coverage) is right how often (precision) from a confidence on.
+Sources are folders of clips by `mflamingo train data synth`, hard ones; "dev" and "test", the more usual songs of tests/bench/songs.py;
+"real", the recordings of tests/bench/recordings.tsv below --music, a folder with the unpacked Debian packages. Prints the weights
+fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well the probabilities are
+calibrated (expected calibration error, with a 95 % bootstrap interval), and which share of the values (coverage) is right how often
+(precision) from a confidence on; at the end the same of all clips that no fit has seen, and one JSON line.
 Signs of the clips are kept in --cache, as measuring takes most of a second for each.
 """
 
@@ -24,17 +26,19 @@ from unittest import mock
 import numpy as np
 import soundfile
 
+from mflamingo_cli.core.audio import load
 from mflamingo_cli.measure import Facts, confidence, measure
 from mflamingo_cli.measure.compare import compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
 from tests.bench.measure import Clip, hear
 from tests.bench.songs import render
 
-RIDGE = 2.0  # on weights of signs with unit variance
+RIDGE = 5.0  # on weights of signs with unit variance
 FOLDS = 8
 BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-FROM = (0.7, 0.75, 0.8, 0.85, 0.9)
-SONGS = 40
+FROM = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+RECORDINGS = Path(__file__).with_name("recordings.tsv")  # package, file, second, BPM: weak labels, on which two networks of TempoCNN agree
+CLIP_S = 60  # of a recording
 Judged = tuple[str, dict[str, float], bool]  # which value, its signs, whether it is right
 
 
@@ -76,10 +80,16 @@ def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
     }[name]
 
 
-def clips(source: str, count: int, work: Path) -> Iterator[tuple[str, Any]]:
-    """Names of clips, and what makes their samples and truth: of a folder with a manifest, or of the songs of a split."""
+def clips(source: str, count: int, work: Path, music: Path) -> Iterator[tuple[str, Any]]:
+    """Names of clips, and what makes their samples and truth: of a folder with a manifest, of the songs of a split, or recordings."""
+    if source == "real":
+        for line in RECORDINGS.read_text().splitlines()[:count]:
+            package, file, second, bpm = line.split("\t")
+            name = hashlib.sha256(line.encode()).hexdigest()[:16]
+            yield name, lambda path=music / package / file, at=second, bpm=bpm: _of_recording(path, float(at), float(bpm))
+        return
     if source in ("dev", "test"):
-        for seed in range(min(count, SONGS)):
+        for seed in range(count):
             yield f"{source}-{seed}", lambda seed=seed: _of_song(seed, source, work)
         return
     rows = [json.loads(line) for line in (Path(source) / "manifest.jsonl").read_text().splitlines()]
@@ -89,16 +99,20 @@ def clips(source: str, count: int, work: Path) -> Iterator[tuple[str, Any]]:
         yield name, lambda path=path, row=row: (soundfile.read(path, dtype="float32")[0], truth_of(row))
 
 
+def _of_recording(path: Path, start_s: float, bpm: float) -> tuple[np.ndarray, Truth]:
+    return load(path, start_s=start_s, end_s=start_s + CLIP_S).samples, Truth((bpm,), frozenset(), None)
+
+
 def _of_song(seed: int, split: str, work: Path) -> tuple[np.ndarray, Truth]:
     song = render(seed, split, work)
     assert song.key is not None and song.bpm is not None  # noqa: PT018
     return hear(song.path).audio_16k, Truth((song.bpm,), frozenset({(pitch_class(song.key[0]), song.key[1])}), f"{song.meter}/4")
 
 
-def collect(source: str, count: int, cache: Path) -> list[Judged]:
+def collect(source: str, count: int, cache: Path, music: Path) -> list[Judged]:
     """Judged values of all clips of a source, each measured once."""
     judged: list[Judged] = []
-    for name, make in clips(source, count, cache):
+    for name, make in clips(source, count, cache, music):
         path = cache / f"{name}.json"
         if not path.exists():
             path.write_text(json.dumps(judge(*make())))
@@ -140,17 +154,29 @@ def unseen(signs: np.ndarray, right: np.ndarray) -> np.ndarray:
     return out
 
 
-def report(title: str, p: np.ndarray, right: np.ndarray) -> None:
+def calibration_error(p: np.ndarray, right: np.ndarray) -> float:
+    """How far told and right lie apart in the bins, on average over the clips: (n,), (n,) -> 0..1."""
+    inside = [(p >= low) & ((p < high) | (high == 1.0)) for low, high in pairwise(BINS)]
+    return float(sum(abs((p[here] - right[here]).sum()) for here in inside) / len(p))
+
+
+def report(title: str, p: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Calibration in bins, and precision over coverage."""
     better, worse = p[right == 1][:, None], p[right == 0]
     auc = float(((better > worse) + 0.5 * (better == worse)).mean()) if better.size and worse.size else float("nan")
-    print(f"\n{title}: n = {len(p)}, right {right.mean():.3f}, AUC {auc:.3f}")
+    drawn = np.random.default_rng(0).integers(0, len(p), (1000, len(p)))
+    error = calibration_error(p, right)
+    low, high = np.percentile([calibration_error(p[i], right[i]) for i in drawn], [2.5, 97.5])
+    brier = float(np.mean((p - right) ** 2))
+    print(f"\n{title}: n = {len(p)}, right {right.mean():.3f}, AUC {auc:.3f}, Brier {brier:.3f}, ECE {error:.3f} ({low:.3f} to {high:.3f})")
     for low, high in pairwise(BINS):
         here = (p >= low) & ((p < high) | (high == 1.0))
         if here.any():
             print(f"  {low:.1f} to {high:.1f}: n = {here.sum():3d}, told {p[here].mean():.2f}, right {right[here].mean():.2f}")
     told = [(least, p >= least) for least in FROM]
     print("  from: " + ", ".join(f"{least} {right[part].mean():.3f} of {part.mean():.2f}" for least, part in told if part.any()))
+    numbers = {"n": len(p), "right": right.mean(), "auc": auc, "brier": brier, "ece": error, "ece_low": low, "ece_high": high}
+    return {name: round(float(value), 4) for name, value in numbers.items()}
 
 
 def main() -> None:
@@ -159,20 +185,31 @@ def main() -> None:
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--check", nargs="*", default=[])
     parser.add_argument("--count", type=int, default=400, help="clips of each source, at most")
+    music = Path(tempfile.gettempdir()) / "mflamingo-music"
+    parser.add_argument("--music", type=Path, default=music, help="unpacked packages, a folder each")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mflamingo-bench")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    judged = {source: collect(source, options.count, options.cache) for source in [*options.sources, *options.check]}
+    judged = {source: collect(source, options.count, options.cache, options.music) for source in [*options.sources, *options.check]}
+    summary = {}
     for name, written in confidence.WEIGHTS.items():
         names, signs, right = table([row for source in options.sources for row in judged[source]], name)
         fitted = fit(signs, right)
         told = dict(zip([confidence.ALWAYS, *names], fitted.round(2).tolist(), strict=True))
         print(f"\n{name}: {json.dumps(told)}")
-        report(f"{name}, {' + '.join(options.sources)}, unseen", unseen(signs, right), right)
+        most = confidence.MOST.get(name, 1.0)
+        all_told, all_right = [np.minimum(unseen(signs, right), most)], [right]
+        report(f"{name}, {' + '.join(options.sources)}, unseen", all_told[0], right)
         for source in options.check:
             _, signs, right = table(judged[source], name)
-            report(f"{name}, {source}, fitted", predict(signs, fitted), right)
-            report(f"{name}, {source}, as written", predict(signs, np.array([written[sign] for sign in told])), right)
+            if not len(right):
+                continue
+            all_told.append(np.minimum(predict(signs, fitted), most))
+            all_right.append(right)
+            report(f"{name}, {source}, fitted", all_told[-1], right)
+            report(f"{name}, {source}, as written", np.minimum(predict(signs, np.array([written[sign] for sign in told])), most), right)
+        summary[name] = report(f"{name}, all that no fit has seen", np.concatenate(all_told), np.concatenate(all_right))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ class Clip:
 
     samples: np.ndarray
     start_s: float = 0.0
+    share: float = 1.0
 
 
 def hear(path: Path) -> PreparedSong:

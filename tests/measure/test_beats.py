@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import beats
+from mflamingo_cli.measure.confidence import evenness
 from mflamingo_cli.measure.tempo import fit_period, octaves, track
 
 FPS = 50.0
@@ -32,6 +33,25 @@ def test_a_metronome_has_its_tempo_and_meter(bpm: float, meter: int) -> None:
     assert bars.meter == meter
     assert set(np.diff(bars.places) % meter) == {1}  # 1, 2, 3, 4, 1 …
     assert np.allclose(np.diff(tempo.downbeats), meter * 60 / bpm, atol=2.1 / FPS)
+
+
+def uneven(bpm: float, weak: float) -> np.ndarray:
+    """What a network says about a metronome whose every second beat may be none."""
+    out = evidence(bpm, 4, noise=0.02)
+    weaker = np.flatnonzero(out[:, :2].max(axis=1) > 0.5)[1::2]
+    out[weaker, :2] *= weak
+    out[weaker, 2] = 1 - out[weaker, :2].sum(axis=1)
+    return out
+
+
+@pytest.mark.parametrize(("bpm", "weak", "found"), [(168.0, 0.5, 84.0), (168.0, 0.8, 168.0), (140.0, 0.5, 70.0), (110.0, 0.5, 110.0)])
+def test_a_fast_pulse_whose_every_second_beat_is_weak_is_double_the_one_that_is_felt(bpm: float, weak: float, found: float) -> None:
+    heard = uneven(bpm, weak)
+    tempo, bars = track(heard)
+    assert tempo.bpm == pytest.approx(found, rel=EXACT * 2)
+    assert bars is not None
+    assert (evenness(heard[:, :2].sum(axis=1), bars.frames) > 0.9) == (weak > 0.9 or found < bpm)
+    assert np.allclose(np.diff(tempo.beats), 60 / found, atol=1.1 / FPS)
 
 
 def _dense(heard: np.ndarray, intervals: np.ndarray, meter: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import Confidence, measure
-from mflamingo_cli.measure.confidence import ALWAYS, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
+from mflamingo_cli.measure.confidence import ALWAYS, MOST, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.spectra import beat_bands, onset_strength
 from mflamingo_cli.schema import Segment
@@ -28,7 +28,9 @@ def onsets(pattern: tuple[float, ...], between: float = 0.0) -> np.ndarray:
 
 
 def signs(pattern: tuple[float, ...] = (1.0,), between: float = 0.0, scatter: float = 0.01) -> dict[str, float]:
-    return beat_signs(onsets(pattern, between), np.zeros(BEATS[-1] + STEP), BEATS, scatter)
+    evidence = np.zeros((BEATS[-1] + STEP, 3))
+    evidence[BEATS, 0] = np.resize(pattern, len(BEATS))
+    return beat_signs(onsets(pattern, between), evidence, BEATS, scatter)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -67,6 +69,11 @@ def test_a_tempo_is_less_sure_where_another_is_felt(bpm: float, doubtful: dict[s
     assert plain is not None
     assert doubted is not None
     assert doubted < plain
+
+
+def test_no_tempo_is_surer_than_clips_have_shown() -> None:
+    sure = of_tempo(110.0, signs() | {"bars": 50.0})
+    assert sure == MOST["tempo"] < 0.95
 
 
 def test_a_key_is_less_sure_beside_an_equal() -> None:
