@@ -55,6 +55,11 @@ class Results:
         return WRITERS[self.name].rows
 
     @property
+    def is_single(self) -> bool:
+        """Whether the output is a file of one song, and no tags are written, which may fail alone."""
+        return WRITERS[self.name].single and self.tags is None
+
+    @property
     def live(self) -> bool:
         """Whether text may be shown before its record is finished."""
         return self.name == "text" and not (self.output_path or self.test or self.order or self.dry_run)

@@ -114,13 +114,16 @@ def _deliver(
 
         require_tools()
     output = results.file_of(named, options, wanted) if wanted else None
+    only = wanted is not None and wanted.is_single  # there is nothing to keep where that song cannot be written
     lasting = wanted is None or bool(output or wanted.output_path)
     if wanted and not lasting and not wanted.dry_run:
         streams.require_stdout()
     plan = replace(plan, resumable=plan.cached and (len(plan.songs) > 1 or lasting))
     with (
         terminal.handle_signals(),
-        terminal.to_file(output, lambda: tally.ok > 0 or not tally.total) if output else terminal.reserve_stdout() as stream,
+        terminal.to_file(output, lambda: tally.ok > (tally.failed if only else 0) or not tally.total)
+        if output
+        else terminal.reserve_stdout() as stream,
         ExitStack() as at_the_end,
     ):
         messages = Messages(reporter, Progress(plan.songs, tally), wanted, stream.isatty())

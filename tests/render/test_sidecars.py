@@ -14,8 +14,10 @@ from mflamingo_cli.errors import OutputError
 from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.lyrics import beside
 from mflamingo_cli.schema import Segment, VocalsInfo
+from tests.docs import ROOT
 from tests.render.test_dj import TAGGED
 from tests.render.test_formats import FAILED, written
+from tests.test_cli import one_sentence, run
 
 LRC = "[ti:Up]\n[offset:+500]\n[00:01.50][01:00.00]Hello <00:02.00>there\n[00:04.00]\n[00:12.345]Last\n"
 SRT = "1\n00:00:01,500 --> 00:00:04,000\n<i>Hello</i> &amp; goodbye\n\n2\n01:00:12,000 --> 01:00:14,000\nLast\n"
@@ -84,6 +86,16 @@ def test_a_song_without_timed_lyrics_is_said_and_so_is_what_helps(song):
     with pytest.raises(OutputError, match=r"no timed lyrics lie beside it; put them into a\.b\.lrc, a\.b\.srt or a\.b\.vtt"):
         written("lrc", record_of(song))
     assert written("lrc", FAILED) == ""
+
+
+@pytest.mark.slow
+def test_a_file_of_lyrics_is_not_replaced_by_none(tiny_model, tmp_path):
+    target = tmp_path / "own.lrc"
+    target.write_text("[00:01.00]Mine\n")
+    done = run("analyze", "-q", "-m", tiny_model, "-f", "lrc", "-o", target, ROOT / "tests/data/ocean.opus")
+    assert done.returncode == 3
+    assert "no timed lyrics lie beside it" in one_sentence(done.stderr)
+    assert target.read_text() == "[00:01.00]Mine\n"
 
 
 # --- training data -----------------------------------------------------------------------------------------------------------
