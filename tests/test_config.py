@@ -162,7 +162,7 @@ def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: 
 # --- whom it trusts --------------------------------------------------------------------------------------------------------
 
 REACHES_OUT = {  # what a folder's file must not do: write, load, connect, use the machine up, hide what is said
-    "analyze": {"write-tags", "overwrite-tags", "tag-bpm", "tag-confidence", "tag-key-notation"},
+    "analyze": {"album", "write-tags", "overwrite-tags", "tag-bpm", "tag-confidence", "tag-key-notation"},
     "caption": set(),
     "ask": set(),
     "think": set(),

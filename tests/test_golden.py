@@ -73,6 +73,9 @@ def home(tmp_path) -> Path:
     return tmp_path
 
 
+MEASURED_SINCE = (".result.vocals",)  # what the old program could not tell yet
+
+
 def leave_old(folder: Path) -> None:
     """Put the old cache and run store where the program looks for its own."""
     shutil.copytree(OLD / "cache", folder / "cache")
@@ -110,7 +113,8 @@ def test_old_cache_and_store_change_no_record(home):
     assert [record["status"] for record in found] == ["ok", "skipped"]
     assert b"another version" not in done.stderr
     kept = [json.loads(line) for line in (OLD / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert differences(masked(kept[0]), as_of(kept[0], found[0])) == []
+    changed = [line for line in differences(masked(kept[0]), as_of(kept[0], found[0])) if not line.startswith(MEASURED_SINCE)]
+    assert changed == []
 
 
 @pytest.mark.slow
