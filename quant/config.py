@@ -10,7 +10,7 @@ from typing import Any
 from quant.errors import QuantError
 from quant.families import Family, Fields, family
 from quant.geometry import LARGEST, AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes, checked
-from quant.json_files import read_json, section
+from quant.json_files import get, items, read_json, section
 from quant.layout import hub_identity
 
 MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
@@ -20,6 +20,8 @@ MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
     "sample_rate": (("sampling_rate",), 16_000),
     "window_s": (("chunk_length",), 30),
 }
+
+CARD = "mflamingo.json"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,17 @@ def read(directory: Path, adapter: Path | None = None) -> CheckpointInfo:
     card: dict[str, Any] = {}
     for place in (directory, adapter) if adapter else (directory,):
         name, revision = hub_identity(place) or (place.resolve().name, None)
-        card |= {"name": name, "revision": revision} | read_json(place / "mflamingo.json", required=False)
+        card |= {"name": name, "revision": revision} | read_card(place)
     return CheckpointInfo(str(card["name"]), geometry, card)
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Read what a model of ours says of itself; nothing where there is no such file."""
+    card = read_json(directory / CARD, required=False)
+    for name, kind in (("name", str), ("revision", str), ("grounded", bool)):
+        get(directory / CARD, card, name, kind, kind())
+    items(directory / CARD, card, "abilities", str)
+    return card
 
 
 def read_geometry(directory: Path) -> Geometry:

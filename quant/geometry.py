@@ -109,6 +109,11 @@ class Geometry:
         return self.mel.window_s * self.mel.sample_rate // self.mel.hop_length // ENCODER_STRIDE
 
     @property
+    def longest_audio_s(self) -> float:
+        """What the model takes at most: by its own limit, and by its context, in which its tokens must have room."""
+        return min(self.max_audio_s, self.mel.window_s * self.text.context_length / self.tokens_per_window)
+
+    @property
     def extents(self) -> Mapping[str, int]:
         """The sizes of tensors, as the shapes of `layout` name them."""
         encoder, text = self.encoder, self.text

@@ -26,7 +26,7 @@ from mflamingo_cli.core.kv_cache import MLP_TOKENS, SCORE_BYTES
 from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.core.model import encode_windows, is_out_of_memory
 from mflamingo_cli.errors import ModelError
-from quant.config import read_geometry
+from quant.config import read_card, read_geometry
 from quant.json_files import read_json
 from quant.layout import hub_identity
 from quant.vocabulary import chat_template
@@ -36,7 +36,6 @@ OTHER_WINDOW_BATCH = 4
 TYPICAL_POSITIONS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
 MAX_BATCH_SIZE = 16  # songs; with more the first one would only wait longer
 PREFILL_ARRAYS = (8, 3)  # of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that prefilling a song takes at once
-CARD = "mflamingo.json"
 CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
 
 
@@ -60,9 +59,9 @@ class TorchBackend(LocalBackend):
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._chat = ChatTemplate(chat_template(directory, _optional(directory / "tokenizer_config.json")), geometry.tokens, directory)
         self._end_ids = _end_ids(self._tokenizer, directory)
-        place, card = adapter or directory, _optional(directory / CARD)
+        place, card = adapter or directory, read_card(directory)
         if adapter:  # the base's card says what it can do, not its name
-            card = {key: value for key, value in card.items() if key not in ("name", "revision")} | _optional(adapter / CARD)
+            card = {key: value for key, value in card.items() if key not in ("name", "revision")} | read_card(adapter)
         self.info = model_info(
             geometry,
             card,

@@ -12,6 +12,7 @@ from mflamingo_cli.store import hub
 
 NVIDIA = "NVIDIA OneWay Noncommercial License"
 RESEARCH = "research only"
+HERE = ("bytes", "revision", "problem")  # of a model that is downloaded, null for others
 APACHE = "Apache-2.0"
 
 
@@ -45,6 +46,6 @@ def listed() -> list[dict[str, Any]]:
 
 
 def _row(name: str, about: str, licence: str | None, found: hub.CachedModel | None) -> dict[str, Any]:
-    state = "absent" if found is None else "downloaded" if found.directory else "partial"
-    here = {"bytes": found.n_bytes if found else None, "revision": found.revision if found else None}
+    state = "absent" if found is None else "damaged" if found.problem else "downloaded" if found.directory else "partial"
+    here = {"bytes": found.n_bytes, "revision": found.revision, "problem": found.problem} if found else dict.fromkeys(HERE)
     return {"name": name, "state": state, "about": about, "licence": licence, **here}

@@ -1,32 +1,43 @@
-"""What lies in the Hugging Face cache: found, measured and removed without a network and without huggingface_hub. Sizes are bytes."""
+"""What lies in the Hugging Face cache: found, measured and removed without a network and without huggingface_hub. Sizes are bytes.
+
+Other programs write there, and anything may lie in it: what is wrong with an entry is that entry's problem and hides no other.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mflamingo_cli.errors import ModelError
 from quant.errors import QuantError
 
+if TYPE_CHECKING:  # the help of `models` is drawn without it
+    from quant.families import Family
+
 MAIN = "main"
 FOLDER = "models--"  # of a model in the cache; the slash of its id is written as two hyphens
 SHORT = 7  # digits of a commit that name it, as in git
-ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+COMMIT = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model in the cache: all its revisions and unfinished files have `n_bytes` together; `directory` is None until one is complete."""
+    """A model in the cache: all its revisions and unfinished files have `n_bytes` together; `directory` is None until one is complete.
+
+    `problem` says why what is there cannot be used, though nothing is missing.
+    """
 
     name: str
     revision: str | None
     n_bytes: int
     directory: Path | None
+    problem: str | None = None
 
 
 def hub_cache() -> Path:
@@ -57,7 +68,7 @@ def _home(name: str) -> Path | None:
 def hub_snapshot(name: str) -> Path:
     """Directory of a hub id, or of ID@REVISION, that was downloaded before, without the network. Raises ModelError when there is none."""
     base, _, revision = name.partition("@")
-    is_hub_id = ID.fullmatch(base) is not None and not base.startswith(".")
+    is_hub_id = ID.fullmatch(base) is not None
     directory = _snapshot(base, revision) if is_hub_id else None
     pull = f"mflamingo models pull {base}{f' --revision {revision}' if revision else ''}"
     if directory is not None and not is_complete(directory):
@@ -69,13 +80,16 @@ def hub_snapshot(name: str) -> Path:
 
 
 def _snapshot(name: str, revision: str) -> Path | None:
-    """The revision that is asked for: a branch, a tag or the first digits of a commit; without one that of main, or the only one there."""
+    """The revision that is asked for: a branch, a tag or the first digits of a commit; without one that of main, or the only one there.
+
+    Raises QuantError for a branch that names no commit.
+    """
     home = _home(name)
     if home is None:
         return None
     reference = home / "refs" / (revision or MAIN)
-    if os.access(reference, os.R_OK) and reference.is_file():
-        directory = home / "snapshots" / reference.read_text(encoding="utf-8").strip()
+    if os.access(reference, os.R_OK) and os.path.lexists(reference) and not os.path.isdir(reference):
+        directory = home / "snapshots" / _commit(reference)
         return directory if os.path.isdir(directory) else None
     there = [path for path in (home / "snapshots").glob("*") if os.path.isdir(path)]
     if revision:
@@ -83,8 +97,19 @@ def _snapshot(name: str, revision: str) -> Path | None:
     return there[0] if len(there) == 1 else None
 
 
+def _commit(reference: Path) -> str:
+    """The commit that a branch or tag names. Raises QuantError where it names none."""
+    from quant.json_files import read_text
+
+    commit = read_text(reference).strip()
+    if not COMMIT.fullmatch(commit):
+        raise QuantError(f"{reference}: names no commit; download the model again")
+    return commit
+
+
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
+    from quant.json_files import read_json, section
     from quant.layout import AUDIO_PREFIX, INDEX, SINGLE  # not above: the help of `models` is drawn without it
 
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
@@ -95,9 +120,9 @@ def is_complete(directory: Path) -> bool:
     if (directory / SINGLE).exists() or not (directory / INDEX).exists():
         return (directory / SINGLE).exists()
     try:
-        shards = json.loads((directory / INDEX).read_bytes())["weight_map"].values()
-        return all((directory / shard).exists() for shard in set(shards))
-    except (ValueError, KeyError, AttributeError, TypeError):
+        shards = section(directory / INDEX, read_json(directory / INDEX), "weight_map").values()
+        return bool(shards) and all(isinstance(shard, str) and (directory / shard).exists() for shard in shards)
+    except QuantError:
         return False
 
 
@@ -115,36 +140,50 @@ def cached(name: str) -> CachedModel | None:
     home = _home(name)
     if home is None:
         return None
-    directory = _snapshot(name, "")
-    whole = directory if directory is not None and is_complete(directory) else None
-    return CachedModel(name, directory.name if directory else None, disk_bytes(home), whole)
+    directory, problem = None, None
+    try:
+        directory = _snapshot(name, "")
+        if directory is not None and family_of(directory) is None and is_complete(directory):
+            problem = f"{directory}: is another kind of model"
+    except QuantError as error:
+        problem = str(error)
+    whole = directory if directory is not None and problem is None and is_complete(directory) else None
+    revision = directory.name if directory else None
+    return CachedModel(name, revision, disk_bytes(home), whole, problem and problem.replace(f"{home}/", ""))
 
 
 def music_flamingos() -> Iterator[CachedModel]:
-    """Everything of the model's kind in the cache, by name; other models are passed over."""
+    """Everything of the model's kind in the cache, and what is too damaged to tell, by name; other models are passed over."""
     try:
         cache = hub_cache()
     except ModelError:
         return
     for home in sorted(cache.glob(f"{FOLDER}*--*") if os.access(cache, os.R_OK | os.X_OK) else ()):
         name = home.name.removeprefix(FOLDER).replace("--", "/", 1)
-        if any(is_music_flamingo(path) for path in (home / "snapshots").glob("*")) and (found := cached(name)):
+        if ID.fullmatch(name) and any(map(_may_be_ours, (home / "snapshots").glob("*"))) and (found := cached(name)):
             yield found
 
 
-def is_music_flamingo(directory: Path) -> bool:
-    """Whether config.json or the audio part of a GGUF pair names an architecture that can be opened."""
+def _may_be_ours(directory: Path) -> bool:
+    try:
+        return family_of(directory) is not None
+    except QuantError:
+        return True
+
+
+def family_of(directory: Path) -> Family | None:
+    """The family that config.json or the audio part of a GGUF pair names; None for other models. Raises QuantError for damaged files."""
     from quant.families import FAMILIES, of_projector
+    from quant.json_files import read_json
     from quant.keys import KEY_PROJECTOR
     from quant.layout import AUDIO_PREFIX
     from quant.reader import read
 
-    try:
-        if (directory / "config.json").exists():
-            return json.loads((directory / "config.json").read_bytes()).get("model_type") in FAMILIES
-        return any(of_projector(read(path).keys.get(KEY_PROJECTOR)) for path in directory.glob(f"{AUDIO_PREFIX}*.gguf"))
-    except (OSError, ValueError, AttributeError, QuantError):
-        return False
+    if (directory / "config.json").exists():
+        model_type = read_json(directory / "config.json").get("model_type")
+        return FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    found = (of_projector(read(path).keys.get(KEY_PROJECTOR)) for path in sorted(directory.glob(f"{AUDIO_PREFIX}*.gguf")) if path.exists())
+    return next((family for family in found if family), None)
 
 
 def disk_bytes(*paths: Path) -> int:
@@ -166,7 +205,7 @@ def removal(name: str, revision: str = "") -> list[Path]:
     others = [path for path in (home / "snapshots").glob("*") if path != gone]
     if gone is None or not others:
         return everything if gone else []
-    named = [path for path in (home / "refs").rglob("*") if path.is_file() and path.read_text(encoding="utf-8").strip() == gone.name]
+    named = [path for path in (home / "refs").rglob("*") if path.is_file() and path.read_bytes().strip() == os.fsencode(gone.name)]
     shared = {path.resolve() for other in others for path in other.rglob("*")}
     own = {path.resolve() for path in gone.rglob("*")} - shared
     return [*named, gone, *sorted(path for path in own if path.parent == (home / "blobs").resolve())]

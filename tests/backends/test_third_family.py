@@ -15,7 +15,7 @@ from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.core.chat import build_messages
 from mflamingo_cli.core.model import load
-from mflamingo_cli.store.hub import is_music_flamingo
+from mflamingo_cli.store.hub import family_of
 from quant.config import read_geometry
 from quant.convert import convert
 from quant.verify import verify
@@ -77,5 +77,5 @@ def test_a_third_family_is_itself_everywhere(linear: Path, opened: tuple[TorchBa
     assert (ours.architecture, ours.rote, ours.tokens, ours.max_audio_s) == ("linearflamingo", None, LINEAR.tokens, 300.0)
     text, _ = convert(linear, tmp_path, "Q8_0")
     assert [report for report in verify(text, linear) if report.problem] == []
-    assert is_music_flamingo(linear)
-    assert is_music_flamingo(tmp_path)
+    assert family_of(linear)
+    assert family_of(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,15 @@ from mflamingo_cli.commands.reference import Json
 from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.models import registry
 from mflamingo_cli.models.registry import APACHE
+from mflamingo_cli.text import clock
 
-LABELS = {"hears": "audio", "is_told_facts": "uses facts"}  # of rows whose key in --json says less
+LABELS = {  # of rows whose key in --json says less, or has a unit
+    "hears": "audio",
+    "is_told_facts": "uses facts",
+    "longest_audio_s": "longest audio",
+    "context_tokens": "context",
+}
+SHOWN: dict[str, Callable[[Any], str]] = {"context_tokens": lambda count: f"{count:,} tokens", "longest_audio_s": clock}
 
 
 def info(
@@ -31,13 +39,18 @@ def info(
     rows = table(None, None)
     for label, value in facts.items():
         if isinstance(value, list):
-            files = (f"{item['path']}  {item['bytes'] / 1e6:.1f} MB" for item in value)
-            value = "\n".join(files) or "none"
-        shown = "unknown" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+            value = "\n".join(map(_file, value)) or "none"
+        known = SHOWN.get(label, str)(value) if value is not None else "unknown"
+        shown = ("no", "yes")[value] if isinstance(value, bool) else known
         rows.add_row(LABELS.get(label, label.replace("_", " ")), str(shown))
     show(rows)
     for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
         show(f"Its card: {card}")
+
+
+def _file(item: dict[str, Any]) -> str:
+    size = "missing" if item["bytes"] is None else f"{item['bytes'] / 1e6:.1f} MB"
+    return f"{item['path']}  {size}"
 
 
 def describe(files: ModelFiles) -> dict[str, Any]:
@@ -57,7 +70,7 @@ def describe(files: ModelFiles) -> dict[str, Any]:
     paths += [path for folder in (files.directory, files.adapter) if folder for path in sorted(folder.glob("*.safetensors"))]
     if identity is not None:
         facts["revision"] = facts["revision"] or identity[1]
-    return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths]}
+    return facts | {"files": [{"path": str(path), "bytes": path.stat().st_size if path.is_file() else None} for path in paths]}
 
 
 def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
@@ -71,12 +84,10 @@ def _gguf_facts(text: Path, audio: Path) -> dict[str, Any]:
 
 def _directory_facts(directory: Path) -> dict[str, Any]:
     from quant.checkpoint import Checkpoint
-    from quant.config import read_geometry
+    from quant.config import read_card, read_geometry
     from quant.fp8 import DTYPE
-    from quant.json_files import read_json
 
-    own = read_json(directory / "mflamingo.json") if (directory / "mflamingo.json").exists() else {}
-    facts = _common(read_geometry(directory), own)
+    facts = _common(read_geometry(directory), read_card(directory))
     if not any(directory.glob("*.safetensors")):
         return facts
     checkpoint = Checkpoint(directory)
@@ -97,6 +108,8 @@ def _common(geometry: Any, own: dict[str, Any]) -> dict[str, Any]:
         "spectrum": f"{mel.n_mels} mel bands, windows of {mel.n_fft} samples every {mel.hop_length}",
         "encoder": f"{geometry.encoder.n_layers} layers of {geometry.encoder.d_model}",
         "language_model": f"{geometry.text.n_layers} layers of {geometry.text.d_model}",
+        "context_tokens": geometry.text.context_length,
+        "longest_audio_s": geometry.longest_audio_s,
         "abilities": "all" if own.get("abilities") is None else ", ".join(own["abilities"]) or "none",
         "is_told_facts": bool(own.get("grounded")),
     }

@@ -24,7 +24,7 @@ def list_models(as_json: Json = False) -> None:
         return
     lines = table("model", "state", "about", "licence")
     for row in rows:
-        lines.add_row(row["name"], _state(row), row["about"], RESEARCH if row["licence"] == NVIDIA else row["licence"])
+        lines.add_row(row["name"], _state(row), row["problem"] or row["about"], RESEARCH if row["licence"] == NVIDIA else row["licence"])
     show(lines)
     if any(row["state"] == "absent" for row in rows):
         show("Download one with `mflamingo models pull NAME`, then use it with --model NAME.")
