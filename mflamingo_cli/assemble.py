@@ -19,7 +19,21 @@ from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import Vocals, is_unknown
 from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
-from mflamingo_cli.schema import Analysis, AudioInfo, Claim, Command, FormPart, KeyInfo, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import (
+    Analysis,
+    AudioInfo,
+    Claim,
+    Command,
+    FormPart,
+    KeyInfo,
+    MeterInfo,
+    Result,
+    Segment,
+    Tag,
+    TagKind,
+    TempoInfo,
+    VocalsInfo,
+)
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
@@ -28,6 +42,7 @@ CUT_THINKING = {
     "loop": "the reasoning repeated itself and was ended; try --repetition-penalty 1.1",
 }
 UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
+TAG_KINDS: tuple[TagKind, ...] = ("instruments", "genre", "mood")
 SUNG = 0.5  # of a section from which it is called sung
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
@@ -176,8 +191,26 @@ def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple
             value = replace(value, confidence=_rounded(getattr(facts.confidence, name), 2))
         values[name] = value
     values["sections"] = tuple(_section(section, facts) for section in facts.sections)
-    by_model = {name: parsed[name] for name in ("instruments", "genre", "mood", "caption") if name in parsed}
-    return Result(**values, **by_model), warnings
+    values["tags"] = _tags(facts.tags, parsed)
+    values |= {kind: _names(values["tags"], kind) for kind in TAG_KINDS}
+    return Result(**values, caption=parsed.get("caption")), warnings
+
+
+def _names(tags: Sequence[Tag], kind: TagKind) -> tuple[str, ...]:
+    """The names of a kind, each once whatever its case."""
+    found: dict[str, str] = {}
+    for tag in tags:
+        if tag.kind == kind:
+            found.setdefault(tag.name.casefold(), tag.name)
+    return tuple(found.values())
+
+
+def _tags(measured: Sequence[Tag], parsed: Mapping[str, Any]) -> tuple[Tag, ...]:
+    """What was measured and what the model names, side by side; they agree where the names are the same but for their case."""
+    named = [Tag(kind, name, source="model") for kind in TAG_KINDS for name in parsed.get(kind) or ()]
+    keys = [{(tag.kind, tag.name.casefold()) for tag in tags} for tags in (measured, named)]
+    both = keys[0] & keys[1]
+    return tuple(replace(tag, agrees=True) if (tag.kind, tag.name.casefold()) in both else tag for tag in (*measured, *named))
 
 
 def _tempo(fact: Tempo, claim: float | None, compared: Comparison, grounded: bool) -> Recorded:

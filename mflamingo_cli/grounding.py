@@ -74,6 +74,7 @@ PHRASES: dict[str, Phrase | None] = {
     "sections": _sections,
     "loudness": _loudness,
     "vocals": None,  # mini was not trained to be given it; its texts are checked against it
+    "tags": None,  # the same
 }
 """What a prompt says of each fact of `measure.FACTS`, in its order; None: nothing."""
 

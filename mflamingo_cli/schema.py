@@ -128,6 +128,23 @@ class Loudness:
     true_peak_dbtp: float | None = None
 
 
+TagKind = Literal["genre", "instruments", "mood"]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A genre, an instrument or a mood that was measured or that the model names; `agrees` is true where both do.
+
+    `confidence` is the lower 95 % bound of how often a measured one is right. What is not named may be there all the same.
+    """
+
+    kind: TagKind
+    name: str
+    confidence: float | None = None
+    source: Origin | None = None
+    agrees: bool | None = None
+
+
 @dataclass(frozen=True)
 class VocalsInfo:
     """Whether somebody sings, what the model says it is like, and the measured parts called `singing` and `speech`.
@@ -164,6 +181,7 @@ class Result:
     genre: tuple[str, ...] = ()
     mood: tuple[str, ...] = ()
     vocals: VocalsInfo = VocalsInfo()
+    tags: tuple[Tag, ...] = ()
     caption: str | None = None
 
 
@@ -258,10 +276,11 @@ class Analysis:
     chords = _of_result(lambda result: result.chords, "Measured chords in their order.")
     sections = _of_result(lambda result: result.sections, "Measured sections in their order.")
     loudness = _of_result(lambda result: result.loudness, "Measured loudness.")
-    instruments = _of_result(lambda result: result.instruments, "Instruments that the model names.")
-    genre = _of_result(lambda result: result.genre, "Genres that the model names.")
-    mood = _of_result(lambda result: result.mood, "Moods that the model names.")
+    instruments = _of_result(lambda result: result.instruments, "Instruments that were measured or that the model names, see `tags`.")
+    genre = _of_result(lambda result: result.genre, "Genres, likewise.")
+    mood = _of_result(lambda result: result.mood, "Moods, likewise.")
     vocals = _of_result(lambda result: result.vocals, "Whether somebody sings, and where.")
+    tags = _of_result(lambda result: result.tags, "Genres, instruments and moods, each with its source.")
     caption = _of_result(lambda result: result.caption, "The description of `analyze` and `caption`.")
 
     def to_json(self) -> str:

@@ -19,7 +19,7 @@ from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.requests import Piece, Step
-from mflamingo_cli.schema import Analysis
+from mflamingo_cli.schema import Analysis, Tag
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
 
 RATE_HZ = 22_050
@@ -153,6 +153,17 @@ def test_claims_stand_beside_facts(song, known):
     assert result.chords[1].end == 4.0
     assert (result.instruments, result.genre, result.mood) == (("piano", "drums"), ("House",), ())
     assert (result.vocals.present, result.caption) == (False, "A calm piece.")
+
+
+def test_what_is_measured_and_what_the_model_names_stand_side_by_side(song, monkeypatch) -> None:
+    measured = replace(FACTS, tags=(Tag("genre", "house", 0.9, "measured"), Tag("mood", "energetic", 0.88, "measured")))
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: measured)
+    record = Model(Parrot(ANSWERS)).analyze(song())
+    assert (record.genre, record.mood, record.instruments) == (("house",), ("energetic",), ("piano", "drums"))
+    assert [(tag.name, tag.source, tag.agrees) for tag in record.tags] == [
+        ("house", "measured", True), ("energetic", "measured", None), ("piano", "model", None), ("drums", "model", None),
+        ("House", "model", True),
+    ]  # fmt: skip
 
 
 def test_who_sings_is_measured_and_the_model_describes_the_voice(song, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Tempo, key, meter, chords, sections, loudness and voices, in NumPy alone."""
+"""Tempo, key, meter, chords, sections, loudness, voices, tags: in NumPy alone."""
 
 from __future__ import annotations
 

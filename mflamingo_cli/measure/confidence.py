@@ -19,7 +19,7 @@ WEIGHTS: dict[str, dict[str, float]] = {
               "fast even": 4.49, "fast threes": -4.74, "fast halves": 0.65, "fast thirds": -1.02, "slow halves": -1.52},
     "key": {"always": -0.02, "lead": 3.56, "tonic": 3.28},
     "meter": {"always": -6.38, "three": -0.71, "scatter": -2.56, "threes": -5.18, "halves of three": -1.34},
-    "vocals": {"always": -1.35, "sung": 0.33, "phrase": 0.90},
+    "vocals": {"always": -1.62, "sung": 0.32, "phrase": 0.92},
 }  # fmt: skip
 CLEAR_VOCALS = 0.8  # below it nothing is said of voices
 MOST_VOCALS = 0.9  # of a song's being sung or not: too few sung songs are in packages for a stronger statement

@@ -114,7 +114,7 @@ CHURCH = 1.45  # times as much as the usual degree the other one must sound: 133
 
 
 def scale_of(key: Key, pitches: np.ndarray) -> str | None:
-    """"D dorian" where the scale on the tonic is a church mode: shares of the pitch classes (12,) -> its name, or None."""
+    """ "D dorian" where the scale on the tonic is a church mode: shares of the pitch classes (12,) -> its name, or None."""
     degrees = np.roll(pitches, -key.pitch)
     for name, (own, usual) in SCALES[key.mode].items():
         if degrees[own] > CHURCH * degrees[usual]:

@@ -27,9 +27,10 @@ from mflamingo_cli.measure.meter import settle_runs
 from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import RATE
 from mflamingo_cli.measure.stretch import SoundStretch
+from mflamingo_cli.measure.tags import name_tags
 from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
 from mflamingo_cli.measure.vocals import spans, sung_signs
-from mflamingo_cli.schema import Beat, KeySpan, Loudness, Segment
+from mflamingo_cli.schema import Beat, KeySpan, Loudness, Segment, Tag
 
 T = TypeVar("T")
 NEAR_S = 0.05  # a beat so near to a sound is on it: its frame may begin before
@@ -62,6 +63,7 @@ class Facts:
     sections: tuple[Segment, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
     vocals: Voices = field(default_factory=Voices)
+    tags: tuple[Tag, ...] = ()
     confidence: Confidence = Confidence()
 
 
@@ -305,6 +307,11 @@ class Measurement:
         """Who sings or speaks where."""
         present, _ = self.sung
         return Voices(present, spans([stretch.voices for stretch in self.stretches], sung=present is True))
+
+    @fact()
+    def tags(self) -> tuple[Tag, ...]:
+        """Genre, instruments and mood, where what is named is sure."""
+        return name_tags([stretch.tags for stretch in self.stretches if stretch.tags is not None])
 
     def _confidence(self, names: Collection[str]) -> Confidence:
         """The probability that the tempo is within 4 % of the right one, and that the others are right; None for all but these names.

@@ -15,6 +15,7 @@ from mflamingo_cli.measure.chords import measure_chords
 from mflamingo_cli.measure.key import STILL, pitch_energy, stillness
 from mflamingo_cli.measure.sections import Units, units
 from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
+from mflamingo_cli.measure.tags import TagMean, mean_tags
 from mflamingo_cli.measure.tempo import SILENT, measure_tempo
 from mflamingo_cli.measure.vocals import Voicing, voicing
 from mflamingo_cli.measure.voice import voice_evidence
@@ -79,10 +80,16 @@ class SoundStretch:
         """Where somebody sings or speaks."""
         return voicing(voice_evidence(self.samples), self.start_s) if self.sounds else Voicing()
 
+    @cached_property
+    def tags(self) -> TagMean | None:
+        """What musicnn says of its sound; None where there is none."""
+        return mean_tags(self.samples, self.duration_s) if self.sounds else None
+
     def settle(self) -> None:
         """Compute everything now and let go of the sound, of which a long song has too much."""
         assert self.pitches.shape[1:] == (12,), "computes chords and spectra"
         assert self.units is None or len(self.units.sums) > 0, "computes the pulse where there is harmony"
+        assert (self.tags is None) is not self.sounds, "computes tags"
         assert self.voices.heard_s <= self.duration_s, "computes where voices are"
         assert (self.pulse[1] is None) == (self.pulse[0].bpm is None), "computes it everywhere"
         self.forget()

@@ -122,8 +122,15 @@ def _vocals(vocals: VocalsInfo) -> Line | None:
     return ("vocals", " · ".join(words), _claim(source, vocals.claimed is not None, vocals.agrees)) if words else None
 
 
-def _model_list(name: str) -> Callable[[tuple[str, ...]], Line | None]:
-    return lambda items: (name, ", ".join(items), "model") if items else None
+def named(result: Result, kind: str) -> tuple[str, str]:
+    """The names of a kind in one line, and where they come from; a record of an older version has them from the model."""
+    sources = {tag.source for tag in result.tags if tag.kind == kind} or {"model"}
+    agree = all(tag.agrees for tag in result.tags if tag.kind == kind)
+    return ", ".join(getattr(result, kind)), " = ".join(sorted(map(str, sources))) if agree else " and ".join(sorted(map(str, sources)))
+
+
+def _named_line(kind: str) -> Callable[[Result], Line | None]:
+    return lambda result: (kind, *named(result, kind)) if getattr(result, kind) else None
 
 
 FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
@@ -137,15 +144,17 @@ FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
     "sections": _sections,
     "loudness": _loudness,
     "vocals": _vocals,
+    "tags": None,  # by the lists of their kinds
 }
 """The line of each fact of `measure.FACTS`, of its value in the record; None: it has none."""
-MODEL_LINES: dict[str, Callable[[Any], Line | None]] = {name: _model_list(name) for name in ("instruments", "genre", "mood")}
+NAMED_LINES = {kind: _named_line(kind) for kind in ("instruments", "genre", "mood")}
+"""The line of each list of names, of the whole result."""
 
 
 def lines(result: Result) -> list[Line]:
     """Return what is known of a song, in the order of the record; tempo and key also when they are not known."""
-    found = [write(getattr(result, name)) for name, write in (FACT_LINES | MODEL_LINES).items() if write is not None]
-    return [line for line in found if line is not None]
+    found = [write(getattr(result, name)) for name, write in FACT_LINES.items() if write is not None]
+    return [line for line in (*found, *(write(result) for write in NAMED_LINES.values())) if line is not None]
 
 
 def about(audio: AudioInfo) -> str:

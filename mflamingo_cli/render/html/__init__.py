@@ -28,7 +28,7 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render import Layout, Writer
-from mflamingo_cli.render.people import about, chord_name, made_by, voices
+from mflamingo_cli.render.people import NAMED_LINES, about, chord_name, made_by, named, voices
 from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
@@ -143,7 +143,7 @@ def _song(record: Analysis, folder: str) -> dict[str, Any]:
         "chords": _chords(result, scale),
         "voices": [_block(span, scale, span.label, span.label) for span in result.vocals.spans],
         "facts": _facts(result) if record.command == "analyze" else [],
-        "by_model": _by_model(result),
+        "named": _named(result),
         "wheel": _wheel(result.key),
         "chart": _chart(result, record.audio),
     }
@@ -300,10 +300,9 @@ def _facts(result: Result) -> list[Any]:
     ]
 
 
-def _by_model(result: Result) -> list[tuple[str, str]]:
-    """What only the model says."""
-    lists = (("Instruments", result.instruments), ("Genre", result.genre), ("Mood", result.mood))
-    return [(name, ", ".join(items)) for name, items in lists if items]
+def _named(result: Result) -> list[tuple[str, str, str]]:
+    """Instruments, genre and mood, and where they come from."""
+    return [(kind.capitalize(), *named(result, kind)) for kind in NAMED_LINES if getattr(result, kind)]
 
 
 # --- the key wheel ----------------------------------------------------------------------------------------------------------
