@@ -6,12 +6,11 @@ Only headers are kept; offsets and sizes are bytes. Format: https://github.com/h
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from reprlib import repr
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,11 +19,10 @@ import numpy.typing as npt
 from quant import fp8
 from quant.arrays import Bytes, Floats
 from quant.errors import QuantError
-from quant.geometry import Geometry
-from quant.json_files import read_json, section
+from quant.geometry import LARGEST, Geometry
+from quant.json_files import MAX_BYTES, file_size, get, items, json_object, read_json, section, weight_map
 from quant.layout import IGNORED_SUFFIXES, INDEX, PARTS, SINGLE, Part, Tensor, canonical, some, tensors
 
-MAX_HEADER = 100_000_000  # the limit of the safetensors library
 IDENTITY_DIGITS = 32
 
 
@@ -199,9 +197,7 @@ def _entries(directory: Path) -> Iterator[StoredTensor]:
         return
     if not (directory / INDEX).is_file():
         raise QuantError(f"{directory}: no weights found; expected {SINGLE} or {INDEX}")
-    index = read_json(directory / INDEX).get("weight_map")
-    if not isinstance(index, dict) or not index:
-        raise QuantError(f"{directory / INDEX}: contains no weight_map")
+    index = weight_map(directory / INDEX)
     for shard in sorted(set(index.values())):
         path = directory / shard
         if not path.is_file():
@@ -217,36 +213,59 @@ def _entries(directory: Path) -> Iterator[StoredTensor]:
 
 
 def read_header(path: Path) -> list[StoredTensor]:
-    """All tensors of a file in the order of their bytes, under the names that the tables of `layout` know."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER
-        if length > min(size - 8, MAX_HEADER):
-            raise QuantError(f"{path}: not a safetensors file, or cut short; download it again")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise QuantError(f"{path}: not a safetensors file ({error})") from error
-    entries = [
-        _entry(path, name, fields, 8 + length, size)
-        for name, fields in header.items()
-        if name != "__metadata__" and not name.endswith(IGNORED_SUFFIXES)
-    ]
-    return sorted(entries, key=lambda entry: entry.offset)
+    """All tensors of a file in the order of their bytes, under the names that the tables of `layout` know.
+
+    This is the border to safetensors: what a header says is compared with its file before anything else reads it, here or in torch.
+    Raises QuantError.
+    """
+    header, start, size = _read_header(path)
+    metadata = section(path, header, "__metadata__")
+    for name in metadata:
+        get(path, metadata, name, str, "")
+    found = sorted((_place(path, name, header) for name in header if name != "__metadata__"), key=lambda place: place[1:])
+    end = 0
+    for name, first, last in found:
+        if first != end:
+            raise QuantError(f"{path}: {name} lies at byte {first} of the data, not at {end} behind what is in front of it")
+        end = last
+        if start + end > size:
+            raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {size}; download it again")
+    if start + end != size:
+        raise QuantError(f"{path}: {size - start - end} bytes are left behind the last tensor; download it again")
+    wanted = [place for place in found if not place[0].endswith(IGNORED_SUFFIXES)]
+    return [_entry(path, name, header[name], start + first, last - first) for name, first, last in wanted]
 
 
-def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int, file_size: int) -> StoredTensor:
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a file, where its data begins, and the size of the file."""
     try:
-        dtype, shape, (first, end) = str(fields["dtype"]), tuple(map(int, fields["shape"])), fields["data_offsets"]
-        n_weights = prod(shape)
-        n_bytes = int(end) - int(first)
-    except (KeyError, TypeError, ValueError) as error:
-        raise QuantError(f"{path}: the entry of {name} is damaged; download it again") from error
+        size = file_size(path)
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = int.from_bytes(prefix, "little") if len(prefix) == 8 else MAX_BYTES
+            if length > min(size - 8, MAX_BYTES):
+                raise QuantError(f"{path}: not a safetensors file, or cut short; download it again")
+            text = file.read(length).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise QuantError(f"{path}: not a safetensors file, its header is not UTF-8; download it again") from error
+    except OSError as error:
+        raise QuantError(f"{path}: {error.strerror}") from error
+    return json_object(f"{path}: its header", text), 8 + length, size
+
+
+def _place(path: Path, name: str, header: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Name of a tensor, and where its bytes begin and end in the data."""
+    offsets = items(f"{path}: {name}", section(path, header, name), "data_offsets", int)
+    if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1]:
+        raise QuantError(f"{path}: the bytes of {name} are said to be {repr(offsets)}; download it again")
+    return name, offsets[0], offsets[1]
+
+
+def _entry(path: Path, name: str, fields: Mapping[str, Any], offset: int, n_bytes: int) -> StoredTensor:
+    where = f"{path}: {name}"
+    dtype, shape = get(where, fields, "dtype", str, "nothing"), tuple(items(where, fields, "shape", int))
     if dtype not in DTYPES:
-        raise QuantError(f"{path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be read")
-    if start + end > file_size:
-        raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {file_size}; download it again")
-    if n_weights * item_bytes(dtype) != n_bytes:
-        raise QuantError(f"{path}: {name} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
-    return StoredTensor(canonical(name), path, dtype, shape or (1,), start + first, n_bytes)
+        raise QuantError(f"{where} is stored as {dtype}; only {', '.join(DTYPES)} can be read")
+    if not all(0 < extent < LARGEST for extent in shape) or prod(shape) * item_bytes(dtype) != n_bytes:
+        raise QuantError(f"{where} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
+    return StoredTensor(canonical(name), path, dtype, shape or (1,), offset, n_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
@@ -13,6 +14,8 @@ from quant.geometry import LARGEST, AudioTokens, EncoderSizes, Geometry, MelConf
 from quant.json_files import get, items, read_json, section
 from quant.layout import hub_identity
 
+CARD = "mflamingo.json"
+MAX_NUMBER = 1e18  # of seconds, angles and the like
 MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
     "n_fft": (("n_fft",), 400),
     "hop_length": (("hop_length",), 160),
@@ -20,8 +23,6 @@ MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
     "sample_rate": (("sampling_rate",), 16_000),
     "window_s": (("chunk_length",), 30),
 }
-
-CARD = "mflamingo.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     if mel.n_mels != n_mels:
         raise QuantError(f"{directory}: the front end makes {mel.n_mels} mel bands but the encoder takes {n_mels}")
     longest = _number(beside, "max_audio_len", processor.get("max_audio_len", row.max_audio_s))
-    return checked(Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(processor, row)), where)
+    return checked(Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(beside, processor, row)), where)
 
 
 def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
@@ -99,7 +100,7 @@ def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
         rms_eps=_number(where, "text_config.rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
     )
     if text.get("head_dim", sizes.d_head) not in (None, sizes.d_head):
-        raise QuantError(f"{where}: {sizes.d_model} channels cannot be divided into {sizes.n_heads} heads of {text['head_dim']!r}")
+        raise QuantError(f"{where}: {sizes.d_model} channels cannot be divided into {sizes.n_heads} heads of {repr(text['head_dim'])}")
     return sizes
 
 
@@ -109,13 +110,13 @@ def _sizes(where: Path, section: str, config: Mapping[str, Any], fields: Fields)
         name = next((name for name in names if name in config), names[-1])
         found[size] = config.get(name, default)
         if type(found[size]) is not int or not 1 <= found[size] < LARGEST:
-            raise QuantError(f"{where}: {section}.{name} is {found[size]!r}, not a positive whole number")
+            raise QuantError(f"{where}: {section}.{name} is {repr(found[size])}, not a positive whole number")
     return found
 
 
 def _number(where: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise QuantError(f"{where}: {name} is {value!r}, not a positive number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
+        raise QuantError(f"{where}: {name} is {repr(value)}, not a positive number")
     return float(value)
 
 
@@ -129,7 +130,7 @@ def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:
     for place, name, value in row.fixed:
         found = (section(where, config, place) if place else config).get(name, value)
         if found != value:
-            raise QuantError(f"{where}: {name} is {found!r}; only {value!r} can be converted")
+            raise QuantError(f"{where}: {name} is {repr(found)}; only {repr(value)} can be converted")
 
 
 def _rope(where: Path, config: Mapping[str, Any], theta: float) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _rope(where: Path, config: Mapping[str, Any], theta: float) -> dict[str, Any
     rope = section(where, config, "rope_parameters") or section(where, config, "rope_scaling")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise QuantError(f"{where}: rope_type {kind!r} is not supported")
+        raise QuantError(f"{where}: rope_type {repr(kind)} is not supported")
     return {"rope_theta": config.get("rope_theta", theta)} | rope
 
 
@@ -151,10 +152,13 @@ def _rote(where: Path, config: Mapping[str, Any], d_model: int, row: Family) -> 
     return Rote(theta, dim, int(theta), step)  # transformers sets the table's length to theta, whatever the file says
 
 
-def _tokens(processor: Mapping[str, Any], row: Family) -> AudioTokens:
+def _tokens(where: Path, processor: Mapping[str, Any], row: Family) -> AudioTokens:
     audio, bos, eos = row.tokens.audio, row.tokens.bos, row.tokens.eos
-    return AudioTokens(
-        str(processor.get("audio_token", audio)),
-        bos and str(processor.get("audio_bos_token", bos)),
-        eos and str(processor.get("audio_eos_token", eos)),
+    found = AudioTokens(
+        get(where, processor, "audio_token", str, audio),
+        bos and get(where, processor, "audio_bos_token", str, bos),
+        eos and get(where, processor, "audio_eos_token", str, eos),
     )
+    if "" in vars(found).values():
+        raise QuantError(f"{where}: a token that stands for audio is empty")
+    return found

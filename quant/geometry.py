@@ -12,6 +12,7 @@ from quant.errors import QuantError
 
 LARGEST = 1 << 24  # no size of any model comes near it
 MAX_FFT, MAX_MELS, MAX_POSITIONS = 1 << 14, 1024, 1 << 13  # five times and more those of the published models
+MAX_ROTE = 100_000  # positions; the published models have 1,800
 MIN_FRAMES_PER_S = 25  # of the front end: Whisper has 100; with fewer the shortest song that is measured has no token
 ENCODER_STRIDE = 4  # mel frames per audio token: conv2 halves, the average pool halves again
 
@@ -135,6 +136,7 @@ def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geo
         f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
         f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
         f"{encoder.d_model} channels of the encoder are no pairs": encoder.d_model % 2,
+        f"{rote.n_positions if rote else 0} positions of rotary time embedding are too many": rote and rote.n_positions > MAX_ROTE,
         f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
     } | (_front_end_faults(mel, encoder) if front_end else {})
     for fault, holds in faults.items():

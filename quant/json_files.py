@@ -10,7 +10,7 @@ import json
 import stat
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePath
 from reprlib import repr
 from typing import Any, TypeVar
 
@@ -27,11 +27,9 @@ T = TypeVar("T")
 def read_text(path: Path) -> str:
     """Read a file of UTF-8. Raises QuantError for any other, FileNotFoundError where there is none."""
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise QuantError(f"{path}: not a file")
-        if state.st_size > MAX_BYTES:
-            raise QuantError(f"{path}: {state.st_size} bytes are more than any such file has")
+        size = file_size(path)
+        if size > MAX_BYTES:
+            raise QuantError(f"{path}: {size} bytes are more than any such file has")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
@@ -39,6 +37,14 @@ def read_text(path: Path) -> str:
         raise QuantError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); download it again") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise QuantError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def file_size(path: Path) -> int:
+    """Return the size of a file. Raises QuantError for what is none: a pipe would keep whoever reads it waiting."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise QuantError(f"{path}: not a file")
+    return state.st_size
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
@@ -51,7 +57,19 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
         raise QuantError(f"{path.parent}: not a checkpoint directory, {path.name} is missing") from error
 
 
-def json_object(where: Path, text: str) -> dict[str, Any]:
+def weight_map(path: Path) -> dict[str, str]:
+    """Tensor -> file, of an index; a file is one of its folder or of a folder in it."""
+    index = {name: expect(path, name, shard, str) for name, shard in section(path, read_json(path), "weight_map").items()}
+    if not index:
+        raise QuantError(f"{path}: contains no weight_map")
+    for name, shard in index.items():
+        place = PurePath(shard)
+        if place.is_absolute() or ".." in place.parts or place.suffix != ".safetensors":
+            raise QuantError(f"{path}: {name} is said to be in {repr(shard)}, which is no safetensors file of this folder")
+    return index
+
+
+def json_object(where: object, text: str) -> dict[str, Any]:
     """Read one JSON object in a text that comes from `where`."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite)
@@ -62,23 +80,23 @@ def json_object(where: Path, text: str) -> dict[str, Any]:
     return expect(where, "the whole", value, dict)
 
 
-def get(where: Path, data: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
+def get(where: object, data: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
     """Look up a value of a type; missing and null are the default. Raises QuantError where it is of another type."""
     value = data.get(name)
     return default if value is None else expect(where, name, value, kind)
 
 
-def section(where: Path, data: Mapping[str, Any], name: str) -> dict[str, Any]:
+def section(where: object, data: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Look up an object in an object; missing and null are empty."""
     return get(where, data, name, dict, {})
 
 
-def items(where: Path, data: Mapping[str, Any], name: str, kind: type[T]) -> Sequence[T]:
+def items(where: object, data: Mapping[str, Any], name: str, kind: type[T]) -> Sequence[T]:
     """Look up a list whose items have a type; missing and null are empty."""
     return [expect(where, f"an item of {name}", value, kind) for value in get(where, data, name, list, [])]
 
 
-def expect(where: Path, name: str, value: Any, kind: type[T]) -> T:
+def expect(where: object, name: str, value: Any, kind: type[T]) -> T:
     """Return a value if it has a type; whole numbers are numbers, true and false are none. Raises QuantError where it has not."""
     wanted = (int, float) if kind is float else kind
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
@@ -100,4 +118,4 @@ def _not_finite(text: str) -> float:
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if isfinite(number) else _not_finite(repr(text))
+    return number if isfinite(number) else _not_finite(text)

@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 from quant.arrays import Bytes, Floats
 from quant.checkpoint import Checkpoint, StoredTensor, read_header
 from quant.errors import QuantError
-from quant.json_files import read_json
+from quant.json_files import expect, read_json, section
 from quant.layout import ADAPTER_CONFIG, canonical, some
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of PEFT's own wrapper
 HALVES = (".lora_A.weight", ".lora_B.weight")
 MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+# Patterns that repeat what repeats may be searched for longer than anybody waits
+ENDLESS = re.compile(r"\)[*+{]|([*+{].*){3}", re.DOTALL)
 WRAPPED = ".base_layer"  # a layer beside which low-rank matrices stand
 
 # Settings that change more than the two halves say: what they must be, and are by default
@@ -101,7 +104,7 @@ def _stored(adapter: Path) -> _Stored:
     settings = read_json(adapter / ADAPTER_CONFIG)
     for name, allowed in FIXED.items():
         if settings.get(name, allowed[0]) not in allowed:
-            raise QuantError(f"{adapter / ADAPTER_CONFIG}: {name} is {settings[name]!r}; only {allowed[0]!r} can be merged")
+            raise QuantError(f"{adapter / ADAPTER_CONFIG}: {name} is {repr(settings[name])}; only {repr(allowed[0])} can be merged")
     path = adapter / WEIGHTS
     if not path.is_file():
         raise QuantError(f"{adapter}: {WEIGHTS} is missing")
@@ -116,8 +119,12 @@ def _deltas(adapter: Path, found: _Stored, entries: Mapping[str, StoredTensor]) 
     stems = dict.fromkeys(name[: -len(HALVES[0])] for name in found.tensors if name.endswith(HALVES))
     if not stems:
         raise QuantError(f"{path}: contains no LoRA matrices")
+    names: set[str] = set()
     for stem in stems:
         name = canonical(stem + ".weight")
+        if name in names:
+            raise QuantError(f"{path}: {name} is changed twice, under an old and a new name")
+        names.add(name)
         yield name, _delta(path, stem, found, entries.get(name))
 
 
@@ -139,14 +146,16 @@ def _delta(path: Path, stem: str, found: _Stored, weight: StoredTensor | None) -
 
 def _alpha(path: Path, stem: str, settings: Mapping[str, Any]) -> float:
     """The alpha of a module: that of the first pattern that ends its name, as PEFT looks for it, or the common one."""
-    patterns = settings.get("alpha_pattern") or {}
+    where = path.parent / ADAPTER_CONFIG
+    patterns = section(where, settings, "alpha_pattern")
+    for pattern in patterns:
+        if ENDLESS.search(pattern):
+            raise QuantError(f"{where}: alpha_pattern holds {pattern!r}, which could search without an end")
     try:
         alpha = next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", stem)), settings.get("lora_alpha"))
-    except (AttributeError, re.error) as error:
-        raise QuantError(f"{path.parent / ADAPTER_CONFIG}: alpha_pattern is no table of patterns ({error})") from error
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        raise QuantError(f"{path.parent / ADAPTER_CONFIG}: lora_alpha is {alpha!r}, not a number")
-    return alpha
+    except (re.error, RecursionError, OverflowError) as error:
+        raise QuantError(f"{where}: alpha_pattern is no table of patterns ({error})") from error
+    return expect(where, "lora_alpha", alpha, float)
 
 
 def _replaced(adapter: Path, found: _Stored, entries: Mapping[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:

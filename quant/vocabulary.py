@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
 from quant.geometry import AudioTokens
-from quant.json_files import read_json, read_text
+from quant.json_files import expect, get, items, read_json, read_text, section
 from quant.keys import KEY_TOKENS
 from quant.reader import GgufFile
 from quant.writer import Value
@@ -27,6 +28,7 @@ SPECIAL_TOKENS: Mapping[str, str] = {"bos": "BOS_ID", "eos": "EOS_ID", "pad": "P
 # Keys of a file that are read back: gguf's names, which a test compares
 KEY_TYPES, KEY_MERGES, KEY_SCORES = "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.scores"
 KEY_MODEL, KEY_PRE, KEY_TEMPLATE = "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"
+MAX_TOKENS = 1 << 19  # Qwen2 has 151,672
 MODEL = "gpt2"  # llama.cpp's name of byte-level BPE
 REQUIRED = (KEY_MODEL, KEY_PRE, KEY_TOKENS, KEY_TYPES, KEY_MERGES)
 PREFIX, ID = "tokenizer.ggml.", "_token_id"  # of keys that name a token
@@ -63,24 +65,26 @@ class Vocabulary:
 
 
 def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
-    """Read tokenizer.json and its companions. Raises QuantError where there is none or llama.cpp has none like it."""
-    if not (directory / "tokenizer.json").is_file():
+    """Read tokenizer.json and its companions. Raises QuantError where there is none, it is damaged, or llama.cpp has none like it."""
+    path = directory / "tokenizer.json"
+    if not path.is_file():
         raise QuantError(f"{directory}: no tokenizer.json; save the tokenizer into the checkpoint's directory first")
-    source = read_json(directory / "tokenizer.json")
-    settings = read_json(directory / "tokenizer_config.json", required=False)
-    generation = read_json(directory / "generation_config.json", required=False)
-    model = source.get("model") or {}
-    if model.get("type") != "BPE" or not model.get("merges") or model.get("ignore_merges"):
-        raise QuantError(f"{directory / 'tokenizer.json'}: not a byte-level BPE tokenizer with merges, as Qwen2's is")
-    tokens, types = _tokens(directory, model["vocab"], source.get("added_tokens") or [])
+    source = read_json(path)
+    model, normalizer = section(path, source, "model"), section(path, source, "normalizer")
+    if model.get("type") != "BPE" or not model.get("merges") or model.get("ignore_merges") or model.get("dropout"):
+        raise QuantError(f"{path}: not a byte-level BPE tokenizer with merges, as Qwen2's is")
+    if normalizer.get("type", "NFC") != "NFC":
+        raise QuantError(f"{path}: its normalizer is not Qwen2's; llama.cpp would read text differently")
+    tokens, types = _tokens(path, section(path, model, "vocab"), items(path, source, "added_tokens", dict))
+    settings_path = directory / "tokenizer_config.json"
+    settings = read_json(settings_path, required=False)
+    ids = {token: index for index, token in enumerate(tokens)}
     return Vocabulary(
         tokens=tokens,
         types=types,
-        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],  # a pair in new files
-        pre=_pre_tokenizer(directory, source.get("pre_tokenizer") or {}),
-        special_ids=_special_ids(
-            {token: index for index, token in enumerate(tokens)}, settings, [config.get("text_config") or {}, config, generation]
-        ),
+        merges=_merges(path, model, ids),
+        pre=_pre_tokenizer(path, section(path, source, "pre_tokenizer")),
+        special_ids=_special_ids(directory, ids, settings, config),
         chat_template=chat_template(directory, settings),
     )
 
@@ -90,57 +94,86 @@ def chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
     path = directory / "chat_template.jinja"
     if path.exists():
         return read_text(path)
-    found = settings.get("chat_template") or read_json(directory / "chat_template.json", required=False).get("chat_template")
+    beside = directory / "chat_template.json"
+    places = ((directory / "tokenizer_config.json", settings), (beside, read_json(beside, required=False)))
+    where, found = next(((path, data["chat_template"]) for path, data in places if data.get("chat_template")), (path, None))
     if isinstance(found, list):  # several, by name
-        found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+        named = [expect(where, "an item of chat_template", entry, dict) for entry in found]
+        found = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
+    return None if found is None else expect(where, "chat_template", found, str)
 
 
-def _tokens(directory: Path, vocab: Mapping[str, int], added: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:
+def token_ids(where: Path, data: Mapping[str, Any], name: str) -> list[int]:
+    """Look up an id of a token, or several; missing and null are none. Raises QuantError for what is no id."""
+    value = data.get(name)
+    found = [expect(where, name, index, int) for index in (value if isinstance(value, list) else [] if value is None else [value])]
+    if any(not 0 <= index < MAX_TOKENS for index in found):
+        raise QuantError(f"{where}: {name} is {repr(value)}, not the id of a token")
+    return found
+
+
+def is_control(token: str, special: bool) -> bool:
+    """Whether an added token is no text: Qwen2 declares <|fim_prefix|> and its like as ordinary, llama.cpp's own files do not."""
+    return special or (token.startswith("<|") and token.endswith("|>"))
+
+
+def _tokens(path: Path, vocab: Mapping[str, Any], added: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:
     from gguf import TokenType
 
-    types = {index: (token, TokenType.NORMAL) for token, index in vocab.items()}
+    types = {expect(path, repr(token), index, int): (token, TokenType.NORMAL) for token, index in vocab.items()}
     for entry in added:
-        token = entry["content"]  # Qwen2 declares <|fim_prefix|> and its like as ordinary; llama.cpp's own files call them control tokens
-        special = entry.get("special") or (token.startswith("<|") and token.endswith("|>"))
-        types[entry["id"]] = (token, TokenType.CONTROL if special else TokenType.USER_DEFINED)
+        token, special = get(path, entry, "content", str, ""), get(path, entry, "special", bool, False)
+        control = is_control(token, special)
+        types[get(path, entry, "id", int, -1)] = (token, TokenType.CONTROL if control else TokenType.USER_DEFINED)
+    if not types or not 0 <= min(types) <= max(types) < MAX_TOKENS:
+        raise QuantError(f"{path}: the ids of its tokens are not the numbers from 0 on")
+    if any(token == "" or "\0" in token for token, _ in types.values()):
+        raise QuantError(f"{path}: a token is empty or has an end inside")
     n_tokens = max(types) + 1
     if len(types) != n_tokens:  # holes in the ids: as unused as the padding
         types |= {index: (f"[PAD{index}]", TokenType.UNUSED) for index in range(n_tokens) if index not in types}
     ordered = [types[index] for index in range(n_tokens)]
     if len({token for token, _ in ordered}) != n_tokens:
-        raise QuantError(f"{directory / 'tokenizer.json'}: two ids share a token")
+        raise QuantError(f"{path}: two ids share a token")
     return [token for token, _ in ordered], [kind for _, kind in ordered]
 
 
-def _pre_tokenizer(directory: Path, source: Mapping[str, Any]) -> str:
-    steps = source.get("pretokenizers") or [source]
-    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
+def _merges(path: Path, model: Mapping[str, Any], ids: Mapping[str, int]) -> list[str]:
+    """Merges as llama.cpp reads them, two tokens with a space between, which make another; new files hold pairs."""
+    found = []
+    for merge in get(path, model, "merges", list, []):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        halves = [half for half in pair if isinstance(half, str) and half] if isinstance(pair, list) else []
+        if len(halves) != 2 or len(pair) != 2 or "".join(halves) not in ids:
+            raise QuantError(f"{path}: {repr(merge)} is no merge of two tokens into a third")
+        found.append(" ".join(pair))
+    return found
+
+
+def _pre_tokenizer(path: Path, source: Mapping[str, Any]) -> str:
+    steps: list[Mapping[str, Any]] = [*items(path, source, "pretokenizers", dict)] or [source]
+    patterns = [get(path, section(path, step, "pattern"), "Regex", str, "") for step in steps if step.get("type") == "Split"]
     last = steps[-1]
     plain = last.get("type") == "ByteLevel" and not last.get("add_prefix_space") and not last.get("use_regex", True)
     if len(steps) != 2 or not plain or len(patterns) != 1 or patterns[0] not in PRE_TOKENIZERS:
-        raise QuantError(f"{directory / 'tokenizer.json'}: its pre-tokenizer is not Qwen2's; llama.cpp would split text differently")
+        raise QuantError(f"{path}: its pre-tokenizer is not Qwen2's; llama.cpp would split text differently")
     return PRE_TOKENIZERS[patterns[0]]
 
 
-def _special_ids(ids: Mapping[str, int], settings: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _special_ids(directory: Path, ids: Mapping[str, int], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
     """By name in tokenizer_config.json, else by id in the first configuration that has one."""
+    place = directory / "config.json"
+    beside = directory / "generation_config.json"
+    configs = [(place, section(place, config, "text_config")), (place, config), (beside, read_json(beside, required=False))]
     found: dict[str, int] = {}
     for name in SPECIAL_TOKENS:
         token = settings.get(f"{name}_token")
         token = token.get("content") if isinstance(token, dict) else token
-        candidates = [ids.get(token) if isinstance(token, str) else None, *(_first(config.get(f"{name}_token_id")) for config in configs)]
-        index = next((index for index in candidates if index is not None), None)
-        if index is not None:
-            found[name] = index
+        named = [ids[token]] if isinstance(token, str) and token in ids else []
+        candidates = [*named, *(index for where, data in configs for index in token_ids(where, data, f"{name}_token_id")[:1])]
+        if candidates:
+            found[name] = candidates[0]
     return found
-
-
-def _first(value: Any) -> int | None:
-    """An id, or the first of several."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return value if isinstance(value, int) else None
 
 
 def check(file: GgufFile, wanted: AudioTokens) -> None:

@@ -43,6 +43,8 @@ UNREASONED: set[str] = set()
 CATCH_ALL = {  # who catches every exception: the border of a song, and probes of what others wrote; nobody else on the way of a song
     f"{PROGRAM}.errors": 1,
     f"{PROGRAM}.commands.doctor": 1,
+    f"{PROGRAM}.core.model": 1,
+    f"{PROGRAM}.backends.pytorch_loading": 1,
     f"{PROGRAM}.core.remote": 3,
     f"{PROGRAM}.core.tags": 1,
     f"{PROGRAM}.library.ray": 1,

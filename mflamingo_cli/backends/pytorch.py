@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import Chunk, Encoded, GenerateOptions, OpenOptions, SongPrompts, stamp
 from mflamingo_cli.backends.batch_decoder import BatchDecoder, cache_length, free_bytes, longest_answer, memory_errors
 from mflamingo_cli.backends.generation import FORCED_BATCH, ForcedAnswer, LocalBackend, PrefixGroup, Sampler, batches, model_info
-from mflamingo_cli.backends.pytorch_loading import load_network
+from mflamingo_cli.backends.pytorch_loading import load_network, load_tokenizer
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Audio, Window, checked_windows
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate
@@ -29,7 +28,7 @@ from mflamingo_cli.errors import ModelError
 from quant.config import read_card, read_geometry
 from quant.json_files import read_json
 from quant.layout import hub_identity
-from quant.vocabulary import chat_template
+from quant.vocabulary import is_control, token_ids
 
 WINDOW_BATCH = {"cuda": 16}  # encoder windows in one batch
 OTHER_WINDOW_BATCH = 4
@@ -48,20 +47,21 @@ class TorchBackend(LocalBackend):
         torch.set_num_threads(threads)
         folders = [directory, adapter] if adapter else [directory]
         weights = stamp(path for folder in folders for path in folder.iterdir() if path.is_file())  # before they are read
-        loaded = load_network(directory, options, adapter)
-        self.network, geometry = loaded.network, read_geometry(directory)
+        geometry, (self._tokenizer, template) = read_geometry(directory), load_tokenizer(directory)
+        self._chat, self._end_ids = ChatTemplate(template, geometry.tokens, directory), _end_ids(self._tokenizer, directory)
+        place, card = adapter or directory, read_card(directory)
+        if adapter:  # the base's card says what it can do, not its name
+            card = {key: value for key, value in card.items() if key not in ("name", "revision")} | read_card(adapter)
+        loaded = load_network(directory, options, adapter)  # when all that is small has been checked
+        self.network = loaded.network
         self._devices = list(dict.fromkeys(parameter.device for parameter in self.network.parameters()))
         text = geometry.text
         self._layer_bytes = int(memory.kv_bytes(1, text.n_kv_heads, text.d_head, self.network.dtype.itemsize))  # of a position
         self._layers = Counter(layer.self_attn.o_proj.weight.device for layer in self.network.model.language_model.layers)
         self._window_batch = WINDOW_BATCH.get(loaded.device.type, OTHER_WINDOW_BATCH)
         self._mel = LogMel(geometry.mel)
-        self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self._chat = ChatTemplate(chat_template(directory, _optional(directory / "tokenizer_config.json")), geometry.tokens, directory)
-        self._end_ids = _end_ids(self._tokenizer, directory)
-        place, card = adapter or directory, read_card(directory)
-        if adapter:  # the base's card says what it can do, not its name
-            card = {key: value for key, value in card.items() if key not in ("name", "revision")} | read_card(adapter)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added = {index: b"" if is_control(token.content, token.special) else token.content.encode() for index, token in added.items()}
         self.info = model_info(
             geometry,
             card,
@@ -196,18 +196,15 @@ class TorchBackend(LocalBackend):
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; special tokens have none."""
-        if token in self._tokenizer.all_special_ids or token >= len(self._tokenizer):  # or a padding row of the embedding
-            return b""
-        text = str(self._tokenizer.convert_ids_to_tokens([token])[0])
-        table = byte_alphabet()
-        if any(character not in table for character in text):  # an added token, stored as it reads
-            return text.encode("utf-8")
-        return bytes(table[character] for character in text)
+        if token in self._added:
+            return self._added[token]
+        table, text = byte_alphabet(), self._tokenizer.id_to_token(token) or ""  # or a padding row of the embedding
+        return bytes(table[character] for character in text if character in table)
 
     def close(self) -> None:
         """Free the model."""
@@ -233,11 +230,5 @@ def byte_alphabet() -> dict[str, int]:
 
 def _end_ids(tokenizer: Any, directory: Path) -> frozenset[int]:
     """Return the ids that end an answer: the end of a turn and what generation_config.json names."""
-    vocabulary = tokenizer.get_vocab()
-    ids = {vocabulary[name] for name in END_TOKENS if name in vocabulary}
-    named = _optional(directory / "generation_config.json").get("eos_token_id")
-    return frozenset(ids | set(named if isinstance(named, list) else [named] if named is not None else []))
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path, required=False)
+    path, found = directory / "generation_config.json", [tokenizer.token_to_id(name) for name in END_TOKENS]
+    return frozenset([index for index in found if index is not None] + token_ids(path, read_json(path, required=False), "eos_token_id"))

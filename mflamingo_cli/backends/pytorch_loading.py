@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from mflamingo_cli.backends import memory
 from mflamingo_cli.backends.base import OpenOptions
 from mflamingo_cli.core.model import load, open_weights
 from mflamingo_cli.core.quantized import NF4_BLOCK, Quantized
 from mflamingo_cli.errors import ModelError
+from quant import vocabulary
 from quant.checkpoint import Checkpoint
+from quant.json_files import read_json
 
 SPARE_BYTES = 2 << 30  # of a GPU, beside a model's weights: four minutes of music in windows, their KV cache, CUDA's libraries
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,6 +65,19 @@ def load_network(directory: Path, options: OpenOptions, adapter: Path | None = N
         raise ModelError(f"{directory}: does not fit on {torch.cuda.device_count()} GPUs; choose a smaller --quantize", code="oom")
     stored = dtype if options.quantize == "none" else f"{dtype}+{options.quantize}"
     return LoadedNetwork(network, device, dtype, stored, f"{why_device}; {why_dtype}")
+
+
+def load_tokenizer(directory: Path) -> tuple[Tokenizer, str | None]:
+    """Load a checkpoint's tokenizer, as it is read when it is converted, and its chat template. Raises QuantError, ModelError."""
+    read = vocabulary.read(directory, read_json(directory / "config.json"))
+    path = directory / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{path}: cannot be read as a tokenizer ({error}); download it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, read.chat_template
 
 
 def choose_device(wanted: str) -> tuple[torch.device, str]:

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
 from accelerate.utils import get_balanced_memory
-from safetensors import SafetensorError
 from torch import nn
 from transformers.models.musicflamingo.modeling_musicflamingo import MusicFlamingoRotaryEmbedding, apply_rotary_time_emb, rotate_half
 from transformers.utils import logging as transformers_logging
@@ -35,7 +34,7 @@ from quant.lora import Adapted
 
 Model: TypeAlias = Any  # the class that a row of FAMILIES names; transformers' attributes are not typed
 
-
+MAX_SAID = 300  # characters of what transformers says
 OUT_OF_MEMORY = (  # torch's words where it has no class for it: CPU, MPS, and what its libraries say, cuBLAS and oneDNN
     "out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size", "CUBLAS_STATUS_ALLOC_FAILED",
     "could not create a primitive",
@@ -108,21 +107,15 @@ def load(
     device = torch.device(device)
     if str(device) == "cuda":  # without a number, as not every map of modules to devices takes it
         device = torch.device("cuda", torch.cuda.current_device())
-    try:
-        with open_weights(directory, adapter) as weights, _quiet_transformers():
-            if weights.scheme or adapter or quantize != "none":
-                model = _load_tensors(weights, config, dtype, device, quantize, spread)
-                return _keep_rote_float32(model).eval()
-            device_map = "auto" if spread else {"": device}
-            found: Any = model_class.from_pretrained(
-                directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=device_map
-            )
-            model, report = found
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        code = "oom" if is_out_of_memory(error) else None
-        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
-    except KeyError as error:  # such as the index's "metadata"
-        raise ModelError(f"{directory}: {error} is missing from the checkpoint's JSON files; download it again") from error
+    with open_weights(directory, adapter) as weights, _loading(directory):
+        if weights.scheme or adapter or quantize != "none":
+            model = _load_tensors(weights, config, dtype, device, quantize, spread)
+            return _keep_rote_float32(model).eval()
+        device_map = "auto" if spread else {"": device}
+        found: Any = model_class.from_pretrained(
+            directory, dtype=dtype, output_loading_info=True, local_files_only=True, device_map=device_map
+        )
+        model, report = found
     for kind in ("missing", "unexpected"):  # of what the tables do not know of
         if names := [name for name in report[f"{kind}_keys"] if not name.endswith(IGNORED_SUFFIXES)]:
             raise ModelError(f"{directory}: {kind} tensors: {some(names)}")
@@ -132,16 +125,12 @@ def load(
 def load_quantized(directory: Path, settings: Any, *, dtype: torch.dtype, device: torch.device) -> Model:
     """Load a checkpoint that transformers quantises by its own settings, for training beside it. Raises ModelError."""
     model_class, _ = _classes(read_json(directory / "config.json"), directory)
-    try:
-        with open_weights(directory) as weights, _quiet_transformers():
-            if weights.scheme:
-                raise ModelError(f"{directory}: is stored in {weights.scheme}; take the checkpoint it was made from")
-            model = model_class.from_pretrained(
-                directory, dtype=dtype, quantization_config=settings, local_files_only=True, device_map={"": device}
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        code = "oom" if is_out_of_memory(error) else None
-        raise ModelError(f"{directory}: cannot be loaded ({str(error).splitlines()[0]})", code=code) from error
+    with open_weights(directory) as weights, _loading(directory):
+        if weights.scheme:
+            raise ModelError(f"{directory}: is stored in {weights.scheme}; take the checkpoint it was made from")
+        model = model_class.from_pretrained(
+            directory, dtype=dtype, quantization_config=settings, local_files_only=True, device_map={"": device}
+        )
     return _keep_rote_float32(model)
 
 
@@ -157,13 +146,20 @@ def open_weights(directory: Path, adapter: Path | None = None) -> Checkpoint:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bar and its table of tensors, ten lines of what the error says in one."""
+def _loading(directory: Path) -> Iterator[None]:
+    """Make one sentence of what transformers raises at files of others; its progress bar and its table of tensors are silenced."""
     before = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
         yield
+    except ModelError:
+        raise
+    except KeyError as error:  # such as the index's "metadata"
+        raise ModelError(f"{directory}: {error} is missing from the checkpoint's JSON files; download it again") from error
+    except Exception as error:  # whatever its parts raise: each checks its settings in its own way
+        said = " ".join(str(error).split())[:MAX_SAID] or type(error).__name__
+        raise ModelError(f"{directory}: cannot be loaded ({said})", code="oom" if is_out_of_memory(error) else None) from error
     finally:
         transformers_logging.set_verbosity(before)
 
@@ -176,7 +172,8 @@ def _load_tensors(
     transformers itself would need compressed-tensors, kernels from the hub, peft or bitsandbytes for it, and may fall back silently.
     """
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
-    plain["text_config"] = {name: value for name, value in config["text_config"].items() if name != "quantization_config"}
+    text = config.get("text_config") or {}
+    plain["text_config"] = {name: value for name, value in text.items() if name != "quantization_config"}
     model, targets = _without_weights(plain)
     if quantize != "none":
         _quantize(model, KINDS[quantize])
@@ -232,9 +229,7 @@ def _read_tensor(weights: Checkpoint, name: str, dtype: torch.dtype, device: tor
     return flat.reshape(shape)
 
 
-def save(
-    model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16, state: Mapping[str, torch.Tensor] | None = None
-) -> None:
+def save(model: Model, directory: Path, *, dtype: torch.dtype = torch.bfloat16, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write weights and configs of a checkpoint directory under the hub's tensor names; tokenizer and processor files are the caller's.
 
     `state` holds the weights of a model that has only a share of them.
@@ -258,9 +253,7 @@ def encode_windows(
     return list(model.model.multi_modal_projector(torch.cat(encoded)).split([len(part) for part in encoded]))
 
 
-def encode_audio(
-    model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor
-) -> list[torch.Tensor]:
+def encode_audio(model: Model, geometry: Geometry, mels: torch.Tensor, n_frames: torch.Tensor, indices: torch.Tensor) -> list[torch.Tensor]:
     """Encode windows of one song or of several to the projector's input.
 
     Parameters

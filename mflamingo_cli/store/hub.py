@@ -109,8 +109,8 @@ def _commit(reference: Path) -> str:
 
 def is_complete(directory: Path) -> bool:
     """Whether all weights are there; a pull brings them last."""
-    from quant.json_files import read_json, section
-    from quant.layout import AUDIO_PREFIX, INDEX, SINGLE  # not above: the help of `models` is drawn without it
+    from quant.json_files import weight_map  # not above: the help of `models` is drawn without it
+    from quant.layout import AUDIO_PREFIX, INDEX, SINGLE
 
     texts = [path for path in directory.glob("*.gguf") if not path.name.startswith(AUDIO_PREFIX) and path.exists()]
     if any(_has_audio(text) for text in texts):
@@ -120,8 +120,7 @@ def is_complete(directory: Path) -> bool:
     if (directory / SINGLE).exists() or not (directory / INDEX).exists():
         return (directory / SINGLE).exists()
     try:
-        shards = section(directory / INDEX, read_json(directory / INDEX), "weight_map").values()
-        return bool(shards) and all(isinstance(shard, str) and (directory / shard).exists() for shard in shards)
+        return all(os.path.exists(directory / shard) for shard in set(weight_map(directory / INDEX).values()))
     except QuantError:
         return False
 

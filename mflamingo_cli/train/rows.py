@@ -12,13 +12,12 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn.utils.rnn import pad_sequence
 
+from mflamingo_cli.backends.pytorch_loading import load_tokenizer
 from mflamingo_cli.core.chat import END_TOKENS, ChatTemplate, build_messages
 from mflamingo_cli.core.model import Model
 from mflamingo_cli.train.data.row import TrainingRow
 from quant.config import read_geometry
 from quant.geometry import AudioTokens
-from quant.json_files import read_json
-from quant.vocabulary import chat_template
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,8 @@ class ChatEncoder:
     @classmethod
     def of(cls, directory: Path) -> ChatEncoder:
         """Read the tokenizer, the template and the names of the audio tokens of a checkpoint directory."""
-        settings = read_json(directory / "tokenizer_config.json", required=False)
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return cls(tokenizer, chat_template(directory, settings), read_geometry(directory).tokens, directory)
+        tokenizer, template = load_tokenizer(directory)
+        return cls(tokenizer, template, read_geometry(directory).tokens, directory)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are recognised by name; nothing is added."""

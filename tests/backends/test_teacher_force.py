@@ -95,7 +95,7 @@ def test_log_likelihoods_are_those_of_transformers(both: Both) -> None:
 
 @pytest.mark.slow
 def test_probabilities_of_one_token_answers_agree_without_a_song_and_sum_to_at_most_one(both: Both) -> None:
-    texts = [both.torch._tokenizer.decode([token]) for token in range(200)]
+    texts = [both.torch._tokenizer.decode([token], skip_special_tokens=False) for token in range(200)]
     answers = [text for text in texts if len(both.torch.tokenize(text)) == 1]
     assert len(answers) > 50
     sums = []

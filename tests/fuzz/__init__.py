@@ -14,5 +14,6 @@ KINDS: dict[str, str] = {
     "audio": "tests.fuzz.audio",
     "gguf": "tests.fuzz.gguf",
     "playlists": "tests.fuzz.playlists",
+    "safetensors": "tests.fuzz.safetensors",
     "templates": "tests.fuzz.templates",
 }
