@@ -5,6 +5,17 @@ from __future__ import annotations
 import unicodedata
 
 _KEPT_CONTROLS = "\n\t"
+CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of Unicode that a terminal could obey
+
+
+def safe(text: str) -> str:
+    """Return text on one line with what could steer a terminal made visible: escapes, newlines, direction marks, broken bytes."""
+    return "".join(_visible(c) if unicodedata.category(c) in CONTROL else c for c in text)
+
+
+def _visible(char: str) -> str:
+    byte = ord(char) - 0xDC00  # of what was not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
 
 
 def scrub(text: str) -> str:

@@ -14,6 +14,7 @@ from mflamingo_cli.core.remote import FetchError
 from mflamingo_cli.errors import AudioError, ExitCode, ModelError, UsageError
 
 STDIN = "-"
+LIST_BYTES = 256 << 20  # of --files-from: some million paths
 
 
 class NoInputError(AudioError):
@@ -46,7 +47,9 @@ def collect(paths: Sequence[str], files_from: str | None = None, null: bool = Fa
 
 
 def _listed(source: str, null: bool) -> Iterator[str]:
-    content = sys.stdin.buffer.read() if source == STDIN else _content(source)
+    content = sys.stdin.buffer.read(LIST_BYTES + 1) if source == STDIN else _content(source)
+    if len(content) > LIST_BYTES:
+        raise UsageError(f"--files-from {source}: the list is longer than {LIST_BYTES >> 20} MiB; give it in parts")
     content = content if null else playlists.as_utf8(content)
     if not null and b"\0" in content:
         raise UsageError(f"--files-from {source}: the list contains null bytes; add -0")
@@ -56,7 +59,8 @@ def _listed(source: str, null: bool) -> Iterator[str]:
 
 def _content(path: str | Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read(LIST_BYTES + 1)
     except OSError as error:
         raise NoInputError(f"{path}: {error.strerror or error}") from error
 

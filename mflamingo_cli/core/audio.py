@@ -25,7 +25,7 @@ from mflamingo_cli.core.decode import Damaged, Decoder, damage_report, open_deco
 from mflamingo_cli.core.mel import n_audio_tokens, valid_frames
 from mflamingo_cli.errors import AudioError, NoRoomError, UsageError
 from mflamingo_cli.schema import SongTags
-from mflamingo_cli.text import clock
+from mflamingo_cli.text import clock, safe
 from quant.geometry import Geometry, MelConfig
 
 SAMPLE_RATE = MelConfig.sample_rate
@@ -366,5 +366,4 @@ def _shown(path: str | os.PathLike[str] | BinaryIO) -> str:
         return "standard input"
     if not isinstance(path, str | os.PathLike):
         return "the stream"
-    name = os.fspath(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(name))
+    return safe(os.fsdecode(path))

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from mflamingo_cli.render import Layout
 from mflamingo_cli.render.lyrics import beside
 from mflamingo_cli.schema import Analysis, Result, path_of
+from mflamingo_cli.text import scrub
 
 LIKELY = 0.6  # confidence of a measured value below which it is called unsure
 INSTRUMENTAL = "[Instrumental]"  # the trainer's lyrics of a song without voices
@@ -25,7 +26,7 @@ class _PartWriter:
 
     def write(self, record: Analysis) -> None:
         """Write what belongs into the file."""
-        text = self._text(record, record.result) if record.result is not None else ""
+        text = scrub(self._text(record, record.result)) if record.result is not None else ""
         if text:
             self._stream.write(text + "\n")
             self._stream.flush()

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
+
+from mflamingo_cli.text import safe as safe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mflamingo_cli.schema import Analysis
 
-CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of Unicode that a terminal could obey
-
-
-def safe(text: str) -> str:
-    """Return text on one line with what could steer a terminal made visible: escapes, newlines, direction marks, broken bytes."""
-    return "".join(_visible(c) if unicodedata.category(c) in CONTROL else c for c in text)
-
-
-def _visible(char: str) -> str:
-    byte = ord(char) - 0xDC00  # of what was not UTF-8
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
+LEAST_COLUMNS, USUAL_COLUMNS = 20, 80  # narrower, nothing of a table is left
 
 
 def heading(record: Analysis) -> str | None:
@@ -60,7 +51,7 @@ def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise  # the error that is being handled; rich would end the program here
 
-    return Plain(
+    made = Plain(
         file=stream,
         force_terminal=color or animate,
         color_system="auto" if color else None,
@@ -70,3 +61,6 @@ def console(stream: TextIO, color: bool, animate: bool = False) -> Console:
         markup=False,
         emoji=False,
     )
+    if made.width < LEAST_COLUMNS:  # COLUMNS=0 is what some shells and containers say that do not know
+        made.width = LEAST_COLUMNS if made.width else USUAL_COLUMNS
+    return made

@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from mflamingo_cli.commands import playlists
+from mflamingo_cli.commands import inputs, playlists
 from mflamingo_cli.commands.inputs import NoInputError, collect
 from mflamingo_cli.core import remote
+from mflamingo_cli.errors import UsageError
 
 SONGS = ("Sub Dir/a b.flac", "Über.flac", normalize("NFD", "café/naïve.flac"), "100%.flac", "кино.flac", "東京ソ.flac")
 LONGEST_S = 5.0  # of any list here: it takes milliseconds
@@ -229,3 +230,14 @@ def test_a_list_is_read_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(collect([str(tmp_path / "a.m3u")])) == 14
     (tmp_path / "a.m3u").write_text("x.flac\n" * 15)
     assert collect([str(tmp_path / "a.m3u")]) == [str(tmp_path / "a.m3u")]
+
+
+def test_a_list_of_paths_is_read_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/zero has no end."""
+    (tmp_path / "list").write_bytes(b"x.flac\n" * 100)
+    monkeypatch.setattr(inputs, "LIST_BYTES", 7 * 100)
+    assert len(collect([], str(tmp_path / "list"))) == 100
+    monkeypatch.setattr(inputs, "LIST_BYTES", 7 * 100 - 1)
+    for source in (str(tmp_path / "list"), "/dev/zero"):
+        with pytest.raises(UsageError, match="the list is longer than 0 MiB; give it in parts"):
+            collect([], source)

@@ -16,7 +16,7 @@ from mflamingo_cli.measure import FACTS
 from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
-from mflamingo_cli.render.text import safe
+from mflamingo_cli.render.text import console, safe
 from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, SongTags, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
@@ -167,3 +167,10 @@ def test_safe_shows_bytes_that_are_not_utf8():
 def test_each_fact_has_a_line_or_is_left_out_on_purpose():
     assert list(FACT_LINES) == list(FACTS)
     assert FACT_LINES["beats"] is None
+
+
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("1", 20), ("19", 20), ("20", 20), ("200", 200), ("x", 80), ("", 80)])
+def test_a_terminal_that_says_no_width_gets_a_usual_one(monkeypatch, columns, width):
+    """Some shells and containers set COLUMNS=0; nothing of a table was left."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console(io.StringIO(), color=False).width == width
