@@ -1,6 +1,7 @@
-"""Kill a run at random moments until it is through, again and again: nothing lost, nothing twice, no output torn.
+"""Kill a command at random moments, again and again: nothing lost, nothing twice, no file torn, nothing left over.
 
-`python -m tests.bench.kill --kills 100` prints the counts and fails at the first broken promise. It takes about two seconds a kill.
+`python -m tests.bench.kill --what run|tags|convert|pull --kills 50` prints the counts and fails at the first broken promise. `run` is
+`analyze` over a library, killed until it is through; the others change files (`writers.py`). It takes some seconds a kill.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import soundfile
 
 from mflamingo_cli.core.audio import SAMPLE_RATE
+from tests.bench.writers import ENDED, WRITERS
 from tests.clips import song
 from tests.docs import ROOT
 
@@ -29,7 +32,7 @@ ORPHANS_S = 20.0  # after the end of a run its helpers are gone within this; a b
 
 
 @dataclass
-class ReferenceAnswers:
+class KilledRun:
     """A library, one run over it that is killed and started again, and what was seen."""
 
     folder: Path
@@ -130,31 +133,51 @@ def truth(records: list[dict]) -> list[dict]:
     return [{**record, "timing": None} for record in records]
 
 
+def kill_runs(folder: Path, kills: int, songs: int, seed: int) -> None:
+    """Kill runs over a library of so many songs until they are through."""
+    trial = KilledRun(folder, seed=seed)
+    trial.make_music(songs)
+    whole_s = trial.until_done()
+    expected = truth(trial.records())
+    print(f"{songs} songs in {whole_s:.1f} s if nobody kills", flush=True)
+    while trial.kills < kills:
+        trial.forget()
+        trial.until_done(LATEST * whole_s, kills)
+        records = trial.records()
+        assert truth(records) == expected, "a record is another after a kill"
+        before = trial.out.read_bytes()
+        trial.until_done()
+        assert trial.out.read_bytes() == before, "the run after is not the same byte for byte"
+        torn = f"{trial.torn_parts} torn .part files seen"
+        print(f"{trial.kills} kills, {trial.finished} runs finished, {torn}, 0 records lost or twice", flush=True)
+    print(f"processes left: {trial.helpers()}; records in the store after each kill: {trial.committed}")
+
+
+def kill_writers(what: str, folder: Path, kills: int, seed: int) -> None:
+    """Kill a command that changes files, each time anew."""
+    found, moments = Counter[str](), random.Random(seed)
+    with WRITERS[what](folder) as writer:
+        while found.total() - found[ENDED] < kills:
+            found[writer.kill(moments)] += 1
+        print(
+            f"{kills} kills in {writer.write_s:.1f} s of writing, 0 files torn or lost, nothing left by the next run; found after the kill:"
+        )
+    for state, count in found.most_common():
+        print(f"{count:4}  {state}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--songs", type=int, default=60)
+    parser.add_argument("--what", choices=("run", *WRITERS), default="run")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--songs", type=int, default=60, help="of a run")
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        trial = ReferenceAnswers(Path(folder), seed=wanted.seed)
-        trial.make_music(wanted.songs)
-        whole_s = trial.until_done()
-        expected = truth(trial.records())
-        print(f"{wanted.songs} songs in {whole_s:.1f} s if nobody kills", flush=True)
-        while trial.kills < wanted.kills:
-            trial.forget()
-            trial.until_done(LATEST * whole_s, wanted.kills)
-            records = trial.records()
-            assert truth(records) == expected, "a record is another after a kill"
-            before = trial.out.read_bytes()
-            trial.until_done()
-            assert trial.out.read_bytes() == before, "the run after is not the same byte for byte"
-            print(
-                f"{trial.kills} kills, {trial.finished} runs finished, {trial.torn_parts} torn .part files seen, 0 records lost or twice",
-                flush=True,
-            )
-        print(f"processes left: {trial.helpers()}; records in the store after each kill: {trial.committed}")
+        if wanted.what == "run":
+            kill_runs(Path(folder), wanted.kills, wanted.songs, wanted.seed)
+        else:
+            kill_writers(wanted.what, Path(folder), wanted.kills, wanted.seed)
 
 
 if __name__ == "__main__":

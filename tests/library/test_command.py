@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.files import Draft
-from tests.bench.kill import LATEST, ReferenceAnswers, truth
+from tests.bench.kill import LATEST, KilledRun, truth
 from tests.test_cli import one_sentence, records, run
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,8 @@ if "mflamingo_cli.library.worker" in sys.orig_argv:
 
 
 @pytest.fixture
-def trial(tmp_path: Path, tiny_model: Path) -> ReferenceAnswers:
-    made = ReferenceAnswers(tmp_path / "trial", ("-m", str(tiny_model), *SHORT))
+def trial(tmp_path: Path, tiny_model: Path) -> KilledRun:
+    made = KilledRun(tmp_path / "trial", ("-m", str(tiny_model), *SHORT))
     made.make_music(8)
     return made
 
@@ -61,7 +61,7 @@ def songs(tmp_path: Path, tmp_song: Path) -> list[Path]:
     ]
 
 
-def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: ReferenceAnswers) -> None:
+def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: KilledRun) -> None:
     whole_s = trial.until_done()
     expected = truth(trial.records())
     assert [record["status"] for record in expected].count("ok") == 6
@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_again_and_again_is_as_if_it_had_not_been(trial: Re
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: ReferenceAnswers, number: int) -> None:
+def test_a_signal_ends_a_run_in_order_and_the_next_goes_on(trial: KilledRun, number: int) -> None:
     heed = functools.partial(signal.signal, number, signal.SIG_DFL)
     command = [sys.executable, "-m", "mflamingo_cli", "analyze", "--json", *trial.arguments, "-j", "2", "-o", trial.out, trial.music]
     part = trial.out.with_name("out.jsonl.part")
@@ -205,8 +205,8 @@ def test_a_process_that_dies_costs_its_song_only(tiny_model, songs, monkeypatch,
     assert "the decoder crashed (signal 11)" in records(done)[1]["error"]["message"]
 
 
-def test_a_store_survives_two_runs_at_once(trial: ReferenceAnswers) -> None:
-    one, two = trial.start(), ReferenceAnswers(trial.folder, trial.arguments)
+def test_a_store_survives_two_runs_at_once(trial: KilledRun) -> None:
+    one, two = trial.start(), KilledRun(trial.folder, trial.arguments)
     two.out = trial.folder / "other.jsonl"
     other = two.start()
     assert [process.wait(TIMEOUT_S) for process in (one, other)] == [3, 3]
