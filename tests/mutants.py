@@ -113,8 +113,8 @@ MUTANTS = (
         "loudness.integrated",
         "blocks of 300 ms",
         f"{PROGRAM}/measure/loudness.py",
-        "_gated(steps, 4, RELATIVE_GATE)",
-        "_gated(steps, 3, RELATIVE_GATE)",
+        "_blocks(steps, 4) for steps",
+        "_blocks(steps, 3) for steps",
         "tests/measure/test_loudness.py",
     ),
     Mutant(
