@@ -14,11 +14,13 @@ from mflamingo_cli.backends.base import BackendInfo, Completion
 from mflamingo_cli.checks import Check, wrong
 from mflamingo_cli.core.audio import LONG_S, PART_S, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.grounding import NO_ANSWER, facts_text, questions
+from mflamingo_cli.grounding.replies import FactAnswer, Known
 from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo, Voices
 from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.parsers import Vocals, is_unknown
-from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request
+from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request, answerable
 from mflamingo_cli.schema import (
     Analysis,
     AudioInfo,
@@ -34,6 +36,7 @@ from mflamingo_cli.schema import (
     TempoInfo,
     VocalsInfo,
 )
+from mflamingo_cli.tasks import Task
 from mflamingo_cli.text import clock, tidy
 from mflamingo_cli.thinking import Thought
 
@@ -60,14 +63,17 @@ def assemble(
     """The record of a song: its facts and the answers by the names of their tasks, with the seconds that encoding and generating took."""
     sound = song.sound
     texts = {name: completion.text for name, completion in answers.items()}
-    parsed = {task.name: task.parse(texts[task.name]) for task in request.tasks if task.name in texts}
-    parsed, claims = _checked(request, song, info, parsed)
+    asked = [task for task in answerable(request, info) if task.name in texts]
+    parsed, claims = _checked(request, asked, song, info, {task.name: task.parse(texts[task.name]) for task in asked})
     warnings = _limits(request, sound, info, answers, parsed)
     result = None
     if request.command in ("analyze", "caption"):
         result, disagreements = _result(song.facts or Facts(), parsed, grounded=info.grounded)
         warnings += disagreements
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
+    answers_it = None if not request.question else bool(thought.answer) and not is_unknown(thought.answer or "")
+    if request.question and not answers:
+        thought, answers_it = _by_facts(request, song, info)
     used = [completion.usage for completion in answers.values()]
     path, path_b64 = schema.path_fields(sound.source.path) if sound else (None, None)
     times = (song.decode_s, song.measure_s, encode_s, generate_s)
@@ -81,6 +87,8 @@ def assemble(
         result=result,
         thinking=tidy(thought.thinking or "") or None,
         text=tidy(thought.answer or "") or None,
+        question=request.question or None,
+        answerable=answers_it,
         raw=texts if request.keep_raw else None,
         claims=claims,
         model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
@@ -91,11 +99,11 @@ def assemble(
 
 
 def _checked(
-    request: Request, song: PreparedSong, info: BackendInfo, parsed: Mapping[str, Any]
+    request: Request, asked: Sequence[Task], song: PreparedSong, info: BackendInfo, parsed: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[Claim, ...]]:
     """The answers with their free text as it may be shown, and what that text claims."""
     checked, claims = dict(parsed), tuple[Claim, ...]()
-    for task in request.tasks:
+    for task in asked:
         answer = parsed.get(task.name)
         text = answer.answer if isinstance(answer, Thought) else answer
         if isinstance(text, str) and task.name in FREE_TEXT:
@@ -103,6 +111,14 @@ def _checked(
             checked[task.name] = answer._replace(answer=shown) if isinstance(answer, Thought) else shown or None
             claims += found
     return checked, claims
+
+
+def _by_facts(request: Request, song: PreparedSong, info: BackendInfo) -> tuple[Thought, bool]:
+    """The answer to a question that the model was not asked, as reasoning and sentence, and whether it is one."""
+    facts = song.facts or Facts()
+    said = questions.reply(request.question, Known(facts, song.sound)) if song.sound else FactAnswer(NO_ANSWER, answers=False)
+    given = facts_text(facts, song.duration_s, 0.0, questions.facts_asked(request.question) or ())
+    return Thought(given or None if request.command == "think" else None, said.text, False), said.answers
 
 
 def failed(path: str | None, command: Command, error: MFlamingoError) -> Analysis:

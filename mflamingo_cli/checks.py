@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mflamingo_cli.claims import Reading, read_claims, sentences
-from mflamingo_cli.grounding import main_chords, sure
+from mflamingo_cli.grounding import NO_ANSWER, SENTENCES, main_chords, sure
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.schema import Claim, FactValue
 from mflamingo_cli.styles import ClaimsMode
-from mflamingo_cli.text import clock, number
+from mflamingo_cli.text import clock
 from mflamingo_cli.thinking import ThoughtStream
 
 LOUDNESS_TOLERANCE_LU = 0.5  # half of what EBU R 128 allows a programme to miss its level by
 DURATION_TOLERANCE_S = 1.0  # a duration is given in whole seconds,
 MINUTES_TOLERANCE_S = 30.0  # or in whole minutes
-NO_ANSWER = "I cannot tell that from the sound."
 
 
 class Judgement(NamedTuple):
@@ -105,27 +104,6 @@ JUDGES: Mapping[str, Callable[[Reading, Facts, float], Judgement]] = {
 """How a claim of each kind is compared with the facts."""
 
 
-# --- facts in words, where a sentence that was wrong is missing ------------------------------------------------------------------
-
-
-def _likely(confidence: float | None) -> str:
-    return "" if sure(confidence) else "probably "
-
-
-def _chord_names(facts: Facts) -> str:
-    *most, last = main_chords(facts)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-SENTENCES: Mapping[str, Callable[[Facts], str | None]] = {
-    "tempo": lambda facts: f"The tempo is {_likely(facts.confidence.tempo)}{number(facts.tempo.bpm)} BPM." if facts.tempo.bpm else None,
-    "key": lambda facts: f"It is {_likely(facts.confidence.key)}in {facts.key.name}." if facts.key else None,
-    "meter": lambda facts: f"It is {_likely(facts.confidence.meter)}in {facts.meter}." if facts.meter else None,
-    "chords": lambda facts: f"Its main chords are {_chord_names(facts)}." if main_chords(facts) else None,
-    "vocals": lambda facts: None if facts.vocals.present is None else "Somebody sings." if facts.vocals.present else "Nobody sings.",
-    "loudness": lambda facts: f"It is at {number(level)} LUFS." if (level := facts.loudness.integrated_lufs) is not None else None,
-}
-"""A sentence that tells a fact; the other kinds have none."""
 ALWAYS_TOLD = ("tempo", "key", "vocals")  # in a full caption, where they are known
 
 
@@ -214,6 +192,9 @@ class Check:
         if not sentence:
             return ""
         claims = self._judged(sentence)
+        if self._options.mode == "fix" and self._options.grounded:
+            sentence = _in_minutes(sentence, claims)
+            claims = self._judged(sentence)
         if self._options.mode in ("fix", "drop"):
             wrong = [claim.kind for claim, holds in claims if not holds]
             self._missing += wrong
@@ -259,6 +240,15 @@ class Check:
         return claim, judgement.same is True  # a description that was given the facts says nothing else of a part
 
 
+def _in_minutes(sentence: str, claims: Sequence[tuple[Claim, bool]]) -> str:
+    """A sentence with the length of the song as it is shown everywhere: `It lasts 128 s.` -> `It lasts 2:08.`"""
+    for claim, holds in claims:
+        if claim.kind == "duration" and holds and isinstance(claim.value, float):
+            sentence = sentence.replace(claim.text, _SECONDS.sub(clock(round(claim.value)), claim.text))
+    return sentence
+
+
+_SECONDS = re.compile(r"\d+ ?(?:s|sec|seconds)$")
 _ADJUNCT = re.compile(r"\s*(?:and\s)?(?:in|at|on|with|without|lasting|counted|sung|played)\b", re.IGNORECASE)
 
 

@@ -21,10 +21,25 @@ from mflamingo_cli.core import audio as core_audio
 from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
+from mflamingo_cli.grounding.questions import facts_asked
 from mflamingo_cli.measure.loudness import LoudnessMeter
-from mflamingo_cli.requests import Event, Path, Piece, PreparedSong, Request, Step, answerable, drain, stream_of, tag_events, without_song
+from mflamingo_cli.requests import (
+    FREE_TEXT,
+    Event,
+    Path,
+    Piece,
+    PreparedSong,
+    Request,
+    Step,
+    answerable,
+    drain,
+    stream_of,
+    tag_events,
+    without_song,
+)
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
@@ -85,12 +100,18 @@ def prepare(
 
 
 def preparing(
-    path: Path | None, request: Request, info: BackendInfo, cache: Cache | None = None, on_decoded: OnDecoded = lambda sound: None
+    path: Path | None,
+    request: Request,
+    info: BackendInfo,
+    cache: Cache | None = None,
+    on_decoded: OnDecoded = lambda sound: None,
+    *,
+    listens: bool = False,
 ) -> Generator[Step, None, PreparedSong]:
-    """Do what `prepare` does, step by step."""
+    """Do what `prepare` does, step by step; with `listens` the song can be encoded whatever the request needs."""
     if path is None:
         return without_song(request, info)
-    measures, listens = request.command == "analyze" or info.grounded, bool(answerable(request, info))
+    measures, listens = request.command == "analyze" or info.grounded, listens or bool(answerable(request, info))
     entry = cache.entry(path, request.start_s, request.end_s) if cache else None
     known, facts = (entry and entry.sound()) or (None, None)
     if known is not None:
@@ -221,10 +242,17 @@ def generate(
 
 
 def prompts(asked: Sequence[Task], info: BackendInfo, song: PreparedSong, history: Sequence[Turn] = ()) -> list[Prompt]:
-    """Questions as prompts. A caption is given sure facts, a free question the best there are; claims to compare are made without facts."""
-    least = {"caption": SURE, "ask": 0.0, "think": 0.0} if info.grounded else {}
-    known = {name: facts_text(song.facts, song.duration_s, confidence) for name, confidence in least.items()}
-    return [Prompt(grounded_prompt(task.prompt, known.get(task.name, "")), history=tuple(history)) for task in asked]
+    """Questions as prompts. A caption is given sure facts, a free question those that it is about; claims to compare are made without."""
+    return [Prompt(grounded_prompt(task.prompt, _given(task, info, song)), history=tuple(history)) for task in asked]
+
+
+def _given(task: Task, info: BackendInfo, song: PreparedSong) -> str:
+    """The facts that the prompt of a question holds."""
+    if not info.grounded or task.name not in FREE_TEXT:
+        return ""
+    if task.prompt in CAPTION_STYLES.values():
+        return facts_text(song.facts, song.duration_s, SURE)
+    return facts_text(song.facts, song.duration_s, 0.0, facts_asked(task.prompt))
 
 
 def encode_and_prompt(song: PreparedSong, backend: Backend, request: Request) -> tuple[Encoded, list[Prompt]]:

@@ -6,7 +6,6 @@ Times are seconds from the start of the file.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar
@@ -17,6 +16,7 @@ from mflamingo_cli.backends.base import BackendInfo, GenerateOptions
 from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
+from mflamingo_cli.grounding import questions
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command
@@ -29,8 +29,6 @@ T = TypeVar("T")
 Path = str | os.PathLike[str] | BinaryIO
 FREE_TEXT = ("caption", "ask", "think")  # tasks whose answers are sentences, not a value
 YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
-_YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
-_OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Request:
     options: GenerateOptions = field(default_factory=GenerateOptions)
     keep_raw: bool = False
     claims: ClaimsMode | None = None  # what becomes of wrong claims; None: `fix` for a grounded model, `mark` for others
+    question: str = ""  # of ask and think, as it was put
 
     @property
     def part(self) -> str:
@@ -57,7 +56,7 @@ class Request:
 
     def check_of(self, task: Task, grounded: bool) -> CheckOptions:
         """How the text that answers a question is held to the facts."""
-        describes, sings = task.name == "caption", task.prompt == CAPTION_STYLES["lyrics"]
+        describes, sings = task.prompt in CAPTION_STYLES.values(), task.prompt == CAPTION_STYLES["lyrics"]
         mode = "raw" if sings or task.name not in FREE_TEXT else self.claims or ("fix" if grounded else "mark")
         return CheckOptions(mode, grounded, describes, complete=task.prompt == CAPTION_STYLES["full"])
 
@@ -121,12 +120,13 @@ def caption_request(style: str = "full", **settings: Any) -> Request:
 
 def ask_request(question: str, **settings: Any) -> Request:
     """Ask one free question."""
-    return Request("ask", (Task("ask", _checked(question), parse_text, "Yes."),), **settings)
+    return Request("ask", (Task("ask", _checked(question), parse_text, "Yes."),), question=question, **settings)
 
 
 def think_request(question: str, **settings: Any) -> Request:
     """Ask one free question, answered after reasoning."""
-    return Request("think", (Task("think", think_prompt(_checked(question)), split_thinking, "<think>a</think> b"),), **settings)
+    task = Task("think", think_prompt(_checked(question)), split_thinking, "<think>a</think> b")
+    return Request("think", (task,), question=question, **settings)
 
 
 def agreement_request(**settings: Any) -> Request:
@@ -155,23 +155,31 @@ def without_song(request: Request, info: BackendInfo) -> PreparedSong:
 
 
 def answerable(request: Request, info: BackendInfo) -> tuple[Task, ...]:
-    """The questions that this model can answer: `analyze` goes on without the others. Raises ModelError where none is left."""
+    """The questions that this model is asked: `analyze` goes on without those that it cannot answer. Raises ModelError where none is left.
+
+    None of a free question that facts decide, or that this model cannot answer: `questions.reply` does.
+    """
     if info.abilities is None:
         return request.tasks
     if request.command in ("ask", "think"):
-        if YES_OR_NO not in info.abilities and is_yes_or_no(request.tasks[0].prompt):
-            cure = 'try "Which instruments …?" or "What …?"'
-            raise ModelError(f"{info.model} cannot answer yes-or-no questions reliably; {cure}", code="no_ability")
-        return request.tasks
+        return _asked_of_few_abilities(request, info, info.abilities)
     asked = tuple(task for task in request.tasks if task.name in info.abilities)
     if request.command == "caption" and not asked:
         raise ModelError(f"{info.model} writes no captions; choose a model that does with --model", code="no_ability")
     return asked
 
 
-def is_yes_or_no(question: str) -> bool:
-    """Whether a question asks for yes or no: it begins with a verb and holds no question word."""
-    return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question)
+def _asked_of_few_abilities(request: Request, info: BackendInfo, abilities: frozenset[str]) -> tuple[Task, ...]:
+    """A free question, in the words that the model knows best; nothing where facts decide it or the model cannot answer."""
+    if YES_OR_NO not in abilities and questions.is_yes_or_no(request.question):
+        return ()
+    if not info.grounded:
+        return request.tasks
+    heard = questions.heard(request.question)
+    if heard is None or heard not in abilities:
+        return ()
+    words = questions.caption_prompt(request.question) if heard == "caption" else TASKS[heard].prompt
+    return (replace(request.tasks[0], prompt=think_prompt(words) if request.command == "think" else words),)
 
 
 def stream_of(task: Task, request: Request, info: BackendInfo, song: PreparedSong) -> CheckedStream:

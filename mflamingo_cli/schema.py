@@ -245,7 +245,8 @@ def _of_result(read: Callable[[Result], T], meaning: str) -> T:
 class Analysis:
     """One input and one command. `path_b64` is set only when the path is not UTF-8; `raw` only with -v.
 
-    Without a song `path` and `audio` are null.
+    Without a song `path` and `audio` are null. `question` is that of ask and think, and `answerable` whether `text` answers it: false
+    where it says that this cannot be told.
     """
 
     command: Command
@@ -257,6 +258,8 @@ class Analysis:
     result: Result | None = None
     thinking: str | None = None
     text: str | None = None
+    question: str | None = None
+    answerable: bool | None = None
     raw: dict[str, str] | None = None
     claims: tuple[Claim, ...] = ()
     model: ModelInfo | None = None

@@ -19,7 +19,7 @@ from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.requests import Piece, Step
-from mflamingo_cli.schema import Analysis, Tag
+from mflamingo_cli.schema import Analysis, Tag, UsageInfo
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
 
 RATE_HZ = 22_050
@@ -138,6 +138,56 @@ def test_what_was_cut_is_a_warning(last, sentence):
     assert (record.text, record.warnings) == ("text", (sentence,))
 
 
+GROUNDED = frozenset({"caption", "ask", "think"})
+
+
+def test_a_question_that_facts_decide_is_answered_without_the_model(song, known):
+    backend = Parrot({}, abilities=GROUNDED, grounded=True)
+    *steps, record = pipeline.run(song(), backend, requests.ask_request("What is the tempo?"))
+    assert [step.name for step in steps] == ["decoding", "measuring"]
+    assert (backend.heard, backend.calls) == ([], [])
+    assert (record.text, record.question, record.answerable) == ("The tempo is 120 BPM.", "What is the tempo?", True)
+    assert (record.thinking, record.claims, record.usage) == (None, (), UsageInfo(0, 0))
+
+
+def test_think_tells_the_facts_that_decide(song, known):
+    *_, record = pipeline.run(song(), Parrot({}, abilities=GROUNDED, grounded=True), requests.think_request("What key is it in?"))
+    assert (record.thinking, record.text) == ("Measured facts: key A minor.", "It is probably in A minor.")
+
+
+@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("question", ["Is there a guitar?", "Does it have a flute?"])
+def test_a_refusal_of_yes_or_no_is_an_answer_in_words(song, known, grounded, question):
+    backend = Parrot({}, abilities=GROUNDED, grounded=grounded)
+    *_, record = pipeline.run(song(), backend, requests.ask_request(question))
+    assert (record.status, record.answerable, backend.calls) == ("ok", False, [])
+    assert record.text.startswith("I cannot answer that with yes or no")
+
+
+def test_a_request_to_describe_is_a_caption_and_held_to_the_facts(song, known):
+    backend = Parrot({"caption": "A calm piece. A calm piece."}, abilities=GROUNDED, grounded=True)
+    *_, record = pipeline.run(song(), backend, requests.ask_request("Tell me about this song."))
+    assert backend.calls[0][0].endswith(tasks.CAPTION_STYLES["full"])
+    assert record.text == "A calm piece. The tempo is 120 BPM. It is probably in A minor."
+    assert record.answerable is True
+
+
+def test_a_model_that_can_all_is_asked_whatever_it_is_asked(song, known):
+    backend = Parrot({"ask": "I cannot tell."})
+    *_, record = pipeline.run(song(), backend, requests.ask_request("Is there a guitar?"))
+    assert (backend.calls, record.text, record.answerable) == ([["Is there a guitar?"]], "I cannot tell.", False)
+
+
+def test_that_the_end_was_not_heard_is_said_only_where_hearing_decides(song, known):
+    def warnings(question):
+        backend = Parrot({"caption": "Calm."}, abilities=GROUNDED, grounded=True, max_audio_s=3.0)
+        *_, record = pipeline.run(song(6.0), backend, requests.ask_request(question))
+        return [warning for warning in record.warnings if "was given only" in warning]
+
+    assert warnings("How loud is it?") == []
+    assert len(warnings("Tell me about this song.")) == 1
+
+
 def test_pieces_of_each_task_join_to_its_answer(song, known):
     events = list(pipeline.run(song(), Parrot(ANSWERS), requests.analyze_request()))
     for name, answer in ANSWERS.items():
@@ -231,7 +281,7 @@ def test_a_model_that_was_told_nothing_is_marked_where_it_is_wrong(song, known):
 def test_who_asks_is_told_unsure_facts_too(song, known):
     backend = Parrot({"ask": "A minor"}, grounded=True)
     Model(backend).ask(song(), "What key is it in?")
-    assert backend.calls[0] == [grounding.grounded_prompt("What key is it in?", grounding.facts_text(FACTS, 4.0, 0.0))]
+    assert backend.calls[0] == [grounding.grounded_prompt("What key is it in?", grounding.facts_text(FACTS, 4.0, 0.0, {"key"}))]
     assert "key A minor" in backend.calls[0][0]
 
 
@@ -384,16 +434,6 @@ def test_no_memory_for_one_song_is_its_own_error(song, known, monkeypatch):
     [error] = [event for event in ends if isinstance(event, MFlamingoError)]
     assert (error.code, str(error)) == ("oom", "a.wav: not enough memory; choose a part of it with --start and --end")
     assert isinstance(ends[-1], Analysis)
-
-
-@pytest.mark.parametrize("question", ["Is this a slow song?", "does anyone sing", "Is it in 3/4?"])
-def test_a_question_for_yes_or_no_is_recognised(question: str) -> None:
-    assert requests.is_yes_or_no(question)
-
-
-@pytest.mark.parametrize("question", ["What key is this in?", "Can you tell me the key?", "Which chords do you hear?", "Describe it.", ""])
-def test_other_questions_are_not(question: str) -> None:
-    assert not requests.is_yes_or_no(question)
 
 
 def test_a_question_that_is_not_text_is_a_usage_error() -> None:

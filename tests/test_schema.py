@@ -34,9 +34,10 @@ FULL = Analysis(
     warnings=("careful",),
 )
 FAILED = Analysis(command="ask", status="error", path="b.mp3", error=ErrorInfo("decode_failed", "b.mp3: broken", False))
-DESIGNED_KEYS = (
-    "schema command status path path_b64 audio_id audio result thinking text claims model usage timing warnings error".split()
-)  # the record of the design, in its order; `raw` is ours and comes with -v
+DESIGNED_KEYS = (  # the record of the design, in its order; `raw` is ours and comes with -v
+    "schema command status path path_b64 audio_id audio result thinking text question answerable claims model usage timing warnings "
+    "error".split()
+)
 
 
 @pytest.mark.parametrize("record", [FULL, FAILED], ids=["full", "failed"])

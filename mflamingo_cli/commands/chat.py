@@ -61,6 +61,7 @@ class Chat:
         self._about = "" if song is None else f"{song}: "
         self._reply: terminal.Reply | None = None
         self._said: list[Analysis] = []
+        self._warned: set[str] = set()  # what holds for the song is said once
 
     def begin(self, backend: Backend, cache: Cache | None, request: Request) -> Conversation | None:
         """Prepare the song for such a request; return None where that fails, which is reported."""
@@ -124,7 +125,9 @@ class Chat:
         if error is not None:
             self.reporter.error(str(error))
         for warning in record.warnings:
-            self.reporter.warn(warning)
+            if warning not in self._warned:
+                self.reporter.warn(warning)
+        self._warned.update(record.warnings)
 
     def _end_reply(self) -> bool:
         """End an answer that was shown as it came; whether there was one."""

@@ -20,6 +20,7 @@ from mflamingo_cli.backends.base import Backend
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, as_song_error
+from mflamingo_cli.grounding.questions import facts_asked
 from mflamingo_cli.library.plan import EngineListener, Event, Finished, Opened, RunPlan, Unavailable, Working
 from mflamingo_cli.library.worker import AlreadyAnalyzed, Worker
 from mflamingo_cli.requests import PreparedSong, Request, Step
@@ -98,7 +99,8 @@ class RunCache:
     """What earlier runs left in the store and this one adds to it; without a store it remembers nothing. Threads may share it."""
 
     def __init__(self, store: runs.Store | None, job: JobKey, request: Request, *, force: bool = False, retry_failed: bool = False) -> None:
-        self.store, self._job, self._part = store, job, request.part
+        self._tags_decide = "tags" in (facts_asked(request.question) or ())
+        self.store, self._job, self._part = store, job, request.part + " tags" * self._tags_decide
         self._force, self._retry = force, force or retry_failed
         self._made: set[str] = set()  # keys of this run where those of earlier runs do not count
         self._claims: dict[str, int] = {}  # bytes and sounds in work: index of the first song with them
@@ -116,7 +118,7 @@ class RunCache:
 
     def note(self, song: Song, sound: Sound) -> None:
         """Remember the sound of a song that was decoded."""
-        song.sound, song.tags = sound_name(sound), sound.source.tags
+        song.sound, song.tags = sound_name(sound, with_tags=self._tags_decide), sound.source.tags
         if self.store is not None and self._is_unchanged(song):
             assert song.digest is not None
             self.store.keep_sound(song.digest, self._part, song.sound, song.tags)

@@ -16,20 +16,21 @@ from mflamingo_cli.backends.base import BackendInfo
 from mflamingo_cli.core.audio import Sound
 
 DECIDE = (  # our own folders and files that decide what a record says and what is cached of a song; a test keeps the list whole
-    *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/backends"),
+    *("quant", "mflamingo_cli/core", "mflamingo_cli/measure", "mflamingo_cli/grounding", "mflamingo_cli/backends"),
     *(
         f"mflamingo_cli/{name}.py"
-        for name in (
-            ["assemble", "checks", "claims", "codec", "grounding", "parsers", "pipeline", "requests", "schema", "tasks", "text", "thinking"]
-        )
+        for name in (["assemble", "checks", "claims", "codec", "parsers", "pipeline", "requests", "schema", "tasks", "text", "thinking"])
     ),
 )
 OF_A_MODEL = {".safetensors", ".gguf", ".json", ".jinja", ".model"}
 
 
-def sound_name(sound: Sound) -> str:
-    """Identify a sound with all that a record says of its file except path and tags: codec, rate, channels, length, damage."""
-    return _hash(asdict(replace(sound, source=replace(sound.source, path="", tags=None))))
+def sound_name(sound: Sound, *, with_tags: bool = False) -> str:
+    """Identify a sound with all that a record says of its file except path and tags: codec, rate, channels, length, damage.
+
+    With `with_tags` two files of one sound and other tags are two: an answer may come from them.
+    """
+    return _hash(asdict(replace(sound, source=replace(sound.source, path="", tags=sound.source.tags if with_tags else None))))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from mflamingo_cli.api import Model
 from mflamingo_cli.backends import embedded_directory, open_backend
 from mflamingo_cli.backends.base import Backend, GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.core.audio import Audio, load
-from mflamingo_cli.errors import ModelError
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.tasks import ANALYZE
 from mflamingo_cli.thinking import CLOSE_THINKING, split_thinking, think_prompt
@@ -76,9 +75,3 @@ def test_a_sound_without_harmony_gets_no_key_and_no_chords_nor_a_caption_that_na
     assert (record.result.key.name, record.result.chords) == (None, ())
     caption = record.result.caption
     assert caption is None or not {"key", "chords"} & parse_caption(caption).keys()
-
-
-def test_a_question_for_yes_or_no_is_refused_with_the_cure() -> None:
-    sentence = "cannot answer yes-or-no questions reliably; try"
-    with open_backend("mini", OpenOptions("gguf", "cpu", threads=1)) as backend, pytest.raises(ModelError, match=sentence):
-        Model(backend).ask(str(SONG), "Is this a slow song?")

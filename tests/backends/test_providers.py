@@ -83,3 +83,39 @@ def test_the_other_provider_passes_the_same_tests(name: str, tmp_path: Path) -> 
     done = subprocess.run(command, env={**os.environ, providers.VARIABLE: name}, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+HIDE = """
+set -e
+real=$(readlink -f "$1")
+folder=$(dirname "$real")
+mount -t tmpfs none "$2"
+mkdir "$2/upper" "$2/work"
+mount -t overlay none -o "lowerdir=$folder,upperdir=$2/upper,workdir=$2/work" "$folder"
+rm -f "$folder/$3"*
+shift 3
+exec "$@"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_machine_without_libgomp_is_told_which_package_brings_it(name: str, tmp_path: Path) -> None:
+    """Slim images lack it. It is taken away for one process only: in name spaces of its own, behind an overlay."""
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout.split()
+    place = next((path for path in listed if path.endswith("/libgomp.so.1")), None)
+    hidden = ["unshare", "-rm", "sh", "-c", HIDE, "sh", str(place), str(tmp_path), "libgomp.so.1"]
+    env = {**os.environ, providers.VARIABLE: name, "PYTHONPATH": str(ROOT)}
+    if place is None or subprocess.run([*hidden, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("the system lets nothing be hidden from a process")
+    reason = "libgomp.so.1: cannot open shared object file: No such file or directory"
+    cure = f"{name}: its libraries cannot be loaded ({reason}); install it: apt-get install libgomp1, or dnf install libgomp"
+    asked = [sys.executable, "-m", "mflamingo_cli", "ask", "What is the mood?", "--no-cache", str(ROOT / "tests" / "data" / "ocean.opus")]
+    done = subprocess.run([*hidden, *asked], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert f"mflamingo: {cure}" in done.stderr
+    doctor = [sys.executable, "-m", "mflamingo_cli", "doctor", "--json"]
+    done = subprocess.run([*hidden, *doctor], env=env, capture_output=True, text=True, check=False)
+    [finding] = [row for row in json.loads(done.stdout) if row["name"] == "ggml, llama.cpp"]
+    assert (done.returncode, finding["ok"]) == (69, False)
+    assert cure in finding["value"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from mflamingo_cli.grounding.replies import FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
 from mflamingo_cli.parsers import plain
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, PromptFacts, form_items
 
 NOTHING = "I can tell little about this track."
-SLOW_BPM, FAST_BPM = 80, 120  # below, and from: only these words are said about a tempo
-LOUD_LUFS, QUIET_LUFS = -11, -20  # from, and below
 LONG_S = 300  # from
 
 # --- frames: [style][field] -> words, or words for each case of the value ------------------------------------------

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mflamingo_cli import parsers, requests, thinking
+from mflamingo_cli import parsers, thinking
+from mflamingo_cli.grounding.questions import is_yes_or_no
 from mflamingo_cli.train.mini.dialogue import exchanges
 from mflamingo_cli.train.mini.dialogue.answers import CANNOT, MAKERS, NO, YES, answer, exchange, near_key
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS
@@ -71,7 +72,7 @@ def test_yes_or_no_to_something_unknown_is_not_answered(kind):
 def test_the_command_line_knows_these_questions_for_yes_or_no():
     rng = np.random.default_rng(8)
     questions = [exchange(rng, kind, random_facts(rng, 1.0), None) for kind in YES_NO_KINDS for _ in range(20)]
-    assert all(requests.is_yes_or_no(drawn.question) for drawn in questions if drawn)
+    assert all(is_yes_or_no(drawn.question) for drawn in questions if drawn)
 
 
 def test_facts_decide():

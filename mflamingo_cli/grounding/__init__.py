@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from mflamingo_cli.measure import Facts
@@ -12,6 +12,7 @@ from mflamingo_cli.text import clock, number
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
+NO_ANSWER: Final = "I cannot tell that from the sound."
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
 SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 
@@ -29,6 +30,33 @@ def main_chords(facts: Facts) -> list[str]:
 def sure(confidence: float | None, least: float = SURE) -> bool:
     """Whether a value is certain enough to be repeated; one without a confidence is."""
     return confidence is None or confidence >= least
+
+
+# --- in sentences ------------------------------------------------------------------------------------------------------------
+
+
+def likely(confidence: float | None) -> str:
+    """A hedge before what is not sure."""
+    return "" if sure(confidence) else "probably "
+
+
+def listed(names: Sequence[str], joint: str = "and") -> str:
+    """`A, B and C`."""
+    return f"{', '.join(names[:-1])} {joint} {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+SENTENCES: Mapping[str, Callable[[Facts], str | None]] = {
+    "tempo": lambda facts: f"The tempo is {likely(facts.confidence.tempo)}{number(facts.tempo.bpm)} BPM." if facts.tempo.bpm else None,
+    "key": lambda facts: f"It is {likely(facts.confidence.key)}in {facts.key.name}." if facts.key else None,
+    "meter": lambda facts: f"It is {likely(facts.confidence.meter)}in {facts.meter}." if facts.meter else None,
+    "chords": lambda facts: f"Its main chords are {listed(chords)}." if (chords := main_chords(facts)) else None,
+    "vocals": lambda facts: None if facts.vocals.present is None else "Somebody sings." if facts.vocals.present else "Nobody sings.",
+    "loudness": lambda facts: f"It is at {number(level)} LUFS." if (level := facts.loudness.integrated_lufs) is not None else None,
+}
+"""A sentence that tells a fact; the other kinds have none."""
+
+
+# --- in a prompt ---------------------------------------------------------------------------------------------------------------
 
 
 Phrase = Callable[[Facts, float], list[str]]  # facts, and the least confidence that is given
@@ -79,15 +107,21 @@ PHRASES: dict[str, Phrase | None] = {
 """What a prompt says of each fact of `measure.FACTS`, in its order; None: nothing."""
 
 
-def fact_phrases(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> list[str]:
-    """What was measured with at least the confidence `least`, or without one, in the fixed order of a prompt."""
-    phrases = [phrase for write in PHRASES.values() if write and facts for phrase in write(facts, least)]
-    return phrases + ([] if duration_s is None else [f"duration {duration_s:.0f} s"])
+def fact_phrases(
+    facts: Facts | None, duration_s: float | None = None, least: float = SURE, only: Collection[str] | None = None
+) -> list[str]:
+    """What was measured with at least the confidence `least`, or without one, in the fixed order of a prompt; `only` these, if given."""
+    phrases = [phrase for name, write in PHRASES.items() if write and facts and _told(name, only) for phrase in write(facts, least)]
+    return phrases + ([] if duration_s is None or not _told("duration", only) else [f"duration {duration_s:.0f} s"])
 
 
-def facts_text(facts: Facts | None, duration_s: float | None = None, least: float = SURE) -> str:
+def _told(name: str, only: Collection[str] | None) -> bool:
+    return only is None or name in only
+
+
+def facts_text(facts: Facts | None, duration_s: float | None = None, least: float = SURE, only: Collection[str] | None = None) -> str:
     """`Measured facts: tempo 87.5 BPM; …; sections 3; form A 0:00 B 0:32 A 1:04; … duration 213 s.`, or "" when nothing is known."""
-    phrases = fact_phrases(facts, duration_s, least)
+    phrases = fact_phrases(facts, duration_s, least, only)
     return f"{GROUND_PREFIX}{'; '.join(phrases)}." if phrases else ""
 
 

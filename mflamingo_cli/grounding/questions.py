@@ -1,0 +1,396 @@
+"""What a question asks: the table of kinds of questions that facts decide, in the words of people.
+
+A question is read as one or several kinds: the first row that fits takes its words away from the rows behind it. What no row fits is not
+guessed at: a model of few abilities admits it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from mflamingo_cli.grounding import NO_ANSWER, replies
+from mflamingo_cli.grounding.replies import FactAnswer, Known, Words
+from mflamingo_cli.parsers import plain
+from mflamingo_cli.styles import CAPTION_STYLES
+
+IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune|recording|mix|beat|loop))"
+IS = rf"(?:is|are|was) {IT}"
+TIME = (
+    r"(?P<time>\d+(?::\d\d)+|(?:\d+(?:\.\d+)?|one|two|three|four|five|six|seven|eight|nine|ten) ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
+)
+NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
+BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
+KEY = r"(?P<key>(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
+CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?)(?![\w#])"
+LETTER = r"(?P<letter>[A-Z])"
+CHANGES = r"(?:chang\w*|var(?:y|ies|iation\w*)|steady|constant|stable|stay\w*|drift\w*|fluctuat\w*|speeds? up|slows? down)"
+CHORD = rf"(?-i:{CHORD})"
+INSTRUMENTS = (
+    r"(?:instruments?|pianos?|guitars?|bass(?:es|line)?|drums?|percussion|strings?|violins?|cellos?|synth\w*|brass|horns?|trumpets?|"
+    r"sax\w*|flutes?|clarinets?|organs?|choirs?|keyboards?|vocals?|voices?|singers?|singing|rap\w*|melod\w+|solos?|lyrics?|words)"
+)
+UNNAMED = (
+    r"(?:pre-?chorus|chorus|refrain|hook|verse|bridge|intro|outro|drop|breakdown|build-?up|coda|interlude|"
+    r"(?<!i )(?<!to )solo(?! (?:with|over|to|on|along)))"
+)
+YES_OR_NO = "I cannot answer that with yes or no"
+ABOUT = "I know its tempo, key, chords, sections, loudness and length"
+
+MOST_CHARACTERS = 300  # of a question that is read here; a longer one is a text
+
+Say = Callable[[Known, Words], FactAnswer]
+
+
+@dataclass(frozen=True)
+class QuestionKind:
+    """A kind of question: the words that ask it, the sentence that answers it, and the facts that decide it, by their names in a prompt.
+
+    Where `hears` names a task, the model is asked that, if it is able to; the sentence is for models that are not.
+    """
+
+    asks: tuple[re.Pattern[str], ...]
+    say: Say
+    facts: Sequence[str] = ()
+    hears: str | None = None
+
+
+class Asked(NamedTuple):
+    """A kind of question that was asked, where its words begin, and those that vary."""
+
+    kind: QuestionKind
+    at: int
+    words: Words
+
+
+def _cannot(sentence: str = NO_ANSWER) -> Say:
+    return lambda known, words: FactAnswer(sentence, answers=False)
+
+
+def _row(*words: str, say: Say, facts: str = "", hears: str | None = None) -> QuestionKind:
+    return QuestionKind(tuple(re.compile(one, re.IGNORECASE) for one in words), say, facts.split(), hears)
+
+
+def _tags(name: str, asked: str | None = None) -> Say:
+    return partial(replies.tag, name=name, asked=asked or name)
+
+
+KINDS: Mapping[str, QuestionKind] = {
+    # what the file itself says
+    "artist": _row(
+        r"\bwho (?:is|are) (?:the )?(?:artist|band|singer|composer|performer|musicians?)\b",
+        rf"\bwho (?:\w+ ){{0,2}}(?:made|wrote|plays|sings|composed|performs|recorded) {IT}",
+        r"\b(?:which|what|name the) (?:artist|band|composer)\b",
+        r"\bwho(?:se| is) (?:song )?(?:is )?(?:it|this|that)\b",
+        r"\bartist\b",
+        facts="tags",
+        say=_tags("artist"),
+    ),
+    "title": _row(
+        rf"\bwhat(?:'s| is) {IT} called\b", r"\b(?:title|name of (?:the|this) (?:song|track))\b", facts="tags", say=_tags("title")
+    ),
+    "album": _row(r"\balbum\b", facts="tags", say=_tags("album")),
+    "year": _row(
+        r"\bwhat year\b",
+        r"\bwhich year\b",
+        rf"\bwhen (?:was|is) {IT} (?:released|recorded|made|written|from)\b",
+        facts="tags",
+        say=_tags("date", "year"),
+    ),
+    "file": _row(
+        r"\bsampl(?:e|ing) rate\b",
+        r"\b(?:codec|bit ?rate|file (?:format|type))\b",
+        rf"\b{IS} (?:in )?(?:stereo|mono)\b",
+        say=replies.file_format,
+    ),
+    # how sure it is
+    "confidence": _row(r"\b(?:how )?(?:sure|certain|confident|reliable)\b[^?]*", facts="tempo key meter", say=replies.confidence),
+    # what a section is called
+    "named_section": _row(rf".*\b(?P<part>{UNNAMED})s?\b.*", facts="sections", say=replies.named_section),
+    # sections by letter, number and time
+    "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
+    "chords_of_section": _row(
+        rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b", facts="chords sections", say=replies.chords_of_section
+    ),
+    "section_nth": _row(rf"\b{NTH} (?:section|part)\b", facts="sections", say=replies.section_nth),
+    "section_back": _row(
+        rf"\b(?:section|part) {LETTER}\b[^?]*?\b(?:come(?:s)? back|return|repeat)\w*", facts="sections", say=replies.section_back
+    ),
+    "section_start": _row(
+        rf"(?:\b(?:when|where|how (?:often|long|many)|is|does|at what) [^?]*)?\b(?:section|part) {LETTER}\b[^?]*",
+        r"\b(?-i:(?P<letter>[A-Z])) section\b[^?]*",
+        facts="sections",
+        say=replies.section_start,
+    ),
+    "form": _row(
+        r"\bsections\b",
+        r"\bhow many (?:sections|parts)\b",
+        r"\b(?:form|structure|arrangement)\b",
+        rf"\bhow is {IT} (?:built|structured|arranged)\b",
+        r"\bparts does\b",
+        facts="sections",
+        say=replies.form,
+    ),
+    # changes, before what changes
+    "key_changes": _row(
+        rf"\b(?:key|tonality)\b[^?.]*?\b{CHANGES}",
+        rf"\b{CHANGES} (?:of |in |the )*key\b",
+        r"\b(?:modulat\w+|transpos\w+|key changes?)\b",
+        facts="keys key",
+        say=replies.key_changes,
+    ),
+    "tempo_changes": _row(
+        rf"\b(?:tempo|bpm|speed|pulse|beat)\b[^?.]*?\b{CHANGES}",
+        rf"\b{CHANGES} (?:of |in |the )*(?:tempo|speed)\b",
+        rf"\bdoes {IT} (?:speed up|slow down|get (?:faster|slower))",
+        facts="tempo",
+        say=replies.tempo_changes,
+    ),
+    # tempo
+    "tempo_than": _row(
+        r"(?:\b(?:tempo|bpm|speed)\b[^?]{0,12}?)?\b(?P<than>faster|slower|quicker|above|below|over|under|higher|lower|more|less)"
+        rf"(?P<both> or (?:faster|slower|above|below|over|under))? (?:than |or )?(?:a )?{BPM}\b(?! ?(?:lufs|db|s\b|sec|min))"
+        r"(?: ?(?:bpm|beats))?",
+        facts="tempo",
+        say=replies.tempo_than,
+    ),
+    "tempo_is": _row(
+        rf"\b(?:is|does|has)\b[^?]*?\b{BPM} ?(?:bpm|beats per minute)",
+        rf"\bis the (?:tempo|bpm) {BPM}\b",
+        facts="tempo",
+        say=replies.tempo_is,
+    ),
+    "pace": _row(
+        rf"\b(?:{IS}|is the (?:tempo|speed)) (?:an? )?(?P<pace>fast|slow|quick|upbeat)\b(?: (?:song|track|piece|one))?",
+        facts="tempo",
+        say=replies.pace,
+    ),
+    "tempo_octaves": _row(
+        r"\b(?:half|double)[ -]?time\b", r"\b(?:half|double|twice) the (?:tempo|bpm)\b", facts="tempo", say=replies.tempo_octaves
+    ),
+    # key
+    "key_mixing": _row(
+        r"\b(?:camelot|keys?)\b[^?]*\b(?:mix|match|fit|compatible|go(?:es)? (?:well )?with)\w*[^?]*",
+        r"\b(?:compatible|matching|neighbou?ring) (?:camelot )?keys?\b",
+        r"\bharmonic(?:ally)? (?:mix\w*|compatible)\b",
+        facts="key",
+        say=replies.key_mixing,
+    ),
+    "mixing": _row(
+        rf"\b(?:mix|blend|go(?:es)? well|play (?:before|after|next))\b[^?]*\b(?:with|after|before)\b(?: {IT})?",
+        rf"\b(?:mix|blend|follow) {IT}(?: with)?",
+        facts="key tempo",
+        say=replies.mixing,
+    ),
+    "key_relative": _row(r"\brelative (?:key|major|minor)\b", facts="key", say=replies.key_relative),
+    "key_signature": _row(r"\bkey signature\b", r"\bhow many (?:sharps|flats)\b", facts="key", say=replies.key_signature),
+    "key_scale": _row(
+        r"\bscales?\b[^?]*",
+        r"\b(?:which|what) notes (?:can|could|should|may|do|fit|work|belong|are in|to)\b[^?]*",
+        rf"\b(?:solo|improvise|jam) (?:over|with|to|on|along)(?: {IT})?\b[^?]*",
+        facts="key",
+        say=replies.key_scale,
+    ),
+    "key_mode": _row(
+        r"\b(?:key (?:is )?)?(?:in )?(?:an? )?(?:major|minor)(?: key)?,? or (?:in )?(?:an? )?(?:major|minor)\b(?: key| mode| scale)?",
+        r"\bmode\b",
+        facts="key",
+        say=replies.key_mode,
+    ),
+    "key_codes": _row(r"\bcamelot\b[^?]*", r"\bopen ?key\b[^?]*", facts="key", say=replies.key_codes),
+    "key_is": _row(
+        rf"\b(?:{IS}|is the (?:key|song|track)) (?:in )?(?:the key of )?{KEY}(?: key)?(?![\w#/])",
+        rf"\bis {KEY} the key\b",
+        facts="key",
+        say=replies.key_is,
+    ),
+    "key": _row(r"\b(?:key|tonic|tonality)\b", facts="key", say=replies.key),
+    # meter
+    "meter_is": _row(
+        rf"\b(?:{IS}|is the (?:meter|metre|time signature)|{IS} counted|count it) (?:in )?(?P<meter>\d\d? ?/ ?\d\d?)",
+        rf"\b{IS} (?:a waltz|in (?:three|waltz time))",
+        facts="meter",
+        say=replies.meter_is,
+    ),
+    "meter": _row(
+        r"\btime[ -]?signature\b",
+        r"\b(?:meter|metre)\b",
+        rf"\bhow (?:is {IT}|do (?:i|you|we)|should (?:i|we)) count(?:ed)?\b(?: {IT})?",
+        r"\bbeats (?:per|in a) bar\b",
+        facts="meter",
+        say=replies.meter,
+    ),
+    "first_beat": _row(
+        r"\b(?:first )?down-?beat\b", r"\bfirst (?:beat|bar)\b", r"\bwhere (?:is|does) the one\b", facts="meter", say=replies.first_beat
+    ),
+    "tempo": _row(
+        r"\b(?:tempo|bpm|speed|pace)\b",
+        r"\bbeats (?:per|a) minute\b",
+        rf"\bhow (?:fast|slow|quick) (?:is|are|was|does)\b(?: {IT})?",
+        facts="tempo",
+        say=lambda known, words: replies.tempo(known),
+    ),
+    # chords
+    "chord_at": _row(
+        rf"\b(?:chords?|harmony)\b[^?]*?\b(?:at|around|after) {TIME}", rf"\bat {TIME},?[^?]*\bchord\b", facts="chords", say=replies.chord_at
+    ),
+    "chord_after": _row(
+        rf"(?:\b(?:which|what) chords? )?\b(?:comes? )?(?:after|follows?|following) (?:the |an? )?(?:chord )?{CHORD}",
+        facts="chords",
+        say=replies.chord_after,
+    ),
+    "chord_nth": _row(
+        rf"\bchord\b[^?]*\b(?P<after>after|follows?|following) the {NTH}(?: (?:one|chord))?",
+        rf"\b{NTH} chord\b",
+        r"\bchord\b[^?]*\b(?P<ends>starts?|begins?|opens?|ends?|clos\w+)\b[^?]*",
+        r"\b(?P<ends>starts?|begins?|ends?) (?:on|with)[^?]*\bchord\b",
+        facts="chords",
+        say=replies.chord_nth,
+    ),
+    "chord_has": _row(
+        rf"\b(?:is there|are there|does {IT} (?:have|use|contain)|do you hear|can you hear) (?:an? |the )?(?:chord )?{CHORD}(?: chord)?",
+        rf"\bis (?:an? )?{CHORD} (?:among|one of|in) (?:the |its )?chords?",
+        facts="chords",
+        say=replies.chord_has,
+    ),
+    "chord_count": _row(r"\bhow (?:many|often)\b[^?]*\bchords?\b[^?]*", facts="chords", say=replies.chord_count),
+    "chords": _row(
+        r"\bchords?\b", r"\b(?:harmony|harmonies|progression)\b", facts="chords", say=lambda known, words: replies.chords(known)
+    ),
+    # loudness and length
+    "clipping": _row(r"\b(?:clip\w*|distort\w*|overload\w*|true peak|peaks?|headroom)\b", facts="loudness", say=replies.clipping),
+    "dynamics": _row(r"\b(?:dynamics?(?: range)?|loudness range|lra|compressed)\b", facts="loudness", say=replies.dynamics),
+    "loudness_than": _row(
+        r"(?:\bloudness\b[^?]{0,12}?)?\b(?P<than>louder|quieter|softer|above|below|over|under|more|less) (?:than )?"
+        r"(?P<lufs>-?\d+(?:\.\d+)?) ?(?:lufs|db\w*)",
+        facts="loudness",
+        say=replies.loudness_than,
+    ),
+    "volume": _row(rf"\b{IS} (?:an? )?(?P<volume>loud|quiet)\b(?: (?:song|track|piece|one))?", facts="loudness", say=replies.volume),
+    "loudness": _row(
+        r"\b(?:loudness|lufs|volume)\b",
+        rf"\bhow (?:loud|quiet) (?:is|are|was) {IT}",
+        r"\bhow loud\b",
+        facts="loudness",
+        say=replies.loudness,
+    ),
+    "duration_than": _row(rf"\b(?P<than>longer|shorter|more|less|over|under) than {TIME}", facts="duration", say=replies.duration_than),
+    "duration": _row(
+        rf"\bhow long (?:(?:is|are|was) {IT}|does {IT} (?:last|run|play|go on))\b",
+        r"^\W*how long\W*$",
+        r"\b(?:duration|running time|length)\b",
+        r"\bhow many (?:minutes|seconds)\b[^?]*",
+        facts="duration",
+        say=replies.duration,
+    ),
+    # what only hearing decides
+    "instruments": _row(
+        r"\b(?:which|what|name|list)\b[^?]*\binstruments\b[^?]*",
+        r"\b(?:list|name) every instrument\b[^?]*",
+        r"\binstrumentation\b",
+        rf"\bwhat is {IT} played (?:on|with)\b",
+        r"^instruments\b",
+        say=partial(replies.named, kind="instruments"),
+        hears="instruments",
+    ),
+    "genre": _row(
+        r"\b(?:genre|style)\b",
+        rf"\bwhat (?:kind|sort|type) of (?:music|song|track)\b(?: is {IT})?",
+        say=partial(replies.named, kind="genre"),
+        hears="genre",
+    ),
+    "mood": _row(
+        r"\bmoods?\b",
+        rf"\bhow does {IT} feel\b",
+        r"\b(?:vibe|atmosphere|feeling|emotions?)\b",
+        say=partial(replies.named, kind="mood"),
+        hears="mood",
+    ),
+    "vocals": _row(
+        r"\b(?P<when>when|where) (?:does|do|is|are) (?:somebody|someone|anyone|the (?:voice|singer|singing|vocals?)|they)\b[^?]*",
+        rf"\b{IS} (?:sung or instrumental|instrumental or sung)\b",
+        rf"\b{IS} (?:an? )?(?P<without>instrumental)\b(?: (?:song|track|piece))?",
+        r"\bis the (?:song|track|piece) (?P<without>without) (?:vocals|singing|a voice)\b",
+        rf"\b{IS} (?:sung|a song with words)\b",
+        rf"\bdoes {IT} have (?:any )?(?:vocals|singing|a (?:voice|singer))\b(?:\W+if so\b.*)?",
+        r"\b(?:(?:is|are) there|do you hear|can you hear) (?:any )?(?:vocals|singing|an? (?:voice|singer|vocalist))\b",
+        r"\b(?:do(?:es)?|is) (?:anyone|anybody|someone|somebody) sing(?:ing)?\b(?: in this song)?",
+        r"^(?:describe the )?vocals\b.*",
+        facts="vocals",
+        say=replies.vocals,
+    ),
+    "describe": _row(
+        rf"\bsum {IT} up\b",
+        rf"\b(?:describe|summari[sz]e|review|introduce|caption|sum up) {IT}\b",
+        rf"\btell (?:me|us)(?: (?!a story)\w+){{0,4}}? about {IT}\b",
+        r"^\W*describe\W*$",
+        r"\bwhat do you hear\b",
+        rf"\bwhat (?:is|can you say about) {IT}(?: like)?\W*$",
+        say=_cannot(),
+        hears="caption",
+    ),
+}
+"""Every kind by its name, the more special ones first."""
+
+_OF_A_PART = re.compile(rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b", re.IGNORECASE)
+_YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
+_OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
+
+
+def is_yes_or_no(question: str) -> bool:
+    """Whether a question asks for yes or no: it begins with a verb, holds no question word and offers no choice."""
+    return bool(_YES_OR_NO.match(question)) and not _OPEN.search(question) and " or " not in question
+
+
+def read(question: str) -> list[Asked]:
+    """The kinds of questions that a question asks, in the order of its words; nothing where it asks something else."""
+    rest, found = plain(question) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
+    for kind in KINDS.values():
+        if match := next(filter(None, (pattern.search(rest) for pattern in kind.asks)), None):
+            found.append(Asked(kind, match.start(), {name: word for name, word in match.groupdict().items() if word}))
+            rest = rest[: match.start()] + "\n" * (match.end() - match.start()) + rest[match.end() :]
+    found.sort(key=lambda asked: asked.at)
+    if found and _OF_A_PART.search(rest):  # "the tempo of the drums": not about the whole song
+        return []
+    return found
+
+
+def facts_asked(question: str) -> set[str] | None:
+    """The facts that a question is about, by their names in a prompt; None where that cannot be read, or where it is about all."""
+    asked = read(question)
+    names = {name for one in asked for name in one.kind.facts}
+    return names if asked and all(one.kind.facts for one in asked) else None
+
+
+def heard(question: str) -> str | None:
+    """The task that a question comes down to where only hearing decides it; None where facts do, or nothing."""
+    asked = read(question)
+    return asked[0].kind.hears if len(asked) == 1 else None
+
+
+def reply(question: str, known: Known) -> FactAnswer:
+    """Answer a question from the facts, in a sentence for each kind that it asks; what they do not decide is admitted."""
+    said = [asked.kind.say(known, asked.words) for asked in read(question)]
+    if not said:
+        return FactAnswer(f"{YES_OR_NO}; {ABOUT}." if is_yes_or_no(question) else NO_ANSWER, answers=False)
+    return FactAnswer(" ".join(dict.fromkeys(one.text for one in said)), any(one.answers for one in said))
+
+
+CAPTIONS: Mapping[str, str] = {
+    "sentence": "short",
+    "short": "short",
+    "briefly": "short",
+    "technical": "technical",
+    "critic": "critic",
+    "review": "critic",
+}
+"""Words in a request to describe the song, and the style of caption they ask for; else the full one."""
+
+
+def caption_prompt(question: str) -> str:
+    """The prompt of the caption that a request to describe the song asks for."""
+    styles = [style for word, style in CAPTIONS.items() if word in question.casefold()]
+    return CAPTION_STYLES[styles[0] if styles else "full"]

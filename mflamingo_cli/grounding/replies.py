@@ -1,0 +1,541 @@
+"""What facts answer: one function for each kind of question that they decide, facts and the words of the question in, a sentence out.
+
+Nothing is guessed: what was not measured is said to be unknown. Times are seconds from the start of the file, shown as m:ss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from statistics import median
+from typing import NamedTuple
+
+from mflamingo_cli.core.audio import Sound
+from mflamingo_cli.grounding import SENTENCES, likely, listed, sure
+from mflamingo_cli.measure import Facts, Key
+from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
+from mflamingo_cli.measure.facts import pitch_class
+from mflamingo_cli.parsers import find_chords, parse_key, short_chord
+from mflamingo_cli.schema import Segment, TagKind
+from mflamingo_cli.text import clock, number
+
+SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
+SLOW_BPM, FAST_BPM = 80, 120  # below, and from: mini's captions say the same words
+MOST_SPANS = 6  # of singing that are told
+BAR_BEATS = 4  # whose length is exact enough, 1 % at 120 BPM: beats are multiples of 20 ms
+STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many bars, whatever one missed beat does
+WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
+MIX_TEMPO = 0.08  # what a player's pitch fader reaches
+LOUD_LUFS, QUIET_LUFS = -11, -20  # from, and below
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SCALES = {  # semitones
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+    "phrygian": (0, 1, 3, 5, 7, 8, 10),
+    "lydian": (0, 2, 4, 6, 7, 9, 11),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+}
+SIGNED = {"sharp": "FCGDAEB", "flat": "BEADGCF"}  # in the order of a key signature
+PENTATONIC = {"major": (0, 1, 2, 4, 5), "minor": (0, 2, 3, 4, 6)}  # which of those
+
+
+@dataclass(frozen=True)
+class Known:
+    """A song as far as it is known: what was measured, and what its file says."""
+
+    facts: Facts
+    sound: Sound
+
+
+class FactAnswer(NamedTuple):
+    """A sentence, and whether it answers; where not, it says that nothing is known, and what is."""
+
+    text: str
+    answers: bool = True
+
+
+Words = Mapping[str, str]  # of a question, by what they are: a time, a key, a chord
+
+
+def _unknown(what: str) -> FactAnswer:
+    return FactAnswer(f"{what} could not be measured.", answers=False)
+
+
+def _told(known: Known, name: str, missing: str) -> FactAnswer:
+    """The sentence of a fact, where it was measured."""
+    sentence = SENTENCES[name](known.facts)
+    return _unknown(missing) if sentence is None else FactAnswer(sentence)
+
+
+def _yes(is_so: bool, confidence: float | None, because: str) -> FactAnswer:
+    word = "Yes" if is_so else "No"
+    return FactAnswer(f"{word}: {because}." if sure(confidence) else f"Probably {word.lower()}: {because}.")
+
+
+# --- tempo -------------------------------------------------------------------------------------------------------------------
+
+
+def tempo(known: Known, words: Words | None = None) -> FactAnswer:
+    """How fast it is, with the octaves it may be felt at where the tempo is not sure."""
+    said, others = _told(known, "tempo", "A steady tempo"), listed([number(other) for other in known.facts.tempo.alternatives], "or")
+    doubtful = said.answers and others and not sure(known.facts.confidence.tempo)
+    return FactAnswer(f"{said.text[:-1]}, or {others}.") if doubtful else said
+
+
+def tempo_octaves(known: Known, words: Words) -> FactAnswer:
+    """Half and double tempo."""
+    bpm = known.facts.tempo.bpm
+    return (
+        _unknown("A steady tempo")
+        if bpm is None
+        else FactAnswer(f"Half the tempo is {number(bpm / 2)} BPM, twice the tempo {number(2 * bpm)} BPM.")
+    )
+
+
+def tempo_changes(known: Known, words: Words) -> FactAnswer:
+    """Whether the tempo changes, by the beats of every four bars."""
+    if known.facts.tempo.bpm is None:
+        return _unknown("A steady tempo")
+    said, times = tempo(known).text, [time for time, _ in known.facts.beats]
+    bars = [60 * BAR_BEATS / (times[at + BAR_BEATS] - times[at]) for at in range(len(times) - BAR_BEATS)]
+    local = [median(bars[at : at + STEADY_BEATS]) for at in range(0, len(bars) - STEADY_BEATS + 1, STEADY_BEATS // 2)]
+    if not local or max(local) > WANDERING * min(local) or not sure(known.facts.confidence.tempo):
+        return FactAnswer(f"{said} Whether it changes is not sure.")
+    if max(local) <= (1 + TEMPO_TOLERANCE) * min(local):
+        return FactAnswer(f"{said} It does not change by more than {100 * TEMPO_TOLERANCE:.0f} %.")
+    return FactAnswer(f"{said} It changes between {number(min(local))} and {number(max(local))} BPM.")
+
+
+def tempo_than(known: Known, words: Words) -> FactAnswer:
+    """Faster or slower than a number of beats per minute: yes or no, or which of the two."""
+    bpm, confidence = known.facts.tempo.bpm, known.facts.confidence.tempo
+    if bpm is None:
+        return _unknown("A steady tempo")
+    bound, is_at = float(words["bpm"]), f"the tempo is {number(bpm)} BPM"
+    if "both" in words:
+        word = "Faster" if bpm > bound else "Slower"
+        return FactAnswer(f"{word if sure(confidence) else f'Probably {word.lower()}'}: {is_at}.")
+    above = words["than"].lower() in ("faster", "above", "over", "higher", "quicker", "more")
+    return _yes(bpm > bound if above else bpm < bound, confidence, is_at)
+
+
+def tempo_is(known: Known, words: Words) -> FactAnswer:
+    """Whether it is a number of beats per minute."""
+    bpm = known.facts.tempo.bpm
+    if bpm is None:
+        return _unknown("A steady tempo")
+    return _yes(abs(bpm - float(words["bpm"])) <= SAME_BPM, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
+
+
+def pace(known: Known, words: Words) -> FactAnswer:
+    """Whether it is fast or slow."""
+    bpm = known.facts.tempo.bpm
+    if bpm is None:
+        return _unknown("A steady tempo")
+    word = "slow" if bpm < SLOW_BPM else "fast" if bpm >= FAST_BPM else "moderate"
+    asked = {"quick": "fast", "upbeat": "fast"}.get(words["pace"].lower(), words["pace"].lower())
+    return _yes(asked == word, known.facts.confidence.tempo, f"at {number(bpm)} BPM it is {word}")
+
+
+# --- key ---------------------------------------------------------------------------------------------------------------------
+
+
+def _of_key(say: Callable[[Key, str], str]) -> Callable[[Known, Words], FactAnswer]:
+    """A sentence about the key, where one is known; it is given "probably " where that is not sure."""
+
+    def reply(known: Known, words: Words) -> FactAnswer:
+        key = known.facts.key
+        return _unknown("The key") if key is None else FactAnswer(say(key, likely(known.facts.confidence.key)))
+
+    return reply
+
+
+def mixing_keys(key: Key) -> list[Key]:
+    """Keys that mix: the same and its neighbours on the Camelot wheel."""
+    return [key, *key.neighbours.values()]
+
+
+def scale(tonic: str, kind: str) -> list[str]:
+    """The notes of a scale, a letter each: Bb, major -> Bb C D Eb F G A."""
+    first = "CDEFGAB".index(tonic[0])
+    notes = []
+    for degree, step in enumerate(SCALES[kind]):
+        letter = "CDEFGAB"[(first + degree) % 7]
+        off = (pitch_class(tonic) + step - pitch_class(letter) + 6) % 12 - 6
+        notes.append(letter + ("#" * off if off > 0 else "b" * -off))
+    return notes
+
+
+def key_scale(known: Known, words: Words) -> FactAnswer:
+    """The notes to play: of the church mode where there is one, else of the key, with its pentatonic."""
+    own, said = known.facts.key, key(known)
+    if own is None:
+        return said
+    tonic, _, mode = (known.facts.scale or "").partition(" ")
+    if mode in SCALES:
+        return FactAnswer(f"{said.text[:-1]}, and its scale is {tonic} {mode}: play {' '.join(scale(tonic, mode))}.")
+    notes = scale(own.tonic, own.mode)
+    pentatonic = " ".join(notes[degree] for degree in PENTATONIC[own.mode])
+    return FactAnswer(f"{said.text[:-1]}: play {' '.join(notes)}, or the {own.mode} pentatonic {pentatonic}.")
+
+
+def _signature(key: Key, likely: str) -> str:
+    signs = [note for note in scale(key.tonic, key.mode) if len(note) > 1]
+    kind = "sharp" if signs and signs[0][1] == "#" else "flat"
+    signs.sort(key=lambda note: SIGNED[kind].index(note[0]))
+    amount = f"{len(signs)} {kind}{'s' * (len(signs) > 1)}: {' '.join(signs)}" if signs else "no sharps or flats"
+    return f"{key.name} has {amount}." if not likely else f"It is probably in {key.name}, which has {amount}."
+
+
+def _camelot(key: Key, likely: str) -> str:
+    same, *others = mixing_keys(key)
+    named = listed([f"{other.camelot} ({other.name})" for other in others])
+    return f"It is {likely}in {same.camelot} ({same.name}), which mixes well with itself, {named}."
+
+
+key_mode = _of_key(lambda key, likely: f"{key.mode.capitalize()}: it is {likely}in {key.name}.")
+key_codes = _of_key(lambda key, likely: f"It is {likely}in {key.name}: {key.camelot} on the Camelot wheel, {key.openkey} in Open Key.")
+key_signature = _of_key(_signature)
+key_mixing = _of_key(_camelot)
+key_relative = _of_key(lambda key, likely: f"It is {likely}in {key.name}, whose relative key is {key.neighbours['relative key'].name}.")
+
+
+def key(known: Known, words: Words | None = None) -> FactAnswer:
+    """The key."""
+    return _told(known, "key", "The key")
+
+
+def key_changes(known: Known, words: Words) -> FactAnswer:
+    """The keys that it goes through."""
+    spans = known.facts.keys
+    if not spans:
+        return _unknown("The key")
+    if len(spans) == 1:
+        return FactAnswer(f"The key does not change: {key(known).text[0].lower()}{key(known).text[1:]}")
+    unsure = "" if all(sure(span.confidence) for span in spans) else "probably "
+    return FactAnswer(f"The key {unsure}changes: {listed([f'{span.name} from {clock(span.start)}' for span in spans])}.")
+
+
+def mixing(known: Known, words: Words) -> FactAnswer:
+    """What a song to mix with it should be like."""
+    bpm, own = known.facts.tempo.bpm, known.facts.key
+    if own is None and bpm is None:
+        return _unknown("Tempo and key")
+    parts = []
+    if own is not None:
+        parts.append("in " + listed([f"{other.camelot} ({other.name})" for other in mixing_keys(own)], "or"))
+    if bpm is not None:
+        parts.append(f"at {number(bpm * (1 - MIX_TEMPO))} to {number(bpm * (1 + MIX_TEMPO))} BPM")
+    unsure = [name for name, value, confidence in (
+        ("the tempo", bpm, known.facts.confidence.tempo), ("the key", own, known.facts.confidence.key)
+    ) if value is not None and not sure(confidence)]  # fmt: skip
+    doubt = f" {listed(unsure).capitalize()} of this one {'is' if len(unsure) == 1 else 'are'} not sure." if unsure else ""
+    return FactAnswer(f"A song {', '.join(parts)}.{doubt}")
+
+
+def key_is(known: Known, words: Words) -> FactAnswer:
+    """Whether it is in a key, or in a major or minor one."""
+    own = known.facts.key
+    if own is None:
+        return _unknown("The key")
+    asked = None if re.match("an? m|m", words["key"]) else parse_key(words["key"])  # "a minor key" names no tonic
+    is_so = compare_keys(own, asked).agrees if asked else words["key"].lower().endswith(own.mode)
+    return _yes(bool(is_so), known.facts.confidence.key, f"it is in {own.name}")
+
+
+# --- meter -------------------------------------------------------------------------------------------------------------------
+
+
+def meter(known: Known, words: Words) -> FactAnswer:
+    """The time signature."""
+    return _told(known, "meter", "The meter")
+
+
+def meter_is(known: Known, words: Words) -> FactAnswer:
+    """Whether it is in a time signature, or a waltz."""
+    value = known.facts.meter
+    if value is None:
+        return _unknown("The meter")
+    asked = words.get("meter", "3/4").replace(" ", "")
+    return _yes(value == asked, known.facts.confidence.meter, f"it is in {value}")
+
+
+def first_beat(known: Known, words: Words) -> FactAnswer:
+    """Where the first beat of the first bar is."""
+    ones = [time for time, place in known.facts.beats if place == 1]
+    return _unknown("Where bars begin") if not ones else FactAnswer(f"The first downbeat is at {ones[0]:.2f} s.")
+
+
+# --- chords ------------------------------------------------------------------------------------------------------------------
+
+
+def _progression(segments: Sequence[Segment]) -> list[tuple[str, float]]:
+    """Chords in their order with their starts, each once as long as it sounds; pauses left out."""
+    named = [(name, segment.start) for segment in segments if (name := short_chord(segment.label))]
+    return [next(group) for _, group in groupby(named, key=lambda item: item[0])]
+
+
+def chords(known: Known, words: Words | None = None) -> FactAnswer:
+    """The chords that sound longest."""
+    return _told(known, "chords", "Chords")
+
+
+def chord_at(known: Known, words: Words) -> FactAnswer:
+    """The chord at a time."""
+    at, end_s = seconds(words["time"]), known.sound.end_s
+    if not known.facts.chords:
+        return _unknown("Chords")
+    if not known.sound.start_s <= at < end_s:
+        return _outside(known, at)
+    found = next((segment for segment in known.facts.chords if segment.start <= at < segment.end), None)
+    name = short_chord(found.label) if found else None
+    return FactAnswer(f"{name} at {clock(at)}.") if name else FactAnswer(f"No chord sounds at {clock(at)}.")
+
+
+def _outside(known: Known, at: float) -> FactAnswer:
+    return FactAnswer(f"{clock(at)} is outside: the music runs from {clock(known.sound.start_s)} to {clock(known.sound.end_s)}.")
+
+
+def chord_nth(known: Known, words: Words) -> FactAnswer:
+    """The first, second, last chord, and the one after it."""
+    found = _progression(known.facts.chords)
+    if not found:
+        return _unknown("Chords")
+    word = words.get("nth", "last" if words.get("ends", "").lower().startswith(("end", "clos")) else "first").lower()
+    index = (len(found) - 1 if word == "last" else _ordinal(word)) + ("after" in words)
+    if index >= len(found):
+        return FactAnswer(f"No chord: it has {len(found)}, and the last one is {found[-1][0]} at {clock(found[-1][1])}.")
+    return FactAnswer(f"{found[index][0]}, at {clock(found[index][1])}.")
+
+
+def chord_after(known: Known, words: Words) -> FactAnswer:
+    """What follows a chord, most often first."""
+    found, asked = [name for name, _ in _progression(known.facts.chords)], find_chords(words["chord"])
+    if not found:
+        return _unknown("Chords")
+    name = asked[0].value if asked else words["chord"]
+    after = [second for first, second in pairwise(found) if first == name]
+    if not after:
+        return FactAnswer(f"{name} is {'the last chord' if name in found else 'not among its chords'}.")
+    return FactAnswer(f"After {name} comes {listed(sorted(set(after), key=lambda other: -after.count(other)), 'or')}.")
+
+
+def chord_has(known: Known, words: Words) -> FactAnswer:
+    """Whether a chord occurs."""
+    found, asked = {name for name, _ in _progression(known.facts.chords)}, find_chords(words["chord"])
+    if not found or not asked:
+        return _unknown("Chords")
+    first = next((at for name, at in _progression(known.facts.chords) if name == asked[0].value), None)
+    return (
+        FactAnswer(f"No: {asked[0].value} is not among its chords.")
+        if first is None
+        else FactAnswer(f"Yes: {asked[0].value}, first at {clock(first)}.")
+    )
+
+
+def chord_count(known: Known, words: Words) -> FactAnswer:
+    """How many chords there are, and how often they change."""
+    found = _progression(known.facts.chords)
+    if not found:
+        return _unknown("Chords")
+    return FactAnswer(f"{len({name for name, _ in found})} different chords, which change {len(found) - 1} times.")
+
+
+def chords_of_section(known: Known, words: Words) -> FactAnswer:
+    """The chords of a section by its letter."""
+    parts = [section for section in known.facts.sections if section.label == words["letter"].upper()]
+    if not parts:
+        return _no_section(known, words["letter"].upper())
+    inside = [segment for segment in known.facts.chords if segment.end > parts[0].start and segment.start < parts[0].end]
+    names = [name for name, _ in _progression(inside)]
+    return FactAnswer(f"{parts[0].label}, from {clock(parts[0].start)}: {' - '.join(names)}.") if names else _unknown("Its chords")
+
+
+# --- sections ----------------------------------------------------------------------------------------------------------------
+
+
+def _form(known: Known) -> str:
+    return ", ".join(f"{section.label} {clock(section.start)}" for section in known.facts.sections)
+
+
+def _no_section(known: Known, letter: str) -> FactAnswer:
+    return FactAnswer(f"There is no section {letter}: {_form(known)}.") if known.facts.sections else _unknown("Sections")
+
+
+def form(known: Known, words: Words) -> FactAnswer:
+    """All sections with their starts."""
+    count = len(known.facts.sections)
+    return FactAnswer(f"{count} section{'s' * (count > 1)}: {_form(known)}.") if count else _unknown("Sections")
+
+
+def section_nth(known: Known, words: Words) -> FactAnswer:
+    """When the first, second or last section begins."""
+    sections, word = known.facts.sections, words["nth"].lower()
+    if not sections:
+        return _unknown("Sections")
+    index = len(sections) - 1 if word == "last" else _ordinal(word)
+    if index >= len(sections):
+        return FactAnswer(f"It has only {len(sections)} sections: {_form(known)}.")
+    return FactAnswer(f"At {clock(sections[index].start)}: the {word} section is {sections[index].label}.")
+
+
+def section_start(known: Known, words: Words) -> FactAnswer:
+    """When the sections of a letter begin, how often there are, how long they last."""
+    letter = words["letter"].upper()
+    parts = [section for section in known.facts.sections if section.label == letter]
+    if not parts:
+        return _no_section(known, letter)
+    spans = listed([f"{clock(part.start)} to {clock(part.end)}" for part in parts])
+    return (
+        FactAnswer(f"Section {letter}: {spans}.") if len(parts) == 1 else FactAnswer(f"Section {letter} comes {len(parts)} times: {spans}.")
+    )
+
+
+def section_back(known: Known, words: Words) -> FactAnswer:
+    """Whether a section comes back."""
+    count = sum(section.label == words["letter"].upper() for section in known.facts.sections)
+    said = section_start(known, words)
+    return FactAnswer(f"{'Yes' if count > 1 else 'No'}: {said.text[0].lower() + said.text[1:]}") if count else said
+
+
+def section_at(known: Known, words: Words) -> FactAnswer:
+    """The section at a time."""
+    at = seconds(words["time"])
+    found = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    if not known.facts.sections:
+        return _unknown("Sections")
+    return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else _outside(known, at)
+
+
+def named_section(known: Known, words: Words) -> FactAnswer:
+    """A chorus, verse or drop: sections have letters, not names."""
+    word = words["part"].lower()
+    if not known.facts.sections:
+        return FactAnswer(f"Where the {word} is could not be measured.", answers=False)
+    return FactAnswer(f"Which section is the {word} cannot be told; ask for one by its letter: {_form(known)}.", answers=False)
+
+
+# --- loudness, length, file ----------------------------------------------------------------------------------------------------
+
+
+def loudness(known: Known, words: Words) -> FactAnswer:
+    """The integrated loudness."""
+    level, said = known.facts.loudness.integrated_lufs, _told(known, "loudness", "The loudness")
+    word = "" if level is None else "loud" if level >= LOUD_LUFS else "quiet" if level < QUIET_LUFS else ""
+    return FactAnswer(f"{said.text[:-1]}, which is {word}.") if word else said
+
+
+def loudness_than(known: Known, words: Words) -> FactAnswer:
+    """Louder or quieter than a level."""
+    level = known.facts.loudness.integrated_lufs
+    if level is None:
+        return _unknown("The loudness")
+    bound = -abs(float(words["lufs"]))
+    return _yes(
+        level > bound if words["than"].lower() in ("louder", "above", "over", "more") else level < bound, None, f"{number(level)} LUFS"
+    )
+
+
+def volume(known: Known, words: Words) -> FactAnswer:
+    """Whether it is loud or quiet."""
+    level = known.facts.loudness.integrated_lufs
+    if level is None:
+        return _unknown("The loudness")
+    if QUIET_LUFS <= level < LOUD_LUFS:
+        return FactAnswer(f"Neither loud nor quiet: the loudness is {number(level)} LUFS.")
+    return _yes((level >= LOUD_LUFS) == (words["volume"].lower() == "loud"), None, f"the loudness is {number(level)} LUFS")
+
+
+def clipping(known: Known, words: Words) -> FactAnswer:
+    """Whether the sound goes beyond full scale."""
+    peak = known.facts.loudness.true_peak_dbtp
+    if peak is None:
+        return _unknown("The peak")
+    beyond = "above full scale, so a player may clip it" if peak > 0 else "so it stays below full scale"
+    return FactAnswer(f"Its true peak is {number(peak)} dBTP, {beyond}.")
+
+
+def dynamics(known: Known, words: Words) -> FactAnswer:
+    """The loudness range."""
+    level = known.facts.loudness.range_lu
+    return _unknown("The loudness range") if level is None else FactAnswer(f"The loudness range is {number(level)} LU.")
+
+
+def duration(known: Known, words: Words) -> FactAnswer:
+    """How long it is."""
+    return FactAnswer(f"It lasts {clock(round(known.sound.duration_s))}.")
+
+
+def duration_than(known: Known, words: Words) -> FactAnswer:
+    """Longer or shorter than a time."""
+    bound, length_s = seconds(words["time"]), known.sound.duration_s
+    is_so = length_s > bound if words["than"].lower() in ("longer", "more", "over", "above") else length_s < bound
+    return _yes(is_so, None, f"it lasts {clock(round(length_s))}")
+
+
+def file_format(known: Known, words: Words) -> FactAnswer:
+    """Codec, sample rate and channels of the file."""
+    source = known.sound.source
+    channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels} channels")
+    return FactAnswer(f"The file is {source.codec}, {source.sample_rate / 1000:g} kHz, {channels}.")
+
+
+def tag(known: Known, words: Words, name: str, asked: str) -> FactAnswer:
+    """What the file's own tags say."""
+    value = getattr(known.sound.source.tags, name, None)
+    return (
+        FactAnswer(f"The file's tags say: {value}.")
+        if value
+        else FactAnswer(f"I cannot tell the {asked} from the sound, and the file names none.", False)
+    )
+
+
+def vocals(known: Known, words: Words) -> FactAnswer:
+    """Whether somebody sings, and where."""
+    voices, sureness = known.facts.vocals, known.facts.confidence.vocals
+    if voices.present is None:
+        return FactAnswer("Whether somebody sings is not clear.", answers=False)
+    spans = [f"{clock(span.start)} to {clock(span.end)}" for span in voices.spans if span.label == "singing"]
+    where = (
+        f", {listed(spans[:MOST_SPANS])}" if spans and len(spans) <= MOST_SPANS else f", first at {spans[0].split()[0]}" if spans else ""
+    )
+    if "when" in words and voices.present:
+        return FactAnswer(f"Somebody {likely(sureness)}sings{where}.")
+    because = f"somebody sings{where}" if voices.present else "nobody sings"
+    return _yes(voices.present != ("without" in words), sureness, because)
+
+
+def named(known: Known, words: Words, kind: TagKind) -> FactAnswer:
+    """What is heard of instruments, genre or mood; what is not named may be there all the same."""
+    names = [tag.name for tag in known.facts.tags if tag.kind == kind]
+    if not names:
+        return FactAnswer(f"I cannot tell the {kind} from the sound.", answers=False)
+    forms = {"instruments": "I hear {}; there may be others.", "genre": "It sounds like {}.", "mood": "It sounds {}."}
+    return FactAnswer(forms[kind].format(listed(names)))
+
+
+def confidence(known: Known, words: Words) -> FactAnswer:
+    """How sure tempo, key and meter are."""
+    values = [(name, getattr(known.facts.confidence, name)) for name in ("tempo", "key", "meter", "vocals")]
+    shares = [f"the {name} {100 * value:.0f} %" for name, value in values if value is not None]
+    return FactAnswer(f"How likely they are right: {listed(shares)}.") if shares else _unknown("Tempo, key and meter")
+
+
+# --- words -------------------------------------------------------------------------------------------------------------------
+
+
+def seconds(time: str) -> float:
+    """A time as it is asked about: 1:30, 0:30, 90 s, three minutes."""
+    if ":" in time:
+        return float(sum(float(part) * 60**place for place, part in enumerate(reversed(time.split(":")))))
+    amount, unit = re.findall(r"[\d.]+|[a-z]+", time.lower())[:2]
+    value = float(amount) if amount[0].isdigit() else WORDS.index(amount) + 1.0
+    return value * (60 if unit.startswith("m") else 1)
+
+
+def _ordinal(word: str) -> int:
+    return ORDINALS.index(word) if word in ORDINALS else int(re.sub(r"\D", "", word)) - 1
