@@ -7,10 +7,7 @@ in `pair`.
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
+from quant.json_files import file_size
 from quant.types import FOREIGN, STORAGES, Storage
 from quant.writer import ALIGNMENT
 
@@ -86,20 +84,14 @@ class GgufFile:
 def read(path: Path) -> GgufFile:
     """Read the head of a GGUF file. Raises QuantError when it is none, cut short, or says of itself what is not so."""
     try:
-        with open(path, "rb", opener=_open_file) as file:
+        file_size(path)  # a pipe would keep whoever reads it waiting
+        with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise QuantError(f"{path}: not a GGUF file")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read(path, data)
     except OSError as error:
         raise QuantError(f"{path}: {error.strerror or error}") from error
-
-
-def _open_file(path: str, flags: int) -> int:
-    """Open what is a file: a pipe would keep whoever reads it waiting."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a file", path)
-    return os.open(path, flags)
 
 
 def _read(path: Path, data: mmap.mmap) -> GgufFile:
