@@ -19,6 +19,7 @@ from mflamingo_cli.grounding.replies import FactAnswer, Known
 from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo, Voices
 from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
+from mflamingo_cli.measure.grid import describe
 from mflamingo_cli.parsers import Vocals, is_unknown
 from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request, answerable
 from mflamingo_cli.schema import (
@@ -206,6 +207,8 @@ def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple
         if hasattr(facts.confidence, name):
             value = replace(value, confidence=_rounded(getattr(facts.confidence, name), 2))
         values[name] = value
+    grid, segments = describe(facts.beats)
+    values["tempo"] = replace(values["tempo"], grid=grid, segments=segments)
     values["sections"] = tuple(_section(section, facts) for section in facts.sections)
     values["tags"] = _tags(facts.tags, parsed)
     values |= {kind: _names(values["tags"], kind) for kind in TAG_KINDS}

@@ -56,8 +56,35 @@ class AudioInfo:
 
 
 @dataclass(frozen=True)
+class GridInfo:
+    """Evenly spaced lines on which beats lie: the one at the first beat, and the first on which a bar begins; null without a meter.
+
+    `on_grid` is the share of the beats within 45 ms of a line, `constant` whether that is enough to cut the song by this grid.
+    """
+
+    bpm: float
+    first_beat: float
+    first_downbeat: float | None
+    largest_deviation_ms: float
+    on_grid: float
+    constant: bool
+
+
+@dataclass(frozen=True)
+class TempoSegment:
+    """A part of the song in one tempo, from its first beat to its last."""
+
+    start: float
+    end: float
+    bpm: float
+
+
+@dataclass(frozen=True)
 class TempoInfo:
-    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %, `confidence` how likely `bpm` is right."""
+    """Beats per minute; `claimed` is the model's answer, `agrees` whether it is within 4 %, `confidence` how likely `bpm` is right.
+
+    `grid` is that of all beats, `segments` are the tempi one after the other: several where the tempo changes.
+    """
 
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
@@ -65,6 +92,8 @@ class TempoInfo:
     claimed: float | None = None
     agrees: bool | None = None
     confidence: float | None = None
+    grid: GridInfo | None = field(default=None, compare=False)  # follows from the beats
+    segments: tuple[TempoSegment, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mflamingo_cli.schema import Beat
+from mflamingo_cli.schema import Beat, GridInfo, TempoSegment
 
 ON_GRID_S = 0.045  # half of the 70 ms within which evaluations of beat trackers count a beat as found, and their frames of 20 ms
 FITS = 0.8  # of the beats must lie on a grid that fits
@@ -204,3 +204,22 @@ def _bars(beats: Sequence[Beat], grid: Grid) -> list[Anchor]:
         Anchor(beats[beat][0], 60 * (following - beat) / (beats[following][0] - beats[beat][0]), beats[beat][1])
         for beat, following in itertools.pairwise([*starts, grid.last])
     ]
+
+
+def describe(beats: Sequence[Beat]) -> tuple[GridInfo | None, tuple[TempoSegment, ...]]:
+    """The grid of all beats and the tempi one after the other, as they stand in the record; nothing for fewer than MIN_BEATS."""
+    times = np.array([time for time, _ in beats])
+    grids = fit_grids(times)
+    if not grids:
+        return None, ()
+    whole = grids[0] if len(grids) == 1 else fit_grid(times)
+    down = first_downbeat(beats, whole) if whole.fits else None
+    info = GridInfo(
+        bpm=round(whole.bpm, 3),
+        first_beat=round(whole.start_s + (whole.period_s if whole.start_s < 0 else 0.0), 4),
+        first_downbeat=None if down is None else round(down, 4),
+        largest_deviation_ms=round(1000 * whole.largest_deviation_s, 1),
+        on_grid=round(whole.on_grid, 3),
+        constant=whole.fits,
+    )
+    return info, tuple(TempoSegment(round(max(0.0, grid.start_s), 3), round(grid.end_s, 3), round(grid.bpm, 2)) for grid in grids)

@@ -33,6 +33,7 @@ NO_CHORD = "N"  # in Harte's notation
 SHOWN_CHORDS = 4  # of the chords that sound longest
 SHOWN_STRETCHES = 3  # of sound with silence between them; of more, their number
 SILENT_S = 1.0  # at the beginning or the end of a song: more is worth a word
+MOST_TEMPI = 4  # of a song that changes its tempo, on one line
 LIKELY = 0.6  # confidence below which a value is called unsure
 
 
@@ -56,6 +57,8 @@ def _tempo(tempo: TempoInfo) -> Line:
         return "tempo", "unknown", ""
     others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
     value = f"{number(tempo.bpm)} BPM{_hedge(tempo.confidence)}{others}"
+    if 1 < len(tempo.segments) <= MOST_TEMPI:
+        value = f"{' → '.join(number(segment.bpm) for segment in tempo.segments)} BPM{_hedge(tempo.confidence)}"
     return "tempo", value, _claim(tempo.source, tempo.claimed is not None, tempo.agrees)
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.grid import ON_GRID_S, anchors, first_downbeat, fit_grids
+from mflamingo_cli.measure.grid import ON_GRID_S, anchors, describe, first_downbeat, fit_grids
 
 FRAME_S = 0.02  # of a beat tracker
 JITTER_S = 0.008
@@ -83,3 +83,21 @@ def test_a_long_song_without_a_steady_tempo_costs_no_time():
     began = time.process_time()
     anchors([(round(float(t), 3), n % 4 + 1) for n, t in enumerate(np.cumsum(wander))])
     assert time.process_time() - began < 10
+
+
+def test_a_record_names_the_grid_and_every_tempo():
+    grid, segments = describe(beats((124.0, 240), first_place=4))
+    assert (grid.bpm, grid.constant) == (pytest.approx(124, abs=BPM_OFF), True)
+    assert grid.first_downbeat - grid.first_beat == pytest.approx(60 / 124, abs=0.001)
+    assert grid.largest_deviation_ms < 1000 * ON_GRID_S
+    assert [segment.bpm for segment in segments] == [pytest.approx(124, abs=BPM_OFF)]
+    grid, segments = describe(beats((100, 64), (140, 96)))
+    assert (grid.constant, grid.first_downbeat) == (False, None)
+    assert [segment.bpm for segment in segments] == [pytest.approx(100, abs=0.1), pytest.approx(140, abs=0.1)]
+    assert describe(()) == (None, ())
+
+
+def test_the_first_beat_of_a_grid_is_in_the_song():
+    grid, [segment] = describe([(max(0.0, at), place) for at, place in beats((124.0, 240), start=-0.004)])
+    assert grid.first_beat == pytest.approx(60 / 124 - 0.004, abs=S_OFF)
+    assert segment.start == 0
