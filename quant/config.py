@@ -15,6 +15,7 @@ from quant.json_files import get, items, read_json, section
 from quant.layout import hub_identity
 
 CARD = "mflamingo.json"
+LIMITS: Mapping[str, int] = {"dropout": 1, "layerdrop": 1, "num_labels": 1000}  # by the ends of names
 MAX_NUMBER = 1e18  # of seconds, angles and the like
 MEL_FIELDS: Fields = {  # WhisperFeatureExtractor
     "n_fft": (("n_fft",), 400),
@@ -78,6 +79,7 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     """
     row = family(config.get("model_type"), directory)
     where = directory / "config.json"
+    _check_limits(where, config)
     encoder = _sizes(where, "audio_config", section(where, config, "audio_config"), row.encoder)
     n_mels = encoder.pop("n_mels")
     sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row)
@@ -131,6 +133,15 @@ def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:
         found = (section(where, config, place) if place else config).get(name, value)
         if found != value:
             raise QuantError(f"{where}: {name} is {repr(found)}; only {repr(value)} can be converted")
+
+
+def _check_limits(where: Path, config: Mapping[str, Any]) -> None:
+    """Check what only transformers reads: it makes as many labels as are asked for, and looks at a dropout when a model is used."""
+    for part in (config, section(where, config, "audio_config"), section(where, config, "text_config")):
+        for name in part:
+            largest = next((largest for ending, largest in LIMITS.items() if name.endswith(ending)), None)
+            if largest is not None and not 0 <= get(where, part, name, float, 0.0) <= largest:
+                raise QuantError(f"{where}: {name} is {repr(part[name])}, not a number from 0 to {largest}")
 
 
 def _rope(where: Path, config: Mapping[str, Any], theta: float) -> dict[str, Any]:

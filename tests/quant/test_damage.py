@@ -297,6 +297,8 @@ FIELDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "rotation": (fields("config.json", rope_parameters={"rope_type": "default", "rope_theta": 1e9}), "1000000000 positions of rotary"),
     "layers": (text_config(num_hidden_layers=1 << 23), "config.json says 8388610 layers, but there are only"),
     "text": (fields("config.json", text_config=[]), r"text_config is \[\], not a JSON object"),
+    "dropout of the text model": (text_config(attention_dropout=7), "attention_dropout is 7, not a number from 0 to 1"),
+    "labels": (fields("config.json", num_labels=10**8), "num_labels is 100000000, not a number from 0 to 1000"),  # ten gigabytes of them
     "quantization": (fields("config.json", quantization_config=[1]), "quantised by '.'"),
 }
 
