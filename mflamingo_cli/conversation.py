@@ -62,7 +62,7 @@ class Conversation:
         for _, event in generate({0: self._song}, encoded, self._backend, request, asked, self._turns):
             if isinstance(event, Analysis):
                 words = event.result.caption if event.result else event.text
-                if self.follows and words:
+                if self.follows and words and event.answerable is not False:
                     self._turns.append((request.tasks[0].prompt, words))
                 self._used = event.usage.tokens_in + event.usage.tokens_out if event.usage else 0
                 self._song, self._encode_s = replace(self._song, decode_s=None, measure_s=None), None

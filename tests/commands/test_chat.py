@@ -116,13 +116,14 @@ def test_an_answer_that_is_not_waited_for_leaves_no_trace(talk):
 
 
 def test_a_refused_question_leaves_the_conversation_as_it_was(talk):
-    backend = Counting(abilities=frozenset({"ask"}))
+    backend = Counting(abilities=frozenset({"ask", "chat"}))
     conversation = talk(backend)
-    with pytest.raises(ModelError, match="yes-or-no questions"):
-        say(conversation, ask_request("Is it fast?"))
+    refused = say(conversation, ask_request("Is there a guitar?"))
+    assert (refused.answerable, backend.prompts) == (False, [])
     with pytest.raises(UsageError, match=r"UTF-8|Unicode|question"):
         ask_request("\udce9")
     assert say(conversation, ask_request("How fast?")).text == "answer 1"
+    assert backend.prompts[-1].history == ()
 
 
 # --- as a user ------------------------------------------------------------------------------------------------------------
