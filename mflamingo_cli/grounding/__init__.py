@@ -14,7 +14,7 @@ GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
 NO_ANSWER: Final = "I cannot tell that from the sound."
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
-SECTIONS_RIGHT = 0.57  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
+SECTIONS_RIGHT = 0.67  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 
 
 def main_chords(facts: Facts) -> list[str]:

@@ -1,5 +1,6 @@
-"""Where a song changes and what comes back: structure features (Serra et al., IEEE Trans. Multimedia 2014), on beats, cut at downbeats.
+"""Where a song changes and what comes back: phrases of four bars, each compared with the one before it.
 
+Where there are too few bars, structure features (Serra et al., IEEE Trans. Multimedia 2014) on beats or a grid say where it changes.
 Letters say which sections sound alike, in order of appearance; they do not claim a verse or a chorus.
 """
 
@@ -22,6 +23,12 @@ SMOOTH_LAG = 1.0  # units, along the lag
 CLOSEST = 12  # units between two boundaries
 PEAK = 0.10  # of the highest novelty, above the neighbourhood
 GRID_S = 0.5  # unit where there are no beats
+PHRASE_BARS = 4  # bars of a phrase; sections begin with one
+TURN = 0.3  # 1 - mean cosine of a phrase and the one before it, from which it begins a section
+LEAST_S = 8.0  # of a section, on average,
+MOST = 12  # until there are so many: a song of four minutes has no more,
+USUAL_S = 20.0  # and a longer one as many as it has of these
+EDGE_S = 4.0  # of a run of sound, in which no section ends
 SHORTEST = 30.0  # seconds; below, a clip has no form
 ALIKE = 0.72  # similarity of two sections with one letter
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -122,28 +129,81 @@ def letters(parts: list[np.ndarray]) -> list[str]:
     return labels
 
 
+def turns(features: np.ndarray, bars: np.ndarray, bar: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much a phrase of four bars differs from the one before, beat by beat, on the grid of phrases that shows it best.
+
+    Features of beats (n, d), the first beats of the bars (k,), beats in a bar -> first beats of phrases (j,), the difference (j,) 0..2.
+    """
+    unit = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-9)
+    lag = PHRASE_BARS * bar
+    change = np.zeros(len(bars))
+    for index, at in enumerate(bars.tolist()):
+        first, last = max(at, lag), min(at + lag, len(unit))
+        if last - first >= lag // 2:
+            change[index] = 1 - float((unit[first:last] * unit[first - lag : last - lag]).sum(axis=1).mean())
+    shown = np.maximum(change - np.median(change), 0.0)
+    phase = max(range(PHRASE_BARS), key=lambda first: float(shown[first::PHRASE_BARS].sum()))
+    return bars[phase::PHRASE_BARS], change[phase::PHRASE_BARS]
+
+
 def measure_sections(found: Sequence[Units], downbeats: np.ndarray) -> tuple[Segment, ...]:
     """Sections that cover what sounds; silence ends one. Units of each stretch, downbeats (n,) s -> segments; nothing for short clips."""
     if sum(part.end_s - part.start_s for part in found) < SHORTEST or sum(len(part.sums) for part in found) < 4 * EMBED - 1:
         return ()
-    n = -(-(sum(len(part.sums) for part in found) + 1) // MAX_UNITS)
-    runs = [[part.joined(n) for part in run] for run in _without_silence(found)]
+    runs = _without_silence(found)
+    firsts = np.cumsum([0, *(sum(len(part.sums) for part in run) for run in runs)]).tolist()
+    starts = np.concatenate([part.edges[:-1] for run in runs for part in run])
     features = describe(np.concatenate([part.sums for run in runs for part in run]))
-    curve = novelty(features)
-    firsts = np.cumsum([0, *(sum(len(part.sums) for part in run) for run in runs)])
-    for first in firsts[1:-1]:  # silence is a boundary already
-        curve[max(0, first - CLOSEST) : first + CLOSEST] = 0.0
-    tops = peaks(curve)
+    cuts = _on_phrases(features, starts, downbeats, list(pairwise(firsts)))
+    if cuts is None:
+        cuts = _anywhere(runs, starts, downbeats)
     spans: list[tuple[float, float]] = []
     parts: list[np.ndarray] = []
-    for run, (first, last) in zip(runs, pairwise(firsts.tolist()), strict=True):
-        starts = np.concatenate([part.edges[:-1] for part in run])
-        times = _on_downbeats(starts[tops[(tops >= first) & (tops < last)] - first], downbeats, run[0].start_s, run[-1].end_s)
-        cuts = np.searchsorted(starts, times)
-        within = (np.diff(cuts, prepend=0) > 0) & (cuts < len(starts))  # a section has a unit at least
-        spans += pairwise([run[0].start_s, *times[within].tolist(), run[-1].end_s])
-        parts += np.split(features[first:last], cuts[within])
-    return tuple(Segment(start, end, label) for (start, end), label in zip(spans, letters(parts), strict=True))
+    for run, (first, last) in zip(runs, pairwise(firsts), strict=True):
+        inside = cuts[(starts[cuts] > run[0].start_s + EDGE_S) & (starts[cuts] < run[-1].end_s - EDGE_S)]
+        spans += pairwise([run[0].start_s, *starts[inside].tolist(), run[-1].end_s])
+        parts += np.split(features[first:last], inside - first)
+    return _joined([Segment(start, end, label) for (start, end), label in zip(spans, letters(parts), strict=True)])
+
+
+def _on_phrases(features: np.ndarray, starts: np.ndarray, downbeats: np.ndarray, runs: list[tuple[int, int]]) -> np.ndarray | None:
+    """Units where phrases differ that follow each other, for all runs of units; None where one of them has too few bars."""
+    found: list[tuple[float, int]] = []
+    for first, last in runs:
+        inside = downbeats[(downbeats >= starts[first] - GRID_S) & (downbeats <= starts[last - 1] + GRID_S)]
+        bars = np.unique(np.abs(starts[first:last, None] - inside).argmin(axis=0)) if len(inside) else np.zeros(0, int)
+        if len(bars) < 3 * PHRASE_BARS:
+            return None
+        phrases, change = turns(features[first:last], bars, round(float(np.median(np.diff(bars)))))
+        found += [(value, first + at) for at, value in zip(phrases.tolist(), change.tolist(), strict=True) if value > TURN]
+    length_s = float(starts[-1] - starts[0])
+    most = round(max(length_s / USUAL_S, min(MOST, length_s / LEAST_S))) - 1
+    return np.array(sorted(at for _, at in sorted(found, reverse=True)[:most]), int)
+
+
+def _anywhere(runs: list[list[Units]], starts: np.ndarray, downbeats: np.ndarray) -> np.ndarray:
+    """Units where the pattern of repetitions changes, at the nearest downbeats where there are any."""
+    n = -(-(len(starts) + 1) // MAX_UNITS)
+    joined = [[part.joined(n) for part in run] for run in runs]
+    curve = novelty(describe(np.concatenate([part.sums for run in joined for part in run])))
+    for first in np.cumsum([sum(len(part.sums) for part in run) for run in joined])[:-1]:  # silence is a boundary already
+        curve[max(0, first - CLOSEST) : first + CLOSEST] = 0.0
+    times = np.concatenate([part.edges[:-1] for run in joined for part in run])[peaks(curve)]
+    if len(downbeats) and len(times):
+        times = downbeats[np.abs(downbeats[:, None] - times).argmin(axis=0)]
+    cuts = np.unique(np.searchsorted(starts, times))
+    return cuts[(cuts > 0) & (cuts < len(starts))]
+
+
+def _joined(sections: list[Segment]) -> tuple[Segment, ...]:
+    """Neighbours that sound alike as one."""
+    out: list[Segment] = []
+    for section in sections:
+        if out and out[-1].label == section.label and out[-1].end == section.start:
+            out[-1] = Segment(out[-1].start, section.end, section.label)
+        else:
+            out.append(section)
+    return tuple(out)
 
 
 def _without_silence(found: Sequence[Units]) -> list[list[Units]]:
@@ -155,11 +215,3 @@ def _without_silence(found: Sequence[Units]) -> list[list[Units]]:
         else:
             runs.append([part])
     return runs
-
-
-def _on_downbeats(times: np.ndarray, downbeats: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
-    """The downbeats of a run nearest to these times, or the times where it has none; not beside its ends: (n,) s -> (k,) s."""
-    downbeats = downbeats[(downbeats >= start_s) & (downbeats < end_s)]
-    if len(downbeats):
-        times = np.unique(downbeats[np.abs(downbeats[:, None] - times).argmin(axis=0)])
-    return times[(times > start_s + GRID_S) & (times < end_s - GRID_S)]
