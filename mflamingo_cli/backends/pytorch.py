@@ -52,6 +52,9 @@ class TorchBackend(LocalBackend):
         place, card = adapter or directory, read_card(directory)
         if adapter:  # the base's card says what it can do, not its name
             card = {key: value for key, value in card.items() if key not in ("name", "revision")} | read_card(adapter)
+        if (geometry.mel.n_frames + 1) // 2 != geometry.encoder.n_positions:  # transformers' encoder takes whole windows only
+            window = f"windows of {geometry.mel.window_s} s do not fill the encoder's {geometry.encoder.n_positions} positions"
+            raise ModelError(f"{directory}: {window}; download it again")
         loaded = load_network(directory, options, adapter)  # when all that is small has been checked
         self.network = loaded.network
         self._devices = list(dict.fromkeys(parameter.device for parameter in self.network.parameters()))

@@ -18,7 +18,7 @@ from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.store.hub import is_complete, music_flamingos
 from quant.checkpoint import read_header
 from quant.convert import convert, plan
-from quant.errors import QuantError
+from quant.errors import ModelError, QuantError
 from quant.json_files import read_json
 from tests import checkpoints
 from tests.checkpoints import edit_json
@@ -312,7 +312,7 @@ def test_a_value_of_another_type_is_one_sentence(damage: str, copy: Path) -> Non
 
 def test_settings_that_only_transformers_reads_are_one_sentence(copy: Path) -> None:
     edit_json(copy / "config.json", torch_dtype=[1], id2label=5)
-    with pytest.raises(QuantError.__base__, match=rf"^{copy}: cannot be loaded \(") as raised:  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=rf"^{copy}: cannot be loaded \(") as raised:
         TorchBackend(copy, CPU)
     assert str(raised.value).isprintable()
 
@@ -381,3 +381,10 @@ def test_a_model_with_a_damaged_index_is_not_complete(text: bytes, copy: Path) -
     assert is_complete(copy)
     (copy / "model.safetensors.index.json").write_bytes(text)
     assert not is_complete(copy)
+
+
+def test_windows_shorter_than_the_encoder_are_refused_in_torch(copy: Path) -> None:
+    extractor = read_json(copy / "processor_config.json")["feature_extractor"]
+    edit_json(copy / "processor_config.json", feature_extractor=extractor | {"chunk_length": 15})
+    with pytest.raises(ModelError, match="windows of 15 s do not fill the encoder's 1500 positions"):
+        TorchBackend(copy, CPU)
