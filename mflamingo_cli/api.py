@@ -6,7 +6,7 @@ Times are seconds from the start of the file.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
@@ -86,9 +86,14 @@ class Model:
         """What is loaded, where it runs and why, and what it was taught."""
         return self._backend.info
 
-    def analyze(self, song: Path, **asking: Unpack[Asking]) -> Analysis:
-        """Analyse a song: `record.tempo.bpm`, `record.key.name`, `record.chords` …"""
-        return _last(self._run(song, requests.analyze_request(**_settings(asking))))
+    def analyze(
+        self, song: Path, only: Collection[str] | None = None, tempo_range: tuple[float, float] | None = None, **asking: Unpack[Asking]
+    ) -> Analysis:
+        """Analyse a song: `record.tempo.bpm`, `record.key.name`, `record.chords` …
+
+        `only` names the facts and answers that are wanted; `tempo_range`, in beats per minute, chooses the octave of the tempo.
+        """
+        return _last(self._run(song, requests.analyze_request(only, tempo_range=tempo_range, **_settings(asking))))
 
     def caption(self, song: Path, style: str = "full", **asking: Unpack[Asking]) -> Analysis:
         """Describe a song in words: `record.caption`. Styles are "full", "short", "technical", "critic" and "lyrics"."""

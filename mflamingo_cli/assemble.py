@@ -5,7 +5,7 @@ The table of facts is walked; no fact is known by name here but how it is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.measure.grid import describe
 from mflamingo_cli.parsers import Vocals, is_unknown
-from mflamingo_cli.requests import FREE_TEXT, PreparedSong, Request, answerable
+from mflamingo_cli.requests import FREE_TEXT, TAG_KINDS, PreparedSong, Request, answerable
 from mflamingo_cli.schema import (
     Analysis,
     AudioInfo,
@@ -46,7 +46,6 @@ CUT_THINKING = {
     "loop": "the reasoning repeated itself and was ended; try --repetition-penalty 1.1",
 }
 UNHEARD_S = 1.0  # of a song that the model was not given before a warning says so: less is the last echo
-TAG_KINDS: tuple[TagKind, ...] = ("instruments", "genre", "mood")
 SUNG = 0.5  # of a section from which it is called sung
 KEY_RELATIONS = {"relative": ", its relative key", "parallel": ", its parallel key", "fifth": ", a fifth away", None: ""}
 NOTHING_TO_HEAR = ("silent", "too_short")  # not a fault of the file: the record says skipped, and why
@@ -66,10 +65,11 @@ def assemble(
     texts = {name: completion.text for name, completion in answers.items()}
     asked = [task for task in answerable(request, info) if task.name in texts]
     parsed, claims = _checked(request, asked, song, info, {task.name: task.parse(texts[task.name]) for task in asked})
-    warnings = _limits(request, sound, info, answers, parsed)
+    warnings = [*_limits(request, sound, info, answers, parsed), *_beside_range(request, song.facts)]
     result = None
     if request.command in ("analyze", "caption"):
-        result, disagreements = _result(song.facts or Facts(), parsed, grounded=info.grounded)
+        shown = (*FACTS, *TAG_KINDS) if request.only is None else request.only
+        result, disagreements = _result(song.facts or Facts(), shown, parsed, grounded=info.grounded)
         warnings += disagreements
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
     answers_it = None if not request.question else bool(thought.answer) and not is_unknown(thought.answer or "")
@@ -84,7 +84,7 @@ def assemble(
         path=path,
         path_b64=path_b64,
         audio_id=sound.id if sound else None,
-        audio=_audio_info(sound, info) if sound else None,
+        audio=_audio_info(sound, info, to_model=bool(request.tasks)) if sound else None,
         result=result,
         thinking=tidy(thought.thinking or "") or None,
         text=tidy(thought.answer or "") or None,
@@ -92,10 +92,11 @@ def assemble(
         answerable=answers_it,
         raw=texts if request.keep_raw else None,
         claims=claims,
-        model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype),
+        model=schema.ModelInfo(info.model, info.revision, info.backend, info.dtype) if request.tasks and info.backend != "none" else None,
         usage=schema.UsageInfo(sum(u.tokens_in for u in used), sum(u.tokens_out for u in used)),
         timing=schema.TimingInfo(*(_rounded(seconds, 3) for seconds in times)),
         warnings=(*warnings, *wrong(claims)),
+        only=request.only,
     )
 
 
@@ -142,7 +143,7 @@ def first_given(sounding: Sequence[tuple[float, float]], start_s: float, rate_hz
     return silent if silent >= EDGE_S * rate_hz else 0
 
 
-def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
+def _audio_info(sound: Sound, info: BackendInfo, *, to_model: bool) -> AudioInfo:
     source, (first, last) = sound.source, given(sound, info)
     return AudioInfo(
         duration=round(source.duration_s, 3),
@@ -151,8 +152,8 @@ def _audio_info(sound: Sound, info: BackendInfo) -> AudioInfo:
         codec=source.codec,
         start=round(sound.start_s, 3),
         end=round(sound.end_s, 3),
-        windows=count_windows(last - first, info.geometry.mel.window_s),
-        truncated=last < sound.n_samples,
+        windows=count_windows(last - first, info.geometry.mel.window_s) if to_model else 0,
+        truncated=to_model and last < sound.n_samples,
         damaged=sound.damaged,
         sounding=tuple((round(start, 3), round(end, 3)) for start, end in sound.sounding),
         tags=source.tags,
@@ -176,6 +177,14 @@ def _limits(
     return warnings
 
 
+def _beside_range(request: Request, facts: Facts | None) -> Iterator[str]:
+    """A warning where no octave of the tempo is in the range that was asked for."""
+    bpm = facts and facts.tempo.bpm
+    if bpm and request.tempo_range and not request.tempo_range[0] <= bpm <= request.tempo_range[1]:
+        low, high = request.tempo_range
+        yield f"tempo: no octave of {bpm:.1f} BPM lies between {low:g} and {high:g}; it is as it was measured"
+
+
 def _of_parts(request: Request, sound: Sound, info: BackendInfo, was_given: bool) -> Iterator[str]:
     """Warnings of a long song: that it was measured in parts, and that the model was given only one."""
     if sound.duration_s > LONG_S and request.command == "analyze":
@@ -194,8 +203,12 @@ def _of_parts(request: Request, sound: Sound, info: BackendInfo, was_given: bool
 Recorded = tuple[Any, str | None]  # the value in the record, and a sentence where fact and claim disagree
 
 
-def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple[Result, list[str]]:
-    """Facts with claims beside them, and the sentence of each disagreement; a `grounded` model fills no gap by its own guess."""
+def _result(known: Facts, shown: Collection[str], parsed: Mapping[str, Any], *, grounded: bool) -> tuple[Result, list[str]]:
+    """The facts of these names with claims beside them, sections with the voices in them, and the sentence of each disagreement.
+
+    A `grounded` model fills no gap by its own guess.
+    """
+    facts = Facts().updated(known, [name for name in FACTS if name in shown])
     values: dict[str, Any] = {}
     warnings = []
     for name, fact in FACTS.items():
@@ -209,9 +222,9 @@ def _result(facts: Facts, parsed: Mapping[str, Any], *, grounded: bool) -> tuple
         values[name] = value
     grid, segments = describe(facts.beats)
     values["tempo"] = replace(values["tempo"], grid=grid, segments=segments)
-    values["sections"] = tuple(_section(section, facts) for section in facts.sections)
-    values["tags"] = _tags(facts.tags, parsed)
-    values |= {kind: _names(values["tags"], kind) for kind in TAG_KINDS}
+    values["sections"] = tuple(_section(section, known.vocals) for section in values["sections"])
+    tags = _tags(known.tags, parsed)
+    values |= {kind: _names(tags, kind) for kind in TAG_KINDS if kind in shown} | {"tags": tags if "tags" in shown else ()}
     return Result(**values, caption=parsed.get("caption")), warnings
 
 
@@ -278,10 +291,10 @@ def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: 
     return VocalsInfo(fact.present, described, "measured", claimed, compared.agrees, spans=fact.spans), warning
 
 
-def _section(section: Segment, facts: Facts) -> FormPart:
+def _section(section: Segment, voices: Voices) -> FormPart:
     """A section with whether most of it is sung, where it is known who sings when."""
-    sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in facts.vocals.spans if s.label == "singing")
-    known = facts.vocals.present is not None
+    sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in voices.spans if s.label == "singing")
+    known = voices.present is not None
     return FormPart(section.start, section.end, section.label, sung_s >= SUNG * (section.end - section.start) if known else None)
 
 

@@ -46,6 +46,7 @@ def _is_no_path(value: Any) -> bool:
 FOLDER_MAY_SET: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("color", "fields", "format", "hide-thinking", "progress", "sort", "verbose"), _always),
     **dict.fromkeys(("claims", "style"), _always),  # how an answer reads
+    **dict.fromkeys(("no-model", "only", "tempo-range"), _always),  # which facts
     **dict.fromkeys(("max-tokens", "repetition-penalty", "seed", "temperature", "thinking-budget", "top-p"), _always),
     "model": _is_no_path,  # one of the user's own, by name
 }

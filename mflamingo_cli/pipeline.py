@@ -22,6 +22,7 @@ from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.grounding.questions import facts_asked
+from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.requests import (
     FREE_TEXT,
@@ -38,7 +39,7 @@ from mflamingo_cli.requests import (
     without_song,
 )
 from mflamingo_cli.schema import Analysis
-from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.store.cache import Cache, SoundAndFacts
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import Task
 
@@ -111,39 +112,50 @@ def preparing(
     """Do what `prepare` does, step by step; with `listens` the song can be encoded whatever the request needs."""
     if path is None:
         return without_song(request, info)
-    measures, listens = request.command == "analyze" or info.grounded, listens or bool(answerable(request, info))
+    wanted, listens = request.facts(info), listens or bool(answerable(request, info))
     entry = cache.entry(path, request.start_s, request.end_s) if cache else None
-    known, facts = (entry and entry.sound()) or (None, None)
+    known = entry.sound() if entry else None
     if known is not None:
-        on_decoded(known)
+        on_decoded(known.sound)
     encoding = entry.encoding(info.encoder_fingerprint) if entry and listens else None
-    to_measure, to_encode = measures and facts is None, listens and encoding is None
+    to_measure, to_encode = [name for name in wanted if not known or name not in known.measured], listens and encoding is None
     if known is not None and not to_measure and not to_encode:
-        return PreparedSong(known, facts if measures else None, encoding=encoding)
+        return PreparedSong(known.sound, _asked(known.facts, request, wanted), encoding=encoding)
     yield Step("decoding")
-    meter, fingerprint, before = LoudnessMeter(), Fingerprint(), Before(info, to_measure=to_measure, to_encode=to_encode)
-    listeners = (fingerprint, meter) if to_measure else (fingerprint,)
+    meter, fingerprint, before = LoudnessMeter(), Fingerprint(), Before(info, to_measure, to_encode=to_encode)
+    listeners = (fingerprint, meter) if "loudness" in to_measure else (fingerprint,)
     start_s, end_s = request.start_s, request.end_s
     audio, decode_s = _timed(lambda: core_audio.load(path, start_s=start_s, end_s=end_s, listeners=listeners, on_part=before.add))
     parts = [*before.parts, measure.SongPart.of(audio.samples, audio.start_s)]
     sound = audio.described(fingerprint.result(), measure.sounding_of(parts))
     if known is None:
         on_decoded(sound)
-    measure_s = None
+    song, measure_s = SoundAndFacts(sound) if known is None else replace(known, sound=sound), None
     if to_measure:
         yield Step("measuring")
-        facts, measure_s = _timed(lambda: measure.measure(audio, meter, parts=parts))
+        new, measure_s = _timed(lambda: measure.measure(audio, meter, only=to_measure, parts=parts))
         decode_s, measure_s = decode_s - before.measure_s, measure_s + before.measure_s
+        song = SoundAndFacts(sound, song.facts.updated(new, to_measure), (*song.measured, *to_measure))
     if entry and (known is None or to_measure):
-        entry.keep_sound(sound, facts)
+        entry.keep_sound(song)
     heard = before.excerpt(audio, *given(sound, info)) if to_encode else None
-    return PreparedSong(sound, facts if measures else None, heard, encoding, decode_s, measure_s, entry)
+    return PreparedSong(sound, _asked(song.facts, request, wanted), heard, encoding, decode_s, measure_s, entry)
+
+
+def _asked(facts: Facts, request: Request, wanted: Sequence[str]) -> Facts | None:
+    """The facts of these names, the tempo in the octave that was asked for; None where none is wanted."""
+    if not wanted:
+        return None
+    found = Facts().updated(facts, wanted)
+    tempo = found.tempo.within(*request.tempo_range) if request.tempo_range else found.tempo
+    sure = found.confidence.tempo if tempo == found.tempo else None  # it is that of the octave that was measured
+    return replace(found, tempo=tempo, confidence=replace(found.confidence, tempo=sure))
 
 
 class Before:
     """The parts of a long song that were let go while the rest was decoded: what was measured of them, and what the model is given."""
 
-    def __init__(self, info: BackendInfo, *, to_measure: bool, to_encode: bool) -> None:
+    def __init__(self, info: BackendInfo, to_measure: Sequence[str], *, to_encode: bool) -> None:
         self.parts: list[measure.SongPart] = []
         self.measure_s = 0.0
         self._info, self._to_measure, self._to_encode = info, to_measure, to_encode
@@ -159,7 +171,7 @@ class Before:
             last = first + int(self._info.geometry.max_audio_s * SAMPLE_RATE)
             at = round((start_s - self.parts[0].start_s) * SAMPLE_RATE)
             self._kept.append(samples[max(0, first - at) : max(0, last - at)].copy())
-        _, seconds = _timed(lambda: part.settle(measure=self._to_measure))
+        _, seconds = _timed(lambda: part.settle(self._to_measure))
         self.measure_s += seconds
 
     def excerpt(self, rest: Audio, first: int, last: int) -> Audio:

@@ -6,7 +6,7 @@ Times are seconds from the start of the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,9 +17,9 @@ from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.grounding import questions
-from mflamingo_cli.measure import Facts
+from mflamingo_cli.measure import FACTS, Facts
 from mflamingo_cli.parsers import parse_text
-from mflamingo_cli.schema import Analysis, Command
+from mflamingo_cli.schema import Analysis, Command, TagKind
 from mflamingo_cli.store.cache import CacheEntry
 from mflamingo_cli.styles import CAPTION_STYLES, ClaimsMode
 from mflamingo_cli.tasks import ANALYZE, TASKS, Task
@@ -28,6 +28,7 @@ from mflamingo_cli.thinking import split_thinking, think_prompt
 T = TypeVar("T")
 Path = str | os.PathLike[str] | BinaryIO
 FREE_TEXT = ("caption", "ask", "think")  # tasks whose answers are sentences, not a value
+TAG_KINDS: tuple[TagKind, ...] = ("instruments", "genre", "mood")  # of names that are measured, and asked for too
 YES_OR_NO = "yesno"  # the ability to answer such questions better than a constant does
 
 
@@ -43,6 +44,8 @@ class Request:
     keep_raw: bool = False
     claims: ClaimsMode | None = None  # what becomes of wrong claims; None: `fix` for a grounded model, `mark` for others
     question: str = ""  # of ask and think, as it was put
+    only: tuple[str, ...] | None = None  # names of facts and answers in the record, in its order; None: all
+    tempo_range: tuple[float, float] | None = None  # beats per minute, which choose the octave of the tempo
 
     @property
     def part(self) -> str:
@@ -52,7 +55,19 @@ class Request:
     @property
     def deciding(self) -> tuple[object, ...]:
         """What of it decides a record, as JSON can write it."""
-        return (self.command, [(task.name, task.prompt) for task in self.tasks], self.part, asdict(self.options), self.claims)
+        asked = [(task.name, task.prompt) for task in self.tasks]
+        return (self.command, asked, self.part, asdict(self.options), self.claims, self.only, self.tempo_range)
+
+    def facts(self, info: BackendInfo) -> tuple[str, ...]:
+        """The facts that must be measured: those of the record, and all where a text is given them or held against them."""
+        if self.command != "analyze" and not info.grounded:
+            return ()
+        texts = any(task.name in FREE_TEXT for task in answerable(self, info))
+        if texts or self.only is None:
+            return tuple(FACTS)
+        held = {"tags"} if any(kind in self.only for kind in TAG_KINDS) else set()
+        held |= {other for name in self.only if name in FACTS for other in FACTS[name].holds}
+        return tuple(name for name in FACTS if name in self.only or name in held)
 
     def check_of(self, task: Task, grounded: bool) -> CheckOptions:
         """How the text that answers a question is held to the facts."""
@@ -106,9 +121,19 @@ NO_SONG = PreparedSong(None, None)
 WITHOUT_SONG = "no_song"  # the ability to answer a question about music where there is no song
 
 
-def analyze_request(**settings: Any) -> Request:
-    """Ask for an analysis of a song."""
-    return Request("analyze", ANALYZE, **settings)
+def analyze_request(only: Collection[str] | None = None, *, with_model: bool = True, **settings: Any) -> Request:
+    """Ask for an analysis of a song, or only for some of its facts and answers: what is measured needs no model then.
+
+    Names of a kind are measured as tags, and a model adds its own unless it is left out. Raises UsageError for names that are neither.
+    """
+    if only is None and with_model:
+        return Request("analyze", ANALYZE, **settings)
+    answers = {task.name: task for task in ANALYZE if task.name not in FACTS}
+    only = (*FACTS, *TAG_KINDS) if only is None else only
+    if unknown := [name for name in only if name not in FACTS and name not in answers]:
+        raise UsageError(f"{', '.join(unknown)}: not in a record; choose from {', '.join([*FACTS, *answers])}")
+    asked = tuple(task for name, task in answers.items() if with_model and name in only)
+    return Request("analyze", asked, only=tuple(name for name in [*FACTS, *answers] if name in only), **settings)
 
 
 def caption_request(style: str = "full", **settings: Any) -> Request:

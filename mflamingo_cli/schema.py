@@ -276,6 +276,7 @@ class Analysis:
 
     Without a song `path` and `audio` are null. `question` is that of ask and think, and `answerable` whether `text` answers it: false
     where it says that this cannot be told.
+    Without a song `path` and `audio` are null. `only` names the facts and answers that were asked for, null for all: others are empty.
     """
 
     command: Command
@@ -296,6 +297,7 @@ class Analysis:
     timing: TimingInfo | None = None
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
+    only: tuple[str, ...] | None = None
     schema: Literal["mflamingo/1"] = field(default=VERSION, kw_only=True, metadata={codec.FIRST: True})
 
     # The values of `result`, also of a record that has none: then they are empty.

@@ -201,8 +201,8 @@ MUTANTS = (
         "Request.deciding",
         "options do not decide a record",
         f"{PROGRAM}/requests.py",
-        "self.part, asdict(self.options), self.claims)",
-        "self.part, self.claims)",
+        "self.part, asdict(self.options), self.claims, self.only",
+        "self.part, self.claims, self.only",
         "tests/library/test_run.py",
     ),
     Mutant(

@@ -103,7 +103,7 @@ class BackendInfo:
 
     model: str
     revision: str | None
-    backend: Literal["gguf", "torch"]
+    backend: Literal["gguf", "torch", "none"]
     device: str
     dtype: str  # "F16", "Q8_0", "fp32" …: the record's `quantization`
     reason: str  # why this device and dtype

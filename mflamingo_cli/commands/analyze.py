@@ -4,10 +4,41 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.options import SongOptions, option, song_command
+from mflamingo_cli.commands.values import Range, parse_range
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, REPLAYGAIN, TagOptions, parse_fields
 
 NO_GAINS = "--album is about the loudness of a folder; add --write-tags=replaygain"
+
+
+@dataclass(frozen=True)
+class FactOptions:
+    """Which facts and answers, and which octave of the tempo."""
+
+    panel: ClassVar[str] = "Facts"
+    only: Annotated[
+        str | None,
+        option(metavar="A,B", help="Only these facts and answers, and what they depend on: tempo,key; a model is loaded only for answers."),
+    ] = None
+    no_model: Annotated[bool, option(help="Only what is measured; no model is loaded.")] = False
+    tempo_range: Annotated[
+        Range | None,
+        option(metavar="LOW-HIGH", parser=parse_range, help="Choose the octave of the tempo that lies in 80-160; alternatives stay."),
+    ] = None
+
+    def names(self, typed: frozenset[str]) -> list[str] | None:
+        """Return the names of the facts and answers that are asked for, None for all; of two that contradict, the typed one wins.
+
+        Raises UsageError.
+        """
+        if self.only is None:
+            return None
+        names = [name.strip() for name in self.only.split(",") if name.strip()]
+        if not names:
+            raise UsageError("--only is empty; write names such as tempo,key")
+        if self.no_model and "caption" in names and ("no_model" in typed or "only" not in typed):
+            raise UsageError("--no-model contradicts --only caption, which a model writes; leave one out")
+        return names
 
 
 @dataclass(frozen=True)
@@ -49,6 +80,7 @@ class TagWritingOptions:
 class AnalyzeOptions(SongOptions):
     """What `analyze` takes besides."""
 
+    facts: FactOptions = FactOptions()
     tags: TagWritingOptions = TagWritingOptions()
 
     @property
@@ -78,4 +110,8 @@ def analyze(options: AnalyzeOptions) -> None:
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.requests import analyze_request
 
-    run_songs(options, analyze_request(), "table")
+    octave = options.facts.tempo_range
+    names = options.facts.names(options.typed)
+    with_model = not options.facts.no_model or "caption" in (names or ())
+    request = analyze_request(names, with_model=with_model, tempo_range=octave and (octave.low, octave.high))
+    run_songs(options, request, "table")

@@ -99,10 +99,12 @@ def list_songs(plan: RunPlan) -> None:
     """Print what --dry-run says. Raises ModelError where the model is not here."""
     from mflamingo_cli.backends import find_model
 
-    find_model(plan.model)
+    if plan.request.tasks:
+        find_model(plan.model)
     for song in plan.songs:
         print(safe(song))
-    print(f"{len(plan.songs)} song{'s' * (len(plan.songs) != 1)} to {plan.request.command} with {safe(plan.model)}", file=sys.stderr)
+    how = f"with {safe(plan.model)}" if plan.request.tasks else "without a model"
+    print(f"{len(plan.songs)} song{'s' * (len(plan.songs) != 1)} to {plan.request.command} {how}", file=sys.stderr)
 
 
 def _deliver(

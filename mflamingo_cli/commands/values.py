@@ -127,6 +127,25 @@ def parse_time(text: str) -> float:
     return hours * 3600 + minutes * 60 + seconds
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers from one to another."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}-{self.high:g}"
+
+
+def parse_range(text: object) -> Range:
+    """Return `80-160`, two positive numbers. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*-\s*(\d{1,4}(?:\.\d+)?)", str(text).strip(), re.ASCII)
+    if match is None or not 0 < float(match[1]) < float(match[2]):
+        raise typer.BadParameter(f"{text!r} is not a range; write 80-160")
+    return Range(float(match[1]), float(match[2]))
+
+
 def parse_batch(text: object) -> int | None:
     """Return a number of songs from 1 on, None for `auto`. Raises typer.BadParameter."""
     match = re.fullmatch(r"auto|([1-9]\d{0,3})", str(text).strip(), re.ASCII)

@@ -32,6 +32,15 @@ class Tempo:
     alternatives: tuple[float, ...] = ()
 
 
+    def within(self, low: float, high: float) -> Tempo:
+        """The octave of this tempo that lies in a range of beats per minute, all others beside it; unchanged where none does."""
+        octaves = [self.bpm * 2.0**power for power in (0, 1, -1, 2, -2, 3, -3)] if self.bpm else []
+        found = next((round(bpm, 2) for bpm in octaves if low <= bpm <= high), self.bpm)
+        if self.bpm is None or found == self.bpm:
+            return self
+        return Tempo(found, tuple(sorted({self.bpm, *self.alternatives} - {found})))
+
+
 @dataclass(frozen=True)
 class Voices:
     """Whether somebody sings (None: not clear), and where: segments called "singing" and "speech"."""

@@ -1,7 +1,8 @@
 """One song's measurement, computed lazily: a property for every intermediate and every fact, and `FACTS`, the table of facts.
 
-A fact is a property of `Measurement` marked with `@fact`. What it reads is computed when it is first read, and kept, so asking for some
-facts computes only what they need. Intermediates count time from the first sample, facts from the start of the file.
+A fact is a property of `Measurement` marked with `@fact`, which names the stages of `SoundStretch` that it needs. What it reads is computed
+when it is first read, and kept, so asking for some facts computes only what they need. Intermediates count time from the first sample,
+facts from the start of the file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -66,14 +67,23 @@ class Facts:
     tags: tuple[Tag, ...] = ()
     confidence: Confidence = Confidence()
 
+    def updated(self, others: Facts, names: Collection[str]) -> Facts:
+        """These facts, those of the names and their confidence taken from others."""
+        sure = {name: getattr(others.confidence, name) for name in names if hasattr(others.confidence, name)}
+        return replace(self, **{name: getattr(others, name) for name in names}, confidence=replace(self.confidence, **sure))
+
 
 @dataclass(frozen=True)
 class Fact:
-    """A measured fact: its name in the record, its type as written, and how a claim about it is compared (None: it is not)."""
+    """A measured fact: its name in the record, its type as written, how a claim about it is compared (None: it is not), the stages of
+    `SoundStretch` that it needs, and the facts that its place in the record holds too.
+    """
 
     name: str
     type: str
     compare: Callable[[Any, Any], Comparison] | None = None
+    needs: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
 
     def disagrees(self, value: Any, claim: Any) -> bool:
         """Whether a claim contradicts the measured value; not where one of them is missing."""
@@ -84,11 +94,13 @@ FACTS: dict[str, Fact] = {}
 """Every fact in the order of the record, with an entry for each property of `Measurement` marked with `@fact`."""
 
 
-def fact(compare: Callable[[Any, Any], Comparison] | None = None) -> Callable[[Callable[[Any], T]], cached_property[T]]:
-    """Enter a property of `Measurement` into `FACTS`."""
+def fact(
+    *needs: str, compare: Callable[[Any, Any], Comparison] | None = None, holds: tuple[str, ...] = ()
+) -> Callable[[Callable[[Any], T]], cached_property[T]]:
+    """Enter a property of `Measurement` that needs these stages into `FACTS`."""
 
     def enter(function: Callable[[Any], T]) -> cached_property[T]:
-        FACTS[function.__name__] = Fact(function.__name__, function.__annotations__["return"], compare)
+        FACTS[function.__name__] = Fact(function.__name__, function.__annotations__["return"], compare, needs, holds)
         return cached_property(function)
 
     return enter
@@ -111,10 +123,11 @@ class SongPart:
         times = tuple((start_s + a / RATE, start_s + b / RATE) for a, b in spans)
         return cls(start_s, start_s + len(samples) / RATE, times, tuple(found))
 
-    def settle(self, *, measure: bool = True) -> None:
-        """Let go of the sound; before that, measure it."""
+    def settle(self, names: Collection[str]) -> None:
+        """Let go of the sound; before that, compute what the facts of these names need of it."""
+        needed = {stage for name in names for stage in FACTS[name].needs}
         for stretch in self.stretches:
-            stretch.settle() if measure else stretch.forget()
+            stretch.settle(needed)
 
 
 def sounding_of(parts: Sequence[SongPart]) -> tuple[tuple[float, float], ...]:
@@ -247,34 +260,34 @@ class Measurement:
 
     # --- facts, in the order of the record ---
 
-    @fact(lambda fact, claim: compare_tempi(fact.bpm, claim))
+    @fact("pulse", compare=lambda fact, claim: compare_tempi(fact.bpm, claim))
     def tempo(self) -> Tempo:
         """Beats per minute."""
         return Tempo() if self.bpm is None else Tempo(self.bpm, octaves(self.bpm))
 
-    @fact(compare_keys)
+    @fact("chords", "pitches", compare=compare_keys)
     def key(self) -> Key | None:
         """The key that sounds longest, where chords sound and one fits."""
         return max(self.key_parts, key=lambda key: len(self.key_parts[key].starts), default=None)
 
-    @fact()
+    @fact("chords", "pitches")
     def keys(self) -> tuple[KeySpan, ...]:
         """Every key in its order."""
         found = [(start, end, key, self.harmony.within([(start, end)]).confidence(key)) for start, end, key in self.harmony.keys]
         share = self._audio.share
         return tuple(KeySpan(round(start, 3), round(end, 3), key.name, round(sure * share, 2)) for start, end, key, sure in found)
 
-    @fact()
+    @fact("chords", "pitches")
     def scale(self) -> str | None:
         """The church mode on the tonic of the key, where it is neither major nor minor."""
         return self.key_parts[self.key].scale(self.key) if self.key else None
 
-    @fact(compare_meters)
+    @fact("pulse", "chords", compare=compare_meters)
     def meter(self) -> str | None:
         """The time signature."""
         return self.counted[1]
 
-    @fact()
+    @fact("pulse", "chords")
     def beats(self) -> tuple[Beat, ...]:
         """Each beat's time and its place in the bar; no place where the meter is not known."""
         tracks, meter = self.counted
@@ -286,12 +299,12 @@ class Measurement:
             found += [(round(time, 3), place) for time, place in counted if self._sounds_at(time)]
         return tuple(found)
 
-    @fact()
+    @fact("chords")
     def chords(self) -> tuple[Segment, ...]:
         """Chords in Harte's notation."""
         return _rounded(self.chord_spans)
 
-    @fact()
+    @fact("pulse", "chords", "units", holds=("vocals",))
     def sections(self) -> tuple[Segment, ...]:
         """Sections by letters."""
         downbeats = np.concatenate([np.zeros(0), *(track.downbeats for track in self.counted[0])])
@@ -302,13 +315,13 @@ class Measurement:
         """Loudness of the native stream."""
         return self._meter.result() if self._meter else Loudness()
 
-    @fact(lambda fact, claim: compare_voices(fact.present, claim and claim.present))
+    @fact("voices", compare=lambda fact, claim: compare_voices(fact.present, claim and claim.present))
     def vocals(self) -> Voices:
         """Who sings or speaks where."""
         present, _ = self.sung
         return Voices(present, spans([stretch.voices for stretch in self.stretches], sung=present is True))
 
-    @fact()
+    @fact("tags")
     def tags(self) -> tuple[Tag, ...]:
         """Genre, instruments and mood, where what is named is sure."""
         return name_tags([stretch.tags for stretch in self.stretches if stretch.tags is not None])

@@ -6,6 +6,7 @@ sample, all others from the start of the file.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
@@ -85,16 +86,9 @@ class SoundStretch:
         """What musicnn says of its sound; None where there is none."""
         return mean_tags(self.samples, self.duration_s) if self.sounds else None
 
-    def settle(self) -> None:
-        """Compute everything now and let go of the sound, of which a long song has too much."""
-        assert self.pitches.shape[1:] == (12,), "computes chords and spectra"
-        assert self.units is None or len(self.units.sums) > 0, "computes the pulse where there is harmony"
-        assert (self.tags is None) is not self.sounds, "computes tags"
-        assert self.voices.heard_s <= self.duration_s, "computes where voices are"
-        assert (self.pulse[1] is None) == (self.pulse[0].bpm is None), "computes it everywhere"
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of the sound and of its spectra; what was computed of them is kept."""
+    def settle(self, stages: Collection[str]) -> None:
+        """Compute these properties now and let go of the sound and of its spectra, of which a long song has too much."""
+        for name in stages:
+            getattr(self, name)
         for name in LARGE:
             self.__dict__.pop(name, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, TextIO
 
@@ -154,10 +154,11 @@ NAMED_LINES = {kind: _named_line(kind) for kind in ("instruments", "genre", "moo
 """The line of each list of names, of the whole result."""
 
 
-def lines(result: Result) -> list[Line]:
-    """Return what is known of a song, in the order of the record; tempo and key also when they are not known."""
-    found = [write(getattr(result, name)) for name, write in FACT_LINES.items() if write is not None]
-    return [line for line in (*found, *(write(result) for write in NAMED_LINES.values())) if line is not None]
+def lines(result: Result, only: Collection[str] | None) -> list[Line]:
+    """Return what is known of a song, in the order of the record; tempo and key also when they are not known, unless nobody asked."""
+    found = [write(getattr(result, name)) for name, write in FACT_LINES.items() if write is not None and (only is None or name in only)]
+    named = [write(result) for name, write in NAMED_LINES.items() if only is None or name in only]
+    return [line for line in (*found, *named) if line is not None]
 
 
 def about(audio: AudioInfo) -> str:
@@ -244,14 +245,14 @@ def chord_name(span: Segment) -> str:
     return "" if span.label == NO_CHORD else short_chord(span.label) or span.label
 
 
-def _facts(result: Result, width: int, drawn: bool) -> Table:
+def _facts(result: Result, only: Collection[str] | None, width: int, drawn: bool) -> Table:
     """Name, value and source of what is known; the source goes behind the value where there is no room for a column of its own."""
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(ratio=1)
     if wide := width >= WIDE:
         grid.add_column(style="dim", justify="right")
-    for name, value, source in lines(result):
+    for name, value, source in lines(result, only):
         if name == "sections" and drawn:  # the timeline has their times
             value = " ".join(span.label for span in result.sections)
         shown, origin = Text(_glued(safe(value))), Text(_glued(source), style="dim")
@@ -265,7 +266,7 @@ def _body(record: Analysis, width: int) -> list[RenderableType]:
         parts.append(Text(about(record.audio), style="dim"))
     if record.result and record.command == "analyze":
         drawn = _timeline(record, width)
-        parts += [Text(""), _facts(record.result, width, bool(drawn)), *([Text(""), *drawn] if drawn else [])]
+        parts += [Text(""), _facts(record.result, record.only, width, bool(drawn)), *([Text(""), *drawn] if drawn else [])]
     for text, style in ((record.thinking, "dim"), (record.result and record.result.caption, ""), (record.text, "")):
         if text:
             parts += [Text(""), _words(text, style, wrong_words(record))]
@@ -302,7 +303,7 @@ class TextWriter:
             return
         self.headline(record.path or "")
         if record.command == "analyze" and record.result:
-            for name, value, _ in lines(record.result):
+            for name, value, _ in lines(record.result, record.only):
                 self._stream.write(f"{name}: {safe(value)}\n")
             if record.result.caption:
                 self._stream.write(f"caption: {safe(' '.join(record.result.caption.split()))}\n")

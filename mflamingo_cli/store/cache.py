@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +163,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class SoundAndFacts:
-    """What an entry holds of a sound; no facts where they were not measured."""
+    """What an entry holds of a sound, and the names of the facts that were measured: the others are empty and answer no question."""
 
     sound: Sound
-    facts: Facts | None
+    facts: Facts = field(default_factory=Facts)
+    measured: tuple[str, ...] = ()
 
 
 class CacheEntry:
@@ -179,8 +180,8 @@ class CacheEntry:
         """The same place, counted by this view of the cache: an entry that comes from another process has a view of its own."""
         return CacheEntry(cache, self._path, self._state, self._part)
 
-    def sound(self) -> tuple[Sound, Facts | None] | None:
-        """The sound, under the name that its file has now, and its facts if they were measured."""
+    def sound(self) -> SoundAndFacts | None:
+        """The sound, under the name that its file has now, and its facts as far as they were measured."""
         content = self._cache.get(self._name("sound"))
         if content is None:
             return None
@@ -191,12 +192,12 @@ class CacheEntry:
             return None
         if codec.to_plain(song) != plain:  # whole, but of another shape: measured anew
             return None
-        return replace(song.sound, source=replace(song.sound.source, path=os.fspath(self._path))), song.facts
+        return replace(song, sound=replace(song.sound, source=replace(song.sound.source, path=os.fspath(self._path))))
 
-    def keep_sound(self, sound: Sound, facts: Facts | None) -> None:
-        """Remember a sound; `facts` are None where they were not measured."""
-        nameless = replace(sound, source=replace(sound.source, path=""))  # copies of a file share an entry, and names stay private
-        self._keep(self._name("sound"), json.dumps(codec.to_plain(SoundAndFacts(nameless, facts))).encode())
+    def keep_sound(self, song: SoundAndFacts) -> None:
+        """Remember a sound with all that was measured of it."""
+        nameless = replace(song.sound, source=replace(song.sound.source, path=""))  # copies share an entry, and names stay private
+        self._keep(self._name("sound"), json.dumps(codec.to_plain(replace(song, sound=nameless))).encode())
 
     def encoding(self, fingerprint: str) -> NDArray[Any] | None:
         """The encoding by an encoder of this fingerprint, as `Backend.pack` gave it."""

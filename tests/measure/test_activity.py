@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure import Facts, Measurement, SongPart, measure
+from mflamingo_cli.measure import FACTS, Facts, Measurement, SongPart, measure
 from mflamingo_cli.measure.activity import EDGE_S, REST_S, cut, sounding
 
 from .synth import RATE, audio, song
@@ -147,7 +147,7 @@ def test_parts_of_a_song_give_the_facts_of_the_whole() -> None:
     edges = [0, 25 * RATE, 55 * RATE, len(samples)]
     parts = [SongPart.of(samples[a:b], a / RATE) for a, b in pairwise(edges)]
     for part in parts[:-1]:
-        part.settle()
+        part.settle(FACTS)
         assert not any("samples" in vars(stretch) or "spectrogram" in vars(stretch) for stretch in part.stretches)
     found, plain = measure(whole, parts=parts), measure(whole)
     assert (found.tempo.bpm, found.key, found.meter) == (pytest.approx(plain.tempo.bpm, rel=TEMPO), plain.key, plain.meter)

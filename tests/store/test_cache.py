@@ -26,7 +26,7 @@ from mflamingo_cli.core.audio import Audio, Sound, Source
 from mflamingo_cli.files import Draft
 from mflamingo_cli.measure import Tempo
 from mflamingo_cli.store import cache as cache_module
-from mflamingo_cli.store.cache import SUFFIX, Cache, default_folder
+from mflamingo_cli.store.cache import SUFFIX, Cache, SoundAndFacts, default_folder
 from tests.test_pipeline import ANSWERS, FACTS, Parrot
 
 TIMEOUT_S = 600  # a busy machine
@@ -120,8 +120,10 @@ def test_facts_come_back_exactly(song, cache) -> None:
     facts = dataclasses.replace(FACTS, tempo=Tempo(np.float32(119.9), (60.0,)), meter="3/4", beats=((0.1, 1), (1 / 3, None)))
     sound = Sound("sha256:x", 64_000, Source("elsewhere", 4.0, 22_050, 1, "pcm"), 0.1, 16_000, ("cut",))
     entry = cache.entry(song, 0.0, None)
-    entry.keep_sound(sound, facts)
-    again, known = entry.sound()
+    entry.keep_sound(SoundAndFacts(sound, facts, tuple(measure.FACTS)))
+    found = entry.sound()
+    again, known = found.sound, found.facts
+    assert found.measured == tuple(measure.FACTS)
     assert again == dataclasses.replace(sound, source=dataclasses.replace(sound.source, path=str(song)))
     assert known.tempo == facts.tempo
     assert known.beats == facts.beats
