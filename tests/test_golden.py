@@ -73,7 +73,7 @@ def home(tmp_path) -> Path:
     return tmp_path
 
 
-MEASURED_SINCE = (".result.vocals",)  # what the old program could not tell yet
+MEASURED_SINCE = (".result.vocals", ".result.tempo.confidence")  # what the old program could not tell yet, and told otherwise
 
 
 def leave_old(folder: Path) -> None:
