@@ -154,7 +154,7 @@ NAMED_LINES = {kind: _named_line(kind) for kind in ("instruments", "genre", "moo
 """The line of each list of names, of the whole result."""
 
 
-def lines(result: Result, only: Collection[str] | None) -> list[Line]:
+def lines(result: Result, only: Collection[str] | None = None) -> list[Line]:
     """Return what is known of a song, in the order of the record; tempo and key also when they are not known, unless nobody asked."""
     found = [write(getattr(result, name)) for name, write in FACT_LINES.items() if write is not None and (only is None or name in only)]
     named = [write(result) for name, write in NAMED_LINES.items() if only is None or name in only]
