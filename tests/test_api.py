@@ -92,7 +92,8 @@ def test_wrong_names_are_found_by_a_type_checker(checked):
 def test_keywords_are_those_of_the_dataclasses():
     assert api.Opening.__annotations__.keys() == {field.name for field in dataclasses.fields(OpenOptions)}
     asked = {field.name for kind in (Request, GenerateOptions) for field in dataclasses.fields(kind)}
-    assert api.Asking.__annotations__.keys() == asked - {"command", "tasks", "options", "question"}
+    of_analyze = {"only", "tempo_range"}
+    assert api.Asking.__annotations__.keys() == asked - {"command", "tasks", "options", "question"} - of_analyze
     settings = api._settings(api.Asking(start_s=1.0, end_s=2.0, keep_raw=True, seed=3, stop=("x",)))
     assert settings == {"start_s": 1.0, "end_s": 2.0, "keep_raw": True, "options": GenerateOptions(seed=3, stop=("x",))}
 

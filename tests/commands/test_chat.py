@@ -224,7 +224,8 @@ class Terminal:
 
 @pytest.mark.slow
 def test_at_the_keyboard_ctrl_c_stops_an_answer_and_ctrl_d_ends(tiny_model, tmp_song):
-    terminal = Terminal("ask", "--chat", "-m", tiny_model, "--max-tokens", "3000", "--color", "never", "--progress", "none", tmp_song)
+    endless = ("--max-tokens", "3000", "--repetition-penalty", "1.5")  # random weights repeat themselves
+    terminal = Terminal("ask", "--chat", "-m", tiny_model, *endless, "--color", "never", "--progress", "none", tmp_song)
     terminal.until("Ctrl-D ends")
     terminal.until("> ")
     terminal.type("How?\n")

@@ -22,10 +22,10 @@ RATE_HZ = 8000
 FALLS = """
 from mflamingo_cli import measure
 whole = measure.measure
-def fall(audio, meter=None):
+def fall(audio, *rest, **named):
     if audio.source.path.endswith("odd.wav"):
         return 1 / 0
-    return whole(audio, meter)
+    return whole(audio, *rest, **named)
 measure.measure = fall
 """
 FALLS_AT_WRITING = """
