@@ -36,7 +36,7 @@ FULL = Analysis(
 FAILED = Analysis(command="ask", status="error", path="b.mp3", error=ErrorInfo("decode_failed", "b.mp3: broken", False))
 DESIGNED_KEYS = (  # the record of the design, in its order; `raw` is ours and comes with -v
     "schema command status path path_b64 audio_id audio result thinking text question answerable claims model usage timing warnings "
-    "error".split()
+    "error only".split()
 )
 
 

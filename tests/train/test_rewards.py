@@ -58,6 +58,7 @@ ADVERSARIAL = {
 }
 
 
+@pytest.mark.slow  # claims are read in 10,000 words
 @pytest.mark.parametrize("name", HONEST)
 def test_no_trick_beats_an_honest_answer(name: str) -> None:
     [honest, *others] = rewards.REWARDS[name]([HONEST[name], *ADVERSARIAL.values()], ROW)

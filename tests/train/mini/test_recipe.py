@@ -47,6 +47,7 @@ def test_an_unknown_recipe_names_those_that_are_known() -> None:
         recipe.read("maxi")
 
 
+@pytest.mark.slow
 def test_a_stage_is_trained_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "words.toml").write_text(
         'name = "words"\nobjective = "text"\nbatch = 2\n'
