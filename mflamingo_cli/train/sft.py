@@ -72,9 +72,9 @@ class RowObjective:
     """Rows packed into sequences; songs are decoded ahead by threads."""
 
     def __init__(
-        self, network: TrainingNetwork, rows: Rows, plan: RowPlan, usable: Sequence[int], chat: ChatEncoder, songs: SongReader, workers: int
+        self, network: TrainingNetwork, rows: Rows, plan: RowPlan, chat: ChatEncoder, songs: SongReader, workers: int
     ) -> None:
-        self.module, self._rows, self._plan, self._usable = network, rows, plan, usable
+        self.module, self._rows, self._plan = network, rows, plan
         self._chat, self._songs = chat, songs
         self._pool = ThreadPoolExecutor(max(1, workers))
         self._ahead: dict[Place, list[Future[Any]]] = {}
@@ -87,7 +87,7 @@ class RowObjective:
 
     def _submit(self, place: Place) -> list[list[Future[Any]]]:
         packs = self._plan.at(place.step, place.rank, place.world)
-        return [[self._pool.submit(self._read, self._usable[number]) for number in pack] for pack in packs]
+        return [[self._pool.submit(self._read, number) for number in pack] for pack in packs]
 
     def _read(self, number: int) -> tuple[TrainingRow, Any]:
         row = self._rows[number]
@@ -232,7 +232,7 @@ def prepare(
     )  # fmt: skip
 
     def objective(some: Rows, plan: RowPlan) -> RowObjective:
-        return RowObjective(network, some, plan, range(len(some)), chat, songs, config.workers)
+        return RowObjective(network, some, plan, chat, songs, config.workers)
 
     judged = None
     if held_out is not None:
