@@ -56,7 +56,7 @@ WRITE_FILES = {  # who makes files without quant.files, and why: all others appe
     f"{PROGRAM}.core.audio": 1,  # in a temporary folder
     f"{PROGRAM}.library.ray": 1,  # /dev/null
     f"{PROGRAM}.store.faults": 1,  # a log, which grows
-    f"{PROGRAM}.train.evaluate.benchmarks": 1,  # replies, which grow
+    f"{PROGRAM}.train.evaluate.bench.run": 1,  # replies, which grow
     f"{PROGRAM}.train.grpo": 1,  # a log, which grows
     f"{PROGRAM}.train.loop": 1,  # a log, which grows
     f"{PROGRAM}.train.mini.manifest": 1,  # grows by a row, and a torn one is repaired

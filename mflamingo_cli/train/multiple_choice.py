@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from mflamingo_cli.thinking import split_thinking
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?", re.ASCII)
 _LABEL = re.compile(r"\(([A-Za-z])\)\s*|([A-Za-z])[).:]\s+", re.ASCII)
-_KEPT = re.compile(r"[^\w#♯♭+]+")
+_KEPT = re.compile(r"(?:[^\w#♯♭+]|_)+")
 
 
 def with_options(question: str, choices: Sequence[str]) -> str:
@@ -39,7 +39,7 @@ def chosen(text: str, choices: Sequence[str]) -> int | None:
 
     An option is named by its letter, "(B)", by its words, or by both, "B. C major", which then must agree; nothing else may stand there.
     """
-    answer, letters = final_answer(text).strip(), "abcdefghijklmnopqrstuvwxyz"[: len(choices)]
+    answer, letters = final_answer(text).strip(), LETTERS[: len(choices)].lower()
     if (match := _LETTER.fullmatch(answer)) and match[1].lower() in letters:
         return letters.find(match[1].lower())
     label, words = None, answer

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.commands.train.work import WORK, Work, names, prepare
 from mflamingo_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from mflamingo_cli.train.evaluate.bench.items import Benchmark
+    from mflamingo_cli.train.evaluate.bench.run import Figure, SkillScores
+
 REPLIES = Path("replies.jsonl")
+BENCHMARK = "Published benchmarks"
+Bench = Annotated[
+    str | None,
+    typer.Option("--bench", metavar="NAME=FOLDER", help="Ask only these; an unknown name lists them all.", rich_help_panel=BENCHMARK),
+]
+Replies = Annotated[
+    Path, typer.Option("--replies", metavar="FILE", help="Replies of the model; a run goes on with them.", rich_help_panel=BENCHMARK)
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first N questions.", rich_help_panel=BENCHMARK)]
 
 
 def evaluate(
@@ -33,17 +50,11 @@ def evaluate(
     markdown: Annotated[
         list[Path] | None, typer.Option("--markdown", help="Only make tables from these files of earlier --json results.", exists=True)
     ] = None,
-    bench: Annotated[
-        str | None, typer.Option("--bench", metavar="NAME=FOLDER", help="Only a published benchmark: mmau, mmar, muchomusic.")
-    ] = None,
-    replies: Annotated[
-        Path, typer.Option("--replies", metavar="FILE", help="Replies to its questions; a run goes on with them.")
-    ] = REPLIES,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only its first N questions.")] = None,
+    bench: Bench = None, replies: Replies = REPLIES, limit: Limit = None,
     think: Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.")] = False,
     work: Work = WORK,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Evaluate a model on music it was not trained on, compared with the best constant answers, chance and other estimators."""
     if model is None and not markdown:
         raise UsageError("nothing to evaluate: name a model with --model, or earlier results with --markdown")
@@ -51,46 +62,59 @@ def evaluate(
         _bench(model, bench, replies, limit, think, as_json)
         return
     prepare(work)
-    from mflamingo_cli.train.evaluate import table
+    from mflamingo_cli.train.evaluate import table as tables
     from mflamingo_cli.train.evaluate.report import EvalConfig, report
 
     if markdown or model is None:
-        print("\n".join(table.markdown(table.read(markdown or ()))))
+        print("\n".join(tables.markdown(tables.read(markdown or ()))))
         return
     config = EvalConfig(
         tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, names(only), captions, facts,
         names(baseline), baseline_clips,
     )  # fmt: skip
     for score in report(model, work, config):
-        print(table.line(score) if as_json else table.row(score), flush=True)
+        print(tables.line(score) if as_json else tables.row(score), flush=True)
 
 
-def _bench(model: str, bench: str, replies: Path, limit: int | None, think: bool, as_json: bool) -> None:
+def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, as_json: bool) -> None:
     """Ask a model the questions of a benchmark, and print its scores."""
-    from mflamingo_cli import load
-    from mflamingo_cli.commands.tables import show, show_json, table
-    from mflamingo_cli.train.evaluate import benchmarks
+    from mflamingo_cli.backends import open_backend
+    from mflamingo_cli.train.evaluate.bench import run
+    from mflamingo_cli.train.evaluate.bench.asking import Asker
+    from mflamingo_cli.train.evaluate.bench.table import BENCHMARKS
 
     name, _, folder = bench.partition("=")
-    if name not in benchmarks.BENCHMARKS or not folder:
-        raise UsageError(f"--bench {bench}: name one of {', '.join(benchmarks.BENCHMARKS)} and its folder, as in mmau=~/MMAU")
-    with load(model) as opened:
-        answer = opened.think if think else opened.ask
-        found = benchmarks.run(
-            benchmarks.BENCHMARKS[name], Path(folder).expanduser(), lambda song, question: answer(song, question).text or "", replies, limit
-        )
-    scores = benchmarks.table(found)
+    if name not in BENCHMARKS or not folder:
+        raise UsageError(f"--bench {bench}: name one of {', '.join(BENCHMARKS)} and its folder, as in mmau=~/MMAU")
+    benchmark = BENCHMARKS[name]
+    items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
+    if missing:
+        print(f"{bench}: {len(missing)} of its recordings are not there and not asked about, first {missing[0]}", file=sys.stderr)
+    with open_backend(model) as backend:
+        texts = run.replies(items, Asker(backend, think=think), log)
+    found = run.scores(items, texts, benchmark.measures)
     if as_json:
-        show_json({"bench": name, "model": model, "source": benchmarks.BENCHMARKS[name].source, "scores": scores})
-        return
-    made = table("skill", "questions", "official rule", "exact rule", "95 %", "unread")
-    for score in scores:
-        low, high = score["interval"]
-        values = (score["official"], score["exact"])
-        made.add_row(
-            score["skill"], str(score["n"]), *(f"{value:.3f}" for value in values), f"{low:.2f} to {high:.2f}", f"{score['unparsed']:.2f}"
-        )
+        about = {"bench": name, "model": model, "source": benchmark.source, "note": benchmark.note, "published": dict(benchmark.published)}
+        show_json({**about, "missing": len(missing), "scores": run.as_record(found)})
+    else:
+        _show(benchmark, found)
+
+
+def _show(benchmark: Benchmark, found: Sequence[SkillScores]) -> None:
+    """Print the figures of all items and of each skill, then what the paper reports and what is left out."""
+    names = [figure.name for figure in found[0].figures]
+    made = table("skill", "items", *(column for name in names for column in (name, "95 %")))
+    for row in found:
+        made.add_row(row.skill, str(row.n), *(cell for figure in row.figures for cell in _cells(figure)))
     show(made)
+    for part, value in benchmark.published.items():
+        show(f"Music Flamingo, as published ({part}): {value}")
+    if benchmark.note:
+        show(f"{benchmark.name}: {benchmark.note}")
+
+
+def _cells(figure: Figure) -> tuple[str, str]:
+    return ("-", "") if math.isnan(figure.value) else (f"{figure.value:.3f}", "{:.2f} to {:.2f}".format(*figure.interval))
 
 
 app = typer.Typer()

@@ -203,10 +203,10 @@ def _about(files: Files, place: str, names: Sequence[str], question: str, answer
 
 def _read_musiccaps(record: Record, files: Files, place: str) -> TrainingRow:
     extra = {"split": "test" if _is_true(record.get("is_audioset_eval")) else "train"}
-    return _about(files, place, _youtube_names(record), CAPTION_STYLES["full"], record["caption"], extra)
+    return _about(files, place, youtube_names(record), CAPTION_STYLES["full"], record["caption"], extra)
 
 
-def _youtube_names(record: Record) -> list[str]:
+def youtube_names(record: Record) -> list[str]:
     """Names that cut clips of MusicCaps go by: as LP-MusicCaps and MuChoMusic store them, and plain."""
     name = record["ytid"]
     cut = [f"[{name}]-[{record['start_s']}-{record['end_s']}]"] if "start_s" in record else []
@@ -224,7 +224,7 @@ def _read_lp_musiccaps(record: Record, files: Files, place: str) -> TrainingRow:
 
 def _read_music_instruct(record: Record, files: Files, place: str) -> TrainingRow:
     extra = {"split": "test" if _is_true(record.get("is_audioset_eval")) else "train"}
-    return _about(files, place, _youtube_names(record), record["question"], record["answer"], extra)
+    return _about(files, place, youtube_names(record), record["question"], record["answer"], extra)
 
 
 def _read_song_describer(record: Record, files: Files, place: str) -> TrainingRow:
