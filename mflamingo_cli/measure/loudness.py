@@ -13,8 +13,8 @@ from mflamingo_cli.core.decode import layout
 from mflamingo_cli.schema import Loudness
 
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %
-UNIT_STEPS = (20, 10, 5, 2)  # analysed at a time: the longest that is whole samples,
-UNIT_SAMPLES = 1 << 22  # and no more of all channels than this, 16 MiB: two seconds of eight channels at 192 kHz
+UNIT_STEPS = (5, 2)  # analysed at a time: the longer one that is whole samples; arrays of half a second stay in a core's cache,
+UNIT_SAMPLES = 1 << 20  # and no more of all channels than this, 4 MiB: half a second of ten channels at 192 kHz
 HISTORY_S = 0.2  # before a unit that its filters see at least; they ring for 0.1 s
 OFFSET = -0.691  # dB, BS.1770 eq. 2
 ABSOLUTE_GATE = -70.0  # LUFS
@@ -25,8 +25,7 @@ SURROUND = 1.41  # BS.1770 table 3; as in ffmpeg's ebur128 for whatever is besid
 GAINS = dict.fromkeys(("BL", "BR", "BC", "SL", "SR", "TBL", "TBC", "TBR"), SURROUND) | {"LFE": 0.0}  # by role; of all others 1
 OVERSAMPLING = 4
 TAPS = 32  # of each phase: flat within 0.1 dB to 0.42 of the sample rate
-ROW = 64  # samples interpolated by one row of a matrix product,
-PEAK_ROWS = 1 << 13  # and rows at a time
+ROW = 64  # samples interpolated by one row of a matrix product
 RESPONSE_BINS = 1 << 16  # of the filters' response computed at a time
 
 
@@ -45,9 +44,15 @@ def k_weighting(hertz: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def unit_steps(rate_hz: int, channels: int) -> int:
-    """How many steps of 100 ms are analysed at a time: two seconds but for hundreds of channels and rates of megahertz."""
+    """How many steps of 100 ms are analysed at a time: half a second but for many channels and rates of megahertz."""
     whole = [steps for steps in UNIT_STEPS if rate_hz * steps % STEPS == 0]
     return next((steps for steps in whole if channels * rate_hz * steps <= UNIT_SAMPLES * STEPS), whole[-1])
+
+
+def transform_size(least: int) -> int:
+    """The smallest number from `least` on without a prime factor above 5: what Fourier transforms are fast for."""
+    odds: list[int] = [3**a * 5**b for a in range(6) for b in range(5)]
+    return min(odd << (-(-least // odd) - 1).bit_length() for odd in odds)
 
 
 def _response(size: int, rate_hz: int) -> np.ndarray:
@@ -118,9 +123,10 @@ class LoudnessMeter:
         self._gains = np.array([GAINS.get(role, 1.0) for role in roles or layout.named(None, channels)], np.float64)
         self._n_steps = unit_steps(rate_hz, channels)
         self._unit = self._n_steps * rate_hz // STEPS
-        self._fft = 1 << int(np.ceil(np.log2(max(1.3 * self._unit, self._unit + HISTORY_S * rate_hz))))
+        self._fft = transform_size(self._unit + int(np.ceil(HISTORY_S * rate_hz)))
         self._response = _response(self._fft, rate_hz)
         self._interpolator = _interpolator()
+        self._gain = float(np.abs(self._interpolator).sum(axis=0).max())  # no value between samples is above them times this
         self._history = np.zeros((channels, self._fft), np.float32)  # the end of the array is the newest unit
         self._pending = np.empty((self._unit, channels), np.float32)
         self._filled = 0
@@ -179,12 +185,10 @@ class LoudnessMeter:
         samples = np.concatenate([self._history[:, 1 - TAPS :], unit], axis=1)
         self._peak = max(self._peak, float(np.abs(unit).max(initial=0.0)))
         rows = -(-(samples.shape[1] - TAPS + 1) // ROW)
-        padded = np.zeros((len(samples), rows * ROW + TAPS - 1), np.float32)
+        padded = np.zeros((len(samples), (rows + 1) * ROW), np.float32)
         padded[:, : samples.shape[1]] = samples
-        views = np.lib.stride_tricks.sliding_window_view(padded, ROW + TAPS - 1, axis=1)[:, ::ROW]
-        bound = float(np.abs(self._interpolator).sum(axis=0).max())
-        for first in range(0, rows, PEAK_ROWS):
-            part = views[:, first : first + PEAK_ROWS]
-            loud = np.abs(part).max(axis=2) * bound > self._peak  # the others cannot hold a higher value
-            if loud.any():
-                self._peak = max(self._peak, float(np.abs(part[loud] @ self._interpolator).max()))
+        highest = np.abs(padded).reshape(len(samples), -1, ROW).max(axis=2)
+        loud = np.maximum(highest[:, :-1], highest[:, 1:]) * self._gain > self._peak  # the others cannot hold a higher value
+        if loud.any():
+            views = np.lib.stride_tricks.sliding_window_view(padded, ROW + TAPS - 1, axis=1)[:, : rows * ROW : ROW]
+            self._peak = max(self._peak, float(np.abs(views[loud] @ self._interpolator).max()))

@@ -97,7 +97,7 @@ def test_agrees_with_pyloudnorm_on_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "steps"), [(44_100, 2, 20), (192_000, 8, 20), (48_000, 64, 10), (48_000, 256, 2), (11_025, 640, 2)]
+    ("rate", "channels", "steps"), [(44_100, 2, 5), (192_000, 8, 5), (48_000, 64, 2), (11_025, 2, 2), (11_025, 640, 2)]
 )
 def test_units_are_shorter_where_there_are_many_samples(rate: int, channels: int, steps: int) -> None:
     assert unit_steps(rate, channels) == steps
