@@ -40,9 +40,7 @@ class Conversation:
         cls, path: Path | None, backend: Backend, request: Request, cache: Cache | None = None
     ) -> Generator[Step, None, Conversation]:
         """Prepare and encode the song as the request says, where there is one. Raises MFlamingoError."""
-        song = yield from preparing(path, request, backend.info, cache, listens=True)
-        if song.audio is not None:
-            yield Step("listening")
+        song = yield from preparing(path, request, backend.info, cache, alone=backend, listens=True)
         return cls(backend, song, *drain(encode(backend, {0: song}))[0])
 
     def say(self, request: Request) -> Generator[Step | Piece | Analysis, None, None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from mflamingo_cli import measure
 from mflamingo_cli.assemble import assemble, first_given, given
 from mflamingo_cli.backends.base import Backend, BackendInfo, Completion, Encoded, Prompt, SongPrompts
+from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core import audio as core_audio
-from mflamingo_cli.core.audio import SAMPLE_RATE, Audio, Fingerprint, Sound
+from mflamingo_cli.core.audio import SAMPLE_RATE, Aside, Audio, Fingerprint, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, as_song_error
 from mflamingo_cli.grounding import SURE, facts_text, grounded_prompt
 from mflamingo_cli.grounding.questions import facts_asked
@@ -78,7 +80,7 @@ def run_together(
     for index, (path, prepared) in enumerate(songs):
         try:
             with as_song_error(path):
-                ready[index] = prepared or (yield from tag_events(index, preparing(path, request, backend.info, cache)))
+                ready[index] = prepared or (yield from tag_events(index, preparing(path, request, backend.info, cache, alone=backend)))
         except MFlamingoError as error:
             yield index, error
     yield from _answer(ready, backend, request, asked)
@@ -91,13 +93,19 @@ OnDecoded = Callable[[Sound], None]
 
 
 def prepare(
-    path: Path, request: Request, info: BackendInfo, cache: Cache | None = None, on_decoded: OnDecoded = lambda sound: None
+    path: Path,
+    request: Request,
+    info: BackendInfo,
+    cache: Cache | None = None,
+    on_decoded: OnDecoded = lambda sound: None,
+    alone: Backend | None = None,
 ) -> PreparedSong:
-    """Decode and measure one song, or find it in the cache; safe to call from several threads.
+    """Decode and measure one song, or find it in the cache; safe to call from several threads, but for `alone`.
 
     `on_decoded` is called as soon as the sound is known, before it is measured, and may raise to leave it at that.
+    `alone` is the back end, where no other song is in work: this one is measured on all cores, and encoded meanwhile.
     """
-    return drain(preparing(path, request, info, cache, on_decoded))
+    return drain(preparing(path, request, info, cache, on_decoded, alone))
 
 
 def preparing(
@@ -106,6 +114,7 @@ def preparing(
     info: BackendInfo,
     cache: Cache | None = None,
     on_decoded: OnDecoded = lambda sound: None,
+    alone: Backend | None = None,
     *,
     listens: bool = False,
 ) -> Generator[Step, None, PreparedSong]:
@@ -122,24 +131,49 @@ def preparing(
     if known is not None and not to_measure and not to_encode:
         return PreparedSong(known.sound, _asked(known.facts, request, wanted), encoding=encoding)
     yield Step("decoding")
-    meter, fingerprint, before = LoudnessMeter(), Fingerprint(), Before(info, to_measure, to_encode=to_encode)
-    listeners = (fingerprint, meter) if "loudness" in to_measure else (fingerprint,)
-    start_s, end_s = request.start_s, request.end_s
-    audio, decode_s = _timed(lambda: core_audio.load(path, start_s=start_s, end_s=end_s, listeners=listeners, on_part=before.add))
-    parts = [*before.parts, measure.SongPart.of(audio.samples, audio.start_s)]
-    sound = audio.described(fingerprint.result(), measure.sounding_of(parts))
+    before = Before(info, to_measure, physical_cores() if alone else 1, to_encode=to_encode)
+    (audio, name, meter), decode_s = _timed(lambda: _decode(path, request, before))
+    sound = audio.described(name, measure.sounding_of(before.parts))
     if known is None:
         on_decoded(sound)
-    song, measure_s = SoundAndFacts(sound) if known is None else replace(known, sound=sound), None
+    excerpt = before.excerpt(audio, *given(sound, info)) if to_encode else None
+    song = PreparedSong(sound, None, excerpt, encoding, decode_s - before.measure_s, entry=entry)
+    new, song = yield from _measuring(song, audio, meter, before, alone)
+    facts = replace(known, sound=sound) if known else SoundAndFacts(sound)
     if to_measure:
-        yield Step("measuring")
-        new, measure_s = _timed(lambda: measure.measure(audio, meter, only=to_measure, parts=parts))
-        decode_s, measure_s = decode_s - before.measure_s, measure_s + before.measure_s
-        song = SoundAndFacts(sound, song.facts.updated(new, to_measure), (*song.measured, *to_measure))
+        facts = SoundAndFacts(sound, facts.facts.updated(new, to_measure), (*facts.measured, *to_measure))
     if entry and (known is None or to_measure):
-        entry.keep_sound(song)
-    heard = before.excerpt(audio, *given(sound, info)) if to_encode else None
-    return PreparedSong(sound, _asked(song.facts, request, wanted), heard, encoding, decode_s, measure_s, entry)
+        entry.keep_sound(facts)
+    return replace(song, facts=_asked(facts.facts, request, wanted))
+
+
+def _decode(path: Path, request: Request, before: Before) -> tuple[Audio, str, LoudnessMeter]:
+    """Decode what is asked for, metered where its loudness is: the end of it, its name, its meter. The parts go to `before`."""
+    meter, fingerprint = LoudnessMeter(), Fingerprint()
+    with closing(Aside(fingerprint, *([meter] if "loudness" in before.to_measure else []))) as aside:
+        audio = core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=(aside,), on_part=before.add)
+        aside.finish()
+    before.parts.append(measure.SongPart.of(audio.samples, audio.start_s))
+    return audio, fingerprint.result(), meter
+
+
+def _measuring(
+    song: PreparedSong, audio: Audio, meter: LoudnessMeter, before: Before, alone: Backend | None
+) -> Generator[Step, None, tuple[Facts, PreparedSong]]:
+    """Measure a song and, where nothing else is in work, encode it meanwhile; the seconds of encoding are not those of measuring."""
+    if before.to_measure:
+        yield Step("measuring")
+    began = time.perf_counter()
+    with before.parts[-1].computing(before.to_measure, before.threads):
+        if alone and song.audio:
+            yield Step("listening")
+            encoded, encode_s = drain(encode(alone, {0: song}))[0]
+            song = replace(song, audio=None, encoded=encoded, encode_s=encode_s)
+    if not before.to_measure:
+        return Facts(), song
+    facts = measure.measure(audio, meter, only=before.to_measure, parts=before.parts)
+    measure_s = before.measure_s + time.perf_counter() - began - (song.encode_s or 0.0)
+    return facts, replace(song, measure_s=measure_s)
 
 
 def _asked(facts: Facts, request: Request, wanted: Sequence[str]) -> Facts | None:
@@ -155,10 +189,10 @@ def _asked(facts: Facts, request: Request, wanted: Sequence[str]) -> Facts | Non
 class Before:
     """The parts of a long song that were let go while the rest was decoded: what was measured of them, and what the model is given."""
 
-    def __init__(self, info: BackendInfo, to_measure: Sequence[str], *, to_encode: bool) -> None:
+    def __init__(self, info: BackendInfo, to_measure: Sequence[str], threads: int, *, to_encode: bool) -> None:
         self.parts: list[measure.SongPart] = []
-        self.measure_s = 0.0
-        self._info, self._to_measure, self._to_encode = info, to_measure, to_encode
+        self.measure_s, self.to_measure, self.threads = 0.0, to_measure, threads
+        self._info, self._to_encode = info, to_encode
         self._kept: list[NDArray[np.float32]] = []
 
     def add(self, samples: NDArray[np.float32], start_s: float) -> None:
@@ -171,7 +205,7 @@ class Before:
             last = first + int(self._info.geometry.max_audio_s * SAMPLE_RATE)
             at = round((start_s - self.parts[0].start_s) * SAMPLE_RATE)
             self._kept.append(samples[max(0, first - at) : max(0, last - at)].copy())
-        _, seconds = _timed(lambda: part.settle(self._to_measure))
+        _, seconds = _timed(lambda: part.settle(self.to_measure, self.threads))
         self.measure_s += seconds
 
     def excerpt(self, rest: Audio, first: int, last: int) -> Audio:
@@ -204,12 +238,14 @@ def _answer(ready: dict[int, PreparedSong], backend: Backend, request: Request, 
 
 
 def encode(backend: Backend, songs: Mapping[int, PreparedSong]) -> Generator[tuple[int, Step], None, EncodedSongs]:
-    """Encode songs together, those in the cache excepted."""
+    """Encode songs together, but for those that are encoded already."""
     found: EncodedSongs = {}
     new: dict[int, Audio] = {}
     for index, song in songs.items():
         if song.sound is None:
             found[index] = None, None
+        elif song.encoded is not None:
+            found[index] = song.encoded, song.encode_s
         elif song.encoding is not None:
             found[index] = backend.unpack(song.encoding), None
         else:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from numpy.typing import NDArray
 
-from mflamingo_cli.backends.base import BackendInfo, GenerateOptions
+from mflamingo_cli.backends.base import BackendInfo, Encoded, GenerateOptions
 from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
@@ -99,8 +99,9 @@ Event = tuple[int, Step | Piece | Analysis | MFlamingoError]  # which song of se
 class PreparedSong:
     """A song decoded and, where facts are wanted, measured, now or in an earlier run; with the seconds it took now.
 
-    `audio` is set where the model must still encode the song, `encoding` where the cache has it, neither where the model is not asked;
-    `entry` is where a new encoding is cached. Without `sound` there is no song at all: `NO_SONG`.
+    `audio` is set where the model must still encode the song, `encoded` where it did so while the song was measured, `encoding` where the
+    cache has it, none of them where the model is not asked; `entry` is where a new encoding is cached. Without `sound` there is no song at
+    all: `NO_SONG`.
     """
 
     sound: Sound | None
@@ -110,6 +111,8 @@ class PreparedSong:
     decode_s: float | None = None
     measure_s: float | None = None
     entry: CacheEntry | None = None
+    encoded: Encoded | None = None
+    encode_s: float | None = None
 
     @property
     def duration_s(self) -> float | None:

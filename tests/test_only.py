@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from mflamingo_cli.backends.base import OpenOptions
 from mflamingo_cli.backends.no_model import NoModel
 from mflamingo_cli.commands.analyze import FactOptions
 from mflamingo_cli.core import audio as core_audio
-from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.errors import InternalError, ModelError, UsageError
 from mflamingo_cli.library.plan import EngineListener, Finished, RunPlan, Unavailable
 from mflamingo_cli.library.run import LocalEngine
-from mflamingo_cli.measure import FACTS, Facts, Measurement, SongPart, Tempo, Voices
+from mflamingo_cli.measure import FACTS, Facts, Measurement, SongPart, Tempo, Voices, stretch
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.requests import PreparedSong
 from mflamingo_cli.schema import Analysis, Segment
@@ -79,6 +80,39 @@ def test_the_stages_in_the_table_are_enough_of_a_long_song_whose_sound_is_let_go
     part.settle([name])
     assert {stage for stretch in part.stretches for stage in vars(stretch)} & STAGES == set(FACTS[name].needs)
     assert Measurement(sound, None, [part]).facts([name]) == Facts().updated(all_facts, [name])
+
+
+def test_what_two_threads_compute_is_what_one_does_bit_by_bit(all_facts):
+    sound = audio(song(BARS, 112.0))
+    part = SongPart.of(sound.samples, 0.0)
+    with part.computing(FACTS, threads=2):
+        pass
+    assert {stage for stretch in part.stretches for stage in vars(stretch)} >= {"chords", "pulse", "voices", "tags"}
+    assert Measurement(sound, None, [part]).facts() == all_facts
+
+
+def test_a_stage_that_fails_on_a_thread_fails_the_song_and_no_thread_is_left(file, monkeypatch):
+    monkeypatch.setattr("mflamingo_cli.measure.stretch.voice_evidence", lambda _: [][0])
+    monkeypatch.setattr("mflamingo_cli.pipeline.physical_cores", lambda: 2)
+    before = threading.active_count()
+    with pytest.raises(InternalError, match="list index out of range"):
+        analyzed(file, ["tempo", "vocals"])
+    assert threading.active_count() == before
+
+
+def test_a_song_is_encoded_while_it_is_measured_where_nothing_else_is_in_work(file, whole, monkeypatch):
+    class Watched(Parrot):
+        def encode(self, audios):
+            started.wait(60)  # a stage runs meanwhile on another thread
+            return super().encode(audios)
+
+    started = threading.Event()
+    measured = stretch.measure_chords
+    monkeypatch.setattr(stretch, "measure_chords", lambda *given: (started.set(), measured(*given))[1])
+    monkeypatch.setattr("mflamingo_cli.pipeline.physical_cores", lambda: 2)
+    *_, record = pipeline.run(file, Watched(ANSWERS), requests.analyze_request())
+    assert started.is_set()
+    assert (record.chords, record.key.tonic) == (whole.chords, whole.key.tonic)
 
 
 def test_a_record_has_what_was_asked_for_and_names_it(file, whole, monkeypatch):

@@ -11,7 +11,9 @@ import os
 import stat
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -37,6 +39,7 @@ NO_ADDRESS = "a playlist can name files only, not addresses of the network; down
 TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
 LONG_S = 10 * 60  # from here on a song is handed over in parts, so that the memory of a mix of ten hours is that of ten minutes,
 PART_S = 5 * 60  # of this length; the last one is up to twice as long
+BLOCKS_BEHIND = 8  # that listeners on a thread of their own may be, 2 MB of stereo sound
 
 OnPart = Callable[[NDArray[np.float32], float], None]  # (n,) samples, not to be kept, and where in the file they begin
 
@@ -133,6 +136,38 @@ class Fingerprint:
     def result(self) -> str:
         """The name, "sha256:…"."""
         return f"sha256:{self._hash.hexdigest()}"
+
+
+class Aside:
+    """A listener that hands every block to others on a thread of its own, so that decoding need not wait for them; to be closed."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+        self._thread, self._waiting = ThreadPoolExecutor(1), deque[Future[None]]()
+
+    def open(self, rate_hz: int, channels: int, roles: Sequence[str]) -> None:
+        """Begin."""
+        for listener in self._listeners:
+            listener.open(rate_hz, channels, roles)
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Take (n, channels) samples. Raises what a listener raised at a block before."""
+        self._waiting.append(self._thread.submit(self._hand_over, block))
+        if len(self._waiting) > BLOCKS_BEHIND:
+            self._waiting.popleft().result()
+
+    def _hand_over(self, block: NDArray[np.float32]) -> None:
+        for listener in self._listeners:
+            listener.add(block)
+
+    def finish(self) -> None:
+        """Wait until the listeners have taken all. Raises what one of them raised."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """End the thread; what is waiting is not handed over."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 def load(

@@ -243,7 +243,8 @@ class Run:
         on_decoded = partial(self.memory.skip_if_duplicate, song)
         try:
             if free is None or song.path == STDIN:
-                return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, on_decoded)
+                alone = self.backend if free is None else None
+                return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, on_decoded, alone)
             worker = free.get()
             try:
                 return worker.prepare(song.path, on_decoded)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +29,7 @@ from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.measure.meter import settle_runs
 from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import RATE
-from mflamingo_cli.measure.stretch import SoundStretch
+from mflamingo_cli.measure.stretch import INDEPENDENT, SoundStretch
 from mflamingo_cli.measure.tags import name_tags
 from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
 from mflamingo_cli.measure.vocals import spans, sung_signs
@@ -123,11 +125,33 @@ class SongPart:
         times = tuple((start_s + a / RATE, start_s + b / RATE) for a, b in spans)
         return cls(start_s, start_s + len(samples) / RATE, times, tuple(found))
 
-    def settle(self, names: Collection[str]) -> None:
+    @contextmanager
+    def computing(self, names: Collection[str], threads: int) -> Iterator[None]:
+        """Compute most of what the facts of these names need on so many threads, while the caller does something else; then it is there.
+
+        One thread computes nothing ahead: what is read later is computed then. The values are the same.
+        """
+        stages = _stages(names)
+        pool = ThreadPoolExecutor(threads)
+        try:
+            wanted = [(stretch, stage) for stage in INDEPENDENT for stretch in self.stretches if stage in stages and threads > 1]
+            found = [pool.submit(partial(getattr, stretch, stage)) for stretch, stage in wanted]
+            yield
+            for one in found:
+                one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def settle(self, names: Collection[str], threads: int = 1) -> None:
         """Let go of the sound; before that, compute what the facts of these names need of it."""
-        needed = {stage for name in names for stage in FACTS[name].needs}
+        with self.computing(names, threads):
+            pass
         for stretch in self.stretches:
-            stretch.settle(needed)
+            stretch.settle(_stages(names))
+
+
+def _stages(names: Collection[str]) -> set[str]:
+    return {stage for name in names for stage in FACTS[name].needs}
 
 
 def sounding_of(parts: Sequence[SongPart]) -> tuple[tuple[float, float], ...]:

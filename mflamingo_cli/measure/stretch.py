@@ -24,6 +24,7 @@ from mflamingo_cli.schema import Segment
 
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
 SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
+INDEPENDENT = ("chords", "pulse", "voices", "tags")  # stages that share nothing but `sounds`: chords take as long as the other three
 LARGE = ("samples", "untuned_spectrogram", "spectrogram")  # not needed any more when the rest is computed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -20,7 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from mflamingo_cli.core import decode
-from mflamingo_cli.core.audio import MIN_S, SAMPLE_RATE, Audio, Source, load, split_windows
+from mflamingo_cli.core.audio import MIN_S, SAMPLE_RATE, Aside, Audio, Fingerprint, Source, load, split_windows
 from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 
@@ -627,3 +628,24 @@ def test_the_songs_of_the_repository_are_whole_and_small(name: str, seconds: flo
     audio = load(path)
     assert audio.duration_s == pytest.approx(seconds, abs=0.01)
     assert audio.warnings == ()
+
+
+def test_listeners_on_a_thread_of_their_own_take_every_block_in_order():
+    direct, aside = Fingerprint(), Fingerprint()
+    with contextlib.closing(Aside(aside)) as thread:
+        for listener in (direct, thread):
+            listener.open(44_100, 2, ())
+            for block in np.array_split(music(3.0, 44_100, 2), 99):
+                listener.add(block)
+        thread.finish()
+    assert aside.result() == direct.result()
+
+
+def test_what_a_listener_on_a_thread_raises_ends_the_decoding(tmp_path):
+    class Fails(Fingerprint):
+        def add(self, block):
+            raise MemoryError
+
+    path = write(tmp_path / "a.wav", music(60.0, 44_100), 44_100)
+    with contextlib.closing(Aside(Fails())) as thread, pytest.raises(MemoryError):
+        load(path, listeners=(thread,))
