@@ -24,7 +24,7 @@ from mflamingo_cli.text import clock, number
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
 SLOW_BPM, FAST_BPM = 80, 120  # below, and from: mini's captions say the same words
 MOST_SPANS = 6  # of singing that are told
-BAR_BEATS = 4  # whose length is exact enough, 1 % at 120 BPM: beats are multiples of 20 ms
+BAR_BEATS = 4  # whose length is exact enough where beats stay in frames of 20 ms: 1 % at 120 BPM
 STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many bars, whatever one missed beat does
 WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
 MIX_TEMPO = 0.08  # what a player's pitch fader reaches

@@ -47,7 +47,7 @@ def strength_near(onsets: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.asarray(onsets[np.clip(near, 0, len(onsets) - 1)].max(axis=1))
 
 
-def _stress(accents: np.ndarray, every: int) -> float:
+def stress(accents: np.ndarray, every: int) -> float:
     """How far the beats stand out that come `every` beats, 0 where all are alike: (k,) -> 0 and more."""
     means = [accents[first::every].mean() for first in range(every)]
     return float((max(means) - np.mean(means)) / (np.mean(means) + LITTLE))
@@ -73,9 +73,9 @@ def beat_signs(onsets: np.ndarray, evidence: np.ndarray, frames: np.ndarray, sca
     inside = {part: strength_near(onsets, frames[:-1] + part * gaps).mean() for part in (1 / 3, 1 / 2, 2 / 3)}
     return {
         "scatter": float(np.log(scatter + STEADY)),
-        "pairs": _stress(accents, 2),
-        "threes": _stress(accents, 3),
-        "bars": _stress(strength_near(evidence[:, 1], frames), 2),
+        "pairs": stress(accents, 2),
+        "threes": stress(accents, 3),
+        "bars": stress(strength_near(evidence[:, 1], frames), 2),
         "even": float(np.log(max(evenness(evidence[:, :2].sum(axis=1), frames), LITTLE))),
         "halves": float(np.log((inside[1 / 2] + LITTLE) / on)),
         "thirds": float(np.log(((inside[1 / 3] + inside[2 / 3]) / 2 + LITTLE) / on)),

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from mflamingo_cli.measure.beats import FASTEST, Bars, BeatTrack, decode
-from mflamingo_cli.measure.confidence import beat_signs, evenness, strength_near
+from mflamingo_cli.measure.confidence import beat_signs, evenness, strength_near, stress
 from mflamingo_cli.measure.networks import beat_evidence
+from mflamingo_cli.measure.onsets import place_beats
 from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
 
 MIN_BEATS = 8
@@ -59,8 +60,18 @@ def _contrast(evidence: np.ndarray, frames: np.ndarray) -> float:
     return float(np.median(strength_near(beat, frames)) - (between.mean() if len(between) else 0.0))
 
 
-def track(evidence: np.ndarray, fastest: float = FASTEST) -> tuple[BeatTrack, Bars | None]:
-    """Pulse and likeliest bars from (frames, 3) evidence at 50 frames a second; times from the first frame."""
+def _is_double(evidence: np.ndarray, onsets: np.ndarray, frames: np.ndarray) -> bool:
+    """Whether a pulse is twice the one that is felt: every second of its beats has little evidence.
+
+    Bars of three have no set of weaker alternate beats. Where sounds stress every third beat more than every second one, it is the network
+    that has begun to leave out beats, not the music.
+    """
+    accents = strength_near(onsets, frames)
+    return evenness(evidence[:, :2].sum(axis=1), frames) < UNEVEN and stress(accents, 2) >= stress(accents, 3)
+
+
+def track(evidence: np.ndarray, onsets: np.ndarray, fastest: float = FASTEST) -> tuple[BeatTrack, Bars | None]:
+    """Pulse and likeliest bars from (frames, 3) evidence and (frames,) onset strength, 50 a second; times from the first frame."""
     bars = decode(evidence, BEAT_FPS, fastest)
     if bars is None or len(bars.frames) < MIN_BEATS:
         return BeatTrack(), None
@@ -69,8 +80,8 @@ def track(evidence: np.ndarray, fastest: float = FASTEST) -> tuple[BeatTrack, Ba
     if contrast < FAIR or (contrast < CLEAR and scatter > ON_LINE):
         return BeatTrack(), None
     beats, bpm = bars.frames / BEAT_FPS, round(60 / period, 2)
-    if bpm > DOUBLE and fastest == FASTEST and evenness(evidence[:, :2].sum(axis=1), bars.frames) < UNEVEN:
-        pulse, slower = track(evidence, bpm * SLOWER)
+    if bpm > DOUBLE and fastest == FASTEST and _is_double(evidence, onsets, bars.frames):
+        pulse, slower = track(evidence, onsets, bpm * SLOWER)
         if pulse.bpm is not None and abs(2 * pulse.bpm / bpm - 1) < SAME_TEMPO:
             return pulse, slower
     return BeatTrack(bpm, beats, beats[bars.places == 0]), bars
@@ -84,9 +95,12 @@ def measure_tempo(samples: np.ndarray) -> tuple[BeatTrack, Bars | None]:
     if level < SILENT:
         return BeatTrack(), None
     bands = beat_bands(samples, LEVEL / level)
-    evidence = beat_evidence(bands)
-    pulse, bars = track(evidence)
+    evidence, onsets = beat_evidence(bands), onset_strength(bands)
+    pulse, bars = track(evidence, onsets)
     if bars is None:
         return pulse, None
     scatter = fit_period(pulse.beats)[1]
-    return pulse, replace(bars, signs=beat_signs(onset_strength(bands), evidence, bars.frames, scatter))
+    beats = place_beats(samples, bars.frames)
+    return replace(pulse, beats=beats, downbeats=beats[bars.places == 0]), replace(
+        bars, signs=beat_signs(onsets, evidence, bars.frames, scatter)
+    )

@@ -35,6 +35,7 @@ from mflamingo_cli.parsers import parse_key
 from tests.bench.songs import FONTS, GROOVES, Song, missing, render
 
 RATE = 22_050  # what librosa and the originals are made for
+FOUND_S = 0.07  # from a beat within which one counts as found, as in mir_eval
 LIMIT_S = 100  # seconds heard of each clip
 KRUMHANSL = (  # Krumhansl and Kessler 1982, the usual baseline
     (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -186,6 +187,9 @@ def scores(song: Song, guess: Guess) -> dict[str, float]:
         out["tempo 1 %"] = float(guess.bpm is not None and abs(guess.bpm / song.bpm - 1) < 0.01)
     if song.chords and guess.beats is not None:
         truth = np.array([beat for beat in song.beats if beat < LIMIT_S])
+        off = np.abs(guess.beats[:, None] - truth).min(axis=1) if len(guess.beats) else np.zeros(0)
+        if (off < FOUND_S).any():
+            out["beats off ms"] = 1000 * float(np.median(off[off < FOUND_S]))
         out["beats F"] = float(mir_eval.beat.f_measure(truth[truth > 5], guess.beats[guess.beats > 5]))
     if song.meter and guess.meter:
         out["meter"] = float(song.meter == guess.meter)
