@@ -67,7 +67,7 @@ def root(
     """Measure and describe songs on your own computer: Music Flamingo at the command line."""
     if ctx.invoked_subcommand not in config.COMMANDS:
         return
-    found = config.find()
+    found = config.find(lambda: config.settable(ctx.command))
     ctx.meta[config.NOTES] = found.notes
     if found.entries:  # only then the options of all commands must be known
         ctx.default_map = config.default_map(config.load(config.settable(ctx.command), found))

@@ -5,7 +5,8 @@ named after one of them. The most specific setting wins: an option on the comman
 ~/.config/mflamingo/config.toml, the default; within a file, a command's own table.
 
 Whoever enters a folder has not chosen the mflamingo.toml that lies there: until the user trusts it (trust.py) it sets only what
-`FOLDER_MAY_SET` names. A new option is not in that table, so it is on the safe side.
+`FOLDER_MAY_SET` names. A new option is not in that table, so it is on the safe side. Nor does it stop a command: one that is broken is
+left out with a sentence, while what the user has chosen, and is wrong, ends with exit code 78.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def load(commands: Mapping[str, Options], found: SettingFiles | None = None) -> 
     settings = {
         command: {key: Setting(option.default, DEFAULT) for key, option in options.items()} for command, options in commands.items()
     }
-    for entry in (found or find()).entries:
+    for entry in (found or find(lambda: commands)).entries:
         for command in _commands_with(commands, entry.key, entry.command, entry.origin):
             if isinstance(entry.value, dict | list):
                 raise ConfigError(f"{entry.origin}: {entry.key}: takes a single value")
@@ -133,25 +134,39 @@ def default_map(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
-def find() -> SettingFiles:
-    """Read all files and variables. Raises ConfigError for a file that is not TOML."""
+def find(commands: Callable[[], Mapping[str, Options]]) -> SettingFiles:
+    """Read all files and variables; the options of all `commands` are asked for only where a folder's file must be held against them.
+
+    Raises ConfigError for a file of the user, or one that the user trusts, that is not TOML.
+    """
     held: list[Entry] = []
     notes: list[str] = []
     home = user_folder("XDG_CONFIG_HOME", ".config")
     for path in ([home / "config.toml"] if home else []) + [HERE]:
+        content = None
         try:
             content = read_file(path)
+            own = [] if content is None else list(entries(path, content, _is_trusted(path, content)))
+            if own and not _is_trusted(path, content):
+                load(commands(), SettingFiles(tuple(own)))
         except OSError as error:
             notes.append(f"{path}: cannot be read: {error.strerror or error}; its settings are not used")
             continue
-        if content is not None:
-            is_trusted = path != HERE or trust.is_trusted(path, content)
-            own = list(entries(path, content, is_trusted))
-            held += own
-            if keys := list(dict.fromkeys(entry.key for entry in own if entry.is_left_out)):
-                notes.append(_left_out(path, keys))
+        except ConfigError as error:
+            if _is_trusted(path, content):
+                raise
+            notes.append(f"{error} (this file is not used)")
+            continue
+        held += own
+        if keys := list(dict.fromkeys(entry.key for entry in own if entry.is_left_out)):
+            notes.append(_left_out(path, keys))
     held += [Entry(variable, None, variable.removeprefix(PREFIX).lower().replace("_", "-"), value) for variable, value in _variables()]
     return SettingFiles(tuple(held), tuple(notes))
+
+
+def _is_trusted(path: Path, content: bytes | None) -> bool:
+    """Whether the user has chosen what a file holds; a folder's file that was not read is nobody's choice."""
+    return path != HERE or (content is not None and trust.is_trusted(path, content))
 
 
 def read_file(path: Path) -> bytes | None:

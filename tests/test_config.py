@@ -68,26 +68,44 @@ def test_the_top_of_a_nearer_file_outranks_a_table_of_a_farther_one(place: Path)
     assert held("ask", "max-tokens")[0] == 20
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("max_tokens = 3", "there is no setting max_tokens; did you mean max-tokens?"),
-        ('[captoin]\nstyle = "short"', "there is no setting captoin; did you mean caption?"),
-        ('[ask]\nstyle = "short"', "table ask: there is no setting style"),
-        ('style = "shot"', "style: 'shot' is not one of full, short"),
-        ("max-tokens = 0", "max-tokens: "),
-        ("max-tokens = [1, 2]", "max-tokens: takes a single value"),
-        ("temperature = 'warm'", "temperature: "),
-        ("start = 3", "there is no setting start"),
-        ("a = ", "cannot be read as TOML"),
-    ],
-)
-def test_what_is_wrong_in_a_file_is_one_sentence_with_its_name(place: Path, text: str, said: str) -> None:
-    write(place, here=text)
+WRONG = {
+    "max_tokens = 3": ": there is no setting max_tokens; did you mean max-tokens?",
+    '[captoin]\nstyle = "short"': ": there is no setting captoin; did you mean caption?",
+    '[ask]\nstyle = "short"': ", table ask: there is no setting style",
+    'style = "shot"': ": style: 'shot' is not one of full, short",
+    "max-tokens = 0": ": max-tokens: ",
+    "max-tokens = [1, 2]": ": max-tokens: takes a single value",
+    "temperature = 'warm'": ": temperature: ",
+    "start = 3": ": there is no setting start",
+    'tempo-range = "160-80"': ": tempo-range: ",
+    "a = ": ": cannot be read as TOML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_in_the_user_s_file_is_one_sentence_with_its_name(place: Path, text: str) -> None:
+    write(place, home=text)
     with pytest.raises(ConfigError) as caught:
         config.load(SETTABLE)
-    assert str(caught.value).startswith("mflamingo.toml")
-    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{place / 'home' / 'mflamingo' / 'config.toml'}{WRONG[text]}")
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_in_a_folder_one_enters_stops_nothing_and_is_said(place: Path, text: str) -> None:
+    write(place, home="max-tokens = 7", here=f"hide-thinking = true\n{text}")
+    found = config.find(lambda: SETTABLE)
+    [note] = found.notes
+    assert note.startswith(f"mflamingo.toml{WRONG[text]}")
+    assert note.endswith("(this file is not used)")
+    settings = config.load(SETTABLE, found)["think"]
+    assert (settings["max-tokens"].value, settings["hide-thinking"].origin) == (7, "default")
+
+
+def test_a_trusted_file_that_is_broken_is_said_as_the_user_s_own(place: Path) -> None:
+    write(place, here="modle = 3")
+    trust.trust(config.HERE, b"modle = 3")
+    with pytest.raises(ConfigError, match=r"mflamingo\.toml: there is no setting modle"):
+        config.load(SETTABLE)
 
 
 def test_an_unknown_variable_is_suggested_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +169,12 @@ def test_what_is_set_for_runs_here_is_a_warning_on_a_cluster(place: Path, tmp_so
     assert "the setting jobs is ignored with --engine ray" in done.stderr
 
 
-def test_a_wrong_setting_stops_a_command_before_it_works(place: Path, tmp_song: Path) -> None:
+def test_a_wrong_setting_stops_a_command_before_it_works_only_where_the_user_made_it(place: Path, tmp_song: Path) -> None:
     write(place, here="modle = 3")
+    done = run("analyze", "--only", "loudness", tmp_song)
+    assert (done.returncode, done.stdout != "") == (0, True)
+    assert done.stderr == "mflamingo: mflamingo.toml: there is no setting modle; did you mean model? (this file is not used)\n"
+    write(place, home="modle = 3")
     done = run("analyze", tmp_song)
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
@@ -193,7 +215,7 @@ def test_a_folder_one_enters_sets_looks_and_formats_only(place: Path) -> None:
     settings = config.load(SETTABLE)["analyze"]
     assert settings["format"] == config.Setting("json", "mflamingo.toml")
     assert {settings[key].origin for key in ("write-tags", "overwrite-tags", "engine", "ray-address", "model")} == {"default"}
-    [note] = config.find().notes
+    [note] = config.find(lambda: SETTABLE).notes
     assert note.startswith("mflamingo.toml: write-tags, overwrite-tags, engine, ray-address, model: not used")
     assert "`mflamingo config trust`" in note
 
@@ -205,7 +227,7 @@ def test_the_user_s_own_settings_are_not_asked(place: Path, monkeypatch: pytest.
     else:
         monkeypatch.setenv("MFLAMINGO_ENGINE", "ray")
     assert held("analyze", "engine")[0] == "ray"
-    assert config.find().notes == ()
+    assert config.find(lambda: SETTABLE).notes == ()
 
 
 def test_a_model_is_named_by_a_folder_only_where_it_is_no_path(place: Path) -> None:
@@ -218,7 +240,7 @@ def test_a_model_is_named_by_a_folder_only_where_it_is_no_path(place: Path) -> N
 def test_a_table_of_a_command_is_left_out_as_the_top_is(place: Path) -> None:
     write(place, here='[analyze]\nwrite-tags = "true"\n[ask]\nengine = "ray"')
     assert (held("analyze", "write-tags")[1], held("ask", "engine")[1]) == ("default", "default")
-    assert "write-tags, engine: not used" in config.find().notes[0]
+    assert "write-tags, engine: not used" in config.find(lambda: SETTABLE).notes[0]
 
 
 def test_a_trusted_file_sets_everything_until_it_changes(place: Path) -> None:
@@ -230,10 +252,10 @@ def test_a_trusted_file_sets_everything_until_it_changes(place: Path) -> None:
         "it sets write-tags, overwrite-tags, engine, ray-address, model, format\n"
     )
     assert held("analyze", "engine") == ("ray", "mflamingo.toml")
-    assert config.find().notes == ()
+    assert config.find(lambda: SETTABLE).notes == ()
     write(place, here=HOSTILE + "# a word more")
     assert held("analyze", "engine") == ("local", "default")
-    assert "it has changed since you trusted it" in config.find().notes[0]
+    assert "it has changed since you trusted it" in config.find(lambda: SETTABLE).notes[0]
 
 
 def test_trust_is_of_one_place_and_can_be_revoked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,10 +308,13 @@ def test_without_a_file_there_is_nothing_to_trust(place: Path) -> None:
 )
 def test_a_file_made_to_hurt_is_one_sentence(place: Path, content: bytes, said: str) -> None:
     (place / "work" / "mflamingo.toml").write_bytes(content)
+    [note] = config.find(lambda: SETTABLE).notes
+    assert said in note
+    (place / "home" / "mflamingo" / "config.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=said):
-        config.find()
+        config.find(lambda: SETTABLE)
 
 
 def test_a_pipe_in_the_place_of_a_file_is_no_file(place: Path) -> None:
     os.mkfifo(place / "work" / "mflamingo.toml")
-    assert config.find() == config.SettingFiles(())
+    assert config.find(lambda: SETTABLE) == config.SettingFiles(())

@@ -24,8 +24,9 @@ def show(ctx: typer.Context, origin: Annotated[bool, typer.Option("--origin", he
     """Print the values that apply when no option is given, as a configuration file."""
     from mflamingo_cli.config import find, load, settable
 
-    found = find()
-    settings = load(settable(ctx.find_root().command), found)
+    commands = settable(ctx.find_root().command)
+    found = find(lambda: commands)
+    settings = load(commands, found)
     first, *others = settings.values()
     shared = {key: setting for key, setting in first.items() if all(other.get(key) == setting for other in others)}
     _print_table(None, shared, origin)
