@@ -123,6 +123,7 @@ def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: o
     language = TextSizes(**_named(text, TEXT_KEYS), n_vocab=len(text.get(KEY_TOKENS, ())))
     if language.d_model != audio[KEY_D_TEXT]:
         raise QuantError(f"{where}: the audio part was made for another language model")
+    # Only what contradicts itself is refused: a part without a name may come from llama.cpp's own converter or an earlier version
     if KEY_CHECKPOINT in audio and KEY_CHECKPOINT in text and audio[KEY_CHECKPOINT] != text[KEY_CHECKPOINT]:
         raise QuantError(f"{where}: the audio part beside it was made from another checkpoint; convert both again")
     row = family(audio.get(KEY_ARCHITECTURE, row.model_type), where)

@@ -22,7 +22,7 @@ from quant import layout, reader
 from quant.config import read_geometry
 from quant.convert import convert, plan
 from quant.errors import QuantError
-from quant.keys import geometry_of_keys
+from quant.keys import KEY_CHECKPOINT, geometry_of_keys
 from quant.types import TYPES
 from quant.verify import verify
 
@@ -314,6 +314,17 @@ def test_parts_of_two_checkpoints_are_not_opened_together(music: Path, edited: C
     for path in (text, text_too):
         with pytest.raises(QuantError, match="the audio part beside it was made from another checkpoint; convert both again"):
             geometry_of_keys(keys[stranger], keys[path], path)
+
+
+@pytest.mark.parametrize("unnamed", ["text", "audio", "both"])
+def test_a_part_that_names_no_checkpoint_is_opened_with_any_of_its_sizes(music: Path, tmp_path: Path, unnamed: str) -> None:
+    """llama.cpp's own converter and earlier versions name none, and both may have made a part of this very checkpoint."""
+    pair = zip(("text", "audio"), convert(music, tmp_path, "F16"), strict=True)
+    keys = {part: dict(reader.read(path).keys) for part, path in pair}
+    whole = geometry_of_keys(keys["audio"], keys["text"], tmp_path)
+    for part in keys if unnamed == "both" else [unnamed]:
+        del keys[part][KEY_CHECKPOINT]
+    assert geometry_of_keys(keys["audio"], keys["text"], tmp_path) == whole
 
 
 def test_a_kill_between_the_two_names_is_told_and_the_next_run_repairs_it(music: Path, edited: Callable[..., Path], tmp_path: Path) -> None:
