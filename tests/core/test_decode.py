@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli.core.audio import load
-from mflamingo_cli.core.decode import chunks, layout, mpeg, ogg
+from mflamingo_cli.core.decode import MOST_PROCESSES, chunks, layout, mpeg, ogg
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
@@ -36,6 +36,10 @@ def coded(folder: Path, name: str, seconds: float = SECONDS, rate: int = RATE, c
         "opus": ("OGG", "OPUS"),
         "flac": ("FLAC", "PCM_16"),
         "wav": ("WAV", "PCM_16"),
+        "aiff": ("AIFF", "PCM_16"),
+        "au": ("AU", "PCM_16"),
+        "caf": ("CAF", "PCM_16"),
+        "w64": ("W64", "PCM_16"),
     }
     form, subtype = forms[name]
     soundfile.write(folder / "made", music(seconds, rate, channels), rate, format=form, subtype=subtype, **options)
@@ -72,6 +76,10 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
     "another rate": (lambda f: coded(f, "mp3") + coded(f, "mp3", rate=22_050), 20.05),  # with the delay of the second one's encoder
     "joined FLAC": (lambda f: coded(f, "flac") + coded(f, "flac", 5.0), 15.0),
     "joined WAV": (lambda f: coded(f, "wav") + coded(f, "wav", 5.0), 15.0),
+    **{
+        f"joined {kind}": (lambda f, kind=kind: coded(f, kind) + ID3V1 + coded(f, kind, 5.0), 15.0)
+        for kind in ("wav", "aiff", "au", "caf", "w64")
+    },
     "MP3, zeros behind": (lambda f: bare(coded(f, "mp3")) + bytes(2000), 10.0),
     "MP3, tags behind": (lambda f: bare(coded(f, "mp3")) + LYRICS + APE + ID3V1, 10.0),
     "MP3, a wiped tag in front": (lambda f: bytes(100_000) + coded(f, "mp3"), 10.0),
@@ -82,6 +90,8 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
     "FLAC, zeros behind": (lambda f: coded(f, "flac") + bytes(5000), 10.0),
     "WAV of size 0": (lambda f: died(coded(f, "wav")), 10.0),
     "WAV of size 1000": (lambda f: (d := coded(f, "wav"))[:40] + struct.pack("<I", 1000) + d[44:], 10.0),
+    "AU of size 0": (lambda f: (d := coded(f, "au"))[:8] + bytes(4) + d[12:], 10.0),
+    "AU of size 1000": (lambda f: (d := coded(f, "au"))[:8] + struct.pack(">I", 1000) + d[12:], 10.0),
     "WAV of size 0xffffffff": (lambda f: (d := coded(f, "wav"))[:4] + b"\xff" * 4 + d[8:40] + b"\xff" * 4 + d[44:], 10.0),
 }
 
@@ -174,6 +184,57 @@ def test_joined_files_that_ffmpeg_reads_are_decoded_to_their_last(tmp_path: Path
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(AudioError, match=r"this (MP4 or M4A|WavPack) file needs the program ffmpeg, which is not installed"):
         load(tmp_path / name)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["flac.oga", "a.spx", "a.mka", "a.wma", "a.tta", "a.flv", "a.mov", "a.wv"])
+def test_each_of_joined_files_is_decoded_once_whatever_reads_it(tmp_path: Path, name: str) -> None:
+    """Tags between them too; an Ogg that only ffmpeg reads was given to it whole for each of its recordings."""
+    whole = made_by_ffmpeg(tmp_path, name)
+    (tmp_path / name).write_bytes(whole)
+    alone_s = load(tmp_path / name).source.duration_s
+    (tmp_path / name).write_bytes(whole + ID3V1 + whole + whole)
+    audio = load(tmp_path / name)
+    assert audio.source.duration_s == pytest.approx(3 * alone_s, abs=NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.ac3", "a.eac3", "a.m4a", "a.mka", "a.wma", "a.tta", "a.wv", "a.avi"])
+@pytest.mark.parametrize(
+    ("before", "behind"), [(b"", ID3V1), (b"", bytes(5000)), (bytes(4000), b""), (ID3V2, b"")], ids=["tag", "0", "00", "ID3"]
+)
+def test_what_is_around_a_whole_file_that_ffmpeg_reads_is_no_damage(tmp_path: Path, name: str, before: bytes, behind: bytes) -> None:
+    whole = made_by_ffmpeg(tmp_path, name)
+    (tmp_path / name).write_bytes(whole)
+    alone_s = load(tmp_path / name).source.duration_s
+    (tmp_path / name).write_bytes(before + whole + behind)
+    audio = load(tmp_path / name)
+    assert audio.source.duration_s == pytest.approx(alone_s, abs=NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+def test_a_caf_that_is_cut_is_decoded_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    data = coded(tmp_path, "caf")
+    (tmp_path / "a.caf").write_bytes(data[: len(data) * 6 // 10])
+    audio = load(tmp_path / "a.caf")
+    assert (audio.damaged, round(audio.duration_s)) == (True, 6)
+    assert "the file is shorter than its header says" in audio.warnings[0]
+
+
+@pytest.mark.slow
+@needs_ffmpeg
+def test_of_recordings_that_take_a_process_each_fifty_are_decoded_and_more_are_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", music(0.1, RATE, 1), RATE)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", tmp_path / "a.wv"], check=True, stdin=subprocess.DEVNULL)
+    blip = (tmp_path / "a.wv").read_bytes()
+    (tmp_path / "a.wv").write_bytes(blip * MOST_PROCESSES)
+    assert load(tmp_path / "a.wv").warnings == ()
+    (tmp_path / "a.wv").write_bytes(blip * (MOST_PROCESSES + 1))
+    audio = load(tmp_path / "a.wv")
+    assert audio.source.duration_s == pytest.approx(MOST_PROCESSES * 0.1, abs=1e-3)
+    assert audio.warnings == ("the file is made of more than 50 recordings; only the first 50 were analysed",)
 
 
 @needs_ffmpeg

@@ -51,6 +51,7 @@ CONTAINERS = [
     (0, b"#!AMR", "amr"),
     (0, b"\x7f\xfe\x80\x01", "dts"),
     (0, b".snd", "au"),
+    (0, b"riff\x2e\x91\xcf\x11", "w64"),
     (8, b"WAVE", "wav"),  # codings in known containers that libsndfile lacks
     (0, b"OggS", "ogg"),
     (0, b"fLaC", "flac"),
@@ -75,7 +76,10 @@ READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structur
     "mov": chunks.read_mp4,
     "ogg": ogg.read,
     "wv": chunks.read_wavpack,
+    **dict.fromkeys(("ac3", "eac3"), chunks.read_frames),
+    **{demuxer: chunks.read_joined(demuxer) for demuxer in ("ape", "asf", "dsf", "flv", "matroska", "tta", "w64")},
 }
+OWN_ZEROS = range(1, 4)  # a container may begin with so many: the size of its first box, as in MP4
 APE_TAG = b"APETAGEX"
 APE_BYTES = 32  # of its header or footer (wiki.hydrogenaud.io, APEv2 specification)
 
@@ -97,14 +101,16 @@ def open_decoder(path: Path, name: str) -> Decoder:
             raise AudioError(f"{name}: the file is empty", code="not_audio")
     is_mpeg = found.demuxer == "mp3"
     try:
-        return _opened(lambda part, structure: SoundFileDecoder(path, found.head, part, structure, is_mpeg=is_mpeg), found)
+        structure = _bounded(found.structure, MOST_PARTS)
+        return _opened(lambda part, structure: SoundFileDecoder(path, found.head, part, structure, is_mpeg=is_mpeg), structure, is_mpeg)
     except soundfile.LibsndfileError as error:
         if found.demuxer is None:
             kinds = (f"this is {kind}" for magic, kind in NOT_SOUND if found.head.startswith(magic))
             what = next(kinds, "not a recognised audio file, despite its name")
             raise AudioError(f"{name}: {what}", code="not_audio") from error
         demuxer, refusal = found.demuxer, error.error_string
-        return _opened(lambda part, structure: FfmpegDecoder(path, name, demuxer, refusal, part, structure), found)
+        structure = _bounded(found.structure, MOST_PROCESSES)
+        return _opened(lambda part, structure: FfmpegDecoder(path, name, demuxer, refusal, part, structure), structure, is_mpeg)
 
 
 def structure_of(file: IO[bytes]) -> Recognised:
@@ -114,17 +120,16 @@ def structure_of(file: IO[bytes]) -> Recognised:
     head = file.read(HEAD_BYTES)
     demuxer = container(head)
     if demuxer in READERS:
-        return Recognised(head, demuxer, _bounded(READERS[demuxer](file, begin)))
+        return Recognised(head, demuxer, READERS[demuxer](file, begin))
     if demuxer is None and not any(head.startswith(magic) for magic, _ in NOT_SOUND):
         structure = mpeg.read(file, begin + HEAD_BYTES)
         if structure is not None:
-            return Recognised(head, "mp3", _bounded(structure))
+            return Recognised(head, "mp3", structure)
     return Recognised(head, demuxer, Structure((Recording(((begin, file.seek(0, os.SEEK_END)),)),) if begin else (Recording(),)))
 
 
-def _bounded(structure: Structure) -> Structure:
+def _bounded(structure: Structure, most: int) -> Structure:
     """Leave out what is beyond any real file: a recorder that begins anew for every song makes 15 recordings an hour."""
-    most = MOST_PROCESSES if structure.parts[0].is_joined else MOST_PARTS
     if len(structure.parts) <= most:
         return structure
     note = f"the file is made of more than {most:,} recordings; only the first {most:,} were analysed"
@@ -146,11 +151,11 @@ def container(head: bytes) -> str | None:
     return None
 
 
-def _opened(open_part: Callable[[Recording, Structure], Decoder], found: Recognised) -> Decoder:
+def _opened(open_part: Callable[[Recording, Structure], Decoder], structure: Structure, is_mpeg: bool) -> Decoder:
     """Open the one recording of a file, or the first of several. Raises what `open_part` does."""
-    if len(found.structure.parts) > 1:
-        return JoinedDecoder(open_part, found.structure, is_mpeg=found.demuxer == "mp3")
-    return open_part(found.structure.parts[0], found.structure)
+    if len(structure.parts) > 1:
+        return JoinedDecoder(open_part, structure, is_mpeg=is_mpeg)
+    return open_part(structure.parts[0], structure)
 
 
 def _begin(file: IO[bytes]) -> int:
@@ -170,11 +175,12 @@ def _begin(file: IO[bytes]) -> int:
 
 
 def _behind_zeros(file: IO[bytes], at: int) -> int:
-    """The place of the first byte that is not zero, or the end."""
+    """The place of the first byte that is not zero, or of the first of the zeros that a container begins with; or the end."""
     file.seek(at)
     while block := file.read(HEAD_BYTES):
         rest = block.lstrip(b"\0")
         if rest:
-            return at + len(block) - len(rest)
+            behind = at + len(block) - len(rest)
+            return next((behind - own for own in OWN_ZEROS if container(bytes(own) + rest)), behind)
         at += len(block)
     return at

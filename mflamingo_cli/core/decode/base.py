@@ -24,14 +24,13 @@ class Recording:
     """A recording within a file: the ranges of bytes that a decoder is given as if they were a whole file, no ranges for all of it.
 
     `patches` are (place in the part, bytes that are read there instead of what the file says); `frames` is the length where the structure
-    tells it better than a header; an `uncounted` MPEG stream states no length anywhere; `is_joined` is one of several files in one.
+    tells it better than a header; an `uncounted` MPEG stream states no length anywhere.
     """
 
     ranges: tuple[tuple[int, int], ...] = ()
     patches: tuple[tuple[int, bytes], ...] = ()
     frames: int | None = None
     uncounted: bool = False
-    is_joined: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class FfmpegDecoder:
         # protocol and format lists hold for whatever the demuxer itself would open
         self._limits = {"format_whitelist": demuxer, "protocol_whitelist": "file,subfile", "f": demuxer}
         self._url = f"file:{os.path.abspath(path)}"
-        if part.is_joined:
+        if part.ranges:
             self._url = f"subfile,,start,{part.ranges[0][0]},end,{part.ranges[-1][1]},,:{self._url}"
         try:
             report = ffmpeg.probe(self._url, v="error", **self._limits)

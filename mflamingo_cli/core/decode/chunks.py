@@ -6,7 +6,9 @@ A size that cannot be true is read as what is there; a second file behind the en
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import IO
 
 from mflamingo_cli.core.decode.base import Recording, Structure
@@ -14,21 +16,60 @@ from mflamingo_cli.core.decode.base import Recording, Structure
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
 FARTHEST = 1 << 62
 SEARCH_BYTES = 1 << 20
-FLAC_START = b"fLaC\x00\x00\x00\x22"  # RFC 9639, sec. 8: the marker and the header of the streaminfo block, 34 bytes long
 FORMS = {b"RIFF": b"WAVE", b"RF64": b"WAVE", b"FORM": b"AIF"}  # what begins a file, and what stands behind its size
 WAVPACK_START, WAVPACK_BYTES = b"wvpk", 32  # in front of a block
+WAVPACK_INITIAL = 8  # the bit of the second byte of its flags: the first block of these samples; others hold further channels
+STARTS = {  # what begins a file of a demuxer, long enough not to be met by chance in 100 GB of noise
+    "aiff": rb"FORM....AIF[FC](?:COMM|FVER|COMT|MARK|INST|APPL|ID3 |NAME|AUTH|ANNO|CHAN)",
+    "ape": rb"MAC [\x80-\xa0]\x0f\0\0\x34\0\0\0",  # Monkey's Audio 3.98 and later: a descriptor of 52 bytes
+    "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",  # the GUID of the header object
+    "au": rb"\.snd\0[\0\x01]......\0\0\0[\x01-\x1b]\0[\0-\x0b]..\0\0\0[\x01-\x20]",  # place and size of the data, coding, rate, channels
+    "caf": rb"caff\0\x01\0\0desc",
+    "dsf": rb"DSD \x1c\0\0\0\0\0\0\0",
+    "flac": rb"fLaC[\x00\x80]\x00\x00\x22",  # RFC 9639, sec. 8: the marker and the header of the streaminfo block, 34 bytes long
+    "flv": rb"FLV\x01[\x01\x04\x05]\0\0\0\x09\0\0\0\0",
+    "matroska": rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|\x01\0{6}.)\x42\x86\x81\x01",  # EBML header and version (RFC 8794, sec. 11.2)
+    "mov": rb"\0\0\0[\x10-\x80]ftyp[ -~]{4}",
+    "tta": rb"TTA1[\x01-\x03]\0[\x01-\x08]\0[\x08\x10\x18\x20]\0..[\0-\x0b]\0",
+    "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
+    "wav": rb"(?:RIFF|RF64)....WAVE(?:fmt |ds64|JUNK|bext|LIST|fact|PEAK|iXML|cue )",
+    "wv": WAVPACK_START,
+}
+LONGEST_START = 32  # bytes of what begins a file, at most
+ENOUGH = 0.99  # of the sound that is there: a stated size below that is none
+ID3V1_BYTES = 128
+APE_ZEROS = 8  # at the end of its footer
+TAIL_BYTES = 64  # zeros at the end of a stream of frames are looked for in steps of so many; no frame ends with as many
 Patch = tuple[int, bytes]
+
+
+def read_joined(demuxer: str) -> Callable[[IO[bytes], int], Structure]:
+    """A reader of files of a demuxer, each behind the one before."""
+
+    def read(file: IO[bytes], begin: int) -> Structure:
+        return _parts(file, [begin, *_places(file, begin + 1, STARTS[demuxer])])
+
+    return read
+
+
+def read_frames(file: IO[bytes], begin: int) -> Structure:
+    """A stream of frames up to what is no frame: an ID3v1 tag, or zeros."""
+    return _parts(file, [begin], _end_of_frames(file))
+
+
+def _end_of_frames(file: IO[bytes]) -> int:
+    return _without_zeros(file, _without_tag(file, os.fstat(file.fileno()).st_size))
 
 
 def read_forms(file: IO[bytes], begin: int) -> Structure:
     """WAV, RF64 and AIFF files, each behind the end of the one before."""
     size, parts = os.fstat(file.fileno()).st_size, []
-    while True:
+    while begin < size:
         end, patches = _form(file, begin, size)
-        parts.append(Recording(((begin, end),), tuple(patches)))
-        if end >= size:
-            break
-        begin = end
+        kind = "aiff" if _bytes(file, begin, 4) == b"FORM" else "wav"
+        behind = next(_places(file, end - 1, STARTS[kind]), size) if end < size else size
+        parts.append(Recording(((begin, end if behind < size else size),), tuple(patches)))
+        begin = behind
     if len(parts) == 1 and parts[0].ranges == ((0, size),) and not parts[0].patches:
         return Structure()
     return Structure(tuple(parts))
@@ -58,8 +99,7 @@ def _form(file: IO[bytes], begin: int, size: int) -> tuple[int, list[Patch]]:
                     patches = _sizes(begin, at, large, held)
                     return size, patches
             break
-    end = begin + 8 + stated + stated % 2
-    return (end if _is_form(file, end) and end < size else size), patches
+    return min(begin + 8 + stated + stated % 2, size), patches
 
 
 def _sizes(begin: int, at: int, large: int, held: int) -> list[Patch]:
@@ -88,31 +128,45 @@ def _is_chunk(file: IO[bytes], at: int, size: int) -> bool:
     return all(0x20 <= byte < 0x7F for byte in head[:4]) and (at + 8 + int.from_bytes(head[4:], "little") <= size + 1 or head[:4] in FORMS)
 
 
-def _is_form(file: IO[bytes], at: int) -> bool:
-    head = _bytes(file, at, 12)
-    return head[:4] in FORMS and head[8:].startswith(FORMS[head[:4]])
-
-
 def read_au(file: IO[bytes], begin: int) -> Structure:
-    """An AU file; its size may be unknown, 0 is what a writer that died leaves."""
-    died = _bytes(file, begin + 8, 4) == bytes(4)
-    part = Recording(((begin, os.fstat(file.fileno()).st_size),), ((8, b"\xff" * 4),) if died else ())
-    return Structure((part,)) if died or begin else Structure()
+    """AU files; their size may be unknown, and 0, or less than there is, is what a writer that died leaves."""
+    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["au"])])
+    parts = tuple(replace(part, patches=_au_patches(file, *part.ranges[0])) for part in found.parts if part.ranges)
+    if not parts:
+        patches = _au_patches(file, 0, os.fstat(file.fileno()).st_size)
+        return Structure((Recording(patches=patches),)) if patches else found
+    return Structure(parts)
+
+
+def _au_patches(file: IO[bytes], begin: int, end: int) -> tuple[Patch, ...]:
+    place, stated = (int.from_bytes(_bytes(file, begin + at, 4), "big") for at in (4, 8))
+    return ((8, b"\xff" * 4),) if stated < (end - begin - place) * ENOUGH else ()
 
 
 def read_caf(file: IO[bytes], begin: int) -> Structure:
-    """A CAF file; the size of its data, the last chunk, may be -1: up to the end (Apple Core Audio Format, Audio Data Chunk)."""
-    size, at = os.fstat(file.fileno()).st_size, begin + 8
-    patches: list[Patch] = []
-    while at + 12 <= size:
+    """CAF files; the size of their data may be -1: up to the end (Apple Core Audio Format, Audio Data Chunk)."""
+    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["caf"])])
+    ranges = [part.ranges[0] if part.ranges else (0, os.fstat(file.fileno()).st_size) for part in found.parts]
+    forms = [_caf_form(file, *one) for one in ranges]
+    parts = tuple(replace(part, patches=patches) for part, (patches, _) in zip(found.parts, forms, strict=True))
+    return Structure(parts, cut=forms[-1][1])
+
+
+def _caf_form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[Patch, ...], bool]:
+    """What of the size of the data must be read otherwise, and whether a part of the data is missing."""
+    at = begin + 8
+    while at + 12 <= end:
         head = _bytes(file, at, 12)
         length = int.from_bytes(head[4:], "big", signed=True)
-        if head[:4] == b"data" and (length == -1 or (length == 0 and not _is_caf_chunk(file, at + 12, size))):
-            patches.append((at + 4 - begin, (size - at - 12).to_bytes(8, "big")))
+        if head[:4] == b"data":
+            cut = at + 12 + length > end
+            if cut or length == -1 or (length == 0 and not _is_caf_chunk(file, at + 12, end)):
+                return ((at + 4 - begin, (end - at - 12).to_bytes(8, "big")),), cut
+            break
         if length < 0:
             break
         at += 12 + length
-    return Structure((Recording(((begin, size),), tuple(patches)),)) if patches or begin else Structure()
+    return (), False
 
 
 def _is_caf_chunk(file: IO[bytes], at: int, size: int) -> bool:
@@ -122,25 +176,46 @@ def _is_caf_chunk(file: IO[bytes], at: int, size: int) -> bool:
 
 def read_flac(file: IO[bytes], begin: int) -> Structure:
     """FLAC files, each behind the end of the one before."""
-    size, starts = os.fstat(file.fileno()).st_size, [begin, *_places(file, begin + 4, FLAC_START)]
-    if starts == [0]:
-        return Structure()
+    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["flac"])])
     return Structure(
-        tuple(Recording(((start, end),), frames=_flac_frames(file, start)) for start, end in zip(starts, [*starts[1:], size], strict=True))
+        tuple(replace(part, frames=_flac_frames(file, part.ranges[0][0])) for part in found.parts if part.ranges) or found.parts
     )
 
 
+def _parts(file: IO[bytes], starts: list[int], end: int | None = None) -> Structure:
+    """Recordings that begin at these places, each up to the next one or to an ID3v1 tag in front of it."""
+    size = os.fstat(file.fileno()).st_size
+    if starts == [0] and end in (None, size):
+        return Structure()
+    ends = [*(_without_tag(file, start) for start in starts[1:]), size if end is None else end]
+    return Structure(tuple(Recording(((start, end),)) for start, end in zip(starts, ends, strict=True)))
+
+
+def _without_tag(file: IO[bytes], end: int) -> int:
+    return end - ID3V1_BYTES if _bytes(file, end - ID3V1_BYTES, 3) == b"TAG" else end
+
+
+def _without_zeros(file: IO[bytes], end: int) -> int:
+    """Where many zeros begin that end there; no frame ends with as many, but an APE tag in front of them does with a few."""
+    first = end
+    while first > 0 and not any(_bytes(file, first - TAIL_BYTES, TAIL_BYTES)):
+        first -= TAIL_BYTES
+    tail = _bytes(file, first - TAIL_BYTES, TAIL_BYTES)
+    return min(end, first - len(tail) + len(tail.rstrip(b"\0")) + APE_ZEROS) if first < end else end
+
+
 def _places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
-    """Every place from there on where the words are."""
-    kept = b""
+    """Every place from there on where a pattern of at most LONGEST_START bytes is."""
+    pattern, kept = re.compile(words, re.DOTALL), b""
     while block := _bytes(file, at + len(kept), SEARCH_BYTES):
         data = kept + block
-        found = data.find(words)
-        while found >= 0:
-            yield at + found
-            found = data.find(words, found + 1)
-        kept = data[1 - len(words) :]
-        at += len(data) - len(kept)
+        is_last = len(block) < SEARCH_BYTES
+        until = len(data) if is_last else len(data) - LONGEST_START
+        for found in pattern.finditer(data):
+            if found.start() < until:
+                yield at + found.start()
+        kept = data[until:]
+        at += until
 
 
 def _flac_frames(file: IO[bytes], start: int) -> int | None:
@@ -155,40 +230,38 @@ def read_mp4(file: IO[bytes], begin: int) -> Structure:
         head = _bytes(file, at, 16)
         length = int.from_bytes(head[:4], "big")
         length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 else length
-        if length < 8:
-            break
+        if length < 8 or at + length > size:  # no box, or one that is cut
+            at = next(_places(file, at + 1, STARTS["mov"]), size)
+            continue
         if head[4:8] == b"ftyp":
             starts.append(at)
         if head[4:8] == b"moov":
             indexes.append(at)
         at += length
     if len(indexes) < 2:
-        return Structure()
+        return _parts(file, [begin])
     ends = [*starts[1:], size]
     if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
-        return _joined(starts, ends)
+        return _parts(file, starts)
     joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
     return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split it to have all analysed",))
 
 
 def read_wavpack(file: IO[bytes], begin: int) -> Structure:
     """WavPack files, each behind the end of the one before (WavPack 4 & 5 Binary File / Block Format, 2.0)."""
-    size, starts, position, at = os.fstat(file.fileno()).st_size, [begin], 0, begin
+    size, starts, position, at = _end_of_frames(file), list[int](), 0, begin
     while at < size:
         head = _bytes(file, at, WAVPACK_BYTES)
         if not head.startswith(WAVPACK_START) or len(head) < WAVPACK_BYTES:  # a tag
             at = next(_places(file, at + 1, WAVPACK_START), size)
             continue
-        index = int.from_bytes(head[16:20], "little") | head[10] << 32
-        if index < position:
-            starts.append(at)
-        position = index
+        if head[25] & WAVPACK_INITIAL:
+            index = int.from_bytes(head[16:20], "little") | head[10] << 32
+            if not starts or index < position:
+                starts.append(begin if not starts else at)
+            position = index + int.from_bytes(head[20:24], "little")
         at += 8 + int.from_bytes(head[4:8], "little")
-    return _joined(starts, [*starts[1:], size]) if len(starts) > 1 else Structure()
-
-
-def _joined(starts: list[int], ends: list[int]) -> Structure:
-    return Structure(tuple(Recording(((start, end),), is_joined=True) for start, end in zip(starts, ends, strict=True)))
+    return _parts(file, starts or [begin], size)
 
 
 def _bytes(file: IO[bytes], at: int, size: int) -> bytes:
