@@ -64,20 +64,20 @@ def structured(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
 
 def facts(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
     """The mean over the row's sure facts of 1 for a right claim, 0 for none, -1 for a wrong one or for several."""
-    known = {name: value for name, value in _sure(row.extra.get("facts")).items() if name in JUDGED}
+    known = {name: value for name, value in sure_facts(row.extra.get("facts")).items() if name in JUDGED}
     if not known:
         return [None] * len(texts)
     return [sum(_verdict(text, name, value) for name, value in known.items()) / len(known) for text in texts]
 
 
-def _sure(given: Any) -> dict[str, Any]:
-    """Return the values of facts that are sure; a fact is a value, or {"value": …, "confidence": …}."""
+def sure_facts(given: Any, least: float = SURE) -> dict[str, Any]:
+    """Return the values of facts that are sure enough; a fact is a value, or {"value": …, "confidence": …}."""
     if not isinstance(given, dict):
         return {}
     split = {
         name: (fact.get("value"), fact.get("confidence", 1.0)) if isinstance(fact, dict) else (fact, 1.0) for name, fact in given.items()
     }
-    return {name: value for name, (value, confidence) in split.items() if value is not None and (confidence or 0.0) >= SURE}
+    return {name: value for name, (value, confidence) in split.items() if value is not None and (confidence or 0.0) >= least}
 
 
 def _verdict(text: str, name: str, measured: Any) -> float:

@@ -2,93 +2,130 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mflamingo_cli.commands.train.work import require_extra, resumable
-from mflamingo_cli.errors import ExitCode, UsageError
-from mflamingo_cli.files import write_atomic
+from mflamingo_cli.errors import AudioError, ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from mflamingo_cli.api import Model
     from mflamingo_cli.schema import Analysis
+
+Songs = Annotated[list[str], typer.Argument(metavar="SONGS", help="Files, folders and playlists, or records by `analyze --json` (.jsonl).")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="ROWS.jsonl", help="Where rows go.", dir_okay=False)]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME|DIR|FILE", help="The model that describes the songs.")]
+Parts = Annotated[int, typer.Option("--parts", min=0, help="How many parts of half a minute of each song the model describes too.")]
+Think = Annotated[bool, typer.Option("--think", help="Add reasons to questions; those that are wrong are left out.")]
+Writer = Annotated[
+    str,
+    typer.Option("--writer", metavar="none|URL|FILE.gguf", help="Who writes captions, questions, reasons: a local model, an endpoint."),
+]
+WriterModel = Annotated[str, typer.Option("--writer-model", metavar="NAME", help="Model of the endpoint.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of questions, options and splits.")]
 
 
 def label(
-    songs: Annotated[
-        list[str], typer.Argument(metavar="SONGS", help="Files, folders and playlists, or records by `analyze --json` (.jsonl).")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="ROWS.jsonl", help="Where rows go.", dir_okay=False)],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|DIR|FILE", help="The model that describes the songs.")] = "mini",
-    writer: Annotated[
-        str, typer.Option("--writer", metavar="none|URL", help="An OpenAI-compatible endpoint that writes captions too.")
-    ] = "none",
-    writer_model: Annotated[str, typer.Option("--writer-model", metavar="NAME", help="Model of the endpoint.")] = "default",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of options and splits.")] = 0,
-) -> None:
+    songs: Songs, output: Output, model: ModelName = "mini", parts: Parts = 2, think: Think = False, writer: Writer = "none",
+    writer_model: WriterModel = "default", seed: Seed = 0,
+) -> None:  # fmt: skip
     """Make rows of one's own music: questions for facts that are sure, captions that agree with them, lyrics beside the songs.
 
-    What is left out stands with its reason in ROWS.jsonl.dropped. Songs are analysed once; a run that is stopped goes on. To label a
-    library on many processes, run `analyze --json -j N -o records.jsonl` first and name the records here.
+    ROWS.jsonl.songs names each song that is done, and what was left out of it with the reason. A run that is stopped goes on. To label
+    a library on many processes, run `analyze --json -j N -o records.jsonl` first and name the records here.
     """
     require_extra()
-    from mflamingo_cli.train.data.label import labels_of
-    from mflamingo_cli.train.data.writer import EndpointWriter
+    from mflamingo_cli.train.data.label import LabelOptions, labels_of
+    from mflamingo_cli.train.data.labelled import LabelledRows
+    from mflamingo_cli.train.data.writer import SongWriter
+    from mflamingo_cli.train.text_models import open_writer
 
-    write = EndpointWriter(writer, writer_model) if writer != "none" else None
-    dropped_path, done, counts = output.with_name(output.name + ".dropped"), _labelled(output), Counter[str]()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with resumable(f"in {output}"), output.open("a", encoding="utf-8") as rows, dropped_path.open("a", encoding="utf-8") as reasons:
-        for record in _records(songs, model):
-            if str(record.path) in done:
+    author = SongWriter(open_writer(writer, writer_model, "--writer"), seed) if writer != "none" else None
+    options, counts = LabelOptions(seed, author, think), Counter[str]()
+    settings = {"seed": seed, "model": model, "parts": parts, "think": think, "writer": author.name if author else "none"}
+    with resumable(f"in {output}"), LabelledRows(output, settings) as labelled, _Describer(model) as describer:
+        for record in describer.records(songs, labelled.same):
+            if (other := labelled.same(str(record.path), record.audio_id)) is not None:
+                if other != record.path:
+                    print(f"{record.path}: is the same sound as {other}", file=sys.stderr)
                 continue
-            labels = labels_of(record, seed=seed, writer=write)
-            for what, why in labels.dropped:
-                reasons.write(json.dumps({"audio": record.path, "what": what, "why": why}, ensure_ascii=False) + "\n")
-            rows.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in labels.rows))
-            rows.flush()
+            labels = labels_of(record, options, list(describer.parts(record, parts)))
+            labelled.add(str(record.path), record.audio_id, labels.rows, labels.dropped)
             counts.update(row["task"] for row in labels.rows)
             counts["(left out)"] += len(labels.dropped)
             print(f"{record.path}: {len(labels.rows)} rows, {len(labels.dropped)} left out", file=sys.stderr)
+        n_done = len(labelled)
     for task, count in counts.most_common():
         print(f"{task}: {count}")
-    if not counts.total() and not done:
+    if not n_done:
         raise typer.Exit(ExitCode.NO_INPUT)
 
 
-def _records(songs: list[str], model: str) -> Iterator[Analysis]:
-    """Yield what is known of each song: records that are named, then songs, analysed now or read from the cache."""
-    from mflamingo_cli import load
-    from mflamingo_cli.commands.inputs import collect
+class _Describer:
+    """The model that describes songs, opened when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._opened = name, ExitStack()
+        self._model: Model | None = None
+
+    def __enter__(self) -> _Describer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._opened.close()
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded."""
+        from mflamingo_cli import load
+
+        if self._model is None:
+            self._model = self._opened.enter_context(load(self._name))
+        return self._model
+
+    def records(self, songs: list[str], known: Callable[[str], str | None]) -> Iterator[Analysis]:
+        """Yield what is known of each song: records that are named, then songs that are not done, analysed now or read from the cache."""
+        from mflamingo_cli.commands.inputs import collect
+
+        for path in (Path(name) for name in songs if name.endswith(".jsonl")):
+            yield from _read(path)
+        if others := [name for name in songs if not name.endswith(".jsonl")]:
+            for song in collect(others):
+                if known(song) is None:
+                    yield self._analyzed(song)
+
+    def _analyzed(self, song: str) -> Analysis:
+        from mflamingo_cli.assemble import failed
+
+        try:
+            return self.model.analyze(Path(song))
+        except AudioError as error:  # of one song: its record says so, and the others go on
+            return failed(song, "analyze", error)
+
+    def parts(self, record: Analysis, count: int) -> Iterator[Analysis]:
+        """Yield captions of parts of a song that a model described as a whole."""
+        from mflamingo_cli.train.data.label import parts_of
+
+        if record.audio is not None and record.model is not None and record.path is not None:
+            for start_s, end_s in parts_of(record.audio.start, record.audio.end, count):
+                try:
+                    yield self.model.caption(Path(record.path), start_s=start_s, end_s=end_s)
+                except AudioError:  # a part that is silent has no caption
+                    continue
+
+
+def _read(path: Path) -> Iterator[Analysis]:
+    """Yield the records of a file. Raises UsageError that names the line."""
     from mflamingo_cli.schema import Analysis
 
-    for path in (Path(name) for name in songs if name.endswith(".jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                yield Analysis.from_json(line)
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{path}:{number}: is no record of mflamingo ({error})") from error
-    if others := [name for name in songs if not name.endswith(".jsonl")]:
-        with load(model) as opened:
-            for song in collect(others):
-                yield opened.analyze(Path(song))
-
-
-def _labelled(output: Path) -> set[str]:
-    """Return the songs whose rows are there; a line that a crash cut off is removed, with the other rows of its song."""
-    if not output.exists():
-        return set()
-    lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    if len(rows) < len(lines) and rows:
-        last = rows[-1]["audio"]
-        kept = [line for line, row in zip(lines, rows, strict=False) if row["audio"] != last]
-        with write_atomic(output) as stream:
-            stream.write("".join(kept).encode())
-        rows = [row for row in rows if row["audio"] != last]
-    return {str(row["audio"]) for row in rows}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield Analysis.from_json(line)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{path}:{number}: is no record of mflamingo ({error})") from error
