@@ -205,7 +205,9 @@ class Check:
                 return ""
             if wrong:
                 sentence = _without(sentence, claims)
-                claims = self._judged(sentence)
+            if self._options.describes:
+                sentence = _once(sentence)
+            claims = self._judged(sentence)
             if not sentence:
                 return ""
         self._note(claims)
@@ -223,7 +225,7 @@ class Check:
         judged = [JUDGES[one.kind](one, self._facts, self._duration_s) if self._facts else Judgement() for one in readings]
         if any(one.kind == "tempo" and judgement.same for one, judgement in zip(readings, judged, strict=True)):
             judged = [  # "140 BPM, felt at 70" names two octaves of one tempo
-                JUDGES["tempo"](replace(one, octave=True), self._facts or Facts(), self._duration_s) if one.kind == "tempo" else judgement
+                JUDGES["tempo"](replace(one, octave=True), self._facts or Facts(), self._duration_s) if _is_number(one) else judgement
                 for one, judgement in zip(readings, judged, strict=True)
             ]
         return [self._claim(sentence, one, judgement) for one, judgement in zip(readings, judged, strict=True)]
@@ -238,6 +240,11 @@ class Check:
         if reading.judged or not self._options.describes:
             return claim, right is True or not reading.judged
         return claim, judgement.same is True  # a description that was given the facts says nothing else of a part
+
+
+def _is_number(reading: Reading) -> bool:
+    """Whether it names a tempo, and not a range or a pace, which no other octave explains."""
+    return reading.kind == "tempo" and isinstance(reading.value, float)
 
 
 def _in_minutes(sentence: str, claims: Sequence[tuple[Claim, bool]]) -> str:
@@ -268,6 +275,34 @@ def _without(sentence: str, claims: Sequence[tuple[Claim, bool]]) -> str:
         kept.append(part)
     whole = "".join(kept)
     return "" if any(claim.text in whole for claim in wrong) else whole
+
+
+REPEATED_WORDS = 5  # so many in the same order are said again, fewer are a turn of phrase
+_WORD = re.compile(r"[^\s,;:]+(?<![.!?])")
+_NOTHING_BEHIND = re.compile(r"[\s,;:]*(?:by ear)?[\s,;:]*$", re.IGNORECASE)
+
+
+def _once(sentence: str) -> str:
+    """A sentence without the words that it says a second time: `In D, on G and A, by ear: on G and A, with bass.`"""
+    while found := _said_again(sentence):
+        before, after = sentence[: found[0]], sentence[found[1] :].lstrip(",;: ")
+        sentence = before + after if after[:1].isalnum() else _NOTHING_BEHIND.sub("", before) + after
+    return sentence
+
+
+def _said_again(sentence: str) -> tuple[int, int] | None:
+    """Where the first row of words stands that the sentence has said before."""
+    spans = [match.span() for match in _WORD.finditer(sentence)]
+    said = [sentence[start:end].casefold() for start, end in spans]
+    seen: dict[tuple[str, ...], int] = {}
+    for at in range(len(said) - REPEATED_WORDS + 1):
+        first, length = seen.setdefault(tuple(said[at : at + REPEATED_WORDS]), at), REPEATED_WORDS
+        if at - first < length:
+            continue
+        while at + length < len(said) and first + length < at and said[first + length] == said[at + length]:
+            length += 1
+        return spans[at][0], spans[at + length - 1][1]
+    return None
 
 
 class CheckedStream:

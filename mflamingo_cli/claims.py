@@ -137,6 +137,12 @@ _UNDER = _any_of(
     *("under", "below", "(?<!no )less than", "(?<!no )slower than", "no (?:more|faster) than", "at most", "up to"),
     after=r"\s(?:about |around )?$",
 )
+PACES: Mapping[str, tuple[float | None, float | None]] = {"slow": (None, 100.0), "fast": (100.0, None)}  # what no listener would call so
+_PACE = re.compile(
+    rf"\b(?:(?:an?|(?:is|runs?)(?: an?)?(?: very| quite| rather)?)\s)(?P<pace>{'|'.join(PACES)})"
+    r"(?=[,.;!]|\sat\b|\s(?:track|song|piece|tempo|pace|pulse|beat)\b)",
+    re.IGNORECASE,
+)
 _BY_SO_MUCH = re.compile(r"\b(?:by|within|of|another|some)\s$|[+\u00b1]\s?$", re.IGNORECASE)
 _FASTER = re.compile(r"\s?(?:faster|slower|quicker|more|less|higher|lower|above|below|apart|off)\b", re.IGNORECASE)
 
@@ -206,7 +212,11 @@ class _Sentence:
 
 
 def _tempi(sentence: _Sentence) -> Iterator[Reading]:
-    for found in find_tempi(sentence.plain):
+    """Beats per minute; beside them "slow" and "fast" too, which alone may mean the music and not its beat."""
+    tempi = find_tempi(sentence.plain)
+    for match in _PACE.finditer(sentence.plain) if tempi else ():
+        yield sentence.reading(Found(match.start("pace"), match.end("pace"), None), "tempo", PACES[match["pace"].lower()])
+    for found in tempi:
         before, after = sentence.clause(found.start), sentence.plain[found.end :]
         if _FASTER.match(after) or _BY_SO_MUCH.search(before):
             continue
@@ -297,7 +307,7 @@ _VOICE = (
     r"(?:(?:lead|backing|female|male|human|sung|clean|harsh|wordless|any|warm|soft|her|his) )*(?:"
     r"vocals|vocalists?|vocal (?:lines?|performance|melody|part|delivery|hooks?)|singers?|singing|sung|sings?|lyrics|choirs?|"
     r"rapp(?:ers?|ing|ed)|raps?|(?:female|male|human|sung|lead|backing|soprano|tenor|baritone|alto) voices?|"
-    r"voice (?:sings?|enters|floats|carries))"
+    r"voices? (?:sings?|enters?|floats?|carr(?:y|ies)|(?:is|are|can be) heard)|(?<=\bno )voices?(?! leading)|(?<=without a )voice)"
 )
 _SINGING = re.compile(rf"\b{_VOICE}\b", re.IGNORECASE)
 _NOBODY_SINGS = _any_of("(?:nobody|no one|no-one|none) (?:ever )?sings?")

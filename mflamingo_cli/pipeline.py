@@ -35,6 +35,7 @@ from mflamingo_cli.requests import (
     Request,
     Step,
     answerable,
+    caption_style,
     drain,
     stream_of,
     tag_events,
@@ -42,7 +43,6 @@ from mflamingo_cli.requests import (
 )
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache, SoundAndFacts
-from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import Task
 
 T = TypeVar("T")
@@ -298,7 +298,7 @@ def _given(task: Task, info: BackendInfo, song: PreparedSong) -> str:
     """The facts that the prompt of a question holds."""
     if not info.grounded or task.name not in FREE_TEXT:
         return ""
-    if task.prompt in CAPTION_STYLES.values():
+    if caption_style(task.prompt):
         return facts_text(song.facts, song.duration_s, SURE)
     return facts_text(song.facts, song.duration_s, 0.0, facts_asked(task.prompt))
 

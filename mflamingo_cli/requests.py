@@ -71,9 +71,14 @@ class Request:
 
     def check_of(self, task: Task, grounded: bool) -> CheckOptions:
         """How the text that answers a question is held to the facts."""
-        describes, sings = task.prompt in CAPTION_STYLES.values(), task.prompt == CAPTION_STYLES["lyrics"]
-        mode = "raw" if sings or task.name not in FREE_TEXT else self.claims or ("fix" if grounded else "mark")
-        return CheckOptions(mode, grounded, describes, complete=task.prompt == CAPTION_STYLES["full"])
+        style = caption_style(task.prompt)
+        mode = "raw" if style == "lyrics" or task.name not in FREE_TEXT else self.claims or ("fix" if grounded else "mark")
+        return CheckOptions(mode, grounded, describes=style is not None, complete=style == "full")
+
+
+def caption_style(prompt: str) -> str | None:
+    """The style of the caption that a prompt asks for, with or without reasoning before it; None for every other prompt."""
+    return next((style for style, words in CAPTION_STYLES.items() if prompt in (words, think_prompt(words))), None)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def test_what_can_be_claimed_can_be_judged_and_every_fact_can_be_claimed():
         ("It lasts 2 minutes.", [False]),
         ("A (0:00) and B (0:32).", [True, True]),
         ("Nobody sings.", [None]),
+        ("This track is fast, at 140 BPM.", [True, True]),
+        ("At 140 BPM this is a slow track.", [True, False]),
+        ("A fast solo at 140 BPM.", [None]),
+        ("No voice is heard.", [None]),
+        ("The voice leading is smooth.", []),
         ("It feels energetic.", []),
     ],
 )
@@ -111,6 +116,20 @@ def test_a_marked_text_stays_as_it_is_and_each_contradiction_is_named_once():
             "A track at 140 BPM, in A minor, lasting 3:33; by ear: with drums. It is in 4/4.",
         ),
         ("A track at 140 BPM, in A minor, in 4/4; by ear: without singing.", "A track at 140 BPM, in A minor, in 4/4."),
+        ("It is at 140 BPM in A minor. No voice is heard.", "It is at 140 BPM in A minor."),
+        ("At 140 BPM this is a slow track. It is in A minor.", "It is in A minor. The tempo is 140 BPM."),
+        (  # the same words again, in one sentence
+            "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: on the chords C, G, Am and F; by ear: with bass.",
+            "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: with bass.",
+        ),
+        (
+            "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: rock, on the chords C, G, Am and F.",
+            "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: rock.",
+        ),
+        (
+            "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: on the chords C, G, Am and F.",
+            "At 140 BPM in A minor, on the chords C, G, Am and F.",
+        ),
     ],
 )
 def test_a_description_is_put_right(text, wanted):
