@@ -89,8 +89,8 @@ def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tup
     other, down = _spans(evidence, intervals)
     best = np.full((longest + KEPT * block, len(PLACES), n_tempi), -np.inf)  # of beats that start at a time, `longest` before it and more
     back = np.zeros((n + longest, len(PLACES), n_tempi), np.int8)  # tempo of the beat before
-    step = np.empty((block, n_tempi, n_tempi))  # (time, to, from)
-    flat = np.arange(0, step.size, n_tempi).reshape(block, n_tempi)
+    step = np.empty((block, len(PLACES), n_tempi, n_tempi))  # (time, row, to, from)
+    flat = np.arange(0, step.size, n_tempi).reshape(step.shape[:-1])
     isdown, at = PLACES[:, None] == 0, longest
 
     def beats_ending(times: slice) -> np.ndarray:
@@ -103,10 +103,9 @@ def _viterbi(evidence: np.ndarray, intervals: np.ndarray) -> tuple[dict[int, tup
             best[:longest], at = best[-longest:], longest
         ended = _ended(best, at, count, block) + beats_ending(now)
         value = best[at : at + count]
-        for row, before in enumerate(BEFORE):
-            np.add(ended[:, before, None], change, out=step[:count])
-            back[now, row] = likeliest = step[:count].argmax(axis=2)
-            value[:, row] = step.ravel().take(likeliest + flat[:count])
+        np.add(ended[:, BEFORE, None], change, out=step[:count])
+        back[now] = likeliest = step[:count].argmax(axis=3)
+        value[:] = step.ravel().take(likeliest + flat[:count])
         if first <= longest:  # a first beat may have begun at any time before the song
             time = np.arange(first, now.stop)[:, None, None]
             begins = (time <= longest) & (time > longest - intervals) & (value < 0)
