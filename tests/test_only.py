@@ -6,6 +6,7 @@ import threading
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -97,6 +98,25 @@ def test_a_stage_that_fails_on_a_thread_fails_the_song_and_no_thread_is_left(fil
     before = threading.active_count()
     with pytest.raises(InternalError, match="list index out of range"):
         analyzed(file, ["tempo", "vocals"])
+    assert threading.active_count() == before
+
+
+def test_threads_end_at_once_where_the_caller_is_interrupted(monkeypatch):
+    def endless(_):
+        running.set()
+        while True:
+            np.zeros(9)
+
+    def interrupted():
+        with SongPart.of(song(BARS, 112.0), 0.0).computing(["vocals"], threads=2):
+            assert running.wait(60)
+            raise KeyboardInterrupt
+
+    running = threading.Event()
+    monkeypatch.setattr(stretch, "voice_evidence", endless)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert threading.active_count() == before
 
 

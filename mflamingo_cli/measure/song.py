@@ -7,13 +7,15 @@ facts from the start of the file.
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
+from threading import get_ident
 from typing import Any, TypeVar
 
 import numpy as np
@@ -129,18 +131,29 @@ class SongPart:
     def computing(self, names: Collection[str], threads: int) -> Iterator[None]:
         """Compute most of what the facts of these names need on so many threads, while the caller does something else; then it is there.
 
-        One thread computes nothing ahead: what is read later is computed then. The values are the same.
+        One thread computes nothing ahead: what is read later is computed then. The values are the same. Where the caller fails or is
+        interrupted, so are the threads.
         """
-        stages = _stages(names)
-        pool = ThreadPoolExecutor(threads)
-        try:
-            wanted = [(stretch, stage) for stage in INDEPENDENT for stretch in self.stretches if stage in stages and threads > 1]
-            found = [pool.submit(partial(getattr, stretch, stage)) for stretch, stage in wanted]
-            yield
-            for one in found:
-                one.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        stages, working = _stages(names), set[int]()
+        wanted = [(stretch, stage) for stage in INDEPENDENT for stretch in self.stretches if stage in stages and threads > 1]
+
+        def compute(stretch: SoundStretch, stage: str) -> None:
+            working.add(get_ident())
+            try:
+                getattr(stretch, stage)
+            finally:
+                working.discard(get_ident())
+
+        with ThreadPoolExecutor(threads) as pool:
+            found = [pool.submit(compute, *one) for one in wanted]
+            try:
+                yield
+                for one in found:
+                    one.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                _interrupt(working)
+                raise
 
     def settle(self, names: Collection[str], threads: int = 1) -> None:
         """Let go of the sound; before that, compute what the facts of these names need of it."""
@@ -148,6 +161,12 @@ class SongPart:
             pass
         for stretch in self.stretches:
             stretch.settle(_stages(names))
+
+
+def _interrupt(threads: Collection[int]) -> None:
+    """Raise SystemExit in threads at their next step in Python: a stage takes seconds, each of its thousands of steps less than 1 ms."""
+    for thread in tuple(threads):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
 
 
 def _stages(names: Collection[str]) -> set[str]:
