@@ -17,6 +17,7 @@ MOST_HZ = 7_680_000  # the fastest converters for sound have 768 kHz
 MOST_CHANNELS = 640  # seventh-order ambisonics has 64
 MOST_SAMPLES_PER_S = 12_288_000  # of all channels: 64 of them at 192 kHz, four times what ambisonics is recorded with
 MOST_S = 360_000  # a mix of ten hours
+MOST_S_PER_BYTE = 0.2  # of a file: digital silence in the largest blocks of FLAC has less; a longer length is no statement about this file
 LOUDEST = 2.0**31  # of a sample: 32-bit integers that were stored as floats without scaling; full scale is 1
 RESAMPLE = "resample it to 48 kHz first, or get it again if its header is damaged"
 
@@ -61,6 +62,11 @@ LIMITS = (
         lambda header: f"lasts {clock(header.seconds)}, more than {MOST_S // 3600} hours; choose a part with --start and --end",
     ),
 )
+
+
+def believable(seconds: float, n_bytes: int) -> bool:
+    """Whether a file of so many bytes can last so long; what its header states beyond that is damage, and makes no long song of it."""
+    return seconds <= n_bytes * MOST_S_PER_BYTE
 
 
 def check(header: StreamHeader, shown: str) -> None:

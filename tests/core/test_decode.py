@@ -40,6 +40,7 @@ def coded(folder: Path, name: str, seconds: float = SECONDS, rate: int = RATE, c
         "au": ("AU", "PCM_16"),
         "caf": ("CAF", "PCM_16"),
         "w64": ("W64", "PCM_16"),
+        "rf64": ("RF64", "PCM_16"),
     }
     form, subtype = forms[name]
     soundfile.write(folder / "made", music(seconds, rate, channels), rate, format=form, subtype=subtype, **options)
@@ -61,6 +62,43 @@ def died(data: bytes) -> bytes:
     """A WAV whose writer never set the sizes."""
     at = data.find(b"data")
     return data[:4] + bytes(4) + data[8 : at + 4] + bytes(4) + data[at + 8 :]
+
+
+def sized(data: bytes, name: bytes, size: int, content: bytes = b"") -> bytes:
+    """A file of chunks with another size, and other content, of one of them."""
+    at = data.find(name) + 4
+    return data[:at] + struct.pack(">I" if data.startswith(b"FORM") else "<I", size) + content + data[at + 4 + len(content) :]
+
+
+def total(data: bytes, frames: int) -> bytes:
+    """A FLAC file that states another length."""
+    return data[:21] + bytes([data[21] & 0xF0]) + struct.pack(">I", frames) + data[26:]
+
+
+def first_pages(data: bytes) -> bytes:
+    """The pages of a Vorbis file that hold its headers."""
+    return data[: [at for at in range(len(data)) if data.startswith(b"OggS", at)][2]]
+
+
+def in_tag(data: bytes) -> bytes:
+    """An ID3v2.4 tag that holds it, and zeros behind it."""
+    data += bytes(2000)
+    return b"ID3\x04\0\0" + bytes(len(data) >> bits & 0x7F for bits in (21, 14, 7, 0)) + data
+
+
+def in_wav(data: bytes) -> bytes:
+    """MP3 frames as a WAV holds them (RFC 2361: format 0x55)."""
+    header = struct.pack("<HHIIHHHHIHHH", 0x55, 2, RATE, 16_000, 1, 0, 12, 1, 2, 1, 1, 0)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 20 + len(header) + len(data))
+        + b"WAVEfmt "
+        + struct.pack("<I", len(header))
+        + header
+        + b"data"
+        + struct.pack("<I", len(data))
+        + data
+    )
 
 
 WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in full, without a word, and how long it is
@@ -90,6 +128,18 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
     "FLAC, zeros behind": (lambda f: coded(f, "flac") + bytes(5000), 10.0),
     "WAV of size 0": (lambda f: died(coded(f, "wav")), 10.0),
     "WAV of size 1000": (lambda f: (d := coded(f, "wav"))[:40] + struct.pack("<I", 1000) + d[44:], 10.0),
+    "WAV, MP3 coded": (lambda f: in_wav(coded(f, "mp3")), 10.0),
+    "AIFF of size 8": (lambda f: sized(coded(f, "aiff"), b"SSND", 8), 10.0),
+    "RF64 of size -1": (lambda f: sized(coded(f, "rf64"), b"ds64", 28, b"\xff" * 24), 10.0),
+    "FLAC of size 0": (lambda f: total(coded(f, "flac"), 0), 10.0),
+    "FLAC of one second": (lambda f: total(coded(f, "flac"), RATE), 10.0),
+    "Opus at 16 kHz": (lambda f: coded(f, "opus", rate=16_000), 10.0),
+    "chained Opus at 24 kHz and 8 kHz": (lambda f: coded(f, "opus", rate=24_000) + coded(f, "opus", rate=8_000), 20.0),
+    "Ogg behind a link without sound": (lambda f: first_pages(coded(f, "ogg")) + coded(f, "ogg"), 10.0),
+    "Ogg behind a first page that is alone": (lambda f: (d := coded(f, "ogg"))[:58] + d, 10.0),
+    "Ogg behind a header of HTTP": (lambda f: b"ICY 200 OK\r\nicy-name: radio\r\n\r\n" + coded(f, "ogg"), 10.0),
+    "MP3 with another in its tag": (lambda f: in_tag(coded(f, "mp3", 5.0)) + coded(f, "mp3"), 10.0),
+    "MP3 with a tag of false size": (lambda f: b"ID3\x04\0\0\0\x02\0\0" + bytes(1024) + coded(f, "mp3"), 10.0),
     "AU of size 0": (lambda f: (d := coded(f, "au"))[:8] + bytes(4) + d[12:], 10.0),
     "AU of size 1000": (lambda f: (d := coded(f, "au"))[:8] + struct.pack(">I", 1000) + d[12:], 10.0),
     "WAV of size 0xffffffff": (lambda f: (d := coded(f, "wav"))[:4] + b"\xff" * 4 + d[8:40] + b"\xff" * 4 + d[44:], 10.0),
@@ -123,6 +173,39 @@ def test_behind_damage_it_goes_on_and_says_what_is_missing(tmp_path: Path, name:
     (warning,) = audio.warnings
     assert "missing at 0:" in warning
     assert "what follows was decoded" in warning
+
+
+CLAIMS: dict[str, Callable[[bytes], bytes]] = {  # what no file of its bytes can hold, by the name of the coding
+    "flac": lambda data: total(data, 0xFFFF_FFFF)[:21] + bytes([data[21] | 0x0F]) + b"\xff" * 4 + data[26:],
+    "mp3": lambda data: (at := max(data.find(b"Xing"), data.find(b"Info")) + 8) and data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :],
+    "ogg": lambda data: late(data, 1 << 60),
+}
+
+
+def late(data: bytes, granule: int) -> bytes:
+    """An Ogg file whose last page ends at another time."""
+    at = data.rfind(b"OggS")
+    page = data[at : at + 6] + struct.pack("<q", granule) + data[at + 14 :]
+    return data[:at] + page[:22] + struct.pack("<I", ogg._checksum(page[:22] + bytes(4) + page[26:])) + page[26:]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_length_that_the_file_cannot_hold_is_not_believed(tmp_path: Path, name: str) -> None:
+    """They were refused as longer than 100 hours."""
+    (tmp_path / "a").write_bytes(CLAIMS[name](coded(tmp_path, name, 3.0)))
+    assert load(tmp_path / "a").source.duration_s == pytest.approx(3.0, abs=NEAR_S)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("seconds", [-5.0, 1e15, float("nan"), float("inf")])
+def test_a_duration_that_is_none_is_not_believed(tmp_path: Path, seconds: float) -> None:
+    """A negative one was a traceback."""
+    data = made_by_ffmpeg(tmp_path, "a.mka")
+    at = data.find(b"\x44\x89\x88") + 3  # Matroska's Duration, a double
+    (tmp_path / "a.mka").write_bytes(data[:at] + struct.pack(">d", seconds * 1000) + data[at + 8 :])
+    audio = load(tmp_path / "a.mka")
+    assert audio.source.duration_s == pytest.approx(3.0, abs=NEAR_S)
+    assert audio.warnings == ()
 
 
 def test_a_text_between_frames_is_stepped_over(tmp_path: Path) -> None:

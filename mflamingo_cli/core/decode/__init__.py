@@ -8,6 +8,7 @@ named to ffmpeg, so playlists and scripts cannot lead anywhere.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import IO
 
 import soundfile
 
-from mflamingo_cli.core.decode import chunks, mpeg, ogg
+from mflamingo_cli.core import limits
+from mflamingo_cli.core.decode import chunks, flac, mpeg, ogg
 from mflamingo_cli.core.decode.base import Damaged, Decoder, Recording, Structure, damage_report
 from mflamingo_cli.core.decode.by_ffmpeg import INSTALL_FFMPEG, FfmpegDecoder
 from mflamingo_cli.core.decode.by_soundfile import JoinedDecoder, SoundFileDecoder
@@ -72,7 +74,7 @@ READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structur
     "aiff": chunks.read_forms,
     "au": chunks.read_au,
     "caf": chunks.read_caf,
-    "flac": chunks.read_flac,
+    "flac": flac.read,
     "mov": chunks.read_mp4,
     "ogg": ogg.read,
     "wv": chunks.read_wavpack,
@@ -99,6 +101,17 @@ def open_decoder(path: Path, name: str) -> Decoder:
         found = structure_of(file)
         if not file.seek(0, os.SEEK_END):
             raise AudioError(f"{name}: the file is empty", code="not_audio")
+        n_bytes = file.tell()
+    decoder = _open(path, name, found)
+    if decoder.frames is not None and not limits.believable(decoder.frames / decoder.rate_hz, n_bytes):
+        decoder.frames = None
+    if not limits.believable(decoder.guess_s, n_bytes):
+        decoder.guess_s = 0.0
+    return decoder
+
+
+def _open(path: Path, name: str, found: Recognised) -> Decoder:
+    """Open it with libsndfile, else with ffmpeg."""
     is_mpeg = found.demuxer == "mp3"
     try:
         structure = _bounded(found.structure, MOST_PARTS)
@@ -122,9 +135,13 @@ def structure_of(file: IO[bytes]) -> Recognised:
     if demuxer in READERS:
         return Recognised(head, demuxer, READERS[demuxer](file, begin))
     if demuxer is None and not any(head.startswith(magic) for magic, _ in NOT_SOUND):
-        structure = mpeg.read(file, begin + HEAD_BYTES)
+        structure = mpeg.read(file, begin, begin + HEAD_BYTES)
         if structure is not None:
             return Recognised(head, "mp3", structure)
+        for known, start in chunks.STARTS.items():  # behind a header of HTTP, or other text that a recorder left in front
+            if found := re.search(start, head, re.DOTALL):
+                at = begin + found.start()
+                return Recognised(head[found.start() :], known, READERS[known](file, at))
     return Recognised(head, demuxer, Structure((Recording(((begin, file.seek(0, os.SEEK_END)),)),) if begin else (Recording(),)))
 
 

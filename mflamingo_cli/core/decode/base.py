@@ -23,13 +23,14 @@ TOLERATED_S = 0.05  # of sound that a header promises and a decoder does not giv
 class Recording:
     """A recording within a file: the ranges of bytes that a decoder is given as if they were a whole file, no ranges for all of it.
 
-    `patches` are (place in the part, bytes that are read there instead of what the file says); `frames` is the length where the structure
-    tells it better than a header; an `uncounted` MPEG stream states no length anywhere.
+    `patches` are (place in the part, bytes that are read there instead of what the file says); `length_s` is its length where the structure
+    tells it better than a header, in seconds, as the decoder of an Opus stream may have another rate; an `uncounted` MPEG stream states no
+    length anywhere.
     """
 
     ranges: tuple[tuple[int, int], ...] = ()
     patches: tuple[tuple[int, bytes], ...] = ()
-    frames: int | None = None
+    length_s: float | None = None
     uncounted: bool = False
 
 

@@ -5,6 +5,7 @@ ffmpeg is named the container and allowed nothing but this one local file, so no
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ class FfmpegDecoder:
         self._form = {"af": f"aformat=channel_layouts={named}"} if named in layout.LAYOUTS else {"ac": self.channels}
         self.roles = layout.named(stream.get("channel_layout"), self.channels)
         self.notes, self._structure = (*structure.notes, *_others(streams, stream)), structure
-        self.guess_s = float(stream.get("duration", report["format"].get("duration", 0.0)))
+        self.guess_s = _seconds(stream.get("duration", report["format"].get("duration")))
         own = "duration" in stream or all(s.get("codec_type") == "audio" for s in report["streams"])  # not that of the picture
         stated_s = structure.length_s or (self.guess_s if demuxer in COUNTED and own else 0.0)
         self.frames = round(stated_s * self.rate_hz) or None
@@ -116,6 +117,15 @@ class FfmpegDecoder:
 
     def close(self) -> None:
         """Nothing is open between blocks."""
+
+
+def _seconds(stated: Any) -> float:
+    """A duration as ffprobe reports it; 0 for what is none: containers hold negative ones, infinity and NaN."""
+    try:
+        seconds = float(stated)
+    except (TypeError, ValueError):
+        return 0.0
+    return seconds if 0.0 <= seconds < math.inf else 0.0
 
 
 def _listen(stream: IO[bytes], log: bytearray) -> None:

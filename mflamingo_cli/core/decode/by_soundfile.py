@@ -62,8 +62,9 @@ class SoundFileDecoder:
             self._unknown = file.frames == UNKNOWN_FRAMES
             self.guess_s = 0.0 if self._unknown else file.frames / file.samplerate
             held = _held_share(file.extra_info)
-            stated = None if part.uncounted or self._unknown else round(file.frames / held)
-            self.frames = stated if part.frames is None else part.frames
+            guessed = part.uncounted or (self.codec in MPEG_CODECS and not is_mpeg)  # from the bit rate of the first frame, also in a WAV
+            stated = None if guessed or self._unknown else round(file.frames / held)
+            self.frames = stated if part.length_s is None else round(part.length_s * self.rate_hz)
             self._cut = held < 1.0 or structure.cut
             self._seeks = stated is not None and self._plain and self.codec not in INEXACT_SEEK and file.seekable()
             self._step = SMALL_STEP_FRAMES if self._unknown else FLAC_STEP_FRAMES if self.codec == "flac" else BLOCK_FRAMES
@@ -155,12 +156,12 @@ class JoinedDecoder:
         first = self._opened(0)
         self.rate_hz, self.channels, self.codec, self.roles = first.rate_hz, first.channels, first.codec, first.roles
         self.tags, self.notes = first.tags, (*structure.notes, *first.notes)
-        known = [first.frames, *(part.frames for part in structure.parts[1:])]
+        lengths = [None if first.frames is None else first.frames / first.rate_hz, *(part.length_s for part in structure.parts[1:])]
         total_s = structure.length_s
+        if total_s is None and not is_mpeg and None not in lengths:
+            total_s = sum(length_s for length_s in lengths if length_s is not None)
         self.guess_s = total_s or first.guess_s
         self.frames = round(total_s * self.rate_hz) if total_s is not None else None
-        if self.frames is None and not is_mpeg and None not in known:
-            self.frames = sum(count for count in known if count is not None)
         first.close()
 
     def blocks(self, start: int) -> Generator[NDArray[np.float32], None, None]:
@@ -178,8 +179,7 @@ class JoinedDecoder:
                 gaps += [Gap(gap.at_s + began / self.rate_hz, gap.missing_s) for gap in damage.gaps] or [Gap(at / self.rate_hz, None)]
             except (soundfile.LibsndfileError, AudioError):
                 reasons.append("one of the recordings that are joined in it cannot be read")
-                frames = self._structure.parts[index].frames
-                gaps.append(Gap(at / self.rate_hz, frames / self.rate_hz if frames else None))
+                gaps.append(Gap(at / self.rate_hz, self._structure.parts[index].length_s))
         if self._structure.cut:
             reasons.append("the last recording has no end")
         gaps = [gap for gap in gaps if gap.at_s >= start / self.rate_hz]

@@ -1,4 +1,4 @@
-"""Containers made of sized chunks, whose sizes may be wrong because their writer died or did not know: WAV, AIFF, AU, CAF, FLAC, MP4.
+"""Containers made of sized chunks, whose sizes may be wrong because their writer died or did not know: WAV, AIFF, AU, CAF, MP4.
 
 A size that cannot be true is read as what is there; a second file behind the end of the first is a recording of its own.
 """
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import IO
+from typing import IO, Literal
 
 from mflamingo_cli.core.decode.base import Recording, Structure
 
@@ -33,21 +33,24 @@ STARTS = {  # what begins a file of a demuxer, long enough not to be met by chan
     "tta": rb"TTA1[\x01-\x03]\0[\x01-\x08]\0[\x08\x10\x18\x20]\0..[\0-\x0b]\0",
     "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
     "wav": rb"(?:RIFF|RF64)....WAVE(?:fmt |ds64|JUNK|bext|LIST|fact|PEAK|iXML|cue )",
-    "wv": WAVPACK_START,
+    "ogg": rb"OggS\0\x02\0{8}",  # RFC 3533, sec. 6: the first page of a stream
+    "wv": rb"wvpk....[\x02-\x10]\x04",
 }
 LONGEST_START = 32  # bytes of what begins a file, at most
 ENOUGH = 0.99  # of the sound that is there: a stated size below that is none
 ID3V1_BYTES = 128
 APE_ZEROS = 8  # at the end of its footer
 TAIL_BYTES = 64  # zeros at the end of a stream of frames are looked for in steps of so many; no frame ends with as many
+SOUND = {b"data": 0, b"SSND": 8}  # the chunk with the sound, and its size where there is none
 Patch = tuple[int, bytes]
+Order = Literal["little", "big"]
 
 
 def read_joined(demuxer: str) -> Callable[[IO[bytes], int], Structure]:
     """A reader of files of a demuxer, each behind the one before."""
 
     def read(file: IO[bytes], begin: int) -> Structure:
-        return _parts(file, [begin, *_places(file, begin + 1, STARTS[demuxer])])
+        return _parts(file, [begin, *places(file, begin + 1, STARTS[demuxer])])
 
     return read
 
@@ -66,8 +69,8 @@ def read_forms(file: IO[bytes], begin: int) -> Structure:
     size, parts = os.fstat(file.fileno()).st_size, []
     while begin < size:
         end, patches = _form(file, begin, size)
-        kind = "aiff" if _bytes(file, begin, 4) == b"FORM" else "wav"
-        behind = next(_places(file, end - 1, STARTS[kind]), size) if end < size else size
+        kind = "aiff" if bytes_at(file, begin, 4) == b"FORM" else "wav"
+        behind = next(places(file, end - 1, STARTS[kind]), size) if end < size else size
         parts.append(Recording(((begin, end if behind < size else size),), tuple(patches)))
         begin = behind
     if len(parts) == 1 and parts[0].ranges == ((0, size),) and not parts[0].patches:
@@ -77,60 +80,66 @@ def read_forms(file: IO[bytes], begin: int) -> Structure:
 
 def _form(file: IO[bytes], begin: int, size: int) -> tuple[int, list[Patch]]:
     """The end of the file that begins there, and what of its sizes must be read otherwise."""
-    kind = _bytes(file, begin, 4)
-    if kind not in FORMS:  # RIFX, W64
+    kind = bytes_at(file, begin, 4)
+    if kind not in FORMS:  # RIFX
         return size, []
-    order = "big" if kind == b"FORM" else "little"
-    stated = int.from_bytes(_bytes(file, begin + 4, 4), order)  # type: ignore[arg-type]
-    patches: list[Patch] = []
+    order: Order = "big" if kind == b"FORM" else "little"
+    stated = int.from_bytes(bytes_at(file, begin + 4, 4), order)
     large = 0  # where RF64 keeps its sizes
     for name, at, length in _chunks(file, begin + 12, size, order):
         if name == b"ds64":
             large = at
-            stated = int.from_bytes(_bytes(file, at, 8), "little")
-        if name == b"data" and kind != b"FORM":
+            stated = int.from_bytes(bytes_at(file, at, 8), "little")
+        if name in SOUND:
             if large:
-                length = int.from_bytes(_bytes(file, large + 8, 8), "little")
-            held = size - at
-            if length == 0 or (at + length < size and not _is_chunk(file, at + length + length % 2, size)):
-                if length and held - length < length // 100:
-                    break  # a tag behind it, not sound
-                if held and not (length == 0 and _is_chunk(file, at, size)):
-                    patches = _sizes(begin, at, large, held)
-                    return size, patches
+                length = int.from_bytes(bytes_at(file, large + 8, 8), "little")
+            if _is_false(file, at, length, SOUND[name], size, order):
+                return size, _sizes(begin, at, large, size - at, order)
             break
-    return min(begin + 8 + stated + stated % 2, size), patches
+    return min(begin + 8 + stated + stated % 2, size), []
 
 
-def _sizes(begin: int, at: int, large: int, held: int) -> list[Patch]:
+def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, order: Order) -> bool:
+    """Whether the size of the sound is none that its writer meant: that of none, or less or far more than there is."""
+    held = size - at
+    if length > FARTHEST:
+        return held > 0
+    if length <= empty:
+        return held > empty and not _is_chunk(file, at + length, size, order)
+    if at + length >= size or _is_chunk(file, at + length + length % 2, size, order):
+        return False
+    return held - length >= length // 100  # else a tag behind it, no sound
+
+
+def _sizes(begin: int, at: int, large: int, held: int, order: Order) -> list[Patch]:
     """The sizes of a file whose data begin at a byte and go on to its end."""
     whole = at - begin - 8 + held
-    small = [(4, min(whole, UNKNOWN_32).to_bytes(4, "little")), (at - begin - 4, min(held, UNKNOWN_32).to_bytes(4, "little"))]
+    small = [(4, min(whole, UNKNOWN_32).to_bytes(4, order)), (at - begin - 4, min(held, UNKNOWN_32).to_bytes(4, order))]
     if not large:
         return small
-    return [(large - begin, whole.to_bytes(8, "little") + held.to_bytes(8, "little")), (at - begin - 4, b"\xff" * 4)]
+    return [(large - begin, whole.to_bytes(8, order) + held.to_bytes(8, order)), (at - begin - 4, b"\xff" * 4)]
 
 
-def _chunks(file: IO[bytes], at: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: IO[bytes], at: int, size: int, order: Order) -> Iterator[tuple[bytes, int, int]]:
     """Name, place and length of the content of each chunk."""
     while at + 8 <= size:
-        head = _bytes(file, at, 8)
-        length = int.from_bytes(head[4:], order)  # type: ignore[arg-type]
+        head = bytes_at(file, at, 8)
+        length = int.from_bytes(head[4:], order)
         yield head[:4], at + 8, length
         at += 8 + length + length % 2
 
 
-def _is_chunk(file: IO[bytes], at: int, size: int) -> bool:
+def _is_chunk(file: IO[bytes], at: int, size: int, order: Order) -> bool:
     """Whether a chunk begins there, or nothing does: four printable letters and a length that the file has."""
-    head = _bytes(file, at, 8)
+    head = bytes_at(file, at, 8)
     if len(head) < 8:
         return True
-    return all(0x20 <= byte < 0x7F for byte in head[:4]) and (at + 8 + int.from_bytes(head[4:], "little") <= size + 1 or head[:4] in FORMS)
+    return all(0x20 <= byte < 0x7F for byte in head[:4]) and (at + 8 + int.from_bytes(head[4:], order) <= size + 1 or head[:4] in FORMS)
 
 
 def read_au(file: IO[bytes], begin: int) -> Structure:
     """AU files; their size may be unknown, and 0, or less than there is, is what a writer that died leaves."""
-    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["au"])])
+    found = _parts(file, [begin, *places(file, begin + 1, STARTS["au"])])
     parts = tuple(replace(part, patches=_au_patches(file, *part.ranges[0])) for part in found.parts if part.ranges)
     if not parts:
         patches = _au_patches(file, 0, os.fstat(file.fileno()).st_size)
@@ -139,13 +148,13 @@ def read_au(file: IO[bytes], begin: int) -> Structure:
 
 
 def _au_patches(file: IO[bytes], begin: int, end: int) -> tuple[Patch, ...]:
-    place, stated = (int.from_bytes(_bytes(file, begin + at, 4), "big") for at in (4, 8))
+    place, stated = (int.from_bytes(bytes_at(file, begin + at, 4), "big") for at in (4, 8))
     return ((8, b"\xff" * 4),) if stated < (end - begin - place) * ENOUGH else ()
 
 
 def read_caf(file: IO[bytes], begin: int) -> Structure:
     """CAF files; the size of their data may be -1: up to the end (Apple Core Audio Format, Audio Data Chunk)."""
-    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["caf"])])
+    found = _parts(file, [begin, *places(file, begin + 1, STARTS["caf"])])
     ranges = [part.ranges[0] if part.ranges else (0, os.fstat(file.fileno()).st_size) for part in found.parts]
     forms = [_caf_form(file, *one) for one in ranges]
     parts = tuple(replace(part, patches=patches) for part, (patches, _) in zip(found.parts, forms, strict=True))
@@ -156,7 +165,7 @@ def _caf_form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[Patch, ...],
     """What of the size of the data must be read otherwise, and whether a part of the data is missing."""
     at = begin + 8
     while at + 12 <= end:
-        head = _bytes(file, at, 12)
+        head = bytes_at(file, at, 12)
         length = int.from_bytes(head[4:], "big", signed=True)
         if head[:4] == b"data":
             cut = at + 12 + length > end
@@ -170,16 +179,8 @@ def _caf_form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[Patch, ...],
 
 
 def _is_caf_chunk(file: IO[bytes], at: int, size: int) -> bool:
-    head = _bytes(file, at, 12)
+    head = bytes_at(file, at, 12)
     return len(head) < 12 or (all(0x20 <= byte < 0x7F for byte in head[:4]) and at + 12 + int.from_bytes(head[4:], "big") <= size)
-
-
-def read_flac(file: IO[bytes], begin: int) -> Structure:
-    """FLAC files, each behind the end of the one before."""
-    found = _parts(file, [begin, *_places(file, begin + 1, STARTS["flac"])])
-    return Structure(
-        tuple(replace(part, frames=_flac_frames(file, part.ranges[0][0])) for part in found.parts if part.ranges) or found.parts
-    )
 
 
 def _parts(file: IO[bytes], starts: list[int], end: int | None = None) -> Structure:
@@ -192,22 +193,22 @@ def _parts(file: IO[bytes], starts: list[int], end: int | None = None) -> Struct
 
 
 def _without_tag(file: IO[bytes], end: int) -> int:
-    return end - ID3V1_BYTES if _bytes(file, end - ID3V1_BYTES, 3) == b"TAG" else end
+    return end - ID3V1_BYTES if bytes_at(file, end - ID3V1_BYTES, 3) == b"TAG" else end
 
 
 def _without_zeros(file: IO[bytes], end: int) -> int:
     """Where many zeros begin that end there; no frame ends with as many, but an APE tag in front of them does with a few."""
     first = end
-    while first > 0 and not any(_bytes(file, first - TAIL_BYTES, TAIL_BYTES)):
+    while first > 0 and not any(bytes_at(file, first - TAIL_BYTES, TAIL_BYTES)):
         first -= TAIL_BYTES
-    tail = _bytes(file, first - TAIL_BYTES, TAIL_BYTES)
+    tail = bytes_at(file, first - TAIL_BYTES, TAIL_BYTES)
     return min(end, first - len(tail) + len(tail.rstrip(b"\0")) + APE_ZEROS) if first < end else end
 
 
-def _places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
+def places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
     """Every place from there on where a pattern of at most LONGEST_START bytes is."""
     pattern, kept = re.compile(words, re.DOTALL), b""
-    while block := _bytes(file, at + len(kept), SEARCH_BYTES):
+    while block := bytes_at(file, at + len(kept), SEARCH_BYTES):
         data = kept + block
         is_last = len(block) < SEARCH_BYTES
         until = len(data) if is_last else len(data) - LONGEST_START
@@ -218,20 +219,15 @@ def _places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
         at += until
 
 
-def _flac_frames(file: IO[bytes], start: int) -> int | None:
-    """Length of a FLAC file: 36 bits of its streaminfo block; 0 is unknown."""
-    return int.from_bytes(_bytes(file, start + 21, 5), "big") & (1 << 36) - 1 or None
-
-
 def read_mp4(file: IO[bytes], begin: int) -> Structure:
     """MP4 files, each behind the end of the one before (ISO 14496-12, 4.2: boxes); a sentence where one has no beginning of its own."""
     size, at, starts, indexes = os.fstat(file.fileno()).st_size, begin, list[int](), list[int]()
     while at + 8 <= size:
-        head = _bytes(file, at, 16)
+        head = bytes_at(file, at, 16)
         length = int.from_bytes(head[:4], "big")
         length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 else length
         if length < 8 or at + length > size:  # no box, or one that is cut
-            at = next(_places(file, at + 1, STARTS["mov"]), size)
+            at = next(places(file, at + 1, STARTS["mov"]), size)
             continue
         if head[4:8] == b"ftyp":
             starts.append(at)
@@ -251,9 +247,9 @@ def read_wavpack(file: IO[bytes], begin: int) -> Structure:
     """WavPack files, each behind the end of the one before (WavPack 4 & 5 Binary File / Block Format, 2.0)."""
     size, starts, position, at = _end_of_frames(file), list[int](), 0, begin
     while at < size:
-        head = _bytes(file, at, WAVPACK_BYTES)
+        head = bytes_at(file, at, WAVPACK_BYTES)
         if not head.startswith(WAVPACK_START) or len(head) < WAVPACK_BYTES:  # a tag
-            at = next(_places(file, at + 1, WAVPACK_START), size)
+            at = next(places(file, at + 1, WAVPACK_START), size)
             continue
         if head[25] & WAVPACK_INITIAL:
             index = int.from_bytes(head[16:20], "little") | head[10] << 32
@@ -264,7 +260,7 @@ def read_wavpack(file: IO[bytes], begin: int) -> Structure:
     return _parts(file, starts or [begin], size)
 
 
-def _bytes(file: IO[bytes], at: int, size: int) -> bytes:
+def bytes_at(file: IO[bytes], at: int, size: int) -> bytes:
     """Bytes of a file; none at a place that no file has."""
     if not 0 <= at < FARTHEST:
         return b""

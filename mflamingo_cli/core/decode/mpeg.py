@@ -87,9 +87,13 @@ class FrameRun:
         return 576 if self.kind >> 7 & 3 == 1 and self.kind >> 9 & 3 != 3 else 1152
 
 
-def read(file: IO[bytes], latest: int) -> Structure | None:
-    """The structure of a file of MPEG audio; None if none begins up to the byte `latest`."""
+def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
+    """The structure of a file of MPEG audio that begins behind tags at the byte `begin`; None if no frame does up to the byte `latest`.
+
+    A tag may hold an MP3, which is none of the sound; frames that go on behind a tag show that it states too large a size.
+    """
     runs = list(_runs(file, latest))
+    runs = [run for run in runs if run.end > begin] or runs
     if not runs:
         return None
     streams: list[list[FrameRun]] = []
@@ -133,7 +137,11 @@ def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int
         patches = ((place - ranges[0][0], held.to_bytes(4, "big")),)
     uncounted = count is None
     frames = (max(held, count or 0) if not gaps else held + round(sum(gap.missing_s or 0 for gap in gaps) / seconds)) * stream[0].samples
-    return Recording(tuple(ranges), patches, frames if uncounted or patches else None, uncounted), gaps, bool(lacking and lacking > 1)
+    return (
+        Recording(tuple(ranges), patches, frames / stream[0].rate_hz if uncounted or patches else None, uncounted),
+        gaps,
+        bool(lacking and lacking > 1),
+    )
 
 
 def _is_plain(file: IO[bytes], runs: list[FrameRun], part: Recording) -> bool:

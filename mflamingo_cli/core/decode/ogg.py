@@ -75,18 +75,19 @@ def read(file: IO[bytes], begin: int) -> Structure:
     """The structure of an Ogg file whose first page is at the byte `begin`."""
     links: list[Link] = []
     for page in _pages(file, begin):
-        if page.flags & FIRST and (not links or links[-1].begun):
+        if page.flags & FIRST and (not links or links[-1].begun or page.serial in links[-1].streams):
             links.append(Link(page.at))
         if links:
             _enter(page, links[-1])
     links = [link for link in links if link.streams]
+    links = [link for link in links if any(stream.first is not None for stream in link.streams.values())] or links[:1]
     if not links:
         return Structure((Recording(((begin, os.fstat(file.fileno()).st_size),)),) if begin else (Recording(),))
     chosen = [next(iter(link.streams.values())) for link in links]
     ends = [*(link.begin for link in links[1:]), os.fstat(file.fileno()).st_size]
     whole = len(links) == 1 and links[0].begin == 0
     parts = [
-        Recording(() if whole else ((link.begin, end),), frames=_frames(stream))
+        Recording(() if whole else ((link.begin, end),), length_s=stream.length_s)
         for link, stream, end in zip(links, chosen, ends, strict=True)
     ]
     lengths = [stream.length_s for stream in chosen]
@@ -96,10 +97,6 @@ def read(file: IO[bytes], begin: int) -> Structure:
         before_s += length_s or 0.0
     total = None if None in lengths else before_s
     return Structure(tuple(parts), tuple(gaps), not chosen[-1].ended, total, tuple(_others(links[0])))
-
-
-def _frames(stream: Stream) -> int | None:
-    return None if stream.length_s is None else round(stream.length_s * stream.rate_hz)
 
 
 def _others(link: Link) -> Iterator[str]:
