@@ -91,6 +91,7 @@ class Size:
     kv_heads: int = 2
     n_fft: int = 400
     n_mels: int = 128
+    n_vocab: int = 0  # more than the tokenizer knows
 
 
 SIZES = {
@@ -144,7 +145,7 @@ def _model(kind: Kind, size: Size, tokenizer: Tokenizer) -> torch.nn.Module:
         "hidden_size": size.d_audio, "num_hidden_layers": size.audio_layers, "num_attention_heads": size.audio_heads,
         "intermediate_size": 4 * size.d_audio, "num_mel_bins": size.n_mels, "model_type": row.encoder_type,
     }  # fmt: skip
-    vocab_size = -(-tokenizer.get_vocab_size() // 32) * 32  # padded like the real one: more rows than tokens
+    vocab_size = max(size.n_vocab, -(-tokenizer.get_vocab_size() // 32) * 32)  # padded like the real one: more rows than tokens
     text = {
         "hidden_size": size.d_text, "num_hidden_layers": size.text_layers, "num_attention_heads": size.text_heads,
         "num_key_value_heads": size.kv_heads, "intermediate_size": 2 * size.d_text, "vocab_size": vocab_size,

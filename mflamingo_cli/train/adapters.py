@@ -120,5 +120,5 @@ def trained_by_part(model: Model) -> dict[str, tuple[int, int]]:
 
 
 def layers_of(model: Model) -> Sequence[torch.nn.Module]:
-    """Return the layers that are shared out among processes one by one."""
-    return [*model.model.language_model.layers, *model.model.audio_tower.layers]
+    """Return the layers of both towers, in the order they run in."""
+    return [*model.model.audio_tower.layers, *model.model.language_model.layers]

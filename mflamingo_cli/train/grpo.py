@@ -1,7 +1,8 @@
 """Group relative policy optimisation (Shao 2024; arXiv 2511.10289, section 3.4): answers of a group are rewarded and told apart.
 
 They are sampled by the decoder of inference, on the network that is trained; their probabilities under the policy and under the reference
-come from the forward pass of training, which hears the song each time.
+come from the forward pass of training, which hears the song each time. Where processes share out the weights, each of them gathers all
+of them to sample.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.adapters import TuneConfig
 from mflamingo_cli.train.data.check import RowChecker
-from mflamingo_cli.train.data.row import RowError, TrainingRow
+from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig
 from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, sequence_of
@@ -34,7 +37,7 @@ from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rewards import JUDGED, Reward, total
 from mflamingo_cli.train.rows import Branch, ChatEncoder
-from mflamingo_cli.train.sft import TrainingRun, network_of
+from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of
 from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
 from quant.config import read_geometry
 
@@ -50,6 +53,7 @@ class GrpoConfig:
     group: int = 5
     prompts: int = 8  # of a step, over all processes
     max_tokens: int = 512
+    updates: int = 1  # steps that learn from the same answers (the μ of Shao 2024); from the second on the ratio is clipped
     temperature: float = 1.0
     epsilon: float = 0.2  # the ratio of probabilities is clipped to 1 ± this
     beta: float = 0.04  # weight of the KL divergence from the reference
@@ -66,13 +70,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampledGroup:
-    """The answers to one prompt, packed as rows; `numbers` is what is logged of them."""
+    """The answers to one prompt, packed as rows, and what is logged of them; log-probabilities are of all their tokens, (n,)."""
 
     rows: RowSequence
     advantages: torch.Tensor  # (answers,)
-    old: torch.Tensor  # (answer tokens of all,) log-probabilities when they were sampled
-    reference: torch.Tensor
     numbers: Mapping[str, float]
+    texts: Sequence[Mapping[str, Any]]
+    old: torch.Tensor | None = None  # log-probabilities when they were sampled; None where the policy has not moved since
+    reference: torch.Tensor | None = None
 
 
 class GroupObjective:
@@ -80,21 +85,38 @@ class GroupObjective:
 
     def __init__(
         self, network: TrainingNetwork, rows: Rows, chat: ChatEncoder, songs: SongReader, rewards: Mapping[str, Reward], config: GrpoConfig,
-        folder: Path | None, reference: TrainingNetwork | None = None,
+        processes: Processes, *, bf16: bool, folder: Path | None = None, reference: TrainingNetwork | None = None,
     ) -> None:  # fmt: skip
         self.module, self._rows, self._chat, self._songs = network, rows, chat, songs
-        self._rewards, self._config, self._folder, self._reference = rewards, config, folder, reference
+        self._rewards, self._config, self._processes, self._bf16 = rewards, config, processes, bf16
+        self._folder, self._reference = folder, reference
+        self._groups: list[SampledGroup] = []
         self._end_ids = {chat.tokenizer.token_to_id(name) for name in END_TOKENS} - {None}
 
     def draw(self, place: Place) -> list[SampledGroup]:
-        """Sample and reward the groups of a step for one process."""
-        share = self._config.prompts // place.world
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                return [self._group(place, place.rank * share + number) for number in range(share)]
-        finally:
+        """Return the groups that a step of one process learns from, sampled anew every `updates` steps."""
+        if place.step % self._config.updates == 0:
+            self.module.eval()
+            with torch.no_grad(), torch.autocast(self.module.core.device.type, torch.bfloat16, enabled=self._bf16):
+                self._groups = self._sampled(place)
             self.module.train()
+        return self._groups
+
+    def _sampled(self, place: Place) -> list[SampledGroup]:
+        """Sample and reward the groups of a process, and judge them by the policy that sampled them and by the reference."""
+        share = self._config.prompts // place.world
+        with self._processes.gathered(self.module):
+            groups = [self._group(place, place.rank * share + number) for number in range(share)]
+        if self._folder is not None and place.rank == 0:
+            _keep_texts(self._folder, [text for group in groups for text in group.texts][:SHOWN])
+        return [
+            replace(
+                group,
+                old=self.policy_probabilities(group.rows) if self._config.updates > 1 else None,
+                reference=self.reference_probabilities(group.rows),
+            )
+            for group in groups
+        ]
 
     def weight(self, batch: SampledGroup) -> float:
         """How many answers a group has."""
@@ -102,20 +124,17 @@ class GroupObjective:
 
     def loss(self, batch: SampledGroup) -> tuple[torch.Tensor, dict[str, float]]:
         """The summed loss of the answers of a group, each the mean over its tokens, and numbers to log."""
-        new = log_probabilities(self.module, batch.rows)
-        ratio = torch.exp(new - batch.old)
-        advantage = torch.repeat_interleave(batch.advantages.to(new.device), self._lengths(batch.rows).to(new.device))
+        new, lengths = self.policy_probabilities(batch.rows), answer_lengths(batch.rows)
+        assert batch.reference is not None
+        ratio = torch.exp(new - (new.detach() if batch.old is None else batch.old))
+        advantage = torch.repeat_interleave(batch.advantages, lengths).to(new)
         clipped = ratio.clamp(1 - self._config.epsilon, 1 + self._config.epsilon)
+        share_clipped = float((clipped != ratio).float().mean())
         gain = torch.minimum(ratio * advantage, clipped * advantage)
         apart = batch.reference - new
         kl = torch.exp(apart) - apart - 1  # unbiased and never negative (Schulman 2020)
-        loss = torch.stack([part.mean() for part in (self._config.beta * kl - gain).split(self._lengths(batch.rows).tolist())]).sum()
-        return loss, {**batch.numbers, "kl": float(kl.detach().mean())}
-
-    @staticmethod
-    def _lengths(rows: RowSequence) -> torch.Tensor:
-        """Answer tokens of each row, (answers,)."""
-        return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds)])
+        loss = torch.stack([part.mean() for part in (self._config.beta * kl - gain).split(lengths.tolist())]).sum()
+        return loss, {**batch.numbers, "kl": float(kl.detach().mean()), "clipped": share_clipped}
 
     def _group(self, place: Place, number: int) -> SampledGroup:
         config = self._config
@@ -128,11 +147,8 @@ class GroupObjective:
         rewards, parts = total(self._rewards, texts, row)
         branches = [Branch([*prompt, *sample.tokens], [False] * len(prompt) + [True] * len(sample.tokens)) for sample in samples]
         answers = sequence_of(branches, [song] * len(samples) if song is not None else [])
-        old = log_probabilities(self.module, answers)
-        reference = self.reference_probabilities(answers)
-        numbers = self._numbers(samples, texts, rewards, parts)
-        self._keep(place, row, texts, rewards)
-        return SampledGroup(answers, torch.tensor(advantages(rewards)), old, reference, numbers)
+        kept = [{"step": place.step, "row": row.place, "reward": reward, "text": text} for text, reward in zip(texts, rewards, strict=True)]
+        return SampledGroup(answers, torch.tensor(advantages(rewards)), self._numbers(samples, texts, rewards, parts), kept)
 
     def _heard(self, row: TrainingRow) -> Features:
         assert row.audio is not None
@@ -169,12 +185,16 @@ class GroupObjective:
     def _text(self, sample: Sample) -> str:
         return str(self._chat.tokenizer.decode(sample.tokens[: len(sample.tokens) - sample.ended], skip_special_tokens=False))
 
+    def policy_probabilities(self, rows: RowSequence) -> torch.Tensor:
+        """Return the log-probabilities of answer tokens, (n,), under the model that learns."""
+        return log_probabilities(self.module, rows, self._config.temperature)
+
     def reference_probabilities(self, rows: RowSequence) -> torch.Tensor:
-        """Return the log-probabilities under the model that training began with: a second one, or the base of an adapter."""
+        """Return those under the model that training began with: a second one, or the base of an adapter."""
         if self._reference is not None:
-            return log_probabilities(self._reference, rows)
+            return log_probabilities(self._reference, rows, self._config.temperature)
         with self.module.model.disable_adapter():
-            return log_probabilities(self.module, rows)
+            return self.policy_probabilities(rows)
 
     @staticmethod
     def _numbers(
@@ -189,13 +209,16 @@ class GroupObjective:
             "distinct_2": distinct(texts, 2),
         }
 
-    def _keep(self, place: Place, row: TrainingRow, texts: Sequence[str], rewards: Sequence[float]) -> None:
-        if self._folder is None or place.rank:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / TEXTS).open("a", encoding="utf-8") as log:
-            for text, reward in list(zip(texts, rewards, strict=True))[:SHOWN]:
-                log.write(json.dumps({"step": place.step, "row": row.place, "reward": reward, "text": text}, ensure_ascii=False) + "\n")
+
+def _keep_texts(folder: Path, texts: Sequence[Mapping[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / TEXTS).open("a", encoding="utf-8") as log:
+        log.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+
+
+def answer_lengths(rows: RowSequence) -> torch.Tensor:
+    """Return the answer tokens of each row, (rows,)."""
+    return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds)])
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
@@ -210,16 +233,17 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(set(runs)) / len(runs) if runs else 1.0
 
 
-def log_probabilities(network: TrainingNetwork, rows: RowSequence) -> torch.Tensor:
-    """Return the log-probability of every answer token of packed rows, (n,), with gradients where they are enabled."""
-    return network(rows, scores=token_log_probabilities)
+def log_probabilities(network: TrainingNetwork, rows: RowSequence, temperature: float) -> torch.Tensor:
+    """Return the log-probability of every answer token of packed rows, (n,), as sampled at a temperature; with gradients where enabled."""
+    return network(rows, scores=partial(token_log_probabilities, temperature=temperature))
 
 
-def token_log_probabilities(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_log_probabilities(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probabilities of targets (n,) by states (n, d) and an output layer (words, d), whose scores are not kept."""
 
     def of(part: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return F.linear(part, weight.to(part.dtype)).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+        scores = F.linear(part, weight.to(part.dtype)).float() / temperature
+        return scores.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
 
     chunks = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
     return torch.cat([checkpoint(of, part, wanted, use_reentrant=False) for part, wanted in chunks])
@@ -231,30 +255,31 @@ def prepare(
 ) -> TrainingRun:  # fmt: skip
     """Check rows and load the model, and for `--tune full` a second one as the reference. Raises UsageError that names what is wrong."""
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
-    context = geometry.text.context_length
-    checker = RowChecker(chat, geometry, context - config.max_tokens)
-    check_prompts(rows, checker, "facts" in rewards)
+    checker = RowChecker(chat, geometry, geometry.text.context_length - config.max_tokens)
+    prompts = checked_lengths(rows, checker, states_a_fact if "facts" in rewards else lambda row: None)
     if config.prompts % processes.world:
         raise UsageError(f"--batch {config.prompts} prompts cannot be shared by {processes.world} processes")
+    if loop.save_every % config.updates or loop.steps % config.updates:
+        raise UsageError(f"--steps {loop.steps} and --save-every {loop.save_every} must be multiples of --updates {config.updates}")
     network = network_of(directory, tune, device, processes, loop.seed)
     reference = network_of(directory, TuneConfig("full", ()), device, processes, loop.seed) if tune.tune == "full" else None
     songs = SongReader(geometry, output / ENCODED if keeps and not network.trains_encoder else None)
-    objective = GroupObjective(network, rows, chat, songs, rewards, config, output if keeps else None, reference)
+    objective = GroupObjective(
+        network, rows, chat, songs, rewards, config, processes, bf16=loop.bf16, folder=output if keeps else None, reference=reference
+    )
+    longest = config.group * (max(prompts) + config.max_tokens)
     note = f"{len(rows)} prompts, {config.prompts} of them a step with {config.group} answers each, rewarded for {', '.join(rewards)}"
-    return TrainingRun(directory, output, tune, network, objective, loop, processes, checker, context, note)
+    return TrainingRun(
+        directory, output, tune, network, objective, loop, processes, checker, longest, config.prompts // processes.world, note,
+        reference=reference, sampled=max(prompts) + config.group * config.max_tokens,
+    )  # fmt: skip
 
 
-def check_prompts(rows: Rows, checker: RowChecker, for_facts: bool) -> None:
-    """Raise UsageError for rows that cannot be heard or are too long, and for prompts that state the facts they are rewarded for."""
-    problems = list(rows.problems)
-    for number in range(len(rows)):
-        try:
-            row = rows[number]
-            checker.branch(row)
-            asked = " ".join(exchange.question for exchange in row.exchanges)
-            if for_facts and any(reading.kind in JUDGED and not reading.denied for reading in read_claims(asked)):
-                raise RowError(row.place, "the question states a fact, which would be copied for the reward")
-        except RowError as error:
-            problems.append(error)
-    if problems or not len(rows):
-        raise UsageError("; ".join(map(str, problems[:5])) or "there are no rows")
+def states_a_fact(row: TrainingRow) -> str | None:
+    """Say that a prompt states a fact that answers are rewarded for, if it does."""
+    said = [row.system or "", *(text for exchange in row.exchanges for text in (exchange.question, exchange.answer or ""))]
+    if row.exchanges[-1].answer is not None:
+        said.pop()  # what the answers that are sampled stand in for
+    if any(reading.kind in JUDGED and not reading.denied for text in said for reading in read_claims(text)):
+        return "the prompt states a fact, which would be copied for the reward"
+    return None

@@ -19,6 +19,7 @@ from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes
 
 LOG = "log.jsonl"
+WARMUP = 0.03  # of the steps of a fine-tuning
 NO_DECAY = ("norm", "bias", "embed")  # parameters that weight decay would only shrink
 
 
@@ -37,6 +38,14 @@ class LoopConfig:
     bf16: bool = True
     save_every: int = 200
     log_every: int = 10
+
+
+def fine_tuning(steps: int, lr: float, *, seed: int, bf16: bool, save_every: int, log_every: int = 1) -> LoopConfig:
+    """Return the settings of a run that starts from a checkpoint: 3 % of the steps to warm up, a cosine to 0, no weight decay."""
+    return LoopConfig(
+        steps, lr, warmup=max(1, round(WARMUP * steps)), final_lr=0.0, weight_decay=0.0, betas=(0.9, 0.999), seed=seed, bf16=bf16,
+        save_every=save_every, log_every=log_every,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,18 +122,19 @@ def _update(
     objective: Objective, module: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any], lr: float, config: LoopConfig,
     processes: Processes,
 ) -> tuple[float, dict[str, float]]:  # fmt: skip
-    """One optimizer step; returns the loss over all processes and the numbers of this one's last batch."""
+    """One optimizer step; returns the loss over all processes and the mean numbers of their batches."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = next(module.parameters()).device.type
     optimizer.zero_grad(set_to_none=True)
-    [weight], total, numbers = processes.sum(sum(objective.weight(batch) for batch in batches)), 0.0, {}
+    [weight], total, found = processes.sum(sum(objective.weight(batch) for batch in batches)), 0.0, []
     for batch in batches:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=config.bf16):
             loss, numbers = objective.loss(batch)
+        found.append(numbers)
         (loss * (processes.world / weight)).backward()  # gradients are averaged over the processes
         total += float(loss.detach())
     processes.average_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), config.clip)
     optimizer.step()
-    return processes.sum(total)[0] / weight, dict(numbers)
+    return processes.sum(total)[0] / weight, processes.mean(found)

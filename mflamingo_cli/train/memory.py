@@ -1,43 +1,113 @@
-"""How much memory a step takes, reckoned from the sizes of the model and of its longest sequence. All sizes are bytes, of one process."""
+"""How much memory a step takes, reckoned from the sizes of the model and of its longest sequence. All sizes are bytes, of one process.
+
+`python -m tests.bench.memory` compares it with what a step takes. Sampling is no part of it, but the weights that it gathers are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from mflamingo_cli.train.network import CHUNK, WINDOWS_AT_ONCE
 from mflamingo_cli.train.parallel import local
+from quant.geometry import Geometry
 
 if TYPE_CHECKING:
     from mflamingo_cli.train.sft import TrainingRun
 
-GRADIENT_AND_MOMENTS = 3  # numbers of float32 for each that learns: its gradient, and Adam's two moments
-LAYER_ARRAYS = (10, 4)  # of (T, d_model) and of (T, d_ffn) that a layer of the language model keeps while it is computed again
-ENCODER_ARRAYS = (10, 3)
-SCORE_ARRAYS = 3  # of (chunk, words): scores, their exponentials, their gradient
+MOMENTS = 2  # of Adam, for each number that learns
 
 
-def estimate(run: TrainingRun) -> dict[str, int]:
-    """Return what takes memory in a step on the longest sequence, and how much."""
-    geometry, text, encoder = run.network.geometry, run.network.geometry.text, run.network.geometry.encoder
-    parameters = list(run.network.parameters())
-    learned = sum(local(p).numel() for p in parameters if p.requires_grad)
-    device = parameters[0].device
-    size = 2 if run.loop.bf16 and torch.amp.is_autocast_available(device.type) else 4
-    tokens = run.context
-    windows = max(1, tokens // geometry.tokens_per_window)
-    layer = sum(n * width for n, width in zip(LAYER_ARRAYS, (text.d_model, text.d_ffn), strict=True)) * tokens * size
-    positions = 2 * geometry.tokens_per_window  # before pairs are averaged
-    width = sum(n * d for n, d in zip(ENCODER_ARRAYS, (encoder.d_model, encoder.d_ffn), strict=True))
-    group = min(windows, WINDOWS_AT_ONCE) * positions * width * size
-    kept = windows * positions * encoder.d_model * encoder.n_layers * size if run.network.trains_encoder else 0
-    answers = min(CHUNK, tokens)
-    return {
-        "weights": sum(local(p).numel() * p.element_size() for p in parameters),
-        "gradients and Adam's moments": 4 * GRADIENT_AND_MOMENTS * learned,
-        "inputs of the layers": (text.n_layers + 2) * tokens * text.d_model * size,
-        "one layer, computed again": layer,
-        "audio encoder": kept + group,
-        "scores of answers": SCORE_ARRAYS * answers * text.n_vocab * 4,
-    }
+@dataclass(frozen=True)
+class StepSizes:
+    """What memory depends on: the model, the tokens of a sequence, and how many bytes numbers have."""
+
+    geometry: Geometry
+    tokens: int
+    weights: int  # bytes of this process's share
+    learned: int  # numbers of this process's share
+    gathered: int  # bytes of weights that are gathered at once: two layers and what belongs to none
+    gathered_to_sample: int
+    sampled: int  # tokens whose keys and values are kept while answers are sampled, 0 where none are
+    state: int  # bytes of a number between layers
+    compute: int  # bytes of a number that is multiplied
+    whole: bool  # all weights learn, not low-rank matrices beside them
+    dropout: bool
+    trains_encoder: bool
+    sequences: int  # of a step in this process: gradients of the first stay while the others are computed
+
+    @property
+    def windows(self) -> int:
+        """Windows of a sequence that is all music."""
+        return max(1, self.tokens // self.geometry.tokens_per_window)
+
+
+def layer_bytes(sizes: StepSizes, tokens: int, d_model: int, d_ffn: int) -> int:
+    """Return what a layer holds while it is computed again and its gradients come back.
+
+    Arrays of (tokens, d_model): the state around attention and feed-forward network and their gradients; normed states, which whole weights
+    keep for their own gradient; queries, keys, values and what attention makes of them; and a copy for each product where the number format
+    changes. Of (tokens, d_ffn): gate, its activation, up, their product, and gradients of three of them.
+    """
+    state, compute = sizes.state, sizes.compute
+    casts = 5 * compute if state != compute else 0
+    upcast = 16 if state < 4 else 0  # norms work in float32
+    per_width = (7 if sizes.whole else 5) * state + 11 * compute + casts + upcast
+    per_ffn = (9 if sizes.dropout else 7) * compute
+    return tokens * (per_width * d_model + per_ffn * d_ffn)
+
+
+def estimate(sizes: StepSizes) -> dict[str, Mapping[str, int]]:
+    """Return what takes memory in each part of a step, and how much; the largest sum is what the step needs."""
+    text, encoder = sizes.geometry.text, sizes.geometry.encoder
+    positions = 2 * sizes.geometry.tokens_per_window  # before pairs are averaged
+    group = min(sizes.windows, WINDOWS_AT_ONCE) * positions
+    encoding = layer_bytes(sizes, group, encoder.d_model, encoder.d_ffn)
+    kept = sizes.windows * positions * encoder.d_model * encoder.n_layers * sizes.state if sizes.trains_encoder else 0
+    always = {"weights": sizes.weights, "Adam's moments": 4 * MOMENTS * sizes.learned, "gathered weights": sizes.gathered}
+    kv_width = 2 * text.n_kv_heads * text.d_head
+    cache = sizes.sampled * text.n_layers * kv_width * sizes.state
+    inputs = {"inputs of the layers": (text.n_layers + 2) * sizes.tokens * text.d_model * sizes.state + kept}
+    gradients = {"gradients": 4 * sizes.learned}
+    layer = max(layer_bytes(sizes, sizes.tokens, text.d_model, text.d_ffn), encoding * sizes.trains_encoder)
+    copies = sizes.learned * sizes.compute if sizes.whole and sizes.compute < 4 else 0
+    moments = {
+        "sampling of answers": always | {"gathered weights": sizes.gathered_to_sample, "keys and values": cache},
+        "forward pass": always | inputs | (gradients if sizes.sequences > 1 else {})
+        | {"weights in bfloat16": copies, "scores of answers": min(CHUNK, sizes.tokens) * text.n_vocab * 4},
+        "backward pass": always | inputs | gradients | {"one layer, computed again": layer},
+    }  # fmt: skip
+    return {name: {part: size for part, size in parts.items() if size} for name, parts in moments.items()}
+
+
+def sizes_of(run: TrainingRun) -> StepSizes:
+    """Return the sizes of a run."""
+    network, parameters = run.network, list(run.network.parameters())
+    held = [*parameters, *(run.reference.parameters() if run.reference else ())]
+    device, state = network.core.device, network.core.model.language_model.embed_tokens.weight.element_size()
+    half = run.loop.bf16 and torch.amp.is_autocast_available(device.type)
+    shared, every = run.processes.strategy == "fsdp2", n_bytes(parameters)
+    layers = [n_bytes(layer.parameters()) for layer in network.core.model.language_model.layers]
+    return StepSizes(
+        network.geometry,
+        run.context,
+        weights=n_bytes(map(local, held)),
+        learned=sum(local(p).numel() for p in parameters if p.requires_grad),
+        gathered=shared * (2 * max(layers) + every - sum(layers)),
+        gathered_to_sample=shared * every,
+        sampled=run.sampled,
+        state=state,
+        compute=2 if half else state,
+        whole=run.tune.tune == "full",
+        dropout=run.tune.tune != "full" and run.tune.dropout > 0.0,
+        trains_encoder=network.trains_encoder,
+        sequences=run.sequences,
+    )
+
+
+def n_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Return how much memory tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -178,7 +178,7 @@ def linear_loss(states: torch.Tensor, weight: torch.Tensor, targets: torch.Tenso
     """Summed cross-entropy of (n, d) states by an output layer (words, d), ()."""
     if not len(targets):
         return states.sum() * 0.0
-    options = LinearCrossEntropyOptions(batch_chunk_size=CHUNK) if len(targets) > CHUNK else None
+    options = LinearCrossEntropyOptions(batch_chunk_size=min(CHUNK, len(targets)))  # in chunks it holds the scores once, else three times
     return F.linear_cross_entropy(states, weight.to(states.dtype), targets, reduction="sum", options=options)
 
 

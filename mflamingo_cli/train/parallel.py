@@ -6,15 +6,17 @@ torchrun starts the processes; `ddp` keeps all weights in each of them, `fsdp2` 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from mflamingo_cli.errors import UsageError
@@ -36,15 +38,38 @@ class Processes:
         """Whether this process holds weights that no earlier one holds."""
         return self.rank == 0 or self.strategy == "fsdp2"
 
-    def shard(self, root: nn.Module, layers: Iterable[nn.Module], device: torch.device, ignored: set[nn.Parameter]) -> None:
-        """Leave a share of every weight in each process, layer by layer; what is `ignored` stays whole."""
+    def shard(self, root: nn.Module, layers: Sequence[nn.Module], device: torch.device, ignored: set[nn.Parameter]) -> None:
+        """Leave a share of every weight in each process, layer by layer, in the order they run in; what is `ignored` stays whole.
+
+        Each layer fetches the one before it ahead of its turn in the backward pass. By itself torch takes the order of all passes since the
+        last one, and those that only sample are not alike in all processes.
+        """
         if self.strategy != "fsdp2":
             return
         mesh = init_device_mesh(device.type, (self.world,))
-        settings: dict[str, Any] = {"mesh": mesh, "ignored_params": ignored}
-        for layer in layers:
-            fully_shard(layer, **settings)
-        fully_shard(root, **settings)
+        settings: dict[str, Any] = {"mesh": mesh, "ignored_params": ignored, "reshard_after_forward": True}  # the root's too, for `save`
+        for module in (*layers, root):
+            fully_shard(module, **settings)
+        for before, module in pairwise((root, *layers, root)):
+            module.set_modules_to_backward_prefetch([before])
+
+    @contextmanager
+    def gathered(self, root: nn.Module) -> Iterator[None]:
+        """Hold all weights of a module in every process meanwhile.
+
+        Answers are sampled with them: a token at a time, layers would be gathered again for each, and all processes would have to sample as
+        many tokens.
+        """
+        shared = [module for module in root.modules() if isinstance(module, FSDPModule)]
+        for module in shared:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        try:
+            yield
+        finally:
+            for module in shared:
+                module.set_reshard_after_forward(True, recurse=False)
+                module.reshard()
 
     def average_gradients(self, module: nn.Module) -> None:
         """Average over the processes, in one message; `fully_shard` does it by itself."""
@@ -60,6 +85,15 @@ class Processes:
     def sum(self, *values: float) -> list[float]:
         """Return the sums of numbers over all processes."""
         return self._reduce(values, distributed.ReduceOp.SUM)
+
+    def mean(self, found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Return the mean of every number over those that have it, of all processes."""
+        every = list(found)
+        if self.world > 1:
+            parts: list[Any] = [None] * self.world
+            distributed.all_gather_object(parts, every)
+            every = [numbers for part in parts for numbers in part]
+        return {name: fmean(numbers[name] for numbers in every if name in numbers) for name in dict.fromkeys(k for n in every for k in n)}
 
     def largest(self, count: int) -> int:
         """Return the largest count of the processes that share every layer; its own where none is shared."""
@@ -92,7 +126,7 @@ def processes(strategy: Strategy, device: torch.device) -> Iterator[tuple[Proces
         raise UsageError(f"torchrun started {world} processes; choose --parallel ddp or fsdp2")
     if strategy == "none" or not launched():
         if strategy == "fsdp2":
-            raise UsageError("--parallel fsdp2 is for several processes; start it with torchrun --nproc-per-node N -m mflamingo_cli …")
+            raise UsageError("--parallel fsdp2 needs processes that torchrun started")
         yield Processes("none"), device
         return
     if device.type == "cuda":

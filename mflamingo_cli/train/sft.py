@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from mflamingo_cli.train.adapters import TuneConfig, layers_of, load_for_trainin
 from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import RowError, TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
-from mflamingo_cli.train.loop import LoopConfig, Report, fit
+from mflamingo_cli.train.loop import LoopConfig, Report, fine_tuning, fit
 from mflamingo_cli.train.network import RowSequence, TrainingNetwork, sequence_of
 from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes, whole
@@ -39,7 +39,7 @@ from quant.config import read_geometry
 STAGES: Mapping[str, float] = {"sft": 1.5e-5, "think": 1e-5}  # learning rates of table 3 for all weights
 LORA_LR = 5e-5  # of Audio Flamingo 3's stage 3.5, its only one with LoRA
 CONTEXT = 24_576  # of the paper: 16 minutes of music and the text
-WARMUP = 0.03  # of all steps
+MOST_NAMED = 5  # rows that an error names
 ADAPTER, CHECKPOINT = "adapter", "checkpoint"  # what a finished run holds
 CARD = "mflamingo.json"
 KEPT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # of the base, beside the weights
@@ -71,9 +71,7 @@ class SftConfig:
 class RowObjective:
     """Rows packed into sequences; songs are decoded ahead by threads."""
 
-    def __init__(
-        self, network: TrainingNetwork, rows: Rows, plan: RowPlan, chat: ChatEncoder, songs: SongReader, workers: int
-    ) -> None:
+    def __init__(self, network: TrainingNetwork, rows: Rows, plan: RowPlan, chat: ChatEncoder, songs: SongReader, workers: int) -> None:
         self.module, self._rows, self._plan = network, rows, plan
         self._chat, self._songs = chat, songs
         self._pool = ThreadPoolExecutor(max(1, workers))
@@ -117,7 +115,7 @@ class RowObjective:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything a run needs, ready to train; `note` says on what and how long, `context` is its longest sequence in tokens."""
+    """Everything a run needs, ready to train; `note` says on what and how long."""
 
     directory: Path
     output: Path
@@ -127,9 +125,12 @@ class TrainingRun:
     loop: LoopConfig
     processes: Processes
     checker: RowChecker
-    context: int
+    context: int  # tokens of its longest sequence
+    sequences: int  # of a step in this process
     note: str
     held_out: RowObjective | None = None
+    reference: TrainingNetwork | None = None  # a second copy of the model, which answers are held against
+    sampled: int = 0  # tokens that are in memory while answers are sampled
 
     @property
     def result(self) -> Path:
@@ -219,29 +220,31 @@ def prepare(
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     context = min(config.context, geometry.text.context_length)
     checker = RowChecker(chat, geometry, context)
-    lengths = checked_lengths(rows, checker)
+    lengths = checked_lengths(rows, checker, lacks_answer)
     if config.batch % processes.world:
         raise UsageError(f"--batch {config.batch} sequences cannot be shared by {processes.world} processes")
     plan = RowPlan(lengths, context, config.seed, config.batch)
     steps = config.steps or math.ceil(config.epochs * plan.steps_per_epoch)
     network = network_of(directory, config.tune, device, processes, config.seed, checkpointing=config.checkpointing)
     songs = SongReader(geometry, output / ENCODED if keeps and not network.trains_encoder else None)
-    loop = LoopConfig(
-        steps, config.learning_rate(), warmup=max(1, round(WARMUP * steps)), final_lr=0.0, weight_decay=0.0, seed=config.seed,
-        bf16=config.bf16, save_every=config.save_every, log_every=config.log_every, betas=(0.9, 0.999),
-    )  # fmt: skip
+    loop = fine_tuning(
+        steps, config.learning_rate(), seed=config.seed, bf16=config.bf16, save_every=config.save_every, log_every=config.log_every
+    )
 
     def objective(some: Rows, plan: RowPlan) -> RowObjective:
         return RowObjective(network, some, plan, chat, songs, config.workers)
 
     judged = None
     if held_out is not None:
-        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker), context, 0, processes.world))
+        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker, lacks_answer), context, 0, processes.world))
     note = (
         f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} a step: {steps} steps, "
         f"of which {plan.steps_per_epoch} see every row once"
     )
-    return TrainingRun(directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, context, note, judged)
+    longest, share = min(context, sum(lengths)), config.batch // processes.world
+    return TrainingRun(
+        directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, longest, share, note, judged
+    )
 
 
 def network_of(
@@ -261,20 +264,25 @@ def network_of(
     return network
 
 
-def checked_lengths(rows: Rows, checker: RowChecker, most: int = 5) -> list[int]:
-    """Return the tokens of every row. Raises UsageError with the first problems: nothing is dropped unasked."""
+def lacks_answer(row: TrainingRow) -> str | None:
+    """Say that a row has no last answer, if it has none."""
+    return "the last question has no answer to learn" if row.exchanges[-1].answer is None else None
+
+
+def checked_lengths(rows: Rows, checker: RowChecker, wrong: Callable[[TrainingRow], str | None]) -> list[int]:
+    """Return the tokens of every row. Raises UsageError with the first problems, and those that `wrong` says: no row is dropped unasked."""
     problems, lengths = list(rows.problems), []
     for number in range(len(rows)):
         try:
             row = rows[number]
-            if row.exchanges[-1].answer is None:
-                raise RowError(row.place, "the last question has no answer to learn")
+            if reason := wrong(row):
+                raise RowError(row.place, reason)
             lengths.append(len(checker.branch(row).ids))
         except RowError as error:
             problems.append(error)
     if problems:
-        more = f" (and {len(problems) - most} more)" if len(problems) > most else ""
-        sentences = "; ".join(str(problem) for problem in problems[:most])
+        more = f" (and {len(problems) - MOST_NAMED} more)" if len(problems) > MOST_NAMED else ""
+        sentences = "; ".join(str(problem) for problem in problems[:MOST_NAMED])
         count = f"{len(problems)} row{'s' * (len(problems) > 1)}"
         raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` names them all")
     if not lengths:

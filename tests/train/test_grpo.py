@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,9 @@ def vowels(texts: list[str], row: object) -> list[float | None]:
     return [sum(text.count(letter) for letter in "aeiou") / max(1, len(text)) for text in texts]
 
 
-def prepared(base: Path, rows: Rows, output: Path, tune: TuneConfig, **settings: object) -> TrainingRun:
+def prepared(base: Path, rows: Rows, output: Path, tune: TuneConfig, loop: LoopConfig = LOOP, **settings: object) -> TrainingRun:
     config = grpo.GrpoConfig(**({"group": 5, "prompts": 2, "max_tokens": 8, "beta": 0.0} | settings))
-    return grpo.prepare(base, rows, output, tune, config, LOOP, {"vowels": vowels}, CPU, Processes())
+    return grpo.prepare(base, rows, output, tune, config, loop, {"vowels": vowels}, CPU, Processes())
 
 
 LORA = TuneConfig("lora", ("language", "projector"), dropout=0.0)
@@ -64,7 +65,7 @@ def test_another_song_changes_policy_reference_and_gradient(base: Path, rows: Ro
         song = reader.read(rows[number].audio)
         prompt, answer = objective.prompt(rows[0], n_tokens(song)), run.checker.encoder.encode("A minor")
         packed = sequence_of([Branch([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))], [song])
-        policy = grpo.log_probabilities(run.network, packed)
+        policy = objective.policy_probabilities(packed)
         with torch.no_grad():
             judged = objective.reference_probabilities(packed)
         policy.sum().backward()
@@ -99,7 +100,28 @@ def test_groups_are_the_same_for_a_seed_and_are_logged(base: Path, rows: Rows, t
     lines = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 3 * 2 * 5
     assert lines[0].keys() == {"step", "row", "reward", "text"}
-    torch.testing.assert_close(first[0].old, first[0].reference, rtol=1e-4, atol=1e-4)
+    assert torch.equal(run.objective.policy_probabilities(first[0].rows).detach(), first[0].reference)  # nothing was learned yet
+
+
+def test_the_ratio_is_clipped_once_the_policy_has_moved(base: Path, rows: Rows, tmp_path: Path) -> None:
+    run = prepared(base, rows, tmp_path, LORA, replace(LOOP, save_every=12), updates=3, epsilon=1e-6)
+    reports = [report.numbers for report in run.train()]
+    assert [numbers["clipped"] > 0.0 for numbers in reports] == [step % 3 > 0 for step in range(len(reports))]
+    for first in range(0, len(reports), 3):
+        assert len({numbers["reward"] for numbers in reports[first : first + 3]}) == 1  # of the same answers
+    lines = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [step for step in range(0, LOOP.steps, 3) for _ in range(10)]
+
+
+def test_a_checkpoint_stands_where_answers_are_sampled_anew(base: Path, rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--steps 24 and --save-every 100 must be multiples of --updates 3"):
+        prepared(base, rows, tmp_path, LORA, updates=3)
+
+
+def test_probabilities_are_of_the_temperature_that_answers_are_sampled_at(base: Path, rows: Rows, tmp_path: Path) -> None:
+    states, weight, targets = torch.randn(5, 8), torch.randn(50, 8), torch.randint(50, (5,))
+    expected = torch.log_softmax(states @ weight.T / 0.5, -1)[torch.arange(5), targets]
+    torch.testing.assert_close(grpo.token_log_probabilities(states, weight, targets, 0.5), expected)
 
 
 def test_advantages_are_told_within_a_group() -> None:
@@ -121,5 +143,5 @@ def test_what_is_rewarded_becomes_likelier(base: Path, rows: Rows, tmp_path: Pat
 def test_a_prompt_that_states_what_is_rewarded_is_refused(base: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"format": "mflamingo-rows/1", "messages": [{"role": "user", "content": "It is in A minor. Which key?"}]}))
-    with pytest.raises(UsageError, match=r"rows\.jsonl:1: the question states a fact"):
+    with pytest.raises(UsageError, match=r"rows\.jsonl:1: the prompt states a fact"):
         grpo.prepare(base, Rows([path]), tmp_path / "run", LORA, grpo.GrpoConfig(), LOOP, {"facts": vowels}, CPU, Processes())
