@@ -1,8 +1,9 @@
 """Processes that decode and measure songs while the model works in this one.
 
-Processes, not threads: measuring is many short NumPy calls, and for songs of four minutes two threads of one interpreter took as long as
-one. A process that dies, as decoders do on some damaged files, costs its song and is replaced. It lives as long as its stdin is open, so
-that nothing is left of it whatever ends this program.
+Processes, not threads: measuring is many short NumPy calls, between which threads wait for the interpreter's lock. A song that is alone
+is measured on two threads all the same (3.2 s for 4.2 s of work, see `pipeline`); two songs on two processes wait for nothing.
+A process that dies, as decoders do on some damaged files, costs its song and is replaced. It lives as long as its stdin is open, so that
+nothing is left of it whatever ends this program.
 """
 
 from __future__ import annotations

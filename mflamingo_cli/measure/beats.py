@@ -54,11 +54,14 @@ def _spans(evidence: np.ndarray, intervals: np.ndarray) -> tuple[np.ndarray, np.
     total = np.zeros((len(evidence) + 2 * longest + 1, 3))
     total[longest + 1 : longest + 1 + len(logs)] = np.cumsum(logs, axis=0)
     total[longest + 1 + len(logs) :] = total[longest + len(logs)]
-    end = np.arange(len(total))[:, None]
-    start = np.maximum(end - intervals, 0)
-    on = np.minimum(start + -(-intervals // BEAT_PART), end)
-    rest = total[end, 2] - total[on, 2]
-    return total[on, 0] - total[start, 0] + rest, total[on, 1] - total[start, 1] + rest
+    other, down = np.zeros((2, len(total), len(intervals)))
+    for column, length in enumerate(intervals.tolist()):  # one at a time: all at once would hold ten arrays of this size
+        part = -(-length // BEAT_PART)
+        start, on, end = total[:-length], total[part : part - length], total[length:]
+        rest = end[:, 2] - on[:, 2]
+        other[length:, column] = on[:, 0] - start[:, 0] + rest
+        down[length:, column] = on[:, 1] - start[:, 1] + rest
+    return other, down
 
 
 def decode(evidence: np.ndarray, fps: float, fastest: float = FASTEST) -> Bars | None:

