@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mflamingo_cli.train.evaluate.bench import readers
+from mflamingo_cli.train.evaluate.bench import own_rows, readers
 from mflamingo_cli.train.evaluate.bench.choices import choice_measures, letters_rule, name_rule, words_rule
 from mflamingo_cli.train.evaluate.bench.items import Benchmark
 from mflamingo_cli.train.evaluate.bench.texts import CAPTION, CHARACTER_ERRORS, EMPTY, WORD_ERRORS
@@ -71,6 +71,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         Benchmark(
             "musdb18-lyrics", "zenodo.org/records/3989267 (Schulze-Forster 2021); rule as for jamendo-lyrics", readers.musdb_lyrics,
             (*WORD_ERRORS, CHARACTER_ERRORS[0], EMPTY), {"test": "19.6 % of WER"}, "lines of singing that the transcribers are sure of",
+        ),
+        Benchmark(
+            "rows", "a file of rows: mflamingo_cli/train/README.md", own_rows.read, own_rows.MEASURES,
+            note="questions of the test split; tempi are right within 4 %, keys and meters exactly",
         ),
     )
 }  # fmt: skip
