@@ -63,7 +63,7 @@ def grpo(
     tuned = TuneConfig(tune, comma_separated(parts), rank, alpha, dropout=0.0)
     settings = GrpoConfig(group, batch, max_tokens, updates, temperature, epsilon, beta)
     loop = fine_tuning(steps, lr or GRPO_LR[tune == "full"], seed=seed, bf16=bf16, save_every=save_every)
-    directory, rows, wanted = checkpoint_of(model), Rows(data, audio or ()), find(comma_separated(rewards))
+    directory, rows, wanted = checkpoint_of(model), Rows(data, audio or (), to_train=True), find(comma_separated(rewards))
     with processes(parallel, choose_device(device)[0]) as (processes_of, where):
         run = prepare(directory, rows, output, tuned, settings, loop, wanted, where, processes_of, keeps=not dry_run)
         follow(run, rows, report_to, dry_run)

@@ -61,7 +61,8 @@ def sft(
 
     tuned = TuneConfig(tune, comma_separated(parts), rank, alpha, dropout, dora)
     settings = SftConfig(tuned, stage, lr, steps, epochs, batch, context, seed, save_every, workers=workers, bf16=bf16)
-    directory, rows, judged = checkpoint_of(model), Rows(data, audio or ()), Rows(held_out, audio or ()) if held_out else None
+    directory, rows = checkpoint_of(model), Rows(data, audio or (), to_train=True)
+    judged = Rows(held_out, audio or ()) if held_out else None
     with processes(parallel, choose_device(device)[0]) as (group, where):
         follow(prepare(directory, rows, output, settings, where, group, judged, keeps=not dry_run), rows, report_to, dry_run)
 
@@ -73,6 +74,8 @@ def follow(run: TrainingRun, rows: Rows, report_to: str, dry_run: bool) -> None:
     first = run.processes.rank == 0
     if first:
         show_plan(run)
+        if rows.held_out:
+            print(f"{rows.held_out} rows of other splits than train are not trained on", file=sys.stderr)
     if dry_run:
         _try(run, rows)
         return

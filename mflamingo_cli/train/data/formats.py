@@ -213,6 +213,12 @@ def youtube_names(record: Record) -> list[str]:
     return [*cut, name]
 
 
+def split_of(record: Record) -> str | None:
+    """Return the split that a record says it is of; clips of MusicCaps that AudioSet evaluates on are of `test`."""
+    split = record.get("split") or ("test" if _is_true(record.get("is_audioset_eval")) else None)
+    return None if split is None else str(split)
+
+
 def _is_true(value: Any) -> bool:
     return str(value).lower() in ("true", "1")
 

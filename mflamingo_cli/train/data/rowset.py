@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +36,17 @@ class RowSource:
 
 
 class Rows(Sequence[TrainingRow]):
-    """All rows of some files, folders with metadata, and lists of LLaMA-Factory; audio is looked for in `roots`, then beside the file."""
+    """All rows of some files, folders with metadata, and lists of LLaMA-Factory; audio is looked for in `roots`, then beside the file.
 
-    def __init__(self, paths: Sequence[Path], roots: Sequence[Path] = ()) -> None:
+    `to_train` leaves out rows that say they are of another split than `train`, such as `test`: `held_out` is how many.
+    """
+
+    def __init__(self, paths: Sequence[Path], roots: Sequence[Path] = (), *, to_train: bool = False) -> None:
         self.sources = [source for path in paths for source in _sources(path, tuple(roots))]
         self._ends = list(accumulate(len(source.records) for source in self.sources))
+        n_all = self._ends[-1] if self._ends else 0
+        self._chosen = array("Q", (n for n in range(n_all) if self._trains(n))) if to_train else range(n_all)
+        self.held_out = n_all - len(self._chosen)
 
     @property
     def problems(self) -> Iterator[RowError]:
@@ -47,14 +54,26 @@ class Rows(Sequence[TrainingRow]):
         return (problem for source in self.sources for problem in source.records.problems)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._chosen)
 
     def __getitem__(self, number: Any) -> Any:
         """Read a row. Raises RowError for one that cannot be trained on."""
         if not 0 <= number < len(self):
             raise IndexError(number)
+        source, record = self._find(self._chosen[number])
+        return source.row(record)
+
+    def _find(self, number: int) -> tuple[RowSource, int]:
         source = bisect_right(self._ends, number)
-        return self.sources[source].row(number - (self._ends[source - 1] if source else 0))
+        return self.sources[source], number - (self._ends[source - 1] if source else 0)
+
+    def _trains(self, number: int) -> bool:
+        """Whether a record is of the split `train`, or of none; what cannot be read is not left out, so that it is named."""
+        source, record = self._find(number)
+        try:
+            return formats.split_of(source.records[record]) in (None, "train")
+        except RowError:
+            return True
 
 
 def _sources(path: Path, roots: tuple[Path, ...]) -> Iterator[RowSource]:

@@ -157,3 +157,17 @@ def test_an_unknown_format_is_said_with_those_that_are_known(music: Path) -> Non
         rows(music, {"b": 1, "a": 2})
     with pytest.raises(UsageError, match="no record can be read"):
         rows(music, name="empty.jsonl")
+
+
+def test_rows_of_other_splits_are_not_trained_on(music: Path) -> None:
+    made = [
+        {"format": "mflamingo-rows/1", "messages": [{"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": "A"}], **split}
+        for n, split in enumerate(({"split": "train"}, {"split": "test"}, {}, {"split": "dev"}, {"split": "train"}))
+    ]
+    path = music / "split.jsonl"
+    path.write_text("\n".join(map(json.dumps, made)) + "\nnot json\n", encoding="utf-8")
+    trained = Rows([path], to_train=True)
+    assert [trained[number].exchanges[0].question for number in range(3)] == ["Q0", "Q2", "Q4"]
+    assert (trained.held_out, len(trained), len(Rows([path]))) == (2, 4, 6)
+    with pytest.raises(RowError, match=r"split\.jsonl:6"):  # what cannot be read is named, not left out
+        trained[3]

@@ -27,6 +27,7 @@ from mflamingo_cli.train.evaluate.bench.texts import (
     sung_words,
     without_headings,
 )
+from mflamingo_cli.train.multiple_choice import with_options
 
 MUSIC = ("C major", "A minor")
 
@@ -286,6 +287,23 @@ def musdb(folder: Path) -> str:
     return "test/Band - Song/mixture.wav"
 
 
+def own_rows(folder: Path) -> str:
+    write(folder / "song.wav")
+    made = [
+        {"format": "mflamingo-rows/1", "id": f"{split}/{task}", "audio": "song.wav", "start": 5, "end": 9, "task": task, "split": split,
+         **row,
+         "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "…"}]}
+        for split in ("train", "test")
+        for task, question, row in (
+            ("key", "Which key?", {"answer": "A minor"}),
+            ("key-choice", with_options("Which key?", MUSIC), {"answer": "A minor", "choices": list(MUSIC)}),
+            ("caption", "Describe it.", {}),
+        )
+    ]  # fmt: skip
+    write(folder / "rows.jsonl", "\n".join(map(json.dumps, made)))
+    return "song.wav"
+
+
 LAYOUTS: Mapping[str, tuple[Callable[[Path], str], int, tuple[str, ...], str]] = {  # items, references and skill of the first
     "mmau": (mmau, 1, ("A minor",), "Music Theory"),
     "mmar": (mmar, 1, ("A minor",), "Music Theory"),
@@ -300,7 +318,12 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], str], int, tuple[str, ...], str]] =
     "jamendo-lyrics": (jamendo, 1, ("ein wort\n",), "German"),
     "opencpop": (opencpop, 1, ("感受停在我发端的指尖",), ""),
     "musdb18-lyrics": (musdb, 2, ("I walk alone",), "a"),
+    "rows": (own_rows, 2, ("A minor",), "key"),
 }
+
+
+def place(name: str, folder: Path) -> Path:
+    return folder / "rows.jsonl" if name == "rows" else folder
 
 
 def test_every_benchmark_has_a_layout_here() -> None:
@@ -312,10 +335,11 @@ def test_layouts_are_read(name: str, tmp_path: Path) -> None:
     make, count, references, skill = LAYOUTS[name]
     audio = make(tmp_path)
     write(tmp_path / audio)
-    items = list(BENCHMARKS[name].read(tmp_path))
+    where = place(name, tmp_path)
+    items = list(BENCHMARKS[name].read(where))
     assert (len(items), items[0].references, items[0].skill) == (count, references, skill)
     assert items[0].audio == tmp_path / audio
-    assert items == list(BENCHMARKS[name].read(tmp_path))  # options always in this order
+    assert items == list(BENCHMARKS[name].read(where))  # options always in this order
     assert all(one.references[0] in one.choices for one in items if one.choices)
     assert len({one.id for one in items}) == count
 
@@ -324,7 +348,7 @@ def test_layouts_are_read(name: str, tmp_path: Path) -> None:
 def test_a_right_reply_has_the_best_figures(name: str, tmp_path: Path) -> None:
     """Each measure of each benchmark, official or ours, tells a right reply from a wrong one."""
     LAYOUTS[name][0](tmp_path)
-    items, measures = list(BENCHMARKS[name].read(tmp_path)), BENCHMARKS[name].measures
+    items, measures = list(BENCHMARKS[name].read(place(name, tmp_path))), BENCHMARKS[name].measures
     right = run.scores(items, [one.references[0] for one in items], measures)[0].figures
     wrong = run.scores(items, ["qq zz" if one.choices else "" for one in items], measures)[0].figures
     better = {
@@ -334,6 +358,26 @@ def test_a_right_reply_has_the_best_figures(name: str, tmp_path: Path) -> None:
     }
     assert better
     assert all(better.values()), better
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "unparsed"),
+    [
+        ("A minor", 1, 0),
+        ("It is in A minor.", 1, 0),
+        ("am", 1, 0),
+        ("C major", 0, 0),
+        ("<think>C major?</think><answer>Am</answer>", 1, 0),
+        ("I cannot tell that from the sound.", 0, 1),
+        ("", 0, 1),
+    ],
+)
+def test_own_rows_are_read_as_the_program_reads_answers(text: str, right: int, unparsed: int, tmp_path: Path) -> None:
+    own_rows(tmp_path)
+    plain, choice = BENCHMARKS["rows"].read(tmp_path / "rows.jsonl")
+    assert [tuple(measure.row(text, plain)) for measure in BENCHMARKS["rows"].measures] == [(right,), (unparsed,)]
+    assert choice.prompt() == with_options("Which key?", MUSIC)
+    assert (choice.start_s, choice.end_s) == (5.0, 9.0)
 
 
 def test_musdb_lines_are_parts_of_songs(tmp_path: Path) -> None:
