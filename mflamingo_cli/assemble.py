@@ -27,11 +27,12 @@ from mflamingo_cli.schema import (
     AudioInfo,
     Claim,
     Command,
+    Dynamics,
     FormPart,
     KeyInfo,
+    LoudPart,
     MeterInfo,
     Result,
-    Segment,
     Tag,
     TagKind,
     TempoInfo,
@@ -277,7 +278,16 @@ def _meter(fact: str | None, claim: str | None, compared: Comparison, grounded: 
 
 
 def _loudness(fact: Loudness, claim: None, compared: Comparison, grounded: bool) -> Recorded:
-    return Loudness(*(_rounded(value, 2) for value in vars(fact).values())), None
+    clipped = fact.clipped and replace(fact.clipped, seconds=round(fact.clipped.seconds, 4))
+    level, spread, peak = (_rounded(value, 2) for value in (fact.integrated_lufs, fact.range_lu, fact.true_peak_dbtp))
+    return Loudness(level, spread, peak, clipped), None
+
+
+def _dynamics(fact: Dynamics, claim: None, compared: Comparison, grounded: bool) -> Recorded:
+    loudest, quietest = (
+        part and LoudPart(round(part.start, 3), round(part.end, 3), round(part.lufs, 2)) for part in (fact.loudest, fact.quietest)
+    )
+    return Dynamics(loudest, quietest, _rounded(fact.onsets_per_s, 2), _rounded(fact.brightness_hz, 0)), None
 
 
 def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: bool) -> Recorded:
@@ -291,11 +301,12 @@ def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: 
     return VocalsInfo(fact.present, described, "measured", claimed, compared.agrees, spans=fact.spans), warning
 
 
-def _section(section: Segment, voices: Voices) -> FormPart:
+def _section(section: FormPart, voices: Voices) -> FormPart:
     """A section with whether most of it is sung, where it is known who sings when."""
     sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in voices.spans if s.label == "singing")
     known = voices.present is not None
-    return FormPart(section.start, section.end, section.label, sung_s >= SUNG * (section.end - section.start) if known else None)
+    sung = sung_s >= SUNG * (section.end - section.start) if known else None
+    return replace(section, sung=sung, lufs=_rounded(section.lufs, 2))
 
 
 RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {
@@ -303,6 +314,7 @@ RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {
     "key": _key,
     "meter": _meter,
     "loudness": _loudness,
+    "dynamics": _dynamics,
     "vocals": _vocals,
 }
 """How a fact stands in the record where it is not written as it was measured."""

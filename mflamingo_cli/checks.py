@@ -79,6 +79,11 @@ def _loudness(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     return Judgement(round(level, 2), abs(reading.value - level) <= LOUDNESS_TOLERANCE_LU)
 
 
+def _clipping(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
+    found = facts.loudness.clipped
+    return Judgement(found.runs > 0, reading.value == (found.runs > 0)) if found else Judgement()
+
+
 def _duration(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     if not isinstance(reading.value, float):
         return Judgement()
@@ -98,6 +103,7 @@ JUDGES: Mapping[str, Callable[[Reading, Facts, float], Judgement]] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
+    "clipping": _clipping,
     "vocals": _vocals,
     "duration": _duration,
 }
@@ -248,13 +254,14 @@ def _is_number(reading: Reading) -> bool:
 
 
 def _in_minutes(sentence: str, claims: Sequence[tuple[Claim, bool]]) -> str:
-    """A sentence with the length of the song as it is shown everywhere: `It lasts 128 s.` -> `It lasts 2:08.`"""
+    """A sentence with the length of the song as it is shown everywhere: `It holds for 128 s.` -> `It runs 2:08.`"""
     for claim, holds in claims:
         if claim.kind == "duration" and holds and isinstance(claim.value, float):
-            sentence = sentence.replace(claim.text, _SECONDS.sub(clock(round(claim.value)), claim.text))
+            sentence = sentence.replace(claim.text, _SECONDS.sub(clock(round(claim.value)), _HOLDS.sub("runs ", claim.text)))
     return sentence
 
 
+_HOLDS = re.compile(r"^holds for ")
 _SECONDS = re.compile(r"\d+ ?(?:s|sec|seconds)$")
 _ADJUNCT = re.compile(r"\s*(?:and\s)?(?:in|at|on|with|without|lasting|counted|sung|played)\b", re.IGNORECASE)
 
@@ -340,6 +347,9 @@ class CheckedStream:
         return shown
 
 
+TRUTHS = {"vocals": ("no singing", "singing"), "clipping": ("no clipping", "clipping")}  # what false and true mean
+
+
 def wrong(claims: Sequence[Claim]) -> list[str]:
     """A sentence for each claim that contradicts what was measured."""
     said = [f"the text says {_spoken(claim)}, measured {_value(claim.kind, claim.fact)}" for claim in claims if claim.agrees is False]
@@ -356,6 +366,8 @@ def _value(kind: str, value: Any) -> str:
         low, high = (None if end is None else f"{end:.4g}" for end in value)
         return f"{low} to {high} BPM" if low and high else f"over {low} BPM" if low else f"under {high} BPM"
     unit = {"tempo": " BPM", "loudness": " LUFS"}.get(kind, "")
+    if isinstance(value, bool):
+        return TRUTHS[kind][value]
     if kind == "duration" and value is not None:
         return clock(float(value))
     return f"{value:.4g}{unit}" if isinstance(value, float) else str(value)

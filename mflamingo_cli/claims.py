@@ -355,8 +355,23 @@ def _loudness(sentence: _Sentence) -> Iterator[Reading]:
         yield sentence.reading(Found(match.start(), match.end(), level), "loudness", level)
 
 
+_CLIPPED = _any_of(  # as chords and vocals are played, "clipped" is no fault of the sound
+    r"(?P<clean>unclipped|free (?:of|from) (?:any )?(?:digital |audible )?clipping)",
+    r"(?:is|are|sounds?|gets?|being|was) (?:not |never |\w+ly |a (?:little|bit) )?clipped(?! (?:and|chords?|notes?|phras|vocal|guitar))",
+    r"(?:not|never) clipped",
+    r"(?:digital |audible |any |some |heavy |hard )?clipping",
+)
+
+
+def _clipping(sentence: _Sentence) -> Iterator[Reading]:
+    for match in _CLIPPED.finditer(sentence.plain):
+        is_so = not match["clean"] and not sentence.denies(match.end() - 1)
+        yield sentence.reading(Found(match.start(), match.end(), None), "clipping", is_so, denied=False)
+
+
 _LASTS = re.compile(
-    r"\b(?:lasts?|lasting|runs? (?:for|to)|running (?:for|to|time(?: of)?)|duration(?: of| is|:)?|length(?: of| is|:)?|(?:is|are))\s"
+    r"\b(?:lasts?|lasting|runs?(?: for| to)?|holds for|running (?:for|to|time(?: of)?)|"
+    r"duration(?: of| is|:)?|length(?: of| is|:)?|(?:is|are))\s"
     r"(?:about |around |roughly |just |for )?(?:([0-9]{1,2}):([0-5][0-9])|([0-9]{1,4}(?:[.,][0-9])?)\s?(s|seconds?|minutes?|min)\b)"
     r"(?:\s(?:and\s)?([0-9]{1,2})\s(?:s|seconds?)\b)?(\slong)?",
     re.IGNORECASE,
@@ -385,6 +400,7 @@ READERS: Mapping[str, Callable[[_Sentence], Iterator[Reading]]] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
+    "clipping": _clipping,
     "vocals": _vocals,
     "duration": _duration,
 }

@@ -150,7 +150,7 @@ def preparing(
 def _decode(path: Path, request: Request, before: Before) -> tuple[Audio, str, LoudnessMeter]:
     """Decode what is asked for, metered where its loudness is: the end of it, its name, its meter. The parts go to `before`."""
     meter, fingerprint = LoudnessMeter(), Fingerprint()
-    with closing(Aside(fingerprint, *([meter] if "loudness" in before.to_measure else []))) as aside:
+    with closing(Aside(fingerprint, *([meter] if any(measure.FACTS[fact].metered for fact in before.to_measure) else []))) as aside:
         audio = core_audio.load(path, start_s=request.start_s, end_s=request.end_s, listeners=(aside,), on_part=before.add)
         aside.finish()
     before.parts.append(measure.SongPart.of(audio.samples, audio.start_s))

@@ -143,18 +143,50 @@ class Segment:
 
 @dataclass(frozen=True)
 class FormPart(Segment):
-    """A part of the form; `sung` says whether somebody sings in most of it."""
+    """A part of the form: whether somebody sings in most of it, its integrated loudness, and which section it repeats, counted from 0:
+    the first one with its letter, null for that one itself.
+    """
 
     sung: bool | None = None
+    lufs: float | None = None
+    repeats: int | None = None
+
+
+@dataclass(frozen=True)
+class LoudPart:
+    """A part of the song and its loudness in LUFS."""
+
+    start: float
+    end: float
+    lufs: float
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Runs of three and more samples at full scale, of any channel, and the seconds that they take together."""
+
+    runs: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """ITU-R BS.1770 integrated loudness, EBU Tech 3342 range, true peak."""
+    """ITU-R BS.1770 integrated loudness, EBU Tech 3342 range, true peak, and what is clipped."""
 
     integrated_lufs: float | None = None
     range_lu: float | None = None
     true_peak_dbtp: float | None = None
+    clipped: Clipped | None = None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """The loudest and the quietest part, sounds that begin in a second, and the spectral centroid of the mean spectrum."""
+
+    loudest: LoudPart | None = None
+    quietest: LoudPart | None = None
+    onsets_per_s: float | None = None
+    brightness_hz: float | None = None
 
 
 TagKind = Literal["genre", "instruments", "mood"]
@@ -206,6 +238,7 @@ class Result:
     chords: tuple[Segment, ...] = ()
     sections: tuple[FormPart, ...] = ()
     loudness: Loudness = Loudness()
+    dynamics: Dynamics = Dynamics()
     instruments: tuple[str, ...] = ()
     genre: tuple[str, ...] = ()
     mood: tuple[str, ...] = ()
@@ -310,6 +343,7 @@ class Analysis:
     chords = _of_result(lambda result: result.chords, "Measured chords in their order.")
     sections = _of_result(lambda result: result.sections, "Measured sections in their order.")
     loudness = _of_result(lambda result: result.loudness, "Measured loudness.")
+    dynamics = _of_result(lambda result: result.dynamics, "The loudest and the quietest part, onsets, brightness.")
     instruments = _of_result(lambda result: result.instruments, "Instruments that were measured or that the model names, see `tags`.")
     genre = _of_result(lambda result: result.genre, "Genres, likewise.")
     mood = _of_result(lambda result: result.mood, "Moods, likewise.")

@@ -32,7 +32,7 @@ def test_the_corpus_is_large_and_holds_each_kind_asserted_denied_and_passed_over
     claims = [claim for _, wanted in CORPUS for claim in wanted.split("; ")]
     assert len(CORPUS) >= 300
     assert {claim.lstrip("!?").split()[0] for claim in claims} == {
-        "tempo", "key", "meter", "chords", "sections", "loudness", "vocals", "duration", "-"
+        "tempo", "key", "meter", "chords", "sections", "loudness", "clipping", "vocals", "duration", "-"
     }  # fmt: skip
     assert min(sum(claim.startswith(sign) for claim in claims) for sign in "!?-") >= 25
 

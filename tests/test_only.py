@@ -22,13 +22,13 @@ from mflamingo_cli.library.run import LocalEngine
 from mflamingo_cli.measure import FACTS, Facts, Measurement, SongPart, Tempo, Voices, stretch
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from mflamingo_cli.requests import PreparedSong
-from mflamingo_cli.schema import Analysis, Segment
+from mflamingo_cli.schema import Analysis, FormPart, Segment
 from mflamingo_cli.store.cache import Cache
 
 from .measure.synth import RATE, audio, song
 from .test_pipeline import ANSWERS, Parrot
 
-STAGES = {"pulse", "chords", "pitches", "units", "voices", "tags"}
+STAGES = {"pulse", "chords", "pitches", "units", "texture", "voices", "tags"}
 BARS = ["A:min", "F:maj", "C:maj", "G:maj"] * 2
 SILENT_LISTENER = EngineListener(*[lambda text: None] * 4)
 
@@ -147,7 +147,7 @@ def test_a_record_has_what_was_asked_for_and_names_it(file, whole, monkeypatch):
 
 def test_sections_say_whether_they_are_sung_and_singers_are_not_named(file):
     assert requests.analyze_request(["sections"]).facts(NoModel().info) == ("sections", "vocals")
-    facts = Facts(sections=(Segment(0.0, 4.0, "A"),), vocals=Voices(True, (Segment(0.0, 4.0, "singing"),)))
+    facts = Facts(sections=(FormPart(0.0, 4.0, "A"),), vocals=Voices(True, (Segment(0.0, 4.0, "singing"),)))
     sound = core_audio.load(file).described("sha256:x")
     record = assemble(requests.analyze_request(["sections"]), PreparedSong(sound, facts), NoModel().info, {}, None, None)
     assert [section.sung for section in record.sections] == [True]

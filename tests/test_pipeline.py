@@ -19,7 +19,7 @@ from mflamingo_cli.core.audio import Audio
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageError
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.requests import Piece, Step
-from mflamingo_cli.schema import Analysis, Tag, UsageInfo
+from mflamingo_cli.schema import Analysis, FormPart, Tag, UsageInfo
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
 
 RATE_HZ = 22_050
@@ -27,7 +27,7 @@ FACTS = Facts(
     tempo=Tempo(120.004, (60.0, 240.0)),
     key=Key("A", "minor"),
     chords=(Segment(0.0, 2.0, "A:min"), Segment(2.0, 4.0, "F:maj")),
-    sections=(Segment(0.0, 4.0, "A"),),
+    sections=(FormPart(0.0, 4.0, "A"),),
     loudness=Loudness(-14.123456, 3.0, float("nan")),
     confidence=Confidence(0.91234, 0.5),
 )

@@ -55,7 +55,7 @@ def test_every_key_is_present_and_in_the_order_of_the_design():
     keys = list(json.loads(FAILED.to_json()))
     assert [key for key in keys if key != "raw"] == DESIGNED_KEYS
     assert list(json.loads(FULL.to_json())["result"]) == (
-        "tempo key keys scale meter beats chords sections loudness instruments genre mood vocals tags caption".split()
+        "tempo key keys scale meter beats chords sections loudness dynamics instruments genre mood vocals tags caption".split()
     )
 
 

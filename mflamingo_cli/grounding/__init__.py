@@ -101,6 +101,7 @@ PHRASES: dict[str, Phrase | None] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
+    "dynamics": None,  # no model was taught it
     "vocals": None,  # mini was not trained to be given it; its texts are checked against it
     "tags": None,  # the same
 }

@@ -261,7 +261,23 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\bchords?\b", r"\b(?:harmony|harmonies|progression)\b", facts="chords", say=lambda known, words: replies.chords(known)
     ),
     # loudness and length
-    "clipping": _row(r"\b(?:clip\w*|distort\w*|overload\w*|true peak|peaks?|headroom)\b", facts="loudness", say=replies.clipping),
+    "clipping": _row(r"\b(?:clip\w*|unclipped|overload\w*)\b", facts="loudness", say=replies.clipping),
+    "true_peak": _row(r"\b(?:true peak|peaks?|headroom)\b", facts="loudness", say=replies.true_peak),
+    "extreme": _row(
+        r"\b(?P<extreme>loudest|quietest|softest)\b(?: (?:part|section|moment|passage|bit|point|place)\b)?",
+        facts="dynamics",
+        say=replies.extreme,
+    ),
+    "density": _row(
+        rf"\bhow (?:busy|dense|sparse) (?:is|are) {IT}",
+        r"\b(?:density|onsets?)\b",
+        r"\bhow many (?:notes|onsets|hits)\b[^?]*",
+        facts="dynamics",
+        say=replies.density,
+    ),
+    "brightness": _row(
+        r"\b(?:brightness|spectral cent(?:roid|er|re))\b", rf"\bhow (?:bright|dark) is {IT}", facts="dynamics", say=replies.brightness
+    ),
     "dynamics": _row(r"\b(?:dynamics?(?: range)?|loudness range|lra|compressed)\b", facts="loudness", say=replies.dynamics),
     "loudness_than": _row(
         r"(?:\bloudness\b[^?]{0,12}?)?\b(?P<than>louder|quieter|softer|above|below|over|under|more|less) (?:than )?"

@@ -451,12 +451,44 @@ def volume(known: Known, words: Words) -> FactAnswer:
 
 
 def clipping(known: Known, words: Words) -> FactAnswer:
-    """Whether the sound goes beyond full scale."""
+    """Whether samples stay at full scale."""
+    clipped = known.facts.loudness.clipped
+    if clipped is None:
+        return _unknown("Clipping")
+    if not clipped.runs:
+        return FactAnswer("No: no three samples in a row are at full scale.")
+    times = "once" if clipped.runs == 1 else f"{clipped.runs} times"
+    return FactAnswer(f"Yes: samples stay at full scale {times}, {1000 * clipped.seconds:.4g} ms in all.")
+
+
+def true_peak(known: Known, words: Words) -> FactAnswer:
+    """The highest level of the waveform between samples."""
     peak = known.facts.loudness.true_peak_dbtp
     if peak is None:
         return _unknown("The peak")
     beyond = "above full scale, so a player may clip it" if peak > 0 else "so it stays below full scale"
     return FactAnswer(f"Its true peak is {number(peak)} dBTP, {beyond}.")
+
+
+def extreme(known: Known, words: Words) -> FactAnswer:
+    """Where it is loudest or quietest."""
+    word = "loudest" if words["extreme"].lower() == "loudest" else "quietest"
+    part = getattr(known.facts.dynamics, word)
+    if part is None:
+        return _unknown(f"The {word} part")
+    return FactAnswer(f"The {word} part is {clock(part.start)} to {clock(part.end)}, at {number(part.lufs)} LUFS.")
+
+
+def density(known: Known, words: Words) -> FactAnswer:
+    """How many sounds begin in a second."""
+    found = known.facts.dynamics.onsets_per_s
+    return _unknown("The density") if found is None else FactAnswer(f"On average, {number(found)} notes or hits begin in a second.")
+
+
+def brightness(known: Known, words: Words) -> FactAnswer:
+    """The spectral centroid."""
+    found = known.facts.dynamics.brightness_hz
+    return _unknown("The brightness") if found is None else FactAnswer(f"The spectral centroid is at {number(found / 1000)} kHz.")
 
 
 def dynamics(known: Known, words: Words) -> FactAnswer:

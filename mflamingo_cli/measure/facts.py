@@ -31,7 +31,6 @@ class Tempo:
     bpm: float | None = None
     alternatives: tuple[float, ...] = ()
 
-
     def within(self, low: float, high: float) -> Tempo:
         """The octave of this tempo that lies in a range of beats per minute, all others beside it; unchanged where none does."""
         octaves = [self.bpm * 2.0**power for power in (0, 1, -1, 2, -2, 3, -3)] if self.bpm else []

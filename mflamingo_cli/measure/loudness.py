@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mflamingo_cli.core.decode import layout
-from mflamingo_cli.schema import Loudness
+from mflamingo_cli.schema import Clipped, Loudness, LoudPart
 
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %
 UNIT_STEPS = (5, 2)  # analysed at a time: the longer one that is whole samples; arrays of half a second stay in a core's cache,
@@ -23,6 +23,10 @@ SHELF_HZ, SHELF_Q, SHELF_DB = 1681.974450955533, 0.7071752369554196, 3.999843853
 HIGHPASS_HZ, HIGHPASS_Q = 38.13547087602444, 0.5003270373238773
 SURROUND = 1.41  # BS.1770 table 3; as in ffmpeg's ebur128 for whatever is beside or behind the listener
 GAINS = dict.fromkeys(("BL", "BR", "BC", "SL", "SR", "TBL", "TBC", "TBR"), SURROUND) | {"LFE": 0.0}  # by role; of all others 1
+FULL_SCALE = 1 - 2.0**-15  # the highest sample of 16 bits; decoders of lossy files go beyond it, and players clip that
+CLIPPED_RUN = 3  # samples in a row at full scale: one may be a peak that just fits; Audacity's Find Clipping counts from three on
+SHORT_TERM = 3 * STEPS  # steps of a short-term block (EBU Tech 3341)
+ALIKE_LU = 1.0  # between levels that are as loud as each other: the division of EBU's scales
 OVERSAMPLING = 4
 TAPS = 32  # of each phase: flat within 0.1 dB to 0.42 of the sample rate
 ROW = 64  # samples interpolated by one row of a matrix product
@@ -107,8 +111,48 @@ def integrated(*tracks: np.ndarray) -> float | None:
 
 def loudness_range(steps: np.ndarray) -> float | None:
     """Spread of the short-term loudness of 100 ms mean squares, 10th to 95th percentile: (n,) -> LU, None for less than 3 s or silence."""
-    levels = np.sort(_lufs(_gated(_blocks(steps, 3 * STEPS), RANGE_GATE)))
-    return float(levels[round((len(levels) - 1) * 0.95)] - levels[round((len(levels) - 1) * 0.10)]) if len(levels) else None
+    levels = np.sort(_lufs(_gated(_blocks(steps, SHORT_TERM), RANGE_GATE)))
+    if not len(levels):
+        return None
+    low, high = _ends_of_range(levels)
+    return high - low
+
+
+def within(steps: np.ndarray, start_s: float, end_s: float) -> float | None:
+    """`integrated` of the part between two times, in seconds from the first of 100 ms mean squares."""
+    return integrated(steps[round(start_s * STEPS) : round(end_s * STEPS)])
+
+
+def extremes(steps: np.ndarray, sounding: Sequence[tuple[float, float]]) -> tuple[LoudPart | None, LoudPart | None]:
+    """The loudest and the quietest part of 100 ms mean squares; None where no three seconds sound.
+
+    Each is the longest in which all short-term blocks are within 1 LU of the percentile at which the loudness range ends, or beyond it, so
+    that a fade or a hit is neither. `sounding` are [start, end] in seconds from the first step.
+    """
+    blocks = _blocks(steps, SHORT_TERM)
+    starts, inside = np.arange(len(blocks)), np.zeros(len(blocks), bool)
+    for start, end in sounding:
+        inside |= (starts >= np.ceil(STEPS * start)) & (starts <= STEPS * end - SHORT_TERM)
+    passed = np.sort(_gated(blocks[inside], RANGE_GATE))
+    if not len(passed):
+        return None, None
+    low, high = _ends_of_range(passed)
+    nearly = 10 ** (ALIKE_LU / 10)
+    quiet = inside & (blocks <= low * nearly) & (blocks >= passed[0])
+    return _longest(steps, inside & (blocks >= high / nearly)), _longest(steps, quiet)
+
+
+def _ends_of_range(ordered: np.ndarray) -> tuple[float, float]:
+    """The 10th and the 95th percentile: (n,) rising."""
+    return float(ordered[round((len(ordered) - 1) * 0.10)]), float(ordered[round((len(ordered) - 1) * 0.95)])
+
+
+def _longest(steps: np.ndarray, chosen: np.ndarray) -> LoudPart:
+    """The longest run of chosen blocks: (n,) mean squares, (n - SHORT_TERM + 1,) bool."""
+    runs = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8))).reshape(-1, 2)
+    first, after = runs[int(np.diff(runs, axis=1).argmax())].tolist()
+    last = after - 1 + SHORT_TERM
+    return LoudPart(first / STEPS, last / STEPS, float(_lufs(steps[first:last].mean())))
 
 
 class LoudnessMeter:
@@ -132,6 +176,8 @@ class LoudnessMeter:
         self._filled = 0
         self._steps: list[np.ndarray] = []
         self._peak = 0.0
+        self._full, self._held = np.zeros((channels, CLIPPED_RUN - 1), bool), False  # of the last samples
+        self._clipped_runs = self._clipped_samples = 0
 
     def add(self, block: np.ndarray) -> None:
         """Take (n, channels) more samples."""
@@ -155,13 +201,15 @@ class LoudnessMeter:
         self._true_peak(np.zeros_like(self._history[:, : self._unit]))  # between the last sample and silence
         steps = np.concatenate(self._steps) if self._steps else np.zeros(0)
         peak = float(20 * np.log10(self._peak)) if self._peak > 0 else None
+        clipped = Clipped(self._clipped_runs, self._clipped_samples / self._rate)
         self._rate = 0
         self.steps = steps
-        return Loudness(integrated(steps), loudness_range(steps), peak)
+        return Loudness(integrated(steps), loudness_range(steps), peak, clipped)
 
     def _measure(self, count: int) -> None:
         """Measure the pending unit, of which `count` samples are real."""
         self._filled = 0
+        self._clipping(self._pending.T)
         self._true_peak(self._pending.T)
         self._history[:, : -self._unit] = self._history[:, self._unit :]
         self._history[:, -self._unit :] = self._pending.T
@@ -179,6 +227,20 @@ class LoudnessMeter:
             weighted = np.fft.irfft(spectrum, self._fft, axis=1)[:, -self._unit :].astype(np.float32)
             power[first : first + several] = np.add.reduceat(weighted**2, edges[:-1], axis=1, dtype=np.float64)
         return power / np.diff(edges)
+
+    def _clipping(self, unit: np.ndarray) -> None:
+        """Count runs of full-scale samples of any channel, also those that began in the unit before: (channels, unit)."""
+        full = np.concatenate([self._full, np.abs(unit) >= FULL_SCALE], axis=1)
+        self._full = full[:, 1 - CLIPPED_RUN :]
+        if not full.any():
+            self._held = False
+            return
+        runs = np.lib.stride_tricks.sliding_window_view(full, CLIPPED_RUN, axis=1).all(axis=2)
+        held = np.asarray(runs.any(axis=0))  # from a run's third sample on
+        began = int((held & ~np.concatenate([[self._held], held[:-1]])).sum())
+        self._held = bool(held[-1])
+        self._clipped_runs += began
+        self._clipped_samples += int(held.sum()) + (CLIPPED_RUN - 1) * began
 
     def _true_peak(self, unit: np.ndarray) -> None:
         """Raise the peak by the samples of a unit and the values between them: (channels, unit)."""

@@ -25,9 +25,10 @@ from mflamingo_cli.measure.activity import REST_S, cut, sounding
 from mflamingo_cli.measure.beats import Bars, BeatTrack
 from mflamingo_cli.measure.compare import Comparison, compare_keys, compare_meters, compare_tempi, compare_voices
 from mflamingo_cli.measure.confidence import of_meter, of_tempo, of_vocals
+from mflamingo_cli.measure.dynamics import brightness, onsets_per_s
 from mflamingo_cli.measure.facts import Key, Tempo, Voices
 from mflamingo_cli.measure.harmony import Harmony
-from mflamingo_cli.measure.loudness import LoudnessMeter
+from mflamingo_cli.measure.loudness import LoudnessMeter, extremes, within
 from mflamingo_cli.measure.meter import settle_runs
 from mflamingo_cli.measure.sections import measure_sections
 from mflamingo_cli.measure.spectra import RATE
@@ -35,7 +36,7 @@ from mflamingo_cli.measure.stretch import INDEPENDENT, SoundStretch
 from mflamingo_cli.measure.tags import name_tags
 from mflamingo_cli.measure.tempo import SAME_TEMPO, octaves
 from mflamingo_cli.measure.vocals import spans, sung_signs
-from mflamingo_cli.schema import Beat, KeySpan, Loudness, Segment, Tag
+from mflamingo_cli.schema import Beat, Dynamics, FormPart, KeySpan, Loudness, LoudPart, Segment, Tag
 
 T = TypeVar("T")
 NEAR_S = 0.05  # a beat so near to a sound is on it: its frame may begin before
@@ -65,8 +66,9 @@ class Facts:
     meter: str | None = None
     beats: tuple[Beat, ...] = ()
     chords: tuple[Segment, ...] = ()
-    sections: tuple[Segment, ...] = ()
+    sections: tuple[FormPart, ...] = ()
     loudness: Loudness = field(default_factory=Loudness)
+    dynamics: Dynamics = field(default_factory=Dynamics)
     vocals: Voices = field(default_factory=Voices)
     tags: tuple[Tag, ...] = ()
     confidence: Confidence = Confidence()
@@ -80,7 +82,7 @@ class Facts:
 @dataclass(frozen=True)
 class Fact:
     """A measured fact: its name in the record, its type as written, how a claim about it is compared (None: it is not), the stages of
-    `SoundStretch` that it needs, and the facts that its place in the record holds too.
+    `SoundStretch` that it needs, the facts that its place in the record holds too, and whether its loudness must be metered.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Fact:
     compare: Callable[[Any, Any], Comparison] | None = None
     needs: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
+    metered: bool = False
 
     def disagrees(self, value: Any, claim: Any) -> bool:
         """Whether a claim contradicts the measured value; not where one of them is missing."""
@@ -99,12 +102,12 @@ FACTS: dict[str, Fact] = {}
 
 
 def fact(
-    *needs: str, compare: Callable[[Any, Any], Comparison] | None = None, holds: tuple[str, ...] = ()
+    *needs: str, compare: Callable[[Any, Any], Comparison] | None = None, holds: tuple[str, ...] = (), metered: bool = False
 ) -> Callable[[Callable[[Any], T]], cached_property[T]]:
     """Enter a property of `Measurement` that needs these stages into `FACTS`."""
 
     def enter(function: Callable[[Any], T]) -> cached_property[T]:
-        FACTS[function.__name__] = Fact(function.__name__, function.__annotations__["return"], compare, needs, holds)
+        FACTS[function.__name__] = Fact(function.__name__, function.__annotations__["return"], compare, needs, holds, metered)
         return cached_property(function)
 
     return enter
@@ -301,6 +304,14 @@ class Measurement:
         found = [stretch.voices for stretch in self.stretches]
         return of_vocals(sung_signs(found)) if any(one.heard_s for one in found) else (None, None)
 
+    @cached_property
+    def loudness_steps(self) -> np.ndarray:
+        """Weighted mean squares of every 100 ms of the native stream, from the start of what was asked for on; none without a meter."""
+        if self._meter is None:
+            return np.zeros(0)
+        _ = self.loudness  # the meter has its steps as soon as it has a result
+        return self._meter.steps
+
     # --- facts, in the order of the record ---
 
     @fact("pulse", compare=lambda fact, claim: compare_tempi(fact.bpm, claim))
@@ -347,16 +358,32 @@ class Measurement:
         """Chords in Harte's notation."""
         return _rounded(self.chord_spans)
 
-    @fact("pulse", "chords", "units", holds=("vocals",))
-    def sections(self) -> tuple[Segment, ...]:
-        """Sections by letters."""
+    @fact("pulse", "chords", "units", holds=("vocals",), metered=True)
+    def sections(self) -> tuple[FormPart, ...]:
+        """Sections by letters, each with its loudness and the one that it repeats."""
         downbeats = np.concatenate([np.zeros(0), *(track.downbeats for track in self.counted[0])])
-        return _rounded(measure_sections([stretch.units for stretch in self.stretches if stretch.units], downbeats))
+        found = _rounded(measure_sections([stretch.units for stretch in self.stretches if stretch.units], downbeats))
+        firsts: dict[str, int] = {}
+        parts = []
+        for index, section in enumerate(found):
+            first = firsts.setdefault(section.label, index)
+            level = within(self.loudness_steps, section.start - self.parts[0].start_s, section.end - self.parts[0].start_s)
+            parts.append(FormPart(section.start, section.end, section.label, None, level, None if first == index else first))
+        return tuple(parts)
 
-    @fact()
+    @fact(metered=True)
     def loudness(self) -> Loudness:
         """Loudness of the native stream."""
         return self._meter.result() if self._meter else Loudness()
+
+    @fact("texture", metered=True)
+    def dynamics(self) -> Dynamics:
+        """The loudest and the quietest part, onsets a second, brightness."""
+        begins = self.parts[0].start_s
+        extreme = extremes(self.loudness_steps, [(start - begins, end - begins) for start, end in self.sounding])
+        loudest, quietest = (one and LoudPart(one.start + begins, one.end + begins, one.lufs) for one in extreme)
+        textures = [stretch.texture for stretch in self.stretches]
+        return Dynamics(loudest, quietest, onsets_per_s(textures), brightness(textures))
 
     @fact("voices", compare=lambda fact, claim: compare_voices(fact.present, claim and claim.present))
     def vocals(self) -> Voices:

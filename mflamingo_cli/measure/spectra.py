@@ -135,6 +135,11 @@ def _beat_filters() -> np.ndarray:
     return np.asarray(filters / filters.sum(axis=0))
 
 
+def band_centres() -> np.ndarray:
+    """Mean frequency of each band of `beat_bands` that is known: (119,) Hz."""
+    return np.asarray((np.arange(N_BEAT_BINS) * (RATE / BEAT_FRAME)) @ _beat_filters()[:, :N_KNOWN])
+
+
 def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Log band magnitudes and their rise over one frame, 50 a second: (n,) at 16 kHz -> (ceil(n / 320), 272) float32.
 

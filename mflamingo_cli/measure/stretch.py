@@ -13,11 +13,12 @@ import numpy as np
 
 from mflamingo_cli.measure.beats import Bars, BeatTrack
 from mflamingo_cli.measure.chords import measure_chords
+from mflamingo_cli.measure.dynamics import Texture, texture
 from mflamingo_cli.measure.key import STILL, pitch_energy, stillness
 from mflamingo_cli.measure.sections import Units, units
-from mflamingo_cli.measure.spectra import RATE, constant_q, tuning_of
+from mflamingo_cli.measure.spectra import RATE, beat_bands, constant_q, onset_strength, tuning_of
 from mflamingo_cli.measure.tags import TagMean, mean_tags
-from mflamingo_cli.measure.tempo import SILENT, measure_tempo
+from mflamingo_cli.measure.tempo import SILENT, measure_tempo, network_gain
 from mflamingo_cli.measure.vocals import Voicing, voicing
 from mflamingo_cli.measure.voice import voice_evidence
 from mflamingo_cli.schema import Segment
@@ -25,7 +26,7 @@ from mflamingo_cli.schema import Segment
 RETUNE = 0.04  # semitones off A = 440 Hz before the spectrum is taken again in tune
 SHORTEST_S = 1.0  # seconds; shorter sounds have no harmony to measure
 INDEPENDENT = ("chords", "pulse", "voices", "tags")  # stages that share nothing but `sounds`: chords take as long as the other three
-LARGE = ("samples", "untuned_spectrogram", "spectrogram")  # not needed any more when the rest is computed
+LARGE = ("samples", "bands", "untuned_spectrogram", "spectrogram")  # not needed any more when the rest is computed
 
 
 class SoundStretch:
@@ -67,9 +68,20 @@ class SoundStretch:
         return pitch_energy(self.spectrogram) if self.chords else np.zeros((0, 12))
 
     @cached_property
+    def bands(self) -> np.ndarray:
+        """What the beat network reads, 50 frames a second: (frames, 272)."""
+        return beat_bands(self.samples, network_gain(self.samples))
+
+    @cached_property
     def pulse(self) -> tuple[BeatTrack, Bars | None]:
         """The steady pulse and the likeliest bars by its own evidence."""
-        return measure_tempo(self.samples) if self.sounds else (BeatTrack(), None)
+        return measure_tempo(self.samples, self.bands) if self.sounds else (BeatTrack(), None)
+
+    @cached_property
+    def texture(self) -> Texture:
+        """How many onsets there are, and its mean spectrum."""
+        gain = network_gain(self.samples) if self.sounds else 0.0
+        return texture(self.bands, onset_strength(self.bands), gain, self.duration_s) if gain else Texture()
 
     @cached_property
     def units(self) -> Units | None:

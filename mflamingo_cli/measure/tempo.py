@@ -13,7 +13,7 @@ from mflamingo_cli.measure.beats import FASTEST, Bars, BeatTrack, decode
 from mflamingo_cli.measure.confidence import beat_signs, evenness, strength_near, stress
 from mflamingo_cli.measure.networks import beat_evidence
 from mflamingo_cli.measure.onsets import place_beats
-from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, beat_bands, onset_strength
+from mflamingo_cli.measure.spectra import BEAT_FPS, RATE, onset_strength
 
 MIN_BEATS = 8
 SLOPE_BEATS = 16  # beats under one local line
@@ -87,14 +87,16 @@ def track(evidence: np.ndarray, onsets: np.ndarray, fastest: float = FASTEST) ->
     return BeatTrack(bpm, beats, beats[bars.places == 0]), bars
 
 
-def measure_tempo(samples: np.ndarray) -> tuple[BeatTrack, Bars | None]:
-    """Pulse and likeliest bars: (n,) float32 at 16 kHz; times from its first sample."""
-    if len(samples) < MIN_BEATS * RATE // 4:
-        return BeatTrack(), None
+def network_gain(samples: np.ndarray) -> float:
+    """What brings sound to the level that the beat network was trained on: (n,) float32 -> a factor, 0 for silence."""
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-    if level < SILENT:
+    return LEVEL / level if level >= SILENT else 0.0
+
+
+def measure_tempo(samples: np.ndarray, bands: np.ndarray) -> tuple[BeatTrack, Bars | None]:
+    """Pulse and likeliest bars: (n,) float32 at 16 kHz, its `beat_bands` times `network_gain`; times from its first sample."""
+    if len(samples) < MIN_BEATS * RATE // 4 or not bands.any():
         return BeatTrack(), None
-    bands = beat_bands(samples, LEVEL / level)
     evidence, onsets = beat_evidence(bands), onset_strength(bands)
     pulse, bars = track(evidence, onsets)
     if bars is None:

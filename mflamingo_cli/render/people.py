@@ -21,7 +21,19 @@ from mflamingo_cli.grounding import sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import Layout, timeline
 from mflamingo_cli.render.text import answer, console, heading, marked, safe, wrong_words
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, KeySpan, Loudness, MeterInfo, Result, Segment, TempoInfo, VocalsInfo
+from mflamingo_cli.schema import (
+    Analysis,
+    AudioInfo,
+    Dynamics,
+    KeyInfo,
+    KeySpan,
+    Loudness,
+    MeterInfo,
+    Result,
+    Segment,
+    TempoInfo,
+    VocalsInfo,
+)
 from mflamingo_cli.text import clock, number
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
@@ -88,7 +100,26 @@ def _meter(meter: MeterInfo) -> Line | None:
 def _loudness(level: Loudness) -> Line | None:
     parts = [(level.integrated_lufs, "{} LUFS"), (level.range_lu, "LRA {} LU"), (level.true_peak_dbtp, "peak {} dBTP")]
     known = [words.format(number(value)) for value, words in parts if value is not None]
-    return ("loudness", " · ".join(known), "measured") if known else None
+    return ("loudness", " · ".join([*known, *clipped(level)]), "measured") if known else None
+
+
+def clipped(level: Loudness) -> list[str]:
+    """How often and how long it is clipped, in words; nothing where it is not."""
+    found = level.clipped
+    return [f"clipped {found.runs} time{'s' * (found.runs > 1)}, {1000 * found.seconds:.4g} ms"] if found and found.runs else []
+
+
+def dynamics(found: Dynamics) -> list[str]:
+    """The loudest and the quietest part, density and brightness, each in words; nothing where they are not known."""
+    parts = [("loudest", found.loudest), ("quietest", found.quietest)]
+    words = [f"{name} at {clock(part.start)} ({number(part.lufs)} LUFS)" for name, part in parts if part]
+    words += [] if found.onsets_per_s is None else [f"{number(found.onsets_per_s)} onsets/s"]
+    return words + ([] if found.brightness_hz is None else [f"brightness {number(found.brightness_hz / 1000)} kHz"])
+
+
+def _dynamics(found: Dynamics) -> Line | None:
+    words = dynamics(found)
+    return ("dynamics", " · ".join(words), "measured") if words else None
 
 
 def _chords(chords: tuple[Segment, ...]) -> Line | None:
@@ -146,6 +177,7 @@ FACT_LINES: dict[str, Callable[[Any], Line | None] | None] = {
     "chords": _chords,
     "sections": _sections,
     "loudness": _loudness,
+    "dynamics": _dynamics,
     "vocals": _vocals,
     "tags": None,  # by the lists of their kinds
 }

@@ -11,7 +11,7 @@ from mflamingo_cli.grounding import PHRASES, SURE, facts_text
 from mflamingo_cli.grounding.questions import KINDS, Known, facts_asked, heard, is_yes_or_no, read, reply
 from mflamingo_cli.grounding.replies import mixing_keys, scale
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
-from mflamingo_cli.schema import KeySpan, SongTags, Tag
+from mflamingo_cli.schema import Clipped, Dynamics, KeySpan, LoudPart, SongTags, Tag
 from mflamingo_cli.tasks import TASKS
 from mflamingo_cli.train.mini.dialogue.questions import QUESTIONS, UNKNOWN, YES_NO
 
@@ -25,7 +25,8 @@ FACTS = Facts(
     beats=tuple((0.5 + 60 / 124 * number, 1 + number % 4) for number in range(200)),
     chords=tuple(Segment(8.0 * number, 8.0 * number + 8, label) for number, label in enumerate(CHORDS)),
     sections=tuple(Segment(start, end, label) for start, end, label in ((0.0, 16.0, "A"), (16.0, 32.0, "B"), (32.0, 64.0, "A"))),
-    loudness=Loudness(-9.8, 5.0, 0.7),
+    loudness=Loudness(-9.8, 5.0, 0.7, Clipped(12, 0.0034)),
+    dynamics=Dynamics(LoudPart(40.0, 52.0, -7.2), LoudPart(0.0, 9.3, -18.4), 3.25, 1840.0),
     confidence=Confidence(0.97, 0.9, 0.9),
 )
 TAGS = SongTags("Ocean", "Will Savino", "HyperRogue", "2004")
@@ -83,12 +84,16 @@ ANSWERS = {
     "Where is section C?": "There is no section C: A 0:00, B 0:16, A 0:32.",
     "Which section is at 0:20?": "Section B, 0:16 to 0:32.",
     "What is the form?": "3 sections: A 0:00, B 0:16, A 0:32.",
-    "How loud is it, and is it clipped?": (
-        "It is at -9.8 LUFS, which is loud. Its true peak is 0.7 dBTP, above full scale, so a player may clip it."
-    ),
+    "How loud is it, and is it clipped?": ("It is at -9.8 LUFS, which is loud. Yes: samples stay at full scale 12 times, 3.4 ms in all."),
     "Is it louder than -14 LUFS?": "Yes: -9.8 LUFS.",
     "Is it loud?": "Yes: the loudness is -9.8 LUFS.",
     "How dynamic is it?": "The loudness range is 5 LU.",
+    "What is its true peak?": "Its true peak is 0.7 dBTP, above full scale, so a player may clip it.",
+    "Is there any clipping?": "Yes: samples stay at full scale 12 times, 3.4 ms in all.",
+    "Where is the loudest part?": "The loudest part is 0:40 to 0:52, at -7.2 LUFS.",
+    "What is the quietest moment of the song?": "The quietest part is 0:00 to 0:09, at -18.4 LUFS.",
+    "How busy is it?": "On average, 3.2 notes or hits begin in a second.",
+    "How bright is this track?": "The spectral centroid is at 1.8 kHz.",
     "How long is the song?": "It lasts 1:04.",
     "Is it longer than two minutes?": "No: it lasts 1:04.",
     "Does it last more than 60 s?": "Yes: it lasts 1:04.",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure.loudness import LoudnessMeter, integrated, unit_steps
-from mflamingo_cli.schema import Loudness
+from mflamingo_cli.schema import Clipped, Loudness
 
 LU = 0.1  # tolerance of EBU Tech 3341 and BS.2217
 RANGE = 1.0  # tolerance of EBU Tech 3342
@@ -84,7 +84,7 @@ def test_blocks_of_any_size_give_the_same_numbers() -> None:
 
 
 def test_silence_and_scraps_have_no_loudness() -> None:
-    assert heard(np.zeros((96_000, 2), np.float32)) == Loudness()
+    assert heard(np.zeros((96_000, 2), np.float32)) == Loudness(clipped=Clipped(0, 0.0))
     assert heard(tones((-20, 0.3))).integrated_lufs is None
     assert heard(tones((-20, 2))).range_lu is None
     assert LoudnessMeter().result() == Loudness()

@@ -28,7 +28,7 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.render import Layout, Writer
-from mflamingo_cli.render.people import NAMED_LINES, about, chord_name, made_by, named, voices
+from mflamingo_cli.render.people import NAMED_LINES, about, chord_name, clipped, dynamics, made_by, named, voices
 from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
@@ -281,7 +281,7 @@ def _known(value: float | None, words: str) -> str | None:
 
 
 def _facts(result: Result) -> list[Any]:
-    """The cards of tempo, key, meter, loudness and voices."""
+    """The cards of tempo, key, meter, loudness, dynamics and voices."""
     tempo, key, meter, level = result.tempo, result.key, result.meter, result.loudness
     vocals = result.vocals
     claimed = None if vocals.claimed is None else "yes" if vocals.claimed else "none"
@@ -290,12 +290,14 @@ def _facts(result: Result) -> list[Any]:
     others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
     changes = " · ".join(f"{part.name} {clock(part.start)}" for part in result.keys) if len(result.keys) > 1 else None
-    spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP")]
+    spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP"), *clipped(level)]
+    moving = [words.replace("-", MINUS) for words in dynamics(result.dynamics)]
     return [
         _fact("Tempo", bpm, [_sure(tempo.confidence), others], tempo.source, _known(tempo.claimed, "{} BPM"), tempo.agrees),
         _fact("Key", key.name, [names, _sure(key.confidence), result.scale, changes], key.source, key.claimed, key.agrees),
         _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees),
         _fact("Loudness", lufs, spread, "measured" if lufs else None, None, None),
+        _fact("Dynamics", moving[0] if moving else None, list(moving[1:]), "measured" if moving else None, None, None),
         _fact("Vocals", sung[0], [*sung[1:], _sure(vocals.confidence)], vocals.source, claimed, vocals.agrees),
     ]
 
