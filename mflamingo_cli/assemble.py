@@ -287,7 +287,7 @@ def _dynamics(fact: Dynamics, claim: None, compared: Comparison, grounded: bool)
     loudest, quietest = (
         part and LoudPart(round(part.start, 3), round(part.end, 3), round(part.lufs, 2)) for part in (fact.loudest, fact.quietest)
     )
-    return Dynamics(loudest, quietest, _rounded(fact.onsets_per_s, 2), _rounded(fact.brightness_hz, 0)), None
+    return Dynamics(loudest, quietest, _rounded(fact.onsets_per_s, 2), _rounded(fact.brightness_hz, -1)), None
 
 
 def _vocals(fact: Voices, claim: Vocals | None, compared: Comparison, grounded: bool) -> Recorded:

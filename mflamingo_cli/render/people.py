@@ -112,7 +112,7 @@ def clipped(level: Loudness) -> list[str]:
 def dynamics(found: Dynamics) -> list[str]:
     """The loudest and the quietest part, density and brightness, each in words; nothing where they are not known."""
     parts = [("loudest", found.loudest), ("quietest", found.quietest)]
-    words = [f"{name} at {clock(part.start)} ({number(part.lufs)} LUFS)" for name, part in parts if part]
+    words = [f"{name} at {clock(part.start)}" for name, part in parts if part]
     words += [] if found.onsets_per_s is None else [f"{number(found.onsets_per_s)} onsets/s"]
     return words + ([] if found.brightness_hz is None else [f"brightness {number(found.brightness_hz / 1000)} kHz"])
 

@@ -291,13 +291,13 @@ def _facts(result: Result) -> list[Any]:
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
     changes = " · ".join(f"{part.name} {clock(part.start)}" for part in result.keys) if len(result.keys) > 1 else None
     spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP"), *clipped(level)]
-    moving = [words.replace("-", MINUS) for words in dynamics(result.dynamics)]
+    moving = dynamics(result.dynamics)
     return [
         _fact("Tempo", bpm, [_sure(tempo.confidence), others], tempo.source, _known(tempo.claimed, "{} BPM"), tempo.agrees),
         _fact("Key", key.name, [names, _sure(key.confidence), result.scale, changes], key.source, key.claimed, key.agrees),
         _fact("Meter", meter.value, [_sure(meter.confidence)], meter.source, None, meter.agrees),
         _fact("Loudness", lufs, spread, "measured" if lufs else None, None, None),
-        _fact("Dynamics", moving[0] if moving else None, list(moving[1:]), "measured" if moving else None, None, None),
+        _fact("Dynamics", moving[0] if moving else None, moving[1:], "measured" if moving else None, None, None),
         _fact("Vocals", sung[0], [*sung[1:], _sure(vocals.confidence)], vocals.source, claimed, vocals.agrees),
     ]
 
