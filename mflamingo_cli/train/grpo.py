@@ -32,13 +32,13 @@ from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig
-from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, sequence_of
+from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, n_tokens, sequence_of
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rewards import JUDGED, Reward, total
 from mflamingo_cli.train.rows import Branch, ChatEncoder
 from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of
-from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
+from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.config import read_geometry
 
 GRPO_LR = {True: 1e-6, False: 1e-5}  # of all weights: the paper's table 3; of LoRA, which moves less for a rate
@@ -256,7 +256,7 @@ def prepare(
     """Check rows and load the model, and for `--tune full` a second one as the reference. Raises UsageError that names what is wrong."""
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     checker = RowChecker(chat, geometry, geometry.text.context_length - config.max_tokens)
-    prompts = checked_lengths(rows, checker, states_a_fact if "facts" in rewards else lambda row: None)
+    prompts = checked_lengths(rows, checker, processes, states_a_fact if "facts" in rewards else lambda row: None)
     if config.prompts % processes.world:
         raise UsageError(f"--batch {config.prompts} prompts cannot be shared by {processes.world} processes")
     if loop.save_every % config.updates or loop.steps % config.updates:

@@ -40,6 +40,11 @@ Scores = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]  # states (n,
 Features = MelWindows | torch.Tensor  # of a song: its windows, or what the encoder made of them (n_tokens, d_audio)
 
 
+def n_tokens(song: Features) -> int:
+    """Return how many tokens a song takes."""
+    return len(song) if isinstance(song, torch.Tensor) else sum(n_audio_tokens(int(frames)) for frames in song.n_frames)
+
+
 @dataclass(frozen=True)
 class RowSequence:
     """Rows one behind another: ids, positions and `learned` (T,), their bounds, and the audio of those that have one, in order."""
@@ -124,9 +129,9 @@ class TrainingNetwork(nn.Module):
         embedded = inner.language_model.embed_tokens(ids)
         if rows.songs or self.always_hears:
             places = (ids == self.sound_id) & ~rows.learned.to(ids.device)  # a sampled answer may hold the token, too
-            encoded, n_tokens = self._hear(rows.songs)
-            audio = inner.multi_modal_projector(encoded).to(embedded.dtype)
-            embedded = embedded.masked_scatter(places[:, None], audio[:n_tokens]) + 0.0 * audio[n_tokens:].sum()
+            audio = inner.multi_modal_projector(self._hear(rows.songs)).to(embedded.dtype)
+            heard = sum(map(n_tokens, rows.songs))
+            embedded = embedded.masked_scatter(places[:, None], audio[:heard]) + 0.0 * audio[heard:].sum()
         positions = rows.positions.to(ids.device)[None]
         states = inner.language_model(inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, use_cache=False)
         return states.last_hidden_state[0]
@@ -135,16 +140,14 @@ class TrainingNetwork(nn.Module):
         """Return a song as the language model is given it, (n_tokens, d_text)."""
         return self.core.model.multi_modal_projector(self.encode(song))
 
-    def _hear(self, songs: Sequence[Features]) -> tuple[torch.Tensor, int]:
-        """Return the projector's input for songs, one behind another, with silence behind them, and how many tokens are theirs."""
-        windows = _join([song for song in songs if isinstance(song, MelWindows)], self.geometry)
+    def _hear(self, songs: Sequence[Features]) -> torch.Tensor:
+        """Return the projector's input for songs, one behind another, with silence behind them, (n, d_audio)."""
         if self.trains_encoder:
-            encoded = self._encode(*windows, self._rounds(max(int(self.always_hears), -(-len(windows[0]) // WINDOWS_AT_ONCE))))
-            n_tokens = sum(n_audio_tokens(int(frames)) for frames in windows[1])
-            return encoded, n_tokens
-        parts = [self.encode(song) for song in songs]
+            mels, n_frames, indices = _join([song for song in songs if isinstance(song, MelWindows)], self.geometry)
+            groups = -(-len(mels) // WINDOWS_AT_ONCE)
+            return self._encode(mels, n_frames, indices, self._rounds(max(int(self.always_hears), groups)))
         silence = torch.zeros(int(self.always_hears), self.geometry.encoder.d_model, device=self.core.device, dtype=self.core.dtype)
-        return torch.cat([*parts, silence]), sum(map(len, parts))
+        return torch.cat([*map(self.encode, songs), silence])
 
     def encode(self, song: Features) -> torch.Tensor:
         """Return what a frozen encoder makes of a song, (n_tokens, d_audio)."""

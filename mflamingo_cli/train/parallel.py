@@ -88,12 +88,15 @@ class Processes:
 
     def mean(self, found: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Return the mean of every number over those that have it, of all processes."""
-        every = list(found)
-        if self.world > 1:
-            parts: list[Any] = [None] * self.world
-            distributed.all_gather_object(parts, every)
-            every = [numbers for part in parts for numbers in part]
+        every = [numbers for part in self.gather(list(found)) for numbers in part]
         return {name: fmean(numbers[name] for numbers in every if name in numbers) for name in dict.fromkeys(k for n in every for k in n)}
+
+    def gather(self, own: Any) -> list[Any]:
+        """Return what each process has, in all of them."""
+        parts: list[Any] = [own] * self.world
+        if self.world > 1:
+            distributed.all_gather_object(parts, own)
+        return parts
 
     def largest(self, count: int) -> int:
         """Return the largest count of the processes that share every layer; its own where none is shared."""

@@ -64,7 +64,10 @@ class ChatEncoder:
 
     def row(self, row: TrainingRow, n_audio: int) -> Branch:
         """A row whose song takes `n_audio` tokens; answers that are only read are not marked."""
-        ids, mask = self.chat.training_ids(row.messages(), n_audio, self.encode)
+        ids, mask = self.chat.training_ids(row.messages(), 1, self.encode)
+        if row.audio is not None:  # as ids: half an hour as text would be 45,000 placeholders to find
+            at = ids.index(self.sound_id)
+            ids[at : at + 1], mask[at : at + 1] = [self.sound_id] * n_audio, [False] * n_audio
         answers = iter(exchange.learned for exchange in row.exchanges)
         runs = [(marked and next(answers), len(list(run))) for marked, run in groupby(mask)]
         return Branch(ids, [marked for marked, length in runs for _ in range(length)])

@@ -27,12 +27,12 @@ from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import RowError, TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig, Report, fine_tuning, fit
-from mflamingo_cli.train.network import RowSequence, TrainingNetwork, sequence_of
+from mflamingo_cli.train.network import RowSequence, TrainingNetwork, n_tokens, sequence_of
 from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes, whole
 from mflamingo_cli.train.plan import RowPlan
 from mflamingo_cli.train.rows import ChatEncoder
-from mflamingo_cli.train.songs import ENCODED, SongReader, n_tokens
+from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.checkpoint import read_json
 from quant.config import read_geometry
 
@@ -220,7 +220,7 @@ def prepare(
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     context = min(config.context, geometry.text.context_length)
     checker = RowChecker(chat, geometry, context)
-    lengths = checked_lengths(rows, checker, lacks_answer)
+    lengths = checked_lengths(rows, checker, processes, lacks_answer)
     if config.batch % processes.world:
         raise UsageError(f"--batch {config.batch} sequences cannot be shared by {processes.world} processes")
     plan = RowPlan(lengths, context, config.seed, config.batch)
@@ -236,7 +236,7 @@ def prepare(
 
     judged = None
     if held_out is not None:
-        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker, lacks_answer), context, 0, processes.world))
+        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker, processes, lacks_answer), context, 0, processes.world))
     note = (
         f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} a step: {steps} steps, "
         f"of which {plan.steps_per_epoch} see every row once"
@@ -269,22 +269,29 @@ def lacks_answer(row: TrainingRow) -> str | None:
     return "the last question has no answer to learn" if row.exchanges[-1].answer is None else None
 
 
-def checked_lengths(rows: Rows, checker: RowChecker, wrong: Callable[[TrainingRow], str | None]) -> list[int]:
-    """Return the tokens of every row. Raises UsageError with the first problems, and those that `wrong` says: no row is dropped unasked."""
-    problems, lengths = list(rows.problems), []
-    for number in range(len(rows)):
+def checked_lengths(rows: Rows, checker: RowChecker, processes: Processes, wrong: Callable[[TrainingRow], str | None]) -> list[int]:
+    """Return the tokens of every row; each process looks at its share of them.
+
+    Raises UsageError with the first rows that cannot be trained on, those that `wrong` tells a reason for too: none is dropped unasked.
+    """
+    lengths: dict[int, int] = {}
+    problems = [(-1, problem.place, problem.reason) for problem in rows.problems]
+    for number in range(processes.rank, len(rows), processes.world):
         try:
             row = rows[number]
             if reason := wrong(row):
                 raise RowError(row.place, reason)
-            lengths.append(len(checker.branch(row).ids))
+            lengths[number] = checker.n_tokens(row)
         except RowError as error:
-            problems.append(error)
-    if problems:
-        more = f" (and {len(problems) - MOST_NAMED} more)" if len(problems) > MOST_NAMED else ""
-        sentences = "; ".join(str(problem) for problem in problems[:MOST_NAMED])
-        count = f"{len(problems)} row{'s' * (len(problems) > 1)}"
+            problems.append((number, error.place, error.reason))
+    parts = processes.gather((lengths, problems))
+    found = sorted({problem for _, some in parts for problem in some})
+    if found:
+        more = f" (and {len(found) - MOST_NAMED} more)" if len(found) > MOST_NAMED else ""
+        sentences = "; ".join(f"{place}: {reason}" for _, place, reason in found[:MOST_NAMED])
+        count = f"{len(found)} row{'s' * (len(found) > 1)}"
         raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` names them all")
-    if not lengths:
+    if not len(rows):
         raise UsageError("there are no rows")
-    return lengths
+    every = {number: length for some, _ in parts for number, length in some.items()}
+    return [every[number] for number in range(len(rows))]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from mflamingo_cli.core.audio import checked_windows, load
-from mflamingo_cli.core.mel import LogMel, n_audio_tokens
+from mflamingo_cli.core.mel import LogMel
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.data.row import AudioPart
 from mflamingo_cli.train.network import Features, MelWindows
@@ -53,10 +53,3 @@ class SongReader:
         state = part.path.stat()
         key = f"{part.path.resolve()} {state.st_size} {state.st_mtime_ns} {part.start_s} {part.end_s}"
         return self._cache / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.safetensors"
-
-
-def n_tokens(features: Features) -> int:
-    """Return how many tokens a song takes."""
-    if isinstance(features, torch.Tensor):
-        return len(features)
-    return sum(n_audio_tokens(int(frames)) for frames in features.n_frames)

@@ -14,12 +14,12 @@ from mflamingo_cli.train import grpo
 from mflamingo_cli.train.adapters import TuneConfig
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig
-from mflamingo_cli.train.network import sequence_of
+from mflamingo_cli.train.network import n_tokens, sequence_of
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import Branch
 from mflamingo_cli.train.sft import TrainingRun
-from mflamingo_cli.train.songs import SongReader, n_tokens
+from mflamingo_cli.train.songs import SongReader
 from quant.config import read_geometry
 from tests import checkpoints
 from tests.train.test_sft import write_song

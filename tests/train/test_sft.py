@@ -19,11 +19,11 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import sft
 from mflamingo_cli.train.adapters import TuneConfig
 from mflamingo_cli.train.data.rowset import Rows
-from mflamingo_cli.train.network import RowSequence, TrainingNetwork, linear_loss, sequence_of
+from mflamingo_cli.train.network import RowSequence, TrainingNetwork, linear_loss, n_tokens, sequence_of
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import ChatEncoder
-from mflamingo_cli.train.songs import SongReader, n_tokens
+from mflamingo_cli.train.songs import SongReader
 from quant.config import read_geometry
 from quant.convert import plan
 from tests import checkpoints

@@ -75,13 +75,26 @@ class RowChecker:
     def branch(self, row: TrainingRow) -> Branch:
         """Return the ids and the mask of a row. Raises RowError for audio that cannot be read, and for a row that is too long."""
         n_audio = 0 if row.audio is None else audio_tokens(self._seconds(row.audio, row.place), self.geometry)
+        branch = self._encoded(row, n_audio)
+        self._require_room(row, len(branch.ids), n_audio)
+        return branch
+
+    def n_tokens(self, row: TrainingRow) -> int:
+        """Return how many tokens a row takes, without writing its song out. Raises RowError as `branch` does."""
+        n_audio = 0 if row.audio is None else audio_tokens(self._seconds(row.audio, row.place), self.geometry)
+        n_tokens = len(self._encoded(row, 0).ids) + n_audio
+        self._require_room(row, n_tokens, n_audio)
+        return n_tokens
+
+    def _encoded(self, row: TrainingRow, n_audio: int) -> Branch:
         try:
-            branch = self.encoder.row(row, n_audio)
+            return self.encoder.row(row, n_audio)
         except UsageError as error:  # a text holds the placeholder of audio
             raise RowError(row.place, str(error)) from None
-        if len(branch.ids) > self.context:
-            raise RowError(row.place, f"{len(branch.ids)} tokens, {n_audio} of them audio, are more than the context of {self.context}")
-        return branch
+
+    def _require_room(self, row: TrainingRow, n_tokens: int, n_audio: int) -> None:
+        if n_tokens > self.context:
+            raise RowError(row.place, f"{n_tokens} tokens, {n_audio} of them audio, are more than the context of {self.context}")
 
     def _seconds(self, part: AudioPart, place: str) -> float:
         if part not in self._lengths and part not in self._broken:
