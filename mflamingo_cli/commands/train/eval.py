@@ -17,61 +17,98 @@ from mflamingo_cli.errors import UsageError
 if TYPE_CHECKING:
     from mflamingo_cli.train.evaluate.bench.items import Benchmark
     from mflamingo_cli.train.evaluate.bench.run import Figure, SkillScores
+    from mflamingo_cli.train.evaluate.report import EvalConfig
 
 REPLIES = Path("replies.jsonl")
-BENCHMARK = "Published benchmarks"
+BENCHMARK, CLIPS = "Published benchmarks", "Clips of mini-test"
+Model = Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to evaluate.")]
 Bench = Annotated[
     str | None,
-    typer.Option("--bench", metavar="NAME=FOLDER", help="Ask only these; an unknown name lists them all.", rich_help_panel=BENCHMARK),
+    typer.Option(
+        "--bench", metavar="NAME=FOLDER", help="Benchmark and where it lies; an unknown name lists them all.", rich_help_panel=BENCHMARK
+    ),
 ]
 Replies = Annotated[
     Path, typer.Option("--replies", metavar="FILE", help="Replies of the model; a run goes on with them.", rich_help_panel=BENCHMARK)
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first N questions.", rich_help_panel=BENCHMARK)]
 
+Think = Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.", rich_help_panel=BENCHMARK)]
+Split = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="Clips to evaluate on; repeatable. [default: test, real-test]", show_default=False, rich_help_panel=CLIPS),
+]
+Clips = Annotated[int | None, typer.Option("--clips", min=1, help="Use only the first N clips of each split.", rich_help_panel=CLIPS)]
+Seconds = Annotated[
+    list[float] | None,
+    typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]", show_default=False, rich_help_panel=CLIPS),
+]
+Anywhere = Annotated[
+    bool, typer.Option("--anywhere", help="Take excerpts from anywhere in a clip, not from its start.", rich_help_panel=CLIPS)
+]
+Only = Annotated[
+    str,
+    typer.Option(
+        "--only", metavar="GROUP,…", help="Compute only these groups of scores; an unknown name lists them all.", rich_help_panel=CLIPS
+    ),
+]
+Captions = Annotated[
+    int, typer.Option("--captions", min=0, help="Number of captions per split whose claims are checked.", rich_help_panel=CLIPS)
+]
+Facts = Annotated[
+    int,
+    typer.Option("--facts", min=0, help="Number of captions made from random facts, per split and without audio.", rich_help_panel=CLIPS),
+]
+Baseline = Annotated[
+    str,
+    typer.Option(
+        "--baseline", metavar="NAME,…", help="Other estimators to compare with: measure, librosa, musicnn.", rich_help_panel=CLIPS
+    ),
+]
+BaselineClips = Annotated[
+    int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for these estimators.", rich_help_panel=CLIPS)
+]
+Markdown = Annotated[
+    list[Path] | None, typer.Option("--markdown", help="Only make tables of these files of earlier --json results.", exists=True)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+
 
 def evaluate(
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FILE.gguf", help="The model to evaluate.")] = None,
-    split: Annotated[list[str] | None, typer.Option("--split", help="Clips to evaluate on; repeatable. [default: test, real-test]")] = None,
-    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Use only the first N clips of each split.")] = None,
-    seconds: Annotated[list[float] | None, typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]")] = None,
-    anywhere: Annotated[bool, typer.Option("--anywhere", help="Take excerpts from anywhere in a clip, not from its start.")] = False,
-    only: Annotated[
-        str, typer.Option("--only", metavar="GROUP,…", help="Compute only these groups of scores; an unknown name lists them all.")
-    ] = "",
-    captions: Annotated[int, typer.Option("--captions", min=0, help="Number of captions per split whose claims are checked.")] = 160,
-    facts: Annotated[
-        int, typer.Option("--facts", min=0, help="Number of captions made from random facts, per split and without audio.")
-    ] = 200,
-    baseline: Annotated[
-        str, typer.Option("--baseline", metavar="NAME,…", help="Other estimators to compare with: measure, librosa, musicnn.")
-    ] = "",
-    baseline_clips: Annotated[int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for these estimators.")] = 100,
-    markdown: Annotated[
-        list[Path] | None, typer.Option("--markdown", help="Only make tables from these files of earlier --json results.", exists=True)
-    ] = None,
-    bench: Bench = None, replies: Replies = REPLIES, limit: Limit = None,
-    think: Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.")] = False,
-    work: Work = WORK,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    model: Model = None, bench: Bench = None, replies: Replies = REPLIES, limit: Limit = None, think: Think = False,
+    split: Split = None, clips: Clips = None, seconds: Seconds = None, anywhere: Anywhere = False, only: Only = "",
+    captions: Captions = 160, facts: Facts = 200, baseline: Baseline = "", baseline_clips: BaselineClips = 100, work: Work = WORK,
+    markdown: Markdown = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Evaluate a model on music it was not trained on, compared with the best constant answers, chance and other estimators."""
-    if model is None and not markdown:
-        raise UsageError("nothing to evaluate: name a model with --model, or earlier results with --markdown")
-    if bench is not None and model is not None:
-        _bench(model, bench, replies, limit, think, as_json)
-        return
-    prepare(work)
-    from mflamingo_cli.train.evaluate import table as tables
-    from mflamingo_cli.train.evaluate.report import EvalConfig, report
+    """Ask a model about music whose answers are known, and print its scores.
 
-    if markdown or model is None:
-        print("\n".join(tables.markdown(tables.read(markdown or ()))))
-        return
-    config = EvalConfig(
-        tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, names(only), captions, facts,
-        names(baseline), baseline_clips,
-    )  # fmt: skip
+    With --bench the questions are those of a published benchmark; without it they are those of `analyze`, about the clips of
+    `train run mini-test`, and its scores stand beside the best constant answer, chance and other estimators.
+    """
+    if markdown:
+        from mflamingo_cli.train.evaluate import table as tables
+
+        print("\n".join(tables.markdown(tables.read(markdown))))
+    elif model is None:
+        raise UsageError("nothing to evaluate: name a model with --model")
+    elif bench is not None:
+        _bench(model, bench, replies, limit, think, as_json)
+    else:
+        prepare(work)
+        from mflamingo_cli.train.evaluate.report import EvalConfig
+
+        config = EvalConfig(
+            tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, names(only), captions, facts,
+            names(baseline), baseline_clips,
+        )  # fmt: skip
+        _clips(model, work, config, as_json)
+
+
+def _clips(model: str, work: Path, config: EvalConfig, as_json: bool) -> None:
+    """Ask a model the questions of `analyze` about clips, and print each score when it is known."""
+    from mflamingo_cli.train.evaluate import table as tables
+    from mflamingo_cli.train.evaluate.report import report
+
     for score in report(model, work, config):
         print(tables.line(score) if as_json else tables.row(score), flush=True)
 

@@ -1,0 +1,152 @@
+"""Training that is killed at random steps and started again gives the weights of a run that nobody killed, bit for bit.
+
+`python -m tests.bench.resume --kills 20` trains with dropout (`sft`) and with sampling (`grpo`), in one process and in two that share
+every weight, kills all processes of a run behind a random step, and compares what is learned and every loss with a run of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from tests import checkpoints
+
+STEPS = 40
+POLL_S = 0.002
+LATEST_S = 0.2  # after a checkpoint: when a kill comes, at the latest
+REWARD = "def vowels(texts, row):\n    return [sum(text.count(letter) for letter in 'aeiou') / max(1, len(text)) for text in texts]\n"
+COMMON = ("--lr", "1e-3", "--batch", "2", "--steps", str(STEPS), "--save-every", "1", "--device", "cpu")
+COMMANDS = {
+    "sft": ("sft", "--tune", "lora", "--dropout", "0.3", "--context", "400", *COMMON),
+    "grpo": ("grpo", "--tune", "lora", "--group", "4", "--max-tokens", "6", "--reward", "vowels.py:vowels", *COMMON),
+}
+
+
+def write(folder: Path) -> None:
+    """Write a model, four rows, two of them about songs, and a reward that a random model earns now and then."""
+    checkpoints.write(folder / "base")
+    rng, rows = np.random.default_rng(0), []
+    for number in range(4):
+        messages = [
+            {"role": "user", "content": "Which key? " * (5 * number + 1)},
+            {"role": "assistant", "content": f"{'CDEF'[number]} major"},
+        ]
+        row = {"format": "mflamingo-rows/1", "messages": messages}
+        if number < 2:
+            soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 40_000 * (number + 1)).astype(np.float32), 16_000)
+            row["audio"] = f"{number}.wav"
+        rows.append(json.dumps(row))
+    (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (folder / "vowels.py").write_text(REWARD, encoding="utf-8")
+
+
+def start(folder: Path, words: Sequence[str], processes: int) -> list[int]:
+    """Fork the processes of a command, as torchrun would start them; what is imported here need not be imported in each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            os.chdir(folder)
+            if processes > 1:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            with open(os.devnull, "w") as nothing, (folder / "stderr.txt").open("a") as errors:
+                os.dup2(nothing.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
+            os._exit(run(words))
+        started.append(child)
+    return started
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command in this process, and return its exit code."""
+    from mflamingo_cli.cli import main
+
+    sys.argv = ["mflamingo", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def ended(started: Sequence[int]) -> list[int]:
+    """Wait for processes, and return their exit codes."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started]
+
+
+def kill_behind(folder: Path, words: Sequence[str], processes: int, output: Path, step: int, moments: random.Random) -> None:
+    """Start a run, and kill all its processes some moment behind a checkpoint."""
+    started = start(folder, words, processes)
+    while max((path.name for path in (output / "checkpoints").glob("step-??????")), default="") < f"step-{step:06d}":
+        time.sleep(POLL_S)
+    time.sleep(moments.uniform(0.0, LATEST_S))
+    for child in started:
+        os.kill(child, signal.SIGKILL)
+    ended(started)
+
+
+def losses(output: Path) -> dict[int, float]:
+    """Return the loss of each step; of one that was taken twice the last."""
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines() if line.endswith("}")]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def try_out(folder: Path, name: str, processes: int, kills: int, seed: int) -> None:
+    """Train without a kill and with so many, and compare."""
+    strategy, moments = "fsdp2" if processes > 1 else "none", random.Random(seed)
+    common = ["train", *COMMANDS[name], "-m", "base", "--data", "rows.jsonl", "--parallel", strategy]
+    whole, killed = folder / f"whole-{name}-{processes}", folder / f"killed-{name}-{processes}"
+    began = time.monotonic()
+    assert ended(start(folder, [*common, "-o", str(whole)], processes)) == [0] * processes, (folder / "stderr.txt").read_text()
+    whole_s = time.monotonic() - began
+    steps = sorted(moments.sample(range(1, STEPS), kills))
+    for step in steps:
+        kill_behind(folder, [*common, "-o", str(killed)], processes, killed, step, moments)
+    assert ended(start(folder, [*common, "-o", str(killed)], processes)) == [0] * processes, (folder / "stderr.txt").read_text()
+    weights = [(run / "adapter" / "adapter_model.safetensors").read_bytes() for run in (whole, killed)]
+    assert weights[0] == weights[1], f"{name}: other weights"
+    assert losses(whole) == losses(killed), f"{name}: other losses"
+    print(
+        f"{name}, {processes} process(es): {STEPS} steps in {whole_s:.0f} s; killed behind steps {steps}: the same weights, byte for byte",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    wanted = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import peft  # noqa: F401  (before processes are forked)
+    import torch
+
+    import mflamingo_cli.train.grpo  # noqa: F401
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        for command in COMMANDS:
+            for processes in (1, 2):
+                try_out(folder, command, processes, wanted.kills, wanted.seed)
+
+
+if __name__ == "__main__":
+    main()
