@@ -17,6 +17,7 @@ from mflamingo_cli.render.html import IndexPage, SongPage
 from mflamingo_cli.schema import (
     Analysis,
     AudioInfo,
+    FormPart,
     KeyInfo,
     Loudness,
     MeterInfo,
@@ -40,7 +41,7 @@ RESULT = Result(
     meter=MeterInfo("4/4", "measured", None, 0.81),
     beats=tuple((round(i * BEAT_S, 3), (i + 2) % 4 + 1) for i in range(125)),  # two beats before the first bar
     chords=(Segment(0.0, 30.0, "A:min7"), Segment(30.0, 31.0, "N"), Segment(31.0, 60.48, "F#:hdim7/b7")),
-    sections=(Segment(0.0, 30.0, "A"), Segment(30.0, 60.48, "B")),
+    sections=(FormPart(0.0, 30.0, "A", False, -12.6), FormPart(30.0, 60.48, "B")),
     loudness=Loudness(-12.06, 2.51, 0.67),
     instruments=("bass", "drums"),
     vocals=VocalsInfo(True, "a warm voice"),
@@ -91,8 +92,13 @@ def page(record: Analysis, writer=SongPage) -> str:
     return stream.getvalue()
 
 
+def test_a_section_says_its_times_its_loudness_and_whether_it_is_sung():
+    assert "<title>A, 0:00 to 0:30 · −12.6 LUFS · not sung</title>" in page(SONG)
+    assert "<title>B, 0:30 to 1:00</title>" in page(SONG)
+
+
 def hostile() -> Analysis:
-    spans = (Segment(0.0, 9.0, HOSTILE),)
+    spans = (FormPart(0.0, 9.0, HOSTILE),)
     key = KeyInfo("A", "minor", "A minor", "8A", "1m", "Am", "measured", HOSTILE, False, 0.5)
     result = dataclasses.replace(
         RESULT, caption=HOSTILE, chords=spans, sections=spans, genre=(HOSTILE,), vocals=VocalsInfo(True, HOSTILE), key=key

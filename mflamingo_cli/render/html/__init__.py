@@ -31,7 +31,7 @@ from mflamingo_cli.render import Layout, Writer
 from mflamingo_cli.render.people import NAMED_LINES, about, chord_name, clipped, dynamics, made_by, named, voices
 from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
-from mflamingo_cli.schema import Analysis, AudioInfo, KeyInfo, Result, Segment, path_of
+from mflamingo_cli.schema import Analysis, AudioInfo, FormPart, KeyInfo, Result, Segment, path_of
 from mflamingo_cli.text import clock, number
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
@@ -234,7 +234,14 @@ def _beat_ticks(result: Result, scale: _Scale) -> dict[str, str]:
 def _sections(result: Result, scale: _Scale) -> list[dict[str, Any]]:
     """Sections with place, width, and a tint that the same label always has."""
     labels = list(dict.fromkeys(span.label for span in result.sections))
-    return [_block(span, scale, span.label, f"s{labels.index(span.label) % SECTION_TINTS}") for span in result.sections]
+    tints = [f"s{labels.index(span.label) % SECTION_TINTS}" for span in result.sections]
+    return [_block(span, scale, span.label, tint) | {"says": _of_section(span)} for span, tint in zip(result.sections, tints, strict=True)]
+
+
+def _of_section(span: FormPart) -> str:
+    """What a pointer on a section shows: its times, its loudness, and whether it is sung."""
+    words = [_known(span.lufs, "{} LUFS"), None if span.sung is None else "sung" if span.sung else "not sung"]
+    return " · ".join([f"{span.label}, {clock(span.start)} to {clock(span.end)}", *filter(None, words)])
 
 
 def _chords(result: Result, scale: _Scale) -> list[dict[str, Any]]:
