@@ -97,7 +97,7 @@ def _from_stft(audio: np.ndarray, hertz: np.ndarray, n_frames: int) -> np.ndarra
     window = _hann(N_STFT).astype(np.float32)
     out = np.empty((n_frames, len(hertz)), np.float32)
     for first in range(0, n_frames, BLOCK):
-        part = frames(audio, N_STFT, CQT_HOP, min(BLOCK, n_frames - first), first)
+        part = frames(audio, N_STFT, CQT_HOP, min(BLOCK, n_frames - first), first - lead)
         part *= window
         out[first : first + BLOCK] = np.abs(np.fft.rfft(part, axis=1)) @ basis
     return out
@@ -140,19 +140,21 @@ def band_centres() -> np.ndarray:
     return np.asarray((np.arange(N_BEAT_BINS) * (RATE / BEAT_FRAME)) @ _beat_filters()[:, :N_KNOWN])
 
 
-def beat_bands(samples: np.ndarray, gain: float = 1.0) -> np.ndarray:
-    """Log band magnitudes and their rise over one frame, 50 a second: (n,) at 16 kHz -> (ceil(n / 320), 272) float32.
+def beat_bands(samples: np.ndarray, gain: float = 1.0, lead: int = 0) -> np.ndarray:
+    """Log band magnitudes and their rise over one frame, 50 a second: (n,) at 16 kHz -> (lead + ceil(n / 320), 272) float32.
+
+    `lead` frames of silence are in front of the first sample.
 
     The network was trained on bands up to 11 kHz, 16 kHz audio ends at 8: the missing ones follow the highest known ones.
     """
-    n_frames = -(-len(samples) // BEAT_HOP)
+    n_frames = lead - (-len(samples) // BEAT_HOP)
     filters = _beat_filters()
     n_bands = filters.shape[1]
     window = (np.hanning(BEAT_FRAME) * gain * 1411 / BEAT_FRAME).astype(np.float32)  # magnitudes as of the published frame
     out = np.empty((n_frames, 2 * n_bands), np.float32)
     bands, rise = out[:, :n_bands], out[:, n_bands:]
     for first in range(0, n_frames, BLOCK):
-        part = frames(samples, BEAT_FRAME, BEAT_HOP, min(BLOCK, n_frames - first), first)
+        part = frames(samples, BEAT_FRAME, BEAT_HOP, min(BLOCK, n_frames - first), first - lead)
         part *= window
         filtered = np.abs(np.fft.rfft(part, axis=1))[:, : BEAT_FRAME // 2] @ filters[: BEAT_FRAME // 2]
         filtered[:, N_KNOWN:] = filtered[:, N_KNOWN - 7 : N_KNOWN].mean(axis=1, keepdims=True) * np.array(TOP_BANDS, np.float32)

@@ -18,7 +18,7 @@ from mflamingo_cli.measure.key import STILL, pitch_energy, stillness
 from mflamingo_cli.measure.sections import Units, units
 from mflamingo_cli.measure.spectra import RATE, beat_bands, constant_q, onset_strength, tuning_of
 from mflamingo_cli.measure.tags import TagMean, mean_tags
-from mflamingo_cli.measure.tempo import SILENT, measure_tempo, network_gain
+from mflamingo_cli.measure.tempo import LEAD, SILENT, measure_tempo, network_gain
 from mflamingo_cli.measure.vocals import Voicing, voicing
 from mflamingo_cli.measure.voice import voice_evidence
 from mflamingo_cli.schema import Segment
@@ -69,8 +69,8 @@ class SoundStretch:
 
     @cached_property
     def bands(self) -> np.ndarray:
-        """What the beat network reads, 50 frames a second: (frames, 272)."""
-        return beat_bands(self.samples, network_gain(self.samples))
+        """What the beat network reads, 50 frames a second, from LEAD frames in front of the first sample on: (frames, 272)."""
+        return beat_bands(self.samples, network_gain(self.samples), LEAD)
 
     @cached_property
     def pulse(self) -> tuple[BeatTrack, Bars | None]:
@@ -81,7 +81,10 @@ class SoundStretch:
     def texture(self) -> Texture:
         """How many onsets there are, and its mean spectrum."""
         gain = network_gain(self.samples) if self.sounds else 0.0
-        return texture(self.bands, onset_strength(self.bands), gain, self.duration_s) if gain else Texture()
+        if not gain:
+            return Texture()
+        bands = self.bands[LEAD:]
+        return texture(bands, onset_strength(bands), gain, self.duration_s)
 
     @cached_property
     def units(self) -> Units | None:

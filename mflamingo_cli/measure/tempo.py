@@ -25,6 +25,7 @@ DOUBLE = 125.0  # beats per minute; a faster pulse may be double the one that is
 UNEVEN = 0.62  # if the evidence on every second beat is so much weaker
 SLOWER = 0.75  # of the tempo: the fastest pulse that is looked for then
 LEVEL = 0.12  # root mean square of the network's input: its bands are log(1 + x), mastered songs lie there
+LEAD = 5  # frames of silence in front: what begins with its first sample rises from nothing, as the first beat of a loop that is cut on it
 SILENT = 1e-5  # root mean square, -100 dBFS: below it there is nothing to measure
 ALTERNATIVES = (40.0, 240.0)  # range in which other octaves are named
 
@@ -94,7 +95,10 @@ def network_gain(samples: np.ndarray) -> float:
 
 
 def measure_tempo(samples: np.ndarray, bands: np.ndarray) -> tuple[BeatTrack, Bars | None]:
-    """Pulse and likeliest bars: (n,) float32 at 16 kHz, its `beat_bands` times `network_gain`; times from its first sample."""
+    """Pulse and likeliest bars: (n,) float32 at 16 kHz, its `beat_bands` times `network_gain` from LEAD frames in front of it on.
+
+    Times count from its first sample.
+    """
     if len(samples) < MIN_BEATS * RATE // 4 or not bands.any():
         return BeatTrack(), None
     evidence, onsets = beat_evidence(bands), onset_strength(bands)
@@ -102,7 +106,7 @@ def measure_tempo(samples: np.ndarray, bands: np.ndarray) -> tuple[BeatTrack, Ba
     if bars is None:
         return pulse, None
     scatter = fit_period(pulse.beats)[1]
-    beats = place_beats(samples, bars.frames)
-    return replace(pulse, beats=beats, downbeats=beats[bars.places == 0]), replace(
-        bars, signs=beat_signs(onsets, evidence, bars.frames, scatter)
-    )
+    signs = beat_signs(onsets, evidence, bars.frames, scatter)
+    bars = replace(bars, frames=bars.frames - LEAD, signs=signs)
+    beats = np.maximum(place_beats(samples, bars.frames), 0.0)
+    return replace(pulse, beats=beats, downbeats=beats[bars.places == 0]), bars

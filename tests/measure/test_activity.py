@@ -91,12 +91,63 @@ def test_facts_are_those_of_what_sounds(name: str) -> None:
     assert (found.tempo, found.key, found.meter) == (plain.tempo, plain.key, plain.meter)
     assert [place for _, place in found.beats] == [place for _, place in plain.beats]
     assert [round(time - start, 2) for time, _ in found.beats] == pytest.approx([round(time, 2) for time, _ in plain.beats], abs=FRAME_S)
-    assert start - FRAME_S <= found.beats[0][0] < found.beats[-1][0] <= end + FRAME_S
+    assert found.beats[0][0] == pytest.approx(start, abs=FRAME_S)  # the song begins on a beat
+    assert found.beats[-1][0] <= end + FRAME_S
     assert found.sections[0].start == pytest.approx(start, abs=BOUNDARY_S)
     assert found.sections[-1].end == pytest.approx(end, abs=BOUNDARY_S)
     assert {chord.label for chord in found.chords if chord.end <= start or chord.start >= end} == {"N"}
     named = {chord.label for chord in found.chords} - {"N"}
     assert named == {chord.label for chord in plain.chords} - {"N"} != set()
+
+
+@pytest.mark.parametrize("bpm", [85.0, 100.0, 120.0, 160.0])
+@pytest.mark.parametrize("before_s", [0.0, 7.0])
+def test_the_first_beat_of_what_is_cut_on_it_is_found(bpm: float, before_s: float) -> None:
+    """It was missed: nothing lies in front of the first sample of a stretch from which it could rise."""
+    loop = np.concatenate([silence(before_s), song(BARS[:8], bpm)])
+    first, second, *_ = (time for time, _ in Measurement(audio(loop)).facts({"beats"}).beats)
+    assert first == pytest.approx(before_s, abs=FRAME_S)
+    assert 60 / (second - first) == pytest.approx(bpm, rel=0.03) or 120 / (second - first) == pytest.approx(bpm, rel=0.03)
+
+
+FADE_S, FADE_DB = 25.0, 80.0  # to below the dither of 16 bits, in steps that are equal to the ear
+BEATS_DB, CHORDS_DB = 48.0, 35.0  # below the song: as far as its beats and its chords are followed, at the least
+
+
+def faded(samples: np.ndarray, decibels: np.ndarray) -> np.ndarray:
+    """A song in 16 bits whose first or last seconds lie so far below it."""
+    return (np.round(samples * 10 ** (-decibels / 20) * 2**15) / 2**15).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_a_song_that_fades_out_is_music_as_long_as_it_is_heard() -> None:
+    samples = np.concatenate([music(), music()])
+    end = len(samples) / RATE
+    away = np.maximum(0.0, np.arange(len(samples)) / RATE - (end - FADE_S)) * FADE_DB / FADE_S
+    measurement = Measurement(audio(np.concatenate([faded(samples, away), silence(10)])))
+    facts, [(_, sounds_until)] = measurement.facts({"beats", "chords", "tempo"}), measurement.sounding
+    beats = [time for time, _ in facts.beats]
+    chord = [chord for chord in facts.chords if chord.label != "N"][-1]
+    assert facts.tempo.bpm == pytest.approx(BPM, rel=TEMPO)
+    assert float(np.diff(beats).max()) < 1.5 * 60 / BPM
+    assert end - FADE_S * (1 - BEATS_DB / FADE_DB) < beats[-1] <= sounds_until + FRAME_S
+    assert end - FADE_S * (1 - CHORDS_DB / FADE_DB) < chord.end <= sounds_until + FRAME_S
+    assert sounds_until < end
+
+
+@pytest.mark.slow
+def test_a_song_that_fades_in_is_music_as_soon_as_it_is_heard() -> None:
+    samples = np.concatenate([music(), music()])
+    away = np.maximum(0.0, FADE_S - np.arange(len(samples)) / RATE) * FADE_DB / FADE_S
+    measurement = Measurement(audio(np.concatenate([silence(10), faded(samples, away)])))
+    facts, [(sounds_from, _)] = measurement.facts({"beats", "chords", "tempo"}), measurement.sounding
+    beats = [time for time, _ in facts.beats]
+    chord = next(chord for chord in facts.chords if chord.label != "N")
+    assert facts.tempo.bpm == pytest.approx(BPM, rel=TEMPO)
+    assert float(np.diff(beats).max()) < 1.5 * 60 / BPM
+    assert sounds_from - FRAME_S <= beats[0] < 10 + FADE_S * (1 - BEATS_DB / FADE_DB)
+    assert sounds_from - FRAME_S <= chord.start < 10 + FADE_S * (1 - CHORDS_DB / FADE_DB)
+    assert sounds_from > 10
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from mflamingo_cli.measure.networks import ChordEvidence, chord_evidence
 from mflamingo_cli.measure.spectra import CQT_FPS, beat_bands, constant_q, tuning_of
 from mflamingo_cli.measure.stretch import RETUNE
 from mflamingo_cli.measure.tagging import TAG_NAMES, tag_evidence
-from mflamingo_cli.measure.tempo import measure_tempo, network_gain
+from mflamingo_cli.measure.tempo import LEAD, measure_tempo, network_gain
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, UNKNOWN
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
@@ -68,7 +68,7 @@ def pseudo_labels(samples: np.ndarray) -> tuple[dict[str, Any], dict[str, np.nda
     if chords:
         keys(row, spectrogram, chords)
         harmony(row, labels, evidence, chords, count)
-    tempo, bars = measure_tempo(samples, beat_bands(samples, network_gain(samples)))
+    tempo, bars = measure_tempo(samples, beat_bands(samples, network_gain(samples), LEAD))
     tempo, meter = settle_bars(tempo, bars, chords)
     rhythm(row, labels, tempo, meter, count)
     return row, labels
