@@ -97,7 +97,7 @@ def _from_stft(audio: np.ndarray, hertz: np.ndarray, n_frames: int) -> np.ndarra
     window = _hann(N_STFT).astype(np.float32)
     out = np.empty((n_frames, len(hertz)), np.float32)
     for first in range(0, n_frames, BLOCK):
-        part = frames(audio, N_STFT, CQT_HOP, min(BLOCK, n_frames - first), first - lead)
+        part = frames(audio, N_STFT, CQT_HOP, min(BLOCK, n_frames - first), first)
         part *= window
         out[first : first + BLOCK] = np.abs(np.fft.rfft(part, axis=1)) @ basis
     return out
