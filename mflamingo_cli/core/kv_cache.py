@@ -117,7 +117,7 @@ class KVCache:
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             keys, values = self.keys[layer][songs], self.values[layer][songs]
-            keys[:, :, at[keys.device]], values[:, :, at[keys.device]] = k, v
+            keys[:, :, at[keys.device]], values[:, :, at[keys.device]] = k.to(keys.dtype), v.to(keys.dtype)  # k and v are bf16 in autocast
             return _masked_attention(q, keys[:, :, :length], values[:, :, :length], masked_on[keys.device])
 
         return forward(self._language, embedded, positions, attend)

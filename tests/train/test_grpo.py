@@ -145,3 +145,9 @@ def test_a_prompt_that_states_what_is_rewarded_is_refused(base: Path, tmp_path: 
     path.write_text(json.dumps({"format": "mflamingo-rows/1", "messages": [{"role": "user", "content": "It is in A minor. Which key?"}]}))
     with pytest.raises(UsageError, match=r"rows\.jsonl:1: the prompt states a fact"):
         grpo.prepare(base, Rows([path]), tmp_path / "run", LORA, grpo.GrpoConfig(), LOOP, {"facts": vowels}, CPU, Processes())
+
+
+def test_a_run_in_bfloat16_samples_too(base: Path, rows: Rows, tmp_path: Path) -> None:
+    """The default: weights and KV cache are float32, what autocast computes is not."""
+    run = prepared(base, rows, tmp_path, LORA, replace(LOOP, steps=2, bf16=True))
+    assert [report.numbers["length"] > 0 for report in run.train()] == [True, True]
