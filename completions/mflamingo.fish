@@ -339,6 +339,8 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_sub
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l replies -r -F -d 'Replies of the model; a run goes on with them.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l limit -x -d 'Ask only the first N questions.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l think -d 'Let the model reason before it answers.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l judge -r -F -d 'A language model that rates captions too.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l judge-model -x -d 'Model of the endpoint.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l split -x -d 'Clips to evaluate on; repeatable. [default: test, real-test]'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l clips -x -d 'Use only the first N clips of each split.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l seconds -x -d 'Length of the excerpts; repeatable. [default: 20]'

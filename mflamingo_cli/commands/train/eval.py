@@ -15,7 +15,7 @@ from mflamingo_cli.commands.train.work import WORK, Work, names, prepare
 from mflamingo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mflamingo_cli.train.evaluate.bench.items import Benchmark
+    from mflamingo_cli.train.evaluate.bench.items import BenchItem, Benchmark
     from mflamingo_cli.train.evaluate.bench.run import Figure, SkillScores
     from mflamingo_cli.train.evaluate.report import EvalConfig
 
@@ -31,8 +31,12 @@ Bench = Annotated[
 Replies = Annotated[
     Path, typer.Option("--replies", metavar="FILE", help="Replies of the model; a run goes on with them.", rich_help_panel=BENCHMARK)
 ]
+Judge = Annotated[
+    str | None,
+    typer.Option("--judge", metavar="URL|FILE.gguf", help="A language model that rates captions too.", rich_help_panel=BENCHMARK),
+]
+JudgeModel = Annotated[str, typer.Option("--judge-model", metavar="NAME", help="Model of the endpoint.", rich_help_panel=BENCHMARK)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first N questions.", rich_help_panel=BENCHMARK)]
-
 Think = Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.", rich_help_panel=BENCHMARK)]
 Split = Annotated[
     list[str] | None,
@@ -76,6 +80,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 
 def evaluate(
     model: Model = None, bench: Bench = None, replies: Replies = REPLIES, limit: Limit = None, think: Think = False,
+    judge: Judge = None, judge_model: JudgeModel = "default",
     split: Split = None, clips: Clips = None, seconds: Seconds = None, anywhere: Anywhere = False, only: Only = "",
     captions: Captions = 160, facts: Facts = 200, baseline: Baseline = "", baseline_clips: BaselineClips = 100, work: Work = WORK,
     markdown: Markdown = None, as_json: AsJson = False,
@@ -92,7 +97,7 @@ def evaluate(
     elif model is None:
         raise UsageError("nothing to evaluate: name a model with --model")
     elif bench is not None:
-        _bench(model, bench, replies, limit, think, as_json)
+        _bench(model, bench, replies, limit, think, (judge, judge_model), as_json)
     else:
         prepare(work)
         from mflamingo_cli.train.evaluate.report import EvalConfig
@@ -113,7 +118,7 @@ def _clips(model: str, work: Path, config: EvalConfig, as_json: bool) -> None:
         print(tables.line(score) if as_json else tables.row(score), flush=True)
 
 
-def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, as_json: bool) -> None:
+def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, judge: tuple[str | None, str], as_json: bool) -> None:
     """Ask a model the questions of a benchmark, and print its scores."""
     from mflamingo_cli.backends import open_backend
     from mflamingo_cli.train.evaluate.bench import run
@@ -124,17 +129,32 @@ def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, as
     if name not in BENCHMARKS or not folder:
         raise UsageError(f"--bench {bench}: name one of {', '.join(BENCHMARKS)} and its folder, as in mmau=~/MMAU")
     benchmark = BENCHMARKS[name]
+    if judge[0] is not None and not benchmark.judged:
+        raise UsageError(f"--judge {judge[0]}: replies to {name} are right or wrong and not rated; leave it out")
     items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
     if missing:
         print(f"{bench}: {len(missing)} of its recordings are not there and not asked about, first {missing[0]}", file=sys.stderr)
     with open_backend(model) as backend:
         texts = run.replies(items, Asker(backend, think=think), log)
     found = run.scores(items, texts, benchmark.measures)
+    if judge[0] is not None:
+        found = run.beside(found, _judged(items, texts, judge[0], judge[1], log))
     if as_json:
         about = {"bench": name, "model": model, "source": benchmark.source, "note": benchmark.note, "published": dict(benchmark.published)}
         show_json({**about, "missing": len(missing), "scores": run.as_record(found)})
     else:
         _show(benchmark, found)
+
+
+def _judged(items: Sequence[BenchItem], texts: Sequence[str], place: str, name: str, log: Path) -> list[SkillScores]:
+    """Let a judge rate replies; its words are kept beside them."""
+    from mflamingo_cli.train.evaluate.bench import run
+    from mflamingo_cli.train.evaluate.bench.judge import RATED, rate
+    from mflamingo_cli.train.text_models import open_writer
+
+    judge, replies = open_writer(place, name, "--judge"), dict(zip((item.id for item in items), texts, strict=True))
+    said = run.replies(items, lambda item: rate(judge, item, replies[item.id]), log.with_name(log.name + ".judged"))
+    return run.scores(items, said, RATED)
 
 
 def _show(benchmark: Benchmark, found: Sequence[SkillScores]) -> None:

@@ -16,6 +16,7 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.evaluate.bench import run
 from mflamingo_cli.train.evaluate.bench.choices import choice_measures, letters_rule, name_rule, words_rule
 from mflamingo_cli.train.evaluate.bench.items import BenchItem
+from mflamingo_cli.train.evaluate.bench.judge import rating
 from mflamingo_cli.train.evaluate.bench.table import BENCHMARKS
 from mflamingo_cli.train.evaluate.bench.texts import (
     agreeing_claims,
@@ -462,3 +463,34 @@ def test_a_benchmark_that_is_not_known_lists_them_all() -> None:
     done = command("-m", "mini", "--bench", "nothing=/tmp")
     assert done.returncode == 2
     assert "song-describer" in done.stderr
+
+
+# --- a judge -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "rated"),
+    [("7", 7), ("8/10", 8), ("9 out of 10.", 9), ("I rate it 3.", 3), ("10", 10), ("between 6 and 7", None), ("11", None), ("good", None)],
+)
+def test_a_rating_is_one_number(said: str, rated: int | None) -> None:
+    assert rating(said) == rated if rated else np.isnan(rating(said))
+
+
+def test_a_judge_is_asked_once_and_stands_beside(tmp_path: Path) -> None:
+    song_describer(tmp_path)
+    song = tmp_path / "audio/07/7.2min.mp3"
+    song.parent.mkdir(parents=True)
+    song.write_bytes((Path(__file__).parents[2] / "data" / "ocean.opus").read_bytes())
+    log = tmp_path / "replies.jsonl"
+    log.write_text(json.dumps({"id": "07/7.mp3", "text": "One."}) + "\n")
+    (tmp_path / "replies.jsonl.judged").write_text(json.dumps({"id": "07/7.mp3", "text": "9/10"}) + "\n")
+    nobody = "http://127.0.0.1:9/v1"  # who is not asked again
+    arguments = ["-m", "mini", "--bench", f"song-describer={tmp_path}", "--replies", str(log), "--json", "--judge", nobody]
+    figures = json.loads(command(*arguments).stdout)["scores"][0]["figures"]
+    assert (figures["ROUGE-L"]["value"], figures["rated 1 to 10"]["value"], figures["unrated"]["value"]) == (1.0, 9.0, 0.0)
+    (tmp_path / "replies.jsonl.judged").unlink()
+    assert "gives no answer" in command(*arguments).stderr
+    gtzan(tmp_path)
+    write(tmp_path / "genres/blues/blues.00012.au")
+    done = command("-m", "mini", "--bench", f"gtzan={tmp_path}", "--judge", nobody, "--limit", "1")
+    assert "are right or wrong and not rated" in done.stderr

@@ -81,6 +81,11 @@ def scores(items: Sequence[BenchItem], texts: Sequence[str], measures: Sequence[
     return found
 
 
+def beside(left: Sequence[SkillScores], right: Sequence[SkillScores]) -> list[SkillScores]:
+    """Return the figures of two measurements of the same items side by side."""
+    return [SkillScores(a.skill, a.n, (*a.figures, *b.figures)) for a, b in zip(left, right, strict=True)]
+
+
 def interval(measure: Measure, rows: np.ndarray) -> tuple[float, float]:
     """95 % interval: Wilson's for a share, else of 1,000 resamplings of the items."""
     if rows.shape[1] == 1 and np.isin(rows, (0.0, 1.0)).all():
