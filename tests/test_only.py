@@ -74,7 +74,7 @@ def test_the_stages_that_run_are_those_in_the_table_and_the_value_is_that_of_the
     assert found == Facts().updated(all_facts, [name])
 
 
-@pytest.mark.parametrize("name", ["tempo", "key", "sections"])
+@pytest.mark.parametrize("name", ["tempo", "key", "sections", "dynamics"])
 def test_the_stages_in_the_table_are_enough_of_a_long_song_whose_sound_is_let_go(name, all_facts):
     sound = audio(song(BARS, 112.0))
     part = SongPart.of(sound.samples, 0.0)

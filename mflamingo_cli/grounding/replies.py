@@ -458,7 +458,7 @@ def clipping(known: Known, words: Words) -> FactAnswer:
     if not clipped.runs:
         return FactAnswer("No: no three samples in a row are at full scale.")
     times = "once" if clipped.runs == 1 else f"{clipped.runs} times"
-    return FactAnswer(f"Yes: samples stay at full scale {times}, {1000 * clipped.seconds:.4g} ms in all.")
+    return FactAnswer(f"Yes: samples stay at full scale or beyond it {times}, {number(1000 * clipped.seconds)} ms in all.")
 
 
 def true_peak(known: Known, words: Words) -> FactAnswer:

@@ -106,7 +106,7 @@ def _loudness(level: Loudness) -> Line | None:
 def clipped(level: Loudness) -> list[str]:
     """How often and how long it is clipped, in words; nothing where it is not."""
     found = level.clipped
-    return [f"clipped {found.runs} time{'s' * (found.runs > 1)}, {1000 * found.seconds:.4g} ms"] if found and found.runs else []
+    return [f"clipped {found.runs} time{'s' * (found.runs > 1)}, {number(1000 * found.seconds)} ms"] if found and found.runs else []
 
 
 def dynamics(found: Dynamics) -> list[str]:

@@ -84,12 +84,14 @@ ANSWERS = {
     "Where is section C?": "There is no section C: A 0:00, B 0:16, A 0:32.",
     "Which section is at 0:20?": "Section B, 0:16 to 0:32.",
     "What is the form?": "3 sections: A 0:00, B 0:16, A 0:32.",
-    "How loud is it, and is it clipped?": ("It is at -9.8 LUFS, which is loud. Yes: samples stay at full scale 12 times, 3.4 ms in all."),
+    "How loud is it, and is it clipped?": (
+        "It is at -9.8 LUFS, which is loud. Yes: samples stay at full scale or beyond it 12 times, 3.4 ms in all."
+    ),
     "Is it louder than -14 LUFS?": "Yes: -9.8 LUFS.",
     "Is it loud?": "Yes: the loudness is -9.8 LUFS.",
     "How dynamic is it?": "The loudness range is 5 LU.",
     "What is its true peak?": "Its true peak is 0.7 dBTP, above full scale, so a player may clip it.",
-    "Is there any clipping?": "Yes: samples stay at full scale 12 times, 3.4 ms in all.",
+    "Is there any clipping?": "Yes: samples stay at full scale or beyond it 12 times, 3.4 ms in all.",
     "Where is the loudest part?": "The loudest part is 0:40 to 0:52, at -7.2 LUFS.",
     "What is the quietest moment of the song?": "The quietest part is 0:00 to 0:09, at -18.4 LUFS.",
     "How busy is it?": "On average, 3.2 notes or hits begin in a second.",
