@@ -30,7 +30,7 @@ from mflamingo_cli.core.audio import load
 from mflamingo_cli.measure import Facts, confidence, measure
 from mflamingo_cli.measure.compare import compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
-from tests.bench.measure import Clip, hear
+from tests.bench.estimators import Clip, samples
 from tests.bench.songs import render
 
 RIDGE = 5.0  # on weights of signs with unit variance
@@ -106,7 +106,7 @@ def _of_recording(path: Path, start_s: float, bpm: float) -> tuple[np.ndarray, T
 def _of_song(seed: int, split: str, work: Path) -> tuple[np.ndarray, Truth]:
     song = render(seed, split, work)
     assert song.key is not None and song.bpm is not None  # noqa: PT018
-    return hear(song.path).audio_16k, Truth((song.bpm,), frozenset({(pitch_class(song.key[0]), song.key[1])}), f"{song.meter}/4")
+    return samples(song.path, 16_000), Truth((song.bpm,), frozenset({(pitch_class(song.key[0]), song.key[1])}), f"{song.meter}/4")
 
 
 def collect(source: str, count: int, cache: Path, music: Path) -> list[Judged]:

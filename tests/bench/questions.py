@@ -11,7 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from mflamingo_cli import load
+from mflamingo_cli import Model, load
+from mflamingo_cli.errors import ModelError
 
 DATA = Path(__file__).parents[1] / "data"
 QUESTIONS = (
@@ -25,21 +26,27 @@ QUESTIONS = (
 )  # fmt: skip
 
 
+def answer(model: Model, song: Path, question: str) -> str:
+    """What is answered, and whether that is a refusal; older versions refused by an error."""
+    try:
+        record = model.ask(str(song), question)
+    except ModelError as error:
+        return f"(error) {error}"
+    return f"{record.text}{'' if getattr(record, 'answerable', True) is not False else ' (refused)'}"
+
+
 def main() -> None:
     """Ask, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("songs", nargs="*", type=Path, default=[DATA / "ocean.opus", DATA / "rlyeh.opus"])
     parser.add_argument("-m", "--model", default="mini")
     told = parser.parse_args()
-    answers: dict[str, dict[str, str | None]] = {}
+    answers: dict[str, dict[str, str]] = {}
     with load(told.model) as model:
         for song in told.songs:
-            records = {question: model.ask(str(song), question) for question in QUESTIONS}
-            answers[song.name] = {question: record.text for question, record in records.items()}
+            answers[song.name] = {question: answer(model, song, question) for question in QUESTIONS}
             print(f"| {song.name} | answer |\n| --- | --- |")
-            for question, record in records.items():
-                print(f"| {question} | {record.text}{'' if record.answerable else ' (refused)'} |")
-            print()
+            print("\n".join(f"| {question} | {text} |" for question, text in answers[song.name].items()), end="\n\n")
     print(json.dumps(answers))
 
 

@@ -59,6 +59,8 @@ class Song:
     key: tuple[str, str] | None = None
     chords: list[tuple[float, float, str]] = field(default_factory=list)
     sections: list[tuple[float, float, str]] = field(default_factory=list)
+    package: str | None = None
+    labels: frozenset[str] = frozenset()  # words of `ears.LABELS`; "nothing": it has neither tempo nor key
 
     @property
     def beats(self) -> list[float]:
