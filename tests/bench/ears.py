@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +71,14 @@ def labels(path: Path, genre: str | None) -> frozenset[str]:
     return frozenset([*known, *([mood] if mood and "energetic" not in known else [])])
 
 
-def recordings(folder: Path, cache: Path) -> Iterator[Recording]:
+def recordings(folder: Path, cache: Path, longest_s: float) -> Iterator[Recording]:
     """Every file of a folder with its evidence, which is kept."""
     cache.mkdir(parents=True, exist_ok=True)
     for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.stat().st_size >= LEAST_BYTES):
         kept = cache / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
         if not kept.exists():
             try:
-                audio = load(path, end_s=LONGEST_S)
+                audio = load(path, end_s=longest_s)
             except AudioError:
                 continue
             stretch = SoundStretch(audio.samples, 0.0)
@@ -121,6 +121,39 @@ def fit_voices(found: list[Recording]) -> np.ndarray:
     return np.asarray(weights)
 
 
+def auc(evidence: np.ndarray, right: np.ndarray) -> float:
+    """Probability that one which is right has more evidence than one which is not: (n,), (n,) -> 0..1, NaN where one kind is missing."""
+    better, worse = evidence[right == 1][:, None], evidence[right == 0]
+    return float(((better > worse) + 0.5 * (better == worse)).mean()) if better.size and worse.size else float("nan")
+
+
+def held_out_voices(found: list[Recording], group: Callable[[Recording], str]) -> dict[str, float]:
+    """How right voices are of songs that no fit has seen: those of a group are judged by weights fitted on all others."""
+    known = [one for one in found if {"sung", "unsung"} & one.labels]
+    right = np.array([float("sung" in one.labels) for one in known])
+    groups = np.array([group(one) for one in known])
+    signs = np.array([[1.0, *one.signs.values()] for one in known])
+    sung = np.zeros(len(known))
+    for left_out in np.unique(groups):
+        fitted = fit_voices([one for one, of in zip(known, groups, strict=True) if of != left_out])
+        sung[groups == left_out] = 1 / (1 + np.exp(-signs[groups == left_out] @ fitted))
+    sure = np.maximum(sung, 1 - sung)
+    clear, said = sure >= LEAST, sung > 0.5
+    weigh = np.where(right == 1, 0.5 / right.mean(), 0.5 / (1 - right.mean()))  # as if half of the songs were sung
+    told, was = (np.average(row[clear], weights=weigh[clear]) for row in (np.minimum(sure, confidence.MOST_VOCALS), said == right))
+    counts = {
+        f"{kind}, called {word}": int((clear & (said == value) & (right == label)).sum())
+        for kind, label in (("sung", 1), ("unsung", 0))
+        for word, value in (("sung", True), ("not sung", False))
+    }
+    return {"n": len(known), "sung": int(right.sum()), "auc": auc(sung, right), **counts, "told": float(told), "right": float(was)}
+
+
+def package(one: Recording) -> str:
+    """Of which package it is: mostly one artist."""
+    return one.name.split("/")[0]
+
+
 def report_voices(found: list[Recording]) -> dict[str, object]:
     """What is said of sung and of unsung songs, by the weights of the program."""
     rows: dict[str, object] = {"fitted": fit_voices(found).round(2).tolist()}
@@ -128,6 +161,9 @@ def report_voices(found: list[Recording]) -> dict[str, object]:
         said = [confidence.of_vocals(one.signs)[0] for one in found if label in one.labels or (label == "unknown" and not one.labels)]
         rows[label] = {str(value): said.count(value) for value in (True, None, False)}
         print(f"{label:8s} of {len(said):3d}: sung {said.count(True)}, nothing said {said.count(None)}, not sung {said.count(False)}")
+    for name, group in (("package", package), ("song", lambda one: one.name)):
+        rows[f"{name} left out"] = row = held_out_voices(found, group)
+        print(f"one {name} left out: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items()))
     return rows
 
 
@@ -151,8 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=LONGEST_S, help="measured of each file")
     asked = parser.parse_args()
-    found = list(recordings(asked.folder, asked.cache))
+    found = list(recordings(asked.folder, asked.cache, asked.seconds))
     print(json.dumps({"songs": len(found), "voices": report_voices(found), "tags": report_tags(found)}))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mflamingo_cli.measure.compare import compare_keys, compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
 from mflamingo_cli.parsers import parse_key
-from tests.bench.ears import AMONG
+from tests.bench.ears import AMONG, auc
 from tests.bench.estimators import LIMIT_S, Guess, Spans
 from tests.bench.songs import Song
 
@@ -78,6 +78,7 @@ def scores(song: Song, guess: Guess, tells: Sequence[str]) -> dict[str, float]:
         out |= tempo_scores(song.bpm, guess.bpm)
     if key and "key" in tells:
         out |= key_scores(key, guess.key)
+        out |= {"key, where told": out["key exact"]} if guess.key else {}
     if song.meter and "meter" in tells:
         out["meter"] = float(song.meter == guess.meter)
         out |= {"meter, where told": float(song.meter == guess.meter)} if guess.meter else {}
@@ -116,12 +117,6 @@ def known(song: Song) -> frozenset[str]:
 
 
 # --- over a set ------------------------------------------------------------------------------------------------------------------
-
-
-def auc(evidence: np.ndarray, right: np.ndarray) -> float:
-    """Probability that one which is right has more evidence than one which is not: (n,), (n,) -> 0..1, NaN where one kind is missing."""
-    better, worse = evidence[right == 1][:, None], evidence[right == 0]
-    return float(((better > worse) + 0.5 * (better == worse)).mean()) if better.size and worse.size else float("nan")
 
 
 def bootstrap(score: Callable[[np.ndarray], float], count: int, draws: int = 2000) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Whether any text says what the record beside it does not, or says a thing twice: all styles of many songs; not a test, run by hand.
 
-    python -m tests.bench.texts FOLDER [-m MODEL] [--count 200] [--keep FILE.jsonl] [--show]
+    python -m tests.bench.texts FOLDER [-m MODEL] [--count 200] [--keep FILE.jsonl] [--beside OLD.jsonl]
 
-Each song below FOLDER is analysed, captioned in all styles and thought about; `--show` prints records and texts as Markdown, unedited.
+Each song below FOLDER is analysed, captioned in all styles and thought about; `--beside` prints records and captions of two revisions.
 What is counted is read by a reader of its own: it shares nothing with the program's (`claims.py`, `checks.py`), knows no negation but of
 singing and no context, and so sees contradictions where there are none rather than the other way round. Every finding is printed.
 The program reads older revisions too: copy it beside them.
@@ -41,7 +41,10 @@ NOT_KNOWN = re.compile(r"\b(?:not clear|cannot tell|could not be measured)\b", r
 NO_VOICE = re.compile(r"\b(?:nobody|no one|no|not|without|instrumental|never|n't)\b", re.IGNORECASE)
 INSTRUMENTAL = re.compile(r"\binstrumental\b", re.IGNORECASE)
 JUNK = re.compile(r"\b(?:None|null|nan|True|False)\b|[{}<>|_]|\b([A-Za-z]+) \1\b")
-HEDGE = re.compile(r"\b(?:probably|likely|perhaps|maybe|about|not sure|seems?|sounds?|by ear)\b", re.IGNORECASE)
+# "measured facts" are the values of the record, whatever their confidence
+HEDGE = re.compile(
+    r"\b(?:probably|likely|perhaps|maybe|about|not sure|seems?|sounds?|by ear|my ears|I hear|measured facts)\b", re.IGNORECASE
+)
 SURENESS = ("tempo", "key", "meter", "vocals")
 SURE = 0.8  # below it tables say "likely" and "unsure"
 Finding = tuple[str, str]  # kind, what was found
@@ -171,12 +174,10 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="mini")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="what was asked before, and is not asked again")
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--beside", type=Path, help="what another revision kept: records and captions of both are printed as Markdown")
     told = parser.parse_args()
     songs = sorted(path for path in told.folder.rglob("*") if path.suffix in SUFFIXES)[: told.count]
-    rows: dict[str, dict[str, Any]] = {}
-    if told.keep and told.keep.exists():
-        rows = {row["song"]: row for row in map(json.loads, told.keep.read_text(encoding="utf-8").splitlines())}
+    rows = kept(told.keep) if told.keep and told.keep.exists() else {}
     with load(told.model, remember=True) as model:
         for song in songs:
             if song.name not in rows:
@@ -185,27 +186,39 @@ def main() -> None:
                     with told.keep.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(rows[song.name]) + "\n")
     asked = [rows[song.name] for song in songs]
-    if told.show:
-        print("\n".join(map(markdown, asked)))
+    if told.beside:
+        before = kept(told.beside)
+        print("\n".join(markdown(before[row["song"]], row) for row in asked if row["song"] in before))
     report(asked)
 
 
-def markdown(row: dict[str, Any]) -> str:
-    """The main values of a record and its texts, unedited."""
+def kept(path: Path) -> dict[str, dict[str, Any]]:
+    """What was asked before, by song."""
+    return {row["song"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+def cells(row: dict[str, Any]) -> dict[str, str]:
+    """The main values of a record, how sure they are, and its captions, unedited."""
     result = row["record"]["result"]
-    tempo, key, vocals = result["tempo"], result["key"], result["vocals"]
-    sure = {name: "" if result[name].get("confidence") is None else f" ({result[name]['confidence']:.2f})" for name in SURENESS}
     chords = list(dict.fromkeys(chord["label"] for chord in result["chords"]))
-    facts = {
-        "tempo": f"{tempo['bpm']}{sure['tempo']}", "key": f"{key['name']}{sure['key']}",
-        "meter": f"{result['meter']['value']}{sure['meter']}",
-        "chords": " ".join(chords[:8]) + (" …" if len(chords) > 8 else ""),
+    values = {
+        "tempo": result["tempo"]["bpm"], "key": result["key"]["name"], "meter": result["meter"]["value"],
+        "chords": " ".join(chords[:6]) + (" …" if len(chords) > 6 else ""),
         "sections": " ".join(f"{part['label']} {part['start']:.0f}" for part in result["sections"]),
-        "loudness": f"{result['loudness']['integrated_lufs']} LUFS", "vocals": f"{vocals['present']}{sure['vocals']}",
-        "genre": ", ".join(result["genre"]), "instruments": ", ".join(result["instruments"]), "mood": ", ".join(result["mood"]),
+        "loudness": f"{result['loudness']['integrated_lufs']} LUFS",
+        "vocals": {True: "sung", False: "not sung"}.get(result["vocals"]["present"]),
+        "tags": ", ".join([*result["genre"], *result["instruments"], *result["mood"]]),
     }  # fmt: skip
-    lines = [f"### {row['song']}", "", "; ".join(f"{name} {value or '(none)'}" for name, value in facts.items()), ""]
-    return "\n".join([*lines, *(f"* {style}: {text}" for style, text in row["texts"].items()), ""])
+    sure = {name: result[name].get("confidence") for name in SURENESS}
+    facts = {name: f"{value or ''}{f' ({sure[name]:.2f})' if value and sure.get(name) else ''}" for name, value in values.items()}
+    return facts | {style: row["texts"].get(style, "") for style in STYLES}
+
+
+def markdown(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """A song of two revisions side by side."""
+    old, new = cells(before), cells(after)
+    lines = [f"### {Path(after['song']).stem}", "", "| | before | after |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {old[name]} | {new[name]} |" for name in new), ""])
 
 
 def report(rows: list[dict[str, Any]]) -> None:
