@@ -30,7 +30,7 @@ from mflamingo_cli.store import cache, runs
 from mflamingo_cli.store.keys import JobKey, sound_name
 
 STDIN = "-"
-MOST_JOBS = 8  # at once unless asked for: each takes 0.4 GB for a song of four minutes
+MOST_JOBS = 8  # at once unless asked for: each takes 0.2 GB for a song of four minutes
 
 
 class LocalEngine:

@@ -3,8 +3,8 @@
     python -m tests.bench.providers FOLDER [--rounds 5] [--threads 2]
 
 FOLDER takes 0.8 GB: a checkpoint of random weights with one layer of each part in the real extents and a small vocabulary, as Q8_0. Seconds
-are medians, of a clock and of processors, which other programs disturb less; the first round is not counted. The limit is that of the
-machine with each package's own kernels: memory read for a token written, products for what is read. Prints a table and one JSON line.
+are medians, of a clock and of processors, which other programs disturb less; the first round is not counted. The limit is the memory that a
+token written must read. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -117,8 +117,7 @@ def show(commands: dict[str, list[fullsize.Cost]], layers: dict[str, dict]) -> N
         for name, one in layers.items()
     }
     row("encode 30 s, one layer", [middle[name]["encode 30 s"] for name in layers])
-    least = [2 * one["bytes"] * one["tokens_read"] / (1e9 * one["f32_gflops"]) for one in layers.values()]
-    row(f"read {next(iter(layers.values()))['tokens_read']} tokens, one layer", [middle[name]["read"] for name in layers], least)
+    row(f"read {next(iter(layers.values()))['tokens_read']} tokens, one layer", [middle[name]["read"] for name in layers])
     written = [
         tuple(both - read for both, read in zip(middle[name]["read and write"], middle[name]["read"], strict=True)) for name in layers
     ]
