@@ -5,8 +5,10 @@ Patterns are matched against whole names of modules: bare names such as `q_proj`
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -67,7 +69,8 @@ def load_for_training(directory: Path, config: TuneConfig, device: torch.device)
 
 
 def _with_lora(model: Model, directory: Path, config: TuneConfig) -> Model:
-    from peft import LoraConfig, get_peft_model
+    with _quiet_imports():
+        from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(
         r=config.rank,
@@ -79,8 +82,7 @@ def _with_lora(model: Model, directory: Path, config: TuneConfig) -> Model:
         task_type="CAUSAL_LM",
     )
     model.name_or_path = str(directory)  # where an adapter says that its base is
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torchao, where it is installed beside torch for CPUs
+    with _quiet_imports():  # PEFT imports the libraries of its kinds of layers here
         adapted = get_peft_model(model, lora)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -91,7 +93,8 @@ def _with_lora(model: Model, directory: Path, config: TuneConfig) -> Model:
 def _load_4bit(directory: Path, dtype: torch.dtype, device: torch.device) -> Model:
     """Load a checkpoint whose language model is quantised to nf4, two scales deep (Dettmers 2023)."""
     try:
-        import bitsandbytes as bitsandbytes
+        with _quiet_imports():
+            import bitsandbytes as bitsandbytes
     except ImportError:
         raise ModelError("--tune qlora needs bitsandbytes; install it with: pip install 'mflamingo-cli[train]'") from None
     from transformers import BitsAndBytesConfig
@@ -108,15 +111,37 @@ def _load_4bit(directory: Path, dtype: torch.dtype, device: torch.device) -> Mod
     return load_quantized(directory, settings, dtype=dtype, device=device)
 
 
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Silence what bitsandbytes and torchao say, when they are imported, of kernels that are nowhere to be had."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
 def trained_by_part(model: Model) -> dict[str, tuple[int, int]]:
-    """Return of each part how many numbers learn, and how many there are in all."""
+    """Return of each part how many weights are trained, and how many are frozen."""
     counts = {part: [0, 0] for part in PARTS}
     for name, parameter in model.named_parameters():
         part = next((part for part, modules in PARTS.items() if any(f".{module}." in f".{name}" for module in modules)), None)
-        if part is not None:
-            counts[part][1] += parameter.numel()
-            counts[part][0] += parameter.numel() * parameter.requires_grad
-    return {part: (trained, every) for part, (trained, every) in counts.items()}
+        if part is not None and ".original_module." not in name:  # what PEFT's `modules_to_save` stand in for
+            packed = getattr(parameter, "quant_state", None)  # 4-bit weights lie two in a byte
+            counts[part][not parameter.requires_grad] += parameter.numel() if packed is None else packed.shape.numel()
+    return {part: (trained, frozen) for part, (trained, frozen) in counts.items()}
+
+
+def why_trained(config: TuneConfig, part: str) -> str:
+    """Say how a part is trained, or why it is not."""
+    if part not in config.parts:
+        return "not in --parts"
+    if config.tune == "full":
+        return "all weights"
+    return f"low-rank matrices of rank {config.rank}" if part in TARGETS else "all weights: too small for low-rank matrices"
 
 
 def layers_of(model: Model) -> Sequence[torch.nn.Module]:

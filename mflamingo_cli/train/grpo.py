@@ -97,7 +97,7 @@ class GroupObjective:
         """Return the groups that a step of one process learns from, sampled anew every `updates` steps."""
         if place.step % self._config.updates == 0:
             self.module.eval()
-            with torch.no_grad(), torch.autocast(self.module.core.device.type, torch.bfloat16, enabled=self._bf16):
+            with torch.no_grad():
                 self._groups = self._sampled(place)
             self.module.train()
         return self._groups
@@ -109,14 +109,15 @@ class GroupObjective:
             groups = [self._group(place, place.rank * share + number) for number in range(share)]
         if self._folder is not None and place.rank == 0:
             _keep_texts(self._folder, [text for group in groups for text in group.texts][:SHOWN])
-        return [
-            replace(
-                group,
-                old=self.policy_probabilities(group.rows) if self._config.updates > 1 else None,
-                reference=self.reference_probabilities(group.rows),
-            )
-            for group in groups
-        ]
+        with torch.autocast(self.module.core.device.type, torch.bfloat16, enabled=self._bf16):  # as in the pass that learns
+            return [
+                replace(
+                    group,
+                    old=self.policy_probabilities(group.rows) if self._config.updates > 1 else None,
+                    reference=self.reference_probabilities(group.rows),
+                )
+                for group in groups
+            ]
 
     def weight(self, batch: SampledGroup) -> float:
         """How many answers a group has."""
@@ -268,7 +269,10 @@ def prepare(
         network, rows, chat, songs, rewards, config, processes, bf16=loop.bf16, folder=output if keeps else None, reference=reference
     )
     longest = config.group * (max(prompts) + config.max_tokens)
-    note = f"{len(rows)} prompts, {config.prompts} of them a step with {config.group} answers each, rewarded for {', '.join(rewards)}"
+    note = (
+        f"{len(rows)} prompts, {config.prompts} per step with {config.group} answers each, rewarded for {', '.join(rewards)}: "
+        f"{loop.steps} steps"
+    )
     return TrainingRun(
         directory, output, tune, network, objective, loop, processes, checker, longest, config.prompts // processes.world, note,
         reference=reference, sampled=max(prompts) + config.group * config.max_tokens,

@@ -89,18 +89,20 @@ def fit(
         if not math.isfinite(loss):
             raise MFlamingoError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
         last = step + 1 == config.steps
-        if keeps and ((step + 1) % config.save_every == 0 or last):
-            if held_out is not None:
-                numbers["held_out"] = measured = held_out()
-                module.train()
-                best = min(best, (measured, f"step-{step + 1:06d}"))
+        saves = keeps and ((step + 1) % config.save_every == 0 or last)
+        if saves and held_out is not None:
+            numbers["held_out"] = measured = held_out()
+            module.train()
+            best = min(best, (measured, f"step-{step + 1:06d}"))
+        report = Report(step, loss, learning_rate(config, step), time.monotonic() - began, numbers)
+        logs = processes.rank == 0 and (step % config.log_every == 0 or last or "held_out" in numbers)
+        if logs and keeps:
+            _log(folder, report)  # before the step is saved: a run that is killed between them takes and logs it once more
+        if saves:
             saved = checkpoints.save(folder, module, optimizer, step + 1, {"best_loss": best[0], "best": best[1]}, processes)
             if processes.rank == 0:
                 checkpoints.keep(folder, {saved, saved.parent / best[1]})
-        if processes.rank == 0 and (step % config.log_every == 0 or last or "held_out" in numbers):
-            report = Report(step, loss, learning_rate(config, step), time.monotonic() - began, numbers)
-            if keeps:
-                _log(folder, report)
+        if logs:
             yield report
 
 

@@ -238,8 +238,8 @@ def prepare(
     if held_out is not None:
         judged = objective(held_out, RowPlan(checked_lengths(held_out, checker, processes, lacks_answer), context, 0, processes.world))
     note = (
-        f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} a step: {steps} steps, "
-        f"of which {plan.steps_per_epoch} see every row once"
+        f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} sequences per step: "
+        f"{steps} steps, {steps / plan.steps_per_epoch:.3g} epochs"
     )
     longest, share = min(context, sum(lengths)), config.batch // processes.world
     return TrainingRun(

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from mflamingo_cli.train.memory import StepSizes, estimate
 from tests import checkpoints
 from tests.docs import ROOT
 
@@ -33,6 +35,14 @@ TWIN = checkpoints.Size(
     n_vocab=checkpoints.REAL_2601.text.n_vocab,
 )
 WINDOW_S, RATE = 30, 16_000
+MMAP_BYTES = str(1 << 18)  # larger arrays go back to the system when they are freed; else gaps in the heap are measured
+
+
+def weights_per_layer(d_model: int, d_kv: int, d_ffn: int) -> int:
+    """Return the weights of a layer of Qwen2, without norms and biases."""
+    return 2 * d_model * (d_model + d_kv) + 3 * d_model * d_ffn
+
+
 ANSWER = "bright pianos and warm strings, the chords are C, G, Am and F; "  # as often as it takes to have more answer tokens than a chunk
 WAYS = {
     "lora": ("lora", ("language", "projector")),
@@ -61,7 +71,7 @@ def measure(folder: Path, way: str) -> dict[str, Any]:
     from mflamingo_cli.train.adapters import TuneConfig
     from mflamingo_cli.train.data.rowset import Rows
     from mflamingo_cli.train.loop import fit
-    from mflamingo_cli.train.memory import estimate, sizes_of
+    from mflamingo_cli.train.memory import sizes_of
     from mflamingo_cli.train.parallel import Processes
 
     torch.set_num_threads(1)
@@ -84,6 +94,60 @@ def measure(folder: Path, way: str) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began), "measured": taken, "estimated": sum(moments[busiest].values()), "busiest": busiest,
         "parts": moments[busiest],
     }  # fmt: skip
+
+
+REAL = checkpoints.REAL_2601
+CONTEXTS = (8192, 24_576, 32_768)
+NF4 = 0.516  # bytes of a 4-bit weight with both of its scales (Dettmers 2023)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Weights of the real model by part."""
+
+    layer: int = weights_per_layer(REAL.text.d_model, REAL.text.n_kv_heads * REAL.text.d_head, REAL.text.d_ffn)
+    words: int = 2 * REAL.text.n_vocab * REAL.text.d_model  # embedding and output layer
+    projector: int = REAL.text.d_model * (REAL.encoder.d_model + REAL.text.d_model + 2)
+    encoder: int = REAL.encoder.n_layers * (4 * REAL.encoder.d_model**2 + 2 * REAL.encoder.d_model * REAL.encoder.d_ffn)
+
+    @property
+    def layers(self) -> int:
+        return self.layer * REAL.text.n_layers
+
+    def low_rank(self, rank: int) -> int:
+        """Weights of the low-rank matrices of all layers."""
+        text = REAL.text
+        q, kv, ffn = text.d_model, text.n_kv_heads * text.d_head, text.d_ffn
+        return rank * text.n_layers * (2 * 2 * q + 2 * (q + kv) + 3 * (q + ffn))
+
+
+def real_sizes(tokens: int) -> dict[str, StepSizes]:
+    """Return the sizes of a step of the real model on GPUs: language model and projector learn, the encoder does not."""
+    parts, low = Parts(), Parts().low_rank(16)
+    frozen = parts.words + parts.projector + parts.encoder
+    adapter = {"learned": low + parts.projector, "state": 2, "compute": 2, "whole": False, "dropout": True}
+    common = {"trains_encoder": False, "gathered_to_sample": 0, "sampled": 0, "sequences": 8}
+    learned = parts.layers + parts.words + parts.projector
+    shares = {"weights": 4 * (learned // 8 + parts.encoder), "learned": learned // 8, "gathered": 4 * (2 * parts.layer + parts.words)}
+    return {
+        "QLoRA": StepSizes(
+            REAL, tokens, weights=int(NF4 * parts.layers) + 2 * frozen + 4 * adapter["learned"], gathered=0, **adapter, **common
+        ),
+        "LoRA": StepSizes(REAL, tokens, weights=2 * (parts.layers + frozen) + 4 * adapter["learned"], gathered=0, **adapter, **common),
+        "all weights, 8 cards": StepSizes(
+            REAL, tokens, **shares, state=4, compute=2, whole=True, dropout=False, **(common | {"sequences": 1})
+        ),
+    }
+
+
+def show_real() -> None:
+    """Print what a step of the real model is estimated to take on each card."""
+    for tokens in CONTEXTS:
+        for name, sizes in real_sizes(tokens).items():
+            moments = estimate(sizes)
+            busiest = max(moments, key=lambda moment: sum(moments[moment].values()))
+            parts = ", ".join(f"{part} {n / 1e9:.1f}" for part, n in moments[busiest].items())
+            print(f"{tokens} tokens, {name}: {sum(moments[busiest].values()) / 1e9:.1f} GB in the {busiest} ({parts})")
 
 
 def tokens_of(folder: Path) -> int:
@@ -116,7 +180,11 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=31, help="of 30 s: 750 tokens each")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--real", action="store_true", help="only estimate, for the real model")
     wanted = parser.parse_args()
+    if wanted.real:
+        show_real()
+        return
     if wanted.child:
         print(json.dumps(measure(Path(wanted.child[0]), wanted.child[1])))
         return
@@ -125,7 +193,7 @@ def main() -> None:
         write(folder, wanted.windows)
         for way in wanted.ways:
             words = [sys.executable, "-m", "tests.bench.memory", "--child", name, way]
-            env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": MMAP_BYTES}
             done = json.loads(subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
             ratio = done["estimated"] / done["measured"]
             print(

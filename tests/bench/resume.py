@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def start(folder: Path, words: Sequence[str], processes: int) -> list[int]:
             with open(os.devnull, "w") as nothing, (folder / "stderr.txt").open("a") as errors:
                 os.dup2(nothing.fileno(), 1)
                 os.dup2(errors.fileno(), 2)
-            os._exit(run(words))
+            os._exit(run(words))  # without what this process does at its end
         started.append(child)
     return started
 
@@ -82,6 +83,9 @@ def run(words: Sequence[str]) -> int:
         main()
     except SystemExit as stop:
         return int(stop.code or 0)
+    except BaseException:  # whatever it is: only this process ends
+        traceback.print_exc()
+        return 1
     return 0
 
 
@@ -132,6 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=[*COMMANDS])
+    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     wanted = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     import peft  # noqa: F401  (before processes are forked)
@@ -143,8 +149,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
-        for command in COMMANDS:
-            for processes in (1, 2):
+        for command in wanted.commands:
+            for processes in wanted.processes:
                 try_out(folder, command, processes, wanted.kills, wanted.seed)
 
 

@@ -113,6 +113,12 @@ def test_the_ratio_is_clipped_once_the_policy_has_moved(base: Path, rows: Rows, 
     assert [line["step"] for line in lines] == [step for step in range(0, LOOP.steps, 3) for _ in range(10)]
 
 
+def test_what_is_sampled_in_float32_is_learned_in_bfloat16(base: Path, rows: Rows, tmp_path: Path) -> None:
+    run = prepared(base, rows, tmp_path, LORA, replace(LOOP, steps=2, bf16=True))
+    [first, _] = [report.numbers for report in run.train()]
+    assert first["kl"] < 1e-6  # both passes round alike: nothing was learned yet
+
+
 def test_a_checkpoint_stands_where_answers_are_sampled_anew(base: Path, rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--steps 24 and --save-every 100 must be multiples of --updates 3"):
         prepared(base, rows, tmp_path, LORA, updates=3)

@@ -89,10 +89,10 @@ def follow(run: TrainingRun, rows: Rows, report_to: str, dry_run: bool) -> None:
 
 def show_plan(run: TrainingRun) -> None:
     """Say what is trained, on what, and how long."""
-    from mflamingo_cli.train.adapters import trained_by_part
+    from mflamingo_cli.train.adapters import trained_by_part, why_trained
 
-    for part, (trained, every) in trained_by_part(run.network.model).items():
-        print(f"{part}: {trained:,} of {every:,} numbers learn", file=sys.stderr)
+    for part, (trained, frozen) in trained_by_part(run.network.model).items():
+        print(f"{part}: {trained:,} weights trained, {frozen:,} frozen ({why_trained(run.tune, part)})", file=sys.stderr)
     print(f"{run.note}; learning rate {run.loop.lr:g}", file=sys.stderr)
 
 
@@ -105,15 +105,17 @@ def show_step(run: TrainingRun, report: Report) -> None:
 def _try(run: TrainingRun, rows: Rows) -> None:
     """Show three rows as the model is given them, memory as estimated, and train one step, which is not kept."""
     from mflamingo_cli.commands.train.data.check import show_rows
+    from mflamingo_cli.store.hub import size
+    from mflamingo_cli.text import clock
     from mflamingo_cli.train.memory import estimate, sizes_of
 
     if run.processes.rank == 0:
         show_rows([rows[number] for number in range(min(3, len(rows)))], run.checker)
         moments = estimate(sizes_of(run))
         busiest = max(moments, key=lambda name: sum(moments[name].values()))
-        print(f"memory: at most {sum(moments[busiest].values()) / 1e9:.2f} GB for each process, in the {busiest} (estimated)")
+        print(f"memory: about {size(sum(moments[busiest].values()))} in each process, most of it in the {busiest} (estimated)")
         for part, n_bytes in moments[busiest].items():
-            print(f"  {part}: {n_bytes / 1e9:.2f} GB")
+            print(f"  {part}: {size(n_bytes)}")
     loss, seconds = run.try_step()
     if run.processes.rank == 0:
-        print(f"one step: loss {loss:.4f}, {seconds:.1f} s; {run.loop.steps} steps take about {run.loop.steps * seconds / 60:.0f} min")
+        print(f"one step: loss {loss:.4f}, {seconds:.1f} s; {run.loop.steps} steps take about {clock(run.loop.steps * seconds)}")
