@@ -48,9 +48,9 @@ class StepSizes:
 def layer_bytes(sizes: StepSizes, tokens: int, d_model: int, d_ffn: int) -> int:
     """Return what a layer holds while it is computed again and its gradients come back.
 
-    What it saves was counted on Qwen2's layer, in bytes for each token and channel: 34 of (tokens, d_model) where all weights learn, 26 beside
-    low-rank matrices, 24 more with dropout before them; of (tokens, d_ffn) gate, its activation, up and their product. Gradients come
-    on top: three arrays of either.
+    What it saves was counted on a layer of Qwen2, in bytes for each token and channel: 34 of (tokens, d_model) where all weights learn, 26
+    beside low-rank matrices, 24 more with dropout before them; of (tokens, d_ffn) gate, its activation, up and their product. Gradients
+    come on top: three arrays of either.
     """
     per_width = (34 if sizes.whole else 26) + 24 * sizes.dropout + 3 * sizes.state
     per_ffn = (4 + 3) * sizes.compute + 4 * sizes.dropout
