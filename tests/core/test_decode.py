@@ -18,6 +18,7 @@ from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
 
+SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
 RATE = 44_100
 SECONDS = 10.0
 NEAR_S = 0.05  # of ffmpeg's duration
@@ -318,6 +319,29 @@ def test_of_recordings_that_take_a_process_each_fifty_are_decoded_and_more_are_n
     audio = load(tmp_path / "a.wv")
     assert audio.source.duration_s == pytest.approx(MOST_PROCESSES * 0.1, abs=1e-3)
     assert audio.warnings == ("the file is made of more than 50 recordings; only the first 50 were analysed",)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["ogg", "mp3", "flac"])
+def test_recordings_that_were_joined_in_one_stream_are_decoded_to_the_last(tmp_path: Path, name: str) -> None:
+    """As `ffmpeg -f concat -c copy` does: packets go on, with a cut one, or blocks numbered anew, where one ended."""
+    (tmp_path / f"one.{name}").write_bytes(coded(tmp_path, name, 5.0, 48_000))
+    command = ["ffmpeg", "-v", "error", "-stream_loop", "2", "-i", tmp_path / f"one.{name}", "-c", "copy", tmp_path / f"a.{name}"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    audio = load(tmp_path / f"a.{name}")
+    assert audio.source.duration_s == pytest.approx(15.0, abs=3 * NEAR_S)  # each join has the delay of its encoder
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+@needs_ffmpeg
+@pytest.mark.slow
+def test_an_opus_of_songs_that_were_joined_in_one_stream_is_decoded_to_its_end(tmp_path: Path) -> None:
+    """libsndfile refuses the page where one ends; all behind it was lost."""
+    command = ["ffmpeg", "-v", "error", "-stream_loop", "2", "-i", SONG, "-c", "copy", tmp_path / "a.opus"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    audio = load(tmp_path / "a.opus")
+    assert audio.source.duration_s == pytest.approx(3 * 60.48, abs=3 * NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
 
 
 @needs_ffmpeg

@@ -22,13 +22,14 @@ from mflamingo_cli.core.decode.quiet import hushed
 from mflamingo_cli.core.decode.view import View
 from mflamingo_cli.errors import AudioError
 
-FLAC_STEP_FRAMES = 1 << 13  # of a codec that can fail midway
+STEPS = {"flac": 1 << 13, "opus": 1 << 10}  # of codecs that can fail midway
 SMALL_STEP_FRAMES = 1 << 8  # behind a failure, and where the end comes unannounced, as a failing read (FLAC from a pipe)
 SEARCH_FRAMES = 1 << 10  # how far ahead of a damaged place reading is tried again; a block of FLAC has 4096 frames, as a rule
 SEARCH_TRIES = 128  # in one recording; from the 32nd at one place on each goes twice as far as the one before
 UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: the header states no length
 CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO
+JOINT_S = 0.05  # of Opus: libsndfile refuses the page where recordings were joined in one stream, whose last packet is cut
 INEXACT_SEEK = {"vorbis"}  # libsndfile 1.2.2 lands beside the asked frame: decode and drop instead
 FILLED = {"opus", "flac"}  # libsndfile goes on in time behind lost packets of Opus; of FLAC we know what we have left out
 XIPH_CODECS = {"vorbis", "opus"}
@@ -67,9 +68,9 @@ class SoundFileDecoder:
             self.frames = stated if part.length_s is None else round(part.length_s * self.rate_hz)
             self._cut = held < 1.0 or structure.cut
             self._seeks = stated is not None and self._plain and self.codec not in INEXACT_SEEK and file.seekable()
-            self._step = SMALL_STEP_FRAMES if self._unknown else FLAC_STEP_FRAMES if self.codec == "flac" else BLOCK_FRAMES
+            self._step = SMALL_STEP_FRAMES if self._unknown else STEPS.get(self.codec, BLOCK_FRAMES)
             self._end = file.frames if self.codec == "flac" and not self._unknown else UNKNOWN_FRAMES  # others end by themselves
-            self._tries = SEARCH_TRIES
+            self._tries, self._failed_at = SEARCH_TRIES, -1
             self.roles, self.notes = _roles(file, self.codec, head), structure.notes
             self.close = stack.pop_all().close
 
@@ -83,7 +84,7 @@ class SoundFileDecoder:
             if at > start and len(block):
                 yield block[max(0, len(block) - (at - start)) :]
             if error is not None and (behind := self._behind_damage(at)) is not None:
-                if behind > at:
+                if behind - at > (JOINT_S * self.rate_hz if self.codec == "opus" else 0):
                     gaps.append(Gap(at / self.rate_hz, (behind - at) / self.rate_hz))
                 at, error = behind, None
             elif error is not None or not len(block):
@@ -119,9 +120,12 @@ class SoundFileDecoder:
         return block[:filled], None
 
     def _behind_damage(self, at: int) -> int | None:
-        """Find the frame where a FLAC stream can be read on after a failure at a frame; None where it cannot."""
-        if self.codec != "flac" or self._unknown or not self._file.seekable():
+        """Find the frame where a stream can be read on after a failure at a frame; None where it cannot."""
+        if self.codec not in STEPS or self._unknown or not self._file.seekable():
             return None
+        if self.codec == "opus" and at != self._failed_at:  # the next read goes on by itself, as a rule
+            self._failed_at = at
+            return at
         ahead, reach = 0, SEARCH_FRAMES
         if self._step > SMALL_STEP_FRAMES:  # the failing step may have begun well
             self._step = SMALL_STEP_FRAMES

@@ -6,6 +6,7 @@ is a block.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ STREAMINFO_BYTES = 42  # the marker, the header of the first metadata block, and
 TOTAL_AT = 21  # where the length lies in a file: 36 bits, behind four of another number
 END_BYTES = 1 << 20  # searched for the last blocks: eight of the largest that 8 channels of 24 bits make of 4096 samples
 BLOCK_START = re.compile(rb"\xff[\xf8\xf9][^\x00-\x0f][\x00-\xaf]")  # sec. 9.1: sync code, a size, an assignment of channels
+LONGEST_HEAD = 16  # bytes of the header of a block
 NUMBER_AT = 4  # where the number of a block, or of its first sample, lies in its header
 UTF8_BYTES = ((0x80, 1), (0xC0, 0), (0xE0, 2), (0xF0, 3), (0xF8, 4), (0xFC, 5), (0xFE, 6), (0xFF, 7))  # first byte below -> length
 SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}  # by code, 9.1.1
@@ -28,47 +30,60 @@ RATE_BYTES = {12: 1, 13: 2, 14: 2}
 
 @dataclass(frozen=True)
 class Block:
-    """Where the sound of a block begins and ends."""
+    """Where the sound of a block begins and ends, and how long its header is."""
 
     begin: int
     end: int
+    head_bytes: int
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """The structure of a file whose first FLAC stream is at the byte `begin`; each other one is behind the end of the one before."""
     starts = [begin, *places(file, begin + 1, STARTS["flac"])]
     ends = [*starts[1:], os.fstat(file.fileno()).st_size]
-    parts = tuple(_recording(file, start, end) for start, end in zip(starts, ends, strict=True))
-    return Structure() if starts == [0] and not parts[0].patches else Structure(parts)
+    parts = tuple(part for start, end in zip(starts, ends, strict=True) for part in _recordings(file, start, end))
+    return Structure(parts) if begin or len(parts) > 1 or parts[0].patches else Structure()
 
 
-def _recording(file: IO[bytes], start: int, end: int) -> Recording:
-    """A stream; where its header states a length that its last block is behind, that one's is read instead."""
+def _recordings(file: IO[bytes], start: int, end: int) -> Iterator[Recording]:
+    """A stream; where its header states less than its blocks hold, what they hold is read instead.
+
+    Blocks that are numbered anew are another recording, which was joined to it without a header of its own: the first one's is as good.
+    """
     head = bytes_at(file, start, STREAMINFO_BYTES)
     rate, stated = int.from_bytes(head[18:21], "big") >> 4, int.from_bytes(head[TOTAL_AT : TOTAL_AT + 5], "big") & (1 << 36) - 1
     fixed = int.from_bytes(head[8:10], "big")
-    last = _last_block(bytes_at(file, max(start, end - END_BYTES), min(END_BYTES, end - start)), fixed)
-    if not rate or last is None or last.end <= stated or not _begins_at_zero(file, start, end, fixed):
-        return Recording(((start, end),), length_s=stated / rate if stated and rate else None)
-    found = bytes([head[TOTAL_AT] & 0xF0 | last.end >> 32]) + (last.end & 0xFFFF_FFFF).to_bytes(4, "big")
-    return Recording(((start, end),), ((TOTAL_AT, found),), length_s=last.end / rate)
+    blocks_at = _behind_metadata(file, start, end)
+    opening = bytes_at(file, blocks_at, LONGEST_HEAD)
+    first = _block(opening, fixed)
+    if not rate or first is None or first.begin != 0:  # a stream that was recorded later begins with another number
+        yield Recording(((start, end),), length_s=stated / rate if stated and rate else None)
+        return
+    anew = re.escape(opening[: first.head_bytes])
+    starts = [blocks_at, *itertools.takewhile(lambda place: place < end, places(file, blocks_at + 1, anew))]
+    for begin, behind in itertools.pairwise([*starts, end]):
+        last = _last_block(file, begin, behind, fixed)
+        held = last.end if last is not None and (last.end > stated or len(starts) > 1) else stated
+        ranges = ((start, behind),) if begin == blocks_at else ((start, blocks_at), (begin, behind))
+        found = bytes([head[TOTAL_AT] & 0xF0 | held >> 32]) + (held & 0xFFFF_FFFF).to_bytes(4, "big")
+        yield Recording(ranges, ((TOTAL_AT, found),) if held != stated else (), length_s=held / rate if held else None)
 
 
-def _begins_at_zero(file: IO[bytes], start: int, end: int, fixed: int) -> bool:
-    """Whether the first block behind the metadata is that of the first sample, as it is not where a stream was recorded later."""
+def _behind_metadata(file: IO[bytes], start: int, end: int) -> int:
+    """Where the first block of sound is."""
     at, is_last = start + 4, False
     while not is_last and at + 4 <= end:
         header = bytes_at(file, at, 4)
         is_last = bool(header[0] & 0x80)
         at += 4 + int.from_bytes(header[1:], "big")
-    block = _block(bytes_at(file, at, 16), fixed)
-    return block is not None and block.begin == 0
+    return at
 
 
-def _last_block(data: bytes, fixed: int) -> Block | None:
-    """The last of some bytes' blocks that is right behind another one: a block by chance has none in front of it."""
+def _last_block(file: IO[bytes], begin: int, end: int, fixed: int) -> Block | None:
+    """The last block in front of an end that is right behind another one: a block by chance has none in front of it."""
     last = before = None
-    for block in _blocks(data, fixed):
+    searched = max(begin, end - END_BYTES)
+    for block in _blocks(bytes_at(file, searched, end - searched), fixed):
         if before is not None and block.begin == before.end:
             last = block
         before = block
@@ -77,14 +92,14 @@ def _last_block(data: bytes, fixed: int) -> Block | None:
 
 def _blocks(data: bytes, fixed: int) -> Iterator[Block]:
     for found in BLOCK_START.finditer(data):
-        block = _block(data[found.start() : found.start() + 16], fixed)
+        block = _block(data[found.start() : found.start() + LONGEST_HEAD], fixed)
         if block is not None:
             yield block
 
 
 def _block(head: bytes, fixed: int) -> Block | None:
     """The block whose header begins some bytes; None where the checksum of a header is wrong. `fixed` is the size of all but the last."""
-    if len(head) < 16 or not BLOCK_START.match(head):
+    if len(head) < LONGEST_HEAD or not BLOCK_START.match(head):
         return None
     n_number = next(length for below, length in UTF8_BYTES if head[NUMBER_AT] < below or below == 0xFF)
     size_code, rate_code = head[2] >> 4, head[2] & 15
@@ -98,7 +113,7 @@ def _block(head: bytes, fixed: int) -> Block | None:
         number = number << 6 | byte & 0x3F
     size = SIZES.get(size_code) or int.from_bytes(head[size_at : size_at + n_size], "big") + 1
     begin = number if head[1] & 1 else number * fixed
-    return Block(begin, begin + size)
+    return Block(begin, begin + size, crc_at + 1)
 
 
 def _crc8(data: bytes) -> int:
