@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,29 @@ def test_a_sample_beyond_any_level_is_refused_and_integers_stored_as_floats_are_
     with pytest.raises(AudioError, match=r"beyond any level at 0\.50 s") as caught:
         load(tmp_path / "a.wav")
     assert caught.value.code == "not_finite"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"ID3\x04" + bytes(6), b"fLaC\0\0\0\x22", b"RIFF\0\0\0\0WAVEfmt ", b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0", b"OggS\0\x02"],
+    ids=["tags", "FLAC", "WAV", "W64", "Ogg"],
+)  # fmt: skip
+def test_beginnings_without_an_end_take_no_time(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content * (4_000_000 // len(content)))
+    begun = time.process_time()
+    with pytest.raises(AudioError):
+        load(tmp_path / "a")
+    assert time.process_time() - begun < DEADLINE_S / 4
+
+
+def test_a_file_of_zeros_is_given_up(tmp_path: Path) -> None:
+    """The sparse one of 20 GB that a download leaves which has just begun."""
+    with (tmp_path / "a.wav").open("wb") as file:
+        file.truncate(20_000_000_000)
+    begun = time.process_time()
+    with pytest.raises(AudioError, match="not a recognised audio file"):
+        load(tmp_path / "a.wav")
+    assert time.process_time() - begun < DEADLINE_S / 4
 
 
 @pytest.mark.slow

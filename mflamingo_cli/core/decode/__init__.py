@@ -18,7 +18,7 @@ import soundfile
 
 from mflamingo_cli.core import limits
 from mflamingo_cli.core.decode import chunks, flac, mpeg, ogg
-from mflamingo_cli.core.decode.base import Damaged, Decoder, Recording, Structure, damage_report
+from mflamingo_cli.core.decode.base import MOST_PARTS, Damaged, Decoder, Recording, Structure, damage_report
 from mflamingo_cli.core.decode.by_ffmpeg import INSTALL_FFMPEG, FfmpegDecoder
 from mflamingo_cli.core.decode.by_soundfile import JoinedDecoder, SoundFileDecoder
 from mflamingo_cli.errors import AudioError
@@ -26,7 +26,6 @@ from mflamingo_cli.errors import AudioError
 __all__ = ["INSTALL_FFMPEG", "Damaged", "Decoder", "damage_report", "open_decoder"]
 
 HEAD_BYTES = 1 << 16  # read to recognise the container
-MOST_PARTS = 1000  # recordings joined in one file
 MOST_PROCESSES = 50  # of those that ffmpeg reads, a process each
 
 # offset, bytes there, ffmpeg's demuxer. Those that name other files (hls, concat, dash, image2, …) are left out on purpose.
@@ -81,6 +80,8 @@ READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structur
     **dict.fromkeys(("ac3", "eac3"), chunks.read_frames),
     **{demuxer: chunks.read_joined(demuxer) for demuxer in ("ape", "asf", "dsf", "flv", "matroska", "tta", "w64")},
 }
+MOST_TAGS = 100  # in front of the sound; each may be ten bytes long
+MOST_ZEROS = 1 << 28  # as many as the largest ID3v2 tag that was wiped leaves; a file of zeros alone is given up there
 OWN_ZEROS = range(1, 4)  # a container may begin with so many: the size of its first box, as in MP4
 APE_TAG = b"APETAGEX"
 APE_BYTES = 32  # of its header or footer (wiki.hydrogenaud.io, APEv2 specification)
@@ -178,23 +179,25 @@ def _opened(open_part: Callable[[Recording, Structure], Decoder], structure: Str
 def _begin(file: IO[bytes]) -> int:
     """Where the file begins behind tags in front (ID3v2, more than one of them, APEv2) and zeros that wiped ones left."""
     at = 0
-    while True:
+    for _ in range(MOST_TAGS):
         file.seek(at)
         head = file.read(APE_BYTES)
         if head.startswith(b"ID3") and len(head) >= 10:
             at += 10 + mpeg.tag_bytes(head)
         elif head.startswith(APE_TAG) and len(head) == APE_BYTES:
             at += APE_BYTES + int.from_bytes(head[12:16], "little")
-        elif head.startswith(bytes(8)):
+        elif head.startswith(bytes(8)) and at < MOST_ZEROS:
             at = _behind_zeros(file, at)
         else:
-            return at
+            break
+    return at
 
 
 def _behind_zeros(file: IO[bytes], at: int) -> int:
     """The place of the first byte that is not zero, or of the first of the zeros that a container begins with; or the end."""
     file.seek(at)
-    while block := file.read(HEAD_BYTES):
+    first = at
+    while at - first < MOST_ZEROS and (block := file.read(HEAD_BYTES)):
         rest = block.lstrip(b"\0")
         if rest:
             behind = at + len(block) - len(rest)

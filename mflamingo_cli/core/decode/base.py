@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mflamingo_cli.text import clock
 
+MOST_PARTS = 1000  # recordings joined in one file; no more than one beyond is looked for
 BLOCK_FRAMES = 1 << 15  # 0.7 s at 44.1 kHz; fewer where there are many channels:
 BLOCK_SAMPLES = 1 << 18  # of all channels, 1 MiB
 TOLERATED_S = 0.05  # of sound that a header promises and a decoder does not give, before it is called missing

@@ -5,13 +5,14 @@ A size that cannot be true is read as what is there; a second file behind the en
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import IO, Literal
 
-from mflamingo_cli.core.decode.base import Recording, Structure
+from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
 FARTHEST = 1 << 62
@@ -66,8 +67,8 @@ def _end_of_frames(file: IO[bytes]) -> int:
 
 def read_forms(file: IO[bytes], begin: int) -> Structure:
     """WAV, RF64 and AIFF files, each behind the end of the one before."""
-    size, parts = os.fstat(file.fileno()).st_size, []
-    while begin < size:
+    size, parts = os.fstat(file.fileno()).st_size, list[Recording]()
+    while begin < size and len(parts) <= MOST_PARTS:
         end, patches = _form(file, begin, size)
         kind = "aiff" if bytes_at(file, begin, 4) == b"FORM" else "wav"
         behind = next(places(file, end - 1, STARTS[kind]), size) if end < size else size
@@ -206,7 +207,11 @@ def _without_zeros(file: IO[bytes], end: int) -> int:
 
 
 def places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
-    """Every place from there on where a pattern of at most LONGEST_START bytes is."""
+    """The places from there on where a pattern of at most LONGEST_START bytes is, as many as recordings may be joined."""
+    return itertools.islice(_all_places(file, at, words), MOST_PARTS)
+
+
+def _all_places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
     pattern, kept = re.compile(words, re.DOTALL), b""
     while block := bytes_at(file, at + len(kept), SEARCH_BYTES):
         data = kept + block

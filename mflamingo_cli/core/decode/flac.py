@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from mflamingo_cli.core.decode.base import Recording, Structure
+from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 from mflamingo_cli.core.decode.chunks import STARTS, bytes_at, places
 
 STREAMINFO_BYTES = 42  # the marker, the header of the first metadata block, and the block
@@ -41,7 +41,8 @@ def read(file: IO[bytes], begin: int) -> Structure:
     """The structure of a file whose first FLAC stream is at the byte `begin`; each other one is behind the end of the one before."""
     starts = [begin, *places(file, begin + 1, STARTS["flac"])]
     ends = [*starts[1:], os.fstat(file.fileno()).st_size]
-    parts = tuple(part for start, end in zip(starts, ends, strict=True) for part in _recordings(file, start, end))
+    found = (part for start, end in zip(starts, ends, strict=True) for part in _recordings(file, start, end))
+    parts = tuple(itertools.islice(found, MOST_PARTS + 1))
     return Structure(parts) if begin or len(parts) > 1 or parts[0].patches else Structure()
 
 

@@ -18,6 +18,7 @@ PAGE = b"OggS"
 HEADER_BYTES = 27  # RFC 3533, sec. 6
 FIRST, LAST = 2, 4  # header type flags
 SEARCH_BYTES = 1 << 16
+MOST_BROKEN = 1000  # pages one after the other: behind so many there is no Ogg any more, and each of them costs a checksum
 RECORDED_LATER_S = 10.0  # a first page that ends later belongs to a stream whose beginning was not recorded
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # turns Ogg's CRC-32, high bit first, into zlib's
 OPUS_HZ = 48_000  # RFC 7845, sec. 4
@@ -131,9 +132,9 @@ def _enter(page: Page, link: Link) -> None:
 
 def _pages(file: IO[bytes], begin: int) -> Iterator[Page]:
     """Every intact page from there on."""
-    at = begin
+    at, broken = begin, 0
     file.seek(at)
-    while True:
+    while broken < MOST_BROKEN:
         header = file.read(HEADER_BYTES)
         if len(header) < HEADER_BYTES:
             return
@@ -144,8 +145,9 @@ def _pages(file: IO[bytes], begin: int) -> Iterator[Page]:
                 granule = int.from_bytes(header[6:14], "little", signed=True)
                 serial, number = (int.from_bytes(header[place : place + 4], "little") for place in (14, 18))
                 yield Page(at, header[5], granule, serial, number, body)
-                at += HEADER_BYTES + len(table) + len(body)
+                at, broken = at + HEADER_BYTES + len(table) + len(body), 0
                 continue
+            broken += 1
         found = _next_page(file, at + 1)
         if found is None:
             return
