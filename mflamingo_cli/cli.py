@@ -33,7 +33,7 @@ class Commands(LazyGroup):
         "caption": (SONGS, "Describe a song in words."),
         "ask": (SONGS, "Answer a question about a song."),
         "think": (SONGS, "Reason about a song, then answer."),
-        "next": (SONGS, "Find the songs of a library that mix with one."),
+        "next": (SONGS, "Find the songs in a library that mix well with a song."),
         "models": (MODELS, "List, download, show, convert and verify models."),
         "train": (MODELS, "Train a model; evaluate any model."),
         "config": (ABOUT, "Show the settings from files and environment variables."),

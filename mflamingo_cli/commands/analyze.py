@@ -8,7 +8,7 @@ from mflamingo_cli.commands.values import Range, parse_range
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, REPLAYGAIN, TagOptions, parse_fields
 
-NO_GAINS = "--album is about the loudness of a folder; add --write-tags=replaygain"
+NO_GAINS = "--album writes album loudness; add --write-tags=replaygain"
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,18 @@ class FactOptions:
     panel: ClassVar[str] = "Facts"
     only: Annotated[
         str | None,
-        option(metavar="A,B", help="Only these facts and answers, and what they depend on: tempo,key; a model is loaded only for answers."),
+        option(
+            metavar="A,B", help="Compute only these facts and answers, such as tempo,key; a model is loaded only if an answer needs it."
+        ),
     ] = None
-    no_model: Annotated[bool, option(help="Only what is measured; no model is loaded.")] = False
+    no_model: Annotated[bool, option(help="Measure only, without loading a model.")] = False
     tempo_range: Annotated[
         Range | None,
-        option(metavar="LOW-HIGH", parser=parse_range, help="Choose the octave of the tempo that lies in 80-160; alternatives stay."),
+        option(
+            metavar="LOW-HIGH",
+            parser=parse_range,
+            help="Halve or double the tempo to lie in this range, such as 80-160; alternatives are still listed.",
+        ),
     ] = None
 
     def names(self, typed: frozenset[str]) -> list[str] | None:
@@ -35,7 +41,7 @@ class FactOptions:
             return None
         names = [name.strip() for name in self.only.split(",") if name.strip()]
         if not names:
-            raise UsageError("--only is empty; write names such as tempo,key")
+            raise UsageError("--only is empty; name facts, such as tempo,key")
         if self.no_model and "caption" in names and ("no_model" in typed or "only" not in typed):
             raise UsageError("--no-model contradicts --only caption, which a model writes; leave one out")
         return names
@@ -71,7 +77,7 @@ class TagWritingOptions:
             metavar="X",
             min=0.0,
             max=1.0,
-            help="Write no tempo or key below this confidence, in no field.",
+            help="Do not write a tempo or key below this confidence into any tag.",
         ),
     ] = TagOptions.least
 

@@ -221,7 +221,7 @@ def _run(options: SongOptions, song: str | None, json: bool, request: Request, t
 def _check(options: SongOptions, flag: str, no_song: bool) -> bool:
     """Whether records are wanted. Raises UsageError for options that do not go with the flag, and for a song where there is none."""
     if no_song and options.input.paths:
-        raise UsageError("with --no-song the question is about no song; leave the files out, or --no-song")
+        raise UsageError("--no-song asks about no song, but files were given; leave out one or the other")
     for names, with_flag in ((OF_RUNS, flag), (OF_SONGS if no_song else (), "--no-song")):
         if useless := [name for name in names if name in options.typed]:
             raise UsageError(f"--{useless[0].replace('_', '-')} does not work with {with_flag}; leave it out")
@@ -253,7 +253,7 @@ def _talk(chat: Chat, question: str | None, conversation: Conversation, model: s
         about = "music" if conversation.duration_s is None else "the song"
         chat.reporter.note(f"ask about {about}; /help lists commands, Ctrl-D ends")
         if not conversation.follows:
-            chat.reporter.note(f"{model} answers each question on its own; it cannot follow a conversation")
+            chat.reporter.note(f"{model} answers each question on its own, without the earlier ones")
     with contextlib.suppress(Quit):
         for line in _lines(question, keyboard):
             try:

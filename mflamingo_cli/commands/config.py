@@ -37,7 +37,7 @@ def show(ctx: typer.Context, origin: Annotated[bool, typer.Option("--origin", he
 
 
 @app.command("trust", cls=SectionCommand, context_settings=HELP_OPTIONS)
-def trust_here(ctx: typer.Context, revoke: Annotated[bool, typer.Option("--revoke", help="Trust the file no longer.")] = False) -> None:
+def trust_here(ctx: typer.Context, revoke: Annotated[bool, typer.Option("--revoke", help="Stop trusting the file.")] = False) -> None:
     """Trust ./mflamingo.toml until it changes: it may then set every option, not only looks and formats."""
     from mflamingo_cli import trust
     from mflamingo_cli.config import HERE, SettingFiles, entries, load, read_file, settable

@@ -31,18 +31,18 @@ else:
 
 
 def next(
-    song: Annotated[str, typer.Argument(metavar="SONG", help="Song that the others are to mix with.")],
+    song: Annotated[str, typer.Argument(metavar="SONG", help="Song to find matches for.")],
     library: Annotated[
         str, typer.Option("--from", metavar="FILE|FOLDER", help="Records of `analyze --json`, a folder of them, or a folder of songs.")
     ],
     form: Annotated[FormatName, typer.Option("--format", "-f", help="Output format.")] = "table",
-    most: Annotated[int, typer.Option("--most", metavar="N", min=1, help="Songs at most.")] = 20,
+    most: Annotated[int, typer.Option("--most", metavar="N", min=1, help="Maximum number of songs to list.")] = 20,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
 ) -> None:
-    """Find the songs of a library that mix with one: the nearest first.
+    """Find the songs in a library that mix well with a song, the best match first.
 
-    They have the same key or one beside it on the Camelot wheel, and a tempo within 8 %, or at half or double of that; among them, those of
-    a like key, tempo and loudness come first. Songs without a record are analysed first.
+    Matches have the same or a neighbouring key on the Camelot wheel, and a tempo within 8 % of the song's, or of half or double of it.
+    The closest in key, tempo and loudness come first. Songs without a record are analysed first.
     """
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.library.mixing import lacks, matches
@@ -51,7 +51,7 @@ def next(
     found = _Library(library, reporter)
     own = found.record(song)
     if missing := lacks(own):
-        raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so nothing can be matched to it")
+        raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so no matches can be found")
     others = [record for record in found.records() if not _same(record, own)]
     if unknown := sum(bool(lacks(record)) for record in others):
         reporter.note(f"{unknown} of {len(others)} songs were left out: their tempo or key is not known")
@@ -106,7 +106,7 @@ class _Library:
             files = sorted(str(path) for path in Path(place).rglob("*") if path.name.endswith(RECORDS) and path.is_file())
             self._songs = list(songs_below(place))
         if not files and not self._songs:
-            raise NoInputError(f"{place}: neither records nor songs are in it; make records with `mflamingo analyze --json FOLDER -o FILE`")
+            raise NoInputError(f"{place}: contains neither records nor songs; make records with `mflamingo analyze --json FOLDER -o FILE`")
         for file in files:
             for record in _read(file):
                 if record.result is not None and record.command == "analyze":
@@ -138,7 +138,7 @@ def _read(file: str) -> Iterator[Analysis]:
     except OSError as error:
         raise NoInputError(f"{file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: line {number} is no record of `mflamingo analyze --json`") from error
+        raise UsageError(f"{file}: line {number} is not a record of `mflamingo analyze --json`") from error
 
 
 def _write(form: str, chosen: Sequence[Match]) -> None:

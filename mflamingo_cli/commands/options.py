@@ -69,7 +69,7 @@ class ModelOptions:
     backend: Annotated[str, BACKENDS, option(help="Back end that runs the model.")] = OpenOptions.backend
     device: Annotated[str, option("-d", metavar="auto|cpu|cuda[:N]|mps", help="Device that runs the model.")] = OpenOptions.device
     dtype: Annotated[str, DTYPE_CHOICES, option(help="Number format for computing (torch).")] = OpenOptions.dtype
-    quantize: Annotated[str, QUANTIZE_CHOICES, option(help="Load the language model in fewer bits (torch).")] = OpenOptions.quantize
+    quantize: Annotated[str, QUANTIZE_CHOICES, option(help="Quantise the language model when it is loaded (torch).")] = OpenOptions.quantize
     kv_type: Annotated[str, KV_TYPE_CHOICES, option(help="KV-cache type (gguf).")] = OpenOptions.kv_type
     threads: Annotated[int | None, option(metavar="N", min=1, max=MAX_THREADS, help="CPU threads; default: chosen automatically.")] = (
         OpenOptions.threads
@@ -99,15 +99,15 @@ class WordOptions:
     ] = GenerateOptions.top_p
     seed: Annotated[int, option(metavar="N", min=0, help="Random seed for sampling.")] = GenerateOptions.seed
     repetition_penalty: Annotated[
-        float, option(metavar="X", min=1.0, help="Make tokens less likely that occurred before: 1 is off, 1.1 is usual.")
+        float, option(metavar="X", min=1.0, help="Make tokens that occurred before less likely: 1 is off, 1.1 is usual.")
     ] = GenerateOptions.repetition_penalty
     thinking_budget: Annotated[
-        int | None, option(metavar="N", min=0, help="Longest reasoning, in tokens; then it is closed and the answer asked for.")
+        int | None, option(metavar="N", min=0, help="Longest reasoning, in tokens; longer reasoning is cut off and the model must answer.")
     ] = GenerateOptions.thinking_budget
     claims: Annotated[
         ClaimsMode | None,
         CLAIMS_MODES,
-        option(help="Wrong claims in a text: mark them, fix or drop their sentences, or leave all raw; default: fix for mini, else mark."),
+        option(help="Claims that contradict measured facts: mark, fix, drop the sentence, or leave raw; default: fix for mini, else mark."),
     ] = None
 
     @property
@@ -138,9 +138,14 @@ class OutputOptions:
             help="Write results to FILE (- is stdout), or one file per song to FOLDER/ (default format there: json).",
         ),
     ] = None
-    sidecar: Annotated[bool, option(help="Write a file beside each song: song.flac.mflamingo.json, or as --format names it.")] = False
-    fields: Annotated[str | None, option(metavar="A,B", help="Columns of json, csv, tsv and markdown: path,tempo.bpm,key.camelot.")] = None
-    where: Annotated[str | None, option(metavar="TEST", help="Show only matching songs: 'bpm > 120 and key in (8A, 9A)'.")] = None
+    sidecar: Annotated[bool, option(help="Write a file beside each song: song.flac.mflamingo.json, or with the extension of --format.")] = (
+        False
+    )
+    fields: Annotated[
+        str | None,
+        option(metavar="A,B", help="Fields to write as columns (csv, tsv, markdown) or keys (json), such as path,tempo.bpm,key.camelot."),
+    ] = None
+    where: Annotated[str | None, option(metavar="TEST", help="Show only matching songs, such as 'bpm > 120 and key in (8A, 9A)'.")] = None
     sort: Annotated[str | None, option(metavar="A,-B", help="Sort by these fields (- for descending); results appear at the end.")] = None
     quiet: Annotated[bool, option("-q", help="Print results and errors only.")] = False
     verbose: Annotated[
@@ -157,14 +162,17 @@ class RunOptions:
 
     panel: ClassVar[str] = "Many songs"
     jobs: Annotated[int | None, option("-j", metavar="N", min=1, help="Songs to decode and measure at once; default: one per core.")] = None
-    force: Annotated[bool, option(help="Redo finished songs; write tags into damaged files and sidecars over others' files too.")] = False
+    force: Annotated[
+        bool,
+        option(help="Redo finished songs; also write tags into damaged files, and overwrite sidecar files that mflamingo did not write."),
+    ] = False
     retry_failed: Annotated[bool, option(help="Retry songs that failed or were skipped in earlier runs.")] = False
     max_failures: Annotated[
         Share | None, option(metavar="N|P%", parser=parse_share, help="Stop when more songs than this have failed in this run.")
     ] = None
     fail_fast: Annotated[bool, option(help="Stop at the first song that fails.")] = False
     shard: Annotated[
-        Shard | None, option(metavar="I/N", parser=parse_shard, help="Process only the I-th of N parts of the songs, split by path.")
+        Shard | None, option(metavar="I/N", parser=parse_shard, help="Process only part I of N of the songs, divided by path.")
     ] = None
     engine: Annotated[str, ENGINES, option(help="Run here, or on a Ray cluster that writes a folder of records.")] = DEFAULT_ENGINE
     ray_address: Annotated[

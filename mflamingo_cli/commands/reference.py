@@ -19,9 +19,9 @@ else:
     Dtype = Literal[DTYPE_CHOICES]
 
 Start = Annotated[
-    float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start at this time in songs: 83.5 or 1:23.5.")
+    float | None, typer.Option("--start", metavar="T", parser=parse_time, help="Start at this time in each song: 83.5 or 1:23.5.")
 ]
-End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="End at this time in songs.")]
+End = Annotated[float | None, typer.Option("--end", metavar="T", parser=parse_time, help="End at this time in each song.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer about a song, in tokens.")]
 Device = Annotated[str, typer.Option("--device", "-d", metavar="auto|cpu|cuda[:N]|mps", help="Device that torch uses.")]
 TorchDtype = Annotated[Dtype, typer.Option("--dtype", help="Number format for computing in torch.")]

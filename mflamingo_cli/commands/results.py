@@ -120,7 +120,7 @@ def _refuse_format(
     if output_path and row.suffix is None:
         raise UsageError(f"--format {name} lists all songs in one file; name that file with -o")
     if row.paths and inputs.STDIN in songs:
-        raise UsageError(f"a song on stdin has no path that --format {name} could hold")
+        raise UsageError(f"--format {name} lists paths, and a song on stdin has none; name a file")
 
 
 def file_of(songs: list[str], options: SongOptions, results: Results) -> str | None:
@@ -243,17 +243,17 @@ class _Files:
         if record.error is not None and (path.exists() or not content):
             return False
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise OutputError(f"{path}: not a regular file; it was left untouched")
+            raise OutputError(f"{path}: not a regular file, left untouched")
         if not self._row.named:
             return True
         name = record.path or ""
         if self._songs.setdefault(path, name) != name:
-            raise OutputError(f"{path}: {self._songs[path]} has this file already; give the songs different names")
+            raise OutputError(f"{path}: {self._songs[path]} already writes to this file; give the songs different names")
         if not content or not path.exists():
             return bool(content)
         known = path.read_bytes().replace(b"\r\n", b"\n")  # the lines count, not how they end
         if known != content and not self._replaces:
-            raise OutputError(f"{path}: is there already with other content; it was left untouched (--force replaces it)")
+            raise OutputError(f"{path}: exists with other content and was left untouched; --force replaces it")
         return known != content
 
 

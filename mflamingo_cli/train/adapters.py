@@ -46,11 +46,13 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         if self.tune not in TUNES:
-            raise UsageError(f"tune {self.tune!r} is none of {', '.join(TUNES)}")
+            raise UsageError(f"--tune {self.tune}: choose one of {', '.join(TUNES)}")
         if wrong := [part for part in self.parts if part not in PARTS]:
-            raise UsageError(f"part {wrong[0]!r} is none of {', '.join(PARTS)}")
+            raise UsageError(f"--parts {wrong[0]}: choose from {', '.join(PARTS)}")
         if self.tune != "full" and not set(self.parts) & set(TARGETS):
-            raise UsageError(f"--tune {self.tune} is for {' and '.join(TARGETS)}; a projector alone is trained with --tune full")
+            raise UsageError(
+                f"--tune {self.tune} trains adapters for {' and '.join(TARGETS)}; to train only the projector, use --tune full"
+            )
 
 
 def load_for_training(directory: Path, config: TuneConfig, device: torch.device) -> Model:

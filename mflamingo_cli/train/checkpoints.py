@@ -68,7 +68,9 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MFlamingoError(f"{checkpoint / STATE}: cannot be read ({error}); remove this folder to go on from an earlier one") from error
+        raise MFlamingoError(
+            f"{checkpoint / STATE}: cannot be read ({error}); remove this folder to resume from an earlier checkpoint"
+        ) from error
     return dict(state)
 
 
@@ -76,7 +78,7 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
     """Read a checkpoint back into what it was made from, and return what it says of itself."""
     state, world = state_of(checkpoint), processes.world if processes.strategy == "fsdp2" else 1
     if state["world"] != world:
-        raise UsageError(f"{checkpoint}: was written by {state['world']} processes; go on with as many, not with {world}")
+        raise UsageError(f"{checkpoint}: was written by {state['world']} processes, but {world} are running; resume with {state['world']}")
     tensors = _read(checkpoint / _file(processes))
     names = {id(p): name for name, p in module.named_parameters()}
     with torch.no_grad():
@@ -95,7 +97,7 @@ def part_states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """What a run trained: tensors of each part by its name in the module ("language_model", …). Raises UsageError where there is none."""
     found = newest(folder)
     if found is None:
-        raise UsageError(f"{folder}: there is no such run; train its stage first")
+        raise UsageError(f"{folder}: no checkpoint of this stage; train it first")
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in _read(found / _file(Processes())).items():
         if key.startswith(MODULE):
@@ -109,7 +111,9 @@ def load_part(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     missing, unexpected = module.load_state_dict(tensors, strict=False)
     wanted = {name for name, p in module.named_parameters() if p.requires_grad}
     if unexpected or wanted & set(missing):
-        raise MFlamingoError(f"a run of other parts: {', '.join([*unexpected, *(wanted & set(missing))][:3])} do not fit")
+        raise MFlamingoError(
+            f"the run trained other parts of the model: {', '.join([*unexpected, *(wanted & set(missing))][:3])} do not match"
+        )
 
 
 def _tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
@@ -129,13 +133,15 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (OSError, SafetensorError) as error:
-        raise MFlamingoError(f"{path}: cannot be read ({error}); remove its folder to go on from an earlier one") from error
+        raise MFlamingoError(f"{path}: cannot be read ({error}); remove its folder to resume from an earlier checkpoint") from error
 
 
 def _taken(tensors: dict[str, torch.Tensor], checkpoint: Path, name: str, own: torch.Tensor) -> torch.Tensor:
     found = tensors.get(name)
     if found is None or found.shape != own.shape:
-        raise UsageError(f"{checkpoint}: is of a run with other parts; {name.removeprefix(MODULE)} does not fit. Choose another --output")
+        raise UsageError(
+            f"{checkpoint}: comes from a run with other --parts, {name.removeprefix(MODULE)} does not match; choose another --output"
+        )
     return found
 
 

@@ -259,7 +259,7 @@ def prepare(
     checker = RowChecker(chat, geometry, geometry.text.context_length - config.max_tokens)
     prompts = checked_lengths(rows, checker, processes, states_a_fact if "facts" in rewards else lambda row: None)
     if config.prompts % processes.world:
-        raise UsageError(f"--batch {config.prompts} prompts cannot be shared by {processes.world} processes")
+        raise UsageError(f"--batch {config.prompts} is not a multiple of the {processes.world} processes")
     if loop.save_every % config.updates or loop.steps % config.updates:
         raise UsageError(f"--steps {loop.steps} and --save-every {loop.save_every} must be multiples of --updates {config.updates}")
     network = network_of(directory, tune, device, processes, loop.seed)
@@ -285,5 +285,5 @@ def states_a_fact(row: TrainingRow) -> str | None:
     if row.exchanges[-1].answer is not None:
         said.pop()  # what the answers that are sampled stand in for
     if any(reading.kind in JUDGED and not reading.denied for text in said for reading in read_claims(text)):
-        return "the prompt states a fact, which would be copied for the reward"
+        return "the prompt states a fact that the reward pays for, so the answer could copy it"
     return None

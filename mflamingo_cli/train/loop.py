@@ -87,7 +87,7 @@ def fit(
         torch.manual_seed(config.seed * 1_000_003 + step + processes.rank * 1_000_000_007)
         loss, numbers = _update(objective, module, optimizer, batches, learning_rate(config, step), config, processes)
         if not math.isfinite(loss):
-            raise MFlamingoError(f"loss is {loss} at step {step}; lower `lr` or `clip`")
+            raise MFlamingoError(f"loss is {loss} at step {step}; lower the learning rate")
         last = step + 1 == config.steps
         saves = keeps and ((step + 1) % config.save_every == 0 or last)
         if saves and held_out is not None:

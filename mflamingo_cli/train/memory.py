@@ -67,15 +67,15 @@ def estimate(sizes: StepSizes) -> dict[str, Mapping[str, int]]:
     always = {"weights": sizes.weights, "Adam's moments": 4 * MOMENTS * sizes.learned, "gathered weights": sizes.gathered}
     kv_width = 2 * text.n_kv_heads * text.d_head
     cache = sizes.sampled * text.n_layers * kv_width * sizes.state
-    inputs = {"inputs of the layers": (text.n_layers + 2) * sizes.tokens * text.d_model * sizes.state + kept}
+    inputs = {"checkpointed activations": (text.n_layers + 2) * sizes.tokens * text.d_model * sizes.state + kept}
     gradients = {"gradients": 4 * sizes.learned}
     layer = max(layer_bytes(sizes, sizes.tokens, text.d_model, text.d_ffn), encoding * sizes.trains_encoder)
     copies = sizes.learned * sizes.compute if sizes.whole and sizes.compute < 4 else 0
     moments = {
-        "sampling of answers": always | {"gathered weights": sizes.gathered_to_sample, "keys and values": cache},
+        "sampling": always | {"gathered weights": sizes.gathered_to_sample, "KV cache": cache},
         "forward pass": always | inputs | (gradients if sizes.sequences > 1 else {})
-        | {"weights in bfloat16": copies, "scores of answers": min(CHUNK, sizes.tokens) * text.n_vocab * 4},
-        "backward pass": always | inputs | gradients | {"one layer, computed again": layer},
+        | {"bfloat16 copies of weights": copies, "logits": min(CHUNK, sizes.tokens) * text.n_vocab * 4},
+        "backward pass": always | inputs | gradients | {"one layer, recomputed": layer},
     }  # fmt: skip
     return {name: {part: size for part, size in parts.items() if size} for name, parts in moments.items()}
 

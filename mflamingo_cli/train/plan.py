@@ -15,7 +15,7 @@ class RowPlan:
     def __init__(self, lengths: Sequence[int], context: int, seed: int, sequences_per_step: int) -> None:
         self.lengths, self.context, self.seed, self.sequences_per_step = np.asarray(lengths), context, seed, sequences_per_step
         if not len(lengths) or self.lengths.max() > context:
-            raise ValueError("there are no rows, or some are longer than the context")
+            raise ValueError("there are no rows, or some exceed the context")
         self._epochs: dict[int, list[list[int]]] = {}
 
     @property

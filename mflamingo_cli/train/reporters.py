@@ -52,7 +52,7 @@ def reporter(name: str, folder: Path) -> Iterator[Tell]:
         yield lambda report: None
         return
     if name not in REPORTERS:
-        raise UsageError(f"--report-to {name} is none of none, {', '.join(REPORTERS)}")
+        raise UsageError(f"--report-to {name}: choose one of none, {', '.join(REPORTERS)}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         tell, close = REPORTERS[name](folder)

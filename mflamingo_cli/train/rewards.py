@@ -106,7 +106,7 @@ def find(names: Sequence[str]) -> dict[str, Reward]:
 def _own(name: str) -> Reward:
     file, _, function = name.rpartition(":")
     if not file.endswith(".py"):
-        raise UsageError(f"reward {name} is none of {', '.join(REWARDS)}, and no FILE.py:FUNCTION")
+        raise UsageError(f"reward {name} is unknown; choose from {', '.join(REWARDS)}, or write FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise UsageError(f"reward {name}: there is no file {file}")
@@ -124,7 +124,7 @@ def total(rewards: Mapping[str, Reward], texts: Sequence[str], row: TrainingRow)
     for name, reward in rewards.items():
         given = reward(texts, row)
         if len(given) != len(texts) or any(value is not None and not math.isfinite(value) for value in given):
-            raise UsageError(f"reward {name} gave {len(given)} values for {len(texts)} texts, or one that is no number")
+            raise UsageError(f"reward {name} gave {len(given)} values for {len(texts)} texts, or a value that is not a number")
         if None not in given:
             parts[name] = [float(value) for value in given if value is not None]
     return [sum(values) for values in zip(*parts.values(), strict=True)] if parts else [0.0] * len(texts), parts

@@ -222,7 +222,7 @@ def prepare(
     checker = RowChecker(chat, geometry, context)
     lengths = checked_lengths(rows, checker, processes, lacks_answer)
     if config.batch % processes.world:
-        raise UsageError(f"--batch {config.batch} sequences cannot be shared by {processes.world} processes")
+        raise UsageError(f"--batch {config.batch} is not a multiple of the {processes.world} processes")
     plan = RowPlan(lengths, context, config.seed, config.batch)
     steps = config.steps or math.ceil(config.epochs * plan.steps_per_epoch)
     network = network_of(directory, config.tune, device, processes, config.seed, checkpointing=config.checkpointing)
@@ -266,7 +266,7 @@ def network_of(
 
 def lacks_answer(row: TrainingRow) -> str | None:
     """Say that a row has no last answer, if it has none."""
-    return "the last question has no answer to learn" if row.exchanges[-1].answer is None else None
+    return "the last question has no answer to train on" if row.exchanges[-1].answer is None else None
 
 
 def checked_lengths(rows: Rows, checker: RowChecker, processes: Processes, wrong: Callable[[TrainingRow], str | None]) -> list[int]:
@@ -290,8 +290,8 @@ def checked_lengths(rows: Rows, checker: RowChecker, processes: Processes, wrong
         more = f" (and {len(found) - MOST_NAMED} more)" if len(found) > MOST_NAMED else ""
         sentences = "; ".join(f"{place}: {reason}" for _, place, reason in found[:MOST_NAMED])
         count = f"{len(found)} row{'s' * (len(found) > 1)}"
-        raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` names them all")
+        raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` lists them all")
     if not len(rows):
-        raise UsageError("there are no rows")
+        raise UsageError("there are no rows to train on; see `mflamingo train data check`")
     every = {number: length for some, _ in parts for number, length in some.items()}
     return [every[number] for number in range(len(rows))]

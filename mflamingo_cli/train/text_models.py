@@ -44,7 +44,7 @@ class Endpoint:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 return str(json.load(answer)["choices"][0]["message"]["content"]).strip()
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"{self._url}: gives no answer ({error})") from error
+            raise ModelError(f"{self._url}: did not answer ({error})") from error
 
 
 class LocalWriter:
@@ -67,4 +67,4 @@ def open_writer(place: str, model: str, option: str) -> ChatWriter:
         return Endpoint(place, model)
     if place.endswith(".gguf"):
         return LocalWriter(Path(place).expanduser())
-    raise UsageError(f"{option} {place}: is neither an address that begins with http:// or https:// nor a .gguf file")
+    raise UsageError(f"{option} {place}: neither a URL that begins with http:// or https:// nor a .gguf file")

@@ -294,7 +294,11 @@ def test_a_conversation_may_be_about_no_song(tiny_model):
     ("arguments", "code", "words"),
     [
         (("ask", "--no-song", "What is a mode?"), 69, "mini answers questions about songs, not about music in general; name a song"),
-        (("ask", "--no-song", "What is a mode?", "song.mp3"), 2, "the question is about no song; leave the files out, or --no-song"),
+        (
+            ("ask", "--no-song", "What is a mode?", "song.mp3"),
+            2,
+            "--no-song asks about no song, but files were given",
+        ),
         (("ask", "--no-song", "What is a mode?", "--start", "3"), 2, "--start does not work with --no-song; leave it out"),
         (("think", "--no-song", "What is a mode?", "--jobs", "3"), 2, "--jobs does not work with --no-song; leave it out"),
         (("think", "--no-song", "What is a mode?", "-f", "html"), 2, "--no-song writes text or json, not html"),

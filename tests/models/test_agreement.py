@@ -73,7 +73,7 @@ def test_what_cannot_be_collected_is_told_and_leaves_nothing(source: Path, tiny_
     out, noise = tmp_path / "i.gguf", tmp_path / "noise.wav"
     noise.write_bytes(b"no sound")
     for arguments, code, words in (
-        ((tiny_model, tmp_song, "-o", out), 69, "contains only GGUF, no checkpoint"),
+        ((tiny_model, tmp_song, "-o", out), 69, "contains only GGUF files"),
         ((source, noise, "-o", out), 1, "noise.wav"),
         ((source, "-", "-o", out), 2, "stdin"),
         ((source, tmp_song, "-o", tmp_song), 2, "is one of the inputs"),
@@ -129,6 +129,6 @@ def test_a_damaged_pair_is_not_tried_on_songs(source: Path, tmp_song: Path, tmp_
 def test_a_pair_of_another_model_is_told_by_its_tensors_and_a_song_needs_a_checkpoint(
     tiny_model: Path, tmp_song: Path, tmp_path: Path
 ) -> None:
-    assert run("verify", tiny_model, "--on", tmp_song)[0::2] == (2, "--on compares with a checkpoint; name it with --against")
+    assert run("verify", tiny_model, "--on", tmp_song)[0::2] == (2, "--on needs a checkpoint to compare with; name it with --against")
     assert run("verify", tiny_model, "--against", "mini", "--on", tmp_song)[0] == 1
     assert run("verify", tiny_model, "--against", tiny_model)[0] == 69

@@ -127,7 +127,7 @@ def test_what_is_not_likely_and_not_known_is_not_taught(song):
 def test_a_caption_that_somebody_wrote_is_not_replaced_unless_forced(song):
     record = record_of(song, caption="Ours.")
     lay(song, ".caption.txt", "Mine.\n")
-    with pytest.raises(OutputError, match="with other content; it was left untouched"):
+    with pytest.raises(OutputError, match="with other content and was left untouched"):
         files(song, record)
     assert sorted(path.name for path in song.parent.iterdir()) == ["a.b.caption.txt"]  # nor is any other file written
     assert files(song, record, replaces=True)["a.b.caption.txt"] == "Ours.\n"
@@ -137,7 +137,7 @@ def test_a_caption_that_somebody_wrote_is_not_replaced_unless_forced(song):
 def test_two_songs_of_one_name_do_not_share_a_file(song):
     writer = _Files(WRITERS["acestep"], Layout(), Path, replaces=True)
     writer.write(record_of(song, caption="One."))
-    with pytest.raises(OutputError, match=r"a\.b\.flac has this file already"):
+    with pytest.raises(OutputError, match=r"a\.b\.flac already writes to this file"):
         writer.write(record_of(song.with_suffix(".mp3"), caption="Two."))
 
 

@@ -123,7 +123,7 @@ def test_a_file_of_one_s_own_can_reward(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gave 1 values for 2 texts"):
         rewards.total(rewards.find([f"{path}:wrong"]), ["a", "b"], ROW)
     for name, sentence in (
-        ("speed", "is none of format, accuracy"),
+        ("speed", "is unknown; choose from format, accuracy"),
         (f"{path}:no", "has no function no"),
         ("x.py:f", "there is no file x.py"),
     ):

@@ -182,7 +182,9 @@ def test_rows_that_cannot_be_trained_on_are_named_before_the_model_is_loaded(che
     path = tmp_path / "rows.jsonl"
     lines = [{"audio": "gone.wav", "messages": said(("a", "b"))}, {"messages": said(("a", "b"))[:1]}]
     path.write_text("\n".join(json.dumps({"format": "mflamingo-rows/1"} | line) for line in lines), encoding="utf-8")
-    sentence = r"2 rows cannot be trained on: .*rows\.jsonl:1: no file gone\.wav .*rows\.jsonl:2: the last question has no answer to learn"
+    sentence = (
+        r"2 rows cannot be trained on: .*rows\.jsonl:1: no file gone\.wav .*rows\.jsonl:2: the last question has no answer to train on"
+    )
     with pytest.raises(UsageError, match=sentence):
         sft.prepare(checkpoint, Rows([path]), tmp_path / "run", sft.SftConfig(), CPU, Processes())
     assert not (tmp_path / "run").exists()

@@ -27,10 +27,12 @@ def convert(
         TypeName, typer.Option("--type", "-t", metavar="TYPE", help=f"Number format of the weights: {', '.join(TYPES)}.")
     ] = "Q8_0",
     audio_type: Annotated[
-        TypeName | None, typer.Option("--audio-type", metavar="TYPE", help="Type of the audio part; default: as --type, at least Q8_0.")
+        TypeName | None,
+        typer.Option("--audio-type", metavar="TYPE", help="Number format of the audio part; default: as --type, but at least Q8_0."),
     ] = None,
     importance: Annotated[
-        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix: which weights need the most precision.")
+        Path | None,
+        typer.Option("--imatrix", metavar="FILE", help="Importance matrix from `models imatrix`: which weights need the most precision."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
@@ -40,7 +42,7 @@ def convert(
 
     found = find_model(str(source))
     if found.directory is None:
-        raise ModelError(f"{source}: contains only GGUF, no checkpoint")
+        raise ModelError(f"{source}: contains only GGUF files; name the checkpoint that they were converted from")
     reporter = Reporter(progress="none" if quiet else "auto", quiet=quiet)
     with as_failed_work():
         made = plan(found.directory, output, type_name, audio_type, imatrix=importance, adapter=found.adapter)

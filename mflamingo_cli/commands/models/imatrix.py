@@ -30,12 +30,12 @@ def imatrix(
     dtype: TorchDtype = OpenOptions.dtype,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Compute an importance matrix for `convert --imatrix`: the mean squared inputs of a model's matrices on songs. Needs torch."""
+    """Compute an importance matrix for `convert --imatrix`: the mean squared input of each weight matrix on songs. Needs torch."""
     from mflamingo_cli.backends import find_model, open_backend
     from mflamingo_cli.commands.terminal import Reporter, refuse_overwriting
 
     if find_model(name).directory is None:
-        raise ModelError(f"{name}: contains only GGUF, no checkpoint; compute the importance matrix before converting")
+        raise ModelError(f"{name}: contains only GGUF files; compute the importance matrix from the checkpoint, before converting")
     request, files = reference_request(start, end, max_tokens), song_files(songs)
     refuse_overwriting(str(output), files)
     if output.is_dir() or not output.parent.is_dir():
@@ -46,7 +46,7 @@ def imatrix(
         from mflamingo_cli.backends.importance import Collector
         from mflamingo_cli.backends.pytorch import TorchBackend
 
-        assert isinstance(backend, TorchBackend), "only torch shows what its matrices read"
+        assert isinstance(backend, TorchBackend), "only the torch back end shows the inputs of its matrices"
         collector = Collector(backend.network)
         try:
             failures = _collect(files, backend, request, collector, reporter, done)

@@ -24,22 +24,25 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 def pull(
     name: Id,
-    revision: Annotated[str, typer.Option("--revision", metavar="REV", help="A branch, tag or commit.")] = hub.MAIN,
+    revision: Annotated[str, typer.Option("--revision", metavar="REV", help="Branch, tag or commit to download.")] = hub.MAIN,
     type_name: Annotated[
-        str | None, typer.Option("--quantize", metavar="TYPE", help="Convert to GGUF of this type, or take the GGUF file of this type.")
+        str | None,
+        typer.Option(
+            "--quantize", metavar="TYPE", help="Convert the model to GGUF of this type, or download only the GGUF file of this type."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where --quantize writes; default: beside the download.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files of --quantize; default: beside the download.")
     ] = None,
     yes: Yes = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network, only what is in the cache.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network, only the cache.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Download a model into the Hugging Face cache: only the files needed, after showing size and licence. Resumes where it stopped."""
+    """Download a model into the Hugging Face cache, after showing its size and licence. Run the same command again to resume."""
     from mflamingo_cli.commands.terminal import Reporter
 
     if output is not None and type_name is None:
-        raise UsageError("--output is where --quantize writes; add --quantize TYPE")
+        raise UsageError("--output is the folder for --quantize; add --quantize TYPE")
     reporter = Reporter(progress="none" if quiet else "auto")
     if offline or remote.is_offline():
         remote.forbid_network()
@@ -63,7 +66,7 @@ def _download(
     missing = download.missing()
     check_space(download, output or hub.hub_cache())
     known = registry.licence((download.name, *download.bases))  # what is made of NVIDIA's weights stays under NVIDIA's terms
-    licence = f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "its model card names none"
+    licence = f"{known}, {RESEARCH}" if known == NVIDIA else known or download.licence or "not named in its model card"
     if missing:
         here = f", {hub.size(download.n_bytes - missing)} already here" if missing < download.n_bytes else ""
         what = f"{name} at {download.revision[: hub.SHORT]} ({revision}): {hub.size(download.n_bytes)} in {len(download.files)} files{here}"

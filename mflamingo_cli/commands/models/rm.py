@@ -12,7 +12,10 @@ from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.store import hub
 
 
-def rm(name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="A hub id; with @REV only that revision.")], yes: Yes = False) -> None:
+def rm(
+    name: Annotated[str, typer.Argument(metavar="ID[@REV]", help="Hub id of the model; add @REV to remove only that revision.")],
+    yes: Yes = False,
+) -> None:
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads and converted files."""
     from mflamingo_cli.commands.terminal import Reporter
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or a language-model file.")],
-    against: Annotated[Path | None, typer.Option("--against", metavar="SRC", help="The checkpoint that the pair was made from.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A directory with GGUF pairs, or the language-model file of one pair.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="SRC", help="Checkpoint that the pair was converted from, to compare with.")
+    ] = None,
     on: Annotated[
         list[str] | None, typer.Option("--on", metavar="SONG", help="Also compare next tokens on this song; repeatable. Needs torch.")
     ] = None,
@@ -46,7 +48,7 @@ def verify(
 
     options = OpenOptions("torch", device, dtype)
     if on and against is None:
-        raise UsageError("--on compares with a checkpoint; name it with --against")
+        raise UsageError("--on needs a checkpoint to compare with; name it with --against")
     files = find_model(str(against)) if against else None
     if files and (files.directory is None or files.adapter):
         raise ModelError(f"{against}: {'is an adapter, not a' if files.adapter else 'contains no'} checkpoint to compare with")

@@ -14,12 +14,12 @@ class Train(LazyGroup):
     package = __name__
     moved = {"export": "a step of a recipe: mflamingo train run mini --step export"}  # noqa: RUF012
     entries = {  # noqa: RUF012  (a table, never changed)
-        "data": (SECTION, "Check rows before training on them."),
+        "data": (SECTION, "Make and check training rows."),
         "sft": (SECTION, "Fine-tune a checkpoint on rows."),
-        "grpo": (SECTION, "Sample answers and make the rewarded ones likelier."),
-        "merge": (SECTION, "Merge an adapter into its base."),
+        "grpo": (SECTION, "Train with GRPO on rewards for sampled answers."),
+        "merge": (SECTION, "Merge an adapter into its base model."),
         "eval": (SECTION, "Evaluate a model on music it was not trained on."),
-        "run": (SECTION, "Make a model from nothing by a recipe."),
+        "run": (SECTION, "Make a model from scratch, following a recipe."),
     }
 
 

@@ -25,11 +25,17 @@ Model = Annotated[str | None, typer.Option("-m", "--model", metavar="NAME|DIR|FI
 Bench = Annotated[
     str | None,
     typer.Option(
-        "--bench", metavar="NAME=FOLDER", help="Benchmark and where it lies; an unknown name lists them all.", rich_help_panel=BENCHMARK
+        "--bench",
+        metavar="NAME=FOLDER",
+        help="Published benchmark to run, and its folder; an unknown name lists them all.",
+        rich_help_panel=BENCHMARK,
     ),
 ]
 Replies = Annotated[
-    Path, typer.Option("--replies", metavar="FILE", help="Replies of the model; a run goes on with them.", rich_help_panel=BENCHMARK)
+    Path,
+    typer.Option(
+        "--replies", metavar="FILE", help="File for the model's replies; a repeated run resumes from it.", rich_help_panel=BENCHMARK
+    ),
 ]
 Judge = Annotated[
     str | None,
@@ -48,7 +54,7 @@ Seconds = Annotated[
     typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]", show_default=False, rich_help_panel=CLIPS),
 ]
 Anywhere = Annotated[
-    bool, typer.Option("--anywhere", help="Take excerpts from anywhere in a clip, not from its start.", rich_help_panel=CLIPS)
+    bool, typer.Option("--anywhere", help="Take excerpts from random places in a clip instead of its start.", rich_help_panel=CLIPS)
 ]
 Only = Annotated[
     str,
@@ -56,12 +62,10 @@ Only = Annotated[
         "--only", metavar="GROUP,…", help="Compute only these groups of scores; an unknown name lists them all.", rich_help_panel=CLIPS
     ),
 ]
-Captions = Annotated[
-    int, typer.Option("--captions", min=0, help="Number of captions per split whose claims are checked.", rich_help_panel=CLIPS)
-]
+Captions = Annotated[int, typer.Option("--captions", min=0, help="Number of captions to check per split.", rich_help_panel=CLIPS)]
 Facts = Annotated[
     int,
-    typer.Option("--facts", min=0, help="Number of captions made from random facts, per split and without audio.", rich_help_panel=CLIPS),
+    typer.Option("--facts", min=0, help="Number of captions to write from random facts without audio, per split.", rich_help_panel=CLIPS),
 ]
 Baseline = Annotated[
     str,
@@ -70,10 +74,10 @@ Baseline = Annotated[
     ),
 ]
 BaselineClips = Annotated[
-    int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for these estimators.", rich_help_panel=CLIPS)
+    int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for --baseline.", rich_help_panel=CLIPS)
 ]
 Markdown = Annotated[
-    list[Path] | None, typer.Option("--markdown", help="Only make tables of these files of earlier --json results.", exists=True)
+    list[Path] | None, typer.Option("--markdown", help="Only print Markdown tables of these earlier --json results.", exists=True)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 
@@ -127,13 +131,13 @@ def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, ju
 
     name, _, folder = bench.partition("=")
     if name not in BENCHMARKS or not folder:
-        raise UsageError(f"--bench {bench}: name one of {', '.join(BENCHMARKS)} and its folder, as in mmau=~/MMAU")
+        raise UsageError(f"--bench {bench}: write one of {', '.join(BENCHMARKS)} and its folder, such as mmau=~/MMAU")
     benchmark = BENCHMARKS[name]
     if judge[0] is not None and not benchmark.judged:
         raise UsageError(f"--judge {judge[0]}: replies to {name} are right or wrong and not rated; leave it out")
     items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
     if missing:
-        print(f"{bench}: {len(missing)} of its recordings are not there and not asked about, first {missing[0]}", file=sys.stderr)
+        print(f"{bench}: {len(missing)} recordings are missing and were left out, the first is {missing[0]}", file=sys.stderr)
     with open_backend(model) as backend:
         texts = run.replies(items, Asker(backend, think=think), log)
     found = run.scores(items, texts, benchmark.measures)

@@ -11,13 +11,13 @@ from mflamingo_cli.commands.train.options import LENGTH, checkpoint_of, comma_se
 from mflamingo_cli.commands.train.sft import follow
 from mflamingo_cli.commands.train.work import require_extra
 
-REWARDED = "What is rewarded"
+REWARDED = "Sampling and rewards"
 Rewards = Annotated[
     str,
     typer.Option(
         "--reward",
         metavar="NAME,…",
-        help="Rewards to add up: format, accuracy, structured, facts, FILE.py:FUNCTION.",
+        help="Rewards whose sum is maximised: format, accuracy, structured, facts, FILE.py:FUNCTION.",
         rich_help_panel=REWARDED,
     ),
 ]
@@ -25,14 +25,14 @@ Group = Annotated[int, typer.Option("--group", min=2, help="Answers sampled for 
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens.", rich_help_panel=REWARDED)]
 Temperature = Annotated[float, typer.Option("--temperature", min=0.01, help="Sampling temperature.", rich_help_panel=REWARDED)]
 Beta = Annotated[
-    float, typer.Option("--beta", min=0.0, help="Weight of the KL divergence from the model before training.", rich_help_panel=REWARDED)
+    float, typer.Option("--beta", min=0.0, help="Weight of the KL penalty against the model before training.", rich_help_panel=REWARDED)
 ]
-Updates = Annotated[int, typer.Option("--updates", min=1, help="Steps that learn from the same answers.", rich_help_panel=LENGTH)]
+Updates = Annotated[int, typer.Option("--updates", min=1, help="Optimizer steps per batch of sampled answers.", rich_help_panel=LENGTH)]
 Epsilon = Annotated[
     float,
-    typer.Option("--epsilon", min=0.0, help="With --updates: clip the ratio of probabilities to 1 ± this.", rich_help_panel=REWARDED),
+    typer.Option("--epsilon", min=0.0, help="With --updates above 1: clip the probability ratio to 1 ± epsilon.", rich_help_panel=REWARDED),
 ]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Number of steps.", rich_help_panel=LENGTH)]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Number of optimizer steps.", rich_help_panel=LENGTH)]
 Prompts = Annotated[int, typer.Option("--batch", min=1, help="Prompts per step, over all processes.", rich_help_panel=LENGTH)]
 
 
@@ -45,10 +45,10 @@ def grpo(
     bf16: options.Bf16 = True, parallel: options.Parallel = "none", device: options.Device = "auto",
     report_to: options.ReportTo = "none", dry_run: options.DryRun = False,
 ) -> None:  # fmt: skip
-    """Sample groups of answers and make the better rewarded ones likelier (GRPO). Run the same command again to resume.
+    """Train with GRPO: sample groups of answers and reinforce those with higher rewards. Run the same command again to resume.
 
-    Rewards: format and accuracy (of rows with "answer", "choices"), structured (with "tags"), and facts: right claims about tempo, key,
-    meter and singing, as "facts" of the row measure them. RUN/texts.jsonl keeps ten answers of each step with their rewards.
+    Rewards: format and accuracy (for rows with "answer", "choices"), structured (with "tags"), and facts: claims about tempo, key, meter
+    and singing that agree with the row's "facts". RUN/texts.jsonl keeps ten answers of each step with their rewards.
     """
     require_extra()
     launch(launcher, parallel)

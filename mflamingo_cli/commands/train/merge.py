@@ -13,11 +13,11 @@ from mflamingo_cli.errors import ModelError, UsageError
 
 def merge(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="A folder in PEFT's format, such as RUN/adapter.", file_okay=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the checkpoint goes.", file_okay=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write the checkpoint to.", file_okay=False)],
 ) -> None:
-    """Merge an adapter into its base and write the result as a checkpoint in bfloat16, for transformers and to train on.
+    """Merge an adapter into its base model and write a bfloat16 checkpoint, for transformers or for further training.
 
-    `-m ADAPTER` and `models convert` take adapters without it.
+    `-m ADAPTER` and `models convert` accept adapters as they are, without merging.
     """
     require_extra()
     from mflamingo_cli.backends import find_model
@@ -26,8 +26,8 @@ def merge(
 
     files = find_model(str(adapter))
     if files.adapter is None or files.directory is None:
-        raise ModelError(f"{adapter}: is no adapter; it has no adapter_config.json")
+        raise ModelError(f"{adapter}: not an adapter, because adapter_config.json is missing")
     if output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output}: is not empty; choose another --output")
+        raise UsageError(f"{output}: the folder is not empty; choose another --output")
     write_checkpoint(load(files.directory, adapter=files.adapter), files.directory, output)
     print(output)

@@ -13,15 +13,15 @@ from mflamingo_cli.errors import UsageError
 
 def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or a built-in recipe: mini, mini-test.")],
-    step: Annotated[list[str] | None, typer.Option("--step", metavar="NAME", help="Do only this step; repeatable.")] = None,
+    step: Annotated[list[str] | None, typer.Option("--step", metavar="NAME", help="Run only this step; repeatable.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes that render music.")] = 1,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Device to train on.")] = "auto",
     work: Work = WORK,
 ) -> None:
-    """Follow a recipe: make data, train stage after stage, write a checkpoint. Resumes when run again.
+    """Run a recipe: make the data, train each stage and write a checkpoint. Run the same command again to resume.
 
-    Recipe `mini` makes the embedded model, `mini-test` the songs that `train eval` scores models on. Data needs libfluidsynth, soundfonts
-    and apt-get.
+    The recipe `mini` makes the embedded model; `mini-test` makes the clips that `train eval` uses. Making data needs libfluidsynth,
+    soundfonts and apt-get.
     """
     prepare(work)
     from mflamingo_cli.backends.pytorch_loading import choose_device

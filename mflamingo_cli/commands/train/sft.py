@@ -19,22 +19,33 @@ if TYPE_CHECKING:
 
 HeldOut = Annotated[
     list[Path] | None,
-    typer.Option("--eval", metavar="ROWS", help="Rows to measure the loss on at each checkpoint, of which the best is kept.", exists=True),
+    typer.Option(
+        "--eval",
+        metavar="ROWS",
+        help="Held-out rows: the loss on them is computed at each checkpoint, and the best checkpoint is kept.",
+        exists=True,
+    ),
 ]
-Dropout = Annotated[float, typer.Option("--dropout", min=0.0, max=1.0, help="Dropout before these matrices.", rich_help_panel=LEARNS)]
+Dropout = Annotated[float, typer.Option("--dropout", min=0.0, max=1.0, help="Dropout on the adapter's inputs.", rich_help_panel=LEARNS)]
 Dora = Annotated[
-    bool, typer.Option("--dora", help="Learn length and direction of each row of a weight apart (DoRA).", rich_help_panel=LEARNS)
+    bool,
+    typer.Option("--dora", help="Use DoRA: train the magnitude and the direction of each weight row separately.", rich_help_panel=LEARNS),
 ]
 Stage = Annotated[
     Literal["sft", "think"],
-    typer.Option("--stage", help="Stage of the paper whose learning rate --tune full takes.", rich_help_panel=LENGTH),
+    typer.Option("--stage", help="Training stage of the paper; it sets the default learning rate of --tune full.", rich_help_panel=LENGTH),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Number of steps. [default: as many as --epochs take]", show_default=False, rich_help_panel=LENGTH),
+    typer.Option(
+        "--steps", min=1, help="Number of optimizer steps. [default: computed from --epochs]", show_default=False, rich_help_panel=LENGTH
+    ),
 ]
-Epochs = Annotated[float, typer.Option("--epochs", min=0.0, help="How often every row is seen.", rich_help_panel=LENGTH)]
-Context = Annotated[int, typer.Option("--context", min=64, help="Tokens of a sequence; rows are packed into it.", rich_help_panel=LENGTH)]
+Epochs = Annotated[float, typer.Option("--epochs", min=0.0, help="Number of passes over the rows.", rich_help_panel=LENGTH)]
+Context = Annotated[
+    int,
+    typer.Option("--context", min=64, help="Sequence length in tokens; several rows are packed into one sequence.", rich_help_panel=LENGTH),
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads that decode audio.", rich_help_panel=PLACE)]
 
 
@@ -48,8 +59,8 @@ def sft(
 ) -> None:  # fmt: skip
     """Fine-tune a checkpoint on rows. Run the same command again to resume.
 
-    Writes RUN/adapter in PEFT's format, or RUN/checkpoint with --tune full; every command takes both as --model. Rows that cannot be
-    trained on are named by FILE:LINE before training starts; none is dropped or cut.
+    Writes RUN/adapter in PEFT's format, or RUN/checkpoint with --tune full; every command accepts either as --model. Rows that cannot be
+    trained on are listed as FILE:LINE before training starts; no row is dropped or truncated.
     """
     require_extra()
     launch(launcher, parallel)

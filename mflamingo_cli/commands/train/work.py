@@ -13,7 +13,7 @@ import typer
 
 from mflamingo_cli.errors import ModelError, UsageError
 
-Work = Annotated[Path, typer.Option("--work", help="Folder for everything that training produces: data, base, runs.", file_okay=False)]
+Work = Annotated[Path, typer.Option("--work", help="Folder for everything that recipes produce: data, base, runs.", file_okay=False)]
 WORK = Path("mflamingo-train")
 WORK_FOLDERS = ("data", "base", "runs")  # what training makes in its folder
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json")

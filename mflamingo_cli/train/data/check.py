@@ -94,7 +94,7 @@ class RowChecker:
 
     def _require_room(self, row: TrainingRow, n_tokens: int, n_audio: int) -> None:
         if n_tokens > self.context:
-            raise RowError(row.place, f"{n_tokens} tokens, {n_audio} of them audio, are more than the context of {self.context}")
+            raise RowError(row.place, f"{n_tokens} tokens, {n_audio} of them audio, exceed the context of {self.context}")
 
     def _seconds(self, part: AudioPart, place: str) -> float:
         if part not in self._lengths and part not in self._broken:

@@ -25,7 +25,7 @@ def _short(text: str, facts: Facts) -> str | None:
 
 def _no_words(text: str, facts: Facts) -> str | None:
     letters = sum(character.isalpha() for character in text if not character.isspace())
-    return "is not made of words" if letters < LEAST_LETTERS * len(re.sub(r"\s", "", text)) else None
+    return "contains no words" if letters < LEAST_LETTERS * len(re.sub(r"\s", "", text)) else None
 
 
 def _repeats(text: str, facts: Facts) -> str | None:
@@ -48,7 +48,7 @@ def _unfounded(text: str, facts: Facts) -> str | None:
         if claim.kind in JUDGED and claim.judged and claim.kind not in known:
             measured = guessed.get(claim.kind)
             if measured is None or JUDGED[claim.kind](measured, claim.value) == claim.denied:
-                return f"claims a {claim.kind} that was not measured"
+                return f"claims a {claim.kind} that measurement does not support"
     return None
 
 
@@ -71,7 +71,7 @@ def reasons_flaw(text: str, facts: Facts, name: str) -> str | None:
     if not claims:
         return "claim nothing that can be checked"
     if any(reading.kind == name for reading in wrong):
-        return f"come to another {name} than was measured"
+        return f"conclude another {name} than was measured"
     return f"are wrong in {len(wrong)} of {len(claims)} claims" if len(wrong) > MOST_WRONG * len(claims) else None
 
 

@@ -61,7 +61,7 @@ def read(layout: RowFormat, record: Record, files: Files, place: str) -> Trainin
     except ValueError as error:
         raise RowError(place, str(error)) from None
     except (AttributeError, KeyError, TypeError):  # of a record that is shaped otherwise than the first one
-        raise RowError(place, f"this is no record of the format of this file, {layout.name}") from None
+        raise RowError(place, f"the record does not have the format of this file, {layout.name}") from None
     if any(not exchange.question.strip() and exchange.answer is None for exchange in row.exchanges):
         raise RowError(place, "a question is empty")
     if any(exchange.answer is not None and not exchange.answer.strip() for exchange in row.exchanges):
@@ -91,11 +91,11 @@ def _conversation(
         marks += len(PLACEHOLDER.findall(message.text)) if message.role == "user" else 0
         if message.role == "system":
             if exchanges or question is not None or system is not None:
-                raise ValueError("a system message stands only at the beginning, once")
+                raise ValueError("only one system message is allowed, at the beginning")
             system = message.text
         elif message.role == "user":
             if question is not None:
-                raise ValueError("two questions without an answer between them")
+                raise ValueError("two questions follow each other without an answer")
             question = PLACEHOLDER.sub("", message.text).strip()
         elif question is None:
             raise ValueError("an answer without a question")
@@ -109,7 +109,7 @@ def _conversation(
     if len(addresses) > 1:
         raise ValueError(f"{len(addresses)} songs in one conversation; these models take one")
     if marks and marks != len(addresses):
-        raise ValueError(f"{marks} places for audio in the text, but {len(addresses)} files")
+        raise ValueError(f"the text has {marks} audio placeholders, but there are {len(addresses)} files")
     audio = _part(record, files, addresses[0]) if addresses else None
     return TrainingRow(tuple(exchanges), audio, place, system, {key: record[key] for key in extra if record.get(key) is not None})
 
@@ -118,9 +118,9 @@ def _part(record: Record, files: Files, address: Any) -> AudioPart:
     if isinstance(address, Mapping):
         address = address.get("path") or address.get("url") or address.get("bytes") or address
     if not isinstance(address, str):
-        raise ValueError("its audio is no path to a file")
+        raise ValueError("its audio is not a file path")
     if "://" in address and not address.startswith("file://"):
-        raise ValueError(f"{address} is an address of the network; download it and name the file")
+        raise ValueError(f"{address} is a URL; download it and name the file")
     return AudioPart(files.find([address.removeprefix("file://")]), float(record.get("start") or 0.0), _optional_float(record.get("end")))
 
 
@@ -141,12 +141,12 @@ def _messages(items: Sequence[Mapping[str, Any]], role: str, content: str, parts
     for item in items:
         name = ROLES.get(str(item[role]))
         if name is None:
-            raise ValueError(f"role {item[role]!r} is none of {', '.join(ROLES)}")
+            raise ValueError(f"role {item[role]!r} is not one of {', '.join(ROLES)}")
         value = item[content]
         if isinstance(value, list):
             value = "".join(_text_of(part, parts) for part in value)
         if not isinstance(value, str):
-            raise ValueError("the content of a message is text or a list of parts")
+            raise ValueError("the content of a message must be text or a list of parts")
         yield Said(name, value, item.get("loss") is not False)
 
 
@@ -156,7 +156,7 @@ def _text_of(part: Mapping[str, Any], parts: list[Any]) -> str:
     if part["type"] in PART_KEYS:
         parts.append(next((part[key] for key in (*PART_KEYS, "path", "url") if part.get(key)), None))
         return ""
-    raise ValueError(f"parts of type {part['type']!r} cannot be heard")
+    raise ValueError(f"parts of type {part['type']!r} are not supported")
 
 
 def _read_messages(record: Record, files: Files, place: str) -> TrainingRow:
@@ -244,7 +244,7 @@ def _read_audiofolder(record: Record, files: Files, place: str) -> TrainingRow:
         return _about(files, place, names, record["question"], record["answer"])
     column = next((name for name in CAPTION_COLUMNS if record.get(name)), None)
     if column is None:
-        raise ValueError(f"beside file_name there is none of question and answer, {', '.join(CAPTION_COLUMNS)}")
+        raise ValueError(f"needs columns beside file_name: question and answer, or one of {', '.join(CAPTION_COLUMNS)}")
     return _about(files, place, names, CAPTION_STYLES["full"], record[column])
 
 

@@ -26,7 +26,7 @@ class LabelledRows:
         self.songs_path = path.with_name(path.name + SONGS)
         lines = self._lines()
         if not lines and path.exists() and path.stat().st_size:
-            raise UsageError(f"{path}: exists and is no file of labelled songs; choose another --output")
+            raise UsageError(f"{path}: exists, but `train data label` did not write it; choose another --output")
         if lines and lines[0].get("settings") != dict(settings):
             raise UsageError(f"{path}: was made with {lines[0].get('settings')}, not with {dict(settings)}; choose another --output")
         self._known = {name: str(line["audio"]) for line in lines[1:] for name in (str(line["audio"]), line.get("audio_id")) if name}

@@ -56,13 +56,13 @@ class RecordFile:
             text = data.decode("utf-8")
             record = json.loads(text) if self.separator is None else self._cells(text, number)
         except UnicodeDecodeError:
-            raise RowError(self.place(number), "this is not UTF-8") from None
+            raise RowError(self.place(number), "the line is not UTF-8") from None
         except json.JSONDecodeError as error:
-            raise RowError(self.place(number), f"this is not JSON: {error.msg} at character {error.pos + 1}") from None
+            raise RowError(self.place(number), f"the line is not JSON: {error.msg} at character {error.pos + 1}") from None
         except RecursionError:
             raise RowError(self.place(number), "it is nested too deeply") from None
         if not isinstance(record, dict):
-            raise RowError(self.place(number), "a record is a JSON object")
+            raise RowError(self.place(number), "the record is not a JSON object")
         return record
 
     def _cells(self, text: str, number: int) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _sources(path: Path, roots: tuple[Path, ...]) -> Iterator[RowSource]:
     if path.is_dir():
         found = next((path / name for name in METADATA if (path / name).is_file()), None)
         if found is None:
-            raise UsageError(f"{path}: a folder of rows holds {' or '.join(METADATA)}")
+            raise UsageError(f"{path}: a folder of rows must contain {' or '.join(METADATA)}")
         path = found
     if path.name == DATASET_INFO:
         yield from _listed(path, roots)
@@ -102,7 +102,7 @@ def _source(path: Path, roots: tuple[Path, ...], rename: Callable[[Mapping[str, 
         if layout is None:
             keys = ", ".join(sorted(first)[:8]) or "nothing"
             raise UsageError(
-                f"{records.place(number)}: a record of {keys} is of none of these formats: {', '.join(row.name for row in FORMATS)}"
+                f"{records.place(number)}: a record with {keys} has none of the supported formats: {', '.join(row.name for row in FORMATS)}"
             )
         return RowSource(records, layout, Files((*roots, path.parent)), rename)
     raise UsageError(
@@ -118,9 +118,9 @@ def _listed(path: Path, roots: tuple[Path, ...]) -> Iterator[RowSource]:
         named = [entry for entry in entries.values() if entry.get("file_name") and entry.get("formatting") == "sharegpt"]
         sources = [(path.parent / entry["file_name"], _renaming(entry.get("columns") or {}, entry.get("tags") or {})) for entry in named]
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path}: this is no list of datasets ({type(error).__name__}: {error})") from error
+        raise UsageError(f"{path}: not a list of datasets ({type(error).__name__}: {error})") from error
     if not sources:
-        raise UsageError(f"{path}: no dataset of it has a file_name and the formatting sharegpt")
+        raise UsageError(f"{path}: no dataset in it has a file_name and the formatting sharegpt")
     for file, rename in sources:
         yield _source(file, roots, rename)
 

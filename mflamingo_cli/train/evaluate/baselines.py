@@ -197,4 +197,4 @@ class Baseline:
 def check_installed(names: Sequence[str]) -> None:
     """Raise ModelError for an estimator whose library is missing, before anything is encoded."""
     if "librosa" in names and importlib.util.find_spec("librosa") is None:
-        raise ModelError("librosa is not installed, and the baseline librosa needs it; try `pip install librosa`")
+        raise ModelError("the baseline librosa needs librosa; install it with: pip install librosa")

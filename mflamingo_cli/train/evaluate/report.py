@@ -95,7 +95,7 @@ def _of_split(
     """The figures of one split, at each length of excerpt."""
     clips = prepared(work / "data" / split, config.clips)
     if not clips:
-        raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train data` first")
+        raise UsageError(f"{work / 'data' / split}: no prepared clips; run `mflamingo train run mini-test` first")
     where = {"clips": "recordings" if clips[0].row.get("kind") == "recording" else "synth"}
     for seconds in config.seconds:
         jobs = [job for name, make in EXCERPTS.items() if name in wanted for job in make(config, encoder)]

@@ -53,14 +53,14 @@ def read(recipe: str) -> list[RecipeStep]:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     tables = found.get("step")
     if set(found) != {"step"} or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{path}: a recipe is a list of tables [[step]], and nothing else")
+        raise UsageError(f"{path}: a recipe contains only [[step]] tables")
     return [_step(path, table) for table in tables]
 
 
 def _step(path: Path, table: Mapping[str, Any]) -> RecipeStep:
     name, does = table.get("name"), table.get("does", table.get("name"))
     if does not in STEPS:
-        raise UsageError(f"{path}: step {name!r} does {does!r}, which is none of {', '.join(STEPS)}")
+        raise UsageError(f"{path}: step {name!r} does {does!r}, which is not one of {', '.join(STEPS)}")
     options = {key: value for key, value in table.items() if key not in ("name", "does")}
     known = list(inspect.signature(STEPS[does]).parameters)[2:]
     if wrong := sorted(set(options) - set(known)):

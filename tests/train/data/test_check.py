@@ -67,7 +67,7 @@ def test_good_rows_are_counted_and_the_others_named(checkpoint: Path, tmp_path: 
     assert found[5] == found[6]
     assert "must not contain <sound>" in found[7]
     assert "no file gone.wav" in found[8]
-    assert "are more than the context of 4000" in found[10]
+    assert "exceed the context of 4000" in found[10]
 
 
 def test_what_is_learned_is_the_answers_and_their_ends(checkpoint: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_command_names_the_lines_and_ends_with_3(checkpoint: Path, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"}, check=False)
     assert done.returncode == 3, done.stderr
     assert "Slow.<|im_end|>" in done.stdout
-    assert f"{tmp_path / 'rows.jsonl'}:2: this is no record of the format of this file, rows of mflamingo" in done.stdout
+    assert f"{tmp_path / 'rows.jsonl'}:2: the record does not have the format of this file, rows of mflamingo" in done.stdout
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert (json.loads(done.stdout)["rows"], json.loads(done.stdout)["problems"][0]["place"]) == (1, f"{tmp_path / 'rows.jsonl'}:2")
 

@@ -121,7 +121,7 @@ def test_parts_of_a_conversation_keep_their_sense(music: Path) -> None:
     assert (row.audio.start_s, row.audio.end_s, row.extra) == (2.0, 9.5, {"choices": ["D minor", "F major"]})
     assert [message["role"] for message in row.messages()] == ["system", "user", "assistant", "user", "assistant"]
     open_end = rows(music, {"format": "mflamingo-rows/1", "messages": SAID[:1]}, name="grpo.jsonl")
-    with pytest.raises(RowError, match="1 places for audio in the text, but 0 files"):
+    with pytest.raises(RowError, match="the text has 1 audio placeholders, but there are 0 files"):
         open_end[0]
 
 
@@ -130,17 +130,17 @@ def test_parts_of_a_conversation_keep_their_sense(music: Path) -> None:
     [
         ({"audios": ["song.wav", "xyz.flac"]}, "2 songs in one conversation"),
         ({"audios": ["nowhere.wav"]}, r"no file nowhere\.wav in"),
-        ({"audios": ["https://x.org/a.wav"]}, "is an address of the network"),
-        ({"audios": [3]}, "is no path to a file"),
-        ({"messages": [SAID[0], SAID[0]]}, "two questions without an answer"),
+        ({"audios": ["https://x.org/a.wav"]}, "is a URL"),
+        ({"audios": [3]}, "is not a file path"),
+        ({"messages": [SAID[0], SAID[0]]}, "two questions follow each other without an answer"),
         ({"messages": [SAID[1]]}, "an answer without a question"),
         ({"messages": []}, "there is no question"),
-        ({"messages": [*SAID, {"role": "system", "content": "x"}]}, "a system message stands only at the beginning"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "role 'tool' is none of"),
+        ({"messages": [*SAID, {"role": "system", "content": "x"}]}, "only one system message is allowed"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role 'tool' is not one of"),
         ({"messages": [SAID[0], {"role": "assistant", "content": " "}]}, "an answer is empty"),
-        ({"messages": [SAID[0], {"role": "assistant"}]}, "this is no record of the format of this file, ms-swift"),
-        ({"messages": "x"}, "this is no record of the format of this file, ms-swift"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, "parts of type 'image' cannot be heard"),
+        ({"messages": [SAID[0], {"role": "assistant"}]}, "the record does not have the format of this file, ms-swift"),
+        ({"messages": "x"}, "the record does not have the format of this file, ms-swift"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, "parts of type 'image' are not supported"),
         ({"start": "soon"}, "could not convert"),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_cannot_be_trained_on_is_refused_by_its_line(music: Path, change: d
 
 
 def test_an_unknown_format_is_said_with_those_that_are_known(music: Path) -> None:
-    with pytest.raises(UsageError, match=r"rows\.jsonl:1: a record of a, b is of none of these formats: rows of mflamingo, AF3"):
+    with pytest.raises(UsageError, match=r"rows\.jsonl:1: a record with a, b has none of the supported formats: rows of mflamingo, AF3"):
         rows(music, {"b": 1, "a": 2})
     with pytest.raises(UsageError, match="no record can be read"):
         rows(music, name="empty.jsonl")

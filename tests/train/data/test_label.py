@@ -148,9 +148,9 @@ def test_lines_of_lyrics_are_asked_for(tmp_path: Path) -> None:
         ("It is loud. It is loud. It is loud.", "repeats a sentence"),
         ("the guitar plays a riff and then " * 4, "repeats itself"),
         ("Rock music.", "has fewer than 5 words"),
-        ("1 2 3 4 5 6 7 || ## %% 8 9", "is not made of words"),
-        ("A rock song in A minor with a singer who sings.", "claims a vocals that was not measured"),
-        ("A rock song in 4/4, in A minor.", "claims a meter that was not measured"),  # a measured one that is not sure is 3/4
+        ("1 2 3 4 5 6 7 || ## %% 8 9", "contains no words"),
+        ("A rock song in A minor with a singer who sings.", "claims a vocals that measurement does not support"),
+        ("A rock song in 4/4, in A minor.", "claims a meter that measurement does not support"),  # a measured one that is not sure is 3/4
     ],
 )
 def test_captions_that_are_wrong_are_left_out_with_a_reason(caption: str, reason: str) -> None:
@@ -194,7 +194,7 @@ def test_reasons_come_to_the_measured_answer_in_the_rewarded_form() -> None:
     ("text", "reason"),
     [
         ("I tap the pulse and count 124 BPM, and the last chord settles clearly in A minor.", None),
-        ("I tap the pulse and count 98 BPM, and the phrases come to rest on A minor.", "come to another tempo than was measured"),
+        ("I tap the pulse and count 98 BPM, and the phrases come to rest on A minor.", "conclude another tempo than was measured"),
         ("I tap the pulse and count 124 BPM, and the last chord settles clearly in C major.", "are wrong in 1 of 2 claims"),
         ("The music feels calm and bright and somehow the answer follows from its whole feeling.", "claim nothing that can be checked"),
         ("It is 124 BPM.", "have fewer than 12 words"),
@@ -254,7 +254,7 @@ def test_a_writer_is_given_the_facts_and_judged_by_them(endpoint: str) -> None:
     told = json.loads(asked["messages"][1]["content"])
     assert (told["key"], told["genre"], told["chords"]) == ("A minor", ["rock"], ["A:min 0.0 s", "F:maj 20.0 s"])
     _Endpoint.reply = None
-    with pytest.raises(ModelError, match="gives no answer"):
+    with pytest.raises(ModelError, match="did not answer"):
         labels_of(record(), options)
 
 
@@ -275,7 +275,7 @@ def test_a_writer_asks_and_reasons(endpoint: str) -> None:
 
 
 def test_a_writer_is_an_address_or_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither an address"):
+    with pytest.raises(UsageError, match="neither a URL"):
         open_writer("file:///etc/passwd", "x", "--writer")
     with pytest.raises(ModelError, match=r"none\.gguf"):
         open_writer(str(tmp_path / "none.gguf"), "x", "--writer")

@@ -91,6 +91,6 @@ def test_rows_of_other_settings_or_programs_are_left_alone(tmp_path: Path) -> No
         LabelledRows(path, {"seed": 1})
     other = tmp_path / "other.jsonl"
     other.write_text('{"messages": []}\n')
-    with pytest.raises(UsageError, match="no file of labelled songs"):
+    with pytest.raises(UsageError, match="did not write it"):
         LabelledRows(other, SETTINGS)
     assert (path.read_bytes(), other.read_text()) == (before, '{"messages": []}\n')

@@ -70,9 +70,9 @@ def test_a_line_that_is_no_object_fails_alone(tmp_path: Path) -> None:
     file = RecordFile(path)
     assert (file[0], file[5]) == ({"n": 1}, {"n": 2})
     for number, reason in (
-        (1, "2: this is not JSON"),
-        (2, "3: a record is a JSON object"),
-        (3, "4: this is not UTF-8"),
+        (1, "2: the line is not JSON"),
+        (2, "3: the record is not a JSON object"),
+        (3, "4: the line is not UTF-8"),
         (4, "5: it is nested too"),
     ):
         with pytest.raises(RowError, match=rf"a\.jsonl:{reason}"):

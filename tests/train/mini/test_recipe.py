@@ -29,10 +29,10 @@ def test_the_embedded_model_is_made_in_the_order_that_its_stages_need() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[[step]]\nname = 'x'", "step 'x' does 'x', which is none of synth, scores"),
+        ("[[step]]\nname = 'x'", "step 'x' does 'x', which is not one of synth, scores"),
         ("[[step]]\nname = 'synth'\nclip = 3", "step 'synth' has no option 'clip'; it has clips, split, seed, mma"),
-        ("steps = 3", "a recipe is a list of tables"),
-        ("[step]\nname = 'synth'", "a recipe is a list of tables"),
+        ("steps = 3", "a recipe contains only"),
+        ("[step]\nname = 'synth'", "a recipe contains only"),
         ("=", "cannot be read as TOML"),
     ],
 )

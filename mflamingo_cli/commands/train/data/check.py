@@ -23,21 +23,27 @@ MOST_PROBLEMS = 100  # lines of them in a terminal; --json names all
 def check(
     rows: Annotated[
         list[Path],
-        typer.Argument(metavar="ROWS", help="JSON Lines, JSON or CSV of any known format, or a folder with metadata.", exists=True),
+        typer.Argument(
+            metavar="ROWS", help="A JSON Lines, JSON or CSV file in any supported format, or a folder with metadata.", exists=True
+        ),
     ],
-    model: Annotated[str, typer.Option("-m", "--model", metavar="NAME|DIR", help="The checkpoint that will be trained.")] = "mini",
+    model: Annotated[str, typer.Option("-m", "--model", metavar="NAME|DIR", help="Checkpoint that will be trained on the rows.")] = "mini",
     audio: Annotated[
-        list[Path] | None, typer.Option("--audio", metavar="FOLDER", help="Where audio files are looked for; repeatable.", file_okay=False)
+        list[Path] | None,
+        typer.Option(
+            "--audio", metavar="FOLDER", help="Folder to search for audio files before the folder of the rows; repeatable.", file_okay=False
+        ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option("--context", min=1, help="Longest row in tokens. [default: what the model can read]", show_default=False)
+        int | None,
+        typer.Option("--context", min=1, help="Longest allowed row, in tokens. [default: the model's context length]", show_default=False),
     ] = None,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Number of rows to show with what is learned of them.")] = 3,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Number of rows to show, with the tokens that are trained on.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Check rows before training on them: formats, lengths, missing and broken audio, each problem by FILE:LINE.
+    """Check rows before training: format, length, and missing or damaged audio. Each problem is listed as FILE:LINE.
 
-    Reads rows of mflamingo, AF3 and LLaVA, ms-swift, LLaMA-Factory, OpenAI, TRL, MusicCaps, LP-MusicCaps, MusicInstruct, Song Describer and
+    Formats: mflamingo, AF3 and LLaVA, ms-swift, LLaMA-Factory, OpenAI, TRL, MusicCaps, LP-MusicCaps, MusicInstruct, Song Describer and
     audiofolder. Exit code 3 if some rows cannot be trained on, 1 if none can.
     """
     require_extra()
@@ -50,7 +56,7 @@ def check(
 
     directory = find_model(model).directory
     if directory is None:
-        raise ModelError(f"{model}: rows are checked with the tokenizer of a checkpoint directory, and there is only GGUF")
+        raise ModelError(f"{model}: contains only GGUF files; checking rows needs the tokenizer of a checkpoint directory")
     geometry, reporter = read_geometry(directory), Reporter()
     checker = RowChecker(ChatEncoder.of(directory), geometry, context or geometry.text.context_length)
     try:
@@ -90,7 +96,7 @@ def _show(report: RowsReport, checker: RowChecker) -> None:
     for name, n_rows in report.formats.most_common():
         counts.add_row(name, f"{n_rows} rows")
     counts.add_row("about audio", f"{report.with_audio} rows, {report.songs} songs, {report.hours:.2f} h")
-    counts.add_row("answers", f"{report.answers}, {report.answer_tokens} tokens that are learned")
+    counts.add_row("answers", f"{report.answers}, {report.answer_tokens} tokens that are trained on")
     counts.add_row("longest row", f"{report.longest} of {checker.context} tokens")
     counts.add_row("problems", str(len(report.problems)))
     show(counts)
@@ -111,6 +117,8 @@ def show_rows(rows: Sequence[TrainingRow], checker: RowChecker) -> None:
         example = table(None, None)
         for text, learned in pieces(checker.branch(row), checker.encoder):
             style = "green" if learned else "dim"
-            example.add_row(Text("learned" if learned else "read", style=style), Text("\n".join(map(safe, text.splitlines())), style=style))
+            example.add_row(
+                Text("trained" if learned else "context", style=style), Text("\n".join(map(safe, text.splitlines())), style=style)
+            )
         show(safe(row.place))
         show(example)

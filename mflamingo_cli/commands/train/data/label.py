@@ -18,27 +18,33 @@ if TYPE_CHECKING:
     from mflamingo_cli.api import Model
     from mflamingo_cli.schema import Analysis
 
-Songs = Annotated[list[str], typer.Argument(metavar="SONGS", help="Files, folders and playlists, or records by `analyze --json` (.jsonl).")]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="ROWS.jsonl", help="Where rows go.", dir_okay=False)]
+Songs = Annotated[
+    list[str], typer.Argument(metavar="SONGS", help="Audio files, folders and playlists, or records of `analyze --json` (.jsonl).")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="ROWS.jsonl", help="File to write the rows to.", dir_okay=False)]
 ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME|DIR|FILE", help="The model that describes the songs.")]
-Parts = Annotated[int, typer.Option("--parts", min=0, help="How many parts of half a minute of each song the model describes too.")]
-Think = Annotated[bool, typer.Option("--think", help="Add reasons to questions; those that are wrong are left out.")]
+Parts = Annotated[int, typer.Option("--parts", min=0, help="Number of half-minute parts of each song that the model also describes.")]
+Think = Annotated[bool, typer.Option("--think", help="Add reasoning before the answers; wrong reasoning is left out.")]
 Writer = Annotated[
     str,
-    typer.Option("--writer", metavar="none|URL|FILE.gguf", help="Who writes captions, questions, reasons: a local model, an endpoint."),
+    typer.Option(
+        "--writer",
+        metavar="none|URL|FILE.gguf",
+        help="Text model that writes captions, questions and reasoning: a GGUF file, or the URL of an OpenAI-compatible endpoint.",
+    ),
 ]
-WriterModel = Annotated[str, typer.Option("--writer-model", metavar="NAME", help="Model of the endpoint.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of questions, options and splits.")]
+WriterModel = Annotated[str, typer.Option("--writer-model", metavar="NAME", help="Model name to request from the endpoint.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed for questions, options and splits.")]
 
 
 def label(
     songs: Songs, output: Output, model: ModelName = "mini", parts: Parts = 2, think: Think = False, writer: Writer = "none",
     writer_model: WriterModel = "default", seed: Seed = 0,
 ) -> None:  # fmt: skip
-    """Make rows of one's own music: questions for facts that are sure, captions that agree with them, lyrics beside the songs.
+    """Make training rows from your own music: questions about facts measured with confidence, captions that agree with them, and lyrics.
 
-    ROWS.jsonl.songs names each song that is done, and what was left out of it with the reason. A run that is stopped goes on. To label
-    a library on many processes, run `analyze --json -j N -o records.jsonl` first and name the records here.
+    ROWS.jsonl.songs lists each finished song, and what was left out and why. Run the same command again to resume. Lyrics are read from
+    .lrc, .srt, .vtt or .txt files beside the songs. With several processes, run `analyze --json -j N -o songs.jsonl` first and name it.
     """
     require_extra()
     from mflamingo_cli.train.data.label import LabelOptions, labels_of
@@ -53,7 +59,7 @@ def label(
         for record in describer.records(songs, labelled.same):
             if (other := labelled.same(str(record.path), record.audio_id)) is not None:
                 if other != record.path:
-                    print(f"{record.path}: is the same sound as {other}", file=sys.stderr)
+                    print(f"{record.path}: skipped, because it contains the same audio as {other}", file=sys.stderr)
                 continue
             labels = labels_of(record, options, list(describer.parts(record, parts)))
             labelled.add(str(record.path), record.audio_id, labels.rows, labels.dropped)
@@ -128,4 +134,4 @@ def _read(path: Path) -> Iterator[Analysis]:
         try:
             yield Analysis.from_json(line)
         except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{path}:{number}: is no record of mflamingo ({error})") from error
+            raise UsageError(f"{path}:{number}: not a record of `mflamingo analyze --json` ({error})") from error

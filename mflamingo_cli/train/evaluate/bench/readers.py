@@ -38,7 +38,7 @@ def _json(folder: Path, *names: str) -> Any:
         text = _text(folder, *names)
         return [json.loads(line) for line in text.splitlines() if line.strip()] if names[0].endswith(".jsonl") else json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{folder / names[0]}: is no JSON ({error})") from error
+        raise UsageError(f"{folder / names[0]}: not JSON ({error})") from error
 
 
 def _find(folder: Path, places: Sequence[str], names: Sequence[str]) -> Path:
@@ -61,7 +61,7 @@ def _readable(read: Callable[[Path], Iterator[BenchItem]]) -> Callable[[Path], I
         try:
             yield from read(folder)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UsageError(f"{folder}: a record is not as its makers published it ({type(error).__name__}: {error})") from error
+            raise UsageError(f"{folder}: a record does not have the published format ({type(error).__name__}: {error})") from error
 
     return reader
 
@@ -99,7 +99,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UsageError(f"{path}: to read it, pip install pyarrow; or store its records as test.jsonl") from error
+        raise UsageError(f"{path}: reading this file needs pyarrow: pip install pyarrow; or store its records as test.jsonl") from error
     rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     return rows
 

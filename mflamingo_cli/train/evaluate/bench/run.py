@@ -39,11 +39,11 @@ def read_items(benchmark: Benchmark, folder: Path, limit: int | None = None) -> 
     """Return the items whose recordings are there, and the recordings that are not. Raises UsageError where nothing can be asked."""
     items = list(benchmark.read(folder))[:limit]
     if not items:
-        raise UsageError(f"{folder}: has no questions of {benchmark.name}")
+        raise UsageError(f"{folder}: contains no questions of {benchmark.name}")
     there = [item for item in items if item.audio.is_file()]
     missing = sorted({item.audio for item in items if not item.audio.is_file()})
     if not there:
-        raise UsageError(f"{missing[0]}: is not there, nor is any other recording of {benchmark.name}")
+        raise UsageError(f"{missing[0]}: not found, and neither is any other recording of {benchmark.name}")
     return there, missing
 
 

@@ -290,7 +290,7 @@ def _made(folder: Path, piece: TrackPart) -> bool:
     """Whether a manifest has a piece; it must be the same one."""
     row = _rows(folder).get(piece.index)
     if row and (row["track"], row["start"]) != (piece.track.name, piece.start):
-        raise ModelError(f"{folder}: clip {piece.index} was cut from another track than now; packages changed, so delete the folder")
+        raise ModelError(f"{folder}: clip {piece.index} was cut from another track, because the packages have changed; delete the folder")
     return row is not None
 
 

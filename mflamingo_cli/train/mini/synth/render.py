@@ -98,7 +98,7 @@ def check_tools(config: SynthConfig) -> None:
     fonts = [TEST_FONT] if config.split == "test" else [name for name, _ in TRAIN_FONTS]
     absent = [SOUNDFONTS[name][0] for name in fonts if not Path(SOUNDFONTS[name][0]).exists()]
     if absent:
-        raise ModelError(f"soundfonts missing: {', '.join(absent)}; install the Debian packages that carry them")
+        raise ModelError(f"soundfonts missing: {', '.join(absent)}; install the Debian packages that contain them")
     grooves.install_mma(config.mma_home)
 
 
