@@ -174,7 +174,7 @@ def _limits(
         warnings.append(CUT_THINKING[why].format(request.options.thinking_budget))
     answered = [name for name, completion in answers.items() if name in READ and name not in cut and not is_unknown(completion.text)]
     if unread := [name for name in answered if parsed[name] is None]:
-        warnings.append(f"{', '.join(unread)}: the model's answer could not be understood; show it with -v")
+        warnings.append(f"{', '.join(unread)}: the model's answer could not be understood; -v shows it")
     return warnings
 
 
@@ -183,14 +183,14 @@ def _beside_range(request: Request, facts: Facts | None) -> Iterator[str]:
     bpm = facts and facts.tempo.bpm
     if bpm and request.tempo_range and not request.tempo_range[0] <= bpm <= request.tempo_range[1]:
         low, high = request.tempo_range
-        yield f"tempo: no octave of {bpm:.1f} BPM lies between {low:g} and {high:g}; it is as it was measured"
+        yield f"tempo: no octave of {bpm:.1f} BPM lies between {low:g} and {high:g}; it was left as measured"
 
 
 def _of_parts(request: Request, sound: Sound, info: BackendInfo, was_given: bool) -> Iterator[str]:
     """Warnings of a long song: that it was measured in parts, and that the model was given only one."""
     if sound.duration_s > LONG_S and request.command == "analyze":
         parts = f"parts of {PART_S // 60} minutes, as it is longer than {LONG_S // 60}"
-        yield f"measured in {parts}: tempo, key and meter are those of most of it; choose another part with --start and --end"
+        yield f"measured in {parts}: tempo, key and meter are those of the longest share; choose a part with --start and --end"
     first_s, last_s = (at / sound.rate_hz for at in given(sound, info))
     silent_from_s = sound.sounding[-1][1] - sound.start_s if sound.sounding else sound.duration_s
     if was_given and silent_from_s - last_s >= UNHEARD_S:

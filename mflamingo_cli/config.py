@@ -178,7 +178,7 @@ def read_file(path: Path) -> bytes | None:
     if not stat.S_ISREG(state.st_mode):
         return None
     if state.st_size > MOST_BYTES:
-        raise ConfigError(f"{path}: is too large for settings; at most {MOST_BYTES >> 20} MiB are read")
+        raise ConfigError(f"{path}: too large for a settings file; at most {MOST_BYTES >> 20} MiB are read")
     return path.read_bytes()
 
 
@@ -193,8 +193,8 @@ def entries(path: Path, content: bytes, is_trusted: bool) -> Iterator[Entry]:
 
 
 def _left_out(path: Path, keys: list[str]) -> str:
-    changed = "it has changed since you trusted it; " if trust.is_known(path) else ""
-    only = "the file of a folder may set only looks and formats"
+    changed = "the file has changed since you trusted it; " if trust.is_known(path) else ""
+    only = "a folder's settings file may only set looks and formats"
     return f"{path}: {', '.join(keys)}: not used, because {only}; {changed}read it, then allow it with `mflamingo config trust`"
 
 

@@ -56,8 +56,8 @@ class NoRoomError(AudioError):
     @classmethod
     def of(cls, song: str, error: OSError) -> NoRoomError:
         """Say what to do about a song."""
-        why = error.strerror or "nothing can be written there"
-        return cls(f"{song}: cannot be kept in a temporary folder: {why}; name one that has room for the song in TMPDIR")
+        why = error.strerror or "it is not writable"
+        return cls(f"{song}: cannot be stored in the temporary folder: {why}; set TMPDIR to a folder with enough space")
 
 
 class UsageError(MFlamingoError):
@@ -119,7 +119,7 @@ class InternalError(MFlamingoError):
 
         what = " ".join(str(error).split())[:MOST_CHARACTERS]
         kind = f"{type(error).__name__}{': ' if what else ''}{what}"
-        message = f"{song}: this is a fault of mflamingo, not of the file ({kind}); please report it with the traceback that -v shows"
+        message = f"{song}: this is a bug in mflamingo, not in the file ({kind}); please report it with the traceback that -v shows"
         return cls(message, "".join(traceback.format_exception(error)))
 
 

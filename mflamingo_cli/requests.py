@@ -139,7 +139,7 @@ def analyze_request(only: Collection[str] | None = None, *, with_model: bool = T
     answers = {task.name: task for task in ANALYZE if task.name not in FACTS}
     only = (*FACTS, *TAG_KINDS) if only is None else only
     if unknown := [name for name in only if name not in FACTS and name not in answers]:
-        raise UsageError(f"{', '.join(unknown)}: not in a record; choose from {', '.join([*FACTS, *answers])}")
+        raise UsageError(f"{', '.join(unknown)}: no such fact or answer; choose from {', '.join([*FACTS, *answers])}")
     asked = tuple(task for name, task in answers.items() if with_model and name in only)
     return Request("analyze", asked, only=tuple(name for name in [*FACTS, *answers] if name in only), **settings)
 

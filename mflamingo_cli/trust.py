@@ -68,7 +68,7 @@ def _trusted() -> dict[str, str]:
 def _keep(trusted: dict[str, str]) -> None:
     path = _file()
     if path is None:
-        raise ConfigError("there is no home folder to remember this in; set HOME or XDG_CONFIG_HOME")
+        raise ConfigError("there is no home folder to store this in; set HOME or XDG_CONFIG_HOME")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with write_atomic(path) as file:

@@ -80,7 +80,7 @@ class Checkpoint:
         scales = {}
         for weight in [entry for entry in self.entries.values() if entry.dtype == fp8.DTYPE]:
             if self.scheme is None:
-                raise QuantError(f"{self.directory}: {weight.name} is FP8, but config.json has no quantization_config that says how")
+                raise QuantError(f"{self.directory}: {weight.name} is FP8, but config.json has no quantization_config")
             names = [weight.name + suffix for suffix in fp8.SCALES]
             name = next((name for name in names if name in self.entries), None)
             if name is None:
@@ -226,12 +226,12 @@ def read_header(path: Path) -> list[StoredTensor]:
     end = 0
     for name, first, last in found:
         if first != end:
-            raise QuantError(f"{path}: {name} lies at byte {first} of the data, not at {end} behind what is in front of it")
+            raise QuantError(f"{path}: {name} begins at byte {first} of the data, but the tensor before it ends at {end}")
         end = last
         if start + end > size:
             raise QuantError(f"{path}: cut short, {name} ends at byte {start + end} of {size}; download it again")
     if start + end != size:
-        raise QuantError(f"{path}: {size - start - end} bytes are left behind the last tensor; download it again")
+        raise QuantError(f"{path}: {size - start - end} unexpected bytes follow the last tensor; download it again")
     wanted = [place for place in found if not place[0].endswith(IGNORED_SUFFIXES)]
     return [_entry(path, name, header[name], start + first, last - first) for name, first, last in wanted]
 
@@ -257,7 +257,7 @@ def _place(path: Path, name: str, header: Mapping[str, Any]) -> tuple[str, int, 
     """Name of a tensor, and where its bytes begin and end in the data."""
     offsets = items(f"{path}: {name}", section(path, header, name), "data_offsets", int)
     if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1]:
-        raise QuantError(f"{path}: the bytes of {name} are said to be {repr(offsets)}; download it again")
+        raise QuantError(f"{path}: the data_offsets of {name} are {repr(offsets)}; download it again")
     return name, offsets[0], offsets[1]
 
 
@@ -267,5 +267,5 @@ def _entry(path: Path, name: str, fields: Mapping[str, Any], offset: int, n_byte
     if dtype not in DTYPES:
         raise QuantError(f"{where} is stored as {dtype}; only {', '.join(DTYPES)} can be read")
     if not all(0 < extent < LARGEST for extent in shape) or prod(shape) * item_bytes(dtype) != n_bytes:
-        raise QuantError(f"{where} holds {n_bytes} bytes, not the ones of shape {list(shape)} in {dtype}")
+        raise QuantError(f"{where} has {n_bytes} bytes, which is not the size of {list(shape)} in {dtype}")
     return StoredTensor(canonical(name), path, dtype, shape or (1,), offset, n_bytes)

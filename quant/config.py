@@ -41,7 +41,7 @@ def read(directory: Path, adapter: Path | None = None) -> CheckpointInfo:
     Raises QuantError for what is missing, of another model, or not to be converted.
     """
     if not directory.is_dir():
-        raise QuantError(f"{directory}: no such directory; give the directory of a checkpoint, the one that holds config.json")
+        raise QuantError(f"{directory}: no such directory; name a checkpoint directory, which contains config.json")
     config = read_json(directory / "config.json")
     geometry = read_geometry(directory)
     _check_fixed(directory / "config.json", config, family(geometry.architecture, directory))
@@ -90,7 +90,7 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     beside = directory / "processor_config.json"
     mel = MelConfig(**_sizes(beside, "feature_extractor", section(beside, processor, "feature_extractor"), MEL_FIELDS))
     if mel.n_mels != n_mels:
-        raise QuantError(f"{directory}: the front end makes {mel.n_mels} mel bands but the encoder takes {n_mels}")
+        raise QuantError(f"{directory}: the feature extractor makes {mel.n_mels} mel bands, but the encoder takes {n_mels}")
     longest = _number(beside, "max_audio_len", processor.get("max_audio_len", row.max_audio_s))
     return checked(Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(beside, processor, row)), where)
 

@@ -116,7 +116,7 @@ def plan(
     vocab = vocabulary.read(src, checkpoint.config)
     missing = [token for token in vars(geometry.tokens).values() if token is not None and token not in vocab.tokens]
     if missing:
-        raise QuantError(f"{src}: the tokenizer lacks {', '.join(missing)}, which the processor puts around audio")
+        raise QuantError(f"{src}: the tokenizer lacks {', '.join(missing)}, which mark the audio in a prompt")
     tensors = checkpoint.check(geometry)
     if weights:
         weights.check(tensors["text"])

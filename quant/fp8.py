@@ -70,10 +70,10 @@ def _fine_grained(settings: Mapping[str, Any]) -> Scheme:
 def _compressed(settings: Mapping[str, Any]) -> Scheme:
     for name in ("sparsity_config", "transform_config"):
         if settings.get(name):
-            raise QuantError(f"its weights are changed by a {name} too, which cannot be undone here")
+            raise QuantError(f"a {name} was also applied to its weights, which cannot be undone here")
     found = {_group(group, settings) for group in settings["config_groups"].values() if group.get("weights")}
     if len(found) != 1:
-        raise QuantError(f"its quantization_config has {len(found)} ways to scale weights; only one can be read")
+        raise QuantError(f"its quantization_config has {len(found)} different weight schemes; only one is supported")
     return found.pop()
 
 

@@ -135,7 +135,7 @@ def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geo
         f"{text.d_model} channels cannot be divided into {text.n_heads} heads": text.d_model % text.n_heads,
         f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
         f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
-        f"{encoder.d_model} channels of the encoder are no pairs": encoder.d_model % 2,
+        f"{encoder.d_model} channels of the encoder are an odd number": encoder.d_model % 2,
         f"{rote.n_positions if rote else 0} positions of rotary time embedding are too many": rote and rote.n_positions > MAX_ROTE,
         f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
     } | (_front_end_faults(mel, encoder) if front_end else {})
@@ -148,11 +148,12 @@ def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geo
 def _front_end_faults(mel: MelConfig, encoder: EncoderSizes) -> dict[str, object]:
     """What may be wrong with a mel spectrum, and whether it is."""
     return {
-        f"audio of {mel.sample_rate} Hz is not what songs are decoded to": mel.sample_rate != MelConfig.sample_rate,
+        f"a sample rate of {mel.sample_rate} Hz is not the one that songs are decoded to": mel.sample_rate != MelConfig.sample_rate,
         f"a transform of {mel.n_fft} samples every {mel.hop_length} is none": (
             not mel.hop_length <= min(mel.n_fft, mel.sample_rate // MIN_FRAMES_PER_S) or mel.n_fft > MAX_FFT
         ),
-        f"{mel.n_mels} mel bands cannot be made of {mel.n_fft // 2 + 1} frequencies": not mel.n_mels <= min(mel.n_fft // 2 + 1, MAX_MELS),
+        f"{mel.n_mels} mel bands cannot be computed from {mel.n_fft // 2 + 1} frequencies": not mel.n_mels
+        <= min(mel.n_fft // 2 + 1, MAX_MELS),
         f"windows of {mel.window_s} s are longer than the encoder's {encoder.n_positions} positions": (
             not (mel.n_frames + 1) // 2 <= encoder.n_positions <= MAX_POSITIONS
         ),

@@ -54,13 +54,13 @@ class Imatrix:
         rows = {tensor.gguf: tensor.gguf_shape[-1] for tensor in tensors}
         strange = self.means.keys() - rows.keys()
         if strange:
-            raise QuantError(f"{self.path}: collected on another model; this one has no {some(strange)}")
+            raise QuantError(f"{self.path}: computed for another model; this one has no {some(strange)}")
         for name, mean in self.means.items():
             if mean.size != rows[name]:
-                raise QuantError(f"{self.path}: collected on another model; {name} has {rows[name]} columns here and {mean.size} there")
+                raise QuantError(f"{self.path}: computed for another model; {name} has {rows[name]} columns here and {mean.size} there")
         lacking = {tensor.gguf for tensor in tensors if tensor.role in WEIGHED_ROLES} - self.means.keys()
         if lacking:
-            raise QuantError(f"{self.path}: lacks {some(lacking)}; collect it again on the whole model with `mflamingo models imatrix`")
+            raise QuantError(f"{self.path}: lacks {some(lacking)}; compute it again for the whole model with `mflamingo models imatrix`")
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def _checked(found: Imatrix) -> Imatrix:
         raise QuantError(f"{found.path}: contains no importance matrix")
     for name, mean in found.means.items():
         if not np.isfinite(mean).all() or (mean < 0).any():
-            raise QuantError(f"{found.path}: {name} contains values that cannot be sums of squares; collect it again")
+            raise QuantError(f"{found.path}: {name} contains values that cannot be sums of squares; compute it again")
         if not mean.any():
-            raise QuantError(f"{found.path}: no inputs reached {name}, so its weights would be stored as zeros; collect it again")
+            raise QuantError(f"{found.path}: no inputs reached {name}, so its weights would be stored as zeros; compute it again")
     return found
 
 
@@ -122,7 +122,7 @@ def _read_gguf(path: Path, file: GgufFile) -> Imatrix:
     if not names or KEY_CHUNKS not in file.keys:
         raise QuantError(f"{path}: not an importance matrix; `mflamingo models imatrix` and llama-imatrix make them")
     if names != counted:
-        raise QuantError(f"{path}: {some(names ^ counted)} has sums without a count, or a count without sums; collect it again")
+        raise QuantError(f"{path}: {some(names ^ counted)} has sums without a count, or a count without sums; compute it again")
     means = {name: _mean(_floats(file, name + SUMS), _floats(file, name + COUNTS)) for name in sorted(names)}
     return Imatrix(path, means, tuple(map(str, file.keys.get(KEY_DATASETS, ()))), int(file.keys[KEY_CHUNKS]))
 

@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
     try:
         size = file_size(path)
         if size > MAX_BYTES:
-            raise QuantError(f"{path}: {size} bytes are more than any such file has")
+            raise QuantError(f"{path}: {size} bytes is too large for such a file")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
@@ -65,7 +65,7 @@ def weight_map(path: Path) -> dict[str, str]:
     for name, shard in index.items():
         place = PurePath(shard)
         if place.is_absolute() or ".." in place.parts or place.suffix != ".safetensors":
-            raise QuantError(f"{path}: {name} is said to be in {repr(shard)}, which is no safetensors file of this folder")
+            raise QuantError(f"{path}: {name} is listed in {repr(shard)}, which is not a safetensors file of this folder")
     return index
 
 
@@ -108,12 +108,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{repr(next(name for name in names if names.count(name) > 1))} stands twice in one object")
+        raise ValueError(f"{repr(next(name for name in names if names.count(name) > 1))} appears twice in one object")
     return found
 
 
 def _not_finite(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:

@@ -110,7 +110,7 @@ def _stored(adapter: Path) -> _Stored:
         raise QuantError(f"{adapter}: {WEIGHTS} is missing")
     found = {entry.name: entry for entry in read_header(path)}
     if wrong := [name for name in found if not name.startswith(PREFIX)]:
-        raise QuantError(f"{path}: {some(wrong)} is not of an adapter in PEFT's format")
+        raise QuantError(f"{path}: {some(wrong)} is not a tensor of a PEFT adapter")
     return _Stored(settings, {name.removeprefix(PREFIX): entry for name, entry in found.items()})
 
 
@@ -137,9 +137,9 @@ def _delta(path: Path, stem: str, found: _Stored, weight: StoredTensor | None) -
         raise QuantError(f"{path}: changes {name}, which its base model does not have")
     if len(weight.shape) != 2 or a.shape[1:] != weight.shape[1:] or b.shape != (weight.shape[0], a.shape[0]):
         shapes = f"{list(b.shape)} x {list(a.shape)}"
-        raise QuantError(f"{path}: changes {name} by {shapes}, which does not make its shape {list(weight.shape)}")
+        raise QuantError(f"{path}: changes {name} by {shapes}, which does not match its shape {list(weight.shape)}")
     if (magnitude is not None) != bool(found.settings.get("use_dora")) or (magnitude and magnitude.shape != weight.shape[:1]):
-        raise QuantError(f"{path}: {name} has not the one magnitude a row that DoRA asks for")
+        raise QuantError(f"{path}: {name} does not have one magnitude per row, as DoRA needs")
     rank, alpha = a.shape[0], _alpha(path, stem, found.settings)
     return LoraDelta(a, b, alpha / (sqrt(rank) if found.settings.get("use_rslora") else rank), magnitude)
 
@@ -154,7 +154,7 @@ def _alpha(path: Path, stem: str, settings: Mapping[str, Any]) -> float:
     try:
         alpha = next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", stem)), settings.get("lora_alpha"))
     except (re.error, RecursionError, OverflowError) as error:
-        raise QuantError(f"{where}: alpha_pattern is no table of patterns ({error})") from error
+        raise QuantError(f"{where}: alpha_pattern is not a table of patterns ({error})") from error
     return expect(where, "lora_alpha", alpha, float)
 
 

@@ -241,11 +241,11 @@ def _derived(geometry: Geometry) -> Mapping[Part, Mapping[str, Rule]]:
 def _problem(stored: GgufTensor, tensor: Tensor) -> str | None:
     """What is wrong with a tensor's description, in words that follow its name."""
     if as_ggml(stored.shape) not in (as_ggml(tensor.gguf_shape), as_ggml(tensor.shape)):
-        return f"has shape {list(stored.shape)}, the file's keys say {list(tensor.gguf_shape)}"
+        return f"has shape {list(stored.shape)}, but the file's keys say {list(tensor.gguf_shape)}"
     if tensor.role in ("vector", "positions", "kernel"):
         wanted = FLOATS if tensor.role == "kernel" else FLOATS[:1]  # added to and multiplied with float32
         return None if stored.storage in wanted else f"is stored as {stored.type_name}, not as {' or '.join(one.name for one in wanted)}"
-    return f"is stored as {stored.type_name}, which is no type of weights" if stored.type_name in NOT_WEIGHTS else None
+    return f"is stored as {stored.type_name}, which is not a supported type of weights" if stored.type_name in NOT_WEIGHTS else None
 
 
 def as_ggml(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ def find() -> Provider:
         if provider.directory is not None:
             return provider
     missing = names[wanted] if wanted else PROVIDERS[-1] if sys.platform != "win32" else PROVIDERS[0]
-    raise QuantError(f"{missing.name} is not installed, which brings ggml and llama.cpp; {missing.cure}")
+    raise QuantError(f"{missing.name}, which contains ggml and llama.cpp, is not installed; {missing.cure}")
 
 
 @lru_cache(maxsize=1)

@@ -101,7 +101,7 @@ def _read(path: Path, data: mmap.mmap) -> GgufFile:
         if version not in VERSIONS:
             raise QuantError(f"{path}: GGUF version {version} is not supported")
         if n_keys + n_tensors > MAX_NAMES:
-            raise struct.error("more names than any model has")
+            raise struct.error("too many names")
         keys = _unique(path, (cursor.key() for _ in range(n_keys)))
         infos = _unique(path, (cursor.info() for _ in range(n_tensors)))
     except UnicodeDecodeError as error:
@@ -133,16 +133,18 @@ def _check_places(path: Path, tensors: Mapping[str, GgufTensor], start: int, ali
     """Tensors follow each other in the order of their infos, each at the next aligned byte, as ggml's own reader demands."""
     for tensor in tensors.values():
         if tensor.kind is None:
-            raise QuantError(f"{path}: {tensor.name} is stored as {tensor.type_name}, which is not known here")
+            raise QuantError(f"{path}: {tensor.name} is stored as {tensor.type_name}, which is not a known type")
         if len(tensor.name.encode()) >= MAX_NAME:
-            raise QuantError(f"{path}: {tensor.name}: this name of a tensor has more than {MAX_NAME - 1} bytes")
+            raise QuantError(f"{path}: {tensor.name}: the tensor's name has more than {MAX_NAME - 1} bytes")
         if min(tensor.shape) < 1 or tensor.shape[-1] % tensor.kind.block:
             raise QuantError(f"{path}: {tensor.name} of shape {list(tensor.shape)} cannot be stored as {tensor.type_name}")
         if tensor.offset != start:
-            raise QuantError(f"{path}: {tensor.name} lies at byte {tensor.offset}, not at {start} behind what is in front of it")
+            raise QuantError(
+                f"{path}: {tensor.name} begins at byte {tensor.offset}, but should begin at {start}, after the tensor before it"
+            )
         end = start + tensor.kind.n_bytes(prod(tensor.shape))
         if end > size:
-            raise QuantError(f"{path}: cut short, {tensor.name} ends beyond its {size} bytes; convert or download it again")
+            raise QuantError(f"{path}: cut short, {tensor.name} ends after the last of {size} bytes; convert or download it again")
         start = -(-end // alignment) * alignment
 
 
@@ -183,7 +185,7 @@ class _Cursor:
         element, count = self.unpack("IQ")  # ggml has no arrays of arrays
         self._items_left -= count
         if self._items_left < 0:
-            raise struct.error("more items than any vocabulary has")
+            raise struct.error("too many items")
         items = [self.string() for _ in range(count)] if element == STRING else list(self.unpack(f"{count}{_type_of(element)}"))
         return "[" + _type_of(element), items
 

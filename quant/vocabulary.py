@@ -126,9 +126,9 @@ def _tokens(path: Path, vocab: Mapping[str, Any], added: Sequence[Mapping[str, A
         control = is_control(token, special)
         types[get(path, entry, "id", int, -1)] = (token, TokenType.CONTROL if control else TokenType.USER_DEFINED)
     if not types or not 0 <= min(types) <= max(types) < MAX_TOKENS:
-        raise QuantError(f"{path}: the ids of its tokens are not the numbers from 0 on")
+        raise QuantError(f"{path}: the token ids are not consecutive numbers from 0")
     if any(token == "" or "\0" in token for token, _ in types.values()):
-        raise QuantError(f"{path}: a token is empty or has an end inside")
+        raise QuantError(f"{path}: a token is empty or contains a null byte")
     n_tokens = max(types) + 1
     if len(types) != n_tokens:  # holes in the ids: as unused as the padding
         types |= {index: (f"[PAD{index}]", TokenType.UNUSED) for index in range(n_tokens) if index not in types}
@@ -145,7 +145,7 @@ def _merges(path: Path, model: Mapping[str, Any], ids: Mapping[str, int]) -> lis
         pair = merge.split(" ") if isinstance(merge, str) else merge
         halves = [half for half in pair if isinstance(half, str) and half] if isinstance(pair, list) else []
         if len(halves) != 2 or len(pair) != 2 or "".join(halves) not in ids:
-            raise QuantError(f"{path}: {repr(merge)} is no merge of two tokens into a third")
+            raise QuantError(f"{path}: {repr(merge)} is not a merge of two tokens into a third")
         found.append(" ".join(pair))
     return found
 
@@ -190,17 +190,17 @@ def check(file: GgufFile, wanted: AudioTokens) -> None:
     tokens = keys[KEY_TOKENS]
     known = set(tokens)
     if len(known) != len(tokens) or "" in known or "\0" in "".join(tokens):
-        raise QuantError(f"{where}{KEY_TOKENS} holds a token twice, or one that is empty or has an end inside; convert it again")
+        raise QuantError(f"{where}{KEY_TOKENS} contains a token twice, or one that is empty or contains a null byte; convert it again")
     for key in (KEY_TYPES, KEY_SCORES):
         if len(keys.get(key, tokens)) != len(tokens):
             raise QuantError(f"{where}{key} has {len(keys[key])} items for {len(tokens)} tokens; convert it again")
     for key in (key for key in keys if key.startswith(PREFIX) and key.endswith(ID)):
         if file.types[key] != "I" or keys[key] >= len(tokens):
-            raise QuantError(f"{where}{key} is {keys[key]!r}, which is none of its {len(tokens)} tokens; convert it again")
+            raise QuantError(f"{where}{key} is {keys[key]!r}, which is not one of its {len(tokens)} tokens; convert it again")
     for merge in keys[KEY_MERGES]:
         left, _, right = merge.partition(" ")
         if not left or not right or left + right not in known:
-            raise QuantError(f"{where}{KEY_MERGES} holds {merge[:40]!r}, which makes none of its tokens; convert it again")
+            raise QuantError(f"{where}{KEY_MERGES} holds {merge[:40]!r}, which does not produce any of its tokens; convert it again")
     for token in vars(wanted).values():
         if token is not None and token not in known:
-            raise QuantError(f"{where}its tokens lack {token[:40]!r}, which stands around audio; it is the text part of another model")
+            raise QuantError(f"{where}its tokens lack {token[:40]!r}, which marks audio; it is the text part of another model")

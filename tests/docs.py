@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "XDG_CONFIG_HOME": "where mflamingo/config.toml is, default ~/.config; ./mflamingo.toml overrides looks and formats",
     "NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE": "turn colours off or on where --color is auto",
     "MFLAMINGO_CACHE, XDG_CACHE_HOME": "where decoded, measured and encoded songs are cached; default ~/.cache/mflamingo",
-    "MFLAMINGO_LIBRARIES": "which package brings ggml and llama.cpp where both are installed: llama-cpp-python (preferred) or xllamacpp",
+    "MFLAMINGO_LIBRARIES": "which package provides ggml and llama.cpp where both are installed: llama-cpp-python (preferred) or xllamacpp",
     "MFLAMINGO_STATE, XDG_STATE_HOME": "where runs.db (finished songs) and errors.log are; default ~/.local/state/mflamingo",
     "HF_HOME, HF_HUB_CACHE": "where downloaded models are",
     "HF_HUB_OFFLINE": "like --offline, for every command",

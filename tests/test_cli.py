@@ -235,7 +235,7 @@ def test_playlists_lead_nowhere_but_to_files(tiny_model, tree):
     (tree / "list.m3u").write_text("http://example.com/a.mp3\n")
     done = run("analyze", "-m", tiny_model, tree / "list.m3u")
     assert done.returncode == 66
-    assert "a playlist can name files only" in one_sentence(done.stderr)
+    assert "playlists may list only files" in one_sentence(done.stderr)
 
 
 def test_what_a_playlist_names_in_vain_costs_no_other_song(tiny_model, tmp_song, tmp_path):

@@ -255,7 +255,7 @@ def test_a_trusted_file_sets_everything_until_it_changes(place: Path) -> None:
     assert config.find(lambda: SETTABLE).notes == ()
     write(place, here=HOSTILE + "# a word more")
     assert held("analyze", "engine") == ("local", "default")
-    assert "it has changed since you trusted it" in config.find(lambda: SETTABLE).notes[0]
+    assert "the file has changed since you trusted it" in config.find(lambda: SETTABLE).notes[0]
 
 
 def test_trust_is_of_one_place_and_can_be_revoked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,9 @@ def test_what_is_left_out_is_said_by_a_command_and_shown(place: Path, tmp_song: 
     assert (done.returncode, tmp_song.read_bytes() == before) == (0, True)
     assert done.stdout.startswith("tempo: ")
     [said] = done.stderr.splitlines()
-    assert said.startswith("mflamingo: mflamingo.toml: write-tags: not used, because the file of a folder may set only looks and formats")
+    assert said.startswith(
+        "mflamingo: mflamingo.toml: write-tags: not used, because a folder's settings file may only set looks and formats"
+    )
     assert run("analyze", "-q", tmp_song).stderr == ""
     shown = run("config", "show").stdout
     assert f"# {said.removeprefix('mflamingo: ')}" in shown

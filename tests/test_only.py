@@ -207,7 +207,7 @@ def test_of_an_answer_and_no_model_the_typed_one_wins(typed, refused):
 
 
 def test_names_that_are_nothing_are_refused():
-    with pytest.raises(UsageError, match="bpm: not in a record; choose from tempo, key"):
+    with pytest.raises(UsageError, match="bpm: no such fact or answer; choose from tempo, key"):
         requests.analyze_request(["tempo", "bpm"])
 
 

@@ -230,7 +230,7 @@ def test_who_sings_is_measured_and_the_model_describes_the_voice(song, monkeypat
     [
         ({"tempo": "60"}, "tempo: measured 120.0 BPM, the model says 60.0, half of it"),
         ({"key": "C major"}, "key: measured A minor, the model says C major, its relative key"),
-        ({"key": "loud"}, "key: the model's answer could not be understood; show it with -v"),
+        ({"key": "loud"}, "key: the model's answer could not be understood; -v shows it"),
     ],
 )
 def test_a_disagreement_is_a_warning_that_names_the_relation(song, known, answers, words):

@@ -69,7 +69,9 @@ def _base(adapter: Path) -> Path:
     except ModelError as error:
         raise ModelError(f"{adapter}: its base model {name} cannot be opened: {error}") from error
     if found.directory is None or found.adapter is not None:
-        raise ModelError(f"{adapter}: its base model {name} is {'an adapter too' if found.adapter else 'only GGUF'}; name a checkpoint")
+        raise ModelError(
+            f"{adapter}: its base model {name} is {'another adapter' if found.adapter else 'only GGUF'}; it must be a checkpoint"
+        )
     return found.directory
 
 
@@ -100,7 +102,7 @@ def _open_torch(found: ModelFiles, options: OpenOptions) -> Backend:
         asked, cure = "--backend torch", "use --backend gguf"
         if options.quantize != "none":
             asked, cure = f"--quantize {options.quantize}", "leave it out, or convert the checkpoint with a smaller --type"
-        raise ModelError(f"{found.name}: has no checkpoint directory, only GGUF, but {asked} needs torch; {cure}")
+        raise ModelError(f"{found.name}: contains only GGUF files, but {asked} needs a checkpoint directory; {cure}")
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise ModelError(
             f"{found.name}: the torch back end is not installed; pip install 'mflamingo-cli[torch]', "

@@ -59,7 +59,7 @@ class PrefixGroup:
         longest = self.n_shared + max(map(len, self.after))
         if longest >= context_length:
             sizes = f"{longest} tokens, but the model's context has {context_length}"
-            raise ModelError(f"the prompt needs {sizes}; shorten the question or use --start/--end", code="too_long")
+            raise ModelError(f"the prompt has {sizes}; shorten the question, or choose a part with --start and --end", code="too_long")
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,9 @@ class GgufBackend(LocalBackend):
 
     def _finite(self, numbers: Any) -> Any:
         if not all(np.isfinite(row).all() for row in numbers):
-            raise ModelError("the model's values are too large: its weights are damaged; convert or download it again", code="failed")
+            raise ModelError(
+                "the model's values are too large: its weights are probably damaged; convert or download it again", code="failed"
+            )
         return numbers
 
     def pack(self, encoded: Encoded) -> npt.NDArray[Any]:

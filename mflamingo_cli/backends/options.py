@@ -33,10 +33,10 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         if self.repetition_penalty <= 0:
-            raise UsageError(f"a repetition penalty of {self.repetition_penalty:g} is none; 1 changes nothing, 1.1 is usual")
+            raise UsageError(f"a repetition penalty of {self.repetition_penalty:g} is not allowed; 1 is off, 1.1 is usual")
         if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
             raise UsageError(
-                f"a thinking budget of {self.thinking_budget} leaves none of {self.max_new_tokens} tokens to the answer; raise --max-tokens"
+                f"a thinking budget of {self.thinking_budget} uses up all {self.max_new_tokens} tokens of the answer; raise --max-tokens"
             )
 
 

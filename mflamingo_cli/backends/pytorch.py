@@ -35,7 +35,7 @@ OTHER_WINDOW_BATCH = 4
 TYPICAL_POSITIONS = 6000 + 8 * 1024  # four minutes of music, and eight answers as long as they may be
 MAX_BATCH_SIZE = 16  # songs; with more the first one would only wait longer
 PREFILL_ARRAYS = (8, 3)  # of (tokens, d_model), and of (tokens, d_ffn) for MLP_TOKENS at most, that prefilling a song takes at once
-CURE = "choose a part with --start and --end, or fewer words with --max-tokens"
+CURE = "choose a part with --start and --end, or lower --max-tokens"
 
 
 class TorchBackend(LocalBackend):
@@ -167,7 +167,7 @@ class TorchBackend(LocalBackend):
 
     def _finite(self, numbers: Any) -> Any:
         if not torch.isfinite(numbers).all():
-            cure = "choose a --dtype with a larger range, or download it again where its weights are damaged"
+            cure = "choose a --dtype with a larger range, such as bf16, or download the model again if its weights are damaged"
             raise ModelError(f"the model's values are too large for {self.info.dtype}; {cure}", code="failed")
         return numbers
 

@@ -46,7 +46,7 @@ def load_network(directory: Path, options: OpenOptions, adapter: Path | None = N
         torch.cuda.set_device(device)  # streams and graphs are made on the current one
     checkpoint = open_weights(directory, adapter)
     if options.quantize == "fp8" and device.type == "mps":
-        raise ModelError("MPS has no FP8 numbers; choose --quantize int8 or nf4")
+        raise ModelError("MPS does not support FP8; choose --quantize int8 or nf4")
     dtype, why_dtype = choose_dtype(options.dtype, device, checkpoint, options.quantize)
     if device.type == "cuda" and dtype == "fp32":
         torch.backends.cudnn.allow_tf32 = False  # convolutions too are computed in the format that was asked for
@@ -57,7 +57,7 @@ def load_network(directory: Path, options: OpenOptions, adapter: Path | None = N
         why_dtype += f"; {adapter} merged into {directory}"
     spread = is_spread(options.device, checkpoint, DTYPES[dtype].itemsize, options.quantize)
     if spread:
-        why_device += f", its layers on {torch.cuda.device_count()} GPUs"
+        why_device += f", spread over {torch.cuda.device_count()} GPUs"
     network = load(directory, dtype=DTYPES[dtype], device=device, adapter=adapter, quantize=options.quantize, spread=spread)
     if options.quantize != "none":
         why_dtype += f"; {options.quantize}: {_quantization_note(network, checkpoint if keeps else None)}"
@@ -88,7 +88,7 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
         return torch.device(family), f"{family}: the first available of {', '.join(available)}"
     family = wanted.partition(":")[0]
     if not available.get(family, False):
-        raise ModelError(f"torch has no device {wanted} here; try --device auto")
+        raise ModelError(f"torch finds no device {wanted}; try --device auto")
     device = torch.device(wanted)
     if device.index is not None and family == "cuda" and device.index >= torch.cuda.device_count():
         raise ModelError(f"there is no {wanted}: {torch.cuda.device_count()} CUDA devices are visible")

@@ -81,4 +81,4 @@ def _sizes(path: Path, keys: Mapping[str, Any]) -> TextSizes:
             int(keys.get(f"{family}.attention.head_count_kv", heads)), 0, context,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: is no text model that can write ({error} is not known)") from error
+        raise ModelError(f"{path}: not a text model that can generate text ({error} is not known)") from error

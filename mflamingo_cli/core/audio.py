@@ -35,7 +35,7 @@ MIN_S = 0.5  # less is no music, and a single beat at 120 BPM
 SILENT_PEAK = 1e-4  # -80 dBFS: above the dither of 16-bit files, below any music
 GROW_SAMPLES = 1 << 22  # 16 MiB: how a buffer grows whose length was not known, so that little is allocated beyond the sound
 SPOOL_BYTES = 1 << 20
-NO_ADDRESS = "a playlist can name files only, not addresses of the network; download what it plays first"
+NO_ADDRESS = "playlists may list only files, not URLs; download the songs first"
 TRUSTED_S = 4 * 3600  # a longer length in a header is not believed before the sound has come
 LONG_S = 10 * 60  # from here on a song is handed over in parts, so that the memory of a mix of ten hours is that of ten minutes,
 PART_S = 5 * 60  # of this length; the last one is up to twice as long
@@ -213,7 +213,7 @@ def checked_windows(audio: Audio, geometry: Geometry) -> Iterator[Window]:
     """Cut a song for the encoder. Raises AudioError(code="too_long") beyond the checkpoint's limit: nothing is cut silently."""
     if audio.samples.size > geometry.max_audio_s * geometry.mel.sample_rate:
         lengths = f"{audio.duration_s:.0f} s of audio, but the model takes at most {geometry.max_audio_s:.0f} s"
-        raise AudioError(f"{audio.source.path}: {lengths}; use --start/--end", code="too_long")
+        raise AudioError(f"{audio.source.path}: {lengths}; choose a part with --start and --end", code="too_long")
     for samples in split_windows(audio.samples, geometry.mel.window_s):
         n_frames = valid_frames(samples.size, geometry.mel.hop_length)
         yield Window(samples, n_frames, n_audio_tokens(n_frames))

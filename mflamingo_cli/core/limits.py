@@ -44,7 +44,7 @@ LIMITS = (
     Limit(
         "rate_out_of_range",
         lambda header: LEAST_HZ <= header.rate_hz <= MOST_HZ,
-        lambda header: f"states a sample rate of {header.rate_hz} Hz, which is not that of music ({LEAST_HZ} to {MOST_HZ} Hz); {RESAMPLE}",
+        lambda header: f"states a sample rate of {header.rate_hz} Hz, outside the supported range ({LEAST_HZ} to {MOST_HZ} Hz); {RESAMPLE}",
     ),
     Limit(
         "too_many_channels",

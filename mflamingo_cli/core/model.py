@@ -127,7 +127,9 @@ def load_quantized(directory: Path, settings: Any, *, dtype: torch.dtype, device
     model_class, _ = _classes(read_json(directory / "config.json"), directory)
     with open_weights(directory) as weights, _loading(directory):
         if weights.scheme:
-            raise ModelError(f"{directory}: is stored in {weights.scheme}; take the checkpoint it was made from")
+            raise ModelError(
+                f"{directory}: stored as {weights.scheme}, which cannot be used here; name the checkpoint that it was made from"
+            )
         model = model_class.from_pretrained(
             directory, dtype=dtype, quantization_config=settings, local_files_only=True, device_map={"": device}
         )

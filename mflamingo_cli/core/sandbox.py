@@ -85,7 +85,7 @@ class _Guard(NodeTransformer):
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise _TooMuchError(f"it has more than {MAX_NODES} parts")
+            raise _TooMuchError(f"it has more than {MAX_NODES} syntax nodes")
         return super().visit(node, *args, **kwargs)
 
     def _body(self, node: Any) -> Any:
@@ -154,7 +154,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if size > MAX_WEIGHT or self._made > MAX_MADE:
             raise _TooMuchError("it makes more text than any prompt needs")
         if time.thread_time() > self._end:
-            raise _TooMuchError("it does not end")
+            raise _TooMuchError("it runs too long")
         return value
 
     def concat(self, parts: Any) -> str:
@@ -246,7 +246,7 @@ def weight(value: Any) -> int:
 def _said(error: Exception) -> str:
     """Say in a few words of one line what went wrong."""
     if isinstance(error, RecursionError):
-        return "it is nested too deeply, or calls itself without an end"
+        return "it is nested too deeply, or calls itself endlessly"
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return " ".join(scrub(text).split())[:MAX_SAID].rstrip(".") or type(error).__name__
 

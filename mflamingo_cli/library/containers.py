@@ -252,7 +252,7 @@ KINDS: dict[type[Any], tuple[type[Container], str]] = {  # mutagen's class -> ou
 def open_tags(path: str) -> Container:
     """The tags of a file. Raises TagError for a kind that is not written, mutagen's errors and OSError for what cannot be read."""
     if inflates(path):
-        raise TagError("its tags are compressed, which other programs cannot read either; remove them first")
+        raise TagError("its tags are compressed, which no common program can read; remove them first")
     found = File(path, options=list(KINDS))
     if found is None:
         raise TagError("tags are written to MP3, FLAC, Ogg, Opus, M4A, WAV and AIFF files only")

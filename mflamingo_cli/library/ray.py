@@ -125,7 +125,7 @@ def connect(address: str | None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env={"env_vars": ENVIRONMENT}, **own)
     except Exception as error:  # Ray raises bare ones too
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        cure = "; check that it is running, and that RAY_AUTH_TOKEN holds its token if it needs one" if joins else ""
+        cure = "; check that the cluster is running, and that RAY_AUTH_TOKEN is set if it needs a token" if joins else ""
         raise ModelError(f"no Ray cluster at {joins or 'this machine'}: {reason}{cure}", code="cluster_unavailable") from error
 
 
@@ -138,7 +138,7 @@ def _reach(address: str) -> None:
         socket.create_connection((parts.hostname or "", parts.port), REACHED_S).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"no Ray cluster at {address}: {reason}; check that it is running", code="cluster_unavailable") from error
+        raise ModelError(f"no Ray cluster at {address}: {reason}; check that the cluster is running", code="cluster_unavailable") from error
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def analyses(songs: Sequence[str], job: RunPlan, model: ClusterModel) -> Iterato
                 del left[finished.song]
                 yield finished
     for song in left:
-        lost = MFlamingoError(f"{song}: every worker that tried it died; see the cluster's log", code="worker_died")
+        lost = MFlamingoError(f"{song}: every worker that processed it died; see the cluster's log", code="worker_died")
         yield Finished(song, assemble.failed(song, job.request.command, lost), lost)
 
 

@@ -173,7 +173,7 @@ def write(record: Analysis, options: TagOptions, dry_run: bool = False, album: L
         changes = plan(tags, record, options, album)
         if any(change.written for change in changes):
             if _is_damaged(record) and not options.force:
-                raise TagError("the file is cut or damaged, so what was measured may be wrong; get it again, or add --force")
+                raise TagError("the file is cut or damaged, so the measurements may be wrong; get the file again, or add --force")
             sound = _stream_hash(path, tags.demuxer)
             if not dry_run:
                 _replace(record, before, tags, [change for change in changes if change.written], sound)
@@ -199,7 +199,7 @@ def _writable(path: str) -> os.stat_result:
     if not state.st_mode & WRITABLE or not os.access(path, os.W_OK):
         raise TagError("the file is read-only")
     if state.st_nlink > 1:
-        raise TagError(f"the file has {state.st_nlink} names (hard links), and only this one would get the tags")
+        raise TagError(f"the file has {state.st_nlink} names (hard links), and only this name would get the tags")
     return state
 
 

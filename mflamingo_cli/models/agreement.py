@@ -55,6 +55,6 @@ def compare(references: Sequence[ReferenceAnswers], backend: Backend, request: R
         encoded, _ = pipeline.encode_and_prompt(reference.prepared, backend, request)
         choices = backend.teacher_force(encoded, reference.prompts, reference.answers)
         if [len(mine) for mine in choices] != [len(theirs) for theirs in reference.choices]:
-            raise ModelError(f"{backend.info.model}: tokenises the answers differently; it was not made from this checkpoint")
+            raise ModelError(f"{backend.info.model}: tokenises the answers differently, so it was not made from this checkpoint")
         same = [np.count_nonzero(mine == theirs) for mine, theirs in zip(choices, reference.choices, strict=True)]
         yield TokenAgreement(reference.song, sum(map(len, reference.choices)), int(sum(same)))

@@ -18,10 +18,10 @@ APACHE = "Apache-2.0"
 
 PUBLISHED = {  # name: about; their licence is NVIDIA's
     "nvidia/music-flamingo-2601-hf": "8 B, bf16, 20 minutes",
-    "nvidia/music-flamingo-think-2601-hf": "8 B, bf16, reasons",
+    "nvidia/music-flamingo-think-2601-hf": "8 B, bf16, reasoning",
     "nvidia/music-flamingo-hf": "8 B, bf16, preview, 10 minutes",
     "nvidia/audio-flamingo-next-hf": "8 B, bf16, 30 minutes",
-    "nvidia/audio-flamingo-next-think-hf": "8 B, bf16, reasons",
+    "nvidia/audio-flamingo-next-think-hf": "8 B, bf16, reasoning",
     "nvidia/audio-flamingo-next-captioner-hf": "8 B, bf16, captions",
     "henry1477/music-flamingo-gguf": "8 B, GGUF of the preview",
     "henry1477/music-flamingo-2601-hf-fp8": "8 B, fp8",

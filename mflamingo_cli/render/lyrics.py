@@ -122,7 +122,9 @@ class LrcWriter:
         lyrics = beside(song)
         if lyrics is None or not lyrics.timed:
             stem = os.path.splitext(os.path.basename(song))[0]
-            raise OutputError(f"{record.path}: no timed lyrics lie beside it; put them into {stem}.lrc, {stem}.srt or {stem}.vtt")
+            raise OutputError(
+                f"{record.path}: no timed lyrics were found beside the song; put them into {stem}.lrc, {stem}.srt or {stem}.vtt"
+            )
         if lyrics.path.endswith(".lrc"):
             self._stream.writelines(safe(line.replace("\t", " ")) + "\n" for line in lyrics.text.splitlines())
             self._stream.flush()

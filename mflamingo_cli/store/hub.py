@@ -143,7 +143,7 @@ def cached(name: str) -> CachedModel | None:
     try:
         directory = _snapshot(name, "")
         if directory is not None and family_of(directory) is None and is_complete(directory):
-            problem = f"{directory}: is another kind of model"
+            problem = f"{directory}: not a Music Flamingo model"
     except QuantError as error:
         problem = str(error)
     whole = directory if directory is not None and problem is None and is_complete(directory) else None

@@ -84,8 +84,8 @@ def test_what_is_forced_comes_next_whatever_the_logits_say() -> None:
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"thinking_budget": 1024}, "a thinking budget of 1024 leaves none of 1024 tokens to the answer; raise --max-tokens"),
-    ({"repetition_penalty": 0.0}, "a repetition penalty of 0 is none; 1 changes nothing, 1.1 is usual"),
+    ({"thinking_budget": 1024}, "a thinking budget of 1024 uses up all 1024 tokens of the answer; raise --max-tokens"),
+    ({"repetition_penalty": 0.0}, "a repetition penalty of 0 is not allowed; 1 is off, 1.1 is usual"),
 ])  # fmt: skip
 def test_options_that_cannot_be_are_refused(options: dict[str, float], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
@@ -215,7 +215,8 @@ def test_a_group_needs_its_prefix_once_and_no_more_than_the_context_for_each_ans
 def test_a_prompt_that_leaves_no_position_for_an_answer_is_refused() -> None:
     GROUP.check(10)
     with pytest.raises(
-        ModelError, match="the prompt needs 9 tokens, but the model's context has 9; shorten the question or use --start/--end"
+        ModelError,
+        match="the prompt has 9 tokens, but the model's context has 9; shorten the question, or choose a part with --start and --end",
     ) as caught:
         GROUP.check(9)
     assert caught.value.code == "too_long"

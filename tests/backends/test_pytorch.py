@@ -148,5 +148,5 @@ def test_gguf_is_not_quantised_while_it_is_loaded() -> None:
 
 
 def test_a_gguf_pair_alone_cannot_be_loaded_in_fewer_bits(tiny_model: Path) -> None:
-    with pytest.raises(ModelError, match="only GGUF, but --quantize nf4 needs torch; leave it out"):
+    with pytest.raises(ModelError, match="only GGUF files, but --quantize nf4 needs a checkpoint directory; leave it out"):
         open_backend(str(tiny_model), OpenOptions(quantize="nf4"))

@@ -306,7 +306,7 @@ def test_a_conversation_may_be_about_no_song(tiny_model):
         (
             ("think", "--no-song", "What is a mode?", "--thinking-budget", "2000"),
             2,
-            "a thinking budget of 2000 leaves none of 1024 tokens to the answer",
+            "a thinking budget of 2000 uses up all 1024 tokens of the answer",
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_fault_is_one_song_s_record_and_a_later_run_tries_it_again(tmp_path: P
     assert (done.returncode, codes(done.stdout)) == (ExitCode.SOME_FAILED, ["ok", "internal", "ok"])
     log = Path(os.environ["MFLAMINGO_STATE"], "errors.log")
     assert done.stderr.splitlines() == [
-        f"mflamingo: {songs[1]}: this is a fault of mflamingo, not of the file (ZeroDivisionError: division by zero); "
+        f"mflamingo: {songs[1]}: this is a bug in mflamingo, not in the file (ZeroDivisionError: division by zero); "
         "please report it with the traceback that -v shows",
         "1 of 3 songs failed: 1 internal error",
         f"tracebacks: {log}",
@@ -114,7 +114,7 @@ def test_a_writer_that_falls_costs_its_song_only(
     monkeypatch.chdir(tmp_path)
     done = run(tmp_path, FALLS_AT_WRITING, "analyze", *words, *songs)
     assert done.returncode == ExitCode.SOME_FAILED
-    assert "odd.wav: this is a fault of mflamingo, not of the file (IndexError: list index out of range)" in done.stderr
+    assert "odd.wav: this is a bug in mflamingo, not in the file (IndexError: list index out of range)" in done.stderr
     assert "1 of 3 songs failed: 1 internal error" in done.stderr
     files = [Path("all.jsonl")] if "-o" in words else [Path(song + ".mflamingo.json") for song in songs] if "--sidecar" in words else []
     assert codes(done.stdout + "".join(path.read_text() for path in files)) == ["ok", "internal", "ok"]

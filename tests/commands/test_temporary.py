@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 TIMEOUT_S = 300
 FACTS = ("analyze", "-q", "--no-cache", "-f", "tsv", "--fields", "status,duration")
 HERE = "status\tduration\nok\t4.0\n"
-NO_ROOM = "mflamingo: standard input: cannot be kept in a temporary folder: "
+NO_ROOM = "mflamingo: standard input: cannot be stored in the temporary folder: "
 
 
 def run(
@@ -68,7 +68,7 @@ def test_a_stream_that_cannot_be_kept_is_one_sentence(tmp_song: Path, most_bytes
     done = run(*FACTS, "-", most_bytes=most_bytes, stdin=tmp_song)
     assert (done.returncode, done.stdout) == (ExitCode.ALL_FAILED, "status\tduration\nerror\t\n")
     assert done.stderr.startswith(NO_ROOM + why)
-    assert done.stderr.endswith("; name one that has room for the song in TMPDIR\n")
+    assert done.stderr.endswith("; set TMPDIR to a folder with enough space\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -173,7 +173,7 @@ def test_behind_damage_it_goes_on_and_says_what_is_missing(tmp_path: Path, name:
     assert audio.share > 0.8
     (warning,) = audio.warnings
     assert "missing at 0:" in warning
-    assert "what follows was decoded" in warning
+    assert "the rest was decoded" in warning
 
 
 CLAIMS: dict[str, Callable[[bytes], bytes]] = {  # what no file of its bytes can hold, by the name of the coding

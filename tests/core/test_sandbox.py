@@ -25,7 +25,7 @@ CONVERSATIONS = [
 ]
 TOO_MUCH, ENDLESS = "makes more text than any prompt needs", "does not end"
 EITHER = f"{TOO_MUCH}|{ENDLESS}"  # whichever comes first on this machine
-TOO_DEEP = "is nested too deeply, or calls itself without an end"
+TOO_DEEP = "is nested too deeply, or calls itself endlessly"
 LOOP = "{%% set ns = namespace(x=%s) %%}{%% for i in range(1000) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"
 
 

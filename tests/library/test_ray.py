@@ -144,7 +144,7 @@ def test_a_fault_of_ours_in_a_worker_is_its_song_s_record_and_is_tried_again(clu
         assert command(work, songs[:4], tmp_path / "out") == 3
     fallen = finished.pop(songs[2])
     assert (fallen.record.status, fallen.record.error.code) == ("error", "internal")
-    assert fallen.record.error.message.startswith(f"{songs[2]}: this is a fault of mflamingo, not of the file (IndexError")
+    assert fallen.record.error.message.startswith(f"{songs[2]}: this is a bug in mflamingo, not in the file (IndexError")
     assert isinstance(fallen.failure, InternalError)
     assert "IndexError: list index out of range" in fallen.failure.trace
     assert by_path([item.record for item in finished.values()]) == by_path([expected[song] for song in songs[:4] if song != songs[2]])
@@ -191,9 +191,9 @@ def test_what_the_cluster_cannot_open_is_said_before_anything_is_done(cluster, w
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("127.0.0.1:1", "Connection refused; check that it is running"),
+        ("127.0.0.1:1", "Connection refused; check that the cluster is running"),
         ("here", "write HOST:PORT"),
-        ("ray://h:x", "check that it"),
+        ("ray://h:x", "check that the cluster"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_said_at_once(address, words):

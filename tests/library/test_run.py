@@ -277,7 +277,7 @@ def test_what_nobody_foresaw_is_the_record_of_its_song_and_tried_again(store, mu
     failure, error = first[1].failure, first[1].record.error
     assert isinstance(failure, InternalError)
     assert (error.code, error.retryable) == ("internal", False)
-    assert error.message.startswith(f"{paths[1]}: this is a fault of mflamingo, not of the file (IndexError: list index out of range)")
+    assert error.message.startswith(f"{paths[1]}: this is a bug in mflamingo, not in the file (IndexError: list index out of range)")
     assert "in fall" in failure.trace
     unforeseen.clear()
     second = run(store if remembers else None, *paths)

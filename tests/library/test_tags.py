@@ -488,7 +488,9 @@ def test_nothing_is_written_from_a_damaged_file_unless_forced(made, tmp_path):
     shutil.copy(made / "bare.flac", path)
     content = path.read_bytes()
     for dry_run in (True, False):
-        with pytest.raises(TagError, match="the file is cut or damaged, so what was measured may be wrong; get it again, or add --force"):
+        with pytest.raises(
+            TagError, match="the file is cut or damaged, so the measurements may be wrong; get the file again, or add --force"
+        ):
             tags.write(record_of(path, damaged=True), OPTIONS, dry_run)
     assert path.read_bytes() == content
     tags.write(record_of(path, damaged=True), dataclasses.replace(OPTIONS, force=True))

@@ -85,7 +85,7 @@ WRONG: dict[str, dict[str, Any]] = {
     r"config\.json: rope_theta is None, not a positive number": {"rope_parameters": {"rope_theta": None}},
     r"config\.json: rope_type 'yarn' is not supported": {"text_config": {"rope_parameters": {"rope_type": "yarn"}}},
     r"config\.json: audio_frame_step is 'long', not": {"audio_frame_step": "long"},
-    r"the front end makes 128 mel bands but the encoder takes 80": {"audio_config": {"num_mel_bins": 80}},
+    r"the feature extractor makes 128 mel bands, but the encoder takes 80": {"audio_config": {"num_mel_bins": 80}},
 }
 
 

@@ -79,36 +79,39 @@ def moved(by: int) -> Callable[[Json], object]:
 
 
 HEADERS: dict[str, tuple[Callable[[Json], object], str]] = {
-    "negative": (entry(data_offsets=[-256, 0]), r"the bytes of audio_tower\.conv1\.bias are said to be \[-256, 0\]"),
-    "backwards": (entry(data_offsets=[256, 0]), r"are said to be \[256, 0\]"),
-    "three": (entry(data_offsets=[0, 128, 256]), r"are said to be \[0, 128, 256\]"),
+    "negative": (entry(data_offsets=[-256, 0]), r"the data_offsets of audio_tower\.conv1\.bias are \[-256, 0\]"),
+    "backwards": (entry(data_offsets=[256, 0]), r"the data_offsets of .* are \[256, 0\]"),
+    "three": (entry(data_offsets=[0, 128, 256]), r"the data_offsets of .* are \[0, 128, 256\]"),
     "fractional": (entry(data_offsets=[0, 256.0]), r"an item of data_offsets is 256\.0, not a whole number"),
     "text": (entry(data_offsets=["0", "256"]), "an item of data_offsets is '0', not a whole number"),
     "true": (entry(data_offsets=[False, 256]), "an item of data_offsets is False, not a whole number"),
     "table": (entry(data_offsets={"0": 256}), r"data_offsets is \{'0': 256\}, not a list"),
     "beyond": (entry(data_offsets=[0, 1 << 62]), r"cut short, audio_tower\.conv1\.bias ends at byte 4611686018427395882 of"),
-    "gap": (moved(8), "lies at byte 264 of the data, not at 256 behind what is in front of it"),
-    "overlap": (moved(-8), "lies at byte 248 of the data, not at 256"),
-    "same place": (lambda header: header.update({"another": header[FIRST]}), "lies at byte 0 of the data, not at 256"),
-    "no offsets": (without("data_offsets"), r"are said to be \[\]"),
+    "gap": (moved(8), "begins at byte 264 of the data, but the tensor before it ends at 256"),
+    "overlap": (moved(-8), "begins at byte 248 of the data, but the tensor before it ends at 256"),
+    "same place": (
+        lambda header: header.update({"another": header[FIRST]}),
+        "begins at byte 0 of the data, but the tensor before it ends at 256",
+    ),
+    "no offsets": (without("data_offsets"), r"the data_offsets of .* are \[\]"),
     "no dtype": (without("dtype"), "is stored as nothing"),
-    "no shape": (without("shape"), r"holds 256 bytes, not the ones of shape \[\] in F32"),
-    "negative shape": (entry(shape=[-8, -8]), r"holds 256 bytes, not the ones of shape \[-8, -8\]"),
+    "no shape": (without("shape"), r"has 256 bytes, which is not the size of \[\] in F32"),
+    "negative shape": (entry(shape=[-8, -8]), r"has 256 bytes, which is not the size of \[-8, -8\]"),
     "fractional shape": (entry(shape=[64.0]), r"an item of shape is 64\.0, not a whole number"),
-    "empty shape": (entry(shape=[0, 64]), r"not the ones of shape \[0, 64\]"),
-    "larger shape": (entry(shape=[65]), r"not the ones of shape \[65\]"),
-    "smaller dtype": (entry(dtype="F16"), r"not the ones of shape \[64\] in F16"),
+    "empty shape": (entry(shape=[0, 64]), r"which is not the size of \[0, 64\]"),
+    "larger shape": (entry(shape=[65]), r"which is not the size of \[65\]"),
+    "smaller dtype": (entry(dtype="F16"), r"which is not the size of \[64\] in F16"),
     "foreign dtype": (entry(dtype="I32"), "is stored as I32; only F32, F16, BF16, F8_E4M3 can be read"),
     "dtype of another type": (entry(dtype=["F32"]), r"dtype is \['F32'\], not a text"),
     "an entry that is none": (lambda header: header.update({FIRST: [1]}), r"audio_tower\.conv1\.bias is \[1\], not a JSON object"),
     "metadata": (lambda header: header.update({"__metadata__": {"format": 1}}), "format is 1, not a text"),
-    "twice": (lambda header: json.dumps(header).replace('"audio_tower.conv2.bias"', f'"{FIRST}"').encode(), "stands twice in one object"),
+    "twice": (lambda header: json.dumps(header).replace('"audio_tower.conv2.bias"', f'"{FIRST}"').encode(), "appears twice in one object"),
     "list": (lambda header: b"[]", r"its header: the whole is \[\], not a JSON object"),
     "not JSON": (lambda header: b"{", "its header: not readable as JSON"),
     "deep": (lambda header: b'{"a":' * 100_000, "its header: nested too deeply"),
     "infinite": (lambda header: b'{"a": 1e999}', "its header: not readable as JSON"),
     "not UTF-8": (lambda header: b'{"\xff": 1}', "its header is not UTF-8"),
-    "one lost": (lambda header: header.pop(FIRST), "lies at byte 256 of the data, not at 0"),
+    "one lost": (lambda header: header.pop(FIRST), "begins at byte 256 of the data, but the tensor before it ends at 0"),
 }
 
 
@@ -123,7 +126,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "not a safetensors file, or cut short"),
     "a header longer than the file": (lambda path: path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}"), "or cut short"),
     "a header of 2^64": (lambda path: path.write_bytes(b"\xff" * 8 + b"{}"), "or cut short"),
-    "bytes behind": (lambda path: path.write_bytes(path.read_bytes() + b"\0" * 7), "7 bytes are left behind the last tensor"),
+    "bytes behind": (lambda path: path.write_bytes(path.read_bytes() + b"\0" * 7), "7 unexpected bytes follow the last tensor"),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-7]), "cut short, .* ends at byte"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "no weights found"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "no weights found"),
@@ -168,9 +171,9 @@ INDICES: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested": (weight_map({FIRST: {"a": "b"}}), r"conv1\.bias is \{'a': 'b'\}, not a text"),
     "above": (
         elsewhere("../other/model.safetensors"),
-        r"is said to be in '\.\./other/model\.safetensors', which is no safetensors file of",
+        r"is listed in '\.\./other/model\.safetensors', which is not a safetensors file of",
     ),
-    "hidden above": (elsewhere("a/../../model.safetensors"), "which is no safetensors file of this folder"),
+    "hidden above": (elsewhere("a/../../model.safetensors"), "which is not a safetensors file of this folder"),
     "absolute": (elsewhere("/etc/model.safetensors"), "is said to be in '/etc/model.safetensors'"),
     "pickle": (elsewhere("pytorch_model.bin"), r"is said to be in 'pytorch_model\.bin'"),
     "null byte": (elsewhere("a\0.safetensors"), r"shard a\\x00\.safetensors is missing"),
@@ -210,10 +213,10 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not readable as JSON"),
     "cut short": (b'{"a": ', "not readable as JSON"),
     "deep": (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
-    "twice": (b'{"a": 1, "a": 2}', r"not readable as JSON \('a' stands twice in one object\)"),
-    "nan": (b'{"a": NaN}', r"not readable as JSON \(NaN is no number\)"),
-    "infinity": (b'{"a": [-Infinity]}', r"not readable as JSON \(-Infinity is no number\)"),
-    "overflow": (b'{"a": 1e999}', r"not readable as JSON \(1e999 is no number\)"),
+    "twice": (b'{"a": 1, "a": 2}', r"not readable as JSON \('a' appears twice in one object\)"),
+    "nan": (b'{"a": NaN}', r"not readable as JSON \(NaN is not a number\)"),
+    "infinity": (b'{"a": [-Infinity]}', r"not readable as JSON \(-Infinity is not a number\)"),
+    "overflow": (b'{"a": 1e999}', r"not readable as JSON \(1e999 is not a number\)"),
     "digits": (b'{"a": ' + b"9" * 10_000 + b"}", "not readable as JSON"),
     "latin-1": ('{"a": "é"}'.encode("latin-1"), r"not UTF-8 \(.* at byte 7\)"),
     "mark": (b'\xef\xbb\xbf{"a": 1}', "not readable as JSON"),
@@ -233,7 +236,7 @@ def test_json_that_is_none_is_one_sentence(name: str, copy: Path) -> None:
 def test_a_file_larger_than_any_is_not_read(copy: Path) -> None:
     with (copy / "tokenizer_config.json").open("r+b") as file:
         file.truncate(1 << 40)  # takes no room on the disk
-    refused(copy, r"tokenizer_config\.json: 1099511627776 bytes are more than any such file has")
+    refused(copy, r"tokenizer_config\.json: 1099511627776 bytes is too large for such a file")
 
 
 def model(**fields: object) -> Callable[[Path], object]:
@@ -252,17 +255,17 @@ FIELDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "model": (fields("tokenizer.json", model=[1]), r"model is \[1\], not a JSON object"),
     "vocab": (model(vocab=["a"]), r"vocab is \['a'\], not a JSON object"),
     "ids": (model(vocab={"a": "0"}), "'a' is '0', not a whole number"),
-    "negative ids": (model(vocab={"a": -1}), "the ids of its tokens are not the numbers from 0 on"),
-    "ids beyond memory": (model(vocab={"a": 1 << 40}), "the ids of its tokens are not the numbers from 0 on"),
+    "negative ids": (model(vocab={"a": -1}), "the token ids are not consecutive numbers from 0"),
+    "ids beyond memory": (model(vocab={"a": 1 << 40}), "the token ids are not consecutive numbers from 0"),
     "merges": (model(merges={"a": "b"}), r"merges is \{'a': 'b'\}, not a list"),
-    "merge of numbers": (model(merges=[[1, 2]]), r"\[1, 2\] is no merge of two tokens into a third"),
-    "merge of nothing": (model(merges=["ab"]), "'ab' is no merge of two tokens"),
-    "merge into nothing": (model(merges=[["💥", "💥"]]), "is no merge of two tokens into a third"),
+    "merge of numbers": (model(merges=[[1, 2]]), r"\[1, 2\] is not a merge of two tokens into a third"),
+    "merge of nothing": (model(merges=["ab"]), "'ab' is not a merge of two tokens"),
+    "merge into nothing": (model(merges=[["💥", "💥"]]), "is not a merge of two tokens into a third"),
     "dropout": (model(dropout=0.5), "not a byte-level BPE tokenizer"),
     "added tokens": (fields("tokenizer.json", added_tokens={"a": 1}), r"added_tokens is \{'a': 1\}, not a list"),
     "an added token": (fields("tokenizer.json", added_tokens=[7]), "an item of added_tokens is 7, not a JSON object"),
-    "without an id": (fields("tokenizer.json", added_tokens=[{"content": "a"}]), "the ids of its tokens are not"),
-    "without a text": (fields("tokenizer.json", added_tokens=[{"id": 5}]), "a token is empty or has an end inside"),
+    "without an id": (fields("tokenizer.json", added_tokens=[{"content": "a"}]), "the token ids are not"),
+    "without a text": (fields("tokenizer.json", added_tokens=[{"id": 5}]), "a token is empty or contains a null byte"),
     "pre-tokenizer": (fields("tokenizer.json", pre_tokenizer=[1]), r"pre_tokenizer is \[1\], not a JSON object"),
     "pattern": (
         fields("tokenizer.json", pre_tokenizer={"pretokenizers": [{"type": "Split", "pattern": "x"}]}),
@@ -334,7 +337,7 @@ TWIN = "base_model.model.language_model.model.layers.0.self_attn.q_proj"  # its 
 ADAPTERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no rank": (
         halves(lambda found: found.update({f"{TARGET}.lora_A.weight": torch.zeros(0, 64), f"{TARGET}.lora_B.weight": torch.zeros(64, 0)})),
-        r"holds 0 bytes, not the ones of shape",
+        r"has 0 bytes, which is not the size of",
     ),
     "two names": (
         halves(lambda found: found.update({name.replace(TARGET, TWIN): half.clone() for name, half in found.items() if TARGET in name})),

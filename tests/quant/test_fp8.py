@@ -179,8 +179,8 @@ def test_nan_in_a_scale_or_code_is_found(broken: Callable[..., Path], tmp_path: 
         ({"quant_method": "compressed-tensors"}, "quantization_config of config.json is damaged"),
         (checkpoints._scheme("channel") | {"format": "pack-quantized"}, "its weights are 8 bit float, pack-quantized"),
         (checkpoints._scheme("token"), "scaled per token; only tensor, channel, group, block"),
-        (checkpoints._scheme("channel") | {"transform_config": {"config_groups": {"R1": {}}}}, "changed by a transform_config too"),
-        (checkpoints._scheme("channel") | {"config_groups": {}}, "has 0 ways to scale weights"),
+        (checkpoints._scheme("channel") | {"transform_config": {"config_groups": {"R1": {}}}}, "a transform_config was also applied"),
+        (checkpoints._scheme("channel") | {"config_groups": {}}, "has 0 different weight schemes"),
     ],
 )  # fmt: skip
 def test_another_way_to_quantise_is_one_sentence(broken: Callable[..., Path], settings: object, sentence: str, tmp_path: Path) -> None:

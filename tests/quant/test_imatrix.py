@@ -175,7 +175,7 @@ def test_matrices_of_other_models_are_refused(model: tuple[Path, Path, dict[str,
     changes = {
         r"one has no blk\.99\.attn_q\.weight$": entries | {"blk.99.attn_q.weight": entries[name]},
         rf"{name} has {n_columns} columns here and 3 there": entries | {name: Sums(np.ones(3), 1)},
-        rf"lacks {name}; collect it again": {key: entry for key, entry in entries.items() if key != name},
+        rf"lacks {name}; compute it again": {key: entry for key, entry in entries.items() if key != name},
     }
     for message, changed in changes.items():
         imatrix.write(tmp_path / "other.gguf", changed, [])

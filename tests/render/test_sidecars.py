@@ -83,7 +83,7 @@ def test_subtitles_become_lrc_that_reads_back(song):
 
 def test_a_song_without_timed_lyrics_is_said_and_so_is_what_helps(song):
     lay(song, ".txt", "words\n")
-    with pytest.raises(OutputError, match=r"no timed lyrics lie beside it; put them into a\.b\.lrc, a\.b\.srt or a\.b\.vtt"):
+    with pytest.raises(OutputError, match=r"no timed lyrics were found beside the song; put them into a\.b\.lrc, a\.b\.srt or a\.b\.vtt"):
         written("lrc", record_of(song))
     assert written("lrc", FAILED) == ""
 

@@ -137,4 +137,4 @@ def check_layout(libraries: Libraries, params: ctypes.Structure, rows: tuple[Row
     if wrong := [name for name, _, value in rows if getattr(params, name) != value]:
         provider = libraries.provider
         name = f"{provider.name} {provider.version()}"
-        raise ModelError(f"{name} has other structures than were tested ({', '.join(wrong)}); {provider.cure}")
+        raise ModelError(f"{name} has structures that mflamingo was not tested with ({', '.join(wrong)}); {provider.cure}")

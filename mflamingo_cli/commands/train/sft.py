@@ -86,7 +86,7 @@ def follow(run: TrainingRun, rows: Rows, report_to: str, dry_run: bool) -> None:
     if first:
         show_plan(run)
         if rows.held_out:
-            print(f"{rows.held_out} rows of other splits than train are not trained on", file=sys.stderr)
+            print(f"{rows.held_out} rows are not used for training, because they belong to another split than train", file=sys.stderr)
     if dry_run:
         _try(run, rows)
         return

@@ -61,7 +61,7 @@ CONTAINERS = [
 ]
 NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"MThd", "a MIDI file, which contains notes and no audio; render it with a synthesizer first"),
-    (b"#EXTM3U", "a playlist; name its songs, give it a name that ends with .m3u, or record the stream that it plays"),
+    (b"#EXTM3U", "a playlist; name its songs, rename it to end with .m3u, or record the stream that it plays"),
     (b"ffconcat", "a list of files; name the files"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (b"%PDF", "a PDF document"),

@@ -96,7 +96,7 @@ def damage_report(damage: Damaged, decoded: int, decoder: Decoder) -> str:
         known = [gap.missing_s for gap in damage.gaps if gap.missing_s is not None]
         many = f" and {len(damage.gaps) - 1} other places" if len(damage.gaps) > 2 else " and at one other place" if damage.gaps[1:] else ""
         lost = f"about {max(0.1, sum(known)):.1f} s of sound are missing" if known else "some sound is missing"
-        return f"{lost} at {clock(damage.gaps[0].at_s)}{many}: the file is damaged there; what follows was decoded"
+        return f"{lost} at {clock(damage.gaps[0].at_s)}{many}: the file is damaged there; the rest was decoded"
     stated_s = decoder.frames / decoder.rate_hz if decoder.frames is not None else None
     if stated_s is not None and stated_s - decoded_s > TOLERATED_S:
         first = "the first " if damage.where else ""

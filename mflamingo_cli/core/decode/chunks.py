@@ -245,7 +245,7 @@ def read_mp4(file: IO[bytes], begin: int) -> Structure:
     if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
         return _parts(file, starts)
     joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
-    return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split it to have all analysed",))
+    return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split the file to analyse all of them",))
 
 
 def read_wavpack(file: IO[bytes], begin: int) -> Structure:

@@ -29,7 +29,7 @@ class TraktorWriter(CollectionWriter):
 
     def _track(self, track: CollectionTrack, number: int) -> Element:
         if not fits_xml(track.path):
-            raise OutputError(f"{track.path}: Traktor cannot hold this file name; rename the file")
+            raise OutputError(f"{track.path}: Traktor cannot store this file name; rename the file")
         tags, result, duration = track.tags, track.result, track.audio.duration
         entry = element(None, "ENTRY", TITLE=tags["title"], ARTIST=tags.get("artist"))
         volume, folders = _place(track.path)

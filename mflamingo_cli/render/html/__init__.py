@@ -191,7 +191,7 @@ def _waveform(record: Analysis) -> tuple[dict[str, str] | None, str]:
     if record.audio is None:
         return None, ""
     if record.path == "-":
-        return None, "The sound came through a pipe and was not kept, so there is no waveform."
+        return None, "The audio came through a pipe and was not kept, so there is no waveform."
     try:
         start_s, end_s, parts = record.audio.start, record.audio.end, list[Envelope]()
         last = core_audio.load(path_of(record), start_s=start_s, end_s=end_s, on_part=lambda part, _: parts.append(_envelope(part))).samples

@@ -27,7 +27,7 @@ VALUES: Mapping[str, Callable[[str], Any]] = {  # of an answer to a question for
 def read(path: Path) -> Iterator[BenchItem]:
     """Yield questions of rows with one answer: of the test split, or of all where no row names one. Raises UsageError."""
     if not path.is_file():
-        raise UsageError(f"{path}: cannot be read (no file of rows is there)")
+        raise UsageError(f"{path}: cannot be read (there is no such file of rows)")
     rows = list(Rows([path]))
     split = "test" if any(row.extra.get("split") for row in rows) else None
     for row in rows:
