@@ -27,7 +27,7 @@ Bench = Annotated[
     typer.Option(
         "--bench",
         metavar="NAME=FOLDER",
-        help="Published benchmark to run, and its folder; an unknown name lists them all.",
+        help="Benchmark to run, and its folder or file; an unknown name lists them all.",
         rich_help_panel=BENCHMARK,
     ),
 ]
@@ -89,10 +89,10 @@ def evaluate(
     captions: Captions = 160, facts: Facts = 200, baseline: Baseline = "", baseline_clips: BaselineClips = 100, work: Work = WORK,
     markdown: Markdown = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Ask a model about music whose answers are known, and print its scores.
+    """Score a model on questions about music whose answers are known.
 
-    With --bench the questions are those of a published benchmark; without it they are those of `analyze`, about the clips of
-    `train run mini-test`, and its scores stand beside the best constant answer, chance and other estimators.
+    With --bench, ask the questions of a benchmark. Without it, ask the questions of `analyze` about the clips of `train run mini-test`,
+    and compare the scores with the best constant answers, chance and other estimators.
     """
     if markdown:
         from mflamingo_cli.train.evaluate import table as tables
