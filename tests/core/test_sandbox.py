@@ -23,7 +23,7 @@ CONVERSATIONS = [
     build_messages("Key?", audio=False, system="Answer in one word."),
     build_messages("And the key?\n <b>'&\" 音🎵", audio=True, history=(("Tempo?", "120 BPM"), ("Meter?", "4/4"))),
 ]
-TOO_MUCH, ENDLESS = "makes more text than any prompt needs", "does not end"
+TOO_MUCH, ENDLESS = "makes more text than any prompt needs", "runs too long"
 EITHER = f"{TOO_MUCH}|{ENDLESS}"  # whichever comes first on this machine
 TOO_DEEP = "is nested too deeply, or calls itself endlessly"
 LOOP = "{%% set ns = namespace(x=%s) %%}{%% for i in range(1000) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"

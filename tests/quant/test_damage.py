@@ -174,8 +174,8 @@ INDICES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"is listed in '\.\./other/model\.safetensors', which is not a safetensors file of",
     ),
     "hidden above": (elsewhere("a/../../model.safetensors"), "which is not a safetensors file of this folder"),
-    "absolute": (elsewhere("/etc/model.safetensors"), "is said to be in '/etc/model.safetensors'"),
-    "pickle": (elsewhere("pytorch_model.bin"), r"is said to be in 'pytorch_model\.bin'"),
+    "absolute": (elsewhere("/etc/model.safetensors"), "is listed in '/etc/model.safetensors'"),
+    "pickle": (elsewhere("pytorch_model.bin"), r"is listed in 'pytorch_model\.bin'"),
     "null byte": (elsewhere("a\0.safetensors"), r"shard a\\x00\.safetensors is missing"),
 }
 

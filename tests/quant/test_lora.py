@@ -88,7 +88,7 @@ def test_an_adapter_is_found_by_its_directory_and_leads_to_its_base(twins: tuple
     with pytest.raises(ModelError, match="its base model nobody/nothing cannot be opened"):
         find_model(str(lost))
     checkpoints.edit_json(lost / "adapter_config.json", base_model_name_or_path=str(twins[0]))
-    with pytest.raises(ModelError, match=r"its base model .* is an adapter too"):
+    with pytest.raises(ModelError, match=r"its base model .* is another adapter"):
         find_model(str(lost))
     checkpoints.edit_json(lost / "adapter_config.json", base_model_name_or_path=None)
     with pytest.raises(ModelError, match="names no base_model_name_or_path"):
