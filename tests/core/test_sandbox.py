@@ -110,7 +110,7 @@ def test_templates_of_published_checkpoints_are_rendered_byte_for_byte(layout: s
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{% include '/etc/passwd' %}", "no loader for this environment specified"),
         ("x" * (MAX_SOURCE + 1), f"it has {MAX_SOURCE + 1} characters, more than {MAX_SOURCE}"),
-        ("{{ a+a }}" * (MAX_SOURCE // 9), f"it has more than {MAX_NODES} parts"),
+        ("{{ a+a }}" * (MAX_SOURCE // 9), f"it has more than {MAX_NODES} syntax nodes"),
         ("{{ a" + "|trim" * 250 + " }}", "too many nested parentheses"),
         ("{{ raise_exception('no\n\x1b[31mno') }}", r"\(no \[31mno\)"),
         ("{{ raise_exception('x' * 99999) }}", r"\(x{200}\)"),

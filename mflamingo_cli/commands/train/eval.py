@@ -39,9 +39,13 @@ Replies = Annotated[
 ]
 Judge = Annotated[
     str | None,
-    typer.Option("--judge", metavar="URL|FILE.gguf", help="A language model that rates captions too.", rich_help_panel=BENCHMARK),
+    typer.Option(
+        "--judge", metavar="URL|FILE.gguf", help="Language model that also rates captions, from 1 to 10.", rich_help_panel=BENCHMARK
+    ),
 ]
-JudgeModel = Annotated[str, typer.Option("--judge-model", metavar="NAME", help="Model of the endpoint.", rich_help_panel=BENCHMARK)]
+JudgeModel = Annotated[
+    str, typer.Option("--judge-model", metavar="NAME", help="Model name to request from the --judge endpoint.", rich_help_panel=BENCHMARK)
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first N questions.", rich_help_panel=BENCHMARK)]
 Think = Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.", rich_help_panel=BENCHMARK)]
 Split = Annotated[
@@ -134,7 +138,7 @@ def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, ju
         raise UsageError(f"--bench {bench}: write one of {', '.join(BENCHMARKS)} and its folder, such as mmau=~/MMAU")
     benchmark = BENCHMARKS[name]
     if judge[0] is not None and not benchmark.judged:
-        raise UsageError(f"--judge {judge[0]}: replies to {name} are right or wrong and not rated; leave it out")
+        raise UsageError(f"--judge {judge[0]}: the replies to {name} are scored as right or wrong, not rated; leave --judge out")
     items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
     if missing:
         print(f"{bench}: {len(missing)} recordings are missing and were left out, the first is {missing[0]}", file=sys.stderr)
