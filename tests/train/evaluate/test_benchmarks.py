@@ -493,4 +493,4 @@ def test_a_judge_is_asked_once_and_stands_beside(tmp_path: Path) -> None:
     gtzan(tmp_path)
     write(tmp_path / "genres/blues/blues.00012.au")
     done = command("-m", "mini", "--bench", f"gtzan={tmp_path}", "--judge", nobody, "--limit", "1")
-    assert "are right or wrong and not rated" in done.stderr
+    assert "are scored as right or wrong, not rated" in done.stderr
