@@ -489,7 +489,7 @@ def test_a_judge_is_asked_once_and_stands_beside(tmp_path: Path) -> None:
     figures = json.loads(command(*arguments).stdout)["scores"][0]["figures"]
     assert (figures["ROUGE-L"]["value"], figures["rated 1 to 10"]["value"], figures["unrated"]["value"]) == (1.0, 9.0, 0.0)
     (tmp_path / "replies.jsonl.judged").unlink()
-    assert "gives no answer" in command(*arguments).stderr
+    assert "did not answer" in command(*arguments).stderr
     gtzan(tmp_path)
     write(tmp_path / "genres/blues/blues.00012.au")
     done = command("-m", "mini", "--bench", f"gtzan={tmp_path}", "--judge", nobody, "--limit", "1")
