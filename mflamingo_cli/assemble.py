@@ -11,17 +11,18 @@ from typing import Any, Literal
 
 from mflamingo_cli import schema
 from mflamingo_cli.backends.base import BackendInfo, Completion
-from mflamingo_cli.checks import Check, wrong
+from mflamingo_cli.checks import Check, CheckOptions, wrong
 from mflamingo_cli.core.audio import LONG_S, PART_S, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.grounding import NO_ANSWER, facts_text, questions
+from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.replies import FactAnswer, Known
-from mflamingo_cli.measure import FACTS, Facts, Key, Loudness, Tempo, Voices
+from mflamingo_cli.measure import FACTS, Confidence, Facts, Key, Loudness, Tempo, Voices
 from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
 from mflamingo_cli.measure.grid import describe
 from mflamingo_cli.parsers import Vocals, is_unknown
-from mflamingo_cli.requests import FREE_TEXT, TAG_KINDS, PreparedSong, Request, answerable
+from mflamingo_cli.requests import FREE_TEXT, TAG_KINDS, PreparedSong, Request, answerable, styles_of_facts
 from mflamingo_cli.schema import (
     Analysis,
     AudioInfo,
@@ -70,8 +71,10 @@ def assemble(
     result = None
     if request.command in ("analyze", "caption"):
         shown = (*FACTS, *TAG_KINDS) if request.only is None else request.only
-        result, disagreements = _result(song.facts or Facts(), shown, parsed, grounded=info.grounded)
-        warnings += disagreements
+        by_facts, of_facts = _written(request, song, info)
+        result, disagreements = _result(song.facts or Facts(), shown, parsed | by_facts, grounded=info.grounded)
+        result = replace(result, caption_source="measured" if by_facts else "model" if result.caption else None)
+        warnings, claims = [*warnings, *disagreements], claims + of_facts
     thought = parsed.get("think") or Thought(None, parsed.get("ask"), False)
     answers_it = None if not request.question else bool(thought.answer) and not is_unknown(thought.answer or "")
     if request.question and not answers:
@@ -114,6 +117,14 @@ def _checked(
             checked[task.name] = answer._replace(answer=shown) if isinstance(answer, Thought) else shown or None
             claims += found
     return checked, claims
+
+
+def _written(request: Request, song: PreparedSong, info: BackendInfo) -> tuple[dict[str, str], tuple[Claim, ...]]:
+    """The captions that facts write, by the names of their tasks, and what they claim."""
+    facts = song.facts or Facts()
+    captions = {name: write_caption(style, facts, song.duration_s) for name, style in styles_of_facts(request, info).items()}
+    held = CheckOptions("mark", grounded=True, describes=True)
+    return captions, tuple(claim for text in captions.values() for claim in Check.whole(text, facts, song.duration_s or 0.0, held)[1])
 
 
 def _by_facts(request: Request, song: PreparedSong, info: BackendInfo) -> tuple[Thought, bool]:
@@ -318,6 +329,22 @@ RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {
     "vocals": _vocals,
 }
 """How a fact stands in the record where it is not written as it was measured."""
+
+
+def facts_in(record: Analysis) -> Facts:
+    """What a record says was measured, as it was measured but for rounding; what the model said is left out."""
+    result = record.result or Result()
+    own = {name: getattr(result, name) for name in ("keys", "scale", "beats", "chords", "sections", "loudness", "dynamics")}
+    tempo, key, meter, vocals = result.tempo, result.key, result.meter, result.vocals
+    return Facts(
+        **own,
+        tempo=Tempo(tempo.bpm, tempo.alternatives) if tempo.source == "measured" else Tempo(),
+        key=Key(key.tonic, key.mode) if key.source == "measured" and key.tonic and key.mode else None,
+        meter=meter.value if meter.source == "measured" else None,
+        vocals=Voices(vocals.present, vocals.spans) if vocals.source == "measured" else Voices(),
+        tags=tuple(tag for tag in result.tags if tag.source == "measured"),
+        confidence=Confidence(tempo.confidence, key.confidence, meter.confidence, vocals.confidence),
+    )
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mflamingo_cli.claims import Reading, read_claims, sentences
-from mflamingo_cli.grounding import NO_ANSWER, SENTENCES, main_chords, sure
+from mflamingo_cli.grounding import NO_ANSWER, main_chords, sure, told_chords
+from mflamingo_cli.grounding.prose.captions import tell
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
-from mflamingo_cli.parsers import parse_key
+from mflamingo_cli.parsers import parse_key, sounding
 from mflamingo_cli.schema import Claim, FactValue
 from mflamingo_cli.styles import ClaimsMode
 from mflamingo_cli.text import clock
@@ -54,7 +55,10 @@ def _tempo(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
 def _key(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     if facts.key is None:
         return Judgement()
-    return Judgement(facts.key.name, compare_keys(facts.key, parse_key(str(reading.value))).agrees, facts.confidence.key)
+    own, claimed = [facts.key], parse_key(str(reading.value))
+    if not reading.judged:  # a part may be in any key that was measured
+        own += [key for span in facts.keys if (key := parse_key(span.name))]
+    return Judgement(facts.key.name, any(compare_keys(key, claimed).agrees for key in own), facts.confidence.key)
 
 
 def _meter(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
@@ -63,8 +67,8 @@ def _meter(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
 
 def _chords(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     chords = main_chords(facts)
-    known = {*chords, *([facts.key.id3] if facts.key else [])}
-    return Judgement(" ".join(chords), reading.value in known) if chords else Judgement()
+    known = {sounding(name) for name in [*told_chords(facts), *([facts.key.id3] if facts.key else [])]}
+    return Judgement(" ".join(chords), sounding(str(reading.value)) in known) if chords else Judgement()
 
 
 def _sections(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
@@ -184,7 +188,7 @@ class Check:
         if self._options.mode != "fix" or self._facts is None:
             return shown
         wanted = dict.fromkeys([*(ALWAYS_TOLD if self._options.complete else ()), *self._missing])
-        told = [write(self._facts) for kind in wanted if kind not in self._told and (write := SENTENCES.get(kind))]
+        told = [tell(kind, self._facts) for kind in wanted if kind not in self._told]
         for sentence in filter(None, told):
             shown += (" " if self._shown else "") + sentence
             self._shown = True

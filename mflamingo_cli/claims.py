@@ -279,6 +279,7 @@ def _meters(sentence: _Sentence) -> Iterator[Reading]:
 
 
 _WALTZ = re.compile(r"\b(?:in waltz time|waltz (?:meter|metre|time)|(?:counted|beats?|is) in three)\b", re.IGNORECASE)
+_CHURCH_MODE = re.compile(r"\s(?:ionian|dorian|phrygian|lydian|mixolydian|aeolian|locrian)\b", re.IGNORECASE)
 _IS_CHORD = re.compile(r"\s(?:chord|triad|arpeggi)", re.IGNORECASE)
 _SECTION_LETTER = re.compile(r"(?<![A-Za-z])[A-Z] \([0-9]+(?::[0-5][0-9]){1,2}\)|\b[Ss]ections? [A-Z]\b(?:(?:,| and) [A-Z]\b)*|^\([A-Z]\)")
 
@@ -293,6 +294,8 @@ def _chords(sentence: _Sentence) -> Iterator[Reading]:
     if found and found[0].start == 0 and re.match(r"A [A-G]", sentence.plain):
         del found[0]  # "A C major chord"
     for chord in found:
+        if _CHURCH_MODE.match(sentence.plain, chord.end):
+            continue
         symbol = sentence.plain[chord.start : chord.end]
         if (
             about

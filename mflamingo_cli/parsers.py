@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from mflamingo_cli.measure.facts import Key, Mode
+from mflamingo_cli.measure.facts import Key, Mode, pitch_class
 from mflamingo_cli.text import tidy
 from mflamingo_cli.thinking import split_thinking
 
@@ -200,6 +200,12 @@ def short_chord(label: str) -> str | None:
         return None
     quality = match[2] or ""
     return match[1] + _CHORD_SHORT.get(quality, quality)
+
+
+def sounding(name: str) -> tuple[int, str]:
+    """What a chord sounds like however it is spelled: Gbm and F#m -> (6, "m")."""
+    root = name[:2] if name[1:2] in ("#", "b") else name[:1]
+    return pitch_class(root), name[len(root) :]
 
 
 def find_chords(text: str) -> list[Found[str]]:

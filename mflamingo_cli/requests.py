@@ -17,6 +17,7 @@ from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
 from mflamingo_cli.grounding import questions
+from mflamingo_cli.grounding.prose.captions import STYLES
 from mflamingo_cli.measure import FACTS, Facts
 from mflamingo_cli.parsers import parse_text
 from mflamingo_cli.schema import Analysis, Command, TagKind
@@ -62,7 +63,7 @@ class Request:
         """The facts that must be measured: those of the record, and all where a text is given them or held against them."""
         if self.command != "analyze" and not info.grounded:
             return ()
-        texts = any(task.name in FREE_TEXT for task in answerable(self, info))
+        texts = any(task.name in FREE_TEXT for task in answerable(self, info)) or bool(styles_of_facts(self, info))
         if texts or self.only is None:
             return tuple(FACTS)
         held = {"tags"} if any(kind in self.only for kind in TAG_KINDS) else set()
@@ -196,10 +197,22 @@ def answerable(request: Request, info: BackendInfo) -> tuple[Task, ...]:
         return request.tasks
     if request.command in ("ask", "think"):
         return _asked_of_few_abilities(request, info, info.abilities)
-    asked = tuple(task for task in request.tasks if task.name in info.abilities)
-    if request.command == "caption" and not asked:
+    by_facts = styles_of_facts(request, info)
+    asked = tuple(task for task in request.tasks if task.name in info.abilities and task.name not in by_facts)
+    if request.command == "caption" and not asked and not by_facts:
         raise ModelError(f"{info.model} writes no captions; choose a model that does with --model", code="no_ability")
     return asked
+
+
+def styles_of_facts(request: Request, info: BackendInfo) -> dict[str, str]:
+    """The captions that the phrase grammar writes from what was measured, by the names of their tasks: {"caption": "full"}.
+
+    Those of a grounded model of few abilities: its own are less true and worse to read (`mini/CARD.md`); `claims="raw"` asks for them.
+    """
+    if info.abilities is None or not info.grounded or request.claims == "raw":
+        return {}
+    prompts = {CAPTION_STYLES[style]: style for style in STYLES}
+    return {task.name: prompts[task.prompt] for task in request.tasks if task.name == "caption" and task.prompt in prompts}
 
 
 def _asked_of_few_abilities(request: Request, info: BackendInfo, abilities: frozenset[str]) -> tuple[Task, ...]:
@@ -211,7 +224,7 @@ def _asked_of_few_abilities(request: Request, info: BackendInfo, abilities: froz
     heard = questions.heard(request.question)
     if heard is None or heard not in abilities:
         return ()
-    words = questions.caption_prompt(request.question) if heard == "caption" else TASKS[heard].prompt
+    words = TASKS[heard].prompt
     return (replace(request.tasks[0], prompt=think_prompt(words) if request.command == "think" else words),)
 
 

@@ -227,6 +227,7 @@ class Result:
     """What is known about the song; a beat is its time and its position in the bar (1 is the first), null if the meter is unknown.
 
     `key` is the one of `keys` that sounds longest; `scale` is a church mode such as "D dorian", null for major and minor scales.
+    `caption_source` is "measured" where the program wrote the caption from what was measured, "model" where the model did.
     """
 
     tempo: TempoInfo = TempoInfo()
@@ -245,6 +246,7 @@ class Result:
     vocals: VocalsInfo = VocalsInfo()
     tags: tuple[Tag, ...] = ()
     caption: str | None = None
+    caption_source: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -350,6 +352,7 @@ class Analysis:
     vocals = _of_result(lambda result: result.vocals, "Whether somebody sings, and where.")
     tags = _of_result(lambda result: result.tags, "Genres, instruments and moods, each with its source.")
     caption = _of_result(lambda result: result.caption, "The description of `analyze` and `caption`.")
+    caption_source = _of_result(lambda result: result.caption_source, "Who wrote it: `measured` is the program, from facts.")
 
     def to_json(self) -> str:
         """One line of JSON, ASCII only, so that no path and no locale can break it."""

@@ -209,7 +209,7 @@ MUTANTS = (
         "checks",
         "a text may name any chord",
         f"{PROGRAM}/checks.py",
-        "reading.value in known)",
+        "sounding(str(reading.value)) in known)",
         "True)",
         "tests/test_checks.py",
     ),

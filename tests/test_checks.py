@@ -7,15 +7,17 @@ import random
 
 import pytest
 
-from mflamingo_cli.checks import JUDGES, NO_ANSWER, SENTENCES, Check, CheckedStream, CheckOptions, wrong
+from mflamingo_cli.checks import JUDGES, NO_ANSWER, Check, CheckedStream, CheckOptions, wrong
 from mflamingo_cli.claims import READERS
+from mflamingo_cli.grounding.prose.phrases import RULES
 from mflamingo_cli.measure import FACTS, Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
+from mflamingo_cli.schema import FormPart
 from mflamingo_cli.thinking import split_thinking
 
 CHORDS = tuple(Segment(float(at), at + 4.0, label) for at, label in enumerate(("C:maj", "G:maj", "A:min", "F:maj")))
 KNOWN = Facts(
     Tempo(140.0, (70.0,)), Key("A", "minor"), (), None, "4/4", (), CHORDS,
-    (Segment(0.0, 32.0, "A"), Segment(32.0, 64.0, "B")), Loudness(-9.8),
+    (FormPart(0.0, 32.0, "A"), FormPart(32.0, 64.0, "B")), Loudness(-9.8),
     confidence=Confidence(0.95, 0.95, 0.95),
 )  # fmt: skip
 UNSURE = dataclasses.replace(KNOWN, confidence=Confidence(0.5, 0.5, 0.5))
@@ -44,7 +46,7 @@ def test_a_text_is_held_to_who_sings() -> None:
 def test_what_can_be_claimed_can_be_judged_and_every_fact_can_be_claimed():
     assert JUDGES.keys() == READERS.keys()
     assert FACTS.keys() - {"beats", "keys", "scale", "dynamics", "tags"} <= JUDGES.keys()  # too many; by `key`; absence is not known
-    assert SENTENCES.keys() <= JUDGES.keys()
+    assert {rule.removeprefix("fact_") for rule in RULES if rule.startswith("fact_")} <= JUDGES.keys()
 
 
 @pytest.mark.parametrize(

@@ -164,12 +164,21 @@ def test_a_refusal_of_yes_or_no_is_an_answer_in_words(song, known, grounded, que
     assert record.text.startswith("I cannot answer that with yes or no")
 
 
-def test_a_request_to_describe_is_a_caption_and_held_to_the_facts(song, known):
-    backend = Parrot({"caption": "A calm piece. A calm piece."}, abilities=GROUNDED, grounded=True)
-    *_, record = pipeline.run(song(), backend, requests.ask_request("Tell me about this song."))
-    assert backend.calls[0][0].endswith(tasks.CAPTION_STYLES["full"])
-    assert record.text == "A calm piece. The tempo is 120 BPM. It is probably in A minor."
-    assert record.answerable is True
+def test_captions_of_a_grounded_model_of_few_abilities_are_written_from_the_facts(song, known):
+    backend = Parrot({"caption": "A calm piece."}, abilities=GROUNDED, grounded=True)
+    record = Model(backend).caption(song())
+    assert (backend.calls, record.result.caption_source, record.warnings) == ([], "measured", ())
+    assert "120 BPM" in record.caption or "120 beats" in record.caption
+    assert {claim.kind for claim in record.claims} >= {"tempo", "key"}
+    assert all(claim.agrees is not False for claim in record.claims)
+    *_, asked = pipeline.run(song(), backend, requests.ask_request("Tell me about this song."))
+    assert (backend.calls, asked.text, asked.answerable) == ([], record.caption, True)
+
+
+def test_its_own_words_are_there_for_those_who_ask_for_them(song, known):
+    backend = Parrot({"caption": "A calm piece."}, abilities=GROUNDED, grounded=True)
+    record = Model(backend).caption(song(), claims="raw")
+    assert (record.caption, record.result.caption_source) == ("A calm piece.", "model")
 
 
 def test_a_model_that_can_all_is_asked_whatever_it_is_asked(song, known):
@@ -180,12 +189,13 @@ def test_a_model_that_can_all_is_asked_whatever_it_is_asked(song, known):
 
 def test_that_the_end_was_not_heard_is_said_only_where_hearing_decides(song, known):
     def warnings(question):
-        backend = Parrot({"caption": "Calm."}, abilities=GROUNDED, grounded=True, max_audio_s=3.0)
+        backend = Parrot({"genre": "folk"}, abilities=GROUNDED | {"genre"}, grounded=True, max_audio_s=3.0)
         *_, record = pipeline.run(song(6.0), backend, requests.ask_request(question))
         return [warning for warning in record.warnings if "was given only" in warning]
 
     assert warnings("How loud is it?") == []
-    assert len(warnings("Tell me about this song.")) == 1
+    assert warnings("Tell me about this song.") == []
+    assert len(warnings("What genre is this?")) == 1
 
 
 def test_pieces_of_each_task_join_to_its_answer(song, known):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from mflamingo_cli.measure import Facts
@@ -11,20 +11,34 @@ from mflamingo_cli.text import clock, number
 
 GROUND_PREFIX: Final = "Measured facts: "
 GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
+TOLD_CHORD = 0.05  # of the harmony: a text may name a chord that sounds so long
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
 NO_ANSWER: Final = "I cannot tell that from the sound."
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
 SECTIONS_RIGHT = 0.67  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 
 
-def main_chords(facts: Facts) -> list[str]:
-    """The chords that sound longest, as musicians write them, in the order of their first sound: as a grounded prompt gives them."""
+def lasting_chords(facts: Facts) -> dict[str, float]:
+    """How many seconds each chord sounds, as musicians write it, in the order of their first sound."""
     lasting: dict[str, float] = {}
     for segment in facts.chords:
         if name := short_chord(segment.label):
             lasting[name] = lasting.get(name, 0.0) + segment.end - segment.start
+    return lasting
+
+
+def main_chords(facts: Facts) -> list[str]:
+    """The chords that sound longest, in the order of their first sound: as a grounded prompt gives them."""
+    lasting = lasting_chords(facts)
     longest = sorted(lasting, key=lambda name: -lasting[name])[:GROUND_CHORDS]
     return [name for name in lasting if name in longest]  # in the order of their first sound
+
+
+def told_chords(facts: Facts) -> list[str]:
+    """The chords that a text may name: the main ones, and all that sound long enough."""
+    lasting = lasting_chords(facts)
+    least_s = TOLD_CHORD * sum(lasting.values())
+    return list(dict.fromkeys([*main_chords(facts), *(name for name, seconds in lasting.items() if seconds >= least_s)]))
 
 
 def sure(confidence: float | None, least: float = SURE) -> bool:
@@ -43,17 +57,6 @@ def likely(confidence: float | None) -> str:
 def listed(names: Sequence[str], joint: str = "and") -> str:
     """`A, B and C`."""
     return f"{', '.join(names[:-1])} {joint} {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-SENTENCES: Mapping[str, Callable[[Facts], str | None]] = {
-    "tempo": lambda facts: f"The tempo is {likely(facts.confidence.tempo)}{number(facts.tempo.bpm)} BPM." if facts.tempo.bpm else None,
-    "key": lambda facts: f"It is {likely(facts.confidence.key)}in {facts.key.name}." if facts.key else None,
-    "meter": lambda facts: f"It is {likely(facts.confidence.meter)}in {facts.meter}." if facts.meter else None,
-    "chords": lambda facts: f"Its main chords are {listed(chords)}." if (chords := main_chords(facts)) else None,
-    "vocals": lambda facts: None if facts.vocals.present is None else "Somebody sings." if facts.vocals.present else "Nobody sings.",
-    "loudness": lambda facts: f"It is at {number(level)} LUFS." if (level := facts.loudness.integrated_lufs) is not None else None,
-}
-"""A sentence that tells a fact; the other kinds have none."""
 
 
 # --- in a prompt ---------------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from functools import partial
 from typing import NamedTuple
 
 from mflamingo_cli.grounding import NO_ANSWER, replies
+from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.replies import FactAnswer, Known, Words
 from mflamingo_cli.parsers import plain
-from mflamingo_cli.styles import CAPTION_STYLES
 
 IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune|recording|mix|beat|loop))"
 IS = rf"(?:is|are|was) {IT}"
@@ -40,6 +40,7 @@ UNNAMED = (
 YES_OR_NO = "I cannot answer that with yes or no"
 ABOUT = "I know its tempo, key, chords, sections, loudness and length"
 
+ASKED = "question"  # among the words of a question: all of it
 MOST_CHARACTERS = 300  # of a question that is read here; a longer one is a text
 
 Say = Callable[[Known, Words], FactAnswer]
@@ -85,7 +86,7 @@ KINDS: Mapping[str, QuestionKind] = {
         rf"\bwho (?:\w+ ){{0,2}}(?:made|wrote|plays|sings|composed|performs|recorded) {IT}",
         r"\b(?:which|what|name the) (?:artist|band|composer)\b",
         r"\bwho(?:se| is) (?:song )?(?:is )?(?:it|this|that)\b",
-        r"\bartist\b",
+        r"(?<!similar )\bartist\b",
         facts="tags",
         say=_tags("artist"),
     ),
@@ -96,6 +97,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "year": _row(
         r"\bwhat year\b",
         r"\bwhich year\b",
+        rf"\bwhen did {IT} come out\b",
         rf"\bwhen (?:was|is) {IT} (?:released|recorded|made|written|from)\b",
         facts="tags",
         say=_tags("date", "year"),
@@ -185,7 +187,7 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key tempo",
         say=replies.mixing,
     ),
-    "key_relative": _row(r"\brelative (?:key|major|minor)\b", facts="key", say=replies.key_relative),
+    "key_relative": _row(r"\brelative (?:key|major|minor)\b", r"\bkeys? (?:is|are) relative\b", facts="key", say=replies.key_relative),
     "key_signature": _row(r"\bkey signature\b", r"\bhow many (?:sharps|flats)\b", facts="key", say=replies.key_signature),
     "key_scale": _row(
         r"\bscales?\b[^?]*",
@@ -219,7 +221,7 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\btime[ -]?signature\b",
         r"\b(?:meter|metre)\b",
         rf"\bhow (?:is {IT}|do (?:i|you|we)|should (?:i|we)) count(?:ed)?\b(?: {IT})?",
-        r"\bbeats (?:per|in a) bar\b",
+        r"\bbeats (?:are )?(?:per|in a) bar\b",
         facts="meter",
         say=replies.meter,
     ),
@@ -345,8 +347,7 @@ KINDS: Mapping[str, QuestionKind] = {
         r"^\W*describe\W*$",
         r"\bwhat do you hear\b",
         rf"\bwhat (?:is|can you say about) {IT}(?: like)?\W*$",
-        say=_cannot(),
-        hears="caption",
+        say=lambda known, words: FactAnswer(write_caption(caption_style(words[ASKED]), known.facts, known.sound.duration_s)),
     ),
 }
 """Every kind by its name, the more special ones first."""
@@ -389,7 +390,7 @@ def heard(question: str) -> str | None:
 
 def reply(question: str, known: Known) -> FactAnswer:
     """Answer a question from the facts, in a sentence for each kind that it asks; what they do not decide is admitted."""
-    said = [asked.kind.say(known, asked.words) for asked in read(question)]
+    said = [asked.kind.say(known, {**asked.words, ASKED: question}) for asked in read(question)]
     if not said:
         return FactAnswer(f"{YES_OR_NO}; {ABOUT}." if is_yes_or_no(question) else NO_ANSWER, answers=False)
     return FactAnswer(" ".join(dict.fromkeys(one.text for one in said)), any(one.answers for one in said))
@@ -406,7 +407,6 @@ CAPTIONS: Mapping[str, str] = {
 """Words in a request to describe the song, and the style of caption they ask for; else the full one."""
 
 
-def caption_prompt(question: str) -> str:
-    """The prompt of the caption that a request to describe the song asks for."""
-    styles = [style for word, style in CAPTIONS.items() if word in question.casefold()]
-    return CAPTION_STYLES[styles[0] if styles else "full"]
+def caption_style(question: str) -> str:
+    """The style of caption that a request to describe the song asks for."""
+    return next((style for word, style in CAPTIONS.items() if word in question.casefold()), "full")

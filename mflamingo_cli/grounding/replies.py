@@ -13,7 +13,9 @@ from statistics import median
 from typing import NamedTuple
 
 from mflamingo_cli.core.audio import Sound
-from mflamingo_cli.grounding import SENTENCES, likely, listed, sure
+from mflamingo_cli.grounding import likely, listed, sure
+from mflamingo_cli.grounding.prose.captions import tell
+from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
 from mflamingo_cli.measure import Facts, Key
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
@@ -22,15 +24,12 @@ from mflamingo_cli.schema import Segment, TagKind
 from mflamingo_cli.text import clock, number
 
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
-SLOW_BPM, FAST_BPM = 80, 120  # below, and from: mini's captions say the same words
 MOST_SPANS = 6  # of singing that are told
 BAR_BEATS = 4  # whose length is exact enough where beats stay in frames of 20 ms: 1 % at 120 BPM
 STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many bars, whatever one missed beat does
 WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
 MIX_TEMPO = 0.08  # what a player's pitch fader reaches
-LOUD_LUFS, QUIET_LUFS = -11, -20  # from, and below
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SCALES = {  # semitones
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
@@ -67,7 +66,7 @@ def _unknown(what: str) -> FactAnswer:
 
 def _told(known: Known, name: str, missing: str) -> FactAnswer:
     """The sentence of a fact, where it was measured."""
-    sentence = SENTENCES[name](known.facts)
+    sentence = tell(name, known.facts)
     return _unknown(missing) if sentence is None else FactAnswer(sentence)
 
 
@@ -565,7 +564,7 @@ def seconds(time: str) -> float:
     if ":" in time:
         return float(sum(float(part) * 60**place for place, part in enumerate(reversed(time.split(":")))))
     amount, unit = re.findall(r"[\d.]+|[a-z]+", time.lower())[:2]
-    value = float(amount) if amount[0].isdigit() else WORDS.index(amount) + 1.0
+    value = float(amount) if amount[0].isdigit() else COUNTED.index(amount) + 1.0
     return value * (60 if unit.startswith("m") else 1)
 
 

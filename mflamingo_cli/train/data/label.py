@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.assemble import facts_in
+from mflamingo_cli.grounding.prose.captions import STYLES, write_caption
 from mflamingo_cli.render.lyrics import beside
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.styles import CAPTION_STYLES
@@ -119,26 +121,34 @@ class _SongLabels:
                 self.add(f"{asked.task}-choice", question, chosen, lyrics.path, answer=asked.answer, choices=choices)
 
     def describe(self, parts: Sequence[Analysis]) -> None:
-        """Add captions of parts and of the whole by the model, and what a writer makes of them."""
+        """Add captions of parts and of the whole by the model, in every style by the phrase grammar, and what a writer makes of them."""
         texts = []
         for part in parts:
             if text := _caption(part):
                 texts.append(text)
-                self._describe("caption-part", text, _model(part), part, facts_of(part))
+                self._describe("caption-part", text, _captioned_by(part), part, facts_of(part))
         if text := _caption(self.record):
-            self._describe("caption", text, _model(self.record), self.record, self.facts)
+            self._describe("caption", text, _captioned_by(self.record), self.record, self.facts)
+        assert self.record.audio is not None
+        duration_s = self.record.audio.end - self.record.audio.start
+        own = "full" if self.record.caption_source == "measured" else None  # there already
+        for style in [style for style in STYLES if self.facts and style != own]:
+            text = write_caption(style, facts_in(self.record), duration_s, self.options.seed)
+            self._describe(f"caption-{style}", text, OWN, self.record, self.facts, CAPTION_STYLES[style])
         if (writer := self.options.writer) is not None:
             if written := writer.caption(self.facts, self.record, texts):
                 self._describe("caption", written, writer.name, self.record, self.facts)
             for question, answer in writer.questions(self.facts, self.record):
-                self._describe("question", answer, writer.name, self.record, self.facts, question)
+                self._describe("question", answer, writer.name, self.record, self.facts, question, asked_by=writer.name)
 
-    def _describe(self, task: str, text: str, origin: str, record: Analysis, facts: Mapping[str, Any], question: str = "") -> None:
+    def _describe(
+        self, task: str, text: str, origin: str, record: Analysis, facts: Mapping[str, Any], question: str = "", asked_by: str = OWN
+    ) -> None:  # fmt: skip
         flaw = caption_flaw(f"{question} {text}" if question else text, facts)
         if flaw:
             self.dropped.append((f"{task}, {origin}", flaw))
         else:
-            row = self.add(task, question or CAPTION_STYLES["full"], text, origin, asked_by=origin if question else OWN)
+            row = self.add(task, question or CAPTION_STYLES["full"], text, origin, asked_by=asked_by)
             row.update(_part(record), facts=facts)
 
     def add(
@@ -181,6 +191,11 @@ def _part(record: Analysis) -> dict[str, float]:
 
 def _caption(record: Analysis) -> str | None:
     return record.text if record.command == "caption" and record.text else record.result.caption if record.result else None
+
+
+def _captioned_by(record: Analysis) -> str:
+    """Who wrote the caption of a record: the program, from facts, or the model."""
+    return OWN if record.caption_source == "measured" else _model(record)
 
 
 def _model(record: Analysis) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mflamingo_cli.errors import ModelError, UsageError
+from mflamingo_cli.grounding.prose.captions import STYLES
 from mflamingo_cli.schema import (
     Analysis,
     AudioInfo,
@@ -66,7 +67,7 @@ def test_what_is_sure_is_asked_plainly_and_with_options(tmp_path: Path) -> None:
     labels = labels_of(record(str(path)))
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, labels.rows)), encoding="utf-8")
     rows = {row["task"]: row for row in labels.rows}
-    assert list(rows) == ["tempo", "tempo-choice", "key", "key-choice", "caption"]
+    assert list(rows) == ["tempo", "tempo-choice", "key", "key-choice", "caption", *(f"caption-{style}" for style in STYLES)]
     assert rows["key"]["messages"][1]["content"] == "A minor"
     assert "A minor" in rows["key-choice"]["choices"]
     assert set(rows["key-choice"]["choices"]) <= {"A major", "A minor", "C major", "E minor", "D minor"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mflamingo_cli.grounding.replies import FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
+from mflamingo_cli.grounding.prose.slots import FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
 from mflamingo_cli.parsers import plain
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, PromptFacts, form_items
 
