@@ -127,6 +127,7 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
     "FLAC, a tag behind": (lambda f: coded(f, "flac") + ID3V1, 10.0),
     "FLAC, tags in front": (lambda f: ID3V2 + ID3V2 + coded(f, "flac"), 10.0),
     "FLAC, zeros behind": (lambda f: coded(f, "flac") + bytes(5000), 10.0),
+    "WAV, zeros behind": (lambda f: coded(f, "wav") + bytes(3_000_000), 10.0),
     "WAV of size 0": (lambda f: died(coded(f, "wav")), 10.0),
     "WAV of size 1000": (lambda f: (d := coded(f, "wav"))[:40] + struct.pack("<I", 1000) + d[44:], 10.0),
     "WAV, MP3 coded": (lambda f: in_wav(coded(f, "mp3")), 10.0),

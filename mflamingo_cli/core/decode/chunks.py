@@ -33,7 +33,7 @@ STARTS = {  # what begins a file of a demuxer, long enough not to be met by chan
     "mov": rb"\0\0\0[\x10-\x80]ftyp[ -~]{4}",
     "tta": rb"TTA1[\x01-\x03]\0[\x01-\x08]\0[\x08\x10\x18\x20]\0..[\0-\x0b]\0",
     "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
-    "wav": rb"(?:RIFF|RF64)....WAVE(?:fmt |ds64|JUNK|bext|LIST|fact|PEAK|iXML|cue )",
+    "wav": rb"R(?:IFF|F64)....WAVE(?:fmt |ds64|JUNK|bext|LIST|fact|PEAK|iXML|cue )",
     "ogg": rb"OggS\0\x02\0{8}",  # RFC 3533, sec. 6: the first page of a stream
     "wv": rb"wvpk....[\x02-\x10]\x04",
 }
@@ -109,7 +109,8 @@ def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, orde
         return held > empty and not _is_chunk(file, at + length, size, order)
     if at + length >= size or _is_chunk(file, at + length + length % 2, size, order):
         return False
-    return held - length >= length // 100  # else a tag behind it, no sound
+    behind = bytes_at(file, at + length, SEARCH_BYTES)
+    return any(behind) and held - length >= length // 100  # else zeros or a tag behind it, no sound
 
 
 def _sizes(begin: int, at: int, large: int, held: int, order: Order) -> list[Patch]:
