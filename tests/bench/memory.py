@@ -56,7 +56,7 @@ def write(folder: Path, windows: int) -> None:
     checkpoints.write(folder / "base", size=TWIN)
     noise = np.random.default_rng(0).normal(0, 0.1, windows * WINDOW_S * RATE).astype(np.float32)
     soundfile.write(folder / "song.wav", noise, RATE)
-    rows = [(None, "A minor"), ("song.wav", ANSWER * 40)]
+    rows = [(None, "A minor"), ("song.wav", ANSWER * 80)]
     for number, (audio, answer) in enumerate(rows):
         messages = [{"role": "user", "content": "Describe it."}, {"role": "assistant", "content": answer}]
         row = {"format": "mflamingo-rows/1", "messages": messages} | ({"audio": audio} if audio else {})
