@@ -30,7 +30,7 @@ SUFFIXES = (".ogg", ".opus", ".mp3", ".flac", ".wav")
 LEAST_BYTES, LONGEST_S = 200_000, 240.0
 LABELS: tuple[tuple[str, str], ...] = (  # what stands in a path or in the file's genre, and what that says
     (r"/marsshooter-data/.*menu\.ogg", "unsung metal rock energetic"),
-    (r"/marsshooter-data/", "sung metal rock energetic"),  # Obsidian Shell; symphonic metal with a singer
+    (r"/marsshooter-data/.*/music/", "sung metal rock energetic"),  # Obsidian Shell; symphonic metal with a singer
     (r"/drascula-music/.*track31", "sung"),
     (r"/drascula-music/", ""),  # a comedy with songs: nobody knows which
     (r"/fretsonfire-songs-\w+/.*/song\.ogg", "metal rock energetic"),  # tagged Death Metal, or titled so
