@@ -20,6 +20,7 @@ from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, UsageEr
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.requests import Piece, Step
 from mflamingo_cli.schema import Analysis, FormPart, Tag, UsageInfo
+from mflamingo_cli.thinking import think_prompt
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, TextSizes
 
 RATE_HZ = 22_050
@@ -449,3 +450,13 @@ def test_no_memory_for_one_song_is_its_own_error(song, known, monkeypatch):
 def test_a_question_that_is_not_text_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
         requests.ask_request("caf\udce9?")
+
+
+def test_what_think_describes_is_held_as_a_description_is() -> None:
+    wanted = tasks.CAPTION_STYLES["full"]
+    asked, thought = (replace(tasks.TASKS["tempo"], name="think", prompt=prompt) for prompt in (wanted, think_prompt(wanted)))
+    request = requests.think_request("Tell me about this song.")
+    held = request.check_of(thought, grounded=True)
+    assert held == request.check_of(asked, grounded=True)
+    assert (held.describes, held.complete) == (True, True)
+    assert not request.check_of(replace(thought, prompt=think_prompt("How fast is it?")), grounded=True).describes
