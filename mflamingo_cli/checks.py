@@ -114,6 +114,7 @@ JUDGES: Mapping[str, Callable[[Reading, Facts, float], Judgement]] = {
 """How a claim of each kind is compared with the facts."""
 
 
+BARE_WORDS = 6  # of a sentence that tells a value and nothing else
 ALWAYS_TOLD = ("tempo", "key", "vocals")  # in a full caption, where they are known
 
 
@@ -209,7 +210,7 @@ class Check:
             wrong = [claim.kind for claim, holds in claims if not holds]
             self._missing += wrong
             words = "".join(char for char in sentence.casefold() if char.isalnum())
-            repeated = self._options.describes and words in self._seen
+            repeated = self._options.describes and (words in self._seen or self._is_told(sentence, claims))
             self._seen.add(words)
             if repeated:
                 return ""
@@ -224,6 +225,11 @@ class Check:
         shown = (space if self._shown else space.lstrip()) + sentence
         self._shown = True
         return shown
+
+    def _is_told(self, sentence: str, claims: Sequence[tuple[Claim, bool]]) -> bool:
+        """Whether a sentence says hardly more than values that another has told: `I hear it in G major. The key is G major.`"""
+        told = {(claim.kind, claim.value) for claim in self.claims}
+        return bool(claims) and len(sentence.split()) <= BARE_WORDS and all((claim.kind, claim.value) in told for claim, _ in claims)
 
     def _note(self, claims: Sequence[tuple[Claim, bool]]) -> None:
         self.claims += tuple(claim for claim, _ in claims)

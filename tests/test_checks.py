@@ -119,6 +119,7 @@ def test_a_marked_text_stays_as_it_is_and_each_contradiction_is_named_once():
         ),
         ("A track at 140 BPM, in A minor, in 4/4; by ear: without singing.", "A track at 140 BPM, in A minor, in 4/4."),
         ("It is at 140 BPM in A minor. No voice is heard.", "It is at 140 BPM in A minor."),
+        ("I hear it in A minor. The key is A minor. The tempo is 140 BPM.", "I hear it in A minor. The tempo is 140 BPM."),
         ("At 140 BPM this is a slow track. It is in A minor.", "It is in A minor. The tempo is 140 BPM."),
         (  # the same words again, in one sentence
             "At 140 BPM in A minor, on the chords C, G, Am and F; by ear: on the chords C, G, Am and F; by ear: with bass.",
