@@ -174,6 +174,7 @@ NOTATION = (  # what no checker of English knows, and a plain word in its place
     (r"\b([Ss]ection) [A-Z]\b", r"\1 two"),
     (r"(?<=A different section, )[A-Z]\b", "the second"),
     (rf"\b(?:{CHORD}, )*{CHORD} and {CHORD}(?![\w#])", "Tom and Ann"),
+    (r"\b1?\d[ABmd]\b", "nine"),
     (r"\bA(?=,| (?:that|is|as|returns|for)\b)", "Tom"),
     (rf"(?<![\w'])(?!A [a-z]){CHORD}(?![\w#'])", "Tom"),
 )
