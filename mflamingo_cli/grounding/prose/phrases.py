@@ -206,14 +206,17 @@ RULES["harmony"] = """
     looped two_chords | Two chords are enough here: {loop_chords}, {loop} in degrees.
     looped two_chords | {loop_chords} alternate, a/an {loop} vamp.
     looped two_chords | The harmony swings between {loop_chords}, a/an {loop} vamp.
-    !looped !two_chords | The harmony moves through {chords}<and_home?>.
-    !looped !two_chords | {chords} are the chords that sound longest<and_home?>.
-    !looped !two_chords | Most of the harmony is made of the chords {chords}.
-    !looped !two_chords | The chords it dwells on are {chords}<and_home?>.
-    !looped !two_chords | {chords} carry the harmony<and_home?>.
-    !looped !two_chords | Its main chords are {chords}<and_home?>.
-    !looped !two_chords | No short loop settles in; the chords wander through {chords}.
-    !looped !two_chords | The chords change {rate}, mostly among {chords}.
+    !looped !two_chords !centred | The harmony moves through {chords}<and_home?>.
+    !looped !two_chords !centred | {chords} are the chords that sound longest<and_home?>.
+    !looped !two_chords !centred | Most of the harmony is made of the chords {chords}.
+    !looped !two_chords !centred | The chords it dwells on are {chords}<and_home?>.
+    !looped !two_chords !centred | {chords} carry the harmony<and_home?>.
+    !looped !two_chords !centred | Its main chords are {chords}<and_home?>.
+    !looped !two_chords !centred | No short loop settles in; the chords wander through {chords}.
+    !looped !two_chords !centred | The chords change {rate}, mostly among {chords}.
+    !looped centred | The harmony rests on {chord} and moves away to {others}<and_home?>.
+    !looped centred | {chord} sounds more than half of the time, beside the chords {others}<and_home?>.
+    !looped centred | Its harmony is built around {chord}, with {others} beside it<and_home?>.
     !looped two_chords | The harmony moves between {chords}.
     !looped two_chords | Two chords, {chords}, carry the harmony.
     one_chord | The harmony stays on {chord}.
@@ -513,8 +516,9 @@ RULES["critic_harmony"] = """
     looped !all_loop !two_chords | Its backbone is {loop}, {loop_chords}, and it departs from that just enough to be noticed.
     looped two_chords | Two chords, {loop_chords}, are all it needs: {loop} is a narrow path, but a clear one.
     looped two_chords | The {loop} vamp on {loop_chords} gives it a floor rather than a direction.
-    !looped !two_chords | The harmony goes its own way, through {chords}<and_home?>.
-    !looped !two_chords | No loop takes over: {chords} share the harmony<and_home?>.
+    !looped !two_chords !centred | The harmony goes its own way, through {chords}<and_home?>.
+    !looped !two_chords !centred | No loop takes over: {chords} share the harmony<and_home?>.
+    !looped centred | Everything leans on {chord}; {others} are excursions<and_home?>.
     !looped two_chords | The harmony weighs {chords} against each other.
     one_chord | The harmony stays on {chord}, and everything rests on what happens above it.
     one_chord | One chord, {chord}, is held throughout: a drone, with all that this asks of the rest.

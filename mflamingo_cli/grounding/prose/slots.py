@@ -17,7 +17,7 @@ from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.grid import describe
-from mflamingo_cli.schema import FormPart, Segment
+from mflamingo_cli.schema import FormPart, LoudPart, Segment
 from mflamingo_cli.text import clock, number
 
 COUNTED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -30,6 +30,9 @@ LOOPED, ALL_LOOP = 0.5, 0.9  # share of the harmony from which a loop carries it
 EARLY_S, LATE_S = 8.0, 30.0  # of the first singing: up to, and from
 THROUGHOUT = 0.6  # share of the song that is sung
 ONE_CHORD = 0.85  # share of the harmony of one chord
+CENTRED = 0.5  # the same, from which the others are told beside it
+CLIPS = 10  # runs at full scale from which they are told: fewer are single peaks, 1 ms in all, which nobody hears
+EDGE_S = 1.0  # of the quietest part from an end of the song: it is its fade
 SEVERAL_BARS = {0.5: "twice a bar", 1.0: "every bar", 2.0: "every two bars", 4.0: "every four bars"}
 RATE_TOLERANCE = 0.12  # of the median length of a chord
 DEGREE_NAMES = {
@@ -50,7 +53,7 @@ SLOTS: Mapping[str, str] = {
     "wheel": "camelot open_key",
     "scale": "scale",
     "meter": "meter likely_meter",
-    "chords": "loop loop_chords loop_count loop_percent chords chord",
+    "chords": "loop loop_chords loop_count loop_percent chords chord others",
     "cadence": "home home_name",
     "borrowed": "borrowed parallel",
     "rate": "rate",
@@ -74,7 +77,7 @@ SLOTS: Mapping[str, str] = {
 TELLS: Mapping[str, str] = {slot: fact for fact, slots in SLOTS.items() for slot in slots.split()}
 CONDITIONS = frozenset({
     "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "looped", "all_loop", "two_chords",
-    "one_chord", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural", "one_section",
+    "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural", "one_section",
     "economical", "onward", "returns", "long", "loud", "very_loud", "quiet", "level", "narrow", "wide", "over", "under",
     "clips", "clean", "new", "back", "last", "enters", "leaves", "louder", "softer",
 })  # fmt: skip
@@ -194,6 +197,10 @@ class _Song:
             yield "chords", listed(names)
             if len(names) == 2:
                 yield "two_chords"
+            elif share >= CENTRED:
+                yield "centred"
+                yield "chord", first
+                yield "others", listed([name for name in names if name != first])
         yield from self._degrees(names)
         yield from self._rate()
 
@@ -360,6 +367,10 @@ class _Song:
 
     # --- level --------------------------------------------------------------------------------------------------------------
 
+    def _at_an_end(self, part: LoudPart) -> bool:
+        """Whether a part is the beginning or the end of the song, which most songs fade into and out of."""
+        return part.start < EDGE_S or (self.duration_s is not None and part.end > self.duration_s - EDGE_S)
+
     def level(self) -> Said:
         """Loudness, its range, and the peak."""
         loudness = self.facts.loudness
@@ -375,10 +386,10 @@ class _Song:
             yield "peak", number(peak)
             yield "over" if peak > 0 else "under"
         if (clipped := loudness.clipped) is not None:
-            yield "clips" if clipped.runs else "clean"
+            yield "clips" if clipped.runs >= CLIPS else "" if clipped.runs else "clean"
             yield "clipped", _times(clipped.runs) if clipped.runs else "nowhere"
         dynamics = self.facts.dynamics
-        if dynamics.loudest and dynamics.quietest:
+        if dynamics.loudest and dynamics.quietest and not self._at_an_end(dynamics.quietest):
             yield "loudest_at", clock(dynamics.loudest.start)
             yield "quietest_at", clock(dynamics.quietest.start)
         if dynamics.onsets_per_s is not None:
