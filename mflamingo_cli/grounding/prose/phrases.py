@@ -154,11 +154,10 @@ RULES["rest"] = """
     It is in {key}, counted in {meter} at a/an <pace_number> {bpm} BPM.
     It is in {key}, at a/an <pace_number> {bpm} BPM.
     constant | The pulse keeps to {bpm} BPM from end to end.
-    The tempo is probably {likely_bpm} BPM, or {other_bpm} BPM if felt in another octave.
-    The pulse is probably at {likely_bpm} BPM, though it can be felt at {other_bpm} BPM as well.
-    It is counted in {meter}, probably at {likely_bpm} BPM, or at {other_bpm} BPM if felt in another octave.
     Its tempo is probably {likely_bpm} BPM and its key probably {likely_key}.
     The tempo is probably {likely_bpm} BPM.
+    The pulse is probably at {likely_bpm} BPM.
+    It is counted in {meter}, probably at {likely_bpm} BPM.
     It is counted in {meter}, and the key is probably {likely_key}.
     The key is probably {likely_key}, the mood {mood}.
     The key is probably {likely_key}.
@@ -226,10 +225,10 @@ RULES["harmony"] = """
 RULES["and_home"] = """
     , and {home}, {home_name}, leads home
     , with {home}, {home_name}, as the way home
-    one_borrowed | , and {borrowed} is borrowed from {parallel}
-    one_borrowed | , with {borrowed} borrowed from {parallel}
-    !one_borrowed | , and {borrowed} are borrowed from {parallel}
-    !one_borrowed | , with {borrowed} borrowed from {parallel}
+    one_borrowed | , and {borrowed} is borrowed from the parallel {parallel}
+    one_borrowed | , with {borrowed} borrowed from the parallel {parallel}
+    !one_borrowed | , and {borrowed} are borrowed from the parallel {parallel}
+    !one_borrowed | , with {borrowed} borrowed from the parallel {parallel}
     modal | , and the scale is {scale}
 """
 RULES["modulation"] = """
@@ -434,7 +433,6 @@ RULES["technical_pulse"] = """
     drifts | The tempo is {bpm} BPM overall and moves between {slowest_bpm} and {fastest_bpm} BPM<in_meter?>.
     !constant !drifts | The tempo measures {bpm} BPM<in_meter?>.
     !constant !drifts | It runs at {bpm} BPM<in_meter?>.
-    The tempo is probably {likely_bpm} BPM, with {other_bpm} BPM as the alternative octave<in_meter?>.
     The tempo is probably {likely_bpm} BPM<in_meter?>.
     The meter is {meter}.
     The meter is probably {likely_meter}.

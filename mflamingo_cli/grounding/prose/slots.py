@@ -48,7 +48,7 @@ MOST_LETTERS = 12  # of a form that is written out
 MODULATION = 5.0  # how much a change of key matters among the moments of a song; a voice that enters has 3
 
 SLOTS: Mapping[str, str] = {
-    "tempo": "bpm likely_bpm other_bpm slowest_bpm fastest_bpm",
+    "tempo": "bpm likely_bpm slowest_bpm fastest_bpm",
     "key": "key likely_key",
     "wheel": "camelot open_key",
     "scale": "scale",
@@ -77,8 +77,8 @@ SLOTS: Mapping[str, str] = {
 TELLS: Mapping[str, str] = {slot: fact for fact, slots in SLOTS.items() for slot in slots.split()}
 CONDITIONS = frozenset({
     "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "looped", "all_loop", "two_chords",
-    "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural", "one_section",
-    "economical", "onward", "returns", "long", "loud", "very_loud", "quiet", "level", "narrow", "wide", "over", "under",
+    "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural",
+    "one_section", "economical", "onward", "returns", "long", "loud", "very_loud", "quiet", "level", "narrow", "wide", "over", "under",
     "clips", "clean", "new", "back", "last", "enters", "leaves", "louder", "softer",
 })  # fmt: skip
 """Every condition; the last seven are those of a moment."""
@@ -145,8 +145,6 @@ class _Song:
                 yield "constant"
         elif bpm is not None:
             yield "likely_bpm", number(bpm)
-            if self.facts.tempo.alternatives:
-                yield "other_bpm", number(self.facts.tempo.alternatives[0])
         if self.facts.meter:
             yield ("meter" if sure(confidence.meter) else "likely_meter"), self.facts.meter
             if int(self.facts.meter.split("/")[0]) % 3 == 0:
@@ -179,7 +177,7 @@ class _Song:
         yield "key", key.name
         yield "camelot", key.camelot
         yield "open_key", key.openkey
-        yield "parallel", Key(key.tonic, harmony.PARALLEL[key.mode]).name
+        yield "parallel", harmony.PARALLEL[key.mode]
         if self.facts.scale:
             yield "modal"
             yield "scale", self.facts.scale
