@@ -418,10 +418,10 @@ RULES["short_chords"] = """
     one_chord | , on the one chord {chord}
 """
 RULES["short_level"] = """
-    loud | , and mastered loud, at {lufs} LUFS
+    loud | , mastered loud at {lufs} LUFS
     loud | , in a loud master of {lufs} LUFS
     quiet wide | , quiet at {lufs} LUFS but dynamic over {range} LU
-    quiet !wide | , and quiet, at {lufs} LUFS
+    quiet !wide | , quiet at {lufs} LUFS
     level wide | , with a dynamic range of {range} LU
     level !wide | , at {lufs} LUFS
 """
