@@ -171,7 +171,7 @@ def _on_phrases(features: np.ndarray, starts: np.ndarray, downbeats: np.ndarray,
     found: list[tuple[float, int]] = []
     for first, last in runs:
         inside = downbeats[(downbeats >= starts[first] - GRID_S) & (downbeats <= starts[last - 1] + GRID_S)]
-        bars = np.unique(np.abs(starts[first:last, None] - inside).argmin(axis=0)) if len(inside) else np.zeros(0, int)
+        bars = np.unique(_nearest(starts[first:last], inside))
         if len(bars) < 3 * PHRASE_BARS:
             return None
         phrases, change = turns(features[first:last], bars, round(float(np.median(np.diff(bars)))))
@@ -190,9 +190,20 @@ def _anywhere(runs: list[list[Units]], starts: np.ndarray, downbeats: np.ndarray
         curve[max(0, first - CLOSEST) : first + CLOSEST] = 0.0
     times = np.concatenate([part.edges[:-1] for run in joined for part in run])[peaks(curve)]
     if len(downbeats) and len(times):
-        times = downbeats[np.abs(downbeats[:, None] - times).argmin(axis=0)]
+        times = downbeats[_nearest(downbeats, times)]
     cuts = np.unique(np.searchsorted(starts, times))
     return cuts[(cuts > 0) & (cuts < len(starts))]
+
+
+def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of some times in their order is the nearest to each wanted one: (n,) s, n >= 1, (k,) s -> (k,) int.
+
+    In memory of both, not of their product: a mix of ten hours has 45,000 units and 11,000 bars.
+    """
+    right = np.searchsorted(times, wanted).clip(1, max(1, len(times) - 1))
+    left = right - 1
+    right = right.clip(max=len(times) - 1)
+    return np.where(wanted - times[left] <= times[right] - wanted, left, right)
 
 
 def _joined(sections: list[Segment]) -> tuple[Segment, ...]:

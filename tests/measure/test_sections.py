@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.sections import LEAST_S, MOST, USUAL_S, Units, measure_sections
+from mflamingo_cli.measure.sections import LEAST_S, MOST, USUAL_S, Units, _nearest, measure_sections
 from mflamingo_cli.schema import Segment
 
 BEAT_S = 0.5
@@ -70,3 +71,26 @@ def test_however_much_changes_a_song_has_no_more_sections_than_one_can_follow() 
 @pytest.mark.parametrize("form", ["A", "AB"])
 def test_a_short_clip_has_no_form(form: str) -> None:
     assert measure_sections([found(form)[0]], found(form)[1]) == ()
+
+
+MIX_BYTES = 100_000_000  # two hours of units have 8 MB
+
+
+@pytest.mark.slow
+def test_the_form_of_a_mix_takes_memory_for_its_length_not_for_its_square() -> None:
+    """Every unit was held against every bar: 8 GB for ten hours."""
+    units, downbeats = found("AABBCCDD" * 100)
+    assert len(units.sums) > 12_000
+    tracemalloc.start()
+    sections = measure_sections([units], downbeats)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < MIX_BYTES
+    assert sections[-1].end == units.end_s
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_the_nearest_of_some_times_is_that_of_all_distances(n: int) -> None:
+    rng = np.random.default_rng(n)
+    times, wanted = np.sort(rng.random(n)), rng.random(50) * 2 - 0.5
+    assert (_nearest(times, wanted) == np.abs(times[:, None] - wanted).argmin(axis=0)).all()
