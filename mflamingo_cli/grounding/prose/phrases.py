@@ -430,7 +430,7 @@ RULES["short_level"] = """
 
 RULES["technical_pulse"] = """
     constant | The tempo is {bpm} BPM on a constant grid<in_meter?>.
-    drifts | The tempo is {bpm} BPM overall and moves between {slowest_bpm} and {fastest_bpm} BPM<in_meter?>.
+    drifts | The tempo is {bpm} BPM for most of it and changes on the way<in_meter?>.
     !constant !drifts | The tempo measures {bpm} BPM<in_meter?>.
     !constant !drifts | It runs at {bpm} BPM<in_meter?>.
     The tempo is probably {likely_bpm} BPM<in_meter?>.

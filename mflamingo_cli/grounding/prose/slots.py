@@ -48,7 +48,7 @@ MOST_LETTERS = 12  # of a form that is written out
 MODULATION = 5.0  # how much a change of key matters among the moments of a song; a voice that enters has 3
 
 SLOTS: Mapping[str, str] = {
-    "tempo": "bpm likely_bpm slowest_bpm fastest_bpm",
+    "tempo": "bpm likely_bpm",
     "key": "key likely_key",
     "wheel": "camelot open_key",
     "scale": "scale",
@@ -139,8 +139,6 @@ class _Song:
             grid, segments = describe(self.facts.beats)
             if len(segments) > 1:
                 yield "drifts"
-                yield "slowest_bpm", number(min(segment.bpm for segment in segments))
-                yield "fastest_bpm", number(max(segment.bpm for segment in segments))
             elif grid is not None and grid.constant:
                 yield "constant"
         elif bpm is not None:
