@@ -8,8 +8,6 @@ trusted again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -47,6 +45,8 @@ def _name(path: Path) -> str:
 
 
 def _digest(content: bytes) -> str:
+    import hashlib
+
     return hashlib.sha256(content).hexdigest()
 
 
@@ -57,6 +57,8 @@ def _file() -> Path | None:
 
 def _trusted() -> dict[str, str]:
     """Read the list; what cannot be read trusts nothing."""
+    import json
+
     path = _file()
     try:
         found = json.loads(path.read_bytes()) if path else {}
@@ -66,6 +68,8 @@ def _trusted() -> dict[str, str]:
 
 
 def _keep(trusted: dict[str, str]) -> None:
+    import json
+
     path = _file()
     if path is None:
         raise ConfigError("there is no home folder to store this in; set HOME or XDG_CONFIG_HOME")

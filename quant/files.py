@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import io
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -40,7 +38,7 @@ class Draft:
     def __init__(self, path: Path) -> None:
         self.path, self.published = path, False
         for _ in range(ATTEMPTS):
-            self.part = path.with_name(f"{_stem(path)}{secrets.token_hex(8)}{PART}")
+            self.part = path.with_name(f"{_stem(path)}{os.urandom(8).hex()}{PART}")
             self.stream = _made(self.part, path)
             if _lock(self.stream.fileno()) is not False and self._is_ours():
                 break
@@ -178,6 +176,8 @@ def _lock(descriptor: int) -> bool | None:
 def _stem(path: Path) -> str:
     """How the names of a file's parts begin; that of a very long name has its hash in the place."""
     name, longest = path.name, NAME_BYTES - len(f".{OURS}{PART}") - 16
+    import hashlib  # 2 ms, which most commands can do without
+
     return f".{name if len(os.fsencode(name)) <= longest else hashlib.sha256(os.fsencode(name)).hexdigest()}{OURS}"
 
 

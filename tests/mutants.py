@@ -233,7 +233,7 @@ MUTANTS = (
         "files.Draft",
         "a file keeps its name while it is written",
         "quant/files.py",
-        'path.with_name(f"{_stem(path)}{secrets.token_hex(8)}{PART}")',
+        'path.with_name(f"{_stem(path)}{os.urandom(8).hex()}{PART}")',
         "path",
         "tests/quant/test_files.py",
     ),

@@ -23,7 +23,7 @@ MAX_EMBEDDED_BYTES = 25_000_000  # what the embedded model may weigh, GGUF and s
 
 
 def files(package: str) -> list:
-    return [path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts and path.name != "README.md"]
+    return [path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md"]
 
 
 def test_every_file_of_the_packages_is_installed():

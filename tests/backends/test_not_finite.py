@@ -26,7 +26,7 @@ from tests.clips import audio
 from tests.gguf_files import parts
 
 OPTIONS = OpenOptions(device="cpu", dtype="fp32", threads=1)
-TORCH = "the model's values are too large for fp32; choose .* or download it again"
+TORCH = "the model's values are too large for fp32; choose .* or download the model again"
 # In the encoder, behind it, and in the language model: names in GGUF and in a checkpoint
 PLACES = {
     "encoder": ("a.blk.1.ln1.weight", "audio_tower.layers.1.self_attn_layer_norm.weight"),
@@ -82,12 +82,12 @@ def test_a_checkpoint_with_weights_that_are_no_numbers_answers_nothing(place: st
     assert (caught.value.code, caught.value.exit_code) == ("failed", 69)
 
 
-@pytest.mark.parametrize("name", ["mm.a.mlp.1.bias", "output_norm.weight"])
+@pytest.mark.parametrize("name", ["a.blk.1.ln1.weight", "output_norm.weight"])  # norms: times what deviates by more than 1.1
 def test_values_that_overflow_in_a_pair_are_no_answer(name: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """Each weight is a number, their sums are none."""
     with (
         GgufBackend(*broken_pair(pair, name, 3e38, tmp_path), OPTIONS) as backend,
-        pytest.raises(ModelError, match="the model's values are too large: its weights are damaged"),
+        pytest.raises(ModelError, match="the model's values are too large: its weights are probably damaged"),
     ):
         complete(backend, backend.encode([audio(1.5)])[0], [Prompt("Key?")], GenerateOptions(max_new_tokens=3, temperature=0.7))
 

@@ -93,7 +93,7 @@ def test_the_command_reads_records_and_says_what_it_leaves_out(tmp_path):
         (("nothing.mp3", "--from", "lib.jsonl"), 1, "no such file"),
         (("own.mp3", "--from", "nowhere"), 66, "No such file"),
         (("own.mp3", "--from", "empty"), 66, "neither records nor songs"),
-        (("own.mp3", "--from", "words.txt"), 2, "line 2 is no record"),
+        (("own.mp3", "--from", "words.txt"), 2, "line 2 is not a record"),
     ],
 )
 def test_what_is_missing_is_said(tmp_path, monkeypatch, arguments, code, words):

@@ -156,7 +156,7 @@ def test_a_name_that_is_taken_is_not_opened(tmp_path: Path, monkeypatch: pytest.
     """Even one who can foresee the random name cannot lead the writing elsewhere."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "0" * 2 * n)
+    monkeypatch.setattr(files.os, "urandom", bytes)
     (tmp_path / f".a.json.mflamingo-{16 * '0'}.part").hardlink_to(mine)
     with pytest.raises(FileExistsError, match=r"/a\.json'"):
         Draft(tmp_path / "a.json")

@@ -94,7 +94,7 @@ def test_a_file_of_lyrics_is_not_replaced_by_none(tiny_model, tmp_path):
     target.write_text("[00:01.00]Mine\n")
     done = run("analyze", "-q", "-m", tiny_model, "-f", "lrc", "-o", target, ROOT / "tests/data/ocean.opus")
     assert done.returncode == 3
-    assert "no timed lyrics lie beside it" in one_sentence(done.stderr)
+    assert "no timed lyrics were found beside the song" in one_sentence(done.stderr)
     assert target.read_text() == "[00:01.00]Mine\n"
 
 
