@@ -49,7 +49,7 @@ def _each(composer: Composer, slots: Slots, *rules: str) -> Iterator[str]:
 
 def _full(composer: Composer, slots: Slots) -> Iterator[str]:
     """What it is; what the opening left out; harmony; the song in time; sound; production."""
-    before = [*_each(composer, slots, "opening", "rest", "rest", "rest", "harmony", "shape")]
+    before = [*_each(composer, slots, "opening", "rest", "rest", "rest", "rest", "harmony", "shape")]
     after = [*_each(composer, slots, "sound", "sound", "production", "edge", "edge")]
     yield from before
     yield from _moments(composer, slots, max(LEAST_MOMENTS, FULL_SENTENCES - len(before) - len(after)))

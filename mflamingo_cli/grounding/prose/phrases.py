@@ -248,7 +248,7 @@ RULES["shape"] = """
     {section_count} sections make up the form.
     onward | It is built in {section_count} sections over {duration}, and none of them comes back.
     onward | Its {section_count} sections never repeat: for {duration} the form only goes forward.
-    onward | None of its {section_count} sections comes back.
+    onward | Not one of its {section_count} sections comes back.
     returns | In {duration} it passes through {section_count} sections, and {returning} is heard {return_count}.
     returns | {section_count} sections in {duration} share {ideas} ideas, with {returning} as the one that returns.
     returns | The form holds {section_count} sections in {duration} and comes back to {returning}.
@@ -271,7 +271,7 @@ RULES["scene"] = """
     back louder !enters !leaves | Section {letter} is back around {at}, {step} LU louder than what came before.
     back softer !enters !leaves | Around {at} it drops {step} LU, back into section {letter}.
     back louder enters | Around {at} section {letter} returns with the voice, {step} LU louder.
-    new enters | Around {at} section {letter} brings the voice in and turns the chords to {here}.
+    new enters | Around {at} section {letter} brings the voice in and turns to {here}.
     new enters | Around {at} section {letter} begins, and the voice comes in.
     new enters | The voice enters with section {letter}, around {at}.
     new enters | Section {letter}, around {at}, is where the singing sets in.
@@ -279,8 +279,8 @@ RULES["scene"] = """
     new leaves | Section {letter} begins around {at}, without the voice.
     new leaves | The singer steps back around {at}, when section {letter} begins.
     new !enters !leaves | Around {at} section {letter} turns to {here}.
-    new !enters !leaves | Section {letter}, from about {at}, moves to other chords: {here}.
-    new !enters !leaves | With section {letter}, around {at}, the chords become {here}.
+    new !enters !leaves | Section {letter}, from about {at}, turns to {here}.
+    new !enters !leaves | With section {letter}, around {at}, it moves to {here}.
     new !enters !leaves | Around {at} section {letter} takes over from {before}.
     new !enters !leaves | Something new, section {letter}, arrives around {at}.
     new !enters !leaves | Section {letter} begins around {at}.
