@@ -20,7 +20,8 @@ _ARTICLE = re.compile(r"\b([aA])/an (?=(\S+))")
 _VOWEL_LETTER = re.compile(r"[AEF][#b]?(?:m|maj|min|dim|aug|sus|\d|\b)(?![a-z]{2})|F#|[AEFHILMNORSX]\d")  # spoken: an E minor, an F, an A7
 _VOWEL_WORD = re.compile(r"(?:[aeo]|i(?![-v]|i)|u(?!n[ia]|s[ei])|8|11(?!\d)|18(?!\d)|1[18]\d{3}\b|hour|honest)", re.IGNORECASE)
 _ROMAN = re.compile(r"[b#]?[ivIV]+[°+]?(?:-|\b)")
-FRESH = 12  # times as likely is a line for each fact that it tells
+FRESH = 12  # times as likely is a line for each fact that it tells,
+FIRST = {"tempo": 3, "key": 3}  # of which these count as so many: what musicians ask first is told where one line alone is said
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Composer:
 
     def _weight(self, line: Line, known: Sayable) -> float:
         """Lines that tell more are likelier, those that were used hardly likely at all."""
-        return float(FRESH ** len(self._facts(line, known))) * (0.01 if line in self._used else 1.0)
+        told = sum(FIRST.get(fact, 1) for fact in self._facts(line, known))
+        return float(FRESH**told) * (0.01 if line in self._used else 1.0)
 
     def _facts(self, line: Line, known: Sayable) -> set[str]:
         """The facts that a line tells, or may tell in one of its parts."""

@@ -397,6 +397,13 @@ RULES["short"] = """
     {key} at a/an <pace_number> {bpm} BPM is the frame of this {thing}<short_chords?><short_level?>.
     This {genre} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
     This <pace> {thing} runs at {bpm} BPM<short_chords?><short_level?>.
+    unsung | This {voice} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
+    This {genre} {thing} runs at {bpm} BPM and is probably in {likely_key}<short_chords?><short_level?>.
+    At {bpm} BPM, this <pace> {thing} is probably in {likely_key}<short_chords?><short_level?>.
+    In {key}, this {genre} {thing} runs at probably {likely_bpm} BPM<short_chords?><short_level?>.
+    This {thing} is in {key}, at probably {likely_bpm} BPM<short_chords?><short_level?>.
+    unsung | This {voice} {thing} is probably in {likely_key}, at probably {likely_bpm} BPM<short_chords?><short_level?>.
+    This {thing} runs at probably {likely_bpm} BPM and seems to be in {likely_key}<short_chords?><short_level?>.
     This {genre} {thing} is in {key}<short_chords?><short_level?>.
     This {thing} is in {key}<short_chords?><short_level?>.
     This {genre} {thing} is probably in {likely_key}<short_chords?><short_level?>.

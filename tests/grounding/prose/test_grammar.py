@@ -8,7 +8,7 @@ import pytest
 
 from mflamingo_cli.grounding.prose.grammar import Composer, Sayable, article, finish
 
-TELLS = {"bpm": "tempo", "key": "key", "pulse": "tempo"}
+TELLS = {"bpm": "tempo", "key": "key", "pulse": "tempo", "lufs": "loudness", "voice": "vocals", "duration": "duration"}
 
 
 def said(block: str, slots=None, conditions=(), seed: int = 0, more=None):
@@ -47,8 +47,14 @@ def test_a_slot_among_the_conditions_is_told_without_its_words():
 
 
 def test_lines_that_tell_more_are_likelier():
-    block = "It runs at {bpm} BPM.\nIt runs at {bpm} BPM in {key}."
-    drawn = [said(block, {"bpm": "90", "key": "C major"}, seed=seed) for seed in range(200)]
+    block = "It is loud, {lufs} LUFS.\nIt is loud, {lufs} LUFS, and sung: {voice}."
+    drawn = [said(block, {"lufs": "-9", "voice": "sung"}, seed=seed) for seed in range(200)]
+    assert 150 < sum("sung" in text for text in drawn) < 200
+
+
+def test_tempo_and_key_are_told_before_two_other_facts():
+    block = "It is in {key}.\nIt is {voice}, and {duration} long."
+    drawn = [said(block, {"key": "C major", "voice": "sung", "duration": "1:00"}, seed=seed) for seed in range(200)]
     assert 150 < sum("C major" in text for text in drawn) < 200
 
 
