@@ -62,7 +62,7 @@ class ShardWriter:
         if self._system.exists(name):
             found = json.loads(self._system.cat_file(name))
             if others := sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key)):
-                raise UsageError(f"{self.output}: its records were made with different {', '.join(others)}; name another folder")
+                raise UsageError(f"{self.output}: its records were made with other settings ({', '.join(others)}); name another folder")
         elif files:
             raise UsageError(f"{self.output}: contains records but no {SETTINGS}; name another folder")
         else:
