@@ -92,10 +92,11 @@ class Worker:
 
 def fuzz(module: str, *, count: int, seed: int, seconds: float = float("inf"), keep: Path, first: int = 0) -> Report:
     """Run `count` cases of a kind's module, or as many as `seconds` allow; what broke the program is copied into `keep`."""
-    report, begun = Report(), time.monotonic()
+    report = Report()
     with tempfile.TemporaryDirectory() as place:
         folder, seeds = Path(place), Path(place) / "seeds"
         make_seeds(module, seeds)
+        begun = time.monotonic()  # seeds take seconds, on a busy machine more than a test has
         worker: Worker | None = None
         try:
             for number in range(first, first + count):
