@@ -120,3 +120,14 @@ def test_a_rate_too_low_for_the_filters_has_a_peak_and_no_loudness() -> None:
     found = heard(tones((-20, 5), rate=2_000, hertz=100.0), 2_000)
     assert (found.integrated_lufs, found.range_lu) == (None, None)
     assert found.true_peak_dbtp == pytest.approx(-20, abs=PEAK_DOWN)
+
+
+@pytest.mark.parametrize("rate", [8_001, 22_257, 44_099, 96_001])
+def test_a_rate_that_no_part_of_a_second_divides_is_metered_by_the_second(rate):
+    """22 257 Hz was a Macintosh's; every odd rate that 5 does not divide raised IndexError."""
+    tone = np.sin(2 * np.pi * 997 * np.arange(5 * rate) / rate).astype(np.float32)[:, None]
+    meter = LoudnessMeter()
+    meter.open(rate, 1, ("FC",))
+    for first in range(0, len(tone), 7_000):
+        meter.add(tone[first : first + 7_000])
+    assert meter.result().integrated_lufs == pytest.approx(-3.01, abs=0.1)
