@@ -48,7 +48,7 @@ def k_weighting(hertz: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def unit_steps(rate_hz: int, channels: int) -> int:
-    """How many steps of 100 ms are analysed at a time: half a second but for many channels and rates of megahertz; a second at odd rates."""
+    """How many steps of 100 ms are analysed together: half a second but for many channels and rates of megahertz, a second at odd rates."""
     whole = [steps for steps in UNIT_STEPS if rate_hz * steps % STEPS == 0] or [STEPS]
     return next((steps for steps in whole if channels * rate_hz * steps <= UNIT_SAMPLES * STEPS), whole[-1])
 
