@@ -43,7 +43,7 @@ class FactOptions:
         if not names:
             raise UsageError("--only is empty; name facts, such as tempo,key")
         if self.no_model and "caption" in names and ("no_model" in typed or "only" not in typed):
-            raise UsageError("--no-model contradicts --only caption, which a model writes; leave one out")
+            raise UsageError("--no-model contradicts --only caption; leave one out")
         return names
 
 

@@ -11,13 +11,13 @@ import typer
 
 from mflamingo_cli.backends.options import DEFAULT_MODEL
 from mflamingo_cli.commands.inputs import NoInputError, songs_below
-from mflamingo_cli.errors import AudioError, MFlamingoError, UsageError
+from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.render import WRITERS, Layout
 
 if TYPE_CHECKING:
-    from mflamingo_cli.api import Model
     from mflamingo_cli.commands.terminal import Reporter
     from mflamingo_cli.library.mixing import Match
+    from mflamingo_cli.library.plan import Finished
     from mflamingo_cli.schema import Analysis
 
 FORMATS = ("table", *(name for name, row in WRITERS.items() if row.rows or name == "m3u"))
@@ -42,17 +42,18 @@ def next(
     """Find the songs in a library that mix well with a song, the best match first.
 
     Matches have the same or a neighbouring key on the Camelot wheel, and a tempo within 8 % of the song's, or of half or double of it.
-    The closest in key, tempo and loudness come first. Songs without a record are analysed first.
+    The closest in key, tempo and loudness come first. Of songs without a record, only these are measured.
     """
-    from mflamingo_cli.commands.terminal import Reporter
+    from mflamingo_cli.commands.terminal import Reporter, handle_signals
     from mflamingo_cli.library.mixing import lacks, matches
 
     reporter = Reporter(quiet=quiet)
     found = _Library(library, reporter)
-    own = found.record(song)
+    with handle_signals():
+        own, records = found.with_records(song)
     if missing := lacks(own):
         raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so no matches can be found")
-    others = [record for record in found.records() if not _same(record, own)]
+    others = [record for record in records if not _same(record, own)]
     if unknown := sum(bool(lacks(record)) for record in others):
         reporter.note(f"{unknown} of {len(others)} songs were left out: their tempo or key is not known")
     chosen = matches(own, others)[:most]
@@ -74,27 +75,24 @@ def _same(record: Analysis, song: Analysis) -> bool:
 
 
 class _Library:
-    """The records of a library, and a model for songs that have none, opened when the first is met."""
+    """The records of a library and of the songs in it that have none, of which only what a match needs is measured."""
 
     def __init__(self, place: str, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._model: Model | None = None
         self._songs: list[str] = []
         self._records = {os.path.realpath(key): record for key, record in self._kept(place)}
 
-    def records(self) -> Iterator[Analysis]:
-        """Every song of the library that could be analysed."""
-        for song in self._songs:
-            if os.path.realpath(song) not in self._records:
-                try:
-                    self._records[os.path.realpath(song)] = self._analyze(song)
-                except AudioError as error:
-                    self._reporter.warn(str(error))
-        yield from self._records.values()
-
-    def record(self, song: str) -> Analysis:
-        """The record of a song. Raises AudioError."""
-        return self._records.get(os.path.realpath(song)) or self._analyze(song)
+    def with_records(self, song: str) -> tuple[Analysis, list[Analysis]]:
+        """The record of a song, and those of every song of the library that could be analysed. Raises AudioError for the song alone."""
+        own = os.path.realpath(song)
+        for finished in self._analysed([path for path in (song, *self._songs) if os.path.realpath(path) not in self._records]):
+            if finished.failure is None:
+                self._records[os.path.realpath(finished.song)] = finished.record
+            elif os.path.realpath(finished.song) == own:
+                raise finished.failure
+            else:
+                self._reporter.warn(str(finished.failure))
+        return self._records[own], list(self._records.values())
 
     def _kept(self, place: str) -> Iterator[tuple[str, Analysis]]:
         """Records that are there already; songs of a folder are noted for later. Raises NoInputError and UsageError."""
@@ -112,16 +110,29 @@ class _Library:
                 if record.result is not None and record.command == "analyze":
                     yield path_of(record), record
 
-    def _analyze(self, song: str) -> Analysis:
-        from mflamingo_cli import api
+    def _analysed(self, songs: Sequence[str]) -> Iterator[Finished]:
+        """Songs as `analyze --only` measures them, several at once; the first is the one that is asked about."""
+        from contextlib import closing
 
-        if self._model is None:
-            self._model = api.load(DEFAULT_MODEL)
-        self._reporter.working(f"{song}: analysing")
-        try:
-            return self._model.analyze(song)
-        finally:
-            self._reporter.idle()
+        from mflamingo_cli.backends.base import OpenOptions
+        from mflamingo_cli.library.mixing import NEEDED
+        from mflamingo_cli.library.plan import EngineListener, Finished, RunPlan
+        from mflamingo_cli.library.run import LocalEngine
+        from mflamingo_cli.requests import analyze_request
+
+        songs = list({os.path.realpath(song): song for song in songs}.values())
+        if not songs:
+            return
+        plan = RunPlan(tuple(songs), analyze_request(NEEDED), DEFAULT_MODEL, OpenOptions(), resumable=len(songs) > 1)
+        self._reporter.working(f"analysing {len(songs)} song{'s' * (len(songs) > 1)}")
+        listener = EngineListener(lambda text: None, lambda text: None, self._reporter.detail, self._reporter.warn)
+        with closing(LocalEngine().run(plan, listener)) as events:
+            for number, event in enumerate((event for event in events if isinstance(event, Finished)), start=1):
+                self._reporter.idle()
+                yield event
+                if number < len(songs):
+                    self._reporter.working(f"analysing, {number} of {len(songs)} songs are done")
+        self._reporter.idle()
 
 
 def _read(file: str) -> Iterator[Analysis]:

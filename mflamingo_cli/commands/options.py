@@ -107,7 +107,10 @@ class WordOptions:
     claims: Annotated[
         ClaimsMode | None,
         CLAIMS_MODES,
-        option(help="Claims that contradict measured facts: mark, fix, drop the sentence, or leave raw; default: fix for mini, else mark."),
+        option(
+            help="Claims that contradict measured facts: mark, fix, drop the sentence, or leave raw; default: mark, for mini fix. "
+            "mini's captions are written from measured facts; with raw it writes them itself."
+        ),
     ] = None
 
     @property

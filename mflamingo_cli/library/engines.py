@@ -27,7 +27,8 @@ class Row:
 
 OF_RAY = (
     "paths files_from null start end model backend device dtype kv_type threads quantize offline no_cache max_tokens temperature top_p "
-    "seed repetition_penalty thinking_budget json output quiet verbose color progress dry_run shard engine ray_address"
+    "seed repetition_penalty thinking_budget only no_model tempo_range json output quiet verbose color progress dry_run shard engine "
+    "ray_address"
 )
 DEFAULT_ENGINE = "local"
 ENGINES = {

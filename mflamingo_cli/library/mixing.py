@@ -13,6 +13,7 @@ from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.schema import Analysis
 
+NEEDED = ("tempo", "key", "loudness")  # facts of a song
 STRETCH = 0.08  # of the tempo: what the pitch fader of a turntable allows
 OCTAVES = (1.0, 2.0, 0.5)  # beats of one song to those of the other
 LOUD_LU = 6.0  # weighs as much as a neighbouring key, or all that the tempo allows

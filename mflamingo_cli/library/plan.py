@@ -6,7 +6,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from mflamingo_cli.backends.base import OpenOptions
+from mflamingo_cli import backends
+from mflamingo_cli.backends import ModelFiles
+from mflamingo_cli.backends.base import Backend, BackendInfo, OpenOptions
+from mflamingo_cli.backends.no_model import NoModel
 from mflamingo_cli.errors import MFlamingoError, ModelError
 from mflamingo_cli.requests import Piece, Request, Step
 from mflamingo_cli.schema import Analysis
@@ -31,6 +34,19 @@ class RunPlan:
     ray_address: str | None = None
     keep_raw: bool = False  # whether written records have the model's own text
     hide_thinking: bool = False  # whether they are without the reasoning
+
+    def open_backend(self) -> Backend:
+        """Open the model, or the stand-in where no question is put to one. Raises ModelError."""
+        return backends.open_backend(self.model, self.opening) if self.request.tasks else NoModel()
+
+    def find_model(self) -> ModelFiles:
+        """The files of the model; none where no question is put to one. Raises ModelError."""
+        return backends.find_model(self.model) if self.request.tasks else ModelFiles("")
+
+    def describe(self, info: BackendInfo) -> str:
+        """What was opened, and why."""
+        how = f"{info.model}: {info.backend} on {info.device}, {info.dtype}" if self.request.tasks else "no model is loaded"
+        return f"{how} ({info.reason})"
 
 
 @dataclass(frozen=True)

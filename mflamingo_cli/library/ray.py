@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mflamingo_cli import __version__, assemble, pipeline, requests
-from mflamingo_cli.backends import find_model, open_backend
 from mflamingo_cli.backends.base import BackendInfo
 from mflamingo_cli.backends.memory import file_bytes
 from mflamingo_cli.backends.threads import physical_cores, useful_threads
@@ -63,7 +62,7 @@ class RayEngine:
         listener.working("joining the cluster")
         connect(plan.ray_address)
         model = ask_cluster(job)
-        listener.detail(f"{model.info.model}: {model.info.backend} on {model.info.device}, {model.info.dtype} ({model.info.reason})")
+        listener.detail(plan.describe(model.info))
         earlier = shards.open(_settings(job, model.info))
         yield Opened(resumable=True)
         done = {song: earlier[name] for song in plan.songs if (name := identity(song)) in earlier}
@@ -92,6 +91,8 @@ def _settings(job: RunPlan, info: BackendInfo) -> dict[str, Any]:
     return {
         "command": [request.command, *(task.prompt for task in request.tasks)],
         "part": [request.start_s, request.end_s],
+        "only": request.only and list(request.only),
+        "tempo_range": request.tempo_range and list(request.tempo_range),
         "options": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(request.options).items()},
         "model": [info.model, info.revision, info.backend, info.dtype],
         "--verbose": job.keep_raw,
@@ -155,7 +156,7 @@ def _silence() -> Iterator[None]:
 
 
 def ask_cluster(job: RunPlan) -> ClusterModel:
-    """Open the model once where it will run. Raises ModelError where it cannot, or cannot do what is asked."""
+    """Open the model, where one is asked, once where it will run. Raises ModelError where it cannot, or cannot do what is asked."""
     import ray
 
     there = ray.cluster_resources()
@@ -225,8 +226,8 @@ def _probe(job: RunPlan) -> ClusterModel | MFlamingoError:
     try:
         if job.offline:
             forbid_network()
-        files = find_model(job.model)
-        with open_backend(job.model, job.opening) as backend:
+        files = job.find_model()
+        with job.open_backend() as backend:
             info = backend.info
         requests.answerable(job.request, info)
     except MFlamingoError as error:
@@ -249,7 +250,7 @@ class _ModelActor:
         if job.offline:
             forbid_network()
         self._job = job
-        self._backend = open_backend(job.model, job.opening)
+        self._backend = job.open_backend()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Answer what is asked of one song that was decoded."""

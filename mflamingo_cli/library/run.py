@@ -15,9 +15,7 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from mflamingo_cli import assemble, pipeline, schema
-from mflamingo_cli.backends import ModelFiles, find_model, open_backend
 from mflamingo_cli.backends.base import Backend
-from mflamingo_cli.backends.no_model import NoModel
 from mflamingo_cli.backends.threads import physical_cores
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.errors import AudioError, MFlamingoError, ModelError, as_song_error
@@ -44,7 +42,7 @@ class LocalEngine:
         with ExitStack() as stack:
             try:
                 listener.working(f"opening {plan.model}" if plan.request.tasks else "starting")
-                backend = stack.enter_context(open_backend(plan.model, plan.opening) if plan.request.tasks else NoModel())
+                backend = stack.enter_context(plan.open_backend())
             except ModelError as error:
                 yield Unavailable(error)
                 for song in plan.songs:
@@ -52,13 +50,11 @@ class LocalEngine:
                 return
             backend.on_progress = listener.advance
             info = backend.info
-            how = f"{info.model}: {info.backend} on {info.device}, {info.dtype}" if plan.request.tasks else "no model is loaded"
-            listener.detail(f"{how} ({info.reason})")
+            listener.detail(plan.describe(info))
             songs, store, trouble = _memory(plan)
             if trouble:
                 listener.warn(cache.not_kept(trouble))
-            files = find_model(plan.model) if plan.request.tasks else ModelFiles("")
-            job = JobKey.of(plan.request.deciding, info, files, plan.opening.kv_type)
+            job = JobKey.of(plan.request.deciding, info, plan.find_model(), plan.opening.kv_type)
             past = store and stack.enter_context(store)
             memory = RunCache(past, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
             yield Opened(store is not None)

@@ -6,11 +6,14 @@ import dataclasses
 import json
 
 import pytest
+import soundfile
 
 from mflamingo_cli.library.mixing import match, matches
 from mflamingo_cli.measure import Key
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.schema import KeyInfo, Loudness, TempoInfo
+from tests.measure.synth import RATE
+from tests.measure.synth import song as sound
 from tests.test_cli import one_sentence, run
 from tests.test_schema import FAILED, FULL
 
@@ -83,6 +86,19 @@ def test_the_command_reads_records_and_says_what_it_leaves_out(tmp_path):
     done = run("next", "d.mp3", "--from", tmp_path / "lib.jsonl")
     assert (done.returncode, done.stdout) == (0, b"")
     assert "mixes with d.mp3" in done.stderr.decode()
+
+
+@pytest.mark.slow
+def test_of_songs_without_a_record_only_what_a_match_needs_is_measured(tmp_path, monkeypatch):
+    for name, bpm in (("own", 112.0), ("near", 108.0), ("far", 90.0)):
+        soundfile.write(tmp_path / f"{name}.wav", sound(["A:min", "F:maj", "C:maj", "G:maj"] * 2, bpm), RATE)
+    (tmp_path / "words.wav").write_text("no sound")
+    monkeypatch.setenv("MFLAMINGO_MODEL", "nobody/nothing")  # is not looked for
+    done = run("next", tmp_path / "own.wav", "--from", tmp_path, "-f", "json")
+    assert done.returncode == 0, done.stderr
+    [found] = map(json.loads, done.stdout.splitlines())
+    assert (found["path"], found["only"], found["model"]) == (str(tmp_path / "near.wav"), ["tempo", "key", "loudness"], None)
+    assert "words.wav: not a recognised audio file" in done.stderr.decode()
 
 
 @pytest.mark.slow

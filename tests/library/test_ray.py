@@ -15,8 +15,9 @@ import soundfile
 
 pytest.importorskip("ray.data")
 
-from mflamingo_cli import MFlamingoError, assemble, cli, load, requests
+from mflamingo_cli import MFlamingoError, assemble, cli, load, pipeline, requests
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions
+from mflamingo_cli.backends.no_model import NoModel
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.errors import InternalError, ModelError, UsageError
 from mflamingo_cli.library import ray as engine
@@ -172,6 +173,19 @@ def test_a_second_run_does_what_is_missing(cluster, work, songs, expected, tmp_p
     assert {path: path.read_bytes() for path in first} == first
     with pytest.raises(UsageError, match=r"other settings \(options\)"):
         cli.app(["analyze", "--engine", "ray", "-q", "-m", work.model, "-o", str(output), *songs[:4]], standalone_mode=False)
+
+
+def test_facts_are_measured_without_a_model_as_here(cluster, songs, tmp_path):
+    """Of a model that nobody has: it is not looked for."""
+    arguments = ["analyze", "--engine", "ray", "-q", "-m", "nobody/nothing", "--only", "tempo,loudness", "-o"]
+    cli.app([*arguments, str(tmp_path / "out"), *songs[:2]], standalone_mode=False)
+    found = [Analysis.from_json(line) for path in (tmp_path / "out").glob("part-*.jsonl") for line in path.read_text().splitlines()]
+    request = requests.analyze_request(["tempo", "loudness"])
+    here = [list(pipeline.run(song, NoModel(), request))[-1] for song in songs[:2]]
+    assert by_path(found) == by_path(here)
+    assert {record.only for record in found} == {("tempo", "loudness")}
+    with pytest.raises(UsageError, match=r"other settings \(only\)"):
+        cli.app([*arguments[:-2], "tempo", "-o", str(tmp_path / "out"), *songs[:2]], standalone_mode=False)
 
 
 def test_parquet_is_a_name_away(cluster, work, songs, expected, tmp_path):
