@@ -38,15 +38,20 @@ class Judgement(NamedTuple):
 # --- one judge for each kind of claim ------------------------------------------------------------------------------------------
 
 
+def _ends(reading: Reading) -> tuple[float | None, float | None]:
+    """The lowest and the highest number that a claim allows."""
+    low, high = reading.value if isinstance(reading.value, tuple) else (reading.value, reading.value)
+    return (None if low is None else float(low)), (None if high is None else float(high))
+
+
 def _tempo(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     bpm = facts.tempo.bpm
     if bpm is None:
         return Judgement()
-    low, high = reading.value if isinstance(reading.value, tuple) else (reading.value, reading.value)
+    low, high = _ends(reading)
 
     def within(tempo: float) -> bool:
-        above = low is None or tempo * (1 + TEMPO_TOLERANCE) >= float(low)
-        return above and (high is None or tempo * (1 - TEMPO_TOLERANCE) <= float(high))
+        return (low is None or tempo * (1 + TEMPO_TOLERANCE) >= low) and (high is None or tempo * (1 - TEMPO_TOLERANCE) <= high)
 
     same = within(bpm) or (reading.octave and any(map(within, facts.tempo.alternatives)))
     return Judgement(round(bpm, 2), same, facts.confidence.tempo)
@@ -78,9 +83,11 @@ def _sections(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
 
 def _loudness(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
     level = facts.loudness.integrated_lufs
-    if level is None or not isinstance(reading.value, float):
+    if level is None:
         return Judgement()
-    return Judgement(round(level, 2), abs(reading.value - level) <= LOUDNESS_TOLERANCE_LU)
+    low, high = _ends(reading)
+    same = (low is None or level >= low - LOUDNESS_TOLERANCE_LU) and (high is None or level <= high + LOUDNESS_TOLERANCE_LU)
+    return Judgement(round(level, 2), same)
 
 
 def _clipping(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
@@ -89,10 +96,10 @@ def _clipping(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
 
 
 def _duration(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
-    if not isinstance(reading.value, float):
-        return Judgement()
-    tolerance_s = MINUTES_TOLERANCE_S if reading.value % 60 == 0 else DURATION_TOLERANCE_S
-    return Judgement(round(duration_s, 3), abs(reading.value - duration_s) <= tolerance_s)
+    low, high = _ends(reading)
+    tolerance_s = MINUTES_TOLERANCE_S if low == high and low is not None and low % 60 == 0 else DURATION_TOLERANCE_S
+    same = (low is None or duration_s >= low - tolerance_s) and (high is None or duration_s <= high + tolerance_s)
+    return Judgement(round(duration_s, 3), same)
 
 
 def _vocals(reading: Reading, facts: Facts, duration_s: float) -> Judgement:
@@ -372,10 +379,10 @@ def _spoken(claim: Claim) -> str:
 
 def _value(kind: str, value: Any) -> str:
     """A value of a kind in words."""
+    unit = {"tempo": " BPM", "loudness": " LUFS"}.get(kind, "")
     if isinstance(value, list | tuple):
         low, high = (None if end is None else f"{end:.4g}" for end in value)
-        return f"{low} to {high} BPM" if low and high else f"over {low} BPM" if low else f"under {high} BPM"
-    unit = {"tempo": " BPM", "loudness": " LUFS"}.get(kind, "")
+        return (f"{low} to {high}" if low and high else f"over {low}" if low else f"under {high}") + unit
     if isinstance(value, bool):
         return TRUTHS[kind][value]
     if kind == "duration" and value is not None:

@@ -81,12 +81,16 @@ def _any_of(*patterns: str, after: str = r"\b") -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(patterns)}){after}", re.IGNORECASE)
 
 
-_CLAUSE = re.compile(r"[;()\u2014]|:(?![0-9])|\s-\s|(?<!anything)(?<!nothing),?\s\b(?:but|however|although|though|whereas|while|yet)\b")
+_CLAUSE = re.compile(
+    r"[;()\u2014]|:(?![0-9])|\s-\s|(?<!anything)(?<!nothing),?\s\b(?:but|however|although|though|whereas|while|yet|sondern|aber|mais|sino|pero)\b",
+    re.IGNORECASE,
+)
 _ANEW = re.compile(r",\s(?:and\s|so\s)?(?=(?:the (?:song|track|piece|music|whole|key|tempo|tonality)|it|this)\b)", re.IGNORECASE)
 _PART_FIRST = re.compile(r"\W*(?:and |then )?(?:in|during|at|by|after|before|from|until|for|on|towards?|over|through)\b", re.IGNORECASE)
 _DENIAL = re.compile(
     r"n't\b|\b(?:not|never|neither|nor|no|nothing|without|hardly|rather than|instead of|as opposed to|anything but|far from|"
-    r"lack(?:s|ing)|avoid(?:s|ing)?)\b",
+    r"lack(?:s|ing)|avoid(?:s|ing)?|fail(?:s|ing|ed)? to|devoid of|free (?:of|from)|wrong to|nicht|kein\w*|ohne|pas|sans)\b|"
+    r"\b(?:more (?!than\b)|closer|nearer).* than(?= (?:in |at |to |like )?$)",  # "more like A minor than C major"
     re.IGNORECASE,
 )
 _NO_DENIAL = _any_of(
@@ -95,6 +99,9 @@ _NO_DENIAL = _any_of(
         "not (?:only|just|merely|simply)",
         "not (?:quite|far from|exactly)",
         "not to mention",
+        r"(?:no|not|n't|cannot|can't|can not) (?:be )?(?:deny\w*|denied|doubt\w*|mistak\w+|question\w*)",
+        "(?:is|are|was)(?:n't| not) (?:not|without)",
+        "not that (?:it|this) (?:isn't|is not)",
     ),
     *("no (?:less|more|fewer|slower|faster) than", "no wonder", "no matter", "nothing but", "no sooner"),
 )
@@ -108,33 +115,48 @@ _OTHER_MUSIC = _any_of(
     *("compared (?:to|with)", "reminiscent", r"mix(?:es|ed)? (?:well|nicely|cleanly)?\s?with", "if (?:it|this|you|the)"),
     *("original(?:ly)? (?:song|version|recording|key|tempo)?", "would (?:be|suit|sound|work|mix|fit)"),
     "(?:many|some|others|people) (?:hear|say|call|think|feel)",
+    "(?<!one )(?<!nobody )(?:might|may|could|would) (?:hear|say|call|think|feel|mistake)",
+    *("title", "file ?name", "metadata"),
 )
 _IN_PASSING = _any_of(  # said of a moment, or as a colour
     *("relative", "parallel", "dominant", "subdominant", "neighbou?ring", "related", "borrow(?:s|ed|ing)?", "hint(?:s|ing)?"),
-    *("suggest(?:s|ing)?", "touch(?:es|ing)?", "flirt(?:s|ing)?", r"tonici[sz]\w+", r"modulat\w+", "mistaken for", r"pivot\w*"),
+    *("suggest(?:s|ing)?", "touch(?:es|ing)?", "flirt(?:s|ing)?", r"tonici[sz]\w+", r"modul[ai]\w+", "mistaken for", r"pivot\w*"),
     *(r"moves? (?:up|down|briefly|back)? ?(?:to|into|toward\w*)", "shift(?:s|ing)?", "pass(?:es|ing)", "lift(?:s|ed|ing)?", "detour"),
     *("turn(?:s|ing)? to", r"resolv\w+", r"cadenc\w+", "drops?", "dropping", "slow(?:s|ing)? (?:down )?to", "speed(?:s|ing)?"),
     *(r"accelerat\w+", "ris(?:es|ing)", "climb(?:s|ing)?", "jump(?:s|ing)?", "fall(?:s|ing)?", "builds?", "(?<!far )from(?= $)"),
     *(r"switch\w*", "changes?", "changing", "start(?:s|ing)?", "begin(?:s|ning)?", "open(?:s|ing)", "end(?:s|ing)", "clos(?:es|ing)"),
+    *("doubl(?:es|ing)", "halv(?:es|ing)", r"(?:oscillat|fluctuat|waver|sway|toggl|flip|hesitat)\w* between", "visits?", "excursions?"),
     *("briefly", "momentarily", "for a moment", "at times", "sometimes", "occasional(?:ly)?"),
 )
-_PARTS = "intro|outro|verses?|chorus(?:es)?|pre-chorus|bridge|breakdown|break|solo|interlude|coda|build-up|drop|refrain|middle eight"
+_PARTS = (
+    "intro|outro|verses?|chorus(?:es)?|pre-chorus|bridge|breakdown|break|solo|interlude|coda|build-up|drop|refrain|middle eight|"
+    "strophe|couplet|estrofa|estribillo"
+)
 _IN_A_PART = _any_of(
-    r"(?:in|during|for|by|at|until|after|before|over|under|through(?:out)?|the|its|first|second|last|middle|whose|an?|then)"
+    r"(?:in|during|for|by|at|until|after|before|over|under|through(?:out)?|the|its|first|second|last|middle|whose|an?|then|der|die|im|le|el)"
     rf"(?: \w+){{0,2}}? (?:{_PARTS}|section [A-Z])",
     "(?:first|second|third|last|final|other) (?:half|third|quarter|minute)",
     "(?:at|from|after|until|by|around) [0-9]{1,2}:[0-5][0-9]",
     "the end",
 )
-_PERHAPS = _any_of("(?:could|might|may) (?:also )?be", "either", "or (?:perhaps|possibly|maybe)", r"ambigu\w+", "unclear")
+_PERHAPS = _any_of(
+    *("(?:could|might|may) (?:also )?be", "either", "or (?:perhaps|possibly|maybe)", r"ambigu\w+", "unclear", "whether"),
+    *(r"(?:not|n't|hardly|never) (?:\w+ )?(?:sure|certain|clear|know)", "(?:hard|difficult|impossible) to (?:say|tell)"),
+)
+_DENIED_AFTER = re.compile(
+    r"\s(?:is|are)(?:n't| not| never| nowhere| hardly)\b(?! (?:only|just))|\s(?:this|it) is not(?=[.,;!]|$)", re.IGNORECASE
+)
+_OR_BEFORE = re.compile(r"(?:major|minor|[0-9]),? or (?:in |at )?$", re.IGNORECASE)
+_OR_AFTER = re.compile(r",? or (?:in |at )?(?:[A-G](?:#|b|-flat|-sharp)? (?:major|minor)\b|[0-9]{1,2}/[0-9])", re.IGNORECASE)
 _OCTAVE = _any_of("(?:half|double)[- ]time", "fel[tl]", "feels?", "count(?:ed|s)?", "tapp?(?:ed|s)?", "octave", r"alternativ\w+")
 _OVER = _any_of(
     *("over", "above", "(?<!no )more than", "(?<!no )faster than", "no (?:less|slower) than", "at least", "north of"),
-    *("exceed(?:s|ing)?", "upwards? of"),
+    *("exceed(?:s|ing)?", "upwards? of", "louder than", "longer than"),
     after=r"\s(?:about |around )?$",
 )
 _UNDER = _any_of(
     *("under", "below", "(?<!no )less than", "(?<!no )slower than", "no (?:more|faster) than", "at most", "up to"),
+    *("shy of", "short of", "quieter than", "softer than", "shorter than"),
     after=r"\s(?:about |around )?$",
 )
 PACES: Mapping[str, tuple[float | None, float | None]] = {"slow": (None, 100.0), "fast": (100.0, None)}  # what no listener would call so
@@ -143,7 +165,12 @@ _PACE = re.compile(
     r"(?=[,.;!]|\sat\b|\s(?:track|song|piece|tempo|pace|pulse|beat)\b)",
     re.IGNORECASE,
 )
-_BY_SO_MUCH = re.compile(r"\b(?:by|within|of|another|some)\s$|[+\u00b1]\s?$", re.IGNORECASE)
+_BY_SO_MUCH = re.compile(
+    r"\b(?:by|within|another|some|twice|double|half(?: of)?|as (?:fast|slow|quick) as|"
+    r"(?:chang|differ|deviat|fluctuat|increas|decreas|jump|ris|drop|rang|spread|step|drift|varia)\w* of)"
+    r"\s(?:about |around |roughly )?$|[+\u00b1]\s?$",
+    re.IGNORECASE,
+)
 _FASTER = re.compile(r"\s?(?:faster|slower|quicker|more|less|higher|lower|above|below|apart|off)\b", re.IGNORECASE)
 
 
@@ -202,9 +229,24 @@ class _Sentence:
             or _PERHAPS.search(before)
         )
 
+    def offered(self, start: int, end: int) -> bool:
+        """Whether what stands at a place is one of two that "or" joins."""
+        return _OR_BEFORE.search(self.plain[:start]) is not None or _OR_AFTER.match(self.plain[end:]) is not None
+
+    def bounded(self, start: int, value: float) -> tuple[ClaimValue, bool]:
+        """The range that a number bounds, "over 120", and whether it is denied; "not over 120" is a range, and no denial."""
+        before, denied = self.clause(start), self.denies(start)
+        over, under = _OVER.search(before), _UNDER.search(before)
+        if not over and not under:
+            return value, denied
+        return ((value, None) if bool(over) != denied else (None, value)), False
+
     def reading(self, found: Found[Any], kind: str, value: ClaimValue, **what: Any) -> Reading:
         """A claim by its place in the text."""
-        what = {"denied": self.denies(found.start), "judged": self.judged(found.start, found.end)} | what
+        denied = self.denies(found.start) != (_DENIED_AFTER.match(self.plain[found.end :]) is not None)
+        what = {"denied": denied, "judged": self.judged(found.start, found.end)} | what
+        if kind in ("key", "meter") and not what["denied"] and self.offered(found.start, found.end):
+            what["judged"] = False
         return Reading(self.at[found.start], self.at[found.end - 1] + 1, kind, value, **what)
 
 
@@ -214,18 +256,15 @@ class _Sentence:
 def _tempi(sentence: _Sentence) -> Iterator[Reading]:
     """Beats per minute; beside them "slow" and "fast" too, which alone may mean the music and not its beat."""
     tempi = find_tempi(sentence.plain)
-    for match in _PACE.finditer(sentence.plain) if tempi else ():
+    for match in _PACE.finditer(sentence.plain) if any(sentence.judged(one.start, one.end) for one in tempi) else ():
         yield sentence.reading(Found(match.start("pace"), match.end("pace"), None), "tempo", PACES[match["pace"].lower()])
     for found in tempi:
         before, after = sentence.clause(found.start), sentence.plain[found.end :]
         if _FASTER.match(after) or _BY_SO_MUCH.search(before):
             continue
-        value: ClaimValue = found.value[0] if len(found.value) == 1 else (min(found.value), max(found.value))
-        denied = sentence.denies(found.start)
-        if _OVER.search(before):
-            value = (found.value[0], None)
-        elif _UNDER.search(before):
-            value = (None, found.value[0])
+        value, denied = sentence.bounded(found.start, found.value[0])
+        if len(found.value) > 1:
+            value, denied = (min(found.value), max(found.value)), sentence.denies(found.start)
         yield sentence.reading(found, "tempo", value, denied=denied, octave=_OCTAVE.search(sentence.plain) is not None)
 
 
@@ -239,10 +278,16 @@ _KEY_CUE = re.compile(
 _IN_KEY = re.compile(r"\b(?:in|key|key of|key is)[\s:]*$", re.IGNORECASE)
 _A_KIND = re.compile(r"\s(?:key|mode|tonality|feel|mood|sound|sonority|third|triad)\b", re.IGNORECASE)  # "in a minor key"
 _NO_KEY = re.compile(  # "A minor chord", "C major 7", "D minor pentatonic", "C major scale"
-    r"(?:-|\s)?(?:chords?|triads?|seventh|ninth|arpeggi\w+|pentatonic|blues scale|scales?|inversion|[0-9]|add|sus|power)\b", re.IGNORECASE
+    r"(?:-|\s)?(?:chords?|triads?|seconds?|thirds?|sixths?|sevenths?|ninths?|intervals?|arpeggi\w+|pentatonic|blues scale|scales?|"
+    r"inversion|[0-9]|add|sus|power|relative)\b|'s\s",
+    re.IGNORECASE,
 )
-_KEY_GOES_ON = "in|at|and|with|is|for|from|throughout|track|song|piece|ballad|or|it|the|to"
+_TITLE = re.compile(r"[A-G].*\b(?:Major|Minor)")  # and a further capital: "C Minor Blues"
+_KEY_GOES_ON = (
+    "in|at|and|with|is|for|from|throughout|track|song|piece|ballad|or|it|the|to|but|as|on|by|while|which|that|over|then|so|here|all"
+)
 _ARTICLE_NOUN = re.compile(rf"\s(?!(?:{_KEY_GOES_ON})\b)[a-z]")  # "A minor detail"
+_ARTICLE_BEFORE = re.compile(r"(?:^[\s\"'(]*|\b(?:the|an?)\s)$", re.IGNORECASE)
 _LETTER_KEY = re.compile(r"\b(?:in|key(?: is| of|:)?|camelot)\s+([A-G][#b]?)m\b(?!\s*(?:chord|to|,|-|and))")
 _WHEEL_KEY = re.compile(r"\b(?:camelot|open key)\b\W{0,3}(?:key |code |of |is )?((?:1[0-2]|[1-9])[ABdm])\b", re.IGNORECASE)
 
@@ -261,9 +306,11 @@ def _is_chord(sentence: _Sentence, key: Found[Key], keys: list[Found[Key]]) -> b
     before, after = sentence.clause(key.start), sentence.plain[key.end :]
     if _NO_KEY.match(after):
         return True
-    if not sentence.plain[: key.start].strip(" \"'(") and key.value.tonic == "A" and _ARTICLE_NOUN.match(after):
+    if _ARTICLE_BEFORE.search(sentence.plain[: key.start]) and key.value.tonic == "A" and _ARTICLE_NOUN.match(after):
         return True
-    if sentence.plain[key.start] == "a" and _A_KIND.match(after):
+    if sentence.plain[key.start] == "a" and (_A_KIND.match(after) or _ARTICLE_NOUN.match(after)):
+        return True
+    if _TITLE.match(sentence.plain[key.start : key.end]) and re.match(r"\s[A-Z][a-z]+(?!\w|:)", after):
         return True
     if _ABOUT_CHORDS.search(sentence.plain[: key.start]):
         return not _IN_KEY.search(before)
@@ -273,6 +320,8 @@ def _is_chord(sentence: _Sentence, key: Found[Key], keys: list[Found[Key]]) -> b
 
 def _meters(sentence: _Sentence) -> Iterator[Reading]:
     for found in find_meters(sentence.plain):
+        if sentence.plain.startswith(" of ", found.end):
+            continue  # "3/4 of the song"
         yield sentence.reading(found, "meter", found.value)
     for match in _WALTZ.finditer(sentence.plain):
         yield sentence.reading(Found(match.start(), match.end(), ""), "meter", "3/4")
@@ -313,13 +362,33 @@ _VOICE = (
     r"voices? (?:sings?|enters?|floats?|carr(?:y|ies)|(?:is|are|can be) heard)|(?<=\bno )voices?(?! leading)|(?<=without a )voice)"
 )
 _SINGING = re.compile(rf"\b{_VOICE}\b", re.IGNORECASE)
-_NOBODY_SINGS = _any_of("(?:nobody|no one|no-one|none) (?:ever )?sings?")
+_NOBODY_SINGS = _any_of(
+    r"(?:nobody|no one|no-one|none)(?: (?!would|will|could|knows)\w+){0,3}? (?:sings?|raps?)(?: (?:or|and) (?:sings?|raps?))?"
+)
+_ONE_VOICE = re.compile(
+    r"lead|back|female|male|clean|harsh|wordless|warm|soft|choir|rap|sopran|alto|tenor|bariton", re.IGNORECASE
+)  # of several
 _INSTRUMENTAL = _any_of(
     r"(?:is|entirely|purely|fully|completely|wholly|strictly|an?) (?:an? )?(?:\w+ ){0,2}?(?P<what>instrumental)",
     "instrumental (?:track|piece|song|music|composition)",
     "instrumental(?=[.,;!]?$)",
 )
-_INSTRUMENTAL_PART = re.compile(rf"\s(?:{_PARTS}|section|passage|hook|texture|arrangement|backing|parts?|layers?)\b", re.IGNORECASE)
+_PARTLY = _any_of(
+    "mostly", "largely", "mainly", "primarily", "partly", "almost", "nearly", "half", "predominantly", "of the (?:song|track)"
+)
+_NOT_HEARD = re.compile(
+    r"\s?[:-]\s?(?:no|none|not|absent)\b|\s(?:is|are|was|were)(?: \w+ly)? (?:absent|missing|nowhere)\b|"
+    r"\s(?:(?:is|are|was|were|can)(?: not|n't)|cannot|do(?:es)?(?: not|n't)|never) (?:be )?"
+    r"(?:present|there|heard|used|appears?|occurs?|exists?|features?)\b",
+    re.IGNORECASE,
+)
+_INSTRUMENTAL_PART = re.compile(
+    rf"\s(?:{_PARTS}|to|in|for|section|passage|hook|texture|arrangement|backing|parts?|layers?)\b", re.IGNORECASE
+)
+_LIKENED = _any_of(
+    *("like an?", "as if", "(?:role|place|part|manner|style) of an?", "as", r"imitat\w+", r"mimic\w*", r"resembl\w+", "almost"),
+    after=r"(?: \w+)?\s$",
+)
 _THING_THAT_SINGS = _any_of(
     *("guitars?", "violins?", "cello", "sax(?:ophone)?", "synths?", "bass", "lead", "melody", "trumpet", "oboe", "flute", "piano"),
     *("strings?", "clarinet"),
@@ -330,12 +399,18 @@ _SINGING_THING = re.compile(r"\s(?:guitar|violin|cello|sax(?:ophone)?|lead|tone|
 
 def _vocals(sentence: _Sentence) -> Iterator[Reading]:
     taken: list[tuple[int, int]] = []
+    found: list[bool] = []
 
     def read(match: re.Match[str], sung: bool) -> Iterator[Reading]:
         if all(match.end() <= low or match.start() >= high for low, high in taken):
             taken.append(match.span())
             denied = sentence.denies(match.start("what") if "what" in match.re.groupindex else match.start())
-            yield sentence.reading(Found(match.start(), match.end(), None), "vocals", sung != denied, denied=False)
+            denied ^= sung and _NOT_HEARD.match(sentence.plain[match.end() :]) is not None
+            if sung and denied and (_ONE_VOICE.search(match[0]) or (True in found and match[0].casefold() == "lyrics")):
+                return  # "no choir" and "vocals without lyrics" leave room for a singer
+            found.append(sung != denied)
+            whole = {} if sung or not _PARTLY.search(sentence.plain[: match.end()]) else {"judged": False}
+            yield sentence.reading(Found(match.start(), match.end(), None), "vocals", sung != denied, denied=False, **whole)
 
     for match in _NOBODY_SINGS.finditer(sentence.plain):
         taken.append(match.span())
@@ -344,51 +419,61 @@ def _vocals(sentence: _Sentence) -> Iterator[Reading]:
         if not _INSTRUMENTAL_PART.match(sentence.plain[match.end() :]):
             yield from read(match, False)
     for match in _SINGING.finditer(sentence.plain):
-        metaphor = _THING_THAT_SINGS.search(sentence.plain[: match.start()]) or _SINGING_THING.match(sentence.plain[match.end() :])
+        before = sentence.plain[: match.start()]
+        metaphor = _THING_THAT_SINGS.search(before) or _LIKENED.search(before) or _SINGING_THING.match(sentence.plain[match.end() :])
         if not metaphor:
             yield from read(match, True)
 
 
-_LUFS = re.compile(r"(?<![0-9.])(-\s?[0-9]{1,2}(?:[.,][0-9]{1,2})?)\s?(?:LUFS|LKFS)\b", re.IGNORECASE)
+_LEVEL = r"(-\s?[0-9]{1,2}(?:[.,][0-9]{1,2})?)"
+_LUFS = re.compile(rf"(?<![0-9.]){_LEVEL}(?:\s?(?:LUFS|LKFS))?(?:\s?(?:to|and)\s{_LEVEL})?\s?(?:LUFS|LKFS)\b", re.IGNORECASE)
 
 
 def _loudness(sentence: _Sentence) -> Iterator[Reading]:
     for match in _LUFS.finditer(sentence.plain):
-        level = float(match[1].replace(" ", "").replace(",", "."))
-        yield sentence.reading(Found(match.start(), match.end(), level), "loudness", level)
+        levels = sorted(float(level.replace(" ", "").replace(",", ".")) for level in match.groups() if level)
+        value, denied = sentence.bounded(match.start(), levels[0])
+        if len(levels) > 1:
+            value, denied = (levels[0], levels[1]), sentence.denies(match.start())
+        yield sentence.reading(Found(match.start(), match.end(), None), "loudness", value, denied=denied)
 
 
 _CLIPPED = _any_of(  # as chords and vocals are played, "clipped" is no fault of the sound
     r"(?P<clean>unclipped|free (?:of|from) (?:any )?(?:digital |audible )?clipping)",
+    r"\w+n't clip(?:ped)?(?! (?:and|chords?|notes?|phras|vocal|guitar))",
     r"(?:is|are|sounds?|gets?|being|was) (?:not |never |\w+ly |a (?:little|bit) )?clipped(?! (?:and|chords?|notes?|phras|vocal|guitar))",
-    r"(?:not|never) clipped",
+    r"(?:not|never) clip(?:s|ped)?",
     r"(?:digital |audible |any |some |heavy |hard )?clipping",
 )
 
 
 def _clipping(sentence: _Sentence) -> Iterator[Reading]:
     for match in _CLIPPED.finditer(sentence.plain):
-        is_so = not match["clean"] and not sentence.denies(match.end() - 1)
+        is_so = bool(match["clean"]) == sentence.denies(match.start() if match["clean"] else match.end() - 1)
         yield sentence.reading(Found(match.start(), match.end(), None), "clipping", is_so, denied=False)
 
 
 _LASTS = re.compile(
     r"\b(?:lasts?|lasting|runs?(?: for| to)?|holds for|running (?:for|to|time(?: of)?)|"
-    r"duration(?: of| is|:)?|length(?: of| is|:)?|(?:is|are))\s"
-    r"(?:about |around |roughly |just |for )?(?:([0-9]{1,2}):([0-5][0-9])|([0-9]{1,4}(?:[.,][0-9])?)\s?(s|seconds?|minutes?|min)\b)"
-    r"(?:\s(?:and\s)?([0-9]{1,2})\s(?:s|seconds?)\b)?(\slong)?",
+    r"(?:duration|length|run-?time)(?: of| is|:)?|(?P<is>is|are|(?<=')s))\s(?:about |around |roughly |just |for )?"
+    r"(?:over\s|more than\s|at least\s|longer than\s|under\s|less than\s|at most\s|shorter than\s|up to\s)?"
+    r"(?P<value>(?P<clock>[0-9]{1,2}:[0-5][0-9])|(?P<count>[0-9]{1,4}(?:[.,][0-9])?)\s?(?:s|seconds?|(?P<min>minutes?|min))\b)"
+    r"(?:\s(?:and\s)?(?P<rest>[0-9]{1,2})\s(?:s|seconds?)\b)?(?P<long>\slong)?",
     re.IGNORECASE,
 )
 
 
 def _duration(sentence: _Sentence) -> Iterator[Reading]:
     for match in _LASTS.finditer(sentence.plain):
-        if match[0].lower().startswith(("is ", "are ")) and not match[6]:
+        if match["is"] and not match["long"]:
             continue
-        seconds = float(match[2]) + 60 * float(match[1]) if match[1] else float(match[3].replace(",", "."))
-        if match[4] and match[4].lower().startswith("m"):
-            seconds = 60 * seconds + float(match[5] or 0)
-        yield sentence.reading(Found(match.start(), match.end(), seconds), "duration", seconds)
+        if match["clock"]:
+            minutes, _, rest = match["clock"].partition(":")
+            seconds = 60 * float(minutes) + float(rest)
+        else:
+            seconds = float(match["count"].replace(",", ".")) * (60 if match["min"] else 1) + float(match["rest"] or 0)
+        value, denied = sentence.bounded(match.start("value"), seconds)
+        yield sentence.reading(Found(match.start(), match.end(), seconds), "duration", value, denied=denied)
 
 
 def _sections(sentence: _Sentence) -> Iterator[Reading]:

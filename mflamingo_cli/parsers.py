@@ -62,8 +62,17 @@ def parse_text(text: str) -> str | None:
 _VALUE = r"([0-9]{2,3}(?:\.[0-9]{1,3}|,[0-9]{1,2}(?![0-9]))?)"  # also with a decimal comma
 _NUMBER = r"(?<![0-9.,/:])" + _VALUE
 _UNIT = r"(?:\s*-?\s*(?:bpm\b|beats (?:per|a) minute))"
-_TEMPO = re.compile(rf"{_NUMBER}(?:{_UNIT}?\s*(?:(-|to|and|or)\s*){_VALUE})?{_UNIT}", re.IGNORECASE)
-_TEMPO_LABEL = re.compile(rf"\b(?:bpm|tempo)\b[^0-9\n]{{0,20}}{_NUMBER}(?![0-9:/%])(?!\.[0-9])|\u2669\s?=\s?{_NUMBER}", re.IGNORECASE)
+_TEMPO = re.compile(rf"{_NUMBER}(?:-?ish)?(?:{_UNIT}?\s*(?:(-|to|and|or)\s*){_VALUE})?{_UNIT}", re.IGNORECASE)
+_RANGE = r"(?:\s?(?:-|to)\s?|(?:(?<=between [0-9]{2})|(?<=between [0-9]{3}))\sand\s)"
+_TEMPO_LABEL = re.compile(
+    rf"(?<![0-9] )\b(?:bpm|tempo)\b[^0-9\n]{{0,20}}{_NUMBER}(?:{_RANGE}{_VALUE})?"
+    rf"(?![0-9:/%]|s\b)(?!\.[0-9])|\u2669\s?=\s?{_NUMBER}",
+    re.IGNORECASE,
+)
+_DECADE = re.compile(
+    rf"\b(?:(?P<part>low(?:er)?|mid(?:dle)?|high|upper)[ -])?(?P<tens>[0-9]{{1,2}}0)s(?P<unit>{_UNIT})?(?![A-Za-z0-9])", re.IGNORECASE
+)
+_DECADE_PARTS = {"l": (0, 4), "m": (3, 7), "h": (6, 9), "u": (6, 9), "": (0, 9)}  # by the first letter: the last digits
 _BARE_NUMBER = re.compile(_NUMBER + r"(?!\.?[0-9:/%])(?!\s?(?:s|sec|seconds?|min|minutes?|LUFS|LU|dB\w{0,3}|Hz)\b)")
 
 
@@ -80,7 +89,12 @@ def find_tempi(text: str) -> list[Found[tuple[float, ...]]]:
     found = [(match.start(), match.end(), match[2], [match[1], match[3]]) for match in _TEMPO.finditer(text)]
     for match in _TEMPO_LABEL.finditer(text):
         if all(match.end() <= start or match.start() >= end for start, end, *_ in found):
-            found.append((match.start(), match.end(), None, [match[1] or match[2]]))
+            found.append((match.start(), match.end(), None, [match[1] or match[3], match[2]]))
+    for match in _DECADE.finditer(text):
+        if match["unit"] or (match["part"] and re.search(r"\b(?:tempo|bpm|pace|pulse|beat)\b", text, re.IGNORECASE)):
+            low, high = _DECADE_PARTS[(match["part"] or "")[:1].lower()]
+            tens = int(match["tens"])
+            found.append((match.start(), match.end(), "to", [str(tens + low), str(tens + high)]))
     tempi: list[Found[tuple[float, ...]]] = []
     for start, end, joint, numbers in sorted(found, key=lambda one: one[0]):
         values = [float(number.replace(",", ".")) for number in numbers if number]
@@ -106,6 +120,12 @@ _MODES: dict[str, Mode] = dict.fromkeys(("major", "maj", "dur", "ionian", "M", "
 _MODES |= dict.fromkeys(("minor", "min", "moll", "aeolian", "m"), "minor")
 _WORDS = r"(?P<mode>major|maj|minor|min|dur|moll|ionian|aeolian)"
 _NAMED_KEY = re.compile(rf"(?<![A-Za-z#]){_NOTE}[\s:-]*(?:(?:natural|harmonic|melodic)\s+)?{_WORDS}(?![A-Za-z0-9])", re.IGNORECASE)
+_SYLLABLES = {"do": "C", "ut": "C", "re": "D", "r\u00e9": "D", "mi": "E", "fa": "F", "sol": "G", "la": "A", "si": "B"}
+_SUNG_KEY = re.compile(  # French, Spanish, Italian; "la menor duda" is no key
+    rf"(?<!\w)(?P<syllable>{'|'.join(_SYLLABLES)})(?:[ -](?P<accidental>#|b|di[e\u00e8]se|diesis|sostenido|b[e\u00e9]mol(?:le)?))?"
+    r"[ -](?P<mode>majeur|mayor|maggiore|mineur|menor|minore)(?!\w)(?!\s(?!(?:et|y|e|con|avec|a|\u00e0|en|in|mais|ma|pero|sino)\b)[a-z])",
+    re.IGNORECASE,
+)
 _LETTER_KEY = re.compile(r"(?<![A-Za-z#])(?P<note>[A-G])(?P<accidental>#|b)?(?P<mode>m)(?![A-Za-z0-9#])")
 _SHORT_KEY = re.compile(r"^(?:\W*key\s*(?:is|of|:|=))?\W*(?P<note>[A-Ga-g])(?P<accidental>#|b)?(?P<mode>m|M|)\W*$")
 _BARE_KEY = re.compile(
@@ -138,6 +158,10 @@ def find_keys(text: str) -> list[Found[Key]]:
         german = match["mode"].lower() in ("dur", "moll")
         if (match["note"].upper() != "H" or german) and (german or not _is_article(text, match)):
             named.append(Found(match.start(), match.end(), _key(match, german)))
+    for match in _SUNG_KEY.finditer(text):
+        accidental = (match["accidental"] or "")[:1].lower()
+        tonic = _SYLLABLES[match["syllable"].lower()] + ("" if not accidental else "b" if accidental == "b" else "#")
+        named.append(Found(match.start(), match.end(), Key(tonic, "major" if match["mode"][:2].lower() == "ma" else "minor")))
     free = [one for one in bare if all(one.end <= other.start or one.start >= other.end for other in named)]
     return sorted(named + free, key=lambda one: one.start)
 
