@@ -14,9 +14,10 @@ from mflamingo_cli.backends.base import BackendInfo, Completion
 from mflamingo_cli.checks import Check, CheckOptions, wrong
 from mflamingo_cli.core.audio import LONG_S, PART_S, Sound, count_windows
 from mflamingo_cli.errors import MFlamingoError
-from mflamingo_cli.grounding import NO_ANSWER, facts_text, questions
+from mflamingo_cli.grounding import NO_ANSWER, questions
 from mflamingo_cli.grounding.prose.captions import write_caption
-from mflamingo_cli.grounding.replies import FactAnswer, Known
+from mflamingo_cli.grounding.reasoning import reason
+from mflamingo_cli.grounding.replies import Known
 from mflamingo_cli.measure import FACTS, Confidence, Facts, Key, Loudness, Tempo, Voices
 from mflamingo_cli.measure.activity import EDGE_S
 from mflamingo_cli.measure.compare import Comparison
@@ -129,10 +130,11 @@ def _written(request: Request, song: PreparedSong, info: BackendInfo) -> tuple[d
 
 def _by_facts(request: Request, song: PreparedSong, info: BackendInfo) -> tuple[Thought, bool]:
     """The answer to a question that the model was not asked, as reasoning and sentence, and whether it is one."""
-    facts = song.facts or Facts()
-    said = questions.reply(request.question, Known(facts, song.sound)) if song.sound else FactAnswer(NO_ANSWER, answers=False)
-    given = facts_text(facts, song.duration_s, 0.0, questions.facts_asked(request.question) or ())
-    return Thought(given or None if request.command == "think" else None, said.text, False), said.answers
+    if song.sound is None:
+        return Thought(None, NO_ANSWER, False), False
+    known = Known(song.facts or Facts(), song.sound)
+    said = questions.reply(request.question, known)
+    return Thought(reason(request.question, known) if request.command == "think" else None, said.text, False), said.answers
 
 
 def failed(path: str | None, command: Command, error: MFlamingoError) -> Analysis:

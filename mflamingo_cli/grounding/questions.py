@@ -60,8 +60,9 @@ class QuestionKind:
 
 
 class Asked(NamedTuple):
-    """A kind of question that was asked, where its words begin, and those that vary."""
+    """A kind of question that was asked, by its name too, where its words begin, and those that vary."""
 
+    name: str
     kind: QuestionKind
     at: int
     words: Words
@@ -365,9 +366,9 @@ def is_yes_or_no(question: str) -> bool:
 def read(question: str) -> list[Asked]:
     """The kinds of questions that a question asks, in the order of its words; nothing where it asks something else."""
     rest, found = plain(question) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
-    for kind in KINDS.values():
+    for name, kind in KINDS.items():
         if match := next(filter(None, (pattern.search(rest) for pattern in kind.asks)), None):
-            found.append(Asked(kind, match.start(), {name: word for name, word in match.groupdict().items() if word}))
+            found.append(Asked(name, kind, match.start(), {slot: word for slot, word in match.groupdict().items() if word}))
             rest = rest[: match.start()] + "\n" * (match.end() - match.start()) + rest[match.end() :]
     found.sort(key=lambda asked: asked.at)
     if found and _OF_A_PART.search(rest):  # "the tempo of the drums": not about the whole song

@@ -15,7 +15,7 @@ from mflamingo_cli.core.audio import Audio, load
 from mflamingo_cli.grounding import grounded_prompt
 from mflamingo_cli.tasks import ANALYZE
 from mflamingo_cli.thinking import CLOSE_THINKING, split_thinking, think_prompt
-from mflamingo_cli.train.mini.dialogue.captions import parse_caption
+from mflamingo_cli.train.evaluate.caption_metrics import parse_caption
 
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
 KNOWN = "Measured facts: tempo 97.3 BPM; key G# minor."

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mflamingo_cli.core.model import encode_crops
+from mflamingo_cli.grounding.prose.captions import caption_of
 from mflamingo_cli.train.loop import LoopConfig, fit
 from mflamingo_cli.train.mini import build, tokens
-from mflamingo_cli.train.mini.dialogue import captions, exchanges, prompt_facts
+from mflamingo_cli.train.mini.dialogue import exchanges, prompt_facts
 from mflamingo_cli.train.mini.frames import MINI_MEL, Clip, prepared
 from mflamingo_cli.train.mini.objectives import ProbeObjective, draw_crops
 from mflamingo_cli.train.mini.probes import encode_songs, probe_accuracies
@@ -86,7 +87,7 @@ def vocabulary(size: int) -> dict[str, float]:
     tokenizer = tokens.train_tokenizer((text for turn in turns for text in (turn.question, turn.answer)), size)
     facts = [prompt_facts.random_facts(rng, 1.0) for _ in range(CAPTIONS)]
     lengths = {
-        "caption": [len(tokenizer.encode(captions.caption("full", fact)).ids) for fact in facts],
+        "caption": [len(tokenizer.encode(caption_of("full", prompt_facts.prompt_slots(fact))).ids) for fact in facts],
         "chords": [len(tokenizer.encode(fact["chords"]).ids) for fact in facts],
     }
     rows = tokens.padded_vocab(tokenizer)

@@ -221,11 +221,13 @@ SLOTS |= {
     "is_there": "Is there a guitar",
     "genre": "jazz",
     "name": "jazz",
+    "volume": "loud",
 }
 READ_AS = {  # the kinds of mini's training that facts decide
     "tempo": {"tempo"}, "key": {"key", "key_mode"}, "mode": {"key_mode"}, "meter": {"meter"},
-    "chords": {"chords"}, "first_chord": {"chord_nth"},
-    "chord_count": {"chord_count"}, "instruments": {"instruments"}, "genre": {"genre"}, "mood": {"mood"}, "vocals": {"vocals"},
+    "chords": {"chords"}, "wheel": {"key_codes"},
+    "relative": {"key_relative"}, "tempo_and_key": {"tempo", "key"}, "is_loud": {"volume"},
+    "instruments": {"instruments"}, "genre": {"genre"}, "mood": {"mood"}, "vocals": {"vocals"},
     "sections": {"form"}, "form": {"form"}, "nth_section": {"section_nth"}, "section_start": {"section_start"},
     "section_count": {"section_start"}, "loudness": {"loudness"}, "duration": {"duration"}, "tempo_than": {"tempo_than"},
     "is_mode": {"key_is"}, "is_key": {"key_is"}, "is_meter": {"meter_is"}, "is_above": {"tempo_than"}, "is_below": {"tempo_than"},

@@ -15,7 +15,8 @@ from mflamingo_cli.grounding.prose.slots import TELLS, Slots, slots_of
 from mflamingo_cli.measure import Facts
 
 FULL_SENTENCES = 8  # of a full caption at most,
-LEAST_MOMENTS = 1  # but for a moment of the song that is always told
+EVIDENCE = ("tempo", "meter", "key", "keys", "chords", "sections", "vocals", "sound", "loudness", "dynamics", "duration")
+LEAST_MOMENTS = 2  # but for moments of the song, so many of which are always told
 
 
 def write_caption(style: str, facts: Facts, duration_s: float | None = None, seed: int = 0) -> str:
@@ -33,24 +34,30 @@ def caption_of(style: str, slots: Slots, seed: int = 0) -> str:
 def tell(fact: str, facts: Facts) -> str | None:
     """One plain sentence that tells a fact by its name, as answers do; None where it is not known, or where facts of its kind have none."""
     rule = f"fact_{fact}"
-    return Composer(RULES, Random(0)).sentence(rule, _known(slots_of(facts))) if rule in RULES else None
+    return Composer(RULES, Random(0)).sentence(rule, sayable(slots_of(facts))) if rule in RULES else None
 
 
-def _known(slots: Slots) -> Sayable:
+def sayable(slots: Slots) -> Sayable:
+    """What the grammar may say of a song as a whole."""
     return Sayable(slots.values, slots.conditions, TELLS)
+
+
+def evidence_of(slots: Slots) -> list[str]:
+    """What was measured, a sentence for each fact: the reasoning before a caption."""
+    return list(_each(Composer(RULES, Random(0)), slots, *(f"evidence_{fact}" for fact in EVIDENCE)))
 
 
 def _each(composer: Composer, slots: Slots, *rules: str) -> Iterator[str]:
     """The sentences of rules, those that can be said."""
     for rule in rules:
-        if said := composer.sentence(rule, _known(slots)):
+        if said := composer.sentence(rule, sayable(slots)):
             yield said
 
 
 def _full(composer: Composer, slots: Slots) -> Iterator[str]:
-    """What it is; what the opening left out; harmony; the song in time; sound; production."""
-    before = [*_each(composer, slots, "opening", "rest", "rest", "rest", "rest", "harmony", "shape")]
-    after = [*_each(composer, slots, "sound", "sound", "production", "edge", "edge")]
+    """What it is; what the opening left out; its sound; harmony; the song in time; production."""
+    before = [*_each(composer, slots, "opening", "rest", "rest", "rest", "rest", "sound", "sound", "harmony", "shape")]
+    after = [*_each(composer, slots, "production", "edge")]
     yield from before
     yield from _moments(composer, slots, max(LEAST_MOMENTS, FULL_SENTENCES - len(before) - len(after)))
     yield from after
@@ -60,7 +67,7 @@ def _moments(composer: Composer, slots: Slots, count: int) -> Iterator[str]:
     """The moments at which most changes, in their order."""
     telling = sorted(slots.scenes, key=lambda scene: -scene.weight)[:count]
     for scene in sorted(telling, key=lambda scene: scene.start_s):
-        if said := composer.sentence(scene.rule, _known(slots).with_slots(scene.values, scene.conditions)):
+        if said := composer.sentence(scene.rule, sayable(slots).with_slots(scene.values, scene.conditions)):
             yield said
 
 
@@ -69,7 +76,7 @@ def _short(composer: Composer, slots: Slots) -> Iterator[str]:
 
 
 def _technical(composer: Composer, slots: Slots) -> Iterator[str]:
-    parts = ("pulse", "key", "harmony", "form", "sound", "voice", "level", "detail", "detail")
+    parts = ("pulse", "key", "harmony", "form", "sound", "sound", "voice", "level", "detail", "detail")
     yield from _each(composer, slots, *(f"technical_{part}" for part in parts))
 
 

@@ -2,7 +2,7 @@
 
 A rule is a block of lines, one alternative each: `conditions | text`. A text holds slots `{bpm}`, other rules `<pace>` (`<pace?>`: left
 out where it cannot be said) and `a/an`. A line can be said where its conditions hold, `!` before one denies it, and all its slots are
-known; `+voice` among the conditions is a slot whose fact the line tells in other words.
+known; `+voice` among the conditions is a slot whose fact the line tells in other words, `~` marks a plain line, said where no other can.
 
 No fact is told twice: each slot belongs to one, and a line that tells a fact which an earlier sentence told is not said any more.
 """
@@ -21,6 +21,7 @@ _VOWEL_LETTER = re.compile(r"[AEF][#b]?(?:m|maj|min|dim|aug|sus|\d|\b)(?![a-z]{2
 _VOWEL_WORD = re.compile(r"(?:[aeo]|i(?![-v]|i)|u(?!n[ia]|s[ei])|8|11(?!\d)|18(?!\d)|1[18]\d{3}\b|hour|honest)", re.IGNORECASE)
 _ROMAN = re.compile(r"[b#]?[ivIV]+[°+]?(?:-|\b)")
 FRESH = 12  # times as likely is a line for each fact that it tells,
+PLAIN = 1e-6  # times as likely is a plain line
 FIRST = {"tempo": 3, "key": 3}  # of which these count as so many: what musicians ask first is told where one line alone is said
 
 
@@ -33,6 +34,7 @@ class Line:
     fails: frozenset[str]
     slots: tuple[str, ...]
     parts: tuple[str, ...]
+    plain: bool
 
 
 @cache
@@ -46,10 +48,11 @@ def _line(line: str) -> Line:
     words = conditions.split() if bar else []
     return Line(
         text.strip("\n").lstrip() if bar else line,
-        frozenset(word for word in words if word[0] not in "!+"),
+        frozenset(word for word in words if word[0] not in "!+~"),
         frozenset(word[1:] for word in words if word[0] == "!"),
         (*(word[1:] for word in words if word[0] == "+"), *(match["slot"] for match in _PART.finditer(text) if match["slot"])),
         tuple(match["rule"] for match in _PART.finditer(text) if match["rule"]),
+        "~" in words,
     )
 
 
@@ -103,7 +106,7 @@ class Composer:
     def _weight(self, line: Line, known: Sayable) -> float:
         """Lines that tell more are likelier, those that were used hardly likely at all."""
         told = sum(FIRST.get(fact, 1) for fact in self._facts(line, known))
-        return float(FRESH**told) * (0.01 if line in self._used else 1.0)
+        return float(FRESH**told) * (0.01 if line in self._used else 1.0) * (PLAIN if line.plain else 1.0)
 
     def _facts(self, line: Line, known: Sayable) -> set[str]:
         """The facts that a line tells, or may tell in one of its parts."""

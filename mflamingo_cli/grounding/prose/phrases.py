@@ -60,7 +60,7 @@ RULES["opening"] = """
     This is a/an <pace> {genre} {thing} in {key}, set at <beats>.
     At <beats> and in {key}, this {genre} {thing} <moves>.
     This {genre} {thing} in {key} runs at a/an <pace_number> {bpm} BPM.
-    {key} is home to this <pace> {genre} {thing}, which runs at <beats>.
+    !changes_key | {key} is home to this <pace> {genre} {thing}, which runs at <beats>.
     Set in {key}, this {genre} {thing} moves at a/an <pace_number> {bpm} BPM.
     What plays here is {style}: <pace>, in {key}, at <beats>.
     Here is a/an {genre} {thing} in {key} that <moves>, at <beats>.
@@ -88,13 +88,13 @@ RULES["opening"] = """
     At <beats>, in {key}, this {thing} <moves>.
     This {thing} moves at a/an <pace_number> {bpm} BPM, and its key is {key}.
     In {key} and at <beats>, this {thing} <moves>.
-    {key} and {bpm} BPM frame this <pace> {thing}.
+    !drifts !changes_key | This <pace> {thing} keeps to {key} and to {bpm} BPM.
     The {thing} is in {key} and <moves>, at <beats>.
-    Take {key}, add a/an <pace_number> {bpm} BPM, and this {thing} has its frame.
+    What begins here is a/an <pace> {thing} in {key}, at <beats>.
     {bpm} BPM is the tempo of this {thing}, and {key} is its key.
     Its tempo is a/an <pace_number> {bpm} BPM, its key {key}.
-    For {duration} this {thing} in {key} keeps a/an <pace_number> {bpm} BPM.
-    Over {duration}, this {thing} stays in {key} and <moves>, at <beats>.
+    !drifts !changes_key | For {duration} this {thing} in {key} keeps a/an <pace_number> {bpm} BPM.
+    !changes_key | Over {duration}, this {thing} stays in {key} and <moves>, at <beats>.
     {duration} long and in {key}, this {thing} runs at a/an <pace_number> {bpm} BPM.
     sung | This is a/an <pace> song in {key}, {voice}, at <beats>.
     unsung | This <pace> {voice} {thing} is in {key}, at <beats>.
@@ -111,12 +111,12 @@ RULES["opening"] = """
     The {thing} <moves>: its tempo is {bpm} BPM.
     {bpm} BPM is the tempo of this <pace> {thing}.
     Its pace is a/an <pace_number> {bpm} BPM.
-    This {thing} keeps a/an <pace_number> {bpm} BPM for {duration}.
+    !drifts | This {thing} keeps a/an <pace_number> {bpm} BPM for {duration}.
     unsung | This <pace> {voice} {thing} runs at <beats>.
     This {genre} {thing} is in {key}.
     Here is a/an {genre} {thing} in {key}.
     This {mood} {thing} is in {key}.
-    The {thing} is in {key}, its home for {duration}.
+    !changes_key | The {thing} is in {key}, its home for {duration}.
     {key} is the key of this {thing}.
     This {thing} is in {key}.
     This {thing}, {duration} long, is in {key}.
@@ -147,47 +147,45 @@ RULES["opening"] = """
 # --- full: what the opening left out --------------------------------------------------------------------------------------------
 
 RULES["rest"] = """
-    The tempo is a/an <pace_number> {bpm} BPM, the meter {meter} and the mood {mood}.
     It <moves>, at <beats>, in bars of {meter}.
-    The tempo is a/an <pace_number> {bpm} BPM.
-    It runs at a/an <pace_number> {bpm} BPM.
-    It is in {key}, counted in {meter} at a/an <pace_number> {bpm} BPM.
-    It is in {key}, at a/an <pace_number> {bpm} BPM.
-    constant | The pulse keeps to {bpm} BPM from end to end.
-    Its tempo is probably {likely_bpm} BPM and its key probably {likely_key}.
-    The tempo is probably {likely_bpm} BPM.
-    The pulse is probably at {likely_bpm} BPM.
     It is counted in {meter}, probably at {likely_bpm} BPM.
-    It is counted in {meter}, and the key is probably {likely_key}.
     The key is probably {likely_key}, the mood {mood}.
-    The key is probably {likely_key}.
-    It seems to be in {likely_key}.
-    The key is {key}, the meter {meter}.
-    The key is {key}.
-    It is counted in {meter}.
-    The bars are in {meter}.
-    threes | It counts in threes, {meter}.
-    The meter is probably {likely_meter}.
+    ~ | The key is probably {likely_key}.
+    ~ | It is counted in {meter}.
+    ~ | The bars are in {meter}.
+    ~ threes | It counts in threes, {meter}.
+    threes | It counts in threes, {meter}, and feels {mood}.
+    threes | It sounds like {style} and counts in threes, {meter}.
+    The mood is {mood}, and the bars are in {meter}.
+    It sounds {mood}, counted in {meter}.
+    It sounds like {style}, with bars that are probably in {likely_meter}.
+    It feels {mood}, and the meter is probably {likely_meter}.
+    ~ | The meter is probably {likely_meter}.
     It sounds like {style}, counted in {meter}, and the mood is {mood}.
-    The style is {style}, the mood {mood}, the meter {meter}.
+    It sounds like {style}, the mood is {mood}, and the meter is {meter}.
     It sounds like {style}, and it feels {mood}.
-    The style is {style}, the mood {mood}.
+    It sounds like {style}, and its mood is {mood}.
     It sounds like {style}, in bars of {meter}.
     It feels {mood}, in bars of {meter}.
     The mood is {mood}, the meter {meter}.
-    It feels {mood} and counts {meter}.
+    It feels {mood} and is counted in {meter}.
     The mood is {mood}, the meter probably {likely_meter}.
-    The style is {style}, the meter probably {likely_meter}.
-    The mood is {mood}.
-    It feels {mood}.
-    It sounds {mood}.
-    The style is {style}.
-    It sounds like {style}.
+    It sounds like {style}, and the meter is probably {likely_meter}.
+    ~ | The mood is {mood}.
+    ~ | It feels {mood}.
+    ~ | It sounds {mood}.
+    ~ | It sounds like {style}.
 """
 
 # --- full: harmony --------------------------------------------------------------------------------------------------------------
 
 RULES["harmony"] = """
+    looped !keyed !two_chords | The harmony goes round {loop_chords}, {loop_count} chords that keep coming back in this order.
+    looped !keyed !two_chords | {loop_chords} come round again and again.
+    looped !keyed !two_chords | Its {loop_count} chords, {loop_chords}, form a loop.
+    looped !keyed !two_chords !all_loop | A loop of {loop_count} chords, {loop_chords}, fills {loop_percent} % of the harmony.
+    looped !keyed two_chords | The harmony rocks between {loop_chords}.
+    looped !keyed two_chords | Two chords are enough here: {loop_chords}.
     looped !two_chords | The harmony runs on a/an {loop} loop: {loop_chords}<and_home?>.
     looped !two_chords | {loop_chords} come round as a/an {loop} loop<and_home?>.
     looped !two_chords | {loop_count} chords carry it, {loop_chords}: a/an {loop} loop.
@@ -211,7 +209,7 @@ RULES["harmony"] = """
     !looped !two_chords !centred | The chords it dwells on are {chords}<and_home?>.
     !looped !two_chords !centred | {chords} carry the harmony<and_home?>.
     !looped !two_chords !centred | Its main chords are {chords}<and_home?>.
-    !looped !two_chords !centred | No short loop settles in; the chords wander through {chords}.
+    wanders !two_chords !centred | No short loop settles in; the chords wander through {chords}.
     !looped !two_chords !centred | The chords change {rate}, mostly among {chords}.
     !looped centred | The harmony rests on {chord} and moves away to {others}<and_home?>.
     !looped centred | {chord} sounds more than half of the time, beside the chords {others}<and_home?>.
@@ -305,27 +303,31 @@ RULES["sound"] = """
     sung plural | {instruments} stand out behind a voice that sings in {sung_part}.
     sung plural | Somebody sings in {sung_part}, and {instruments} stand out around the voice.
     sung !plural | The {instruments} stands out behind a voice that sings in {sung_part}.
+    sung !plural | Somebody sings in {sung_part}, and the {instruments} stands out around the voice.
+    sung plural | It is {voice}, and {instruments} stand out.
+    sung !plural | It is {voice}, and the {instruments} stands out.
+    maybe_sung !plural +voice | The {instruments} stands out, and somebody probably sings.
+    maybe_unsung !plural +voice | The {instruments} stands out, and probably nobody sings.
     sung plural !early | {instruments} stand out, and from {sung_from} on somebody sings.
     sung !plural !early | The {instruments} stands out, and from {sung_from} on somebody sings.
     unsung plural +voice | {instruments} stand out, and nobody sings.
     unsung plural +voice | Nobody sings; {instruments} stand out instead.
     unsung !plural +voice | The {instruments} stands out, and nobody sings.
     unsung !plural +voice | Nobody sings; the {instruments} stands out instead.
-    plural | {instruments} stand out.
-    plural | Of the instruments, {instruments} stand out.
-    !plural | The {instruments} stands out.
-    !plural | Of the instruments, the {instruments} stands out.
+    ~ plural | {instruments} stand out.
+    ~ plural | Of the instruments, {instruments} stand out.
+    ~ !plural | The {instruments} stands out.
+    ~ !plural | Of the instruments, the {instruments} stands out.
     sung | Somebody sings in {sung_part}.
     sung | A singer is heard in {sung_part}.
-    sung late | The singing waits until {sung_from}.
     sung late | The singing waits until {sung_from} and then fills {sung_part}.
     sung early throughout | Somebody sings almost from the start, in {sung_part}.
     sung !early | The first voice is heard at {sung_from}.
     sung !early | Singing sets in at {sung_from} and fills {sung_part}.
-    sung | It is {voice}.
+    ~ sung | It is {voice}.
     unsung +voice | Nobody sings.
     unsung +voice | There is no singing in it.
-    unsung | It is {voice}.
+    ~ unsung | It is {voice}.
     unsung +voice | It does without a voice.
     maybe_sung plural +voice | {instruments} stand out, and somebody probably sings.
     maybe_unsung plural +voice | {instruments} stand out, and probably nobody sings.
@@ -373,10 +375,11 @@ RULES["and_peak"] = """
     under | ; its peaks stay below full scale, at {peak} dBTP
 """
 RULES["edge"] = """
+    It runs {duration}, quietest around {quietest_at} and loudest around {loudest_at}.
+    In its {duration} it is quietest around {quietest_at} and loudest around {loudest_at}.
+    It lasts {duration}; its loudest part begins around {loudest_at}, its quietest around {quietest_at}.
     It is quietest around {quietest_at} and loudest around {loudest_at}.
     Its loudest part begins around {loudest_at}, its quietest around {quietest_at}.
-    over | Its peaks go past full scale, to {peak} dBTP.
-    under | The true peak is {peak} dBTP.
     It runs {duration}.
     It lasts {duration}.
     long | It is long: it runs {duration}.
@@ -394,7 +397,7 @@ RULES["short"] = """
     This is a/an <pace> {thing} in {key} at {bpm} BPM<short_chords?><short_level?>.
     This {thing} in {key} <moves> at {bpm} BPM<short_chords?><short_level?>.
     In {key} and at {bpm} BPM, this {thing} <moves><short_chords?><short_level?>.
-    {key} at a/an <pace_number> {bpm} BPM is the frame of this {thing}<short_chords?><short_level?>.
+    This {thing} is in {key}, with a/an <pace_number> {bpm} BPM for its tempo<short_chords?><short_level?>.
     This {genre} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
     This <pace> {thing} runs at {bpm} BPM<short_chords?><short_level?>.
     unsung | This {voice} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
@@ -457,6 +460,7 @@ RULES["on_scale"] = """
     modal | , and the scale is {scale}
 """
 RULES["technical_harmony"] = """
+    looped !keyed | The harmony is a loop of {loop_chords} for {loop_percent} % of the time.
     looped | The harmony is a/an {loop} loop ({loop_chords}) for {loop_percent} % of the time<and_home?>.
     looped | {loop_percent} % of the harmony is the loop {loop}, played as {loop_chords}<and_home?>.
     !looped !two_chords | The chords that sound longest are {chords}<and_home?>.
@@ -466,21 +470,22 @@ RULES["technical_harmony"] = """
 RULES["technical_form"] = """
     The form has {section_count} sections: {form}.
     Its {section_count} sections begin at these times: {form}.
-    The form has {section_count} sections.
+    ~ | The form has {section_count} sections.
     one_section | The form is a single section.
 """
 RULES["technical_sound"] = """
-    The measured tags are {genre} for genre, {instruments} for instruments and {mood} for mood.
-    The measured tags are {genre} for genre and {mood} for mood.
-    The measured tags are {genre} for genre and {instruments} for instruments.
-    The measured genre is {genre}.
-    The measured mood is {mood}.
-    plural | {instruments} are measured among the instruments.
-    !plural | {instruments} is measured among the instruments.
+    The tags of the sound are {genre} (genre), {instruments} (instruments) and {mood} (mood).
+    The tags of the sound are {genre} (genre) and {mood} (mood).
+    The tags of the sound are {genre} (genre) and {instruments} (instruments).
+    The tags of the sound are {instruments} (instruments) and {mood} (mood).
+    By its tags the genre is {genre}.
+    By its tags the mood is {mood}.
+    plural | Among the instruments, {instruments} are recognised.
+    !plural | Among the instruments, the {instruments} is recognised.
 """
 RULES["technical_voice"] = """
     sung | Singing is measured from {sung_from} to {sung_until}, in {sung_part}.
-    sung | It is {voice}.
+    ~ sung | It is {voice}.
     unsung +voice | No singing is measured.
     unsung | It is {voice}: no singing is measured.
     maybe_sung +voice | Somebody probably sings.
@@ -510,19 +515,22 @@ RULES["critic_form"] = """
     onward | Nothing is repeated among its {section_count} sections, so a listener has no section to hold on to.
     returns !economical | Its {section_count} sections bring {ideas} ideas, with {returning} as the anchor.
     returns !economical | {returning}, heard {return_count}, holds the {section_count} sections together.
-    It has {section_count} sections.
-    one_section | The form is its weak side: nothing sets one part off from another.
+    ~ | It has {section_count} sections.
+    one_section | As a form it is one span: no part is set off from another.
     one_section | As a form it offers one section and no contrast.
 """
 RULES["critic_harmony"] = """
+    looped !keyed !two_chords | {loop_chords} go round in order, and they carry {loop_percent} % of it.
+    looped !keyed two_chords | The harmony weighs {loop_chords} against each other.
     looped all_loop !two_chords | The harmony never leaves its {loop} loop, {loop_chords}, so contrast must come from elsewhere.
     looped all_loop !two_chords | {loop_chords} go round from end to end, {loop}: steady ground, and no surprise.
     looped !all_loop !two_chords | The {loop} loop, {loop_chords}, carries {loop_percent} % of it; the rest is where the harmony opens up.
     looped !all_loop !two_chords | Its backbone is {loop}, {loop_chords}, and it departs from that just enough to be noticed.
     looped two_chords | Two chords, {loop_chords}, are all it needs: {loop} is a narrow path, but a clear one.
     looped two_chords | The {loop} vamp on {loop_chords} gives it a floor rather than a direction.
-    !looped !two_chords !centred | The harmony goes its own way, through {chords}<and_home?>.
-    !looped !two_chords !centred | No loop takes over: {chords} share the harmony<and_home?>.
+    wanders !two_chords !centred | The harmony goes its own way, through {chords}<and_home?>.
+    !looped !two_chords !centred | The harmony is spread over {chords}<and_home?>.
+    wanders !two_chords !centred | No loop takes over: {chords} share the harmony<and_home?>.
     !looped centred | Everything leans on {chord}; {others} are excursions<and_home?>.
     !looped two_chords | The harmony weighs {chords} against each other.
     one_chord | The harmony stays on {chord}, and everything rests on what happens above it.
@@ -530,10 +538,10 @@ RULES["critic_harmony"] = """
 """
 RULES["critic_voice"] = """
     sung late | The voice waits until {sung_from}, which makes its entry count.
-    sung late | Holding the voice back until {sung_from} is its boldest choice.
+    sung late | Nobody is heard until {sung_from}, so the first voice counts.
     sung throughout | Somebody sings in {sung_part}, so the music is seldom left to itself.
     sung !throughout | Somebody sings in {sung_part}, which leaves the rest to the instruments.
-    sung | It is {voice}.
+    ~ sung | It is {voice}.
     unsung +voice | It makes its case without a voice.
     unsung +voice | There is no singer, so themes and sounds have to do the telling.
     unsung | It is {voice}, and has to hold attention without words.
@@ -594,3 +602,88 @@ RULES["fact_vocals"] = """
 RULES["fact_loudness"] = """
     It is at {lufs} LUFS.
 """
+
+# --- reasoning: what was measured of a fact, before what follows from it. `evidence_` and the name of the fact ----------------------------
+
+RULES["evidence_tempo"] = """
+    constant | The beats lie on a constant grid of {bpm} BPM<tempo_share?>.
+    drifts | Most of the beats are {bpm} BPM apart, and they change on the way<tempo_share?>.
+    !constant !drifts | The beats were tracked, and they come at {bpm} BPM<tempo_share?>.
+    The beats are not regular enough to be sure; {likely_bpm} BPM fits them best<tempo_share?>.
+"""
+RULES["evidence_key"] = """
+    The notes and chords were held against all keys, and {key} fits best<key_share?>.
+    No key fits clearly better than all others; {likely_key} comes first<key_share?>.
+"""
+RULES["evidence_keys"] = """
+    changes_key | Measured along the song, the key is {key_spans}.
+    steady_key | Measured along the song, the key stays the same.
+"""
+RULES["evidence_meter"] = """
+    The accents of the beats repeat in {meter}<meter_share?>.
+    The accents of the beats are not clear; {likely_meter} fits them best<meter_share?>.
+"""
+RULES["evidence_chords"] = """
+    looped !keyed | The chord track repeats {loop_chords} for {loop_percent} % of the time.
+    looped | The chord track repeats {loop_chords}, a/an {loop} loop, for {loop_percent} % of the time<and_home?>.
+    !looped | The chords that sound longest are {chords}<and_home?>.
+    !looped one_chord | The chord track hardly leaves {chord}.
+"""
+RULES["evidence_sections"] = """
+    The sections that were found are {form}.
+    one_section | No boundary between sections was found.
+    ~ | {section_count} sections were found.
+"""
+RULES["evidence_loudness"] = """
+    The integrated loudness is {lufs} LUFS, the loudness range {range} LU and the true peak {peak} dBTP.
+    The integrated loudness is {lufs} LUFS, with a range of {range} LU.
+    The integrated loudness is {lufs} LUFS.
+"""
+RULES["evidence_dynamics"] = """
+    The loudest part begins at {loudest_at} and the quietest at {quietest_at}; {onsets} sounds begin in a second.
+    {onsets} sounds begin in a second, and the spectral centroid is {brightness} kHz.
+"""
+RULES["evidence_vocals"] = """
+    sung | A voice was found from {sung_from} to {sung_until}, in {sung_part}<vocals_share?>.
+    ~ sung | A voice was found<vocals_share?>.
+    unsung +voice | No voice was found anywhere<vocals_share?>.
+    maybe_sung +voice | A voice was found, but not clearly<vocals_share?>.
+    maybe_unsung +voice | No voice was found, but one may be hidden<vocals_share?>.
+"""
+RULES["evidence_duration"] = """
+    The sound runs {duration}.
+"""
+RULES["evidence_sound"] = """
+    plural | The sound is closest to {style}, with {instruments} in front and {mood} for its mood.
+    !plural | The sound is closest to {style}, with the {instruments} in front and {mood} for its mood.
+    plural | The sound is closest to {style}, with {instruments} in front.
+    !plural | The sound is closest to {style}, with the {instruments} in front.
+    The sound is closest to {style}, and its mood is {mood}.
+    The sound is closest to {style}.
+    plural | {instruments} are recognised by their sound.
+    !plural | The {instruments} is recognised by its sound.
+    Its mood is {mood}, by the sound.
+"""
+RULES["tempo_share"] = """
+    , with a confidence of {tempo_sure}
+"""
+RULES["key_share"] = """
+    , with a confidence of {key_sure}
+"""
+RULES["meter_share"] = """
+    , with a confidence of {meter_sure}
+"""
+RULES["vocals_share"] = """
+    , with a confidence of {vocals_sure}
+"""
+RULES["step_pace"] = "Below 80 BPM counts as slow, from 120 BPM as fast."
+RULES["step_tempo_octaves"] = "Half-time halves the count of beats, double time doubles it."
+RULES["step_tempo_changes"] = "A tempo counts as steady where no stretch of beats departs from it by more than a few percent."
+RULES["step_key_relative"] = "The relative keys share their notes; the minor tonic lies three semitones below the major one."
+RULES["step_key_mixing"] = "Keys that are neighbours on the Camelot wheel share all notes but one at most."
+RULES["step_key_signature"] = "The signature follows from the place of the key on the circle of fifths."
+RULES["step_key_scale"] = "The notes of the key fit over its chords."
+RULES["step_named_section"] = "Sections are measured by what repeats, which gives them letters and not names."
+RULES["step_volume"] = "Levels from -11 upwards count as loud, levels below -20 as quiet."
+RULES["step_dynamics"] = "The loudness range is the distance between soft and strong passages."
+RULES["step_clipping"] = "Three samples in a row at full scale count as clipped."

@@ -27,6 +27,7 @@ LOUD_LUFS, QUIET_LUFS = -11, -20  # from, and below
 NARROW_LU, WIDE_LU = 4.0, 10.0  # of loudness range: up to, and from (EBU Tech 3342; pop masters lie around 4 to 7)
 VERY_LOUD_LUFS = -8.0  # from: louder than any streaming service plays
 LOOPED, ALL_LOOP = 0.5, 0.9  # share of the harmony from which a loop carries it, and from which it is all of it
+WANDERS, MANY_CHORDS = 0.3, 8  # share of a loop below which no loop settles in, where so many chords follow each other
 EARLY_S, LATE_S = 8.0, 30.0  # of the first singing: up to, and from
 THROUGHOUT = 0.6  # share of the song that is sung
 ONE_CHORD = 0.85  # share of the harmony of one chord
@@ -70,16 +71,17 @@ SLOTS: Mapping[str, str] = {
     "density": "onsets",
     "brightness": "brightness",
     "duration": "duration",
-    "": "thing at letter before here step key_second key_second_at",
+    "": "thing at letter before here step key_second key_second_at key_spans tempo_sure key_sure meter_sure vocals_sure",
 }
 """Every slot by the fact that it tells; those of "" tell none, or one of a moment."""
 
 TELLS: Mapping[str, str] = {slot: fact for fact, slots in SLOTS.items() for slot in slots.split()}
 CONDITIONS = frozenset({
-    "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "looped", "all_loop", "two_chords",
+    "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "keyed", "looped", "wanders",
+    "all_loop", "two_chords",
     "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural",
     "one_section", "economical", "onward", "returns", "long", "loud", "very_loud", "quiet", "level", "narrow", "wide", "over", "under",
-    "clips", "clean", "new", "back", "last", "enters", "leaves", "louder", "softer",
+    "clips", "clean", "changes_key", "steady_key", "new", "back", "last", "enters", "leaves", "louder", "softer",
 })  # fmt: skip
 """Every condition; the last seven are those of a moment."""
 
@@ -112,7 +114,7 @@ class Scene:
 def slots_of(facts: Facts, duration_s: float | None = None) -> Slots:
     """Everything that can be said of a song."""
     song = _Song(facts, duration_s)
-    said = [*song.pulse(), *song.tonality(), *song.harmony(), *song.sound(), *song.form(), *song.level()]
+    said = [*song.pulse(), *song.tonality(), *song.harmony(), *song.sound(), *song.form(), *song.level(), *song.sureness()]
     values = dict(one for one in said if isinstance(one, tuple))
     conditions = frozenset(one for one in said if isinstance(one, str))
     return Slots(values, conditions, tuple(song.scenes()))
@@ -127,6 +129,17 @@ class _Song:
 
     facts: Facts
     duration_s: float | None
+
+    def sureness(self) -> Said:
+        """How sure each value is, and the keys that it goes through."""
+        for name, confidence in vars(self.facts.confidence).items():
+            if confidence is not None:
+                yield f"{name}_sure", f"{100 * confidence:.0f} %"
+        if len(self.facts.keys) == 1:
+            yield "steady_key"
+        elif self.facts.keys:
+            yield "changes_key"
+            yield "key_spans", listed([f"{span.name} from {clock(span.start)}" for span in self.facts.keys])
 
     # --- tempo, meter -------------------------------------------------------------------------------------------------------
 
@@ -201,20 +214,25 @@ class _Song:
         yield from self._rate()
 
     def _degrees(self, names: Sequence[str]) -> Said:
-        if self.key is None:
-            return
+        """The loop, its degrees where the key is sure, and what the key makes of the chords."""
         loop = harmony.find_loop(self.chords, [section.start for section in self.facts.sections])
         told = {self._spelled(name) for name in told_chords(self.facts)}
         if loop and loop.share >= LOOPED and all(chord.name in told for chord in loop.chords):
             yield "looped"
-            yield "loop", harmony.spelled(harmony.degrees(loop.chords, self.key))
             yield "loop_chords", listed([chord.name for chord in loop.chords])
             yield "loop_count", _count(len(loop.chords))
             yield "loop_percent", f"{100 * loop.share:.0f}"
+            if self.key:
+                yield "loop", harmony.spelled(harmony.degrees(loop.chords, self.key))
             if len(loop.chords) == 2:
                 yield "two_chords"
             if loop.share >= ALL_LOOP:
                 yield "all_loop"
+        elif len(self.chords) >= MANY_CHORDS and (loop is None or loop.share < WANDERS):
+            yield "wanders"
+        if self.key is None:
+            return
+        yield "keyed"
         foreign = [chord.name for chord in harmony.borrowed(self.chords, self.key) if chord.name in names]
         if foreign:
             yield "borrowed", listed(foreign)
@@ -248,7 +266,8 @@ class _Song:
             yield "plural"
         genres = self._tagged("genre")
         if genres:
-            yield "style", listed([f"{name} music" if name in ADJECTIVES else name for name in genres])
+            nouns = sorted(genres, key=lambda name: name in ADJECTIVES)  # "jazz and electronic music"
+            yield "style", listed(nouns) + " music" * (nouns[-1] in ADJECTIVES)
         sung = self.facts.vocals.present
         is_sure = sure(self.facts.confidence.vocals)
         yield "thing", "song" if sung and is_sure else "piece" if genres and genres[0] in PIECES else "track"

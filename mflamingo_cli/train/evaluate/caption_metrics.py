@@ -1,23 +1,26 @@
 """Free text held to what is known: facts of the prompt that captions repeat, claims that they make, and what is admitted not to be known.
 
-A caption is read back by `captions.parse_caption`; a claim counts only where its truth is known. Times are seconds.
+A caption is read back as the program reads every text (`claims`); a claim counts only where its truth is known. Times are seconds.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.claims import read_claims
 from mflamingo_cli.core.audio import SAMPLE_RATE
 from mflamingo_cli.grounding import fact_phrases, facts_text, grounded_prompt
 from mflamingo_cli.parsers import is_unknown, parse_chords, short_chord
+from mflamingo_cli.schema import ClaimValue
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.tasks import TASKS
+from mflamingo_cli.text import number
 from mflamingo_cli.thinking import split_thinking
 from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.baselines import measured
@@ -25,7 +28,7 @@ from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
 from mflamingo_cli.train.evaluate.music import harte, parsed_key, same_tempo, section_scores
-from mflamingo_cli.train.mini.dialogue.captions import claims, parse_caption, unread
+from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
 from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, PromptFacts, ground_text, random_facts
 from mflamingo_cli.train.mini.synth.harmony import chord_set
 
@@ -37,20 +40,65 @@ DURATION_S = 1.0
 ONLY_MEASURED = ("tempo", "sections", "form", "loudness", "duration")  # captions without facts claim nothing about them
 
 
+# --- reading a caption -------------------------------------------------------------------------------------------------
+
+
+def parse_caption(text: str) -> PromptFacts:
+    """The claims of a caption as facts of a prompt, with the instruments, genres and moods that it names; total, whatever the text."""
+    read: dict[str, list[ClaimValue]] = defaultdict(list)
+    for reading in read_claims(text):
+        if reading.judged and not reading.denied and not isinstance(reading.value, tuple):  # "fast" beside a number
+            read[reading.kind].append(reading.value)
+    said = {name: write(read[name]) for name, write in WRITTEN.items() if read[name]}
+    said = {("form" if name == "sections" else name): value for name, value in said.items()}
+    words = {"instruments": (INSTRUMENTS, " "), "genre": (GENRES, ", "), "mood": (MOOD_TAGS, ", ")}
+    return said | {name: join.join(found) for name, (names, join) in words.items() if (found := _named(names, text))}
+
+
+def _named(names: Collection[str], text: str) -> list[str]:
+    return [name for name in names if re.search(rf"\b{re.escape(name)}\b", text.casefold())]
+
+
+def _last(values: Sequence[ClaimValue]) -> str:
+    return str(values[-1])
+
+
+def _number(values: Sequence[ClaimValue]) -> str:
+    return number(float(values[-1]))  # type: ignore[arg-type]
+
+
+def _all(values: Sequence[ClaimValue]) -> str:
+    return " ".join(dict.fromkeys(map(str, values)))
+
+
+WRITTEN: Mapping[str, Callable[[Sequence[ClaimValue]], str]] = {
+    "tempo": _number, "key": _last, "meter": _last, "chords": _all, "sections": _all, "loudness": _number, "duration": _number,
+    "vocals": lambda values: "yes" if values[-1] else "no",
+}  # fmt: skip
+"""The kinds of claims that prompts give as facts, and how those write them."""
+
+
 # --- facts that were given ---------------------------------------------------------------------------------------------
 
+ALWAYS_DUE = ("tempo", "key")  # in a caption of any style; others are told where there is room
 
-def faithful(text: str, facts: PromptFacts, style: str = "full") -> dict[str, bool]:
-    """Which given facts a caption says exactly, of those that its style says."""
-    said, due = parse_caption(text), claims(style, facts)
-    return {name: said.get(name) == value for name, value in due.items()}
+
+def faithful(text: str, facts: PromptFacts) -> dict[str, bool]:
+    """Which given facts a caption says exactly, of those that it tells or must tell."""
+    said = parse_caption(text)
+    return {name: _same(name, said.get(name, ""), value) for name, value in facts.items() if name in said or name in ALWAYS_DUE}
+
+
+def _same(name: str, claim: str, value: str) -> bool:
+    """Whether a claim is what was given: of chords none that was not."""
+    return bool(claim) and (set(claim.split()) <= set(value.split()) if name == "chords" else claim == value)
 
 
 def hallucinated(text: str, facts: PromptFacts) -> bool:
-    """Whether a caption contradicts a given fact, claims an unmeasured number, or holds a sentence that cannot be parsed."""
+    """Whether a caption contradicts a given fact or claims an unmeasured number."""
     said = parse_caption(text)
-    contradicted = any(said[name] != value for name, value in facts.items() if name in said)
-    return contradicted or any(name in said and name not in facts for name in ONLY_MEASURED) or bool(unread(text))
+    contradicted = any(not _same(name, said[name], value) for name, value in facts.items() if name in said)
+    return contradicted or any(name in said and name not in facts for name in ONLY_MEASURED)
 
 
 @dataclass
@@ -70,11 +118,11 @@ class Faithfulness:
             style = STYLES[(len(self.marks) + index) % len(STYLES)]
             order = list(FIELDS)
             self.rng.shuffle(order)
-            jobs.append((facts, style, grounded_prompt(CAPTION_STYLES[style], ground_text(facts, order))))
-        texts = yield questions(((index, question) for index, (_, _, question) in enumerate(jobs)), CAPTION_TOKENS)
-        for (facts, style, _), text in zip(jobs, texts, strict=True):
+            jobs.append((facts, grounded_prompt(CAPTION_STYLES[style], ground_text(facts, order))))
+        texts = yield questions(((index, question) for index, (_, question) in enumerate(jobs)), CAPTION_TOKENS)
+        for (facts, _), text in zip(jobs, texts, strict=True):
             said = split_thinking(text).answer or ""
-            self.marks.append(faithful(said, facts, style))
+            self.marks.append(faithful(said, facts))
             self.false.append(hallucinated(said, facts))
 
     def scores(self, **where: Any) -> Iterator[Score]:
@@ -195,7 +243,6 @@ class Captions:
     limit: int
     verdicts: list[dict[str, ClaimCounts]] = field(default_factory=list)
     facts: list[dict[str, ClaimCounts]] = field(default_factory=list)  # on what was measured itself: no caption can be truer
-    garbled: list[float] = field(default_factory=list)
     forms: list[tuple[tuple[list[float], float], list[float]]] = field(default_factory=list)  # truth, claim
 
     def update(self, songs: SongBatch, items: Sequence[Item]) -> Update:
@@ -211,7 +258,6 @@ class Captions:
             if self.grounded and not item.recording:
                 self.facts.append({name: _fair(name, verdict, given) for name, verdict in check_claims(given, item, given).items()})
             self.verdicts.append({name: _fair(name, verdict, given) for name, verdict in check_claims(said, item, given).items()})
-            self.garbled.append(float(bool(unread(text))))
         if self.grounded:
             yield from self._ask_forms(items, facts)
 
@@ -229,7 +275,6 @@ class Captions:
         yield from claim_scores(name, self.verdicts, **where)
         if self.facts:
             yield from claim_scores(name, self.facts, **{**where, "system": "measure"})
-        yield bootstrap.mean(f"{name} with an unreadable sentence", self.garbled, **where)
         yield from bootstrap.scored(section_scores, "sections, asked for with measured facts", self.forms, **where)
 
 

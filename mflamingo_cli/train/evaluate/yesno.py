@@ -19,7 +19,7 @@ from mflamingo_cli.train.evaluate import bootstrap, ground_truth
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
 from mflamingo_cli.train.evaluate.inference import SongBatch, Update, questions
-from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, NO, USUAL, YES
+from mflamingo_cli.train.mini.dialogue.answers import FORMS_OF_GENRE, MAKERS, USUAL
 from mflamingo_cli.train.mini.dialogue.prompt_facts import ground_text, random_facts
 from mflamingo_cli.train.mini.dialogue.questions import PLURALS, SPOKEN_INSTRUMENT, YES_NO
 
@@ -109,9 +109,10 @@ def statement_of_facts(rng: np.random.Generator, kind: str) -> Statement | None:
     """A question whose answer lies in random facts of its prompt."""
     facts = random_facts(rng, 1.0)
     exchange = MAKERS[kind](rng, facts, None)
-    if exchange is None or exchange.answer not in (YES, NO):
+    true = None if exchange is None else parsed(exchange.answer)
+    if exchange is None or true is None:
         return None
-    return Statement(grounded_prompt(exchange.question, ground_text(facts)), "", exchange.answer == YES)
+    return Statement(grounded_prompt(exchange.question, ground_text(facts)), "", true)
 
 
 def parsed(text: str) -> bool | None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.checkpoints import newest
 from mflamingo_cli.train.mini import stages
 from mflamingo_cli.train.mini.corpora import recordings as recorded
 from mflamingo_cli.train.mini.corpora import sheet_music
@@ -99,6 +101,14 @@ def recordings(name: str, kitchen: Kitchen, hours: float = 1000.0, splits: Seque
         yield f"{count}: {row['split']} {row['index']}, {row['package']}, {row['title']}, {seconds / 3600:.2f} h"
 
 
+def adopt(name: str, kitchen: Kitchen, checkpoint: str | None = None, vocab: int = 1536) -> Iterator[str]:
+    """Begin from a trained model of this architecture, the embedded one if none is named: the words are learned anew, the hearing stays."""
+    folder = Path(checkpoint) if checkpoint else embedded_directory() / "hf"
+    if newest(kitchen.work / "runs" / name) is None:
+        stages.adopt(kitchen.work, name, folder, vocab)
+    yield f"{folder}, as run {name}"
+
+
 def stage(name: str, kitchen: Kitchen, config: str | None = None) -> Iterator[str]:
     """Train a stage of the embedded model: a file, or the built-in one of the step's name."""
     found = stages.load_config(Path(config) if config else stages.CONFIGS / f"{name}.toml")
@@ -115,7 +125,7 @@ def export(name: str, kitchen: Kitchen, stage: str = "speech", abilities: Sequen
 
 
 STEPS: Mapping[str, Callable[..., Iterator[str]]] = {
-    "synth": synth, "scores": scores, "recordings": recordings, "stage": stage, "export": export,
+    "synth": synth, "scores": scores, "recordings": recordings, "adopt": adopt, "stage": stage, "export": export,
 }  # fmt: skip
 
 

@@ -17,19 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import distributed
+from torch import distributed, nn
 
-from mflamingo_cli.core.model import Model, save
+from mflamingo_cli.core.model import Model, load, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic, write_text
 from mflamingo_cli.train.checkpoints import load_part, newest, part_states
+from mflamingo_cli.train.checkpoints import save as save_run
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
 from mflamingo_cli.train.mini.dialogue.clip_labels import confident_labels, excerpt_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import REASONING_SHARE, audio_turns, random_labels, text_turn
 from mflamingo_cli.train.mini.frames import MINI_MEL, TOKEN_S, Clip, prepared, window_frames
 from mflamingo_cli.train.mini.objectives import Excerpt, JointObjective, ProbeObjective, SongFrames, excerpt_drawer
-from mflamingo_cli.train.mini.probes import PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, probe_logits, save_probes
+from mflamingo_cli.train.mini.probes import PROBE_WEIGHTS, LinearProbes, encode_samples, labels_of, load_probes, probe_logits, save_probes
 from mflamingo_cli.train.objectives import AudioTextObjective, EqualBatches, SeededObjective, TextObjective
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import ChatEncoder, rows_that_fit
@@ -92,11 +93,33 @@ def make_base(work: Path, config: StageConfig, samples: int = 15_000, vocab: int
     base = work / "base"
     if (base / "tokenizer.json").exists():
         return
-    rng, texts = np.random.default_rng(seed), []
+    tokens.write_processor(base, tokens.train_tokenizer(sample_texts(samples, seed), vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
+
+
+def sample_texts(samples: int, seed: int) -> Iterator[str]:
+    """Text as the model will speak and read it, for a tokenizer."""
+    rng = np.random.default_rng(seed)
     for number in range(samples):
         for turn in audio_turns(rng, random_labels(rng), 6) if number % 6 == 0 else [text_turn(rng)]:
-            texts += [turn.question, turn.answer]
-    tokens.write_processor(base, tokens.train_tokenizer(texts, vocab), MINI_MEL, MAX_AUDIO_S, config.model.context)
+            yield from (turn.question, turn.answer)
+
+
+def adopt(work: Path, name: str, checkpoint: Path, vocab: int, samples: int = 6000, seed: int = 7) -> None:
+    """Make a checkpoint directory of this architecture the run `name`, its vocabulary grown by what the text of today needs.
+
+    A new token begins as the mean of those that spelled it before, in both layers of words.
+    """
+    model, old = load(checkpoint, dtype=torch.float32), Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    new = tokens.grow(old, sample_texts(samples, seed), vocab)
+    tokens.write_processor(work / "base", new, MINI_MEL, MAX_AUDIO_S, model.config.text_config.max_position_embeddings)
+    spelled = tokens.pieces_of(new, old)
+    with torch.no_grad():
+        for layer in (model.model.language_model.embed_tokens, model.lm_head):
+            rows = torch.stack([layer.weight[ids].mean(0) if ids else torch.zeros_like(layer.weight[0]) for ids in spelled])
+            layer.weight = nn.Parameter(rows)
+    parts = {part: getattr(model.model, part) for part in ("audio_tower", "multi_modal_projector", "language_model")}
+    module = nn.ModuleDict({**parts, "lm_head": model.lm_head, "heads": load_probes(checkpoint, model)})
+    save_run(work / "runs" / name, module, torch.optim.AdamW(module.parameters()), 0, {}, Processes())
 
 
 def new_model(work: Path, config: StageConfig) -> tuple[Model, ChatEncoder]:

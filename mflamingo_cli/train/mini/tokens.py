@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from quant.geometry import AudioTokens, MelConfig
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 AUDIO = AudioTokens("<sound>", "<|sound_bos|>", "<|sound_eos|>")
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>", "<|sound_bos|>", "<|sound_eos|>")
+LEAST_PAIRS = 20  # two tokens stand side by side so often before they become one
 ROW_MULTIPLE = 64  # the embedding has whole blocks of rows
 
 # Chord names are spelled from the same few tokens whatever their root: " A","m","7","b","5"; " Bb" is " B","b"; "#maj" is "#","maj"
@@ -40,12 +43,60 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIALS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        min_frequency=20,
+        min_frequency=LEAST_PAIRS,
         show_progress=False,
     )
     cut = (_CHORD.sub(r"\g<1>0\g<2>0\3", text) for text in texts)  # merges inside chord names are not learned
     tokenizer.train_from_iterator(cut, trainer)
-    tokenizer = _untrained(_without_chord_merges(json.loads(tokenizer.to_str())["model"]))
+    return _special(_untrained(_without_chord_merges(json.loads(tokenizer.to_str())["model"])))
+
+
+def grow(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """The tokenizer with further merges that `texts` need most, up to `vocab_size` tokens: BPE training (arXiv 1508.07909) gone on with.
+
+    What it splits in another way afterwards is only made of longer tokens; ids are given anew.
+    """
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    known = dict.fromkeys(sorted(model["vocab"], key=model["vocab"].__getitem__))
+    counts = Counter(
+        piece for text in texts for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(_CHORD.sub(r"\g<1>0\g<2>0\3", text))
+    )  # merges inside chord names are not learned
+    words = [([token.value for token in tokenizer.model.tokenize(piece)], count) for piece, count in counts.items()]
+    while len(known) < vocab_size - len(SPECIALS):
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words:
+            for pair in pairwise(word):
+                pairs[pair] += count
+        allowed = [pair for pair in pairs if not _ACROSS_CHORD.match("".join(pair))]
+        best = max(allowed, key=lambda pair: (pairs[pair], pair), default=None)
+        if best is None or pairs[best] < LEAST_PAIRS:
+            break
+        known["".join(best)] = None
+        merges.append(best)
+        words = [(_merged(word, best), count) for word, count in words]
+    return _special(_untrained(models.BPE({token: index for index, token in enumerate(known)}, merges)))
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    joined: list[str] = []
+    for token in word:
+        if joined and (joined[-1], token) == pair:
+            joined[-1] += token
+        else:
+            joined.append(token)
+    return joined
+
+
+def pieces_of(new: Tokenizer, old: Tokenizer) -> list[list[int]]:
+    """For each row of a grown tokenizer the rows of the old one that spell it; empty for padding."""
+    names = {index: token for token, index in new.get_vocab().items()}
+    known = old.get_vocab()
+    rows = [names.get(index) for index in range(padded_vocab(new))]
+    return [[] if name is None else [known[name]] if name in known else [token.id for token in old.model.tokenize(name)] for name in rows]
+
+
+def _special(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
     return tokenizer
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
+from mflamingo_cli.backends import embedded_directory
+from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.mini import recipe, stages
 from mflamingo_cli.train.parallel import Processes
@@ -23,6 +26,7 @@ def test_the_embedded_model_is_made_in_the_order_that_its_stages_need() -> None:
             config = stages.load_config(stages.CONFIGS / f"{step.name}.toml")
             assert set(config.init) <= done
             done.add(config.name)
+    assert [step.name for step in recipe.read("mini-words")] == ["embedded", "words", "synth", "words-speech", "export"]
     assert {option for step in recipe.read("mini-test") for option in step.options} == {"split", "clips", "splits"}
 
 
@@ -68,3 +72,21 @@ def test_old_spellings_name_the_new_ones(old: list[str]) -> None:
     name = old[1] if old[0] == "data" else old[0]
     assert done.returncode == 2
     assert f"{name!r} is now a step of a recipe: mflamingo train run mini --step {name}" in done.stderr
+
+
+def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_path: Path) -> None:
+    kitchen = recipe.Kitchen(tmp_path, torch.device("cpu"), Processes())
+    step = recipe.RecipeStep("embedded", "adopt", {"vocab": 1100})
+    assert len(list(recipe.cook(step, kitchen))) == 1
+    made = list((tmp_path / "runs" / "embedded").rglob("*.safetensors"))
+    assert len(list(recipe.cook(step, kitchen))) == 1  # it is done
+    assert list((tmp_path / "runs" / "embedded").rglob("*.safetensors")) == made
+    config = stages.load_config(stages.CONFIGS / "words.toml")
+    model, chat = stages.new_model(tmp_path, config)
+    old = Tokenizer.from_file(str(embedded_directory() / "hf" / "tokenizer.json"))
+    before, now = load(embedded_directory() / "hf"), chat.tokenizer.get_vocab()
+    assert len(now) > old.get_vocab_size()
+    for name, rows in (("embed_tokens", model.model.language_model.embed_tokens), ("lm_head", model.lm_head)):
+        own = before.lm_head if name == "lm_head" else before.model.language_model.embed_tokens
+        assert torch.equal(rows.weight[now["Ġthe"]], own.weight[old.token_to_id("Ġthe")])
+    assert torch.equal(model.model.audio_tower.layers[0].fc1.weight, before.model.audio_tower.layers[0].fc1.weight)

@@ -55,3 +55,21 @@ def test_the_converter_reads_it(tokenizer, tmp_path):
     made = {"".join(merge) for merge in source["merges"]}
     assert made <= set(source["vocab"])
     assert {token for token in source["vocab"] if len(token) > 1} == made
+
+
+def test_a_grown_tokenizer_says_new_words_shorter_and_everything_else_as_before(tokenizer):
+    texts = ["Submediants wander through bewildering cathedrals."] * 30
+    grown = tokens.grow(tokenizer, texts, tokenizer.get_vocab_size() + 40)
+    assert tokenizer.get_vocab_size() < grown.get_vocab_size() <= tokenizer.get_vocab_size() + 40
+    assert len(grown.encode(texts[0]).ids) < 0.7 * len(tokenizer.encode(texts[0]).ids)
+    for text in (texts[0], "At 1:32.", "C#m7b5 D#maj9 Bbsus4", "123.4 BPM", "Üñí ♭ 漢字"):
+        assert grown.decode(grown.encode(text).ids) == text
+    spelled, old = tokens.pieces_of(grown, tokenizer), tokenizer.get_vocab()
+    assert len(spelled) == tokens.padded_vocab(grown)
+    for token, index in grown.get_vocab().items():
+        assert spelled[index] == [old[token]] if token in old else "".join(map(tokenizer.id_to_token, spelled[index])) == token
+
+
+def test_a_grown_tokenizer_still_spells_chords_letter_by_letter(tokenizer):
+    grown = tokens.grow(tokenizer, ["chords C#m7 F#m7 Bbm7 C#m7"] * 200, tokenizer.get_vocab_size() + 60)
+    assert grown.encode("chords C#m7").tokens[-3:] == ["#", "m", "7"]

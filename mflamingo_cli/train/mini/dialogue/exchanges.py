@@ -9,14 +9,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mflamingo_cli.grounding import grounded_prompt
+from mflamingo_cli.grounding import NO_ANSWER, grounded_prompt
+from mflamingo_cli.grounding.prose.captions import caption_of, evidence_of
 from mflamingo_cli.styles import CAPTION_STYLES
 from mflamingo_cli.thinking import THINK_SUFFIX
 from mflamingo_cli.train.mini.dialogue import prompt_facts
-from mflamingo_cli.train.mini.dialogue.answers import CANNOT, NOT_KNOWN, exchange, pick
-from mflamingo_cli.train.mini.dialogue.captions import caption
+from mflamingo_cli.train.mini.dialogue.answers import MAKERS, NOT_KNOWN, pick
 from mflamingo_cli.train.mini.dialogue.clip_labels import GENRES, INSTRUMENTS, MOOD_TAGS
-from mflamingo_cli.train.mini.dialogue.prompt_facts import FIELDS, LABEL_FIELDS, NOTES, PHRASES, PromptFacts, ground_text, random_facts
+from mflamingo_cli.train.mini.dialogue.prompt_facts import (
+    FIELDS,
+    NOTES,
+    PHRASES,
+    PromptFacts,
+    ground_text,
+    prompt_slots,
+    random_facts,
+)
 from mflamingo_cli.train.mini.dialogue.questions import CAPTION_PROMPTS, UNKNOWN
 from mflamingo_cli.train.mini.synth.arrange import choose
 from mflamingo_cli.train.rows import Turn
@@ -24,12 +32,8 @@ from mflamingo_cli.train.rows import Turn
 NO_LYRICS = "I cannot write a lyric sheet: words are not something I can hear."
 REASONING_SHARE = 0.15  # of the exchanges ask for the reasoning too, where a stage says nothing else
 TRIES = 30  # draws of a kind before an excerpt counts as one that cannot be asked
-CAPTION_TRACES = {
-    "both": ("I go through what was measured and add what I hear.", "First come the measured facts, then what I hear."),
-    "measured": ("I go through what was measured.", "I rely on the measured facts."),
-    "heard": ("I go by what I hear.", "Nothing was measured, so I go by ear."),
-    "none": ("Nothing was measured, and the sound tells me little.",),
-}
+NOTHING = "I can tell little about this track."
+CHAT, LONGEST_CHAT = 0.25, 4  # of the exchanges with facts follow others about them, up to so many
 
 
 # --- kinds of exchanges with their shares ------------------------------------------------------------------------------
@@ -37,15 +41,15 @@ CAPTION_TRACES = {
 Shares = Mapping[str, float]
 CAPTIONS: Shares = {"caption:full": 4, "caption:short": 3, "caption:technical": 3, "caption:critic": 3}
 MEASURED_KINDS: Shares = {  # about facts, answered CANNOT where they are not given
-    "tempo": 1, "key": 1, "mode": 0.4, "meter": 0.8, "chords": 1.2, "first_chord": 0.4, "chord_count": 0.3, "sections": 0.5, "form": 0.7,
+    "tempo": 1, "key": 1, "mode": 0.4, "wheel": 0.3, "relative": 0.3, "meter": 0.8, "chords": 1.2, "sections": 0.5, "form": 0.7,
     "nth_section": 0.7, "section_start": 0.4, "section_count": 0.3, "loudness": 0.5, "duration": 0.5, "tempo_than": 0.4, "is_tempo": 0.6,
-    "is_pace": 0.4, "is_long": 0.5, "is_louder": 0.3, "is_key": 0.6, "is_mode": 0.4, "is_meter": 0.5, "has_chord": 0.5,
-    "comes_back": 0.4, "choice": 0.5,
+    "is_pace": 0.4, "is_long": 0.5, "is_louder": 0.3, "is_loud": 0.3, "is_key": 0.6, "is_mode": 0.4, "is_meter": 0.5, "has_chord": 0.5,
+    "comes_back": 0.4, "tempo_and_key": 0.4, "choice": 0.5,
 }  # fmt: skip
 LABEL_QUESTIONS: Shares = {"key": 1.2, "chords": 1.2, "meter": 0.8, "instruments": 1, "genre": 0.9, "mood": 0.6, "vocals": 0.8}
 LABEL_KINDS: Shares = {
     "has_instrument": 1.5, "is_vocal": 1, "is_genre": 0.8, "is_meter": 0.8, "is_mode": 0.8, "is_key": 0.7, "louder": 0.4, "choice": 0.4,
-    "mode": 0.4, "first_chord": 0.4,
+    "mode": 0.4,
 }  # fmt: skip
 RARE = {("vocals", "yes"): 3.0, ("meter", "3/4"): 1.8, ("meter", "6/8"): 3.5}  # (kind, its answer): asked so much more often
 OTHER: Shares = {"unknown": 4, "lyrics": 0.5, "tempo": 0.4, "duration": 0.2, "sections": 0.2, "form": 0.2, "nth_section": 0.2}
@@ -55,11 +59,11 @@ SOUND_ONLY: Shares = {  # what only sound could answer
 TEXT_KINDS: Shares = {**CAPTIONS, **MEASURED_KINDS, **SOUND_ONLY, "unknown": 2, "lyrics": 0.3}  # without audio
 CAPTION_KINDS = tuple(CAPTIONS)
 JUDGED = {  # questions for a truth, with the fact that answers them
-    "is_tempo": "tempo", "is_pace": "tempo", "tempo_than": "tempo", "is_long": "duration", "is_louder": "loudness", "is_key": "key",
-    "is_mode": "key", "is_meter": "meter", "has_chord": "chords", "comes_back": "form",
+    "is_tempo": "tempo", "is_pace": "tempo", "tempo_than": "tempo", "is_long": "duration", "is_louder": "loudness", "is_loud": "loudness",
+    "is_key": "key", "is_mode": "key", "is_meter": "meter", "has_chord": "chords", "comes_back": "form",
 }  # fmt: skip
 DRILLS = {  # what is hardest to repeat and to judge, first learned with little else in the prompt
-    "chords": ("chords", "chords", "first_chord", *CAPTION_KINDS),
+    "chords": ("chords", "chords", *CAPTION_KINDS),
     "form": ("form", "form", "nth_section", "section_start", "caption:full", "caption:technical", "caption:critic"),
     "number": ("tempo", "key", "meter", "loudness", "duration", "sections", *CAPTION_KINDS),
     "truth": tuple(JUDGED),
@@ -85,9 +89,9 @@ def make_turn(
         return Turn(grounded_prompt(CAPTION_STYLES["lyrics"], prefix), NO_LYRICS)
     if kind == "unknown":
         asked = UNKNOWN[rng.integers(len(UNKNOWN))].format(m=int(rng.integers(0, 6)), s=f"{int(rng.integers(0, 60)):02d}")
-        question, said, reason = asked, CANNOT, NOT_KNOWN
+        question, said, reason = asked, NO_ANSWER, NOT_KNOWN
     else:
-        drawn = exchange(rng, kind, facts, labels)
+        drawn = MAKERS[kind](rng, facts, labels)
         if drawn is None:
             return None
         question, said, reason = drawn.question, drawn.answer, drawn.rationale
@@ -100,12 +104,12 @@ def make_turn(
 def _caption_turn(
     rng: np.random.Generator, style: str, prefix: str, facts: PromptFacts, labels: PromptFacts | None, thinking: float
 ) -> Turn:
-    text = caption(style, facts, labels)
+    slots = prompt_slots(facts, labels)
+    text = caption_of(style, slots, int(rng.integers(1 << 30))) if slots.facts else NOTHING
     question = grounded_prompt(pick(rng, CAPTION_PROMPTS[style]), prefix)
     if rng.random() >= 0.5 * thinking:
         return Turn(question, text)
-    hears = any(name in (labels or {}) and name not in facts for name in LABEL_FIELDS)
-    reason = rng.choice(CAPTION_TRACES["both" if facts and hears else "measured" if facts else "heard" if hears else "none"])
+    reason = " ".join(evidence_of(slots)) or NOT_KNOWN
     return Turn(question + THINK_SUFFIX, f"<think> {reason} </think> <answer>\n{text} </answer>")
 
 
@@ -143,10 +147,10 @@ def text_turn(rng: np.random.Generator) -> Turn:
         return _drill(rng)
     facts = {} if rng.random() < 0.06 else random_facts(rng)
     turn = _turn(rng, TEXT_KINDS, facts, None)
-    if rng.random() < 0.06:
-        earlier = _turn(rng, TEXT_KINDS, random_facts(rng), None)
-        return Turn(turn.question, turn.answer, ((earlier.question, earlier.answer),))
-    return turn
+    if rng.random() >= CHAT:
+        return turn
+    earlier = [_turn(rng, TEXT_KINDS, facts, None, 0.0) for _ in range(int(rng.integers(1, LONGEST_CHAT + 1)))]
+    return Turn(turn.question, turn.answer, tuple((before.question, before.answer) for before in earlier))
 
 
 def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:

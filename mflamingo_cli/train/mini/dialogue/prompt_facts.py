@@ -6,10 +6,16 @@ Facts are strings as a prompt shows them ("87.5", "A minor", "A 0:00 B 0:32"); t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from mflamingo_cli.grounding import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTIONS
+from mflamingo_cli.core.audio import SAMPLE_RATE, Sound, Source
+from mflamingo_cli.grounding import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTIONS, listed
+from mflamingo_cli.grounding.prose.slots import COUNTED, TELLS, Slots, slots_of
+from mflamingo_cli.grounding.replies import Known, seconds
+from mflamingo_cli.measure import Confidence, Facts, Key, Tempo, Voices
+from mflamingo_cli.schema import FormPart, Loudness, Segment, Tag
 from mflamingo_cli.text import clock
 
 FIELDS = ("tempo", "key", "meter", "chords", "sections", "form", "loudness", "duration")  # the order of grounding.PHRASES
@@ -21,6 +27,8 @@ COMMON_QUALITIES = ("", "m", "7", "maj7", "m7")
 RARE_QUALITIES = ("dim", "sus4", "sus2", "aug", "m7b5", "dim7", "6", "m6", "9", "maj9", "m9", "add9")
 MEASURED_ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as measure/chords.py spells them
 NOTES = ("C", "C#", "Db", "D", "D#", "Eb", "E", "F", "F#", "Gb", "G", "G#", "Ab", "A", "A#", "Bb", "B")
+
+HEARD = 0.5  # confidence of a key or meter that no fact gives: captions say "probably"
 
 PromptFacts = dict[str, str]  # by FIELDS or HEARD_FIELDS; chords and instruments are separated by single spaces, genres and moods by ", "
 
@@ -119,3 +127,73 @@ def ground_text(facts: PromptFacts, order: Sequence[str] = FIELDS) -> str:
     """The grounding prefix as `grounding.facts_text` writes it, in any order."""
     parts = [PHRASES[name].format(facts[name]) for name in order if name in facts]
     return f"{GROUND_PREFIX}{'; '.join(parts)}." if parts else ""
+
+
+# --- the same as facts ------------------------------------------------------------------------------------------------------
+
+CHORD_S = 2.0  # a prompt names chords without their times
+QUALITIES_LONG = {"": "maj", "m": "min", "m7": "min7", "m7b5": "hdim7", "m9": "min9", "6": "maj6", "m6": "min6"}  # as in Harte's notation
+NOT_IN_PROMPTS = frozenset({"cadence", "borrowed", "rate", "centred", "wanders"})  # what follows from the order and the length of chords
+
+
+def prompt_slots(facts: PromptFacts, labels: PromptFacts | None = None) -> Slots:
+    """What the phrase grammar can say of a prompt, and of labels where it gives nothing: a key that is only heard is not sure."""
+    slots = slots_of(as_facts(facts, labels, heard_sureness=HEARD), float(facts["duration"]) if "duration" in facts else None)
+    values = {name: value for name, value in slots.values.items() if TELLS.get(name) not in NOT_IN_PROMPTS | {"chords"}}
+    conditions = slots.conditions - NOT_IN_PROMPTS - {"one_chord", "two_chords"}
+    if names := (facts.get("chords") or (labels or {}).get("chords", "")).split():  # as they are given, however the key would spell them
+        values |= {"chord": names[0]} if len(names) == 1 else {"chords": listed(names)}
+        conditions |= {1: {"one_chord"}, 2: {"two_chords"}}.get(len(names), frozenset())
+    if "duration" in facts:
+        values["duration"] = f"{facts['duration']} s"
+    if "sections" in facts and "form" not in facts:  # a form of many sections is not written out
+        count = int(facts["sections"])
+        values |= {"section_count": COUNTED[count - 1] if count <= len(COUNTED) else str(count)} if count > 1 else {"shape": "A"}
+        conditions |= {"one_section"} if count == 1 else frozenset()
+    return replace(slots, values=values, conditions=conditions)
+
+
+def as_known(facts: PromptFacts, labels: PromptFacts | None = None) -> Known:
+    """A song of which no more is known than a prompt and labels say."""
+    length_s = float(facts.get("duration", 0))
+    source = Source("-", length_s, SAMPLE_RATE, 1, "")
+    return Known(as_facts(facts, labels), Sound("", round(length_s * SAMPLE_RATE), source, 0.0, SAMPLE_RATE, ()))
+
+
+def as_facts(facts: PromptFacts, labels: PromptFacts | None = None, heard_sureness: float | None = None) -> Facts:
+    """Facts that say what a prompt gives, and labels where it gives nothing."""
+    values = {name: value for name, value in (labels or {}).items() if name in LABEL_FIELDS} | facts
+    names = {"instruments": values.get("instruments", "").split(), "genre": _names(values, "genre"), "mood": _names(values, "mood")}
+    key = values.get("key", "").split()
+    return Facts(
+        tempo=Tempo(float(facts["tempo"])) if "tempo" in facts else Tempo(),
+        key=Key(key[0], "minor" if key[1] == "minor" else "major") if key else None,
+        meter=values.get("meter"),
+        chords=tuple(
+            Segment(CHORD_S * at, CHORD_S * (at + 1), harte_label(name)) for at, name in enumerate(values.get("chords", "").split())
+        ),
+        sections=_sections(facts),
+        loudness=Loudness(float(facts["loudness"]) if "loudness" in facts else None),
+        vocals=Voices({"yes": True, "no": False}.get(values.get("vocals", ""))),
+        tags=tuple(Tag(kind, name, 1.0, "measured") for kind, several in names.items() for name in several),  # type: ignore[arg-type]
+        confidence=Confidence(key=None if "key" in facts else heard_sureness, meter=None if "meter" in facts else heard_sureness),
+    )
+
+
+def _names(values: PromptFacts, kind: str) -> list[str]:
+    return values[kind].split(", ") if kind in values else []
+
+
+def harte_label(name: str) -> str:
+    """A chord as musicians write it in Harte's notation: F#m7 -> F#:min7."""
+    root = name[:2] if name[1:2] in ("#", "b") else name[:1]
+    quality = name[len(root) :]
+    return f"{root}:{QUALITIES_LONG.get(quality, quality)}"
+
+
+def _sections(facts: PromptFacts) -> tuple[FormPart, ...]:
+    """The sections of a form; of a number without a form nothing is known but the number."""
+    items = form_items(facts.get("form", ""))
+    starts = [seconds(start) for _, start in items]
+    ends = [*starts[1:], max(float(facts.get("duration", 0)), *starts)] if items else []
+    return tuple(FormPart(start, end, letter) for (letter, _), start, end in zip(items, starts, ends, strict=True))

@@ -18,6 +18,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Is this song in major or minor?", "Major or minor?", "Is the key major or minor?", "Is it a major or a minor key?",
         "What is the mode, major or minor?",
     ),
+    "wheel": ("What is its Camelot code?", "Which Camelot key is it?", "Give me the Camelot code."),
+    "relative": ("What is the relative key?", "Which key is relative to this one?"),
+    "tempo_and_key": ("What are the tempo and the key?", "Tell me the tempo and the key.", "Which tempo and which key does it have?"),
     "meter": (
         TASKS["meter"].prompt, "What's the time signature?", "What is the meter?", "Which meter is this in?", "In which meter is it?",
         "Tell me the time signature.", "meter?", "How is it counted?",
@@ -26,8 +29,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         TASKS["chords"].prompt, "What chords are used?", "Which chords do you hear?", "What are the chords?", "Name the main chords.",
         "What are the main chords of this track?", "chords?", "What is the chord progression?", "List the chords.",
     ),
-    "first_chord": ("What is the first chord?", "Which chord does it start on?", "With which chord does the song begin?"),
-    "chord_count": ("How many chords were measured?", "How many main chords are there?", "How many chords are listed?"),
     "instruments": (
         TASKS["instruments"].prompt, "Which instruments are playing?", "What instruments do you hear?", "Name the instruments.",
         "List every instrument you can hear.", "What is it played on?", "instruments?", "Which instruments are used in this track?",
@@ -63,6 +64,7 @@ YES_NO: dict[str, tuple[str, ...]] = {  # answered "Yes." and "No." equally ofte
     "is_longer": ("Is it longer than {minutes}?", "Does it last more than {minutes}?", "Is the song longer than {minutes}?"),
     "is_shorter": ("Is it shorter than {minutes}?", "Does it last less than {minutes}?", "Is the song shorter than {minutes}?"),
     "is_louder": ("Is it louder than {lufs} LUFS?", "Is the loudness above {lufs} LUFS?"),
+    "is_loud": ("Is it {volume}?", "Is this a {volume} track?", "Is the song {volume}?"),
     "has_chord": ("Is {chord} among the chords?", "Does it use the chord {chord}?", "Is {chord} one of the chords?"),
     "comes_back": ("Does section {letter} come back?", "Is section {letter} repeated?", "Does section {letter} return?"),
     "has_instrument": ("{is_there}?", "Can you hear {a}?", "Do you hear {a}?", "Does it have {a}?", "{is_there} in this song?"),

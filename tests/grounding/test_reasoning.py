@@ -1,0 +1,72 @@
+"""Laws of reasoning from facts: evidence first, then what follows; nothing in it contradicts what was measured or the answer."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from mflamingo_cli.checks import Check, CheckOptions
+from mflamingo_cli.grounding.questions import KINDS, Known, read, reply
+from mflamingo_cli.grounding.reasoning import NOT_MEASURED, STEPS, reason
+from mflamingo_cli.measure import Facts
+from tests.grounding.prose.songs import made_up_song
+from tests.grounding.test_questions import NOTHING, SONG, UNSURE
+
+QUESTIONS = Path(__file__).parents[1] / "bench" / "questions.tsv"
+ASKED = [row["question"] for row in csv.DictReader(QUESTIONS.open(encoding="utf-8"), delimiter="\t", quoting=csv.QUOTE_NONE)]
+BY_FACTS = [
+    question for question in ASKED if (found := read(question)) and all(set(one.kind.facts) - {"tags", "duration"} for one in found)
+]
+
+
+@pytest.mark.parametrize(("question", "thought"), [
+    ("Is it faster than 120 BPM?", "The beats lie on a constant grid of 124 BPM, with a confidence of 97 %. 124 is above 120."),
+    ("Is it in Eb major?", "The notes and chords were held against all keys, and C minor fits best, with a confidence of 90 %. "
+                           "The tonic is C, not Eb, although both have the same notes."),
+    ("Is it in C major?", "The notes and chords were held against all keys, and C minor fits best, with a confidence of 90 %. "
+                          "The tonic is C in both, but major is not minor."),
+    ("Which section is at 0:20?", "The sections that were found are A (0:00), B (0:16) and A (0:32). 0:20 lies between 0:16 and 0:32."),
+    ("Does section B come back?", "The sections that were found are A (0:00), B (0:16) and A (0:32). B is among them once."),
+    ("Is it quiet?", "The integrated loudness is -9.8 LUFS, the loudness range 5 LU and the true peak 0.7 dBTP. "
+                     "Levels from -11 upwards count as loud, levels below -20 as quiet."),
+    ("Is it longer than one minute?", "The sound runs 1:04. 1:04 is held against 1:00."), ("Is it good music?", NOT_MEASURED),
+])  # fmt: skip
+def test_evidence_comes_before_what_follows_from_it(question: str, thought: str) -> None:
+    assert reason(question, SONG) == thought
+
+
+@pytest.mark.parametrize("question", BY_FACTS)
+def test_what_facts_answer_has_its_reasons_and_what_they_do_not_has_none(question: str) -> None:
+    assert (reason(question, SONG) != NOT_MEASURED) >= reply(question, SONG).answers
+    assert reason(question, NOTHING) == NOT_MEASURED
+
+
+def contradictions(text: str, known: Known) -> list[str]:
+    return [
+        claim.text for claim in Check.whole(text, known.facts, known.sound.duration_s, CheckOptions("mark"))[1] if claim.agrees is False
+    ]
+
+
+@pytest.mark.parametrize("known", [SONG, UNSURE], ids=["sure", "unsure"])
+def test_no_reasoning_contradicts_what_was_measured(known: Known) -> None:
+    for question in ASKED:
+        assert not contradictions(reason(question, known), known), question
+
+
+def test_the_reasoning_before_a_caption_gives_every_fact_that_a_caption_tells() -> None:
+    thought = reason("Describe it.", SONG)
+    for evidence in ("124 BPM", "4/4", "C minor", "C, G, Am and F", "A (0:00), B (0:16) and A (0:32)", "-9.8 LUFS", "1:04"):
+        assert evidence in thought
+    for seed in range(80):
+        facts, _ = made_up_song(seed)
+        assert not contradictions(reason("Describe it.", Known(facts, SONG.sound)), Known(facts, SONG.sound))
+
+
+def test_a_song_of_which_nothing_is_known_is_not_reasoned_about() -> None:
+    assert reason("What is the tempo?", Known(Facts(), SONG.sound)) == NOT_MEASURED
+
+
+def test_every_step_belongs_to_a_kind_of_question() -> None:
+    assert STEPS.keys() <= KINDS.keys()
