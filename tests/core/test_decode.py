@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli.core.audio import load
-from mflamingo_cli.core.decode import MOST_PROCESSES, chunks, layout, mpeg, ogg
+from mflamingo_cli.core.decode import MOST_PROCESSES, layout, mp4, mpeg, ogg, structure_of
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
@@ -21,30 +22,41 @@ from tests.core.test_audio import agree, music, needs_ffmpeg
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
 RATE = 44_100
 SECONDS = 10.0
+STEPS_LIMIT_S = 5.0  # of processor time; 100,000 steps take half a second
 NEAR_S = 0.05  # of ffmpeg's duration
 LU = 0.2
 ID3V1 = b"TAG" + b"x" * 125
 ID3V2 = b"ID3\x04\0\0\0\0\x08\0" + bytes(1024)
 LYRICS = b"LYRICSBEGIN" + b"la " * 600 + b"001811LYRICS200"
 APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0x8000_0000) + bytes(8)
+FORMS = {
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "flac": ("FLAC", "PCM_16"),
+    "wav": ("WAV", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "au": ("AU", "PCM_16"),
+    "caf": ("CAF", "PCM_16"),
+    "w64": ("W64", "PCM_16"),
+    "rf64": ("RF64", "PCM_16"),
+    "avr": ("AVR", "PCM_16"),
+    "ircam": ("IRCAM", "PCM_16"),
+    "nist": ("NIST", "PCM_16"),
+    "paf": ("PAF", "PCM_16"),
+    "pvf": ("PVF", "PCM_16"),
+    "sds": ("SDS", "PCM_16"),
+    "svx": ("SVX", "PCM_16"),
+    "voc": ("VOC", "PCM_16"),
+}
+MONO = ("sds", "svx")  # hold no more
+ARTIST = (b"LIST", b"INFOIART\5\0\0\0hello")  # 17 bytes
 TEXT = b"this is a text and no music. " * 100
 
 
 def coded(folder: Path, name: str, seconds: float = SECONDS, rate: int = RATE, channels: int = 2, **options: object) -> bytes:
-    forms = {
-        "mp3": ("MP3", "MPEG_LAYER_III"),
-        "ogg": ("OGG", "VORBIS"),
-        "opus": ("OGG", "OPUS"),
-        "flac": ("FLAC", "PCM_16"),
-        "wav": ("WAV", "PCM_16"),
-        "aiff": ("AIFF", "PCM_16"),
-        "au": ("AU", "PCM_16"),
-        "caf": ("CAF", "PCM_16"),
-        "w64": ("W64", "PCM_16"),
-        "rf64": ("RF64", "PCM_16"),
-    }
-    form, subtype = forms[name]
-    soundfile.write(folder / "made", music(seconds, rate, channels), rate, format=form, subtype=subtype, **options)
+    form, subtype = FORMS[name]
+    soundfile.write(folder / "made", music(seconds, rate, 1 if name in MONO else channels), rate, format=form, subtype=subtype, **options)
     return (folder / "made").read_bytes()
 
 
@@ -74,6 +86,18 @@ def sized(data: bytes, name: bytes, size: int, content: bytes = b"") -> bytes:
 def total(data: bytes, frames: int) -> bytes:
     """A FLAC file that states another length."""
     return data[:21] + bytes([data[21] & 0xF0]) + struct.pack(">I", frames) + data[26:]
+
+
+def chunked(folder: Path, *chunks: tuple[bytes, bytes], bits: int = 16, pad: bool = False, seconds: float = SECONDS) -> bytes:
+    """A mono WAV with other chunks around its sound (b"data" stands for it), those of odd size without their byte of padding."""
+    samples = (music(seconds, RATE)[:, 0] * 0.5 * (1 << bits - 1)).round().astype("<i2" if bits == 16 else "i1")
+    sound = samples.tobytes() if bits == 16 else (samples[1:].astype("i2") + 128).astype("u1").tobytes()  # of odd size
+    header = struct.pack("<HHIIHH", 1, 1, RATE, RATE * bits // 8, bits // 8, bits)
+    body = b"WAVE"
+    for name, content in ((b"fmt ", header), *chunks):
+        content = sound if name == b"data" else content
+        body += name + struct.pack("<I", len(content)) + content + b"\0" * (pad and len(content) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def first_pages(data: bytes) -> bytes:
@@ -117,8 +141,13 @@ WHOLE: dict[str, tuple[Callable[[Path], bytes], float]] = {  # what is heard in 
     "joined WAV": (lambda f: coded(f, "wav") + coded(f, "wav", 5.0), 15.0),
     **{
         f"joined {kind}": (lambda f, kind=kind: coded(f, kind) + ID3V1 + coded(f, kind, 5.0), 15.0)
-        for kind in ("wav", "aiff", "au", "caf", "w64")
+        for kind in FORMS
+        if kind not in ("mp3", "ogg", "opus", "flac", "rf64")
     },
+    "WAV, odd chunks without padding": (lambda f: chunked(f, ARTIST, (b"junk", b"x" * 7), (b"data", b"")), 10.0),
+    "WAV, odd chunks without padding, joined": (lambda f: 2 * chunked(f, ARTIST, (b"data", b""), ARTIST, bits=8), 20.0),
+    "WAV, odd sound and large tags without padding": (lambda f: chunked(f, (b"data", b""), (b"id3 ", b"x" * 50_000), bits=8), 10.0),
+    "WAV, odd sound and large tags with padding": (lambda f: chunked(f, (b"data", b""), (b"id3 ", b"x" * 50_001), bits=8, pad=True), 10.0),
     "MP3, zeros behind": (lambda f: bare(coded(f, "mp3")) + bytes(2000), 10.0),
     "MP3, tags behind": (lambda f: bare(coded(f, "mp3")) + LYRICS + APE + ID3V1, 10.0),
     "MP3, a wiped tag in front": (lambda f: bytes(100_000) + coded(f, "mp3"), 10.0),
@@ -233,10 +262,43 @@ def test_pages_are_checked_by_their_crc(tmp_path: Path) -> None:
     assert ogg._checksum(page[:22] + bytes(4) + page[26:]) == int.from_bytes(page[22:26], "little")
 
 
+def test_what_lies_in_front_of_the_sound_does_not_shift_it(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(chunked(tmp_path, (b"data", b"")))
+    (tmp_path / "b.wav").write_bytes(chunked(tmp_path, ARTIST, (b"data", b"")))
+    assert np.array_equal(load(tmp_path / "a.wav").samples, load(tmp_path / "b.wav").samples)
+
+
+def many_chunks(form: bytes, chunk: bytes, size: int = 40_000_000) -> bytes:
+    return form + chunk * (size // len(chunk))
+
+
+STEPS: dict[str, Callable[[], bytes]] = {  # files of nothing but the smallest steps, and what begins others
+    "wav": lambda: many_chunks(b"RIFF\xff\xff\xff\xffWAVE", b"junk" + bytes(4)),
+    "aiff": lambda: many_chunks(b"FORM\xff\xff\xff\xffAIFF", b"junk" + bytes(4)),
+    "caf": lambda: many_chunks(b"caff\0\1\0\0desc" + struct.pack(">Q", 32) + bytes(32), b"free" + bytes(8)),
+    "flac": lambda: many_chunks(b"fLaC\0\0\0\x22" + bytes(34), b"\1\0\0\0"),
+    "mp4": lambda: many_chunks(b"\0\0\0\x10ftypM4A " + bytes(4), b"\0\0\0\x08free"),
+    "mp4, no boxes": lambda: many_chunks(b"\0\0\0\x10ftypM4A " + bytes(4), b"\0\0\0\x10ftypM4A " + bytes(7)),
+    "wavpack": lambda: many_chunks(b"", b"wvpk\x18\0\0\0\x10\4" + bytes(22)),
+    "wavpack, no blocks": lambda: many_chunks(b"", b"wvpk\x18\0\0\0\x10\4" + bytes(23)),
+    "zeros behind frames": lambda: b"\x0b\x77" + bytes(300_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_file_of_small_steps_is_not_walked_to_its_end(tmp_path: Path, kind: str) -> None:
+    """WavPack's blocks, each with a byte between, took 54 s of processor time, zeros behind frames 10 s."""
+    (tmp_path / "a").write_bytes(STEPS[kind]())
+    begun = time.process_time()
+    with (tmp_path / "a").open("rb") as file:
+        structure_of(file)
+    assert time.process_time() - begun < STEPS_LIMIT_S
+
+
 def test_a_size_beyond_any_file_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\0\0\0\1ftyp" + b"\xff" * 100)
     with (tmp_path / "a").open("rb") as file:
-        assert chunks.read_mp4(file, 0).notes == ()
+        assert mp4.read(file, 0).notes == ()
 
 
 @needs_ffmpeg
@@ -334,6 +396,29 @@ def test_recordings_that_were_joined_in_one_stream_are_decoded_to_the_last(tmp_p
     assert (audio.warnings, audio.damaged) == ((), False)
 
 
+@pytest.mark.slow
+@needs_ffmpeg
+@pytest.mark.parametrize("rate", [8_000, 24_000, 48_000])
+@pytest.mark.parametrize("options", [(), ("-frame_duration", "60"), ("-frame_duration", "2.5"), ("-ac", "1", "-b:a", "12k")], ids=str)
+def test_opus_recordings_that_were_joined_in_one_stream_are_as_long_as_ffmpeg_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, options: tuple[str, ...]
+) -> None:
+    """libsndfile refuses the page with the cut packet; up to a second was missing at each joint."""
+    for name, seconds in (("one", 3.0), ("two", 5.003)):
+        soundfile.write(tmp_path / "in.wav", music(seconds, rate, 2), rate)
+        coder = ["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", "-c:a", "libopus", *options, tmp_path / f"{name}.opus"]
+        subprocess.run(coder, check=True, stdin=subprocess.DEVNULL)
+    (tmp_path / "list").write_text("file one.opus\nfile two.opus\nfile one.opus\n")
+    joiner = ["ffmpeg", "-v", "error", "-f", "concat", "-i", tmp_path / "list", "-c", "copy", tmp_path / "a.opus"]
+    subprocess.run(joiner, check=True, stdin=subprocess.DEVNULL)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.opus", "-f", "s16le", "-ac", "1", "-"]
+    theirs_s = len(subprocess.run(command, stdout=subprocess.PIPE, check=True, stdin=subprocess.DEVNULL).stdout) / 2 / 48_000
+    monkeypatch.setenv("PATH", os.devnull)
+    audio = load(tmp_path / "a.opus")
+    assert audio.source.duration_s == pytest.approx(theirs_s, abs=NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
 @needs_ffmpeg
 @pytest.mark.slow
 def test_an_opus_of_songs_that_were_joined_in_one_stream_is_decoded_to_its_end(tmp_path: Path) -> None:
@@ -394,7 +479,7 @@ def by_ffmpeg(path: Path) -> float:
     ("name", "channels"),
     [
         (name, channels)
-        for name in ("a.wav", "a.flac", "a.ogg", "a.opus", "a.m4a", "a.mka")
+        for name in ("a.wav", "a.flac", "a.ogg", "a.opus", "a.m4a", "a.mka", "a.aiff", "a.caf")
         for channels in range(1, 9)
         if (name, channels) != ("a.m4a", 7)  # ffmpeg's own meter refuses what its encoder makes of it
     ],
@@ -409,6 +494,17 @@ def test_surround_is_as_loud_as_ffmpeg_says(tmp_path: Path, name: str, channels:
     command = ["ffmpeg", "-v", "error", "-y", "-i", tmp_path / "in.wav", "-af", by_place, *options, tmp_path / name]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     assert loudness(tmp_path / name) == pytest.approx(by_ffmpeg(tmp_path / name), abs=LU)
+
+
+def test_the_layouts_of_core_audio_name_as_many_roles_as_channels() -> None:
+    for tag, roles in layout.APPLE.items():
+        channels = len(roles.split())
+        assert layout.of_apple(tag << 16 | channels, 0, [], channels) == tuple(roles.split())
+        assert len(set(roles.split())) == channels
+    assert layout.of_apple(layout.APPLE_BITS, 0x3F, [], 6) == layout.by_mask(0x3F, 6)
+    assert layout.of_apple(layout.APPLE_NAMES, 0, [3, 1, 2], 3) == ("FC", "FL", "FR")
+    assert layout.of_apple(999 << 16 | 3, 0, [], 3) is None
+    assert layout.of_apple(layout.APPLE_NAMES, 0, [3, 1], 3) is None
 
 
 def test_roles_stand_in_the_order_of_their_container() -> None:

@@ -17,7 +17,7 @@ from typing import IO
 import soundfile
 
 from mflamingo_cli.core import limits
-from mflamingo_cli.core.decode import chunks, flac, mpeg, ogg
+from mflamingo_cli.core.decode import au, caf, flac, joined, mp4, mpeg, ogg, riff, wavpack
 from mflamingo_cli.core.decode.base import MOST_PARTS, Damaged, Decoder, Recording, Structure, damage_report
 from mflamingo_cli.core.decode.by_ffmpeg import INSTALL_FFMPEG, FfmpegDecoder
 from mflamingo_cli.core.decode.by_soundfile import JoinedDecoder, SoundFileDecoder
@@ -51,12 +51,23 @@ CONTAINERS = [
     (0, b"FRM8", "iff"),  # DSDIFF
     (0, b"#!AMR", "amr"),
     (0, b"\x7f\xfe\x80\x01", "dts"),
+    (0, b"Creative Voice File\x1a", "voc"),
+    (0, b"2BIT", "avr"),
+    (0, b"NIST_1A", "nistsphere"),
+    (0, b" paf", "epaf"),
+    (0, b"fap ", "epaf"),
+    (0, b"PVF1\n", "pvf"),
+    (0, b"\xf0\x7e\0\1", "sds"),
+    *[(0, bytes((0x64, 0xA3, writer, 0)), "ircam") for writer in range(1, 5)],
+    *[(0, bytes((0, writer, 0xA3, 0x64)), "ircam") for writer in range(1, 5)],
     (0, b".snd", "au"),
     (0, b"riff\x2e\x91\xcf\x11", "w64"),
     (8, b"WAVE", "wav"),  # codings in known containers that libsndfile lacks
     (0, b"OggS", "ogg"),
     (0, b"fLaC", "flac"),
     (0, b"caff", "caf"),
+    (8, b"8SVX", "iff"),
+    (8, b"16SV", "iff"),
     (0, b"FORM", "aiff"),
 ]
 NOT_SOUND = [  # what people do hand over, and what to do about it
@@ -68,17 +79,22 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
 ]
-READERS: dict[str, Callable[[IO[bytes], int], Structure]] = {  # of the structure, by demuxer; others are one recording
-    "wav": chunks.read_forms,
-    "aiff": chunks.read_forms,
-    "au": chunks.read_au,
-    "caf": chunks.read_caf,
+Reader = Callable[[IO[bytes], int], Structure]
+OWN_READERS: dict[str, Reader] = {
+    "wav": riff.read,
+    "aiff": riff.read,
+    "iff": riff.read,
+    "au": au.read,
+    "caf": caf.read,
     "flac": flac.read,
-    "mov": chunks.read_mp4,
+    "mov": mp4.read,
     "ogg": ogg.read,
-    "wv": chunks.read_wavpack,
-    **dict.fromkeys(("ac3", "eac3"), chunks.read_frames),
-    **{demuxer: chunks.read_joined(demuxer) for demuxer in ("ape", "asf", "dsf", "flv", "matroska", "tta", "w64")},
+    "wv": wavpack.read,
+    **dict.fromkeys(("ac3", "eac3"), joined.read_frames),
+}
+READERS: dict[str, Reader] = {  # of the structure, by demuxer; others are one recording
+    **OWN_READERS,
+    **{demuxer: joined.reader(demuxer) for demuxer in joined.STARTS.keys() - OWN_READERS.keys()},
 }
 MOST_TAGS = 100  # in front of the sound; each may be ten bytes long
 MOST_ZEROS = 1 << 28  # as many as the largest ID3v2 tag that was wiped leaves; a file of zeros alone is given up there
@@ -139,7 +155,7 @@ def structure_of(file: IO[bytes]) -> Recognised:
         structure = mpeg.read(file, begin, begin + HEAD_BYTES)
         if structure is not None:
             return Recognised(head, "mp3", structure)
-        for known, start in chunks.STARTS.items():  # behind a header of HTTP, or other text that a recorder left in front
+        for known, start in joined.STARTS.items():  # behind a header of HTTP, or other text that a recorder left in front
             if found := re.search(start, head, re.DOTALL):
                 at = begin + found.start()
                 return Recognised(head[found.start() :], known, READERS[known](file, at))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ CODEC_NAMES |= dict.fromkeys(("ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"), "alac
 MPEG_CODECS = {"mp1", "mp2", "mp3"}
 COUNTERS = (b"Xing", b"Info", b"VBRI")  # in the first frame of an MP3 whose frames are not searched: those of a free bit rate
 FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-fA-F]{1,8})")  # RFC 9639, sec. 8.6.2
+
+APPLE_LAYOUT = re.compile(rb"(?:CHAN\0\0..|chan\0{6}..)(.{12})", re.DOTALL)  # Apple Core Audio Format, Channel Layout Chunk
 
 
 class SoundFileDecoder:
@@ -249,7 +252,13 @@ def _roles(file: soundfile.SoundFile, codec: str, head: bytes) -> tuple[str, ...
     if codec == "flac":
         mask = FLAC_MASK.search(head)
         return layout.of_flac(file.channels, int(mask[1], 16) if mask else None)
-    return layout.of_sndfile(_channel_map(file), file.channels)
+    apple = APPLE_LAYOUT.search(head) if file.format in ("AIFF", "CAF") else None
+    if apple is not None:  # libsndfile 1.2.2 gives wrong numbers for those of AIFF, and none for many of CAF
+        tag, mask, count = struct.unpack(">III", apple[1])
+        labels = [label for label, *_ in struct.iter_unpack(">I16s", head[apple.end() : apple.end() + 20 * min(count, file.channels)])]
+        if (roles := layout.of_apple(tag, mask, labels, file.channels)) is not None:
+            return roles
+    return layout.of_sndfile(_channel_map(file) if file.format != "AIFF" else [], file.channels)
 
 
 def _channel_map(file: soundfile.SoundFile) -> Sequence[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
-from mflamingo_cli.core.decode.chunks import STARTS, bytes_at, places
+from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, places
 
 STREAMINFO_BYTES = 42  # the marker, the header of the first metadata block, and the block
 TOTAL_AT = 21  # where the length lies in a file: 36 bits, behind four of another number
@@ -72,11 +72,14 @@ def _recordings(file: IO[bytes], start: int, end: int) -> Iterator[Recording]:
 
 def _behind_metadata(file: IO[bytes], start: int, end: int) -> int:
     """Where the first block of sound is."""
-    at, is_last = start + 4, False
-    while not is_last and at + 4 <= end:
+    at = start + 4
+    for _ in range(MOST_CHUNKS):
+        if at + 4 > end:
+            break
         header = bytes_at(file, at, 4)
-        is_last = bool(header[0] & 0x80)
         at += 4 + int.from_bytes(header[1:], "big")
+        if header[0] & 0x80:
+            break
     return at
 
 

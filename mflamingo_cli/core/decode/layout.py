@@ -43,6 +43,19 @@ XIPH = (  # Vorbis I, 4.3.9; RFC 7845, 5.1.1.2
     *("FC", "FL FR", "FL FC FR", "FL FR BL BR", "FL FC FR BL BR"),
     *("FL FC FR BL BR LFE", "FL FC FR SL SR BC LFE", "FL FC FR SL SR BL BR LFE"),
 )
+APPLE_BITS, APPLE_NAMES = 1 << 16, 0  # CoreAudioTypes.h: the layout is the mask behind it, or is told channel by channel
+APPLE = {  # kAudioChannelLayoutTag_… without the number of channels
+    **{113: "FL FR FC", 114: "FC FL FR", 131: "FL FR BC", 133: "FL FR LFE"},
+    **{108: "FL FR SL SR", 115: "FL FR FC BC", 116: "FC FL FR BC", 132: "FL FR SL SR", 134: "FL FR LFE BC", 136: "FL FR FC LFE"},
+    **{109: "FL FR SL SR FC", 117: "FL FR FC SL SR", 118: "FL FR SL SR FC", 119: "FL FC FR SL SR", 120: "FC FL FR SL SR"},
+    **{135: "FL FR LFE SL SR", 137: "FL FR FC LFE BC", 138: "FL FR SL SR LFE"},
+    **{110: "FL FR SL SR FC BC", 121: "FL FR FC LFE SL SR", 122: "FL FR SL SR FC LFE", 123: "FL FC FR SL SR LFE"},
+    **{124: "FC FL FR SL SR LFE", 139: "FL FR SL SR FC BC", 141: "FC FL FR SL SR BC"},
+    **{125: "FL FR FC LFE SL SR BC", 140: "FL FR SL SR FC BL BR", 142: "FC FL FR SL SR BC LFE", 143: "FC FL FR SL SR BL BR"},
+    **{148: "FL FR SL SR FC FLC FRC", 126: "FL FR FC LFE SL SR FLC FRC", 127: "FC FLC FRC FL FR SL SR LFE"},
+    **{128: "FL FR FC LFE SL SR BL BR", 129: "FL FR SL SR FC LFE FLC FRC", 144: "FC FL FR SL SR BL BR BC"},
+}
+APPLE_LABELS = dict(enumerate(["FL", "FR", "FC", "LFE", "SL", "SR", "FLC", "FRC", "BC"], 1)) | {33: "BL", 34: "BR", 42: "FC"}
 UNKNOWN = "-"  # a role that nobody named
 
 
@@ -68,6 +81,17 @@ def of_flac(channels: int, mask: int | None = None) -> tuple[str, ...]:
     if mask is not None and UNKNOWN not in (roles := by_mask(mask, channels)):
         return roles
     return named(FLAC[channels - 1] if channels <= len(FLAC) else None, channels)
+
+
+def of_apple(tag: int, mask: int, labels: Sequence[int], channels: int) -> tuple[str, ...] | None:
+    """Roles by Core Audio's layout in an AIFF or CAF file; None where it names none that we know."""
+    if tag == APPLE_BITS:
+        roles = by_mask(mask, channels)
+    elif tag == APPLE_NAMES:
+        roles = _padded([APPLE_LABELS.get(label, UNKNOWN) for label in labels], channels)
+    else:
+        roles = _padded(APPLE.get(tag >> 16, "").split(), channels)
+    return None if UNKNOWN in roles else roles
 
 
 def of_xiph(channels: int) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ is missing between two intact ones is known.
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
@@ -22,6 +23,8 @@ MOST_BROKEN = 1000  # pages one after the other: behind so many there is no Ogg 
 RECORDED_LATER_S = 10.0  # a first page that ends later belongs to a stream whose beginning was not recorded
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # turns Ogg's CRC-32, high bit first, into zlib's
 OPUS_HZ = 48_000  # RFC 7845, sec. 4
+OPUS_FRAMES = ((480, 960, 1920, 2880), (480, 960, 480, 960), (120, 240, 480, 960))  # RFC 6716, table 2: SILK, hybrid, CELT
+GRANULE_AT, CHECKSUM_AT = 6, 22  # in a page
 CODECS: dict[bytes, tuple[str, Callable[[bytes], int]]] = {  # first packet of an audio stream: its codec, its rate in Hz
     b"\x01vorbis": ("vorbis", lambda packet: int.from_bytes(packet[12:16], "little")),  # Vorbis I, 4.2.2
     b"OpusHead": ("opus", lambda packet: OPUS_HZ),
@@ -42,6 +45,9 @@ class Stream:
     last: int = 0
     ended: bool = False
     gaps: list[Gap] = field(default_factory=list)
+    open: bytes = b""  # how a packet begins that goes on on the next page
+    ahead: int = 0  # frames that packets hold beyond what granule positions say, where recordings were joined in one stream
+    patches: list[tuple[int, bytes]] = field(default_factory=list)  # to the whole file: pages with the positions that their packets make
 
     @property
     def length_s(self) -> float | None:
@@ -49,6 +55,17 @@ class Stream:
         if self.first is None or self.first > RECORDED_LATER_S * self.rate_hz or self.last < 0:
             return None
         return max(0, self.last - self.skipped) / self.rate_hz
+
+    def count_packets(self, page: Page) -> int:
+        """Frames of sound of the Opus packets that are complete at the end of the next page."""
+        frames, at, packet = 0, 0, self.open
+        for size in page.table:
+            packet += page.body[at : at + size][:2]
+            at += size
+            if size < 255:
+                frames, packet = frames + _opus_frames(packet), b""
+        self.open = packet
+        return frames
 
 
 @dataclass
@@ -69,7 +86,14 @@ class Page:
     granule: int
     serial: int
     number: int
+    table: bytes
     body: bytes
+
+    def header(self) -> bytes:
+        """Its first bytes, with their checksum."""
+        head = struct.pack("<4sBBqII", PAGE, 0, self.flags, self.granule, self.serial, self.number)
+        behind = bytes([len(self.table)]) + self.table
+        return head + struct.pack("<I", _checksum(head + bytes(4) + behind + self.body)) + behind
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
@@ -88,7 +112,7 @@ def read(file: IO[bytes], begin: int) -> Structure:
     ends = [*(link.begin for link in links[1:]), os.fstat(file.fileno()).st_size]
     whole = len(links) == 1 and links[0].begin == 0
     parts = [
-        Recording(() if whole else ((link.begin, end),), length_s=stream.length_s)
+        Recording(() if whole else ((link.begin, end),), tuple((at - link.begin, patch) for at, patch in stream.patches), stream.length_s)
         for link, stream, end in zip(links, chosen, ends, strict=True)
     ]
     lengths = [stream.length_s for stream in chosen]
@@ -120,6 +144,8 @@ def _enter(page: Page, link: Link) -> None:
     if stream is None:
         return
     lost, begun = page.number - stream.page - 1, stream.last
+    if stream.codec == "opus" and page.granule > 0:
+        page = _as_counted(page, stream, lost)
     stream.page = page.number
     stream.ended |= bool(page.flags & LAST)
     if page.granule > 0:  # -1: no packet ends on it; 0: headers
@@ -128,6 +154,32 @@ def _enter(page: Page, link: Link) -> None:
     if lost > 0 and begun and page.granule > begun:
         missing = (page.granule - begun) * lost / (lost + 1) / stream.rate_hz  # as if the pages between were as long as this one
         stream.gaps.append(Gap(begun / stream.rate_hz, missing))
+
+
+def _opus_frames(packet: bytes) -> int:
+    """Frames of sound at 48 kHz that a packet holds, by its first two bytes (RFC 6716, 3.1 and 3.2)."""
+    if not packet:
+        return 0
+    config, code = packet[0] >> 3, packet[0] & 3
+    size = OPUS_FRAMES[0 if config < 12 else 1 if config < 16 else 2][config & 3]
+    return size * (1, 2, 2, packet[1] & 63 if len(packet) > 1 else 0)[code]
+
+
+def _as_counted(page: Page, stream: Stream, lost: int) -> Page:
+    """The page with the position that the packets of an Opus stream make, which is kept as a patch where it is another.
+
+    Where recordings were joined in one stream, positions go on with less than packets hold: the last one before a joint was cut. That is
+    allowed at the end of a stream only (RFC 7845, 4.4), so libsndfile refuses the page and all of its sound.
+    """
+    held = stream.count_packets(page)
+    ahead = stream.last + held - (page.granule + stream.ahead)
+    if ahead > 0 and not lost and not page.flags & LAST:
+        stream.ahead += ahead
+    if not stream.ahead:
+        return page
+    moved = replace(page, granule=page.granule + stream.ahead)
+    stream.patches.append((page.at + GRANULE_AT, moved.header()[GRANULE_AT : CHECKSUM_AT + 4]))
+    return moved
 
 
 def _pages(file: IO[bytes], begin: int) -> Iterator[Page]:
@@ -144,7 +196,7 @@ def _pages(file: IO[bytes], begin: int) -> Iterator[Page]:
             if _checksum(header[:22] + bytes(4) + header[26:] + table + body) == int.from_bytes(header[22:26], "little"):
                 granule = int.from_bytes(header[6:14], "little", signed=True)
                 serial, number = (int.from_bytes(header[place : place + 4], "little") for place in (14, 18))
-                yield Page(at, header[5], granule, serial, number, body)
+                yield Page(at, header[5], granule, serial, number, table, body)
                 at, broken = at + HEADER_BYTES + len(table) + len(body), 0
                 continue
             broken += 1

@@ -20,7 +20,8 @@ class View:
     """
 
     def __init__(self, raw: IO[bytes], part: Recording) -> None:
-        self._raw, self._patches, self._at = raw, part.patches, 0
+        self._raw, self._patches, self._at = raw, sorted(part.patches), 0
+        self._places = [place for place, _ in self._patches]
         self._ranges = part.ranges or ((0, os.fstat(raw.fileno()).st_size),)
         self._starts, size = [], 0
         for begin, end in self._ranges:
@@ -68,7 +69,8 @@ class View:
 
     def _patched(self, data: bytes) -> bytes:
         """Put the patches over what was read from here."""
-        for place, patch in self._patches:
+        first = max(0, bisect.bisect_right(self._places, self._at) - 1)
+        for place, patch in self._patches[first : bisect.bisect_left(self._places, self._at + len(data))]:
             begin, end = max(place, self._at), min(place + len(patch), self._at + len(data))
             if begin < end:
                 data = data[: begin - self._at] + patch[begin - place : end - place] + data[end - self._at :]

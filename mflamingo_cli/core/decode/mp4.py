@@ -1,0 +1,35 @@
+"""MP4 and its kin: boxes (ISO 14496-12, 4.2)."""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+from mflamingo_cli.core.decode.base import Structure
+from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, parts, places
+
+
+def read(file: IO[bytes], begin: int) -> Structure:
+    """MP4 files, each behind the end of the one before; a sentence where one has no beginning of its own."""
+    size, at, starts, indexes = os.fstat(file.fileno()).st_size, begin, list[int](), list[int]()
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > size:
+            break
+        head = bytes_at(file, at, 16)
+        length = int.from_bytes(head[:4], "big")
+        length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 else length
+        if length < 8 or at + length > size:  # no box, or one that is cut
+            at = next(places(file, at + 1, STARTS["mov"]), size)
+            continue
+        if head[4:8] == b"ftyp":
+            starts.append(at)
+        if head[4:8] == b"moov":
+            indexes.append(at)
+        at += length
+    if len(indexes) < 2:
+        return parts(file, [begin])
+    ends = [*starts[1:], size]
+    if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
+        return parts(file, starts)
+    joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
+    return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split the file to analyse all of them",))
