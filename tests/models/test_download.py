@@ -335,7 +335,7 @@ REFUSALS = {
     "no weights": (set_no_weights, (), 69, "contains neither"),
     "an unknown type": (lambda hub: None, ("--quantize", "Q99"), 2, "choose one of"),
     "no network": (lambda hub: hub.server_close(), (), 69, "cannot be reached; check the network"),
-    "offline": (lambda hub: None, ("--offline",), 69, "download it with `mflamingo models pull"),
+    "offline": (lambda hub: None, ("--offline",), 69, "not completely downloaded; leave out --offline to download it"),
 }
 
 

@@ -10,7 +10,7 @@ import typer
 
 from mflamingo_cli.commands.models import convert
 from mflamingo_cli.core import remote
-from mflamingo_cli.errors import UsageError, as_failed_work
+from mflamingo_cli.errors import ModelError, UsageError, as_failed_work
 from mflamingo_cli.models import registry
 from mflamingo_cli.models.registry import NVIDIA, RESEARCH
 from mflamingo_cli.store import hub
@@ -46,7 +46,7 @@ def pull(
     reporter = Reporter(progress="none" if quiet else "auto")
     if offline or remote.is_offline():
         remote.forbid_network()
-        directory = hub.hub_snapshot(name if revision == hub.MAIN else f"{name}@{revision}")
+        directory = _in_cache(name, revision, "leave out --offline" if offline else "unset HF_HUB_OFFLINE")
         convert_to = type_name if (directory / "config.json").exists() else None
     else:
         directory, convert_to = _download(name, revision, type_name, output, yes, reporter)
@@ -55,6 +55,16 @@ def pull(
             print(path)
     else:
         print(directory)
+
+
+def _in_cache(name: str, revision: str, cure: str) -> Path:
+    """The directory of a model that was downloaded before. Raises ModelError that says how to allow the network."""
+    is_main = revision == hub.MAIN
+    try:
+        return hub.hub_snapshot(name if is_main else f"{name}@{revision}")
+    except ModelError as error:
+        pull = f"mflamingo models pull {name}{'' if is_main else f' --revision {revision}'}"
+        raise ModelError(f"{name}: not completely downloaded; {cure} to download it with `{pull}`") from error
 
 
 def _download(
