@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -41,10 +42,10 @@ def held(command: str, key: str) -> tuple[object, str]:
     return setting.value, setting.origin
 
 
-def run(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*words: object, stdin: Any = subprocess.DEVNULL, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mflamingo_cli", *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env, stdin=stdin)
 
 
 def test_the_nearer_outranks_the_farther(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +79,10 @@ WRONG = {
     "temperature = 'warm'": ": temperature: ",
     "start = 3": ": there is no setting start",
     'tempo-range = "160-80"': ": tempo-range: ",
+    'only = "tempi"': ": only: tempi: no such fact or answer",
+    'only = " , "': ": only: is empty",
+    'fields = "path,bmp"': ": fields: there is no field bmp; did you mean bpm?",
+    'sort = "-tempo"': ": sort: tempo is not a single value",
     "a = ": ": cannot be read as TOML",
 }
 
@@ -99,6 +104,22 @@ def test_what_is_wrong_in_a_folder_one_enters_stops_nothing_and_is_said(place: P
     assert note.endswith("(this file is not used)")
     settings = config.load(SETTABLE, found)["think"]
     assert (settings["max-tokens"].value, settings["hide-thinking"].origin) == (7, "default")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["lab", "acestep", "m3u"])
+def test_a_format_that_is_set_and_does_not_suit_is_a_warning(place: Path, tmp_song: Path, form: str) -> None:
+    """Whoever enters the folder has not chosen it: several songs, a song on stdin."""
+    write(place, here=f'format = "{form}"')
+    words = (tmp_song, tmp_song) if form == "lab" else (tmp_song,)
+    songs = ["-"] if form == "m3u" else words
+    with open(tmp_song, "rb") as stdin:
+        done = run("analyze", "--only", "loudness", *songs, stdin=stdin)
+    assert (done.returncode, done.stdout != "") == (0, True), done.stderr
+    assert f"--format {form}" in done.stderr
+    assert "(the setting format is ignored)" in done.stderr
+    with open(tmp_song, "rb") as stdin:
+        assert run("analyze", "--only", "loudness", "-f", form, *songs, stdin=stdin).returncode == 2
 
 
 def test_a_trusted_file_that_is_broken_is_said_as_the_user_s_own(place: Path) -> None:

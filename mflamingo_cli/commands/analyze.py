@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.options import SongOptions, option, song_command
-from mflamingo_cli.commands.values import Range, parse_range
+from mflamingo_cli.commands.values import Range, checked_only, parse_range
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, REPLAYGAIN, TagOptions, parse_fields
 
@@ -19,7 +19,9 @@ class FactOptions:
     only: Annotated[
         str | None,
         option(
-            metavar="A,B", help="Compute only these facts and answers, such as tempo,key; a model is loaded only if an answer needs it."
+            metavar="A,B",
+            parser=checked_only,
+            help="Compute only these facts and answers, such as tempo,key; a model is loaded only if an answer needs it.",
         ),
     ] = None
     no_model: Annotated[bool, option(help="Measure only, without loading a model.")] = False
@@ -40,8 +42,6 @@ class FactOptions:
         if self.only is None:
             return None
         names = [name.strip() for name in self.only.split(",") if name.strip()]
-        if not names:
-            raise UsageError("--only is empty; name facts, such as tempo,key")
         if self.no_model and "caption" in names and ("no_model" in typed or "only" not in typed):
             raise UsageError("--no-model contradicts --only caption; leave one out")
         return names

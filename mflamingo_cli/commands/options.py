@@ -22,7 +22,7 @@ from mflamingo_cli.backends.options import (
     GenerateOptions,
     OpenOptions,
 )
-from mflamingo_cli.commands.values import Shard, Share, parse_batch, parse_shard, parse_share, parse_time
+from mflamingo_cli.commands.values import Shard, Share, checked_fields, checked_order, parse_batch, parse_shard, parse_share, parse_time
 from mflamingo_cli.config import NOTES
 from mflamingo_cli.library.engines import DEFAULT_ENGINE, ENGINES
 from mflamingo_cli.library.tag_fields import TagOptions
@@ -146,10 +146,17 @@ class OutputOptions:
     )
     fields: Annotated[
         str | None,
-        option(metavar="A,B", help="Fields to write as columns (csv, tsv, markdown) or keys (json), such as path,tempo.bpm,key.camelot."),
+        option(
+            metavar="A,B",
+            parser=checked_fields,
+            help="Fields to write as columns (csv, tsv, markdown) or keys (json), such as path,tempo.bpm,key.camelot.",
+        ),
     ] = None
     where: Annotated[str | None, option(metavar="TEST", help="Show only matching songs, such as 'bpm > 120 and key in (8A, 9A)'.")] = None
-    sort: Annotated[str | None, option(metavar="A,-B", help="Sort by these fields (- for descending); results appear at the end.")] = None
+    sort: Annotated[
+        str | None,
+        option(metavar="A,-B", parser=checked_order, help="Sort by these fields (- for descending); results appear at the end."),
+    ] = None
     quiet: Annotated[bool, option("-q", help="Print results and errors only.")] = False
     verbose: Annotated[
         int, option("-v", count=True, show_default=False, help="Explain decisions, and include the model's raw text in records.")

@@ -82,16 +82,23 @@ class Results:
             yield stack.enter_context(where.chosen(_Bordered(made, fail), self.test, self.order))
 
 
-def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Results:
-    """Return what the options ask for. Raises UsageError before any song is decoded."""
+def of(options: SongOptions, default: str, command: str, songs: list[str], warn: Callable[[str], None]) -> Results:
+    """Return what the options ask for, and warn of a format that is set and does not suit. Raises UsageError before any song is decoded."""
     output = options.output
     if output.json and output.format not in (None, "json"):
         raise UsageError(f"--json contradicts --format {output.format}; leave one out")
     output_path = _output_path(options, songs)
-    name = "json" if output.json else output.format or ("json" if output_path else default)
-    row = WRITERS[name]
+    default = "json" if output.json or output_path else default
+    name = default if output.json else output.format or default
     on_terminal = output_path is None and output.output in (None, *STDOUT) and sys.stdout.isatty()
-    _refuse_format(name, row, command, songs, output_path, on_terminal)
+    try:
+        _refuse_format(name, command, songs, output_path, on_terminal)
+    except UsageError as error:
+        if name == default or "format" in options.typed:
+            raise
+        warn(f"{error} (the setting format is ignored)")
+        name = default
+    row = WRITERS[name]
     chosen = output.fields if row.rows or "fields" in options.typed else None  # what is set for rows leaves other formats alone
     if chosen is not None and not row.rows:
         raise UsageError(f"--fields works with {', '.join(sorted(known for known in WRITERS if WRITERS[known].rows))}, not with {name}")
@@ -105,10 +112,9 @@ def of(options: SongOptions, default: str, command: str, songs: list[str]) -> Re
     return Results(name, layout, output_path, index, test, order, options.tag_options, output.dry_run, options.run.force)
 
 
-def _refuse_format(
-    name: str, row: Format, command: str, songs: list[str], output_path: OutputPath | None, stream_is_terminal: bool
-) -> None:
+def _refuse_format(name: str, command: str, songs: list[str], output_path: OutputPath | None, stream_is_terminal: bool) -> None:
     """Raise UsageError for a format that cannot hold what this command says of these songs."""
+    row = WRITERS[name]
     if row.facts and command != "analyze":
         raise UsageError(f"--format {name} needs what `analyze` measures; `{command}` writes only text")
     if row.single and len(songs) > 1 and output_path is None:

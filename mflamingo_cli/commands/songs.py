@@ -41,7 +41,7 @@ def run_songs(options: SongOptions, request: Request, default_format: str, hide_
         plan = _plan(songs, options, request, hide_thinking)
         engine = row.engine()
         engine.check(plan)
-        wanted = None if row.writes_folder else results.of(options, default_format, request.command, named)
+        wanted = None if row.writes_folder else results.of(options, default_format, request.command, named, reporter.warn)
         if options.output.dry_run and (wanted is None or wanted.tags is None):
             list_songs(plan)
         else:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
+
+from mflamingo_cli.errors import UsageError
 
 WORDS_OF_TRUTH = {
     **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True),
@@ -144,6 +147,38 @@ def parse_range(text: object) -> Range:
     if match is None or not 0 < float(match[1]) < float(match[2]):
         raise typer.BadParameter(f"{text!r} is not a range; write 80-160")
     return Range(float(match[1]), float(match[2]))
+
+
+def checked_only(text: object) -> str:
+    """Return a list of facts and answers as it is. Raises typer.BadParameter for names that are none, and for an empty list."""
+    from mflamingo_cli.requests import analyze_request
+
+    names = [name.strip() for name in str(text).split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("is empty; name facts, such as tempo,key")
+    return _understood(text, lambda: analyze_request(names))
+
+
+def checked_fields(text: object) -> str:
+    """Return a list of fields as it is. Raises typer.BadParameter for names that are none."""
+    from mflamingo_cli.render.query import fields
+
+    return _understood(text, lambda: fields.parse(str(text)))
+
+
+def checked_order(text: object) -> str:
+    """Return an order of records as it is. Raises typer.BadParameter for fields that are none, or hold more than a value."""
+    from mflamingo_cli.render.query import where
+
+    return _understood(text, lambda: where.parse_order(str(text)))
+
+
+def _understood(text: object, parse: Callable[[], object]) -> str:
+    try:
+        parse()
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    return str(text)
 
 
 def parse_batch(text: object) -> int | None:

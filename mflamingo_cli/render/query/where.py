@@ -214,7 +214,7 @@ def parse_order(text: str) -> Order:
     parts = [part.strip() for part in text.split(",")]
     order = tuple((fields.find(part.removeprefix("-")), part.startswith("-")) for part in parts)
     if several := [field.name for field, _ in order if field.kind == "parts"]:
-        raise UsageError(f"--sort: {several[0]} is not a single value; sort by one, such as bpm")
+        raise UsageError(f"{several[0]} is not a single value; sort by one, such as bpm")
     return order
 
 
