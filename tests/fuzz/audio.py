@@ -45,6 +45,7 @@ CODED = {  # by ffmpeg: name of the file, and its options
     "a.mp2": ("-c:a", "mp2"),
 }
 BY_FFMPEG = 0.1  # of the cases: each starts two programs
+MEASURED: set[tuple[str, float, bool, float]] = set()  # sounds that were, in this process
 HEAD_BYTES = 256  # where most of what a header states lies
 
 
@@ -93,6 +94,10 @@ def mutate(rng: Random, seeds: Path, folder: Path) -> Path:
 
 
 def run(path: Path) -> None:
-    """Decode and measure it as `analyze` does."""
-    meter = LoudnessMeter()
-    measure(audio.load(path, listeners=(audio.Fingerprint(), meter)), meter)
+    """Decode and measure it as `analyze` does; the same sound, as of a file whose tags are broken, is measured once by a process."""
+    name, meter = audio.Fingerprint(), LoudnessMeter()
+    sound = audio.load(path, listeners=(name, meter))
+    key = (name.result(), sound.start_s, sound.damaged, sound.share)
+    if key not in MEASURED:
+        measure(sound, meter)
+        MEASURED.add(key)

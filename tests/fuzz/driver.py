@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz.outcomes import CRASH, FAULTS, HANG, LIMIT_BYTES, LIMIT_S, MEMORY
+from tests.fuzz.outcomes import CRASH, FAULTS, HANG, LIMIT_BYTES, LIMIT_S, MEMORY, WAIT_S
 
 ROOT = Path(__file__).parents[2]
 POLL_S = 0.05
@@ -57,10 +57,10 @@ class Worker:
     def outcome(self) -> str:
         """Wait for the next case: its outcome, or how the process ended in it."""
         line = self._line(START_S)
-        return self._line(LIMIT_S) if line == "begin" else line
+        return self._line(WAIT_S, LIMIT_S) if line == "begin" else line
 
-    def _line(self, limit_s: float) -> str:
-        end = time.monotonic() + limit_s
+    def _line(self, wait_s: float, limit_s: float = float("inf")) -> str:
+        end, end_of_work = time.monotonic() + wait_s, self._processor_s() + limit_s
         while b"\n" not in self._lines:
             ready, _, _ = select.select([self._pipe], [], [], POLL_S)
             data = os.read(self._pipe, 4096) if ready else b""
@@ -69,7 +69,7 @@ class Worker:
                 return CRASH
             if self._resident_bytes() > LIMIT_BYTES:
                 return MEMORY
-            if time.monotonic() > end and b"\n" not in self._lines:
+            if (time.monotonic() > end or self._processor_s() > end_of_work) and b"\n" not in self._lines:
                 return HANG
         line, _, self._lines = self._lines.partition(b"\n")
         return line.decode()
@@ -80,6 +80,14 @@ class Worker:
         except (OSError, IndexError):  # ended, or not Linux, where the process itself looks after every case
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _processor_s(self) -> float:
+        """What the process, and those that it started and that have ended, have worked."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> str:
         """End the process with all that it started, and say how it ended."""

@@ -11,7 +11,8 @@ OK, SENTENCE = "ok", "one sentence, "  # and its `error.code`
 CRASH, TRACEBACK, HANG, MEMORY = "CRASH", "TRACEBACK", "HANG", "MEMORY"
 FAULTS = (CRASH, TRACEBACK, HANG, MEMORY)
 
-LIMIT_S = 10.0
+LIMIT_S = 10.0  # of processor time: other work on the machine is no fault of the program
+WAIT_S = 120.0  # by the clock, for what waits in vain
 LIMIT_BYTES = 10**9
 
 
