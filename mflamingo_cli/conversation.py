@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from mflamingo_cli.backends.base import Backend, Encoded
 from mflamingo_cli.errors import ModelError
+from mflamingo_cli.grounding.follow_ups import completed
 from mflamingo_cli.pipeline import Turn, encode, generate, preparing
 from mflamingo_cli.requests import Path, Piece, PreparedSong, Request, Step, answerable, drain
 from mflamingo_cli.schema import Analysis
 from mflamingo_cli.store.cache import Cache
+from mflamingo_cli.thinking import think_prompt
 
 FOLLOWS = "chat"  # the ability to understand a question by the turns before it
 ROOM_TO_ANSWER = 512  # positions that an answer in a conversation shall have, if it may be so long
@@ -21,6 +23,7 @@ class Conversation:
     """Turns about one song.
 
     A model that can follow a conversation is given the turns before, the oldest left out when it holds no more: `forgotten` counts them.
+    For others a question is completed by the one before it, so that facts answer it.
     """
 
     def __init__(self, backend: Backend, song: PreparedSong, encoded: Encoded | None, encode_s: float | None) -> None:
@@ -28,6 +31,7 @@ class Conversation:
         self.forgotten = 0
         self._backend, self._song, self._encoded, self._encode_s = backend, song, encoded, encode_s
         self._turns: list[Turn] = []
+        self._before: str | None = None  # the last question that was answered, whole
         self._used = 0  # positions of the last prompt and its answer
 
     @property
@@ -45,6 +49,7 @@ class Conversation:
 
     def say(self, request: Request) -> Generator[Step | Piece | Analysis, None, None]:
         """Take one turn: the same events as `pipeline.run` gives. A turn that fails or is not waited for leaves no trace."""
+        request = self._completed(request)
         self._make_room(request)
         while True:
             try:
@@ -62,9 +67,19 @@ class Conversation:
                 words = event.result.caption if event.result else event.text
                 if self.follows and words and event.answerable is not False:
                     self._turns.append((request.tasks[0].prompt, words))
+                if request.question and event.answerable:
+                    self._before = request.question
                 self._used = event.usage.tokens_in + event.usage.tokens_out if event.usage else 0
                 self._song, self._encode_s = replace(self._song, decode_s=None, measure_s=None), None
             yield event
+
+    def _completed(self, request: Request) -> Request:
+        """The request with what its question leaves out, where the model is not given the turns before."""
+        question = request.question if self.follows else completed(request.question, self._before)
+        if question == request.question:
+            return request
+        prompt = think_prompt(question) if request.command == "think" else question
+        return replace(request, question=question, tasks=(replace(request.tasks[0], prompt=prompt),))
 
     def _make_room(self, request: Request) -> None:
         """Leave turns out until the next answer has room, as far as can be estimated beforehand."""

@@ -19,9 +19,8 @@ from mflamingo_cli.parsers import plain
 
 IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune|recording|mix|beat|loop))"
 IS = rf"(?:is|are|was) {IT}"
-TIME = (
-    r"(?P<time>\d+(?::\d\d)+|(?:\d+(?:\.\d+)?|one|two|three|four|five|six|seven|eight|nine|ten) ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
-)
+AMOUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)"
+TIME = rf"(?P<time>\d+(?::\d\d)+|{AMOUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
 NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
 BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
 KEY = r"(?P<key>(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"

@@ -241,7 +241,7 @@ def key_is(known: Known, words: Words) -> FactAnswer:
     own = known.facts.key
     if own is None:
         return _unknown("The key")
-    asked = None if re.match("an? m|m", words["key"]) else parse_key(words["key"])  # "a minor key" names no tonic
+    asked = None if re.match("an? [mM]|[mM]", words["key"]) else parse_key(words["key"])  # "a minor key" names no tonic
     is_so = compare_keys(own, asked).agrees if asked else words["key"].lower().endswith(own.mode)
     return _yes(bool(is_so), known.facts.confidence.key, f"it is in {own.name}")
 
@@ -564,7 +564,7 @@ def seconds(time: str) -> float:
     if ":" in time:
         return float(sum(float(part) * 60**place for place, part in enumerate(reversed(time.split(":")))))
     amount, unit = re.findall(r"[\d.]+|[a-z]+", time.lower())[:2]
-    value = float(amount) if amount[0].isdigit() else COUNTED.index(amount) + 1.0
+    value = float(amount) if amount[0].isdigit() else 1.0 if amount in ("a", "an") else COUNTED.index(amount) + 1.0
     return value * (60 if unit.startswith("m") else 1)
 
 

@@ -20,7 +20,7 @@ from mflamingo_cli import pipeline, requests
 from mflamingo_cli.backends.base import Chunk, GenerateOptions, Prompt, SongPrompts, Usage
 from mflamingo_cli.conversation import ROOM_TO_ANSWER, Conversation
 from mflamingo_cli.errors import ModelError, UsageError
-from mflamingo_cli.requests import ask_request, caption_request
+from mflamingo_cli.requests import ask_request, caption_request, think_request
 from tests.test_cli import SHORT, TIMEOUT_S, one_sentence, records, run
 from tests.test_pipeline import Parrot
 
@@ -77,6 +77,20 @@ def test_a_model_that_was_not_taught_to_follow_takes_each_question_by_itself(tal
     for _ in range(3):
         say(conversation, ask_request("What?"))
     assert [prompt.history for prompt in backend.prompts] == [(), (), ()]
+
+
+def test_a_question_that_leaves_something_out_is_completed_for_a_model_that_cannot_follow(talk):
+    backend = Counting(abilities=frozenset({"key"}))
+    backend.info = replace(backend.info, grounded=True)
+    conversation = talk(backend)
+    whole = say(conversation, ask_request("How long is it?"))
+    unread = say(conversation, ask_request("Why?"))  # what is not answered is not asked about again
+    follows = say(conversation, ask_request("Longer than a minute?"))
+    assert whole.answerable
+    assert not unread.answerable
+    assert (follows.question, follows.answerable) == ("Is it Longer than a minute?", True)
+    assert follows.text.startswith("No: it lasts")
+    assert say(conversation, think_request("Than ten seconds?")).question == "Is it longer than ten seconds?"
 
 
 def test_the_oldest_turns_are_forgotten_when_the_model_holds_no_more(talk):
