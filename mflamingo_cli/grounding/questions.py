@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from mflamingo_cli.grounding import NO_ANSWER, replies
+from mflamingo_cli.grounding import NO_ANSWER, derived, replies
 from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.replies import FactAnswer, Known, Words
+from mflamingo_cli.grounding.wordings import in_english
+from mflamingo_cli.measure.tags import RULES
 from mflamingo_cli.parsers import plain
 
 IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune|recording|mix|beat|loop))"
 IS = rf"(?:is|are|was) {IT}"
-AMOUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)"
-TIME = rf"(?P<time>\d+(?::\d\d)+|{AMOUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
+COUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)"
+TIME = rf"(?P<time>\d+(?::\d\d)+|{COUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
 NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
 BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
 KEY = r"(?P<key>(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
-CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?)(?![\w#])"
+CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?(?: (?:major|minor|diminished|augmented)\b)?)(?![\w#])"
 LETTER = r"(?P<letter>[A-Z])"
 CHANGES = r"(?:chang\w*|var(?:y|ies|iation\w*)|steady|constant|stable|stay\w*|drift\w*|fluctuat\w*|speeds? up|slows? down)"
 CHORD = rf"(?-i:{CHORD})"
@@ -36,6 +38,16 @@ UNNAMED = (
     r"(?:pre-?chorus|chorus|refrain|hook|verse|bridge|intro|outro|drop|breakdown|build-?up|coda|interlude|"
     r"(?<!i )(?<!to )solo(?! (?:with|over|to|on|along)))"
 )
+NAMED = "|".join(rule.name for rule in RULES)
+NOTE = r"(?P<note>[A-G](?:#|b|[ -]sharp|[ -]flat)?)"
+LETTERS = r"(?P<letters>(?-i:[A-Z]\b(?:(?:,| and| or) (?:section )?[A-Z]\b)*))"
+QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
+ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
+DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
+NOTE_VALUE = r"(?P<dotted>dotted )?(?P<note>whole|half|quarter|eighth|sixteenth|1/(?:1|2|4|8|16|32)|beat|bar|measure)s?(?: notes?)?"
+AMOUNT = r"(?:by )?(?P<amount>an?|one|two|three|four|five|six|seven|eight|nine|ten|\d\d?)?"
+UNIT = r"(?P<unit>semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
+WAY = r"(?P<way>up|down|higher|lower|above|below)"
 YES_OR_NO = "I cannot answer that with yes or no"
 ABOUT = "I know its tempo, key, chords, sections, loudness and length"
 
@@ -86,17 +98,22 @@ KINDS: Mapping[str, QuestionKind] = {
         rf"\bwho (?:\w+ ){{0,2}}(?:made|wrote|plays|sings|composed|performs|recorded) {IT}",
         r"\b(?:which|what|name the) (?:artist|band|composer)\b",
         r"\bwho(?:se| is) (?:song )?(?:is )?(?:it|this|that)\b",
+        rf"\b{IS} by\b",
         r"(?<!similar )\bartist\b",
         facts="tags",
         say=_tags("artist"),
     ),
     "title": _row(
-        rf"\bwhat(?:'s| is) {IT} called\b", r"\b(?:title|name of (?:the|this) (?:song|track))\b", facts="tags", say=_tags("title")
+        rf"\bwhat(?:'s| is) {IT} called\b",
+        r"\b(?:title|name of (?:the|this) (?:song|track|tune|piece))\b",
+        facts="tags",
+        say=_tags("title"),
     ),
     "album": _row(r"\balbum\b", facts="tags", say=_tags("album")),
     "year": _row(
         r"\bwhat year\b",
         r"\bwhich year\b",
+        rf"\b{IS} from (?:19|20)\d\d\b",
         rf"\bwhen did {IT} come out\b",
         rf"\bwhen (?:was|is) {IT} (?:released|recorded|made|written|from)\b",
         facts="tags",
@@ -104,15 +121,119 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "file": _row(
         r"\bsampl(?:e|ing) rate\b",
-        r"\b(?:codec|bit ?rate|file (?:format|type))\b",
+        r"\b(?:codec|file (?:format|type))\b",
         rf"\b{IS} (?:in )?(?:stereo|mono)\b",
+        r"^\W*(?:mono or stereo|stereo or mono)\W*$",
+        r"\b\d+(?:\.\d+)? ?khz\b",
         say=replies.file_format,
     ),
+    "file_is": _row(
+        rf"\b{IS} (?:file )?(?:an? )?(?P<codec>wav|mp3|flac|ogg|opus|vorbis|aac|alac|lossless|lossy)\b(?: file)?", say=derived.file_is
+    ),
+    "why": _row(r".*\b(?:why|how do you know|how did you)\b.*", say=_cannot("I can tell what was measured, not why it is so.")),
     # how sure it is
-    "confidence": _row(r"\b(?:how )?(?:sure|certain|confident|reliable)\b[^?]*", facts="tempo key meter", say=replies.confidence),
+    "confidence": _row(
+        r"(?:\b(?:how|is the (?P<of>\w+)) )?\b(?:sure|certain|confident|reliable)\b(?P<about>[^?]*)",
+        facts="tempo key meter",
+        say=replies.confidence,
+    ),
     # what a section is called
     "named_section": _row(rf".*\b(?P<part>{UNNAMED})s?\b.*", facts="sections", say=replies.named_section),
+    # what follows from key, tempo and chords
+    "note_length": _row(
+        r"\b(?:how long|length|duration|delay(?: time)?|milliseconds|ms|time between)\b[^?]*?"
+        rf"\b(?:(?P<many>\d{{1,3}}) )?{NOTE_VALUE}\b[^?]*",
+        rf"\b{NOTE_VALUE} (?:delay|length|duration)\b[^?]*",
+        facts="tempo meter",
+        say=derived.note_length,
+    ),
+    "beat_count": _row(
+        r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:per|an?|each|one|every) (?:bar|measure|minute))[^?]*",
+        facts="beats meter",
+        say=derived.beat_count,
+    ),
+    "transposed": _row(
+        rf"(?:[^?]*?\b(?P<chords>chords)\b)?[^?]*?\b{WAY} {AMOUNT} ?{UNIT}\b[^?]*",
+        rf"(?:[^?]*?\b(?P<chords>chords)\b)?[^?]*?\b{AMOUNT} ?{UNIT} {WAY}\b[^?]*",
+        facts="key chords",
+        say=derived.transposed,
+    ),
+    "capo": _row(r"[^?]*\bcapo\b[^?]*?(?P<fret>\d\d?)[^?]*", facts="key", say=derived.capo),
+    "key_note": _row(
+        rf"\bcan i play (?:an? )?(?-i:{NOTE}) (?:over|on|with|to|along)\b[^?]*",
+        rf"\bis (?:the note )?{NOTE} (?:in|part of|within|a note (?:in|of)) (?:the |its )?(?:key|scale)\b",
+        facts="key",
+        say=derived.key_note,
+    ),
+    "degree": _row(
+        rf"\bchord\b[^?]*\b{DEGREE}\b",
+        rf"\b{DEGREE} chord\b",
+        facts="key",
+        say=derived.degree,
+    ),
+    "numerals": _row(
+        r"\broman numerals?\b[^?]*", r"\b(?:degrees|functions) (?:of|are) the chords\b", facts="key chords", say=derived.numerals
+    ),
+    "chord_before": _row(
+        rf"(?:\b(?:which|what) chords? )?\b(?:comes? |is |stands )?before (?:the |an? )?(?:chord )?{CHORD}",
+        facts="chords",
+        say=derived.chord_before,
+    ),
+    "chord_when": _row(
+        rf"\b(?:when|where|how often|how many times)\b[^?]*?\b(?-i:{QUALIFIED})(?![\w#])[^?]*",
+        rf"\b(?:when|where|how often|how many times)\b[^?]*?\b(?:{CHORD} chord|chord {CHORD.replace('chord', 'chord_')})\b[^?]*",
+        facts="chords",
+        say=derived.chord_when,
+    ),
+    "chords_in": _row(
+        rf"\bchords?\b[^?]*?\b(?:between|from) {TIME} (?:and|to|until|till|-) {TIME.replace('<time>', '<until>')}",
+        rf"\bchords\b[^?]*?\b(?:in )?the first {TIME}",
+        r"\bchords\b[^?]*?\b(?:at the (?:beginning|start)|first)\b",
+        r"\bfirst (?:\w+ )?chords\b",
+        facts="chords",
+        say=derived.chords_in,
+    ),
+    "chord_quality": _row(
+        r"\b(?:(?:is|are) there|does [^?]*?(?:have|use|contain))\b[^?]*?(?-i:(?<![A-G] )(?<![A-G][#b] ))"
+        r"\b(?P<quality>diminished|augmented|suspended|sevenths?|7ths?|major|minor)\b"
+        r"(?: \w+)?? chords?\b",
+        facts="chords",
+        say=derived.chord_quality,
+    ),
+    "chord_most": _row(
+        r"\bchords?\b[^?]*\b(?:most|longest)\b[^?]*", r"\b(?:most|longest)\b[^?]*\bchord\b[^?]*", facts="chords", say=derived.chord_most
+    ),
     # sections by letter, number and time
+    "section_extreme": _row(
+        r"\b(?:(?:which|what) (?:section|part) is (?:the )?)(?P<extreme>longest|shortest|loudest|quietest|softest)\b",
+        r"\b(?P<extreme>longest|shortest) (?:section|part)\b",
+        r"\b(?P<extreme>loudest|quietest|softest) section\b",
+        facts="sections",
+        say=derived.section_extreme,
+    ),
+    "section_repeats": _row(
+        r"\b(?:which|what|does any|do any) (?:sections?|parts?) (?:is |are |gets? )?(?:repeat\w*|comes? back|returns?)\b",
+        facts="sections",
+        say=derived.section_repeats,
+    ),
+    "sections_compared": _row(
+        rf"\b(?:{NTH} section|(?:section|part) (?-i:{LETTER}))\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\bthan\b"
+        rf"[^?]*?\b(?:{NTH.replace('<nth>', '<other_nth>')}|(?:section |part )?(?-i:{LETTER.replace('letter', 'other')}))\b[^?]*",
+        facts="sections",
+        say=derived.sections_compared,
+    ),
+    "section_loudness": _row(
+        rf"\b(?:loud\w*|volume|level|quiet\w*)\b[^?]*?\b(?:sections?|parts?) {LETTERS}",
+        rf"\b(?:sections?|parts?) {LETTERS}[^?]*\b(?:loud|quiet)\w*\b[^?]*",
+        facts="sections",
+        say=derived.section_loudness,
+    ),
+    "section_sung": _row(
+        rf"\b(?:section|part) (?-i:{LETTER})\b[^?]*\b(?:sung|sing\w*|vocals?|voices?|instrumental)\b",
+        rf"\b(?:sing\w*|vocals?|voices?)\b[^?]*\b(?:section|part) (?-i:{LETTER})\b",
+        facts="sections vocals",
+        say=derived.section_sung,
+    ),
     "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
     "chords_of_section": _row(
         rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b", facts="chords sections", say=replies.chords_of_section
@@ -124,6 +245,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "section_start": _row(
         rf"(?:\b(?:when|where|how (?:often|long|many)|is|does|at what) [^?]*)?\b(?:section|part) {LETTER}\b[^?]*",
         r"\b(?-i:(?P<letter>[A-Z])) section\b[^?]*",
+        r"\b(?:when|where) (?:does|do|is|will) (?-i:(?P<letter>[A-Z])) (?:start|begin|end|come|enter)\w*\b[^?]*",
         facts="sections",
         say=replies.section_start,
     ),
@@ -152,6 +274,19 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.tempo_changes,
     ),
     # tempo
+    "tempo_between": _row(
+        r"\b(?:is|are|was|does)\b[^?]*?\bbetween (?P<low>\d{2,3}) ?(?:bpm )?(?:and|to) (?P<high>\d{2,3})\b"
+        r"(?: ?bpm)?(?! ?(?:lufs|db|s\b|sec|min))",
+        facts="tempo",
+        say=derived.tempo_between,
+    ),
+    "mixes_with": _row(
+        rf"{ASKS_FIT}"
+        rf"\b(?:{BPM} ?bpm\b[^?]*?\b)?(?:in |with |to |and |into )(?:an? (?:track|song) )?(?:in )?{KEY}(?![\w#/])[^?]*",
+        rf"{ASKS_FIT}\b{BPM} ?bpm\b[^?]*",
+        facts="key tempo",
+        say=derived.mixes_with,
+    ),
     "tempo_than": _row(
         r"(?:\b(?:tempo|bpm|speed)\b[^?]{0,12}?)?\b(?P<than>faster|slower|quicker|above|below|over|under|higher|lower|more|less)"
         rf"(?P<both> or (?:faster|slower|above|below|over|under))? (?:than |or )?(?:a )?{BPM}\b(?! ?(?:lufs|db|s\b|sec|min))"
@@ -162,11 +297,13 @@ KINDS: Mapping[str, QuestionKind] = {
     "tempo_is": _row(
         rf"\b(?:is|does|has)\b[^?]*?\b{BPM} ?(?:bpm|beats per minute)",
         rf"\bis the (?:tempo|bpm) {BPM}\b",
+        rf"\b{IS} at {BPM}\b(?! ?(?:lufs|db|s\b|sec|min|hz|khz))",
         facts="tempo",
         say=replies.tempo_is,
     ),
     "pace": _row(
-        rf"\b(?:{IS}|is the (?:tempo|speed)) (?:an? )?(?P<pace>fast|slow|quick|upbeat)\b(?: (?:song|track|piece|one))?",
+        rf"\b(?:{IS}|is the (?:tempo|speed)) (?:an? )?(?P<pace>fast|slow|quick|upbeat|up-?tempo)\b(?: (?:song|track|piece|one))?",
+        r"\b(?:does|has) [^?]*?\ban? (?P<pace>fast|slow|quick) (?:tempo|pulse|beat|speed|pace)\b",
         facts="tempo",
         say=replies.pace,
     ),
@@ -177,6 +314,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "key_mixing": _row(
         r"\b(?:camelot|keys?)\b[^?]*\b(?:mix|match|fit|compatible|go(?:es)? (?:well )?with)\w*[^?]*",
         r"\b(?:compatible|matching|neighbou?ring) (?:camelot )?keys?\b",
+        r"\bkeys (?:are|is) (?:close|near|related|neighbou?ring)\b[^?]*",
         r"\bharmonic(?:ally)? (?:mix\w*|compatible)\b",
         facts="key",
         say=replies.key_mixing,
@@ -184,9 +322,11 @@ KINDS: Mapping[str, QuestionKind] = {
     "mixing": _row(
         rf"\b(?:mix|blend|go(?:es)? well|play (?:before|after|next))\b[^?]*\b(?:with|after|before)\b(?: {IT})?",
         rf"\b(?:mix|blend|follow) {IT}(?: with)?",
+        rf"\bwhat (?:goes|works|fits|mixes)(?: well| best)? with\b(?: {IT})?",
         facts="key tempo",
         say=replies.mixing,
     ),
+    "key_parallel": _row(r"\bparallel (?:key|major|minor)\b", facts="key", say=replies.key_parallel),
     "key_relative": _row(r"\brelative (?:key|major|minor)\b", r"\bkeys? (?:is|are) relative\b", facts="key", say=replies.key_relative),
     "key_signature": _row(r"\bkey signature\b", r"\bhow many (?:sharps|flats)\b", facts="key", say=replies.key_signature),
     "key_scale": _row(
@@ -209,11 +349,12 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key",
         say=replies.key_is,
     ),
-    "key": _row(r"\b(?:key|tonic|tonality)\b", facts="key", say=replies.key),
+    "key": _row(r"\b(?:key|tonic|tonality|tonal cent(?:re|er))\b", facts="key", say=replies.key),
     # meter
     "meter_is": _row(
         rf"\b(?:{IS}|is the (?:meter|metre|time signature)|{IS} counted|count it) (?:in )?(?P<meter>\d\d? ?/ ?\d\d?)",
         rf"\b{IS} (?:a waltz|in (?:three|waltz time))",
+        rf"\b{IS} in (?P<meter>[2-9]|1[0-2])(?![\w/:]|\s?(?:bpm|lufs|min|sec|s\b))",
         facts="meter",
         say=replies.meter_is,
     ),
@@ -232,12 +373,16 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\b(?:tempo|bpm|speed|pace)\b",
         r"\bbeats (?:per|a) minute\b",
         rf"\bhow (?:fast|slow|quick) (?:is|are|was|does)\b(?: {IT})?",
+        r"^\W*how fast\W*$",
         facts="tempo",
         say=lambda known, words: replies.tempo(known),
     ),
     # chords
     "chord_at": _row(
-        rf"\b(?:chords?|harmony)\b[^?]*?\b(?:at|around|after) {TIME}", rf"\bat {TIME},?[^?]*\bchord\b", facts="chords", say=replies.chord_at
+        rf"\b(?:chords?|harmony)\b[^?]*?\b(?:at|around|after) (?:the )?{TIME}",
+        rf"\bat {TIME},?[^?]*\bchord\b",
+        facts="chords",
+        say=replies.chord_at,
     ),
     "chord_after": _row(
         rf"(?:\b(?:which|what) chords? )?\b(?:comes? )?(?:after|follows?|following) (?:the |an? )?(?:chord )?{CHORD}",
@@ -254,19 +399,28 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "chord_has": _row(
         rf"\b(?:is there|are there|does {IT} (?:have|use|contain)|do you hear|can you hear) (?:an? |the )?(?:chord )?{CHORD}(?: chord)?",
+        rf"\bdoes (?:the )?(?:chord )?{CHORD} (?:chord )?(?:occur|appear|come|sound)\w*",
         rf"\bis (?:an? )?{CHORD} (?:among|one of|in) (?:the |its )?chords?",
         facts="chords",
         say=replies.chord_has,
     ),
-    "chord_count": _row(r"\bhow (?:many|often)\b[^?]*\bchords?\b[^?]*", facts="chords", say=replies.chord_count),
+    "chord_count": _row(
+        r"\bhow (?:many|often)\b[^?]*\bchords?\b[^?]*",
+        r"\bwhen do(?:es)? [^?]*\b(?:chords? change|change chords?)\b",
+        facts="chords",
+        say=replies.chord_count,
+    ),
     "chords": _row(
         r"\bchords?\b", r"\b(?:harmony|harmonies|progression)\b", facts="chords", say=lambda known, words: replies.chords(known)
     ),
     # loudness and length
     "clipping": _row(r"\b(?:clip\w*|unclipped|overload\w*)\b", facts="loudness", say=replies.clipping),
-    "true_peak": _row(r"\b(?:true peak|peaks?|headroom)\b", facts="loudness", say=replies.true_peak),
+    "distortion": _row(r"\bdistort\w*\b(?! by\s)", say=derived.distortion),
+    "true_peak": _row(r"\b(?:true peak|peaks?|headroom|dbtp)\b", facts="loudness", say=replies.true_peak),
     "extreme": _row(
         r"\b(?P<extreme>loudest|quietest|softest)\b(?: (?:part|section|moment|passage|bit|point|place)\b)?",
+        r"\b(?P<extreme>loud|quiet|soft)(?:er)? (?:part|moment|passage|bit)\b",
+        r"\b(?:when|where)\b[^?]*\b(?:gets?|getting|becomes?) (?P<extreme>loud|quiet|soft)\w*",
         facts="dynamics",
         say=replies.extreme,
     ),
@@ -276,6 +430,11 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\bhow many (?:notes|onsets|hits)\b[^?]*",
         facts="dynamics",
         say=replies.density,
+    ),
+    "bright": _row(
+        rf"\b{IS} (?:an? )?(?P<bright>bright|dark)\b(?: (?:sounding )?(?:mix|song|track|piece|sound))?",
+        facts="dynamics",
+        say=derived.bright,
     ),
     "brightness": _row(
         r"\b(?:brightness|spectral cent(?:roid|er|re))\b", rf"\bhow (?:bright|dark) is {IT}", facts="dynamics", say=replies.brightness
@@ -287,6 +446,15 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="loudness",
         say=replies.loudness_than,
     ),
+    "streaming": _row(
+        r"[^?]*\b(?:spotify|youtube|apple music|tidal|streaming)\b[^?]*",
+        r"\btoo (?:loud|quiet|hot)\b[^?]*",
+        facts="loudness",
+        say=derived.streaming,
+    ),
+    "loudness_is": _row(
+        r"^\W*(?:is|does|has)\b[^?]*?(?P<lufs>-\d+(?:\.\d+)?) ?(?:lufs|lkfs|db\w*)", facts="loudness", say=derived.loudness_is
+    ),
     "volume": _row(rf"\b{IS} (?:an? )?(?P<volume>loud|quiet)\b(?: (?:song|track|piece|one))?", facts="loudness", say=replies.volume),
     "loudness": _row(
         r"\b(?:loudness|lufs|volume)\b",
@@ -295,16 +463,29 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="loudness",
         say=replies.loudness,
     ),
-    "duration_than": _row(rf"\b(?P<than>longer|shorter|more|less|over|under) than {TIME}", facts="duration", say=replies.duration_than),
+    "duration_is": _row(
+        rf"\b{IS} (?:(?P<about>about|around|roughly) |exactly )?{TIME} (?:long|in length)\b",
+        rf"\b{IS} (?:about )?{TIME}\W*$",
+        facts="duration",
+        say=derived.duration_is,
+    ),
+    "duration_than": _row(
+        rf"\b(?:(?P<than>longer|shorter|more|less) than|(?P<than_>over|under)) {TIME}", facts="duration", say=replies.duration_than
+    ),
     "duration": _row(
         rf"\bhow long (?:(?:is|are|was) {IT}|does {IT} (?:last|run|play|go on))\b",
         r"^\W*how long\W*$",
-        r"\b(?:duration|running time|length)\b",
-        r"\bhow many (?:minutes|seconds)\b[^?]*",
+        r"\b(?:duration|running time|run-?time|length)\b(?: in (?P<seconds>seconds))?",
+        r"\bhow many (?:minutes|(?P<seconds>seconds))\b[^?]*",
         facts="duration",
         say=replies.duration,
     ),
     # what only hearing decides
+    "has_tag": _row(
+        rf"\b(?:{IS}|does {IT} (?:have|sound|feel)|(?:is|are) there|(?:do|can) you hear)(?: (?:an?|any|some|like|the))*"
+        rf" (?P<tag>{NAMED})\b(?: (?:song|track|piece|music|or \w+))?",
+        say=derived.has_tag,
+    ),
     "instruments": _row(
         r"\b(?:which|what|name|list)\b[^?]*\binstruments\b[^?]*",
         r"\b(?:list|name) every instrument\b[^?]*",
@@ -329,12 +510,14 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "vocals": _row(
         r"\b(?P<when>when|where) (?:does|do|is|are) (?:somebody|someone|anyone|the (?:voice|singer|singing|vocals?)|they)\b[^?]*",
+        r"\bwhether (?:it|this) (?:is )?(?:sung|(?P<without>instrumental))\b",
+        r"\bwhether (?:somebody|someone|anybody|anyone) (?:sings|is singing)\b",
         rf"\b{IS} (?:sung or instrumental|instrumental or sung)\b",
         rf"\b{IS} (?:an? )?(?P<without>instrumental)\b(?: (?:song|track|piece))?",
         r"\bis the (?:song|track|piece) (?P<without>without) (?:vocals|singing|a voice)\b",
         rf"\b{IS} (?:sung|a song with words)\b",
         rf"\bdoes {IT} have (?:any )?(?:vocals|singing|a (?:voice|singer))\b(?:\W+if so\b.*)?",
-        r"\b(?:(?:is|are) there|do you hear|can you hear) (?:any )?(?:vocals|singing|an? (?:voice|singer|vocalist))\b",
+        r"\b(?:(?:is|are) there|do (?:you|i|we) hear|can (?:you|i) hear) (?:any )?(?:vocals|singing|an? (?:voice|singer|vocalist))\b",
         r"\b(?:do(?:es)?|is) (?:anyone|anybody|someone|somebody) sing(?:ing)?\b(?: in this song)?",
         r"^(?:describe the )?vocals\b.*",
         facts="vocals",
@@ -342,17 +525,21 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "describe": _row(
         rf"\bsum {IT} up\b",
+        r"\btell me (?:everything|all)\b[^?]*",
         rf"\b(?:describe|summari[sz]e|review|introduce|caption|sum up) {IT}\b",
         rf"\btell (?:me|us)(?: (?!a story)\w+){{0,4}}? about {IT}\b",
         r"^\W*describe\W*$",
         r"\bwhat do you hear\b",
+        r"\b(?:give|write)\b[^?]*\b(?:summary|description|overview|caption)\b[^?]*",
         rf"\bwhat (?:is|can you say about) {IT}(?: like)?\W*$",
         say=lambda known, words: FactAnswer(write_caption(caption_style(words[ASKED]), known.facts, known.sound.duration_s)),
     ),
 }
 """Every kind by its name, the more special ones first."""
 
-_OF_A_PART = re.compile(rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b", re.IGNORECASE)
+_OF_A_PART = re.compile(
+    rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b|\b(?:in|at) the (?:beginning|start|end|middle)\b", re.IGNORECASE
+)
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
 _OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 
@@ -364,10 +551,11 @@ def is_yes_or_no(question: str) -> bool:
 
 def read(question: str) -> list[Asked]:
     """The kinds of questions that a question asks, in the order of its words; nothing where it asks something else."""
-    rest, found = plain(question) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
+    rest, found = in_english(plain(question)) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
     for name, kind in KINDS.items():
         if match := next(filter(None, (pattern.search(rest) for pattern in kind.asks)), None):
-            found.append(Asked(name, kind, match.start(), {slot: word for slot, word in match.groupdict().items() if word}))
+            words = {slot.rstrip("_"): word for slot, word in match.groupdict().items() if word}
+            found.append(Asked(name, kind, match.start(), words))
             rest = rest[: match.start()] + "\n" * (match.end() - match.start()) + rest[match.end() :]
     found.sort(key=lambda asked: asked.at)
     if found and _OF_A_PART.search(rest):  # "the tempo of the drums": not about the whole song
@@ -393,7 +581,17 @@ def reply(question: str, known: Known) -> FactAnswer:
     said = [asked.kind.say(known, {**asked.words, ASKED: question}) for asked in read(question)]
     if not said:
         return FactAnswer(f"{YES_OR_NO}; {ABOUT}." if is_yes_or_no(question) else NO_ANSWER, answers=False)
+    if len(said) == 1 and _CHOICE.search(question):
+        said = [FactAnswer(_YES_OR_NO_WORD.sub(_without_yes_or_no, said[0].text), said[0].answers)]
     return FactAnswer(" ".join(dict.fromkeys(one.text for one in said)), any(one.answers for one in said))
+
+
+_CHOICE = re.compile(r"\bor\b(?! not)", re.IGNORECASE)  # "Is it in C or in G?" asks which, and not yes or no
+_YES_OR_NO_WORD = re.compile(r"^(?:(?:Yes|No): (?P<first>\w)|Probably (?:yes|no): )")
+
+
+def _without_yes_or_no(word: re.Match[str]) -> str:
+    return word["first"].upper() if word["first"] else "Most likely "
 
 
 CAPTIONS: Mapping[str, str] = {

@@ -60,17 +60,19 @@ class FactAnswer(NamedTuple):
 Words = Mapping[str, str]  # of a question, by what they are: a time, a key, a chord
 
 
-def _unknown(what: str) -> FactAnswer:
+def unknown(what: str) -> FactAnswer:
+    """What could not be measured."""
     return FactAnswer(f"{what} could not be measured.", answers=False)
 
 
 def _told(known: Known, name: str, missing: str) -> FactAnswer:
     """The sentence of a fact, where it was measured."""
     sentence = tell(name, known.facts)
-    return _unknown(missing) if sentence is None else FactAnswer(sentence)
+    return unknown(missing) if sentence is None else FactAnswer(sentence)
 
 
-def _yes(is_so: bool, confidence: float | None, because: str) -> FactAnswer:
+def yes_or_no(is_so: bool, confidence: float | None, because: str) -> FactAnswer:
+    """Yes or no, with "probably" where it is not sure."""
     word = "Yes" if is_so else "No"
     return FactAnswer(f"{word}: {because}." if sure(confidence) else f"Probably {word.lower()}: {because}.")
 
@@ -89,7 +91,7 @@ def tempo_octaves(known: Known, words: Words) -> FactAnswer:
     """Half and double tempo."""
     bpm = known.facts.tempo.bpm
     return (
-        _unknown("A steady tempo")
+        unknown("A steady tempo")
         if bpm is None
         else FactAnswer(f"Half the tempo is {number(bpm / 2)} BPM, twice the tempo {number(2 * bpm)} BPM.")
     )
@@ -98,7 +100,7 @@ def tempo_octaves(known: Known, words: Words) -> FactAnswer:
 def tempo_changes(known: Known, words: Words) -> FactAnswer:
     """Whether the tempo changes, by the beats of every four bars."""
     if known.facts.tempo.bpm is None:
-        return _unknown("A steady tempo")
+        return unknown("A steady tempo")
     said, times = tempo(known).text, [time for time, _ in known.facts.beats]
     bars = [60 * BAR_BEATS / (times[at + BAR_BEATS] - times[at]) for at in range(len(times) - BAR_BEATS)]
     local = [median(bars[at : at + STEADY_BEATS]) for at in range(0, len(bars) - STEADY_BEATS + 1, STEADY_BEATS // 2)]
@@ -113,31 +115,31 @@ def tempo_than(known: Known, words: Words) -> FactAnswer:
     """Faster or slower than a number of beats per minute: yes or no, or which of the two."""
     bpm, confidence = known.facts.tempo.bpm, known.facts.confidence.tempo
     if bpm is None:
-        return _unknown("A steady tempo")
+        return unknown("A steady tempo")
     bound, is_at = float(words["bpm"]), f"the tempo is {number(bpm)} BPM"
     if "both" in words:
         word = "Faster" if bpm > bound else "Slower"
         return FactAnswer(f"{word if sure(confidence) else f'Probably {word.lower()}'}: {is_at}.")
     above = words["than"].lower() in ("faster", "above", "over", "higher", "quicker", "more")
-    return _yes(bpm > bound if above else bpm < bound, confidence, is_at)
+    return yes_or_no(bpm > bound if above else bpm < bound, confidence, is_at)
 
 
 def tempo_is(known: Known, words: Words) -> FactAnswer:
     """Whether it is a number of beats per minute."""
     bpm = known.facts.tempo.bpm
     if bpm is None:
-        return _unknown("A steady tempo")
-    return _yes(abs(bpm - float(words["bpm"])) <= SAME_BPM, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
+        return unknown("A steady tempo")
+    return yes_or_no(abs(bpm - float(words["bpm"])) <= SAME_BPM, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
 
 
 def pace(known: Known, words: Words) -> FactAnswer:
     """Whether it is fast or slow."""
     bpm = known.facts.tempo.bpm
     if bpm is None:
-        return _unknown("A steady tempo")
+        return unknown("A steady tempo")
     word = "slow" if bpm < SLOW_BPM else "fast" if bpm >= FAST_BPM else "moderate"
-    asked = {"quick": "fast", "upbeat": "fast"}.get(words["pace"].lower(), words["pace"].lower())
-    return _yes(asked == word, known.facts.confidence.tempo, f"at {number(bpm)} BPM it is {word}")
+    asked = words["pace"].lower() if words["pace"].lower() == "slow" else "fast"  # quick, upbeat, uptempo
+    return yes_or_no(asked == word, known.facts.confidence.tempo, f"at {number(bpm)} BPM it is {word}")
 
 
 # --- key ---------------------------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def _of_key(say: Callable[[Key, str], str]) -> Callable[[Known, Words], FactAnsw
 
     def reply(known: Known, words: Words) -> FactAnswer:
         key = known.facts.key
-        return _unknown("The key") if key is None else FactAnswer(say(key, likely(known.facts.confidence.key)))
+        return unknown("The key") if key is None else FactAnswer(say(key, likely(known.facts.confidence.key)))
 
     return reply
 
@@ -203,6 +205,11 @@ key_mixing = _of_key(_camelot)
 key_relative = _of_key(lambda key, likely: f"It is {likely}in {key.name}, whose relative key is {key.neighbours['relative key'].name}.")
 
 
+key_parallel = _of_key(
+    lambda key, likely: f"It is {likely}in {key.name}, whose parallel key is {key.tonic} {'major' if key.mode == 'minor' else 'minor'}."
+)
+
+
 def key(known: Known, words: Words | None = None) -> FactAnswer:
     """The key."""
     return _told(known, "key", "The key")
@@ -212,7 +219,7 @@ def key_changes(known: Known, words: Words) -> FactAnswer:
     """The keys that it goes through."""
     spans = known.facts.keys
     if not spans:
-        return _unknown("The key")
+        return unknown("The key")
     if len(spans) == 1:
         return FactAnswer(f"The key does not change: {key(known).text[0].lower()}{key(known).text[1:]}")
     unsure = "" if all(sure(span.confidence) for span in spans) else "probably "
@@ -223,7 +230,7 @@ def mixing(known: Known, words: Words) -> FactAnswer:
     """What a song to mix with it should be like."""
     bpm, own = known.facts.tempo.bpm, known.facts.key
     if own is None and bpm is None:
-        return _unknown("Tempo and key")
+        return unknown("Tempo and key")
     parts = []
     if own is not None:
         parts.append("in " + listed([f"{other.camelot} ({other.name})" for other in mixing_keys(own)], "or"))
@@ -240,10 +247,10 @@ def key_is(known: Known, words: Words) -> FactAnswer:
     """Whether it is in a key, or in a major or minor one."""
     own = known.facts.key
     if own is None:
-        return _unknown("The key")
+        return unknown("The key")
     asked = None if re.match("an? [mM]|[mM]", words["key"]) else parse_key(words["key"])  # "a minor key" names no tonic
     is_so = compare_keys(own, asked).agrees if asked else words["key"].lower().endswith(own.mode)
-    return _yes(bool(is_so), known.facts.confidence.key, f"it is in {own.name}")
+    return yes_or_no(bool(is_so), known.facts.confidence.key, f"it is in {own.name}")
 
 
 # --- meter -------------------------------------------------------------------------------------------------------------------
@@ -258,21 +265,22 @@ def meter_is(known: Known, words: Words) -> FactAnswer:
     """Whether it is in a time signature, or a waltz."""
     value = known.facts.meter
     if value is None:
-        return _unknown("The meter")
+        return unknown("The meter")
     asked = words.get("meter", "3/4").replace(" ", "")
-    return _yes(value == asked, known.facts.confidence.meter, f"it is in {value}")
+    same = asked == (value if "/" in asked else value.partition("/")[0])
+    return yes_or_no(same, known.facts.confidence.meter, f"it is in {value}")
 
 
 def first_beat(known: Known, words: Words) -> FactAnswer:
     """Where the first beat of the first bar is."""
     ones = [time for time, place in known.facts.beats if place == 1]
-    return _unknown("Where bars begin") if not ones else FactAnswer(f"The first downbeat is at {ones[0]:.2f} s.")
+    return unknown("Where bars begin") if not ones else FactAnswer(f"The first downbeat is at {ones[0]:.2f} s.")
 
 
 # --- chords ------------------------------------------------------------------------------------------------------------------
 
 
-def _progression(segments: Sequence[Segment]) -> list[tuple[str, float]]:
+def progression(segments: Sequence[Segment]) -> list[tuple[str, float]]:
     """Chords in their order with their starts, each once as long as it sounds; pauses left out."""
     named = [(name, segment.start) for segment in segments if (name := short_chord(segment.label))]
     return [next(group) for _, group in groupby(named, key=lambda item: item[0])]
@@ -287,25 +295,26 @@ def chord_at(known: Known, words: Words) -> FactAnswer:
     """The chord at a time."""
     at, end_s = seconds(words["time"]), known.sound.end_s
     if not known.facts.chords:
-        return _unknown("Chords")
+        return unknown("Chords")
     if not known.sound.start_s <= at < end_s:
-        return _outside(known, at)
+        return outside(known, at)
     found = next((segment for segment in known.facts.chords if segment.start <= at < segment.end), None)
     name = short_chord(found.label) if found else None
     return FactAnswer(f"{name} at {clock(at)}.") if name else FactAnswer(f"No chord sounds at {clock(at)}.")
 
 
-def _outside(known: Known, at: float) -> FactAnswer:
+def outside(known: Known, at: float) -> FactAnswer:
+    """A time at which there is no music."""
     return FactAnswer(f"{clock(at)} is outside: the music runs from {clock(known.sound.start_s)} to {clock(known.sound.end_s)}.")
 
 
 def chord_nth(known: Known, words: Words) -> FactAnswer:
     """The first, second, last chord, and the one after it."""
-    found = _progression(known.facts.chords)
+    found = progression(known.facts.chords)
     if not found:
-        return _unknown("Chords")
+        return unknown("Chords")
     word = words.get("nth", "last" if words.get("ends", "").lower().startswith(("end", "clos")) else "first").lower()
-    index = (len(found) - 1 if word == "last" else _ordinal(word)) + ("after" in words)
+    index = (len(found) - 1 if word == "last" else ordinal(word)) + ("after" in words)
     if index >= len(found):
         return FactAnswer(f"No chord: it has {len(found)}, and the last one is {found[-1][0]} at {clock(found[-1][1])}.")
     return FactAnswer(f"{found[index][0]}, at {clock(found[index][1])}.")
@@ -313,9 +322,9 @@ def chord_nth(known: Known, words: Words) -> FactAnswer:
 
 def chord_after(known: Known, words: Words) -> FactAnswer:
     """What follows a chord, most often first."""
-    found, asked = [name for name, _ in _progression(known.facts.chords)], find_chords(words["chord"])
+    found, asked = [name for name, _ in progression(known.facts.chords)], find_chords(words["chord"])
     if not found:
-        return _unknown("Chords")
+        return unknown("Chords")
     name = asked[0].value if asked else words["chord"]
     after = [second for first, second in pairwise(found) if first == name]
     if not after:
@@ -325,10 +334,10 @@ def chord_after(known: Known, words: Words) -> FactAnswer:
 
 def chord_has(known: Known, words: Words) -> FactAnswer:
     """Whether a chord occurs."""
-    found, asked = {name for name, _ in _progression(known.facts.chords)}, find_chords(words["chord"])
+    found, asked = {name for name, _ in progression(known.facts.chords)}, find_chords(words["chord"])
     if not found or not asked:
-        return _unknown("Chords")
-    first = next((at for name, at in _progression(known.facts.chords) if name == asked[0].value), None)
+        return unknown("Chords")
+    first = next((at for name, at in progression(known.facts.chords) if name == asked[0].value), None)
     return (
         FactAnswer(f"No: {asked[0].value} is not among its chords.")
         if first is None
@@ -338,9 +347,9 @@ def chord_has(known: Known, words: Words) -> FactAnswer:
 
 def chord_count(known: Known, words: Words) -> FactAnswer:
     """How many chords there are, and how often they change."""
-    found = _progression(known.facts.chords)
+    found = progression(known.facts.chords)
     if not found:
-        return _unknown("Chords")
+        return unknown("Chords")
     return FactAnswer(f"{len({name for name, _ in found})} different chords, which change {len(found) - 1} times.")
 
 
@@ -348,10 +357,10 @@ def chords_of_section(known: Known, words: Words) -> FactAnswer:
     """The chords of a section by its letter."""
     parts = [section for section in known.facts.sections if section.label == words["letter"].upper()]
     if not parts:
-        return _no_section(known, words["letter"].upper())
+        return no_section(known, words["letter"].upper())
     inside = [segment for segment in known.facts.chords if segment.end > parts[0].start and segment.start < parts[0].end]
-    names = [name for name, _ in _progression(inside)]
-    return FactAnswer(f"{parts[0].label}, from {clock(parts[0].start)}: {' - '.join(names)}.") if names else _unknown("Its chords")
+    names = [name for name, _ in progression(inside)]
+    return FactAnswer(f"{parts[0].label}, from {clock(parts[0].start)}: {' - '.join(names)}.") if names else unknown("Its chords")
 
 
 # --- sections ----------------------------------------------------------------------------------------------------------------
@@ -361,25 +370,27 @@ def _form(known: Known) -> str:
     return ", ".join(f"{section.label} {clock(section.start)}" for section in known.facts.sections)
 
 
-def _no_section(known: Known, letter: str) -> FactAnswer:
-    return FactAnswer(f"There is no section {letter}: {_form(known)}.") if known.facts.sections else _unknown("Sections")
+def no_section(known: Known, letter: str) -> FactAnswer:
+    """Which sections there are instead."""
+    return FactAnswer(f"There is no section {letter}: {_form(known)}.") if known.facts.sections else unknown("Sections")
 
 
 def form(known: Known, words: Words) -> FactAnswer:
     """All sections with their starts."""
     count = len(known.facts.sections)
-    return FactAnswer(f"{count} section{'s' * (count > 1)}: {_form(known)}.") if count else _unknown("Sections")
+    return FactAnswer(f"{count} section{'s' * (count > 1)}: {_form(known)}.") if count else unknown("Sections")
 
 
 def section_nth(known: Known, words: Words) -> FactAnswer:
     """When the first, second or last section begins."""
     sections, word = known.facts.sections, words["nth"].lower()
     if not sections:
-        return _unknown("Sections")
-    index = len(sections) - 1 if word == "last" else _ordinal(word)
+        return unknown("Sections")
+    index = len(sections) - 1 if word == "last" else ordinal(word)
     if index >= len(sections):
         return FactAnswer(f"It has only {len(sections)} sections: {_form(known)}.")
-    return FactAnswer(f"At {clock(sections[index].start)}: the {word} section is {sections[index].label}.")
+    found = sections[index]
+    return FactAnswer(f"The {word} section is {found.label}, {clock(found.start)} to {clock(found.end)}.")
 
 
 def section_start(known: Known, words: Words) -> FactAnswer:
@@ -387,7 +398,7 @@ def section_start(known: Known, words: Words) -> FactAnswer:
     letter = words["letter"].upper()
     parts = [section for section in known.facts.sections if section.label == letter]
     if not parts:
-        return _no_section(known, letter)
+        return no_section(known, letter)
     spans = listed([f"{clock(part.start)} to {clock(part.end)}" for part in parts])
     return (
         FactAnswer(f"Section {letter}: {spans}.") if len(parts) == 1 else FactAnswer(f"Section {letter} comes {len(parts)} times: {spans}.")
@@ -406,8 +417,8 @@ def section_at(known: Known, words: Words) -> FactAnswer:
     at = seconds(words["time"])
     found = next((section for section in known.facts.sections if section.start <= at < section.end), None)
     if not known.facts.sections:
-        return _unknown("Sections")
-    return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else _outside(known, at)
+        return unknown("Sections")
+    return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else outside(known, at)
 
 
 def named_section(known: Known, words: Words) -> FactAnswer:
@@ -432,9 +443,9 @@ def loudness_than(known: Known, words: Words) -> FactAnswer:
     """Louder or quieter than a level."""
     level = known.facts.loudness.integrated_lufs
     if level is None:
-        return _unknown("The loudness")
+        return unknown("The loudness")
     bound = -abs(float(words["lufs"]))
-    return _yes(
+    return yes_or_no(
         level > bound if words["than"].lower() in ("louder", "above", "over", "more") else level < bound, None, f"{number(level)} LUFS"
     )
 
@@ -443,17 +454,17 @@ def volume(known: Known, words: Words) -> FactAnswer:
     """Whether it is loud or quiet."""
     level = known.facts.loudness.integrated_lufs
     if level is None:
-        return _unknown("The loudness")
+        return unknown("The loudness")
     if QUIET_LUFS <= level < LOUD_LUFS:
         return FactAnswer(f"Neither loud nor quiet: the loudness is {number(level)} LUFS.")
-    return _yes((level >= LOUD_LUFS) == (words["volume"].lower() == "loud"), None, f"the loudness is {number(level)} LUFS")
+    return yes_or_no((level >= LOUD_LUFS) == (words["volume"].lower() == "loud"), None, f"the loudness is {number(level)} LUFS")
 
 
 def clipping(known: Known, words: Words) -> FactAnswer:
     """Whether samples stay at full scale."""
     clipped = known.facts.loudness.clipped
     if clipped is None:
-        return _unknown("Clipping")
+        return unknown("Clipping")
     if not clipped.runs:
         return FactAnswer("No: no three samples in a row are at full scale.")
     times = "once" if clipped.runs == 1 else f"{clipped.runs} times"
@@ -464,48 +475,49 @@ def true_peak(known: Known, words: Words) -> FactAnswer:
     """The highest level of the waveform between samples."""
     peak = known.facts.loudness.true_peak_dbtp
     if peak is None:
-        return _unknown("The peak")
+        return unknown("The peak")
     beyond = "above full scale, so a player may clip it" if peak > 0 else "so it stays below full scale"
     return FactAnswer(f"Its true peak is {number(peak)} dBTP, {beyond}.")
 
 
 def extreme(known: Known, words: Words) -> FactAnswer:
     """Where it is loudest or quietest."""
-    word = "loudest" if words["extreme"].lower() == "loudest" else "quietest"
+    word = "loudest" if words["extreme"].lower().startswith("loud") else "quietest"
     part = getattr(known.facts.dynamics, word)
     if part is None:
-        return _unknown(f"The {word} part")
+        return unknown(f"The {word} part")
     return FactAnswer(f"The {word} part is {clock(part.start)} to {clock(part.end)}, at {number(part.lufs)} LUFS.")
 
 
 def density(known: Known, words: Words) -> FactAnswer:
     """How many sounds begin in a second."""
     found = known.facts.dynamics.onsets_per_s
-    return _unknown("The density") if found is None else FactAnswer(f"On average, {number(found)} notes or hits begin in a second.")
+    return unknown("The density") if found is None else FactAnswer(f"On average, {number(found)} notes or hits begin in a second.")
 
 
 def brightness(known: Known, words: Words) -> FactAnswer:
     """The spectral centroid."""
     found = known.facts.dynamics.brightness_hz
-    return _unknown("The brightness") if found is None else FactAnswer(f"The spectral centroid is at {number(found / 1000)} kHz.")
+    return unknown("The brightness") if found is None else FactAnswer(f"The spectral centroid is at {number(found / 1000)} kHz.")
 
 
 def dynamics(known: Known, words: Words) -> FactAnswer:
     """The loudness range."""
     level = known.facts.loudness.range_lu
-    return _unknown("The loudness range") if level is None else FactAnswer(f"The loudness range is {number(level)} LU.")
+    return unknown("The loudness range") if level is None else FactAnswer(f"The loudness range is {number(level)} LU.")
 
 
 def duration(known: Known, words: Words) -> FactAnswer:
     """How long it is."""
-    return FactAnswer(f"It lasts {clock(round(known.sound.duration_s))}.")
+    length_s = known.sound.duration_s
+    return FactAnswer(f"It lasts {clock(round(length_s))}{f' ({length_s:.0f} s)' if 'seconds' in words else ''}.")
 
 
 def duration_than(known: Known, words: Words) -> FactAnswer:
     """Longer or shorter than a time."""
     bound, length_s = seconds(words["time"]), known.sound.duration_s
     is_so = length_s > bound if words["than"].lower() in ("longer", "more", "over", "above") else length_s < bound
-    return _yes(is_so, None, f"it lasts {clock(round(length_s))}")
+    return yes_or_no(is_so, None, f"it lasts {clock(round(length_s))}")
 
 
 def file_format(known: Known, words: Words) -> FactAnswer:
@@ -519,7 +531,7 @@ def tag(known: Known, words: Words, name: str, asked: str) -> FactAnswer:
     """What the file's own tags say."""
     value = getattr(known.sound.source.tags, name, None)
     return (
-        FactAnswer(f"The file's tags say: {value}.")
+        FactAnswer(f"The file's tags name the {asked} {value}.")
         if value
         else FactAnswer(f"I cannot tell the {asked} from the sound, and the file names none.", False)
     )
@@ -537,7 +549,7 @@ def vocals(known: Known, words: Words) -> FactAnswer:
     if "when" in words and voices.present:
         return FactAnswer(f"Somebody {likely(sureness)}sings{where}.")
     because = f"somebody sings{where}" if voices.present else "nobody sings"
-    return _yes(voices.present != ("without" in words), sureness, because)
+    return yes_or_no(voices.present != ("without" in words), sureness, because)
 
 
 def named(known: Known, words: Words, kind: TagKind) -> FactAnswer:
@@ -551,9 +563,15 @@ def named(known: Known, words: Words, kind: TagKind) -> FactAnswer:
 
 def confidence(known: Known, words: Words) -> FactAnswer:
     """How sure tempo, key and meter are."""
-    values = [(name, getattr(known.facts.confidence, name)) for name in ("tempo", "key", "meter", "vocals")]
+    names = ("tempo", "key", "meter", "vocals")
+    asked = [name for name in names if name in f"{words.get('of')} {words.get('about')}".lower()]
+    values = [(name, getattr(known.facts.confidence, name)) for name in asked or names]
     shares = [f"the {name} {100 * value:.0f} %" for name, value in values if value is not None]
-    return FactAnswer(f"How likely they are right: {listed(shares)}.") if shares else _unknown("Tempo, key and meter")
+    return (
+        FactAnswer(f"How likely {'they are' if len(shares) > 1 else 'it is'} right: {listed(shares)}.")
+        if shares
+        else unknown("Tempo, key and meter")
+    )
 
 
 # --- words -------------------------------------------------------------------------------------------------------------------
@@ -568,5 +586,6 @@ def seconds(time: str) -> float:
     return value * (60 if unit.startswith("m") else 1)
 
 
-def _ordinal(word: str) -> int:
+def ordinal(word: str) -> int:
+    """The index of the first, second, 3rd one."""
     return ORDINALS.index(word) if word in ORDINALS else int(re.sub(r"\D", "", word)) - 1

@@ -10,6 +10,7 @@ from mflamingo_cli.core.audio import Sound, Source
 from mflamingo_cli.grounding import PHRASES, SURE, facts_text
 from mflamingo_cli.grounding.questions import KINDS, Known, facts_asked, heard, is_yes_or_no, read, reply
 from mflamingo_cli.grounding.replies import mixing_keys, scale
+from mflamingo_cli.grounding.wordings import in_english
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.schema import Clipped, Dynamics, FormPart, KeySpan, LoudPart, SongTags, Tag
 from mflamingo_cli.tasks import TASKS
@@ -25,7 +26,11 @@ FACTS = Facts(
     meter="4/4",
     beats=tuple((0.5 + 60 / 124 * number, 1 + number % 4) for number in range(200)),
     chords=tuple(Segment(8.0 * number, 8.0 * number + 8, label) for number, label in enumerate(CHORDS)),
-    sections=tuple(FormPart(start, end, label) for start, end, label in ((0.0, 16.0, "A"), (16.0, 32.0, "B"), (32.0, 64.0, "A"))),
+    sections=(
+        FormPart(0.0, 16.0, "A", None, -9.1),
+        FormPart(16.0, 32.0, "B", None, -12.4),
+        FormPart(32.0, 64.0, "A", None, -8.7, 0),
+    ),
     loudness=Loudness(-9.8, 5.0, 0.7, Clipped(12, 0.0034)),
     dynamics=Dynamics(LoudPart(40.0, 52.0, -7.2), LoudPart(0.0, 9.3, -18.4), 3.25, 1840.0),
     confidence=Confidence(0.97, 0.9, 0.9),
@@ -78,7 +83,7 @@ ANSWERS = {
     "Does it use Am?": "Yes: Am, first at 0:16.",
     "How many chords are there?": "4 different chords, which change 6 times.",
     "What are the chords of section B?": "B, from 0:16: Am - F.",
-    "When does the second section begin?": "At 0:16: the second section is B.",
+    "When does the second section begin?": "The second section is B, 0:16 to 0:32.",
     "When does the tenth section start?": "It has only 3 sections: A 0:00, B 0:16, A 0:32.",
     "Where does section B start?": "Section B: 0:16 to 0:32.",
     "Does section A come back?": "Yes: section A comes 2 times: 0:00 to 0:16 and 0:32 to 1:04.",
@@ -100,8 +105,8 @@ ANSWERS = {
     "How long is the song?": "It lasts 1:04.",
     "Is it longer than two minutes?": "No: it lasts 1:04.",
     "Does it last more than 60 s?": "Yes: it lasts 1:04.",
-    "Who is the artist?": "The file's tags say: Will Savino.",
-    "Which album is it from?": "The file's tags say: HyperRogue.",
+    "Who is the artist?": "The file's tags name the artist Will Savino.",
+    "Which album is it from?": "The file's tags name the album HyperRogue.",
     "Is it in stereo?": "The file is flac, 44.1 kHz, stereo.",
     "How sure are you?": "How likely they are right: the tempo 97 %, the key 90 % and the meter 90 %.",
 }
@@ -185,6 +190,27 @@ def test_who_sings_and_when(question: str, sung: str, unsung: str) -> None:
 def test_what_is_measured_of_tags_is_named(question: str, answer: str) -> None:
     tags = (Tag("genre", "rock"), Tag("instruments", "guitar"), Tag("instruments", "drums"), Tag("mood", "calm"))
     assert reply(question, Known(dataclasses.replace(FACTS, tags=tags), SONG.sound)) == (answer, True)
+
+
+def test_a_tag_that_is_there_is_said_to_be_and_one_that_is_not_is_not_denied() -> None:
+    song = Known(dataclasses.replace(FACTS, tags=(Tag("genre", "rock"), Tag("instruments", "strings"))), SONG.sound)
+    assert reply("Is it rock?", song) == ("Yes: it sounds like rock.", True)
+    assert reply("Do you hear any strings?", song) == ("Yes: I hear strings.", True)
+    assert reply("Is it metal?", song) == (NO_ANSWER, False)
+
+
+def test_a_choice_is_answered_by_what_it_is() -> None:
+    assert reply("Is it in C minor or in G minor?", UNSURE).text == "Most likely it is in C minor."
+
+
+@pytest.mark.parametrize(("question", "english"), [
+    ("Wie schnell ist das Lied?", "how fast is the song?"),
+    ("whats the temop", "what is the tempo"),
+    ("Quels sont les accords ?", "what chords ?"),
+    ("What is the tempo?", "What is the tempo?"),
+])  # fmt: skip
+def test_other_words_for_a_question_are_made_english(question: str, english: str) -> None:
+    assert in_english(question) == english
 
 
 def test_one_missed_beat_is_no_change() -> None:

@@ -1,0 +1,410 @@
+"""Answers that follow from the facts by theory or arithmetic: transposed keys, lengths of notes, chords of a part, what mixes.
+
+As in `replies`: facts and the words of the question in, a sentence out; what was not measured is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby, pairwise
+
+from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, likely, listed, main_chords, sure
+from mflamingo_cli.grounding.prose.slots import COUNTED
+from mflamingo_cli.grounding.replies import (
+    MIX_TEMPO,
+    MOST_SPANS,
+    FactAnswer,
+    Known,
+    Words,
+    mixing_keys,
+    no_section,
+    ordinal,
+    outside,
+    progression,
+    scale,
+    seconds,
+    unknown,
+    yes_or_no,
+)
+from mflamingo_cli.measure import Key
+from mflamingo_cli.measure.compare import compare_keys
+from mflamingo_cli.measure.facts import pitch_class
+from mflamingo_cli.parsers import find_chords, parse_key, short_chord, sounding
+from mflamingo_cli.schema import FormPart
+from mflamingo_cli.text import clock, number
+
+WHOLE_BEATS = 4  # of a bar whose beats are quarter notes
+NOTES = {"whole": 1, "half": 2, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole note
+STEPS = {"semitone": 1, "half step": 1, "tone": 2, "whole tone": 2, "whole step": 2, "fourth": 5, "fifth": 7, "octave": 12}  # semitones
+NUMERALS = ("I", "bII", "II", "bIII", "III", "IV", "bV", "V", "bVI", "VI", "bVII", "VII")  # by semitones above the tonic
+DEGREES = {"tonic": 0, "subdominant": 5, "dominant": 7}  # semitones above the tonic
+STREAMING_LUFS = -14.0  # to which Spotify and YouTube turn songs (Spotify for Artists, "Loudness normalization")
+BRIGHT_HZ = (700.0, 2100.0)  # between which nine tenths of 63 recordings lie (README of `measure`)
+SAME_LU = 0.5
+SAME_S = 1.0
+ABOUT = 0.1  # of a length that is "about" another
+LOSSLESS = ("flac", "pcm", "wav", "alac", "aiff", "wavpack")
+TAG_VERBS = {"instruments": "I hear", "genre": "it sounds like", "mood": "it sounds"}
+FIRST_CHORDS = 4  # of the beginning
+
+
+# --- tempo and meter -----------------------------------------------------------------------------------------------------------
+
+
+def tempo_between(known: Known, words: Words) -> FactAnswer:
+    """Whether the tempo is in a range."""
+    bpm = known.facts.tempo.bpm
+    if bpm is None:
+        return unknown("A steady tempo")
+    low, high = sorted((float(words["low"]), float(words["high"])))
+    return yes_or_no(low <= bpm <= high, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
+
+
+def note_length(known: Known, words: Words) -> FactAnswer:
+    """How long a beat, a bar or a note lasts: for delays and loops."""
+    bpm, meter, asked = known.facts.tempo.bpm, known.facts.meter, words["note"].lower().replace("measure", "bar")
+    if bpm is None:
+        return unknown("A steady tempo")
+    beats: float | None = 1.0
+    if asked == "bar":
+        beats = float(meter.partition("/")[0]) if meter else None
+    elif asked != "beat":
+        parts = int(asked[2:]) if asked.startswith("1/") else NOTES[asked]
+        beats = WHOLE_BEATS / parts if meter is None or meter.endswith("/4") else None
+    if beats is None:
+        return unknown(f"How many beats a {asked} has")
+    if "dotted" in words:
+        asked, beats = f"dotted {asked}", 1.5 * beats
+    name = asked if asked in ("beat", "bar") or asked.startswith("1/") else f"{asked} note"
+    if many := int(words.get("many", 0)):
+        return FactAnswer(f"{many} {name}s last {number(60 * many * beats / bpm)} s at {number(bpm)} BPM.")
+    return FactAnswer(f"{'An' if name[0] == 'e' else 'A'} {name} lasts {60_000 * beats / bpm:.0f} ms at {number(bpm)} BPM.")
+
+
+def beat_count(known: Known, words: Words) -> FactAnswer:
+    """How many beats or bars there are."""
+    beats = known.facts.beats
+    if words["count"].lower() == "beats":
+        return FactAnswer(f"{len(beats)} beats were found.") if beats else unknown("The beats")
+    bars = sum(place == 1 for _, place in beats)
+    return FactAnswer(f"{bars} bars of {known.facts.meter} were found.") if bars else unknown("Where bars begin")
+
+
+# --- key -----------------------------------------------------------------------------------------------------------------------
+
+
+def key_note(known: Known, words: Words) -> FactAnswer:
+    """Whether a note is in the scale."""
+    own = known.facts.key
+    if own is None:
+        return unknown("The key")
+    notes, asked = scale(own.tonic, own.mode), _note(words["note"])
+    is_in = pitch_class(asked) in map(pitch_class, notes)
+    return yes_or_no(is_in, known.facts.confidence.key, f"{own.name} has {' '.join(notes)}")
+
+
+def _note(name: str) -> str:
+    return name[0].upper() + name[1:].replace(" ", "").replace("-", "").replace("sharp", "#").replace("flat", "b")
+
+
+def transposed(known: Known, words: Words) -> FactAnswer:
+    """The key, moved up or down, and its chords where they are asked for."""
+    own, amount = known.facts.key, words.get("amount", "a").lower()
+    if own is None:
+        return unknown("The key")
+    count = int(amount) if amount.isdigit() else COUNTED.index(amount) + 1 if amount in COUNTED else 1
+    unit = re.sub(r"[ -]+", " ", words["unit"].lower()).removesuffix("s")
+    way = -1 if words["way"].lower() in ("down", "lower", "below") else 1
+    steps = way * count * STEPS[unit]
+    key = Key.of(own.pitch + steps, own.mode)
+    moved = f"{own.name}, {'down' if way < 0 else 'up'} {abs(steps)} semitone{'s' * (abs(steps) > 1)}, is {key.name}"
+    chords = [_moved(name, steps, key) for name in main_chords(known.facts)] if words.get("chords") else []
+    doubt = "" if sure(known.facts.confidence.key) else " The key of this song is not sure."
+    return FactAnswer(f"{moved}{f', with the chords {listed(chords)}' if chords else ''}.{doubt}")
+
+
+def _moved(chord: str, steps: int, key: Key) -> str:
+    root, quality = sounding(chord)
+    notes = {pitch_class(note): note for note in scale(key.tonic, key.mode)}
+    pitch = (root + steps) % 12
+    return notes.get(pitch, Key.of(pitch, "major").tonic) + quality
+
+
+def capo(known: Known, words: Words) -> FactAnswer:
+    """The shapes to play with a capo."""
+    own, fret = known.facts.key, int(words["fret"])
+    if own is None:
+        return unknown("The key")
+    return FactAnswer(
+        f"For {likely(known.facts.confidence.key)}{own.name} with a capo on fret {fret}, play in {Key.of(own.pitch - fret, own.mode).name}."
+    )
+
+
+def degree(known: Known, words: Words) -> FactAnswer:
+    """The chord on a degree of the key."""
+    own, name = known.facts.key, words["degree"].lower()
+    if own is None:
+        return unknown("The key")
+    chord = _moved(own.tonic, DEGREES[name], own)
+    chords = listed([f"{chord}m", chord] if name == "dominant" else [f"{chord}m"], "or") if own.mode == "minor" else chord
+    return FactAnswer(f"The {name} of {likely(known.facts.confidence.key)}{own.name} is {chords}.")
+
+
+def numerals(known: Known, words: Words) -> FactAnswer:
+    """The main chords by their degrees."""
+    own, chords = known.facts.key, main_chords(known.facts)
+    if own is None or not chords:
+        return unknown("The key" if own is None else "Chords")
+    return FactAnswer(f"In {likely(known.facts.confidence.key)}{own.name}: {', '.join(_numeral(name, own) for name in chords)}.")
+
+
+def _numeral(chord: str, key: Key) -> str:
+    root, quality = sounding(chord)
+    degree = NUMERALS[(root - key.pitch) % 12]
+    minor = quality.startswith(("m", "dim")) and not quality.startswith("maj")
+    return f"{chord} ({degree.replace('I', 'i').replace('V', 'v') if minor else degree})"
+
+
+def mixes_with(known: Known, words: Words) -> FactAnswer:
+    """Whether it mixes with a key, a tempo, or both: by the neighbours on the Camelot wheel and what a pitch fader reaches."""
+    own, bpm, asked = known.facts.key, known.facts.tempo.bpm, parse_key(words["key"]) if "key" in words else None
+    fits, because, sureness = [], [], []
+    if asked is not None:
+        if own is None:
+            return unknown("The key")
+        fits.append(any(compare_keys(key, asked).agrees for key in mixing_keys(own)))
+        because.append(f"in {own.camelot} ({own.name})")
+        sureness.append(known.facts.confidence.key)
+    if "bpm" in words:
+        if bpm is None:
+            return unknown("A steady tempo")
+        fits.append(abs(float(words["bpm"]) / bpm - 1) <= MIX_TEMPO)
+        because.append(f"at {number(bpm)} BPM")
+        sureness.append(known.facts.confidence.tempo)
+    least = min((one for one in sureness if one is not None), default=None)
+    return yes_or_no(all(fits), least, f"it is {' '.join(because)}") if fits else unknown("Whether they mix")
+
+
+# --- chords --------------------------------------------------------------------------------------------------------------------
+
+
+def chord_most(known: Known, words: Words) -> FactAnswer:
+    """The chord that sounds longest."""
+    lasting = lasting_chords(known.facts)
+    if not lasting:
+        return unknown("Chords")
+    name = max(lasting, key=lambda one: lasting[one])
+    return FactAnswer(f"{name} sounds longest, {clock(round(lasting[name]))} in all.")
+
+
+def chord_when(known: Known, words: Words) -> FactAnswer:
+    """Where and how often a chord sounds."""
+    asked = find_chords(words["chord"])
+    if not known.facts.chords or not asked:
+        return unknown("Chords")
+    name = asked[0].value
+    segments = [segment for segment in known.facts.chords if segment.end > segment.start]
+    runs = [list(run) for label, run in groupby(segments, key=lambda segment: short_chord(segment.label)) if label == name]
+    if not runs:
+        return FactAnswer(f"{name} is not among its chords.")
+    spans = [f"{clock(run[0].start)} to {clock(run[-1].end)}" for run in runs]
+    if len(spans) == 1:
+        return FactAnswer(f"{name} sounds once, {spans[0]}.")
+    return FactAnswer(f"{name} sounds {len(spans)} times, {f'first {spans[0]}' if len(spans) > MOST_SPANS else listed(spans)}.")
+
+
+def chord_before(known: Known, words: Words) -> FactAnswer:
+    """What stands before a chord, most often first."""
+    found, asked = [name for name, _ in progression(known.facts.chords)], find_chords(words["chord"])
+    if not found or not asked:
+        return unknown("Chords")
+    name = asked[0].value
+    before = [first for first, second in pairwise(found) if second == name]
+    if not before:
+        return FactAnswer(f"{name} is {'the first chord' if name in found else 'not among its chords'}.")
+    return FactAnswer(f"Before {name} comes {listed(sorted(set(before), key=lambda other: -before.count(other)), 'or')}.")
+
+
+QUALITIES = {
+    "dim": ("dim", "m7b5"),
+    "aug": ("aug",),
+    "sus": ("sus",),
+    "7": ("7", "m7", "maj7", "dim7", "m7b5"),
+    "min": ("m",),
+    "maj": ("",),
+}
+
+
+def chord_quality(known: Known, words: Words) -> FactAnswer:
+    """Whether chords of a quality occur, and which."""
+    found = list(lasting_chords(known.facts))
+    if not found:
+        return unknown("Chords")
+    kind = words["quality"].lower()[:3].replace("sev", "7").replace("7th", "7")
+    wanted = QUALITIES[kind]
+    those = [name for name in found if (quality := sounding(name)[1]) in wanted or (kind in ("dim", "sus") and quality.startswith(wanted))]
+    return yes_or_no(bool(those), None, listed(those) if those else f"its chords are {listed(found)}")
+
+
+def chords_in(known: Known, words: Words) -> FactAnswer:
+    """The chords of a part of the song by its times, or of its beginning."""
+    segments, end_s = known.facts.chords, known.sound.end_s
+    if not segments:
+        return unknown("Chords")
+    if "time" not in words:
+        found = progression(segments)[:FIRST_CHORDS]
+        return FactAnswer(f"It begins with {listed([f'{name} at {clock(at)}' for name, at in found])}.")
+    low, high = (seconds(words["time"]), seconds(words["until"])) if "until" in words else (known.sound.start_s, seconds(words["time"]))
+    if not known.sound.start_s <= low < end_s:
+        return outside(known, low)
+    inside = [name for name, _ in progression([one for one in segments if one.end > low and one.start < high])]
+    span = f"From {clock(low)} to {clock(min(high, end_s))}"
+    return FactAnswer(f"{span}: {' - '.join(inside)}.") if inside else FactAnswer(f"{span} no chord sounds.")
+
+
+# --- sections ------------------------------------------------------------------------------------------------------------------
+
+
+def _spoken(section: FormPart) -> str:
+    return f"{section.label}, {clock(section.start)} to {clock(section.end)}"
+
+
+def section_extreme(known: Known, words: Words) -> FactAnswer:
+    """The longest, shortest, loudest or quietest section."""
+    word, sections = words["extreme"].lower().replace("softest", "quietest"), known.facts.sections
+    if word in ("longest", "shortest"):
+        sizes = [section.end - section.start for section in sections]
+    else:
+        sections = tuple(section for section in sections if section.lufs is not None)
+        sizes = [section.lufs for section in sections if section.lufs is not None]
+    if not sections:
+        return unknown("Sections" if word in ("longest", "shortest") else "The loudness of sections")
+    found = sections[sizes.index((max if word in ("longest", "loudest") else min)(sizes))]
+    level = f", at {number(found.lufs)} LUFS" if word in ("loudest", "quietest") and found.lufs is not None else ""
+    return FactAnswer(f"The {word} section is {_spoken(found)}{level}.")
+
+
+def section_repeats(known: Known, words: Words) -> FactAnswer:
+    """Which sections come back."""
+    labels = [section.label for section in known.facts.sections]
+    again = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    if not labels:
+        return unknown("Sections")
+    if not again:
+        return FactAnswer("No section comes back.")
+    return FactAnswer(f"{listed([f'{label} comes {labels.count(label)} times' for label in again])}.")
+
+
+def sections_compared(known: Known, words: Words) -> FactAnswer:
+    """Whether one section is louder or longer than another."""
+    pair = [_section(known, words.get("letter"), words.get("nth")), _section(known, words.get("other"), words.get("other_nth"))]
+    first, second = pair
+    if first is None or second is None:
+        return no_section(known, words.get("letter" if first is None else "other", "so asked"))
+    than = words["than"].lower()
+    if than in ("longer", "shorter"):
+        sizes = [section.end - section.start for section in (first, second)]
+        said = [clock(round(size)) for size in sizes]
+    elif first.lufs is None or second.lufs is None:
+        return unknown("The loudness of sections")
+    else:
+        sizes = [first.lufs, second.lufs]
+        said = [f"{number(size)} LUFS" for size in sizes]
+    is_so = sizes[0] > sizes[1] if than in ("louder", "longer") else sizes[0] < sizes[1]
+    return yes_or_no(is_so, None, f"{_spoken(first)}: {said[0]}; {_spoken(second)}: {said[1]}")
+
+
+def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | None:
+    """The first section of a letter, or the one of a number."""
+    sections = known.facts.sections
+    if letter:
+        return next((section for section in sections if section.label == letter), None)
+    index = len(sections) - 1 if nth == "last" else ordinal(nth or "")
+    return sections[index] if 0 <= index < len(sections) else None
+
+
+def section_loudness(known: Known, words: Words) -> FactAnswer:
+    """How loud sections are, by their letters."""
+    asked = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", words["letters"]))
+    found = [section for section in known.facts.sections if section.label in asked]
+    if not found:
+        return no_section(known, min(asked, default="A"))
+    if any(section.lufs is None for section in found):
+        return unknown("The loudness of sections")
+    return FactAnswer("; ".join(f"{_spoken(section)}: {number(section.lufs or 0.0)} LUFS" for section in found) + ".")
+
+
+def section_sung(known: Known, words: Words) -> FactAnswer:
+    """Whether somebody sings in a section."""
+    letter = words["letter"].upper()
+    found = [section for section in known.facts.sections if section.label == letter]
+    if not found:
+        return no_section(known, letter)
+    if any(section.sung is None for section in found):
+        return FactAnswer("Whether somebody sings in it is not clear.", answers=False)
+    parts = "; ".join(f"{_spoken(section)}, {'is sung' if section.sung else 'is without singing'}" for section in found)
+    return FactAnswer(f"Section {parts}.")
+
+
+# --- loudness, length, file ------------------------------------------------------------------------------------------------------
+
+
+def streaming(known: Known, words: Words) -> FactAnswer:
+    """Louder or quieter than what streaming services turn songs to."""
+    level = known.facts.loudness.integrated_lufs
+    if level is None:
+        return unknown("The loudness")
+    off, target = level - STREAMING_LUFS, f"{number(STREAMING_LUFS)} LUFS, to which streaming services usually turn songs"
+    if abs(off) <= SAME_LU:
+        return FactAnswer(f"At {number(level)} LUFS it is about at {target}.")
+    return FactAnswer(f"At {number(level)} LUFS it is {number(abs(off))} LU {'louder' if off > 0 else 'quieter'} than {target}.")
+
+
+def loudness_is(known: Known, words: Words) -> FactAnswer:
+    """Whether it is at a level."""
+    level = known.facts.loudness.integrated_lufs
+    if level is None:
+        return unknown("The loudness")
+    return yes_or_no(abs(level - float(words["lufs"])) <= SAME_LU, None, f"{number(level)} LUFS")
+
+
+def distortion(known: Known, words: Words) -> FactAnswer:
+    """Distortion is not measured, clipping is."""
+    clipped = known.facts.loudness.clipped
+    also = "" if clipped is None else f" {'Some' if clipped.runs else 'No'} samples are clipped."
+    return FactAnswer(f"I cannot tell distortion from the sound.{also}", answers=False)
+
+
+def bright(known: Known, words: Words) -> FactAnswer:
+    """Whether it is brighter or darker than most."""
+    hertz = known.facts.dynamics.brightness_hz
+    if hertz is None:
+        return unknown("The brightness")
+    at, (low, high) = f"the spectral centroid is at {number(hertz / 1000)} kHz", BRIGHT_HZ
+    if low <= hertz <= high:
+        return FactAnswer(f"Neither bright nor dark: {at}.")
+    return yes_or_no((hertz > high) == (words["bright"].lower() != "dark"), None, at)
+
+
+def duration_is(known: Known, words: Words) -> FactAnswer:
+    """Whether it is so long."""
+    length_s, asked_s = known.sound.duration_s, seconds(words["time"])
+    tolerance_s = ABOUT * asked_s if "about" in words else SAME_S
+    return yes_or_no(abs(length_s - asked_s) <= tolerance_s, None, f"it lasts {clock(round(length_s))}")
+
+
+def file_is(known: Known, words: Words) -> FactAnswer:
+    """Whether the file has a format."""
+    codec, asked = known.sound.source.codec.lower(), words["codec"].lower()
+    lossless = codec.startswith(LOSSLESS)
+    is_so = {"lossless": lossless, "lossy": not lossless, "wav": codec.startswith(("pcm", "wav"))}.get(asked, asked in codec)
+    return yes_or_no(is_so, None, f"the file is {known.sound.source.codec}")
+
+
+def has_tag(known: Known, words: Words) -> FactAnswer:
+    """Whether a genre, an instrument or a mood is heard; where it is not named, it may be there all the same."""
+    asked = words["tag"].lower().rstrip("s")
+    for tag in known.facts.tags:
+        if tag.name.rstrip("s") == asked:
+            return FactAnswer(f"Yes: {TAG_VERBS[tag.kind]} {tag.name}.")
+    return FactAnswer(NO_ANSWER, answers=False)
