@@ -333,6 +333,38 @@ def test_joined_files_that_ffmpeg_reads_are_decoded_to_their_last(tmp_path: Path
         load(tmp_path / name)
 
 
+@pytest.mark.parametrize("tag", [ID3V1, ID3V2, APE], ids=["ID3v1", "ID3v2", "APE"])
+@pytest.mark.parametrize("name", ["wav", "aiff"])
+def test_a_tag_between_short_joined_files_is_no_sound(tmp_path: Path, name: str, tag: bytes) -> None:
+    """More than a hundredth of the sound lies behind it, which looked like a size that was never set: headers were heard."""
+    whole = coded(tmp_path, name, 1.0, channels=1)
+    (tmp_path / "a").write_bytes(whole + tag + whole)
+    assert load(tmp_path / "a").source.duration_s == 2.0
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.nut", ("-c:a", "pcm_s16le")),
+        ("a.thd", ("-c:a", "truehd", "-strict", "-2", "-f", "truehd")),
+        ("a.mlp", ("-c:a", "mlp", "-strict", "-2")),
+        ("a.latm", ("-c:a", "aac")),
+        ("a.m2ts", ("-c:a", "ac3")),
+        ("a.rm", ("-c:a", "ac3")),
+    ],
+)
+def test_what_ffmpeg_reads_is_recognised_and_as_long_as_it_says(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    whole = made_by_ffmpeg(tmp_path, name, *options)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / name, "-f", "s16le", "-ac", "1", "-ar", str(RATE), "-"]
+    theirs_s = len(subprocess.run(command, stdout=subprocess.PIPE, check=True, stdin=subprocess.DEVNULL).stdout) / 2 / RATE
+    for times in (1, 2):
+        (tmp_path / name).write_bytes(whole * times)
+        audio = load(tmp_path / name)
+        assert audio.source.duration_s == pytest.approx(times * theirs_s, abs=NEAR_S)
+        assert (audio.warnings, audio.damaged) == ((), False)
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize("name", ["flac.oga", "a.spx", "a.mka", "a.wma", "a.tta", "a.flv", "a.mov", "a.wv"])
 def test_each_of_joined_files_is_decoded_once_whatever_reads_it(tmp_path: Path, name: str) -> None:

@@ -47,6 +47,15 @@ CONTAINERS = [
     (0, b"tBaK", "tak"),
     (0, b"MPCK", "mpc8"),
     (0, b"MP+", "mpc"),
+    (0, b"nut/multimedia container\0", "nut"),
+    (0, b"ajkg", "shn"),
+    (0, b"ea3\3", "oma"),
+    (0, b"EA3\1", "oma"),
+    (0, b"TWIN97012000", "vqf"),
+    (4, b"\xf8\x72\x6f\xba", "truehd"),
+    (4, b"\xf8\x72\x6f\xbb", "mlp"),
+    (8, b"XWMA", "xwma"),
+    (8, b"QLCM", "qcp"),
     (0, b"DSD ", "dsf"),
     (0, b"FRM8", "iff"),  # DSDIFF
     (0, b"#!AMR", "amr"),
@@ -175,8 +184,11 @@ def container(head: bytes) -> str | None:
     for offset, magic, demuxer in CONTAINERS:
         if head.startswith(magic, offset):
             return demuxer
-    if head[:1] == b"\x47" and head[188:189] == b"\x47" and head[376:377] == b"\x47":
-        return "mpegts"
+    if any({head[first + at : first + at + 1] for at in (0, step, 2 * step)} == {b"\x47"} for first, step in ((0, 188), (4, 192))):
+        return "mpegts"  # of 192 bytes on Blu-ray discs, with a time in front
+    if len(head) > 2 and head[0] == 0x56 and head[1] & 0xE0 == 0xE0:  # AudioSyncStream (ISO 14496-3, 1.7.2)
+        length = 3 + ((head[1] & 0x1F) << 8 | head[2])
+        return "loas" if head[length : length + 1] == b"\x56" and head[length + 1] & 0xE0 == 0xE0 else None
     if head[:2] == b"\x0b\x77":
         return "eac3" if len(head) > 5 and head[5] >> 3 > 10 else "ac3"  # bsid (ETSI TS 102 366, E.2.1)
     if len(head) > 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS, layer 0 (ISO 14496-3, 1.A.3.2)

@@ -29,8 +29,10 @@ STARTS = {  # what begins a file of a demuxer, long enough not to be met by chan
     "matroska": rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|\x01\0{6}.)\x42\x86\x81\x01",  # EBML header and version (RFC 8794, sec. 11.2)
     "mov": rb"\0\0\0[\x10-\x80]ftyp[ -~]{4}",
     "nistsphere": rb"NIST_1A\n   1024\n",
+    "nut": rb"nut/multimedia container\0",
     "ogg": rb"OggS\0\x02\0{8}",  # RFC 3533, sec. 6: the first page of a stream
     "pvf": rb"PVF1\n[1-9][0-9]? [0-9]{4,6} (?:8|16|32)\n",
+    "rm": rb"\.RMF\0\0\0\x12\0[\0\1]",
     "sds": rb"\xf0\x7e[\0-\x7f]\x01.{16}\xf7\xf0\x7e",
     "tta": rb"TTA1[\x01-\x03]\0[\x01-\x08]\0[\x08\x10\x18\x20]\0..[\0-\x0b]\0",
     "voc": rb"Creative Voice File\x1a\x1a\0",
@@ -39,6 +41,7 @@ STARTS = {  # what begins a file of a demuxer, long enough not to be met by chan
     "wv": rb"wvpk....[\x02-\x10]\x04",
 }
 LONGEST_START = 32  # bytes of what begins a file, at most
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what may lie behind or between files and is no sound
 ID3V1_BYTES = 128
 APE_ZEROS = 8  # at the end of its footer
 Patches = Callable[[IO[bytes], int, int], tuple[tuple[int, bytes], ...]]  # of the file between two bytes

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
+from mflamingo_cli.core.decode.joined import TAGS
 
 FIRST_BYTES, BLOCK_BYTES = 1 << 16, 1 << 21  # of the file searched at once: at first, and at most
 LONGEST = 1729  # bytes of a frame: layer II, 384 kbit/s, 32 kHz, padded
@@ -32,7 +33,6 @@ KBIT_S = {  # by (is MPEG 1, layer code): ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4
 COUNTERS = {b"Xing": 0, b"Info": 0, b"VBRI": 10}  # first frame of an encoder's stream: bytes from the name to the flags or the count
 COUNTER_OFFSETS = (13, 21, 36)  # header and side information: ISO 11172-3, 2.4.1.7; ISO 13818-3; VBRI: 36 always
 COUNTER_BYTES = 64  # from the begin of the frame to the end of a count, at most
-NO_SOUND = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what may lie between two streams and is no damage
 
 
 def frame_bytes(header: bytes) -> int:
@@ -164,7 +164,7 @@ def tag_bytes(head: bytes) -> int:
 def _is_no_sound(file: IO[bytes], begin: int, end: int) -> bool:
     """Whether a tag, or nothing, lies between two runs."""
     file.seek(begin)
-    return begin == end or file.read(16).startswith(NO_SOUND)
+    return begin == end or file.read(16).startswith(TAGS)
 
 
 def _without(file: IO[bytes], run: FrameRun, kept: int | None) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Literal
 
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
-from mflamingo_cli.core.decode.joined import FARTHEST, MOST_CHUNKS, SEARCH_BYTES, STARTS, bytes_at, is_name, places
+from mflamingo_cli.core.decode.joined import FARTHEST, MOST_CHUNKS, SEARCH_BYTES, STARTS, TAGS, bytes_at, is_name, places
 
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
 FORMS = (b"RIFF", b"RF64", b"FORM")  # what begins a file
@@ -87,7 +87,8 @@ def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, orde
     if at + length >= size or any(_is_chunk(file, at + length + pad, size, order) for pad in (0, length % 2)):
         return False
     behind = bytes_at(file, at + length, SEARCH_BYTES)
-    return any(behind) and held - length >= length // 100  # else zeros or a tag behind it, no sound
+    is_tag = behind.startswith(TAGS) or behind[1:].startswith(TAGS)
+    return not is_tag and any(behind) and held - length >= length // 100  # else zeros, or little that is no sound either
 
 
 def _sizes(place: int, large: int, held: int, order: Order) -> list[Patch]:
