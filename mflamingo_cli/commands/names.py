@@ -22,13 +22,16 @@ CODE_PAGES = (
     "gb18030",
     "cp949",
     "big5",
+    "cp850",
+    "cp437",
 )  # of names that are not UTF-8: commonest first
 FILE_URI = re.compile(r"file:(?://(?P<host>[^/\\]*))?(?P<path>[/\\].*)", re.IGNORECASE | re.DOTALL)  # RFC 8089
 HERE = ("", "localhost")  # hosts of such addresses
-DRIVE = re.compile(r"/?([A-Za-z]):(?=[/\\])")  # C:\Music, and /C:/Music of file:///C:/Music
+DRIVE = re.compile(r"/?([A-Za-z])[:|](?=[/\\])")  # C:\Music, and /C:/Music of file:///C:/Music, C| as RFC 8089, E.2.2 has it
 SHARE = re.compile(r"[/\\]{2}[^/\\]+(?=[/\\])")  # \\server
+MAC = re.compile(r"/(?:Volumes|Users)/[^/]+(?=/)")  # a disk or a home of macOS
 MAX_BYTES = 4096  # Linux's PATH_MAX: a longer name is no path, whatever it may mean
-MAX_FOLDERS = 16  # of a path from Windows that are looked for here
+MAX_FOLDERS = 16  # of a path from another machine that are looked for here
 WSL = "/mnt"  # where the Windows Subsystem for Linux has the drives
 
 
@@ -51,14 +54,16 @@ class NameFinder:
         return os.path.join(folder, name if "\0" in path else path)  # %00 is in no path
 
     def _same_text(self, path: str) -> str | None:
-        """The file whose name is the same text composed otherwise: "é" is one character or two (Unicode, UAX 15)."""
-        if path.isascii():
-            return None
+        """The file whose name is the same text composed otherwise, or in other case.
+
+        "é" is one character or two (Unicode, UAX 15); for Windows and macOS "A" and "a" are the same name.
+        """
         found = ""
         for name in path.split("/"):
             step = os.path.join(found, name) or "/"
             if not os.path.lexists(step):
-                other = self._names(found).get(normalize("NFC", name))
+                names, text = self._names(found), normalize("NFC", name)
+                other = names.get(text, names.get(text.casefold()))
                 if other is None:
                     return None
                 step = os.path.join(found, other)
@@ -66,11 +71,12 @@ class NameFinder:
         return found
 
     def _names(self, folder: str) -> dict[str, str]:
-        """The names in a folder by their composed form; none of what cannot be listed."""
+        """The names in a folder by their composed form, and by that without case; none of what cannot be listed."""
         if folder not in self._listings:
             self._listings[folder] = {}
             with contextlib.suppress(OSError):
-                self._listings[folder] = {normalize("NFC", name): name for name in os.listdir(folder or os.curdir)}
+                composed = {normalize("NFC", name): name for name in os.listdir(folder or os.curdir)}
+                self._listings[folder] = {text.casefold(): name for text, name in composed.items()} | composed
         return self._listings[folder]
 
 
@@ -82,7 +88,7 @@ def _readings(name: str, folder: str) -> Iterator[str]:
         for text in _recoded(written):
             yield text
             yield text.replace("\\", "/")
-            yield from _from_windows(text, folder)
+            yield from _from_elsewhere(text, folder)
 
 
 def _unescaped(name: str) -> Iterator[str]:
@@ -114,9 +120,9 @@ def _recoded(text: str) -> Iterator[str]:
             yield raw.decode(page) if legacy else os.fsdecode(text.encode(page))
 
 
-def _from_windows(text: str, folder: str) -> Iterator[str]:
-    """A path on a drive or a share of Windows: the drive under WSL, then ever shorter ends of it below the folder and those above it."""
-    root = DRIVE.match(text) or SHARE.match(text)
+def _from_elsewhere(text: str, folder: str) -> Iterator[str]:
+    """A path of another machine: a drive of Windows under WSL, then ever shorter ends of it below the folder and those above it."""
+    root = DRIVE.match(text) or SHARE.match(text) or MAC.match(text)
     if root is None:
         return
     parts = text[root.end() :].replace("\\", "/").strip("/").split("/")

@@ -46,11 +46,26 @@ def test_vlc_windows_and_macos_name_the_song_that_is_there(music: Path, name: st
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [(SONGS[1], "cp1252"), (SONGS[4], "cp1251"), (SONGS[5], "cp932"), (SONGS[1], "mac_roman"), (SONGS[5], "gb18030")]
+    ("name", "page"),
+    [(SONGS[1], "cp1252"), (SONGS[4], "cp1251"), (SONGS[5], "cp932"), (SONGS[1], "mac_roman"), (SONGS[1], "cp850"), (SONGS[5], "gb18030")],
 )
 def test_a_code_page_of_windows_is_read(music: Path, name: str, page: str) -> None:
     assert listed(music / "list.m3u", f"#EXTM3U\r\n{name}\r\n".encode(page)) == [name]
     assert listed(music / "list.m3u", quote(name.encode(page))) == [name]
+
+
+@pytest.mark.parametrize("written", ["sub dir\\A B.FLAC", "SUB DIR/a b.flac", "C:\\Music\\SUB DIR\\A B.flac"])
+def test_a_name_in_other_case_is_the_same_for_windows_and_macos(music: Path, written: str) -> None:
+    assert listed(music / "list.m3u", written) == [SONGS[0]]
+    assert listed(music / "list.m3u", "ÜBER.FLAC".encode("cp1252")) == [SONGS[1]]
+    (music / "sub dir").mkdir()
+    (music / "sub dir" / "A B.FLAC").touch()
+    assert listed(music / "list.m3u", "sub dir/A B.FLAC") == ["sub dir/A B.FLAC"]
+
+
+@pytest.mark.parametrize("start", ["/Volumes/Mac HD/", "/Users/somebody/Music/", "file:///Users/somebody/"])
+def test_a_disk_or_home_of_macos_is_looked_for_around_the_playlist(music: Path, start: str) -> None:
+    assert listed(music / "list.m3u8", start + SONGS[0]) == [SONGS[0]]
 
 
 def test_names_that_are_not_utf8_on_the_disk_are_found_by_their_text(tmp_path: Path) -> None:
