@@ -342,6 +342,30 @@ def test_a_tag_between_short_joined_files_is_no_sound(tmp_path: Path, name: str,
     assert load(tmp_path / "a").source.duration_s == 2.0
 
 
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (first, other)
+        for first in ("wav", "aiff", "mp3", "ogg", "opus")
+        for other in ("flac", "mp3", "ogg", "au")
+        if first != other and (first, other) != ("opus", "ogg")  # a chain of two codecs
+    ],
+)
+def test_a_file_of_another_format_that_is_joined_is_named_and_no_noise(tmp_path: Path, first: str, other: str) -> None:
+    """A WAV of three seconds had two more of noise."""
+    (tmp_path / "a").write_bytes(coded(tmp_path, first, 3.0, 48_000) + coded(tmp_path, other, 3.0))
+    audio = load(tmp_path / "a")
+    assert audio.source.duration_s == pytest.approx(3.0, abs=NEAR_S)
+    [note] = audio.warnings
+    assert note == f"another file ({other}) is joined to the end of this one and not decoded; split the file to analyse both"
+
+
+def test_a_text_behind_a_wav_is_no_sound(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(coded(tmp_path, "wav", 3.0) + 10 * TEXT)
+    audio = load(tmp_path / "a")
+    assert (audio.source.duration_s, audio.warnings) == (3.0, ())
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize(
     ("name", "options"),

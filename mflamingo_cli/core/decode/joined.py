@@ -112,6 +112,16 @@ def _all_places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
         at += until
 
 
+def begun(data: bytes) -> str | None:
+    """The demuxer of the file that some bytes begin, of those in STARTS."""
+    return next((demuxer for demuxer, start in STARTS.items() if re.match(start, data, re.DOTALL)), None)
+
+
+def note_of_other(demuxer: str) -> str:
+    """A sentence on a file of another format that is joined to the end of one."""
+    return f"another file ({demuxer}) is joined to the end of this one and not decoded; split the file to analyse both"
+
+
 def is_name(head: bytes) -> bool:
     """Whether a chunk may be called so: four printable letters."""
     return all(0x20 <= byte < 0x7F for byte in head[:4])

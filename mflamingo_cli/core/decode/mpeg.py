@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
-from mflamingo_cli.core.decode.joined import TAGS
+from mflamingo_cli.core.decode.joined import TAGS, begun, bytes_at, note_of_other
 
 FIRST_BYTES, BLOCK_BYTES = 1 << 16, 1 << 21  # of the file searched at once: at first, and at most
 LONGEST = 1729  # bytes of a frame: layer II, 384 kbit/s, 32 kHz, padded
@@ -110,9 +110,22 @@ def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
         gaps += [Gap(before_s + gap.at_s, gap.missing_s) for gap in found]
         before_s += sum(run.frames for run in stream) * stream[0].samples / stream[0].rate_hz
         cut |= missing and not found
+    other = other_at(file, runs[-1].end)
+    notes = (note_of_other(other),) if other else ()
     if len(parts) == 1 and not gaps and not cut and _is_plain(file, runs, parts[0]):
-        return Structure(length_s=before_s)
-    return Structure(tuple(parts), tuple(gaps), cut)
+        return Structure(length_s=before_s, notes=notes)
+    return Structure(tuple(parts), tuple(gaps), cut, notes=notes)
+
+
+def other_at(file: IO[bytes], at: int) -> str | None:
+    """The demuxer of the file that begins at a byte; programs differ in whether a byte of padding is in front of it."""
+    data = bytes_at(file, at, 2 * ROW * LONGEST)
+    for place in (0, 1):
+        if found := begun(data[place:]):
+            return found
+        if frame_bytes(data[place:]) and place in _heads(data):
+            return "mp3"
+    return None
 
 
 def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int | None) -> tuple[Recording, list[Gap], bool]:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO
 
+from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
+from mflamingo_cli.core.decode.joined import note_of_other
 
 PAGE = b"OggS"
 HEADER_BYTES = 27  # RFC 3533, sec. 6
@@ -89,6 +91,11 @@ class Page:
     table: bytes
     body: bytes
 
+    @property
+    def end(self) -> int:
+        """The byte behind it."""
+        return self.at + HEADER_BYTES + len(self.table) + len(self.body)
+
     def header(self) -> bytes:
         """Its first bytes, with their checksum."""
         head = struct.pack("<4sBBqII", PAGE, 0, self.flags, self.granule, self.serial, self.number)
@@ -98,8 +105,9 @@ class Page:
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """The structure of an Ogg file whose first page is at the byte `begin`."""
-    links: list[Link] = []
+    links, last = list[Link](), begin
     for page in _pages(file, begin):
+        last = page.end
         if page.flags & FIRST and (not links or links[-1].begun or page.serial in links[-1].streams):
             links.append(Link(page.at))
         if links:
@@ -121,7 +129,9 @@ def read(file: IO[bytes], begin: int) -> Structure:
         gaps += [Gap(before_s + gap.at_s, gap.missing_s) for gap in stream.gaps]
         before_s += length_s or 0.0
     total = None if None in lengths else before_s
-    return Structure(tuple(parts), tuple(gaps), not chosen[-1].ended, total, tuple(_others(links[0])))
+    other = mpeg.other_at(file, last)
+    notes = (*_others(links[0]), *([note_of_other(other)] if other else []))
+    return Structure(tuple(parts), tuple(gaps), not chosen[-1].ended, total, notes)
 
 
 def _others(link: Link) -> Iterator[str]:

@@ -11,20 +11,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal
 
+from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
-from mflamingo_cli.core.decode.joined import FARTHEST, MOST_CHUNKS, SEARCH_BYTES, STARTS, TAGS, bytes_at, is_name, places
+from mflamingo_cli.core.decode.joined import (
+    FARTHEST,
+    MOST_CHUNKS,
+    SEARCH_BYTES,
+    STARTS,
+    TAGS,
+    bytes_at,
+    is_name,
+    note_of_other,
+    places,
+)
 
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
 FORMS = (b"RIFF", b"RF64", b"FORM")  # what begins a file
 HEADER_BYTES = 8  # of a chunk
 SOUND = {b"data": 0, b"SSND": 8, b"BODY": 0}  # the chunk with the sound, and its size where there is none
+TEXT, TEXT_BYTES = bytes(range(0x20, 0x7F)) + b"\t\r\n", 256
 Patch = tuple[int, bytes]
 Order = Literal["little", "big"]
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """Files, each behind the end of the one before."""
-    size, parts = os.fstat(file.fileno()).st_size, list[Recording]()
+    size, parts, notes = os.fstat(file.fileno()).st_size, list[Recording](), tuple[str, ...]()
     while begin < size and len(parts) <= MOST_PARTS:
         form = _form(file, begin, size)
         head = bytes_at(file, begin, 12)
@@ -32,10 +44,12 @@ def read(file: IO[bytes], begin: int) -> Structure:
         behind = next(places(file, form.end - 1, STARTS[kind]), size) if form.end < size else size
         cuts = [begin, *itertools.chain.from_iterable((hole, hole + 1) for hole in form.holes), form.end if behind < size else size]
         parts.append(Recording(tuple(zip(cuts[::2], cuts[1::2], strict=True)), form.patches))
+        if behind == size and (other := mpeg.other_at(file, form.end)):
+            notes = (note_of_other(other),)
         begin = behind
     if len(parts) == 1 and parts[0].ranges == ((0, size),) and not parts[0].patches:
-        return Structure()
-    return Structure(tuple(parts))
+        return Structure(notes=notes)
+    return Structure(tuple(parts), notes=notes)
 
 
 @dataclass(frozen=True)
@@ -87,8 +101,13 @@ def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, orde
     if at + length >= size or any(_is_chunk(file, at + length + pad, size, order) for pad in (0, length % 2)):
         return False
     behind = bytes_at(file, at + length, SEARCH_BYTES)
-    is_tag = behind.startswith(TAGS) or behind[1:].startswith(TAGS)
-    return not is_tag and any(behind) and held - length >= length // 100  # else zeros, or little that is no sound either
+    if (
+        mpeg.other_at(file, at + length)
+        or any(behind.startswith(TAGS, pad) for pad in (0, 1))
+        or not behind[:TEXT_BYTES].translate(None, TEXT)
+    ):
+        return False
+    return any(behind) and held - length >= length // 100  # else zeros, or little that is no sound either
 
 
 def _sizes(place: int, large: int, held: int, order: Order) -> list[Patch]:
