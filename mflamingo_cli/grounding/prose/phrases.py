@@ -101,8 +101,8 @@ RULES["opening"] = """
     unsung | A/an {voice} {thing} in {key} <moves> at <beats>.
     Counted in {meter} at <beats>, this {thing} is in {key}.
     In {meter} and {key}, this {thing} runs at a/an <pace_number> {bpm} BPM.
-    This {thing} in {key} counts {meter} at a/an <pace_number> {bpm} BPM.
-    threes | This {thing} in {key} counts in threes, {meter}, at <beats>.
+    This {thing} in {key} is in {meter}, at a/an <pace_number> {bpm} BPM.
+    threes | This {thing} in {key} is counted in threes, {meter}, at <beats>.
     This is a/an <pace> {genre} {thing}, at <beats>.
     This {genre} {thing} <moves>, at <beats>.
     Here is a/an {genre} {thing} that <moves>, at <beats>.
@@ -126,13 +126,19 @@ RULES["opening"] = """
     unsung | This {thing} is {voice}, and it runs {duration}.
     sung +voice | Somebody sings in this song, which runs {duration}.
     This {thing} runs {duration}.
-    unsung | This {voice} {thing} runs at probably {likely_bpm} BPM, and its key is probably {likely_key}.
+    unsung | This {voice} {thing} is probably in {likely_key}, with {likely_bpm} BPM as its likeliest tempo.
     unsung | At probably {likely_bpm} BPM, this {voice} {thing} seems to be in {likely_key}.
-    unsung | This {voice} {genre} {thing} is probably in {likely_key}, at probably {likely_bpm} BPM.
+    unsung | This {voice} {genre} {thing} is probably in {likely_key} and at {likely_bpm} BPM.
     sung | This song runs at probably {likely_bpm} BPM and seems to be in {likely_key}.
     This {genre} {thing} runs at probably {likely_bpm} BPM and seems to be in {likely_key}.
     This {mood} {thing} seems to be in {likely_key}, at probably {likely_bpm} BPM.
-    This {thing} is probably in {likely_key}, at probably {likely_bpm} BPM.
+    This {thing} is probably in {likely_key} and at {likely_bpm} BPM.
+    The likeliest key of this {thing} is {likely_key}, the likeliest tempo {likely_bpm} BPM.
+    {likely_bpm} BPM and {likely_key} fit this {thing} best, though neither is certain.
+    Neither is certain, but {likely_key} and {likely_bpm} BPM fit this {thing} best.
+    Probably in {likely_key} and at {likely_bpm} BPM, this {thing} leaves some doubt about both.
+    unsung | Probably in {likely_key} and at {likely_bpm} BPM, this {thing} is {voice}.
+    unsung +voice | Nobody sings in this {thing}, which is probably in {likely_key} and at {likely_bpm} BPM.
     At probably {likely_bpm} BPM, this {thing} seems to be in {likely_key}.
     {likely_key} is probably the key of this {thing}, and {likely_bpm} BPM probably its tempo.
     unsung | This {voice} {thing} runs at probably {likely_bpm} BPM.
@@ -153,9 +159,9 @@ RULES["rest"] = """
     ~ | The key is probably {likely_key}.
     ~ | It is counted in {meter}.
     ~ | The bars are in {meter}.
-    ~ threes | It counts in threes, {meter}.
-    threes | It counts in threes, {meter}, and feels {mood}.
-    threes | It sounds like {style} and counts in threes, {meter}.
+    ~ threes | It is counted in threes, {meter}.
+    threes | It is counted in threes, {meter}, and feels {mood}.
+    threes | It sounds like {style}, counted in threes, {meter}.
     The mood is {mood}, and the bars are in {meter}.
     It sounds {mood}, counted in {meter}.
     It sounds like {style}, with bars that are probably in {likely_meter}.
@@ -371,7 +377,7 @@ RULES["and_peak"] = """
     over | ; the true peak of {peak} dBTP lies above full scale
     over | ; a player may clip its peaks, which reach {peak} dBTP
     under | ; its peaks reach {peak} dBTP
-    under | ; the true peak is {peak} dBTP
+    !over | ; the true peak is {peak} dBTP
     under | ; its peaks stay below full scale, at {peak} dBTP
 """
 RULES["edge"] = """
@@ -405,8 +411,8 @@ RULES["short"] = """
     At {bpm} BPM, this <pace> {thing} is probably in {likely_key}<short_chords?><short_level?>.
     In {key}, this {genre} {thing} runs at probably {likely_bpm} BPM<short_chords?><short_level?>.
     This {thing} is in {key}, at probably {likely_bpm} BPM<short_chords?><short_level?>.
-    unsung | This {voice} {thing} is probably in {likely_key}, at probably {likely_bpm} BPM<short_chords?><short_level?>.
-    This {thing} runs at probably {likely_bpm} BPM and seems to be in {likely_key}<short_chords?><short_level?>.
+    unsung | This {voice} {thing} is probably in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
+    This {thing} is probably in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
     This {genre} {thing} is in {key}<short_chords?><short_level?>.
     This {thing} is in {key}<short_chords?><short_level?>.
     This {genre} {thing} is probably in {likely_key}<short_chords?><short_level?>.

@@ -33,6 +33,7 @@ THROUGHOUT = 0.6  # share of the song that is sung
 ONE_CHORD = 0.85  # share of the harmony of one chord
 CENTRED = 0.5  # the same, from which the others are told beside it
 CLIPS = 10  # runs at full scale from which they are told: fewer are single peaks, 1 ms in all, which nobody hears
+FULL_SCALE_DB = 0.05  # a peak nearer to full scale is shown as 0 dBTP: neither above nor below it
 EDGE_S = 1.0  # of the quietest part from an end of the song: it is its fade
 SEVERAL_BARS = {0.5: "twice a bar", 1.0: "every bar", 2.0: "every two bars", 4.0: "every four bars"}
 RATE_TOLERANCE = 0.12  # of the median length of a chord
@@ -206,12 +207,18 @@ class _Song:
             yield "chords", listed(names)
             if len(names) == 2:
                 yield "two_chords"
-            elif share >= CENTRED:
+            elif share >= CENTRED and (others := self._beside(first, names)):
                 yield "centred"
                 yield "chord", first
-                yield "others", listed([name for name in names if name != first])
+                yield "others", listed(others)
         yield from self._degrees(names)
         yield from self._rate()
+
+    def _beside(self, first: str, names: Sequence[str]) -> list[str]:
+        """The chords beside the first that are not the same one with other notes on top: Am7 is not beside Am."""
+        alone = (chord for segment in self.facts.chords for chord in harmony.progression([segment]))
+        triads = {self._spelled(chord.name): chord.triad for chord in alone}
+        return [name for name in names if triads.get(name) != triads.get(first)]
 
     def _degrees(self, names: Sequence[str]) -> Said:
         """The loop, its degrees where the key is sure, and what the key makes of the chords."""
@@ -220,7 +227,8 @@ class _Song:
         if loop and loop.share >= LOOPED and all(chord.name in told for chord in loop.chords):
             yield "looped"
             yield "loop_chords", listed([chord.name for chord in loop.chords])
-            yield "loop_count", _count(len(loop.chords))
+            if len({chord.triad for chord in loop.chords}) == len(loop.chords):
+                yield "loop_count", _count(len(loop.chords))
             yield "loop_percent", f"{100 * loop.share:.0f}"
             if self.key:
                 yield "loop", harmony.spelled(harmony.degrees(loop.chords, self.key))
@@ -399,7 +407,7 @@ class _Song:
             yield "narrow" if lu <= NARROW_LU else "wide" if lu >= WIDE_LU else ""
         if (peak := loudness.true_peak_dbtp) is not None:
             yield "peak", number(peak)
-            yield "over" if peak > 0 else "under"
+            yield "over" if peak >= FULL_SCALE_DB else "under" if peak <= -FULL_SCALE_DB else ""
         if (clipped := loudness.clipped) is not None:
             yield "clips" if clipped.runs >= CLIPS else "" if clipped.runs else "clean"
             yield "clipped", _times(clipped.runs) if clipped.runs else "nowhere"
