@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from mflamingo_cli.core.audio import load
 from mflamingo_cli.core.decode.base import block_frames
 from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, StreamHeader, check
 from mflamingo_cli.errors import AudioError
+from tests.core.test_audio import needs_ffmpeg
 
 MEMORY_BYTES = 500_000_000  # of one song, all included
 DEADLINE_S = 20
@@ -157,3 +159,33 @@ def test_what_is_within_the_limits_is_analysed_in_little_memory(tmp_path: Path, 
     kilobytes, peak = map(float, done.stdout.strip("[]\n").split(", "))
     assert 1024 * kilobytes < MEMORY_BYTES
     assert 0.0 < peak < 7.0  # 16-bit noise, between its samples too
+
+
+SAMPLES = 0x500_0000  # that a file of 24 kB claims: ffmpeg took 2 GB for their index
+CLAIMING = """
+import resource, sys
+from mflamingo_cli.core.audio import load
+from mflamingo_cli.errors import AudioError
+try:
+    load(sys.argv[1])
+except AudioError as error:
+    print(error.code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@needs_ffmpeg
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
+def test_the_index_that_an_m4a_claims_takes_no_memory_of_ffmpeg(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.zeros(44_100, np.float32), 44_100)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", "-c:a", "aac", tmp_path / "a.m4a"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    data = bytearray((tmp_path / "a.m4a").read_bytes())
+    claims = ((b"stsz", 8, 1), (b"stsz", 12, SAMPLES), (b"stsc", 16, SAMPLES), (b"stts", 12, SAMPLES))  # ISO 14496-12, 8.6 and 8.7
+    for box, place, value in claims:
+        at = data.index(box) + place
+        data[at : at + 4] = struct.pack(">I", value)
+    (tmp_path / "a.m4a").write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", CLAIMING, tmp_path / "a.m4a"], capture_output=True, text=True, check=True)
+    code, kilobytes = done.stdout.split()
+    assert code == "decode_failed"
+    assert 1024 * int(kilobytes) < MEMORY_BYTES

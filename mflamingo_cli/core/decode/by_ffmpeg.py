@@ -23,8 +23,10 @@ from mflamingo_cli.core.decode.base import Damaged, Recording, Structure, block_
 from mflamingo_cli.errors import AudioError
 
 LOG_BYTES = 1 << 16  # of ffmpeg's complaints
+MOST_BYTES = 1 << 28  # in one piece: the index of 66 hours of AAC takes as much, at 24 bytes a frame; what a file claims may be 2 GB
 LACKING_S = 0.5  # of the stated length, before sound is called missing that ffmpeg does not miss: containers round, and count the picture
 COUNTED = {"mov", "matroska", "wv", "tta", "ape", "tak", "wav", "caf", "aiff", "flac"}  # demuxers of containers that state a length
+GLOBAL = ("-nostdin", "-v", "error", "-max_alloc", str(MOST_BYTES))
 HARMLESS = (b"monotonically increasing dts", b"Queue input is backward in time")  # of times where recordings are joined, not of sound
 INSTALL_FFMPEG = {"darwin": "brew install ffmpeg", "win32": "winget install ffmpeg"}.get(sys.platform, "apt install ffmpeg")
 KINDS = {"mov": "MP4 or M4A", "asf": "WMA", "wv": "WavPack", "matroska": "Matroska", "mpeg": "MPEG"}  # what people call them
@@ -49,7 +51,7 @@ class FfmpegDecoder:
         if part.ranges:
             self._url = f"subfile,,start,{part.ranges[0][0]},end,{part.ranges[-1][1]},,:{self._url}"
         try:
-            report = ffmpeg.probe(self._url, v="error", **self._limits)
+            report = ffmpeg.probe(self._url, v="error", max_alloc=MOST_BYTES, **self._limits)
         except ffmpeg.Error as error:
             raise AudioError(f"{name}: cannot be decoded ({_last_line(error.stderr)}); the file is cut, damaged or protected") from error
         streams = [stream for stream in report["streams"] if stream.get("codec_type") == "audio"]
@@ -76,9 +78,7 @@ class FfmpegDecoder:
         import ffmpeg
 
         wanted = {"f": "f32le", "acodec": "pcm_f32le", "ar": self.rate_hz, "map": self._map, **self._form}
-        graph = (
-            ffmpeg.input(ANY_NAME, err_detect="crccheck", **self._limits).output("pipe:1", **wanted).global_args("-nostdin", "-v", "error")
-        )
+        graph = ffmpeg.input(ANY_NAME, err_detect="crccheck", **self._limits).output("pipe:1", **wanted).global_args(*GLOBAL)
         command = [self._url if part == ANY_NAME else part for part in graph.compile()]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
