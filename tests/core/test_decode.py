@@ -493,6 +493,15 @@ def test_an_m4a_without_a_beginning_that_is_joined_to_another_is_named(tmp_path:
     assert load(tmp_path / "a.m4a").warnings[0].startswith("another file is joined to the end of this one")
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 32_000])
+def test_joined_mp3_of_a_low_rate_are_whole(tmp_path: Path, rate: int) -> None:
+    """What their encoder adds at both ends, up to 0.3 s, was called missing."""
+    (tmp_path / "a.mp3").write_bytes(2 * coded(tmp_path, "mp3", rate=rate))
+    audio = load(tmp_path / "a.mp3")
+    assert audio.source.duration_s == pytest.approx(20.0, abs=2000 / rate)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (32_000, 1), (22_050, 2), (8_000, 1)])
 def test_an_mp3_that_changes_its_form_is_as_long_as_ffmpeg_says(tmp_path: Path, rate: int, channels: int) -> None:

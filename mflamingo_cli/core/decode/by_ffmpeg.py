@@ -67,7 +67,7 @@ class FfmpegDecoder:
         named = stream.get("channel_layout")  # a count alone would be mixed into ffmpeg's usual layout for it
         self._form = {"af": f"aformat=channel_layouts={named}"} if named in layout.LAYOUTS else {"ac": self.channels}
         self.roles = layout.named(stream.get("channel_layout"), self.channels)
-        self.notes, self._structure = (*structure.notes, *_others(streams, stream)), structure
+        self.notes, self._structure = (*structure.notes, *(_others(streams, stream) if demuxer != "ogg" else ())), structure
         self.guess_s = _seconds(stream.get("duration", report["format"].get("duration")))
         own = "duration" in stream or all(s.get("codec_type") == "audio" for s in report["streams"])  # not that of the picture
         stated_s = structure.length_s or (self.guess_s if demuxer in COUNTED and own else 0.0)

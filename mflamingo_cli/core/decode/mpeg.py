@@ -150,6 +150,8 @@ def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int
         patches = ((place - ranges[0][0], held.to_bytes(4, "big")),)
     uncounted = count is None
     frames = (max(held, count or 0) if not gaps else held + round(sum(gap.missing_s or 0 for gap in gaps) / seconds)) * stream[0].samples
+    if place is not None:
+        frames = max(0, frames - _trimmed(file, place))
     return (
         Recording(tuple(ranges), patches, frames / stream[0].rate_hz if uncounted or patches else None, uncounted),
         gaps,
@@ -208,6 +210,19 @@ def _count(file: IO[bytes], run: FrameRun) -> tuple[int | None, int | None]:
         place += 4
     count = int.from_bytes(head[place : place + 4], "big")
     return (count, run.begin + place) if 0 < count < 1 << 31 else (None, None)
+
+
+def _trimmed(file: IO[bytes], place: int) -> int:
+    """Frames of sound that the encoder added at both ends and decoders leave out, as LAME's tag behind the count at a byte says.
+
+    Each a number of 12 bits behind 21 bytes of the tag (LAME, Mp3 Info Tag rev 1), which follows the fields that the flags name.
+    """
+    head = bytes_at(file, place - 8, 8)
+    if not head.startswith((b"Xing", b"Info")):
+        return 0
+    fields = sum(size for bit, size in enumerate((4, 4, 100, 4)) if head[7] >> bit & 1)
+    both = int.from_bytes(bytes_at(file, place + fields + 21, 3), "big")
+    return (both >> 12) + (both & 0xFFF)
 
 
 # --- frames ------------------------------------------------------------------------------------------------------------------
