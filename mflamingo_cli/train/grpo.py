@@ -1,8 +1,8 @@
 """Group relative policy optimisation (Shao 2024; arXiv 2511.10289, section 3.4): answers of a group are rewarded and told apart.
 
 They are sampled by the decoder of inference, on the network that is trained; their probabilities under the policy and under the reference
-come from the forward pass of training, which hears the song each time. Where processes share out the weights, each of them gathers all
-of them to sample.
+come from the forward pass of training, which hears the song each time, once for all answers of a group. Where processes share out the
+weights, each of them gathers all of them to sample.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig
-from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, n_tokens, sequence_of
+from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, branches_of, n_tokens
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rewards import JUDGED, Reward, total
-from mflamingo_cli.train.rows import Branch, ChatEncoder
+from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of
 from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.config import read_geometry
@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampledGroup:
-    """The answers to one prompt, packed as rows, and what is logged of them; log-probabilities are of all their tokens, (n,)."""
+    """A prompt with the answers to it, and what is logged of them; log-probabilities are of all tokens of the answers, (n,)."""
 
     rows: RowSequence
     advantages: torch.Tensor  # (answers,)
@@ -146,15 +146,15 @@ class GroupObjective:
         samples = self.sample(prompt, song, [int(seed) for seed in rng.integers(2**31, size=config.group)])
         texts = [self._text(sample) for sample in samples]
         rewards, parts = total(self._rewards, texts, row)
-        branches = [Branch([*prompt, *sample.tokens], [False] * len(prompt) + [True] * len(sample.tokens)) for sample in samples]
-        answers = sequence_of(branches, [song] * len(samples) if song is not None else [])
+        answers = branches_of(prompt, [sample.tokens for sample in samples], song)
         kept = [{"step": place.step, "row": row.place, "reward": reward, "text": text} for text, reward in zip(texts, rewards, strict=True)]
         return SampledGroup(answers, torch.tensor(advantages(rewards)), self._numbers(samples, texts, rewards, parts), kept)
 
     def _heard(self, row: TrainingRow) -> Features:
+        """Return what every pass over a song begins with: its windows, or what a frozen encoder makes of them."""
         assert row.audio is not None
         features = self._songs.read(row.audio)
-        return features if self.module.trains_encoder else self._songs.encoded(row.audio, features, self.module.encode)
+        return features if self.module.trains_encoder else self.module.encode(self._songs.encoded(row.audio, features, self.module.encode))
 
     def prompt(self, row: TrainingRow, n_audio: int) -> list[int]:
         """Return the ids of a row's last question with what stands before it, ready for an answer."""
@@ -218,8 +218,8 @@ def _keep_texts(folder: Path, texts: Sequence[Mapping[str, Any]]) -> None:
 
 
 def answer_lengths(rows: RowSequence) -> torch.Tensor:
-    """Return the answer tokens of each row, (rows,)."""
-    return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds)])
+    """Return the tokens of each answer, (answers,)."""
+    return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds[1:])])
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
@@ -268,7 +268,7 @@ def prepare(
     objective = GroupObjective(
         network, rows, chat, songs, rewards, config, processes, bf16=loop.bf16, folder=output if keeps else None, reference=reference
     )
-    longest = config.group * (max(prompts) + config.max_tokens)
+    longest = max(prompts) + config.group * (config.max_tokens + 1)
     note = (
         f"{len(rows)} prompts, {config.prompts} per step with {config.group} answers each, rewarded for {', '.join(rewards)}: "
         f"{loop.steps} steps"

@@ -1,13 +1,14 @@
 """The network as training runs it: rows of several songs one behind another in a sequence, and the loss of their answers.
 
-Rows in a sequence do not see each other, and no mask of (T, T) is made for it: attention runs over each of them alone. The output layer
+Rows in a sequence do not see each other, but one that all others go on from, and no mask of (T, T) is made for it: attention runs over
+each of them alone. The output layer
 is applied to answers only, in chunks, because the scores of 24,576 positions would take 37 GB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -47,13 +48,17 @@ def n_tokens(song: Features) -> int:
 
 @dataclass(frozen=True)
 class RowSequence:
-    """Rows one behind another: ids, positions and `learned` (T,), their bounds, and the audio of those that have one, in order."""
+    """Rows one behind another: ids, positions and `learned` (T,), their bounds, and the audio of those that have one, in order.
+
+    Where the first row is `shared` all others go on from it: they see it and themselves.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
     learned: torch.Tensor
     bounds: tuple[int, ...]
     songs: tuple[Features, ...]
+    shared: bool = False
 
     @property
     def n_answers(self) -> int:
@@ -76,16 +81,33 @@ def sequence_of(branches: Sequence[Branch], songs: Sequence[Features]) -> RowSeq
     )
 
 
+def branches_of(prompt: Sequence[int], answers: Sequence[Sequence[int]], song: Features | None) -> RowSequence:
+    """Put one prompt, and answers to it that all learn, one behind another; the prompt with its song is computed once for all of them.
+
+    An answer goes on from the last token of the prompt, which tells its first one and so stands before each.
+    """
+    *before, last = prompt
+    rows = [Branch(before, [False] * len(before))]
+    rows += [Branch([last, *answer], [False] + [True] * len(answer)) for answer in answers]
+    found = sequence_of(rows, [] if song is None else [song])
+    found.positions[len(before) :] += len(before)
+    return replace(found, shared=True)
+
+
 def attend_within_rows(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, scaling: float,
-    dropout: float = 0.0, row_bounds: Sequence[int] = (), **_: Any,
+    dropout: float = 0.0, row_bounds: Sequence[int] = (), shared: bool = False, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Causal attention within rows, (1, heads, T, d) -> (1, T, heads, d): transformers' interface of attention functions."""
-    parts = []
+    parts, before = [], row_bounds[1] if shared else 0
     for start, end in pairwise(row_bounds):
         q, k, v = (part[:, :, start:end] for part in (query, key, value))
+        mask = None
+        if before and start:
+            k, v = (torch.cat([part[:, :, :before], own], dim=2) for part, own in ((key, k), (value, v)))
+            mask = torch.ones(end - start, before + end - start, dtype=torch.bool, device=q.device).tril(before)
         k, v = repeat_kv(k, module.num_key_value_groups), repeat_kv(v, module.num_key_value_groups)
-        parts.append(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling))
+        parts.append(F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scaling))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -133,7 +155,9 @@ class TrainingNetwork(nn.Module):
             heard = sum(map(n_tokens, rows.songs))
             embedded = embedded.masked_scatter(places[:, None], audio[:heard]) + 0.0 * audio[heard:].sum()
         positions = rows.positions.to(ids.device)[None]
-        states = inner.language_model(inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, use_cache=False)
+        states = inner.language_model(
+            inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, shared=rows.shared, use_cache=False
+        )
         return states.last_hidden_state[0]
 
     def embed_song(self, song: Features) -> torch.Tensor:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train import grpo
+from mflamingo_cli.train import grpo, network
 from mflamingo_cli.train.adapters import TuneConfig
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig
-from mflamingo_cli.train.network import n_tokens, sequence_of
+from mflamingo_cli.train.network import branches_of, n_tokens, sequence_of
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rows import Branch
@@ -75,6 +75,34 @@ def test_another_song_changes_policy_reference_and_gradient(base: Path, rows: Ro
     for first, second in zip(*found, strict=True):
         assert float((first - second).abs().max()) > 1e-4
     torch.testing.assert_close(found[0][0], found[0][1], rtol=1e-4, atol=1e-4)  # nothing was learned yet: the reference is the policy
+
+
+@pytest.mark.parametrize(("tune", "passes"), [(LORA, 1), (FULL, 3)], ids=["lora", "full"])
+def test_a_song_is_encoded_once_for_all_answers_of_a_group(
+    base: Path, rows: Rows, tmp_path: Path, tune: TuneConfig, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all passes where the encoder is frozen; else once to sample, once for the policy, and once for the reference."""
+    run, windows = prepared(base, rows, tmp_path, tune, prompts=1), []
+    encode = network.encode_audio
+    monkeypatch.setattr(network, "encode_audio", lambda *given: windows.append(len(given[2])) or encode(*given))
+    [group] = run.objective.draw(Place(0, 0))
+    run.objective.loss(group)[0].backward()
+    assert windows == [1] * passes
+
+
+def test_gradients_of_a_shared_prompt_are_those_of_its_copies(base: Path, rows: Rows, tmp_path: Path) -> None:
+    run = prepared(base, rows, tmp_path, FULL, prompts=1)
+    song = SongReader(read_geometry(base)).read(rows[0].audio)
+    prompt, found = run.objective.prompt(rows[0], n_tokens(song)), []
+    answers = [run.checker.encoder.encode(text) for text in ("A minor", "C major", "I cannot tell", "E")]
+    copies = [Branch([*prompt, *answer], [False] * len(prompt) + [True] * len(answer)) for answer in answers]
+    for packed in (branches_of(prompt, answers, song), sequence_of(copies, [song] * len(copies))):
+        run.network.zero_grad()
+        probabilities = run.objective.policy_probabilities(packed)
+        probabilities.sum().backward()
+        found.append((probabilities.detach(), *(p.grad.clone() for p in run.network.parameters() if p.grad is not None)))
+    for shared, copied in zip(*found, strict=True):
+        torch.testing.assert_close(shared, copied, rtol=1e-4, atol=1e-4 * float(copied.abs().max()))
 
 
 def test_probabilities_are_those_that_answers_were_sampled_with(base: Path, rows: Rows, tmp_path: Path) -> None:
