@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mflamingo_cli.claims import read_claims
+from mflamingo_cli.claims import read_claims, sentences
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.measure.compare import compare_keys, compare_tempi
 from mflamingo_cli.parsers import parse_key
@@ -24,6 +24,11 @@ Reward = Callable[[Sequence[str], TrainingRow], list[float | None]]
 
 _FORMAT = re.compile(
     r"\s*<think>(?!\s*</think>)((?!</?think>|</?answer>).)*</think>\s*<answer>((?!</?think>|</?answer>).)+</answer>\s*", re.DOTALL
+)
+_DENIED = re.compile(  # what a sentence denies, as far as it goes on, or to a "but"
+    r"(?:\b(?:no|not|never|neither|nor|nobody|nothing(?! but)|without|lack(?:s|ing)|hardly|unlike|(?:instead|rather) (?:of|than)|"
+    r"anything but|far from)\b|n['\u2019]t\b)(?:(?!(?<!anything )\bbut\b)[^;])*",
+    re.IGNORECASE,
 )
 CAPTION_WORDS = 300  # longer than any caption that the checkpoints were shown with
 SURE = 0.8  # a measured fact below it is no truth to be paid for
@@ -49,21 +54,33 @@ def accuracy(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
 
 
 def structured(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
-    """The mean over categories of the share of their words that a caption has: `tags` of the row is {category: words}."""
+    """The mean over categories of the share of their words that a caption has: `tags` of the row is {category: words}.
+
+    What it denies, or only asks, it does not have.
+    """
     tags = row.extra.get("tags")
     wanted = {name: [normalized(str(word)) for word in words] for name, words in tags.items() if words} if isinstance(tags, dict) else {}
     if not wanted:
         return [None] * len(texts)
     found = []
     for text in texts:
-        said = f" {' '.join(normalized(final_answer(text)).split()[:CAPTION_WORDS])} "
+        said = f" {' '.join(normalized(_affirmed(final_answer(text))).split()[:CAPTION_WORDS])} "
         shares = [sum(f" {word} " in said for word in set(words)) / len(set(words)) for words in wanted.values()]
         found.append(sum(shares) / len(shares))
     return found
 
 
+def _affirmed(text: str) -> str:
+    """Return the sentences of a text without questions and without what they deny."""
+    spoken = (text[start:end] for start, end in sentences(text))
+    return " ".join(_DENIED.sub(" ", sentence) for sentence in spoken if not sentence.endswith("?"))
+
+
 def facts(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
-    """The mean over the row's sure facts of 1 for a right claim, 0 for none, -1 for a wrong one or for several."""
+    """The mean over the row's sure facts of 1 for a right claim, 0 for none, -1 for a wrong one or for several.
+
+    What is said of a part, of other music, or as a possibility counts among several, and is never right by itself.
+    """
     known = {name: value for name, value in sure_facts(row.extra.get("facts")).items() if name in JUDGED}
     if not known:
         return [None] * len(texts)
@@ -90,9 +107,9 @@ def _verdict(text: str, name: str, measured: Any) -> float:
             return -1.0
         if not reading.denied and not any(same(other, reading.value) for other in claimed):
             claimed.append(reading.value)
-    if not claimed:
-        return 0.0
-    return 1.0 if len(claimed) == 1 and same(measured, claimed[0]) else -1.0
+    if len(claimed) > 1 or any(not same(measured, value) for value in claimed):
+        return -1.0
+    return float(any(reading.judged and not reading.denied for reading in readings))
 
 
 REWARDS: Mapping[str, Reward] = {"format": well_formed, "accuracy": accuracy, "structured": structured, "facts": facts}

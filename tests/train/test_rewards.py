@@ -69,6 +69,73 @@ def test_no_trick_beats_an_honest_answer(name: str) -> None:
         assert max(value for value in others if value is not None) < honest
 
 
+UNPAID_CLAIMS = (
+    "The tempo is 120-130 BPM, or so.",
+    "It is in A minor / C major.",
+    "Is it in A minor? Is it at 124 BPM? Is it sung?",
+    "It may be in A minor, or perhaps in C major.",
+    "If it is in A minor, it is not in C major.",
+    "The verse is in A minor, the chorus in C major, the bridge in G major.",
+    "It starts at 62 BPM, then 124 BPM, then 248 BPM.",
+    "Keys: A minor, B minor, C minor, D minor, E minor.",
+    "<think>A minor at 124 BPM, sung</think>",
+    "\uff11\uff12\uff14 BPM, \uff16\uff12 BPM",
+    "It is instrumental with vocals.",
+    "A female singer sings; there are no vocals.",
+    "tempo 124, tempo 62",
+    "119.5 BPM, 128.5 BPM",
+    "\u202eA minor\u202c C major",
+    "\u201cIt is in A minor\u201d is what one might say; \u201cIt is in C major\u201d is what another might say.",
+    "70 % A minor, 30 % C major",
+    "It is not in C major, not in G major, not in D minor; it is not at 62 BPM nor at 248 BPM.",
+    "It is mostly in A minor, with parts in C major.",
+    "somewhere around 124, 62 or 248 BPM",
+    "In C major. Correction: A minor.",
+    "- A minor\n- C major\n- 124 BPM\n- 62 BPM\n- sung\n- instrumental",
+    "It begins in C major and ends in A minor.",
+    "124 BPM. " + "It drives on. " * 50 + "62 BPM.",
+)
+
+
+@pytest.mark.parametrize("text", UNPAID_CLAIMS)
+def test_what_is_hedged_asked_or_supposed_is_not_paid_as_a_fact(text: str) -> None:
+    assert rewards.facts([text], ROW)[0] <= 0.0
+
+
+UNPAID_TAGS = (
+    "Not rock, not metal; no guitar, no drums; nothing dark.",
+    "A piece without guitar or drums, neither rock nor metal.",
+    "Is it rock? metal? guitar? drums? dark?",
+    "Unlike rock or metal, it lacks guitar and drums, and is anything but dark.",
+    "It isn't rock, it isn\u2019t metal.",
+    "Pop instead of rock, far from metal.",
+    "Nobody plays guitar or drums here.",
+    "It has hardly any drums, guitar or rock in it.",
+    "rocking metallic guitarist drumsticks darkness",
+    "rockmetalguitardrumsdark",
+    "r-o-c-k m-e-t-a-l",
+    "r o c k, m e t a l, g u i t a r",
+    "kcor latem ratiug smurd krad",
+    "ro\u0441k m\u0435tal gu\u0456tar",  # Cyrillic letters
+    "ro\u200bck me\u200btal",
+    "word " * 300 + "rock metal guitar drums dark",
+    "<think>rock metal guitar drums dark</think>",
+    "<think>x</think><answer></answer> rock metal guitar drums dark",
+    "<answer>pop</answer> rock metal <answer>jazz</answer>",
+    "Eine d\u00fcstere Gitarre.",
+    "Which key is it in?",
+)
+
+
+@pytest.mark.parametrize("text", UNPAID_TAGS)
+def test_what_is_denied_asked_or_hidden_is_not_paid_as_a_tag(text: str) -> None:
+    assert rewards.structured([text], ROW) == [0.0]
+
+
+def test_a_but_ends_a_denial() -> None:
+    assert rewards.structured(["Not pop but rock and metal, nothing but guitar and drums. Dark."], ROW) == [1.0]
+
+
 def test_formats_that_only_look_like_one_get_nothing() -> None:
     bad = [
         "<think>a</think>",
