@@ -24,7 +24,7 @@ class LabelledRows:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Open or make the files. Raises UsageError where other settings made them, or rows lie there that this did not write."""
         self.songs_path = path.with_name(path.name + SONGS)
-        lines = self._lines()
+        lines = self._lines(path.stat().st_size if path.exists() else 0)
         if not lines and path.exists() and path.stat().st_size:
             raise UsageError(f"{path}: exists, but `train data label` did not write it; choose another --output")
         if lines and lines[0].get("settings") != dict(settings):
@@ -38,16 +38,19 @@ class LabelledRows:
         if not lines:
             self._note({"settings": dict(settings)})
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """Return the notes that are whole, and cut off one that is not."""
+    def _lines(self, n_bytes: int) -> list[dict[str, Any]]:
+        """Return the notes that are whole, of songs whose rows are all in the file of so many bytes, and cut off the others."""
         if not self.songs_path.exists():
             return []
         data = self.songs_path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        os.truncate(self.songs_path, len(whole))
+        whole = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
         try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
+            lines = [json.loads(line) for line in whole]
+            while lines and lines[-1].get("end", 0) > n_bytes:
+                lines.pop()
+            os.truncate(self.songs_path, sum(map(len, whole[: len(lines)])))
+            return lines
+        except (ValueError, AttributeError, TypeError) as error:
             raise UsageError(f"{self.songs_path}: cannot be read ({error}); choose another --output") from error
 
     def __len__(self) -> int:

@@ -54,8 +54,9 @@ def test_a_killed_run_goes_on_exactly_once(tmp_path: Path) -> None:
     assert notes[1]["left_out"] == [{"what": "key", "why": "is not known"}]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.songs"])
 @pytest.mark.parametrize("cut", range(1, 300, 13))
-def test_a_file_that_was_cut_anywhere_goes_on(cut: int, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_anywhere_goes_on(cut: int, name: str, tmp_path: Path) -> None:
     """Bytes that a crash of the machine took from either file cost their song, and no other."""
     path = tmp_path / "rows.jsonl"
 
@@ -67,10 +68,20 @@ def test_a_file_that_was_cut_anywhere_goes_on(cut: int, tmp_path: Path) -> None:
 
     grow()
     whole = rows_of(path)
-    notes = tmp_path / "rows.jsonl.songs"
-    os.truncate(notes, max(0, notes.stat().st_size - cut))
+    file = tmp_path / name
+    os.truncate(file, max(0, file.stat().st_size - cut))
     grow()
     assert rows_of(path) == whole
+
+
+def test_rows_that_somebody_removed_are_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for _ in range(2):
+        with LabelledRows(path, SETTINGS) as rows:
+            assert len(rows) == 0
+            rows.add("a.wav", None, [{"audio": "a.wav", "task": 0}], [])
+        assert rows_of(path) == [("a.wav", 0)]
+        path.unlink()
 
 
 def test_the_same_sound_is_one_song(tmp_path: Path) -> None:
