@@ -26,6 +26,7 @@ RANDOM = re.compile(r"[0-9a-f]{16}")
 NAME_BYTES = 255  # longest name of a file on all usual file systems
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ATTEMPTS = 8  # to make a file that no run takes for a leftover: one is enough, but for an instant
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ABANDONED_S = 24 * 3600  # where a file system has no locks, nobody writes a file any longer that is as old as this
 
 
@@ -54,6 +55,9 @@ class Draft:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for error in exc:
+            if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+                error.filename = os.fspath(self.path)  # the system does not say which file had no room
         if not self.published and self._is_ours():
             self.part.unlink(missing_ok=True)
         with contextlib.suppress(OSError, ValueError):  # what could not be written is gone, and the failure has been raised
