@@ -37,6 +37,7 @@ class StepSizes:
     whole: bool  # all weights learn, not low-rank matrices beside them
     dropout: bool
     trains_encoder: bool
+    checkpointing: bool  # what layers compute is computed again, not kept
     sequences: int  # of a step in this process: gradients of the first stay while the others are computed
 
     @property
@@ -45,37 +46,46 @@ class StepSizes:
         return max(1, self.tokens // self.geometry.tokens_per_window)
 
 
-def layer_bytes(sizes: StepSizes, tokens: int, d_model: int, d_ffn: int) -> int:
-    """Return what a layer holds while it is computed again and its gradients come back.
+def saved_bytes(sizes: StepSizes, tokens: int, d_model: int, d_ffn: int) -> int:
+    """Return what a layer saves for its gradients.
 
-    What it saves was counted on a layer of Qwen2, in bytes for each token and channel: 34 of (tokens, d_model) where all weights learn, 26
-    beside low-rank matrices, 24 more with dropout before them; of (tokens, d_ffn) gate, its activation, up and their product. Gradients
-    come on top: three arrays of either.
+    It was counted on a layer of Qwen2, in bytes for each token and channel: 34 of (tokens, d_model) where all weights learn, 26 beside
+    low-rank matrices, 24 more with dropout before them; of (tokens, d_ffn) gate, its activation, up and their product.
     """
-    per_width = (34 if sizes.whole else 26) + 24 * sizes.dropout + 3 * sizes.state
-    per_ffn = (4 + 3) * sizes.compute + 4 * sizes.dropout
-    return tokens * (per_width * d_model + per_ffn * d_ffn)
+    per_width = (34 if sizes.whole else 26) + 24 * sizes.dropout
+    return tokens * (per_width * d_model + 4 * (sizes.compute + sizes.dropout) * d_ffn)
+
+
+def gradient_bytes(sizes: StepSizes, tokens: int, d_model: int, d_ffn: int) -> int:
+    """Return what the gradients of a layer's activations take while they come back: three arrays of either width."""
+    return 3 * tokens * (sizes.state * d_model + sizes.compute * d_ffn)
 
 
 def estimate(sizes: StepSizes) -> dict[str, Mapping[str, int]]:
     """Return what takes memory in each part of a step, and how much; the largest sum is what the step needs."""
     text, encoder = sizes.geometry.text, sizes.geometry.encoder
     positions = 2 * sizes.geometry.tokens_per_window  # before pairs are averaged
-    group = min(sizes.windows, WINDOWS_AT_ONCE) * positions
-    encoding = layer_bytes(sizes, group, encoder.d_model, encoder.d_ffn)
-    kept = sizes.windows * positions * encoder.d_model * encoder.n_layers * sizes.state if sizes.trains_encoder else 0
+    towers = [(text.n_layers, sizes.tokens, sizes.tokens, text.d_model, text.d_ffn)]  # layers, tokens, those of one pass, widths
+    if sizes.trains_encoder:
+        group = min(sizes.windows, WINDOWS_AT_ONCE)
+        towers.append((encoder.n_layers, sizes.windows * positions, group * positions, encoder.d_model, encoder.d_ffn))
+    kept, layer = 2 * sizes.tokens * text.d_model * sizes.state, 0  # what goes into the first layer and comes out of the last
+    for n_layers, tokens, at_once, d_model, d_ffn in towers:
+        own, gradient = saved_bytes(sizes, at_once, d_model, d_ffn), gradient_bytes(sizes, at_once, d_model, d_ffn)
+        kept += n_layers * (tokens * d_model * sizes.state if sizes.checkpointing else saved_bytes(sizes, tokens, d_model, d_ffn))
+        layer = max(layer, own * sizes.checkpointing + gradient)
     always = {"weights": sizes.weights, "Adam's moments": 4 * MOMENTS * sizes.learned, "gathered weights": sizes.gathered}
     kv_width = 2 * text.n_kv_heads * text.d_head
     cache = sizes.sampled * text.n_layers * kv_width * sizes.state
-    inputs = {"checkpointed activations": (text.n_layers + 2) * sizes.tokens * text.d_model * sizes.state + kept}
+    inputs = {"checkpointed activations" if sizes.checkpointing else "activations": kept}
     gradients = {"gradients": 4 * sizes.learned}
-    layer = max(layer_bytes(sizes, sizes.tokens, text.d_model, text.d_ffn), encoding * sizes.trains_encoder)
+    layer_name = "one layer, recomputed" if sizes.checkpointing else "gradients of activations"
     copies = sizes.learned * sizes.compute if sizes.whole and sizes.compute < 4 else 0
     moments = {
         "sampling": always | {"gathered weights": sizes.gathered_to_sample, "KV cache": cache},
         "forward pass": always | inputs | (gradients if sizes.sequences > 1 else {})
         | {"bfloat16 copies of weights": copies, "logits": min(CHUNK, sizes.tokens) * text.n_vocab * 4},
-        "backward pass": always | inputs | gradients | {"one layer, recomputed": layer},
+        "backward pass": always | inputs | gradients | {layer_name: layer},
     }  # fmt: skip
     return {name: {part: size for part, size in parts.items() if size} for name, parts in moments.items()}
 
@@ -101,6 +111,7 @@ def sizes_of(run: TrainingRun) -> StepSizes:
         whole=run.tune.tune == "full",
         dropout=run.tune.tune != "full" and run.tune.dropout > 0.0,
         trains_encoder=network.trains_encoder,
+        checkpointing=network.core.is_gradient_checkpointing,
         sequences=run.sequences,
     )
 

@@ -48,7 +48,10 @@ WAYS = {
     "lora": ("lora", ("language", "projector")),
     "full": ("full", ("language", "projector")),
     "full, encoder too": ("full", ("language", "projector", "encoder")),
+    "lora, all kept": ("lora", ("language", "projector")),
+    "full, all kept": ("full", ("language", "projector", "encoder")),
 }
+ALL_KEPT = "all kept"  # of activations: nothing is computed again
 
 
 def write(folder: Path, windows: int) -> None:
@@ -79,7 +82,10 @@ def measure(folder: Path, way: str) -> dict[str, Any]:
     if tune != "full":
         import peft  # noqa: F401  (its imports are no memory of the step)
     before, rows = resident("VmRSS"), Rows([folder / "rows-0.jsonl", folder / "rows-1.jsonl"])
-    config = sft.SftConfig(TuneConfig(tune, parts), steps=2, batch=1, context=tokens_of(folder), save_every=3)
+    config = sft.SftConfig(
+        TuneConfig(tune, parts), steps=2, batch=1, context=tokens_of(folder), save_every=3,
+        checkpointing=ALL_KEPT not in way,
+    )  # fmt: skip
     config = next(config for config in (sft.replace(config, seed=seed) for seed in range(99)) if short_first(config.seed))
     run = sft.prepare(folder / "base", rows, folder / "run", config, torch.device("cpu"), Processes(), keeps=False)
     steps = fit(run.objective, run.network, run.loop, folder / "run", run.processes, keeps=False)
@@ -126,7 +132,7 @@ def real_sizes(tokens: int) -> dict[str, StepSizes]:
     parts, low = Parts(), Parts().low_rank(16)
     frozen = parts.words + parts.projector + parts.encoder
     adapter = {"learned": low + parts.projector, "state": 2, "compute": 2, "whole": False, "dropout": True}
-    common = {"trains_encoder": False, "gathered_to_sample": 0, "sampled": 0, "sequences": 8}
+    common = {"trains_encoder": False, "checkpointing": True, "gathered_to_sample": 0, "sampled": 0, "sequences": 8}
     learned = parts.layers + parts.words + parts.projector
     shares = {"weights": 4 * (learned // 8 + parts.encoder), "learned": learned // 8, "gathered": 4 * (2 * parts.layer + parts.words)}
     return {
@@ -177,7 +183,7 @@ def resident(name: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--windows", type=int, default=31, help="of 30 s: 750 tokens each")
+    parser.add_argument("--windows", type=int, nargs="+", default=[31], help="lengths of the row, in windows of 30 s: 750 tokens each")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--real", action="store_true", help="only estimate, for the real model")
@@ -188,19 +194,24 @@ def main() -> None:
     if wanted.child:
         print(json.dumps(measure(Path(wanted.child[0]), wanted.child[1])))
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write(folder, wanted.windows)
-        for way in wanted.ways:
-            words = [sys.executable, "-m", "tests.bench.memory", "--child", name, way]
-            env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": MMAP_BYTES}
-            done = json.loads(subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-            ratio = done["estimated"] / done["measured"]
-            print(
-                f"{way}: {done['parameters'] / 1e6:.0f} M parameters, {done['tokens']} tokens: measured {done['measured'] / 1e9:.2f} GB, "
-                f"estimated {done['estimated'] / 1e9:.2f} GB ({ratio:.2f}), in the {done['busiest']}; {done['seconds']} s", flush=True,
-            )  # fmt: skip
-            print(json.dumps(done), flush=True)
+    for windows in wanted.windows:
+        with tempfile.TemporaryDirectory() as name:
+            write(Path(name), windows)
+            for way in wanted.ways:
+                show(name, way)
+
+
+def show(folder: str, way: str) -> None:
+    """Measure one way to train in a process of its own, and print what was found."""
+    words = [sys.executable, "-m", "tests.bench.memory", "--child", folder, way]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": MMAP_BYTES}
+    done = json.loads(subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    ratio = done["estimated"] / done["measured"]
+    print(
+        f"{way}: {done['parameters'] / 1e6:.0f} M parameters, {done['tokens']} tokens: measured {done['measured'] / 1e9:.2f} GB, "
+        f"estimated {done['estimated'] / 1e9:.2f} GB ({ratio:.2f}), in the {done['busiest']}; {done['seconds']} s", flush=True,
+    )  # fmt: skip
+    print(json.dumps(done), flush=True)
 
 
 if __name__ == "__main__":
