@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import signal
-import socket
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +18,10 @@ import numpy as np
 import soundfile
 
 from tests import checkpoints
+from tests.train import processes
 
 STEPS = 40
+MOST_S = 1800
 POLL_S = 0.002
 LATEST_S = 0.2  # after a checkpoint: when a kill comes, at the latest
 REWARD = "def vowels(texts, row):\n    return [sum(text.count(letter) for letter in 'aeiou') / max(1, len(text)) for text in texts]\n"
@@ -53,56 +50,15 @@ def write(folder: Path) -> None:
     (folder / "vowels.py").write_text(REWARD, encoding="utf-8")
 
 
-def start(folder: Path, words: Sequence[str], processes: int) -> list[int]:
-    """Fork the processes of a command, as torchrun would start them; what is imported here need not be imported in each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
-    for rank in range(processes):
-        child = os.fork()
-        if child == 0:
-            os.chdir(folder)
-            if processes > 1:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            with open(os.devnull, "w") as nothing, (folder / "stderr.txt").open("a") as errors:
-                os.dup2(nothing.fileno(), 1)
-                os.dup2(errors.fileno(), 2)
-            os._exit(run(words))  # without what this process does at its end
-        started.append(child)
-    return started
-
-
-def run(words: Sequence[str]) -> int:
-    """Run a command in this process, and return its exit code."""
-    from mflamingo_cli.cli import main
-
-    sys.argv = ["mflamingo", *words]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except BaseException:  # whatever it is: only this process ends
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def ended(started: Sequence[int]) -> list[int]:
-    """Wait for processes, and return their exit codes."""
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in started]
-
-
-def kill_behind(folder: Path, words: Sequence[str], processes: int, output: Path, step: int, moments: random.Random) -> None:
+def kill_behind(folder: Path, words: Sequence[str], count: int, output: Path, step: int, moments: random.Random) -> None:
     """Start a run, and kill all its processes some moment behind a checkpoint."""
-    started = start(folder, words, processes)
-    while max((path.name for path in (output / "checkpoints").glob("step-??????")), default="") < f"step-{step:06d}":
+    started = processes.start(words, folder, count)
+    while (
+        started[0].is_alive() and max((path.name for path in (output / "checkpoints").glob("step-??????")), default="") < f"step-{step:06d}"
+    ):
         time.sleep(POLL_S)
     time.sleep(moments.uniform(0.0, LATEST_S))
-    for child in started:
-        os.kill(child, signal.SIGKILL)
-    ended(started)
+    processes.kill(started)
 
 
 def losses(output: Path) -> dict[int, float]:
@@ -111,23 +67,23 @@ def losses(output: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines}
 
 
-def try_out(folder: Path, name: str, processes: int, kills: int, seed: int) -> None:
+def try_out(folder: Path, name: str, count: int, kills: int, seed: int) -> None:
     """Train without a kill and with so many, and compare."""
-    strategy, moments = "fsdp2" if processes > 1 else "none", random.Random(seed)
+    strategy, moments = "fsdp2" if count > 1 else "none", random.Random(seed)
     common = ["train", *COMMANDS[name], "-m", "base", "--data", "rows.jsonl", "--parallel", strategy]
-    whole, killed = folder / f"whole-{name}-{processes}", folder / f"killed-{name}-{processes}"
+    whole, killed = folder / f"whole-{name}-{count}", folder / f"killed-{name}-{count}"
     began = time.monotonic()
-    assert ended(start(folder, [*common, "-o", str(whole)], processes)) == [0] * processes, (folder / "stderr.txt").read_text()
+    processes.finish(processes.start([*common, "-o", str(whole)], folder, count), folder, MOST_S)
     whole_s = time.monotonic() - began
     steps = sorted(moments.sample(range(1, STEPS), kills))
     for step in steps:
-        kill_behind(folder, [*common, "-o", str(killed)], processes, killed, step, moments)
-    assert ended(start(folder, [*common, "-o", str(killed)], processes)) == [0] * processes, (folder / "stderr.txt").read_text()
+        kill_behind(folder, [*common, "-o", str(killed)], count, killed, step, moments)
+    processes.finish(processes.start([*common, "-o", str(killed)], folder, count), folder, MOST_S)
     weights = [(run / "adapter" / "adapter_model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1], f"{name}: other weights"
     assert losses(whole) == losses(killed), f"{name}: other losses"
     print(
-        f"{name}, {processes} process(es): {STEPS} steps in {whole_s:.0f} s; killed behind steps {steps}: the same weights, byte for byte",
+        f"{name}, {count} process(es): {STEPS} steps in {whole_s:.0f} s; killed behind steps {steps}: the same weights, byte for byte",
         flush=True,
     )
 
@@ -139,19 +95,12 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=[*COMMANDS])
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     wanted = parser.parse_args()
-    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import peft  # noqa: F401  (before processes are forked)
-    import torch
-
-    import mflamingo_cli.train.grpo  # noqa: F401
-
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
         for command in wanted.commands:
-            for processes in wanted.processes:
-                try_out(folder, command, processes, wanted.kills, wanted.seed)
+            for count in wanted.processes:
+                try_out(folder, command, count, wanted.kills, wanted.seed)
 
 
 if __name__ == "__main__":

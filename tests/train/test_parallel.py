@@ -1,26 +1,30 @@
-"""Several processes train as one does, also where one of them has no song; a run that is killed and resumed is the same run."""
+"""Several processes train as one does, on one node and on two, also where one has no song; a run that is killed and resumed is the same."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests import checkpoints
 from tests.docs import ROOT
+from tests.train import processes
 from tests.train.test_sft import said, write_song
 
 pytestmark = pytest.mark.slow
-AGREE = 1e-5  # of losses: float32 sums in another order
+AGREE = 1e-5  # of losses and weights: float32 sums in another order
 STEPS = 6
 MOST_S = 600
 VOWELS = "def vowels(texts, row):\n    return [sum(text.count(letter) for letter in 'aeiou') / max(1, len(text)) for text in texts]\n"
@@ -47,17 +51,15 @@ SFT = ("sft", "--steps", str(STEPS), "--context", "1000")
 GRPO = ("grpo", "--steps", "3", "--group", "4", "--max-tokens", "6", "--reward", "vowels.py:vowels")
 
 
-def command(work: Path, run: str, processes: int, parallel: str, *options: str) -> list[str]:
-    launcher = ["--", "--nproc-per-node", str(processes), "--standalone"] if processes > 1 else []
-    program = [sys.executable, "-m", "mflamingo_cli", "train", *options, "-m", str(work / "base"), "--data", str(work / "rows.jsonl")]
-    program += ["--batch", "2", "--lr", "1e-3", "--device", "cpu", "--parallel", parallel]
-    return [*program, "-o", str(work / run), *launcher]
+def command(run: str, parallel: str, *options: str) -> list[str]:
+    return [
+        "train", *options, "-m", "base", "--data", "rows.jsonl", "--batch", "2", "--lr", "1e-3", "--device", "cpu", "--parallel", parallel,
+        "-o", run,
+    ]  # fmt: skip
 
 
-def train(work: Path, run: str, processes: int, parallel: str, *options: str) -> list[dict[str, Any]]:
-    words = command(work, run, processes, parallel, *options)
-    done = subprocess.run(words, cwd=work, capture_output=True, text=True, timeout=MOST_S, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def train(work: Path, run: str, count: int, parallel: str, *options: str) -> list[dict[str, Any]]:
+    processes.finish(processes.start(command(run, parallel, *options), work, count), work, MOST_S)
     return log_of(work / run)
 
 
@@ -69,24 +71,36 @@ def losses(log: list[dict[str, Any]]) -> list[float]:
     return [entry["loss"] for entry in log]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
-
-
 ALL = ("--tune", "full", "--parts", "language,projector,encoder", "--no-bf16")
 
 
-def test_two_processes_are_one(work: Path) -> None:
-    alone = losses(train(work, "alone", 1, "none", *SFT, *ALL))
-    assert len(alone) == STEPS
-    assert alone[-1] < alone[0]
-    assert losses(train(work, "ddp", 2, "ddp", *SFT, *ALL)) == pytest.approx(alone, abs=AGREE * 10)
-    assert losses(train(work, "fsdp2", 2, "fsdp2", *SFT, *ALL)) == pytest.approx(alone, abs=AGREE * 10)
-    files = [load_file(work / run / "checkpoint" / "model.safetensors") for run in ("alone", "fsdp2")]
-    assert files[0].keys() == files[1].keys()
-    for name, weight in files[0].items():
-        assert weight.shape == files[1][name].shape
-        assert float((weight.float() - files[1][name].float()).abs().max()) < 0.01, name  # of bfloat16 weights near 1
+@pytest.fixture(scope="module")
+def alone(work: Path) -> list[float]:
+    """Losses of one process."""
+    found = losses(train(work, "alone", 1, "none", *SFT, *ALL))
+    assert len(found) == STEPS
+    assert found[-1] < found[0]
+    return found
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a run trained, float32: each process of fsdp2 has a share of the rows."""
+    files = [load_file(path) for path in sorted((run / "checkpoints" / f"step-{STEPS:06d}").glob("*.safetensors"))]
+    return {name: torch.cat([file[name] for file in files]) for name in files[0] if name.startswith("module.")}
+
+
+def assert_as_alone(work: Path, run: str, alone: list[float]) -> None:
+    assert losses(log_of(work / run)) == pytest.approx(alone, abs=AGREE)
+    ours, theirs = weights(work / run), weights(work / "alone")
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0.0, atol=AGREE, msg=lambda said, name=name: f"{name}: {said}")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_processes_are_one(work: Path, alone: list[float], parallel: str) -> None:
+    train(work, parallel, 2, parallel, *SFT, *ALL)
+    assert_as_alone(work, parallel, alone)
 
 
 @pytest.mark.parametrize("tune", [ALL, ("--tune", "lora", "--no-bf16")], ids=["full", "lora"])
@@ -101,29 +115,43 @@ def test_two_processes_sample_and_reward_as_one(work: Path, tune: tuple[str, ...
             assert ours["numbers"] == pytest.approx(theirs["numbers"], abs=AGREE)  # rewards, lengths: the same texts
 
 
-@pytest.mark.parametrize(("processes", "parallel"), [(1, "none"), (2, "fsdp2")])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(work: Path, processes: int, parallel: str) -> None:
+@pytest.mark.parametrize(("count", "parallel"), [(1, "none"), (2, "fsdp2")])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(work: Path, count: int, parallel: str) -> None:
     options = (*SFT, "--tune", "lora", "--dropout", "0.3", "--save-every", "1", "--no-bf16")
-    whole, rng = losses(train(work, f"whole-{parallel}", processes, parallel, *options)), random.Random(processes)
+    whole, rng = losses(train(work, f"whole-{parallel}", count, parallel, *options)), random.Random(count)
     run = f"killed-{parallel}"
-    for kills in range(3 - processes):
-        began = subprocess.Popen(
-            command(work, run, processes, parallel, *options),
-            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True, env=environment(),
-        )  # fmt: skip
+    for kills in range(3 - count):
+        began = processes.start(command(run, parallel, *options), work, count)
         wait_for_step(work / run, rng.randint(kills + 1, kills + 2), began)
         time.sleep(rng.random() * 0.3)
-        os.killpg(began.pid, signal.SIGKILL)
-        began.wait()
-    train(work, run, processes, parallel, *options)
+        processes.kill(began)
+    train(work, run, count, parallel, *options)
     assert {entry["step"]: entry["loss"] for entry in log_of(work / run)} == dict(enumerate(whole))
     ours, theirs = ((work / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in (run, f"whole-{parallel}"))
     assert ours == theirs
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_step(run: Path, step: int, started: Sequence[BaseProcess]) -> None:
     """Wait until a checkpoint of a step is there, or the run has ended."""
     deadline = time.monotonic() + MOST_S
-    while process.poll() is None and not list((run / "checkpoints").glob(f"step-{step:06d}")):
+    while any(process.is_alive() for process in started) and not list((run / "checkpoints").glob(f"step-{step:06d}")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_two_nodes_meet_by_torchrun_and_are_one_process(work: Path, alone: list[float]) -> None:
+    """The command of the README on two nodes that share a folder: here two torchruns of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    launcher = ["--", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting]
+    words = [sys.executable, "-m", "mflamingo_cli", *command("nodes", "fsdp2", *SFT, *ALL), *launcher, "--local-addr", "127.0.0.1"]
+    environment = os.environ | processes.ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    nodes = [subprocess.Popen(words, cwd=work, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"]
+    try:
+        said = [node.communicate(timeout=MOST_S)[1] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert_as_alone(work, "nodes", alone)
