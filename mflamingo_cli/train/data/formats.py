@@ -116,6 +116,8 @@ def _conversation(
 
 def _part(record: Record, files: Files, address: Any) -> AudioPart:
     if isinstance(address, Mapping):
+        if address.get("data"):  # OpenAI's input_audio
+            raise ValueError("its audio is in the record, as base64; write it to a file and name the file")
         address = address.get("path") or address.get("url") or address.get("bytes") or address
     if not isinstance(address, str):
         raise ValueError("its audio is not a file path")
@@ -192,6 +194,17 @@ def _read_query(record: Record, files: Files, place: str) -> TrainingRow:
     for question, answer in turns:
         said += [Said("user", question)] + ([Said("assistant", answer)] if answer is not None else [])
     return _conversation(record, files, place, said, _addresses(record), EXTRA)
+
+
+def _read_pairs(record: Record, files: Files, place: str) -> TrainingRow:
+    """ms-swift's sharegpt: pairs of what the human and the assistant say."""
+    *before, (query, response) = [(turn["human"], turn.get("assistant")) for turn in record["conversation"]]
+    return _read_query({**record, "history": before, "query": query, "response": response}, files, place)
+
+
+def _read_alpaca(record: Record, files: Files, place: str) -> TrainingRow:
+    query = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
+    return _read_query({**record, "query": query, "response": record["output"]}, files, place)
 
 
 # --- captions and questions about named recordings ------------------------------------------------------------------------
@@ -280,6 +293,8 @@ FORMATS: tuple[RowFormat, ...] = (  # the first that matches is taken
         _read_messages,
     ),
     RowFormat("ms-swift query and response", "github.com/modelscope/ms-swift, as above", _has("query"), _read_query),
+    RowFormat("ms-swift sharegpt", "github.com/modelscope/ms-swift, as above", _has("conversation"), _read_pairs),
+    RowFormat("Alpaca", "github.com/modelscope/ms-swift, as above", _has("instruction", "output"), _read_alpaca),
     RowFormat("TRL conversational", "huggingface.co/docs/trl/dataset_formats", _has("messages"), _read_messages),
     RowFormat("TRL prompt and completion", "huggingface.co/docs/trl/dataset_formats", _has("prompt"), _read_prompt),
     RowFormat(

@@ -58,6 +58,8 @@ PARTS = [{"type": "audio_url", "audio_url": {"url": "song.wav"}}, {"type": "text
         ("ms-swift", {"messages": SAID, "audios": ["song.wav"]}, "song.wav"),
         ("ms-swift", {"messages": [{"role": "user", "content": Q}, SAID[1]], "audio": "song.wav"}, "song.wav"),
         ("ms-swift query and response", {"query": f"<audio>{Q}", "response": A, "audios": ["song.wav"]}, "song.wav"),
+        ("ms-swift sharegpt", {"conversation": [{"human": f"<audio>{Q}", "assistant": A}], "audios": ["song.wav"]}, "song.wav"),
+        ("Alpaca", {"instruction": "Which", "input": "key?", "output": A, "audios": ["song.wav"]}, "song.wav"),
         ("TRL conversational", {"messages": [{"role": "user", "content": Q}, SAID[1]]}, None),
         ("TRL prompt and completion", {"prompt": [{"role": "user", "content": Q}], "completion": [SAID[1]]}, None),
         ("TRL prompt and completion", {"prompt": Q, "completion": A}, None),
@@ -68,7 +70,7 @@ PARTS = [{"type": "audio_url", "audio_url": {"url": "song.wav"}}, {"type": "text
 def test_a_conversation_is_read(music: Path, layout: str, record: dict[str, Any], audio: str | None) -> None:
     found = rows(music, record)
     assert found.sources[0].layout.name == layout
-    assert found[0].exchanges == (QuestionAnswer(Q, A),)
+    assert [(" ".join(said.question.split()), said.answer) for said in found[0].exchanges] == [(Q, A)]
     assert (found[0].audio and found[0].audio.path) == (music / audio if audio else None)
     assert found[0].place == f"{music / 'rows.jsonl'}:1"
 
@@ -132,6 +134,7 @@ def test_parts_of_a_conversation_keep_their_sense(music: Path) -> None:
         ({"audios": ["nowhere.wav"]}, r"no file nowhere\.wav in"),
         ({"audios": ["https://x.org/a.wav"]}, "is a URL"),
         ({"audios": [3]}, "is not a file path"),
+        ({"audios": [{"data": "UklGRg==", "format": "wav"}]}, "is in the record, as base64"),
         ({"messages": [SAID[0], SAID[0]]}, "two questions follow each other without an answer"),
         ({"messages": [SAID[1]]}, "an answer without a question"),
         ({"messages": []}, "there is no question"),
