@@ -37,7 +37,7 @@ class Values:
             if not several:
                 return _convert(value, annotation, info)
             [one] = get_args(annotation)
-            return [_convert(item, one, info) for item in value]
+            return [_convert(item, one, info) for item in (value if isinstance(value, list | tuple) else [value])]  # a file may name one
         except typer.BadParameter as error:
             error.ctx, error.param = ctx, param
             raise
@@ -51,6 +51,8 @@ def use_own_values(params: list[Any]) -> list[Any]:
 
 
 def _convert(value: Any, annotation: Any, info: Any) -> Any:
+    if isinstance(value, list | dict):  # in a file of options
+        raise typer.BadParameter(f"{value!r} is not a single value")
     if info.parser is not None:
         return info.parser(value)
     if get_origin(annotation) is Literal:
@@ -61,7 +63,7 @@ def _convert(value: Any, annotation: Any, info: Any) -> Any:
         return _number(value, annotation, info.min, info.max)
     if annotation is bool:
         return _truth(value)
-    return _path(Path(value), info) if annotation is Path else str(value)
+    return _path(Path(str(value)), info) if annotation is Path else str(value)
 
 
 def _number(value: Any, kind: type, least: float | None, most: float | None) -> Any:

@@ -21,7 +21,7 @@ def _from_toml(ctx: typer.Context, path: Path | None) -> Path | None:
         return None
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {path}: cannot be read as TOML ({error})") from error
     options = [param for param in ctx.command.params if param.param_type_name == "option"]
     names = {option.lstrip("-"): str(param.name) for param in options for option in param.opts}  # such as "save-every" of `save_every`

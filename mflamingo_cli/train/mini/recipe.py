@@ -51,7 +51,7 @@ def read(recipe: str) -> list[RecipeStep]:
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise UsageError(f"{recipe}: there is no such recipe; name a .toml file or one of {names}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     tables = found.get("step")
     if set(found) != {"step"} or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
