@@ -6,6 +6,7 @@ To import torch, transformers and PEFT takes longer than what these commands tra
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -60,6 +61,7 @@ def _run(words: list[str], folder: Path, rank: int, count: int, port: int) -> No
 
     from mflamingo_cli.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets its background jobs ignore, the tests among them
     os.chdir(folder)
     if count > 1:
         os.environ |= {

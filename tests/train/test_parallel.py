@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -129,6 +130,23 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(work: Path, count: int, para
     assert {entry["step"]: entry["loss"] for entry in log_of(work / run)} == dict(enumerate(whole))
     ours, theirs = ((work / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in (run, f"whole-{parallel}"))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("options", [(*SFT, "--tune", "lora"), (*GRPO, "--tune", "lora")], ids=["sft", "grpo"])
+def test_an_interrupted_run_says_how_it_goes_on(work: Path, options: tuple[str, ...]) -> None:
+    run = f"interrupted-{options[0]}"
+    words = command(run, "none", *options, "--save-every", "1", "--no-bf16")
+    [process] = processes.start(words, work)
+    wait_for_step(work / run, 1, [process])
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(MOST_S)
+    assert process.exitcode == 75  # "try again", as sysexits.h has it
+    assert (work / "stderr.txt").read_text().splitlines()[
+        -1
+    ] == f"stopped; run the same command again to resume from the last checkpoint in {run}"
+    processes.finish(processes.start(words, work), work, MOST_S)
+    assert [entry["step"] for entry in log_of(work / run)] == sorted({entry["step"] for entry in log_of(work / run)})
 
 
 def wait_for_step(run: Path, step: int, started: Sequence[BaseProcess]) -> None:
