@@ -37,14 +37,16 @@ class FactOptions:
     def names(self, typed: frozenset[str]) -> list[str] | None:
         """Return the names of the facts and answers that are asked for, None for all; of two that contradict, the typed one wins.
 
-        Raises UsageError.
+        What was set for other runs gives way: without a model the caption is left out. Raises UsageError where both were typed.
         """
         if self.only is None:
             return None
         names = [name.strip() for name in self.only.split(",") if name.strip()]
-        if self.no_model and "caption" in names and ("no_model" in typed or "only" not in typed):
+        if not self.no_model or "caption" not in names:
+            return names
+        if {"no_model", "only"} <= typed:
             raise UsageError("--no-model contradicts --only caption; leave one out")
-        return names
+        return names if "only" in typed else [name for name in names if name != "caption"] or None
 
 
 @dataclass(frozen=True)
