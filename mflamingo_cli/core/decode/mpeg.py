@@ -19,7 +19,9 @@ from mflamingo_cli.core.decode.base import Gap, Recording, Structure
 from mflamingo_cli.core.decode.joined import TAGS, begun, bytes_at, note_of_other
 
 FIRST_BYTES, BLOCK_BYTES = 1 << 16, 1 << 21  # of the file searched at once: at first, and at most
+WALK_BYTES = 1 << 13  # of a run read at first: most are longer, but a file may be made of short ones
 LONGEST = 1729  # bytes of a frame: layer II, 384 kbit/s, 32 kHz, padded
+MOST_RUNS = 20_000  # pieces with something between; damage every second of five hours
 DENSEST = 16  # bytes between frames, on average, in any block of sound; the shortest frame has 24
 HEADER_BYTES = 4
 MONO = 0xC0  # the fourth byte of a header from here on
@@ -92,8 +94,9 @@ def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
 
     A tag may hold an MP3, which is none of the sound; frames that go on behind a tag show that it states too large a size.
     """
-    runs = list(_runs(file, latest))
-    runs = [run for run in runs if run.end > begin] or runs
+    runs = list(itertools.islice(_runs(file, latest), MOST_RUNS + 1))
+    too_many = len(runs) > MOST_RUNS
+    runs = [run for run in runs[:MOST_RUNS] if run.end > begin] or runs[:MOST_RUNS]
     if not runs:
         return None
     streams: list[list[FrameRun]] = []
@@ -111,7 +114,8 @@ def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
         before_s += sum(run.frames for run in stream) * stream[0].samples / stream[0].rate_hz
         cut |= missing and not found
     other = other_at(file, runs[-1].end)
-    notes = (note_of_other(other),) if other else ()
+    more = f"the file is made of more than {MOST_RUNS:,} pieces; only the first {MOST_RUNS:,} were analysed"
+    notes = (more,) if too_many else (note_of_other(other),) if other else ()
     if len(parts) == 1 and not gaps and not cut and _is_plain(file, runs, parts[0]):
         return Structure(length_s=before_s, notes=notes)
     return Structure(tuple(parts), tuple(gaps), cut, notes=notes)
@@ -278,11 +282,11 @@ def _walk(file: IO[bytes], begin: int, size: int) -> FrameRun:
     kind = int(_kinds(np.frombuffer(head, np.uint8)[:, None])[0])
     second, is_mono, lengths = head[1] | 1, head[3] >= MONO, _lengths_alike(head)  # | 1: whether a frame has a checksum may change
     at = last = begin
-    frames, counters, goes_on = 0, list[int](), True
+    frames, counters, goes_on, n_bytes = 0, list[int](), True, WALK_BYTES
     while goes_on:
         file.seek(at)
-        data = file.read(BLOCK_BYTES)
-        is_last = len(data) < BLOCK_BYTES
+        data = file.read(n_bytes)
+        is_last, n_bytes = len(data) < n_bytes, min(2 * n_bytes, BLOCK_BYTES)
         until = len(data) - (HEADER_BYTES - 1 if is_last else COUNTER_BYTES)
         places, place = list[int](), 0
         while place < until:  # 0.3 us for a frame
