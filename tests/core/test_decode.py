@@ -289,7 +289,7 @@ STEPS: dict[str, Callable[[], bytes]] = {  # files of nothing but the smallest s
 
 @pytest.mark.parametrize("kind", STEPS)
 def test_a_file_of_small_steps_is_not_walked_to_its_end(tmp_path: Path, kind: str) -> None:
-    """WavPack's blocks with a byte between took 54 s of processor time, 10 MB of MP3 in runs of four frames 22 s, zeros behind frames 10 s."""
+    """WavPack with a byte between blocks took 54 s of processor time, 10 MB of MP3 in runs of four frames 22 s, zeros 10 s."""
     (tmp_path / "a").write_bytes(STEPS[kind]())
     begun = time.process_time()
     with (tmp_path / "a").open("rb") as file:
