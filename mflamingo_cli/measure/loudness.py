@@ -15,7 +15,8 @@ from mflamingo_cli.schema import Clipped, Loudness, LoudPart
 STEPS = 10  # per second: 400 ms blocks overlap by 75 %, 3 s blocks by 97 %
 UNIT_STEPS = (5, 2)  # analysed at a time: the longer one that is whole samples; arrays of half a second stay in a core's cache,
 UNIT_SAMPLES = 1 << 20  # and no more of all channels than this, 4 MiB: half a second of ten channels at 192 kHz
-HISTORY_S = 0.2  # before a unit that its filters see at least; they ring for 0.1 s
+FILTERED = 128  # samples that one row of a matrix product weights
+FAINT = 1e-15  # what still rings and is less is nothing
 OFFSET = -0.691  # dB, BS.1770 eq. 2
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE, RANGE_GATE = -10.0, -20.0  # LU below the mean of what passed the absolute gate (BS.1770; Tech 3342)
@@ -29,46 +30,78 @@ SHORT_TERM = 3 * STEPS  # steps of a short-term block (EBU Tech 3341)
 ALIKE_LU = 1.0  # between levels that are as loud as each other: the division of EBU's scales
 OVERSAMPLING = 4
 TAPS = 32  # of each phase: flat within 0.1 dB to 0.42 of the sample rate
+BEFORE = TAPS - 1  # samples of the unit before that its first interpolated values depend on
 ROW = 64  # samples interpolated by one row of a matrix product
-RESPONSE_BINS = 1 << 16  # of the filters' response computed at a time
 
 
-def k_weighting(hertz: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Frequency response of BS.1770's two filters, derived again for any sample rate: (n,) Hz -> (n,) complex128."""
-    z = np.exp(-2j * np.pi * hertz / rate_hz)
+def k_weighting(rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """BS.1770's two filters, derived again for any sample rate, one after the other in state space: A (4, 4), B (4,), C (4,), D."""
     k = np.tan(np.pi * SHELF_HZ / rate_hz)
     gain = 10 ** (SHELF_DB / 20)
     mid = gain**0.4996667741545416
-    shelf = (gain + mid * k / SHELF_Q + k * k) + 2 * (k * k - gain) * z + (gain - mid * k / SHELF_Q + k * k) * z**2
-    shelf /= (1 + k / SHELF_Q + k * k) + 2 * (k * k - 1) * z + (1 - k / SHELF_Q + k * k) * z**2
+    shelf = (gain + mid * k / SHELF_Q + k * k, 2 * (k * k - gain), gain - mid * k / SHELF_Q + k * k)
+    low = 1 + k / SHELF_Q + k * k
+    first = _biquad([b / low for b in shelf], 2 * (k * k - 1) / low, (1 - k / SHELF_Q + k * k) / low)
     k = np.tan(np.pi * HIGHPASS_HZ / rate_hz)
     low = 1 + k / HIGHPASS_Q + k * k
-    highpass = (1 - 2 * z + z**2) / (1 + 2 * (k * k - 1) / low * z + (1 - k / HIGHPASS_Q + k * k) / low * z**2)
-    return np.asarray(shelf * highpass)
+    second = _biquad([1.0, -2.0, 1.0], 2 * (k * k - 1) / low, (1 - k / HIGHPASS_Q + k * k) / low)
+    a = np.block([[first[0], np.zeros((2, 2))], [np.outer(second[1], first[2]), second[0]]])
+    return a, np.append(first[1], second[1] * first[3]), np.append(second[3] * first[2], second[2]), first[3] * second[3]
+
+
+def _biquad(b: Sequence[float], a1: float, a2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """A filter of second order in state space, of the transposed direct form II."""
+    return np.array([[-a1, 1.0], [-a2, 0.0]]), np.array([b[1] - a1 * b[0], b[2] - a2 * b[0]]), np.array([1.0, 0.0]), b[0]
+
+
+def whole_rows(n: int) -> int:
+    """So many samples, the last row of `KWeighting` filled up."""
+    return -(-n // FILTERED) * FILTERED
+
+
+class KWeighting:
+    """`k_weighting` of a stream in units of `n` samples, by matrix products: rows of samples, and what rings from the row before."""
+
+    def __init__(self, rate_hz: int, channels: int, n: int) -> None:
+        a, b, c, d = k_weighting(rate_hz)
+        powers = [np.eye(4)]
+        while len(powers) <= FILTERED:
+            powers.append(powers[-1] @ a)
+        rings = np.array([c @ power for power in powers[:FILTERED]])  # (samples, 4): what a state adds to the following samples
+        response = np.append(d, rings[:-1] @ b)
+        later = np.arange(FILTERED) - np.arange(FILTERED)[:, None]
+        self._now = np.where(later >= 0, response[later], 0.0).astype(np.float32)  # of samples themselves: (from, to)
+        self._rings = rings.T
+        self._state_of = np.array([power @ b for power in reversed(powers[:FILTERED])])  # (samples, 4): after the last of them
+        self._rows, self._last = whole_rows(n) // FILTERED, (n - 1) % FILTERED + 1  # samples in the last row
+        self._decay, self._decay_of_last = powers[FILTERED].T, powers[self._last].T
+        self._state = np.zeros((channels, 4))
+
+    def weight(self, unit: np.ndarray) -> np.ndarray:
+        """Weighted samples, (channels, whole_rows(n)) float32, of which those behind the unit are zeros."""
+        rows = unit.reshape(len(unit), self._rows, FILTERED)
+        ends = rows.astype(np.float64) @ self._state_of
+        states = np.concatenate([self._state[:, None], ends[:, :-1]], axis=1)  # before each row, of one row
+        step, decay = 1, self._decay
+        while step < self._rows:  # of two, four, eight … rows before
+            states[:, step:] += states[:, :-step] @ decay
+            step, decay = 2 * step, decay @ decay
+        last = self._last
+        self._state = states[:, -1] @ self._decay_of_last + rows[:, -1, :last] @ self._state_of[FILTERED - last :]
+        self._state[np.abs(self._state).max(axis=1) < FAINT] = 0.0
+        weighted = rows @ self._now
+        weighted += states @ self._rings
+        return np.asarray(weighted.reshape(unit.shape))
+
+    def rings(self) -> bool:
+        """Whether something of what was is still heard."""
+        return bool(self._state.any())
 
 
 def unit_steps(rate_hz: int, channels: int) -> int:
     """How many steps of 100 ms are analysed together: half a second but for many channels and rates of megahertz, a second at odd rates."""
     whole = [steps for steps in UNIT_STEPS if rate_hz * steps % STEPS == 0] or [STEPS]
     return next((steps for steps in whole if channels * rate_hz * steps <= UNIT_SAMPLES * STEPS), whole[-1])
-
-
-def transform_size(least: int) -> int:
-    """The smallest number from `least` on without a prime factor above 5: what Fourier transforms are fast for."""
-    odds: list[int] = [3**a * 5**b for a in range(6) for b in range(5)]
-    return min(odd << (-(-least // odd) - 1).bit_length() for odd in odds)
-
-
-def _response(size: int, rate_hz: int) -> np.ndarray:
-    """`k_weighting` at the bins of a transform, a few at a time: -> (size // 2 + 1,) complex64.
-
-    Below 3.4 kHz there is no such filter, and so no loudness: nothing passes.
-    """
-    if rate_hz <= 2 * SHELF_HZ:
-        return np.zeros(size // 2 + 1, np.complex64)
-    hertz = np.fft.rfftfreq(size, 1 / rate_hz)
-    parts = np.array_split(hertz, -(-len(hertz) // RESPONSE_BINS))
-    return np.concatenate([k_weighting(part, rate_hz).astype(np.complex64) for part in parts])
 
 
 def _interpolator() -> np.ndarray:
@@ -167,13 +200,12 @@ class LoudnessMeter:
         self._gains = np.array([GAINS.get(role, 1.0) for role in roles or layout.named(None, channels)], np.float64)
         self._n_steps = unit_steps(rate_hz, channels)
         self._unit = self._n_steps * rate_hz // STEPS
-        self._fft = transform_size(self._unit + int(np.ceil(HISTORY_S * rate_hz)))
-        self._response = _response(self._fft, rate_hz)
+        self._filter = KWeighting(rate_hz, channels, self._unit) if rate_hz > 2 * SHELF_HZ else None  # else nothing passes the shelf
         self._interpolator = _interpolator()
         self._gain = float(np.abs(self._interpolator).sum(axis=0).max())  # no value between samples is above them times this
-        self._history = np.zeros((channels, self._fft), np.float32)  # the end of the array is the newest unit
-        self._pending = np.empty((self._unit, channels), np.float32)
-        self._filled = 0
+        self._rows = -(-self._unit // ROW)
+        self._samples = np.zeros((channels, max((self._rows + 1) * ROW, BEFORE + whole_rows(self._unit))), np.float32)
+        self._filled = 0  # of the newest unit, which begins behind the last samples of the one before
         self._steps: list[np.ndarray] = []
         self._peak = 0.0
         self._full, self._held = np.zeros((channels, CLIPPED_RUN - 1), bool), False  # of the last samples
@@ -184,7 +216,8 @@ class LoudnessMeter:
         start = 0
         while start < len(block):
             size = min(len(block) - start, self._unit - self._filled)
-            self._pending[self._filled : self._filled + size] = block[start : start + size]
+            at = BEFORE + self._filled
+            self._samples[:, at : at + size] = block[start : start + size].T
             self._filled += size
             start += size
             if self._filled == self._unit:
@@ -196,9 +229,10 @@ class LoudnessMeter:
             return Loudness()
         if self._filled:
             count = self._filled
-            self._pending[count:] = 0.0
+            self._samples[:, BEFORE + count :] = 0.0
             self._measure(count)
-        self._true_peak(np.zeros_like(self._history[:, : self._unit]))  # between the last sample and silence
+        self._samples[:, BEFORE:] = 0.0
+        self._true_peak()  # between the last sample and silence
         steps = np.concatenate(self._steps) if self._steps else np.zeros(0)
         peak = float(20 * np.log10(self._peak)) if self._peak > 0 else None
         clipped = Clipped(self._clipped_runs, self._clipped_samples / self._rate)
@@ -207,26 +241,19 @@ class LoudnessMeter:
         return Loudness(integrated(steps), loudness_range(steps), peak, clipped)
 
     def _measure(self, count: int) -> None:
-        """Measure the pending unit, of which `count` samples are real."""
+        """Measure the newest unit, of which `count` samples are real."""
         self._filled = 0
-        self._clipping(self._pending.T)
-        self._true_peak(self._pending.T)
-        self._history[:, : -self._unit] = self._history[:, self._unit :]
-        self._history[:, -self._unit :] = self._pending.T
+        highest = self._true_peak()
+        if highest >= FULL_SCALE or self._held or self._full.any():
+            self._clipping(self._samples[:, BEFORE : BEFORE + self._unit])
         edges = np.arange(self._n_steps + 1) * self._rate // STEPS
-        power = self._power(edges) if self._history.any() else np.zeros((len(self._history), self._n_steps))
+        if self._filter and (highest > 0 or self._filter.rings()):
+            weighted = self._filter.weight(self._samples[:, BEFORE : BEFORE + whole_rows(self._unit)])[:, : self._unit]
+            power = np.add.reduceat(np.square(weighted, out=weighted), edges[:-1], axis=1, dtype=np.float64) / np.diff(edges)
+        else:
+            power = np.zeros((len(self._samples), self._n_steps))
         self._steps.append((self._gains @ power)[edges[1:] <= count])
-
-    def _power(self, edges: np.ndarray) -> np.ndarray:
-        """Weighted mean squares of the newest unit between edges, a few channels at a time: (steps + 1,) samples -> (channels, steps)."""
-        power = np.empty((len(self._history), self._n_steps))
-        several = max(1, UNIT_SAMPLES // self._fft)
-        for first in range(0, len(power), several):
-            spectrum = np.fft.rfft(self._history[first : first + several], axis=1)
-            spectrum *= self._response
-            weighted = np.fft.irfft(spectrum, self._fft, axis=1)[:, -self._unit :].astype(np.float32)
-            power[first : first + several] = np.add.reduceat(weighted**2, edges[:-1], axis=1, dtype=np.float64)
-        return power / np.diff(edges)
+        self._samples[:, :BEFORE] = self._samples[:, self._unit : self._unit + BEFORE]
 
     def _clipping(self, unit: np.ndarray) -> None:
         """Count runs of full-scale samples of any channel, also those that began in the unit before: (channels, unit)."""
@@ -242,15 +269,14 @@ class LoudnessMeter:
         self._clipped_runs += began
         self._clipped_samples += int(held.sum()) + (CLIPPED_RUN - 1) * began
 
-    def _true_peak(self, unit: np.ndarray) -> None:
-        """Raise the peak by the samples of a unit and the values between them: (channels, unit)."""
-        samples = np.concatenate([self._history[:, 1 - TAPS :], unit], axis=1)
-        self._peak = max(self._peak, float(np.abs(unit).max(initial=0.0)))
-        rows = -(-(samples.shape[1] - TAPS + 1) // ROW)
-        padded = np.zeros((len(samples), (rows + 1) * ROW), np.float32)
-        padded[:, : samples.shape[1]] = samples
-        highest = np.abs(padded).reshape(len(samples), -1, ROW).max(axis=2)
+    def _true_peak(self) -> float:
+        """Raise the peak by the samples of the newest unit and the values between them; returns the highest of its samples."""
+        samples = self._samples[:, : (self._rows + 1) * ROW]
+        highest = np.abs(samples).reshape(len(samples), -1, ROW).max(axis=2)
+        level = float(highest.max())
+        self._peak = max(self._peak, level)
         loud = np.maximum(highest[:, :-1], highest[:, 1:]) * self._gain > self._peak  # the others cannot hold a higher value
         if loud.any():
-            views = np.lib.stride_tricks.sliding_window_view(padded, ROW + TAPS - 1, axis=1)[:, : rows * ROW : ROW]
+            views = np.lib.stride_tricks.sliding_window_view(samples, ROW + TAPS - 1, axis=1)[:, : self._rows * ROW : ROW]
             self._peak = max(self._peak, float(np.abs(views[loud] @ self._interpolator).max()))
+        return level

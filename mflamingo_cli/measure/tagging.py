@@ -67,7 +67,7 @@ class BandMaximum:
 
     def __init__(self, kernel: np.ndarray) -> None:
         """For kernels (channels, taps, bands), of an odd number of frames."""
-        n_channels, self._taps, bands = kernel.shape
+        _, self._taps, bands = kernel.shape
         n = PATCH_MEL.n_mels
         frequencies, middle = np.arange(n // 2 + 1), (n - bands) / 2
         turns = np.outer(np.arange(max(n, bands)), frequencies) * (2j * np.pi / n)
