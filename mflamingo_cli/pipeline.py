@@ -77,10 +77,11 @@ def run_together(
         yield from ((index, error) for index in range(len(songs)))
         return
     ready: dict[int, PreparedSong] = {}
+    alone = backend if len(songs) == 1 else None
     for index, (path, prepared) in enumerate(songs):
         try:
             with as_song_error(path):
-                ready[index] = prepared or (yield from tag_events(index, preparing(path, request, backend.info, cache, alone=backend)))
+                ready[index] = prepared or (yield from tag_events(index, preparing(path, request, backend.info, cache, alone=alone)))
         except MFlamingoError as error:
             yield index, error
     yield from _answer(ready, backend, request, asked)
@@ -138,7 +139,7 @@ def preparing(
         on_decoded(sound)
     excerpt = before.excerpt(audio, *given(sound, info)) if to_encode else None
     song = PreparedSong(sound, None, excerpt, encoding, decode_s - before.measure_s, entry=entry)
-    new, song = yield from _measuring(song, audio, meter, before, alone)
+    new, song = yield from _measuring(song, audio, meter, before, alone, request)
     facts = replace(known, sound=sound) if known else SoundAndFacts(sound)
     if to_measure:
         facts = SoundAndFacts(sound, facts.facts.updated(new, to_measure), (*facts.measured, *to_measure))
@@ -158,22 +159,33 @@ def _decode(path: Path, request: Request, before: Before) -> tuple[Audio, str, L
 
 
 def _measuring(
-    song: PreparedSong, audio: Audio, meter: LoudnessMeter, before: Before, alone: Backend | None
+    song: PreparedSong, audio: Audio, meter: LoudnessMeter, before: Before, alone: Backend | None, request: Request
 ) -> Generator[Step, None, tuple[Facts, PreparedSong]]:
-    """Measure a song and, where nothing else is in work, encode it meanwhile; the seconds of encoding are not those of measuring."""
+    """Measure a song and, where nothing else is in work, let the model hear it meanwhile; its seconds are not those of measuring."""
     if before.to_measure:
         yield Step("measuring")
     began = time.perf_counter()
     with before.parts[-1].computing(before.to_measure, before.threads):
         if alone and song.audio:
             yield Step("listening")
-            encoded, encode_s = drain(encode(alone, {0: song}))[0]
-            song = replace(song, audio=None, encoded=encoded, encode_s=encode_s)
+            song = _heard(song, alone, request)
     if not before.to_measure:
         return Facts(), song
     facts = measure.measure(audio, meter, only=before.to_measure, parts=before.parts)
-    measure_s = before.measure_s + time.perf_counter() - began - (song.encode_s or 0.0)
-    return facts, replace(song, measure_s=measure_s)
+    hearing_s = (song.encode_s or 0.0) + (song.generate_s or 0.0)
+    return facts, replace(song, measure_s=before.measure_s + time.perf_counter() - began - hearing_s)
+
+
+def _heard(song: PreparedSong, backend: Backend, request: Request) -> PreparedSong:
+    """A song that is being measured, encoded, and with its answers where none of them is a text that is held against facts."""
+    encoded, encode_s = drain(encode(backend, {0: song}))[0]
+    song = replace(song, audio=None, encoded=encoded, encode_s=encode_s)
+    asked = answerable(request, backend.info)
+    if not asked or any(task.name in FREE_TEXT for task in asked):
+        return song
+    began = time.perf_counter()
+    answers = {name: completion for *_, name, completion in _completions({0: song}, {0: encoded}, backend, request, asked) if completion}
+    return replace(song, answers=answers, generate_s=time.perf_counter() - began)
 
 
 def _asked(facts: Facts, request: Request, wanted: Sequence[str]) -> Facts | None:
@@ -268,25 +280,41 @@ def generate(
 
     A history, also an empty one, is that of a conversation: the song's prefix in the KV cache is kept for the next turn.
     """
-    info, numbers, answers = backend.info, list(ready), {index: dict[str, Completion]() for index in ready}
-    if not asked:
-        yield from ((index, assemble(request, ready.pop(index), info, {}, None, None)) for index in numbers)
+    info, numbers = backend.info, list(ready)
+    for index in numbers:
+        if not asked or ready[index].answers is not None:
+            song = ready.pop(index)
+            answers, seconds = song.answers or {}, (song.encode_s, song.generate_s) if asked else (None, None)
+            yield index, assemble(request, song, info, answers, *seconds)
+    if not ready:
         return
-    yield from ((index, Step("writing")) for index in numbers)
-    began = time.perf_counter()
-    songs = [SongPrompts(encoded[index][0], prompts(asked, info, ready[index], history or ()), history is not None) for index in numbers]
-    streams = {index: [stream_of(task, request, info, ready[index]) for task in asked] for index in numbers}
-    for place, number, chunk in backend.generate(songs, request.options):
+    yield from ((index, Step("writing")) for index in ready)
+    began, found = time.perf_counter(), {index: dict[str, Completion]() for index in ready}
+    heard = {index: encoded[index][0] for index in ready}
+    for index, piece, task, completion in _completions(dict(ready), heard, backend, request, asked, history):
+        if piece:
+            yield index, piece
+        if completion:
+            found[index][task] = completion
+        if len(found[index]) == len(asked) and index in ready:
+            generate_s = (time.perf_counter() - began) / len(found)
+            yield index, assemble(request, ready.pop(index), info, found[index], encoded[index][1], generate_s)
+    assert not ready, "generate() must finish every prompt"
+
+
+def _completions(
+    songs: Mapping[int, PreparedSong], encoded: Mapping[int, Encoded | None], backend: Backend, request: Request, asked: Sequence[Task],
+    history: Sequence[Turn] | None = None,
+) -> Iterator[tuple[int, Piece | None, str, Completion | None]]:  # fmt: skip
+    """What the model writes about songs: the song's number, what can be shown, the task, and its whole answer when it is finished."""
+    info, numbers = backend.info, list(songs)
+    put = [SongPrompts(encoded[index], prompts(asked, info, songs[index], history or ()), history is not None) for index in numbers]
+    streams = {index: [stream_of(task, request, info, songs[index]) for task in asked] for index in numbers}
+    for place, number, chunk in backend.generate(put, request.options):
         index, task = numbers[place], asked[number].name
         shown, wrong = streams[index][number].feed(chunk.text, ended=bool(chunk.finish))
-        if shown:
-            yield index, Piece(task, shown, wrong)
-        if chunk.finish:
-            answers[index][task] = Completion.of(streams[index][number].text, chunk)
-        if len(answers[index]) == len(asked) and index in ready:
-            seconds = (time.perf_counter() - began) / len(numbers)
-            yield index, assemble(request, ready.pop(index), info, answers[index], encoded[index][1], seconds)
-    assert not ready, "generate() must finish every prompt"
+        done = Completion.of(streams[index][number].text, chunk) if chunk.finish else None
+        yield index, Piece(task, shown, wrong) if shown else None, task, done
 
 
 def prompts(asked: Sequence[Task], info: BackendInfo, song: PreparedSong, history: Sequence[Turn] = ()) -> list[Prompt]:

@@ -6,13 +6,13 @@ Times are seconds from the start of the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar
 
 from numpy.typing import NDArray
 
-from mflamingo_cli.backends.base import BackendInfo, Encoded, GenerateOptions
+from mflamingo_cli.backends.base import BackendInfo, Completion, Encoded, GenerateOptions
 from mflamingo_cli.checks import Check, CheckedStream, CheckOptions
 from mflamingo_cli.core.audio import Audio, Sound
 from mflamingo_cli.errors import MFlamingoError, ModelError, UsageError
@@ -106,8 +106,8 @@ class PreparedSong:
     """A song decoded and, where facts are wanted, measured, now or in an earlier run; with the seconds it took now.
 
     `audio` is set where the model must still encode the song, `encoded` where it did so while the song was measured, `encoding` where the
-    cache has it, none of them where the model is not asked; `entry` is where a new encoding is cached. Without `sound` there is no song at
-    all: `NO_SONG`.
+    cache has it, none of them where the model is not asked; `answers`, by task, where it has answered meanwhile too; `entry` is where a
+    new encoding is cached. Without `sound` there is no song at all: `NO_SONG`.
     """
 
     sound: Sound | None
@@ -119,6 +119,8 @@ class PreparedSong:
     entry: CacheEntry | None = None
     encoded: Encoded | None = None
     encode_s: float | None = None
+    answers: Mapping[str, Completion] | None = None
+    generate_s: float | None = None
 
     @property
     def duration_s(self) -> float | None:

@@ -120,19 +120,33 @@ def test_threads_end_at_once_where_the_caller_is_interrupted(monkeypatch):
     assert threading.active_count() == before
 
 
-def test_a_song_is_encoded_while_it_is_measured_where_nothing_else_is_in_work(file, whole, monkeypatch):
+@pytest.mark.parametrize(("abilities", "waits"), [(None, False), (frozenset({"key"}), True)])
+def test_a_song_is_heard_while_it_is_measured_where_nothing_else_is_in_work(file, whole, monkeypatch, abilities, waits):
+    """Encoded whatever is asked; answered too where no answer is a text, which is held against facts."""
+
     class Watched(Parrot):
         def encode(self, audios):
-            started.wait(60)  # a stage runs meanwhile on another thread
+            assert started.wait(60)
             return super().encode(audios)
 
-    started = threading.Event()
-    measured = stretch.measure_chords
-    monkeypatch.setattr(stretch, "measure_chords", lambda *given: (started.set(), measured(*given))[1])
+        def generate(self, talks, options):
+            if waits:
+                heard.set()  # before the chords are there
+            return super().generate(talks, options)
+
+    def measured(*given):
+        started.set()
+        assert not waits or heard.wait(60)
+        return measure_chords(*given)
+
+    started, heard, measure_chords = threading.Event(), threading.Event(), stretch.measure_chords
+    monkeypatch.setattr(stretch, "measure_chords", measured)
     monkeypatch.setattr("mflamingo_cli.pipeline.physical_cores", lambda: 2)
-    *_, record = pipeline.run(file, Watched(ANSWERS), requests.analyze_request())
-    assert started.is_set()
+    *_, record = pipeline.run(file, Watched(ANSWERS, abilities=abilities), requests.analyze_request())
+    assert heard.is_set() is waits
     assert (record.chords, record.key.tonic) == (whole.chords, whole.key.tonic)
+    assert record.key.claimed is not None
+    assert None not in (record.timing.encode_s, record.timing.generate_s, record.timing.measure_s)
 
 
 def test_a_record_has_what_was_asked_for_and_names_it(file, whole, monkeypatch):
