@@ -117,11 +117,14 @@ class Checkpoint:
                 raise QuantError(f"{self.directory}: {name} has shape {found}, but config.json says {list(shape)}")
         return wanted
 
-    def blocks(self, name: str, n_weights: int) -> Iterator[Floats]:
-        """Read a tensor in blocks of whole rows, about `n_weights` each: (rows, row) float32; the last dimension is the row."""
+    def blocks(self, name: str, n_weights: int, together: int = 1) -> Iterator[Floats]:
+        """Read a tensor in blocks of whole rows, about `n_weights` each: (rows, row) float32; the last dimension is the row.
+
+        The rows of a block are a multiple of `together`, which divides those of the tensor.
+        """
         entry = self.entries[name]
         row, total = entry.shape[-1], prod(entry.shape)
-        step = max(1, n_weights // row) * row
+        step = max(1, n_weights // (together * row)) * together * row
         for first in range(0, total, step):
             yield self.weights(name, first, min(step, total - first)).reshape(-1, row)
 

@@ -9,7 +9,7 @@ from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
-from quant.families import Family, Fields, family
+from quant.families import Family, Fields, Fixed, TextFamily, family, text_family
 from quant.geometry import LARGEST, AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes, checked
 from quant.json_files import get, items, read_json, section
 from quant.layout import hub_identity
@@ -44,7 +44,8 @@ def read(directory: Path, adapter: Path | None = None) -> CheckpointInfo:
         raise QuantError(f"{directory}: no such directory; name a checkpoint directory, which contains config.json")
     config = read_json(directory / "config.json")
     geometry = read_geometry(directory)
-    _check_fixed(directory / "config.json", config, family(geometry.architecture, directory))
+    fixed = family(geometry.architecture, directory).fixed + text_family(geometry.text.model_type, directory).fixed
+    _check_fixed(directory / "config.json", config, fixed)
     card: dict[str, Any] = {}
     for place in (directory, adapter) if adapter else (directory,):
         name, revision = hub_identity(place) or (place.resolve().name, None)
@@ -82,7 +83,7 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     _check_limits(where, config)
     encoder = _sizes(where, "audio_config", section(where, config, "audio_config"), row.encoder)
     n_mels = encoder.pop("n_mels")
-    sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row)
+    sizes, text = EncoderSizes(**encoder), _text_sizes(where, section(where, config, "text_config"), row.text)
     rote = _rote(where, config, sizes.d_model, row)
     if processor is None:
         made = Geometry(row.model_type, MelConfig(n_mels=n_mels), row.max_audio_s, sizes, text, rote, row.tokens)
@@ -95,9 +96,11 @@ def geometry_of_json(config: Mapping[str, Any], processor: Mapping[str, Any] | N
     return checked(Geometry(row.model_type, mel, longest, sizes, text, rote, _tokens(beside, processor, row)), where)
 
 
-def _text_sizes(where: Path, text: dict[str, Any], row: Family) -> TextSizes:
+def _text_sizes(where: Path, text: dict[str, Any], default: str) -> TextSizes:
+    row = text_family(text.get("model_type", default), where)
     sizes = TextSizes(
-        **_sizes(where, "text_config", text | _grouped(text, row), row.text),
+        **_sizes(where, "text_config", text | _grouped(text, row), row.fields),
+        model_type=row.model_type,
         rope_theta=_number(where, "text_config.rope_theta", _rope(where, text, 10_000.0)["rope_theta"]),
         rms_eps=_number(where, "text_config.rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
     )
@@ -122,14 +125,14 @@ def _number(where: Path, name: str, value: Any) -> float:
     return float(value)
 
 
-def _grouped(text: Mapping[str, Any], row: Family) -> dict[str, Any]:
-    """Qwen2Config takes null heads of keys and values for as many as there are of queries."""
-    heads = text.get("num_attention_heads", row.text["n_heads"][1])
-    return {"num_key_value_heads": heads} if text.get("num_key_value_heads", heads) is None else {}
+def _grouped(text: Mapping[str, Any], row: TextFamily) -> dict[str, Any]:
+    """Null heads of keys and values, which LlamaConfig has by default, are as many as there are of queries."""
+    heads = text.get("num_attention_heads", row.fields["n_heads"][1])
+    return {"num_key_value_heads": heads} if text.get("num_key_value_heads", row.fields["n_kv_heads"][1] or None) is None else {}
 
 
-def _check_fixed(where: Path, config: Mapping[str, Any], row: Family) -> None:
-    for place, name, value in row.fixed:
+def _check_fixed(where: Path, config: Mapping[str, Any], fixed: Fixed) -> None:
+    for place, name, value in fixed:
         found = (section(where, config, place) if place else config).get(name, value)
         if found != value:
             raise QuantError(f"{where}: {name} is {repr(found)}; only {repr(value)} can be converted")

@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeAlias
 
-from quant import config, encoding, keys, layout, types, vocabulary
+from quant import config, encoding, heads, keys, layout, types, vocabulary
 from quant.arrays import Bytes, Floats
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
@@ -170,6 +170,7 @@ def _blocks(made: Conversion, pool: ThreadPoolExecutor) -> Iterator[Block]:
     for hf in made.checkpoint.entries:
         writer, slot = slots[hf]
         offset, name = slot.offset, f"{made.checkpoint.directory}: {hf}"
-        for rows in made.checkpoint.blocks(hf, BLOCK_WEIGHTS):
+        for found in made.checkpoint.blocks(hf, BLOCK_WEIGHTS, slot.tensor.d_head or 1):
+            rows = heads.to_pairs(found, slot.tensor.d_head) if slot.tensor.d_head else found
             yield writer, slot, offset, pool.submit(encoding.encode, rows, slot.storage, made.importance.get(slot.tensor.gguf), name)
             offset += slot.storage.n_bytes(rows.size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr
 from typing import Any
 
 from quant.errors import QuantError
@@ -15,7 +16,7 @@ from quant.geometry import AudioTokens, MelConfig
 
 # A size -> its names in config.json, of which the first that is there counts, and the class's default
 Fields = Mapping[str, tuple[tuple[str, ...], int]]
-# Settings that neither our graph nor llama.cpp's qwen2 has in another way: section, name, the value that it must have and has by default
+# Settings that neither our graph nor llama.cpp has in another way: section, name, the value that it must have and has by default
 Fixed = tuple[tuple[str, str, Any], ...]
 
 
@@ -29,22 +30,66 @@ AF_WHISPER: Fields = {  # AudioFlamingo3EncoderConfig, whose attribute_map lets 
     "n_positions": (("max_source_positions",), 1500),
     "n_mels": (("num_mel_bins",), 128),
 }
-QWEN2: Fields = {  # Qwen2Config
-    "d_model": (("hidden_size",), 4096),
-    "n_layers": (("num_hidden_layers",), 32),
-    "n_heads": (("num_attention_heads",), 32),
-    "n_kv_heads": (("num_key_value_heads",), 32),
-    "d_ffn": (("intermediate_size",), 22016),
-    "context_length": (("max_position_embeddings",), 32_768),
-    "n_vocab": (("vocab_size",), 151_936),
-}
 FIXED: Fixed = (
     ("audio_config", "activation_function", "gelu"),
-    ("text_config", "hidden_act", "silu"),
-    ("text_config", "use_sliding_window", False),
     ("", "projector_hidden_act", "gelu"),
     ("", "projector_bias", True),
 )
+
+
+def _text_fields(n_kv_heads: int, d_ffn: int, context_length: int, n_vocab: int) -> Fields:
+    """Sizes of a text model by their usual names; all classes have 32 layers of 4096 channels where config.json is silent.
+
+    0 heads of keys and values stand for as many as there are of queries.
+    """
+    return {
+        "d_model": (("hidden_size",), 4096),
+        "n_layers": (("num_hidden_layers",), 32),
+        "n_heads": (("num_attention_heads",), 32),
+        "n_kv_heads": (("num_key_value_heads",), n_kv_heads),
+        "d_ffn": (("intermediate_size",), d_ffn),
+        "context_length": (("max_position_embeddings",), context_length),
+        "n_vocab": (("vocab_size",), n_vocab),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFamily:
+    """A text model inside every family: a `model_type` of text_config, which is llama.cpp's general.architecture too."""
+
+    model_type: str
+    fields: Fields  # of TextSizes
+    attention_bias: bool  # of queries, keys and values
+    rotates_pairs: (
+        bool  # llama.cpp turns neighbouring channels of a head, transformers those half a head apart: rows of q and k change place
+    )
+    fixed: Fixed
+
+
+TEXT_FAMILIES: dict[str, TextFamily] = {
+    text.model_type: text
+    for text in (
+        TextFamily(  # Qwen2Config; what all published checkpoints have
+            model_type="qwen2",
+            fields=_text_fields(32, 22_016, 32_768, 151_936),
+            attention_bias=True,
+            rotates_pairs=False,
+            fixed=(("text_config", "hidden_act", "silu"), ("text_config", "use_sliding_window", False)),
+        ),
+        TextFamily(  # LlamaConfig, such as SmolLM2's
+            model_type="llama",
+            fields=_text_fields(0, 11_008, 2048, 32_000),
+            attention_bias=False,
+            rotates_pairs=True,
+            fixed=(
+                ("text_config", "hidden_act", "silu"),
+                ("text_config", "attention_bias", False),
+                ("text_config", "mlp_bias", False),
+                ("text_config", "pretraining_tp", 1),
+            ),
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +123,7 @@ class Family:
     config_class: str
     encoder_type: str = "audioflamingo3_encoder"  # model_type of the audio_config
     encoder: Fields  # of EncoderSizes, and n_mels
-    text: Fields  # of TextSizes
+    text: str = "qwen2"  # model_type of the text_config where it names none
     rote: RoteDefaults | None = None
     tokens: AudioTokens  # of the processor class
     max_audio_s: int  # of the processor class
@@ -101,7 +146,6 @@ FAMILIES: dict[str, Family] = {
             model_class="MusicFlamingoForConditionalGeneration",
             config_class="MusicFlamingoConfig",
             encoder=AF_WHISPER,
-            text=QWEN2,
             rote=RoteDefaults(theta=1200.0, factor=0.2, frame_step_s=0.01),
             tokens=AudioTokens("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
             max_audio_s=1200,
@@ -112,7 +156,6 @@ FAMILIES: dict[str, Family] = {
             model_class="AudioFlamingo3ForConditionalGeneration",
             config_class="AudioFlamingo3Config",
             encoder=AF_WHISPER,
-            text=QWEN2,
             tokens=AudioTokens("<sound>"),
             max_audio_s=600,
             projector=Projector("musicflamingo_mel", MLP, stock="musicflamingo"),
@@ -126,6 +169,15 @@ def family(model_type: Any, where: object) -> Family:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise QuantError(f"{where}: model_type {model_type!r} is not Music Flamingo; expected one of {', '.join(sorted(FAMILIES))}")
     return FAMILIES[model_type]
+
+
+def text_family(model_type: Any, where: object) -> TextFamily:
+    """Look the family of a text model up. Raises QuantError that names the file or directory `where` the type stands."""
+    if not isinstance(model_type, str) or model_type not in TEXT_FAMILIES:
+        raise QuantError(
+            f"{where}: a text model of type {repr(model_type)} is not known; expected one of {', '.join(sorted(TEXT_FAMILIES))}"
+        )
+    return TEXT_FAMILIES[model_type]
 
 
 def of_projector(name: Any) -> Family | None:

@@ -71,6 +71,11 @@ class EncoderSizes:
     d_ffn: int
     n_positions: int
 
+    @property
+    def extents(self) -> Mapping[str, int]:
+        """The sizes of its tensors, as the shapes of `layout` name them; that of its input is the front end's."""
+        return {"d_audio": self.d_model, "ffn_audio": self.d_ffn, "n_positions": self.n_positions}
+
 
 @dataclass(frozen=True)
 class TextSizes:
@@ -83,13 +88,19 @@ class TextSizes:
     d_ffn: int
     context_length: int
     rope_theta: float = 10_000.0
+    model_type: str = "qwen2"  # a key of TEXT_FAMILIES
     rms_eps: float = field(default=1e-6, compare=False)  # GGUF keeps float32: 1e-6 reads back as 9.99999997e-7
     n_vocab: int = field(default=0, compare=False)  # 0: read from GGUF keys without the vocabulary
 
     @property
     def d_head(self) -> int:
-        """Channels of an attention head: Qwen2 has no other than this."""
+        """Channels of an attention head: no other number is supported."""
         return self.d_model // self.n_heads
+
+    @property
+    def extents(self) -> Mapping[str, int]:
+        """The sizes of its tensors, as the shapes of `layout` name them."""
+        return {"d_text": self.d_model, "d_kv": self.d_head * self.n_kv_heads, "ffn_text": self.d_ffn, "n_vocab": self.n_vocab}
 
 
 @dataclass(frozen=True)
@@ -117,11 +128,7 @@ class Geometry:
     @property
     def extents(self) -> Mapping[str, int]:
         """The sizes of tensors, as the shapes of `layout` name them."""
-        encoder, text = self.encoder, self.text
-        return {
-            "d_audio": encoder.d_model, "ffn_audio": encoder.d_ffn, "n_positions": encoder.n_positions, "n_mels": self.mel.n_mels,
-            "d_text": text.d_model, "d_kv": text.d_head * text.n_kv_heads, "ffn_text": text.d_ffn, "n_vocab": text.n_vocab,
-        }  # fmt: skip
+        return {**self.encoder.extents, "n_mels": self.mel.n_mels, **self.text.extents}
 
 
 def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geometry:

@@ -12,24 +12,24 @@ from typing import Any
 
 from quant.config import CheckpointInfo
 from quant.errors import QuantError
-from quant.families import FAMILIES, family, of_projector
+from quant.families import FAMILIES, family, of_projector, text_family
 from quant.geometry import AudioTokens, EncoderSizes, Geometry, MelConfig, Rote, TextSizes
-from quant.layout import ARCHITECTURES, Part
+from quant.layout import AUDIO_ARCHITECTURE
 from quant.types import Mix
 from quant.writer import Value
 
 LAYER_NORM_EPS = 1e-5  # of torch's LayerNorm, which the encoder uses unchanged
 
-# Fields of TextSizes and of EncoderSizes -> GGUF keys
+# Fields of TextSizes -> GGUF keys behind the architecture's name; of EncoderSizes -> GGUF keys
 TEXT_KEYS: Mapping[str, str] = {
-    "context_length": "qwen2.context_length",
-    "d_model": "qwen2.embedding_length",
-    "n_layers": "qwen2.block_count",
-    "d_ffn": "qwen2.feed_forward_length",
-    "n_heads": "qwen2.attention.head_count",
-    "n_kv_heads": "qwen2.attention.head_count_kv",
-    "rope_theta": "qwen2.rope.freq_base",
-    "rms_eps": "qwen2.attention.layer_norm_rms_epsilon",
+    "context_length": "context_length",
+    "d_model": "embedding_length",
+    "n_layers": "block_count",
+    "d_ffn": "feed_forward_length",
+    "n_heads": "attention.head_count",
+    "n_kv_heads": "attention.head_count_kv",
+    "rope_theta": "rope.freq_base",
+    "rms_eps": "attention.layer_norm_rms_epsilon",
 }
 ENCODER_KEYS: Mapping[str, str] = {
     "d_model": "clip.audio.embedding_length",
@@ -59,14 +59,20 @@ TOKEN_KEYS: Mapping[str, str] = {name: f"mflamingo.tokens.{name}" for name in ("
 
 def text_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
     """GGUF keys of the text part, without the vocabulary."""
-    return _general(info, "text", "model", mix) | _keyed(info.geometry.text, TEXT_KEYS)
+    text = info.geometry.text
+    return _general(info, text.model_type, "model", mix) | _keyed(text, text_keys_of(text.model_type))
+
+
+def text_keys_of(model_type: str) -> Mapping[str, str]:
+    """Fields of TextSizes -> GGUF keys of a text model."""
+    return {field: f"{model_type}.{key}" for field, key in TEXT_KEYS.items()}
 
 
 def audio_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
     """GGUF keys of the audio part; everything about the audio side that is not a weight, and what the model's card says."""
     geometry = info.geometry
     keys: dict[str, Value] = {
-        **_general(info, "audio", "mmproj", mix),
+        **_general(info, AUDIO_ARCHITECTURE, "mmproj", mix),
         "clip.has_audio_encoder": True,
         KEY_PROJECTOR: FAMILIES[geometry.architecture].projector_name(geometry.mel),
         **_keyed(geometry.encoder, ENCODER_KEYS),
@@ -89,12 +95,12 @@ def audio_keys(info: CheckpointInfo, mix: Mix) -> dict[str, Value]:
     return keys
 
 
-def _general(info: CheckpointInfo, part: Part, kind: str, mix: Mix) -> dict[str, Value]:
+def _general(info: CheckpointInfo, architecture: str, kind: str, mix: Mix) -> dict[str, Value]:
     import gguf
 
     names = gguf.Keys.General
     return {
-        names.ARCHITECTURE: ARCHITECTURES[part],
+        names.ARCHITECTURE: architecture,
         names.TYPE: kind,
         names.NAME: info.name,
         names.FILE_TYPE: mix.file_type,
@@ -114,13 +120,9 @@ def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: o
     row = of_projector(audio.get(KEY_PROJECTOR))
     if row is None:
         raise QuantError(f"{where}: the audio part's projector is {audio.get(KEY_PROJECTOR)!r}, not a Music Flamingo one")
-    if text.get("general.architecture") != ARCHITECTURES["text"]:
-        raise QuantError(f"{where}: the text part's architecture is {text.get('general.architecture')!r}, not a Qwen2 one")
-    needed = [*((audio, key) for key in (*ENCODER_KEYS.values(), KEY_D_TEXT, KEY_N_MELS))]
-    needed += [(text, key) for name, key in TEXT_KEYS.items() if name not in OPTIONAL]
-    if lacking := [key for keys, key in needed if key not in keys]:
+    if lacking := [key for key in (*ENCODER_KEYS.values(), KEY_D_TEXT, KEY_N_MELS) if key not in audio]:
         raise QuantError(f"{where}: the GGUF pair lacks the key {lacking[0]}; convert it again")
-    language = TextSizes(**_named(text, TEXT_KEYS), n_vocab=len(text.get(KEY_TOKENS, ())))
+    language = text_sizes(text, where)
     if language.d_model != audio[KEY_D_TEXT]:
         raise QuantError(f"{where}: the audio part was made for another language model")
     # Only what contradicts itself is refused: a part without a name may come from llama.cpp's own converter or an earlier version
@@ -139,6 +141,15 @@ def geometry_of_keys(audio: Mapping[str, Any], text: Mapping[str, Any], where: o
         Rote(**rote) if rote else None,
         AudioTokens(**(asdict(row.tokens) | _named(audio, TOKEN_KEYS))),
     )
+
+
+def text_sizes(text: Mapping[str, Any], where: object) -> TextSizes:
+    """Sizes of a text model from the keys of its file. Raises QuantError for another family's, and for keys that lack."""
+    model_type = text_family(text.get("general.architecture"), where).model_type
+    names = text_keys_of(model_type)
+    if lacking := [key for name, key in names.items() if name not in OPTIONAL and key not in text]:
+        raise QuantError(f"{where}: the text GGUF lacks the key {lacking[0]}; convert it again")
+    return TextSizes(**_named(text, names), model_type=model_type, n_vocab=len(text.get(KEY_TOKENS, ())))
 
 
 def _named(keys: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:

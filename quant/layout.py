@@ -1,24 +1,25 @@
 """Tables of the two GGUF files: names and shapes of tensors, names of files.
 
 Shapes are in the order of the checkpoint (rows first), as `Geometry.extents` names them.
-The text part is llama.cpp's `qwen2`; the audio part has the names that llama.cpp's `clip` loader expects of a Music Flamingo encoder.
+The text part has llama.cpp's names of its architecture, a key of TEXT_FAMILIES; the audio part those that its `clip` loader expects of a
+Music Flamingo encoder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from quant.errors import QuantError
-from quant.families import FAMILIES
-from quant.geometry import Geometry
+from quant.families import FAMILIES, TEXT_FAMILIES
+from quant.geometry import Geometry, TextSizes
 
 Part = Literal["text", "audio"]
 PARTS: tuple[Part, ...] = ("text", "audio")
-ARCHITECTURES: Mapping[Part, str] = {"text": "qwen2", "audio": "clip"}
+AUDIO_ARCHITECTURE = "clip"  # general.architecture; the text part's is a key of TEXT_FAMILIES
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # weights of a checkpoint: in one file, or in shards
 ADAPTER_CONFIG = "adapter_config.json"  # of a LoRA
 AUDIO_PREFIX = "mmproj-"  # of the audio part's file name
@@ -40,11 +41,12 @@ class Rule:
     shape: tuple[str | int, ...]
     role: Role = "vector"
     gguf_shape: tuple[str | int, ...] | None = None  # where it differs
+    rotated: bool = False  # its rows are channels that rotary positions turn
 
 
-def _both(hf: str, gguf: str, shape: tuple[str, ...], role: Role = "vector") -> tuple[Rule, Rule]:
+def _both(hf: str, gguf: str, shape: tuple[str, ...], role: Role = "vector", *, rotated: bool = False) -> tuple[Rule, Rule]:
     """A weight and its bias, which has the weight's first extent."""
-    return Rule(f"{hf}.weight", f"{gguf}.weight", shape, role), Rule(f"{hf}.bias", f"{gguf}.bias", shape[:1])
+    return Rule(f"{hf}.weight", f"{gguf}.weight", shape, role, None, rotated), Rule(f"{hf}.bias", f"{gguf}.bias", shape[:1])
 
 
 AUDIO, AUDIO_LAYER, AUDIO_BLOCK = "audio_tower", "audio_tower.layers.{}", "a.blk.{}"
@@ -71,8 +73,8 @@ TENSORS: Mapping[Part, tuple[Rule, ...]] = {  # the audio part's without the pro
     "text": (
         Rule(f"{TEXT}.embed_tokens.weight", "token_embd.weight", ("n_vocab", "d_text"), "embedding"),
         Rule(f"{TEXT_LAYER}.input_layernorm.weight", "blk.{}.attn_norm.weight", D_TEXT),
-        *_both(f"{TEXT_LAYER}.self_attn.q_proj", "blk.{}.attn_q", ("d_text", "d_text"), "matrix"),
-        *_both(f"{TEXT_LAYER}.self_attn.k_proj", "blk.{}.attn_k", ("d_kv", "d_text"), "matrix"),
+        *_both(f"{TEXT_LAYER}.self_attn.q_proj", "blk.{}.attn_q", ("d_text", "d_text"), "matrix", rotated=True),
+        *_both(f"{TEXT_LAYER}.self_attn.k_proj", "blk.{}.attn_k", ("d_kv", "d_text"), "matrix", rotated=True),
         *_both(f"{TEXT_LAYER}.self_attn.v_proj", "blk.{}.attn_v", ("d_kv", "d_text"), "attn_v"),
         Rule(f"{TEXT_LAYER}.self_attn.o_proj.weight", "blk.{}.attn_output.weight", ("d_text", "d_text"), "attn_output"),
         Rule(f"{TEXT_LAYER}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight", D_TEXT),
@@ -106,6 +108,7 @@ class Tensor:
     gguf_shape: tuple[int, ...]  # in GGUF, rows first too (files store the reverse)
     role: Role
     layer: int | None
+    d_head: int = 0  # channels of a head whose rows stand in pairs in GGUF; 0: they stand as in the checkpoint
 
 
 def canonical(name: str) -> str:
@@ -116,24 +119,37 @@ def canonical(name: str) -> str:
     return name
 
 
-def rules(part: Part, architecture: str) -> Iterator[Rule]:
-    """The tensors of a part of a family's models: the encoder's are followed by the projector's."""
-    yield from TENSORS[part]
-    width = "d_audio"
-    for hf, gguf in FAMILIES[architecture].projector.layers if part == "audio" else ():
-        yield from _both(hf, gguf, ("d_text", width), "matrix")
-        width = "d_text"
-
-
 def tensors(part: Part, geometry: Geometry, *, tied: bool = False) -> Iterator[Tensor]:
-    """All tensors of a part in the order of its GGUF file; `tied` models have no output matrix."""
-    wanted = [rule for rule in rules(part, geometry.architecture) if not (tied and rule.role == "output")]
-    extents, n_layers = geometry.extents, (geometry.encoder if part == "audio" else geometry.text).n_layers
+    """All tensors of a part in the order of its GGUF file, the encoder's before the projector's; `tied` models have no output matrix."""
+    if part == "text":
+        yield from text_tensors(geometry.text, tied=tied)
+        return
+    wanted, width = list(TENSORS["audio"]), "d_audio"
+    for hf, gguf in FAMILIES[geometry.architecture].projector.layers:
+        wanted += _both(hf, gguf, ("d_text", width), "matrix")
+        width = "d_text"
+    yield from expand("audio", wanted, geometry.extents, geometry.encoder.n_layers)
+
+
+def text_tensors(sizes: TextSizes, *, tied: bool = False) -> Iterator[Tensor]:
+    """All tensors of a text model in the order of its GGUF file."""
+    wanted = [rule for rule in text_rules(sizes.model_type) if not (tied and rule.role == "output")]
+    d_head = sizes.d_head if TEXT_FAMILIES[sizes.model_type].rotates_pairs else 0
+    yield from expand("text", wanted, sizes.extents, sizes.n_layers, d_head)
+
+
+def text_rules(model_type: str) -> list[Rule]:
+    """The rules of a text model's tensors; its only biases are those of its attention."""
+    return [rule for rule in TENSORS["text"] if TEXT_FAMILIES[model_type].attention_bias or not rule.hf.endswith(".bias")]
+
+
+def expand(part: Part, wanted: Sequence[Rule], extents: Mapping[str, int], n_layers: int, d_head: int = 0) -> Iterator[Tensor]:
+    """Yield the tensors of rules, those of layers after the others; `d_head` of those whose rows stand in pairs."""
     layers = [(rule, layer) for layer in range(n_layers) for rule in wanted if "{}" in rule.hf]
     for rule, layer in [*((rule, None) for rule in wanted if "{}" not in rule.hf), *layers]:
         shape = _numbers(rule.shape, extents)
-        gguf_shape = _numbers(rule.gguf_shape, extents) if rule.gguf_shape else shape
-        yield Tensor(part, rule.hf.format(layer), rule.gguf.format(layer), shape, gguf_shape, rule.role, layer)
+        gguf_shape, head = _numbers(rule.gguf_shape, extents) if rule.gguf_shape else shape, d_head if rule.rotated else 0
+        yield Tensor(part, rule.hf.format(layer), rule.gguf.format(layer), shape, gguf_shape, rule.role, layer, head)
 
 
 def _numbers(shape: Iterable[str | int], extents: Mapping[str, int]) -> tuple[int, ...]:

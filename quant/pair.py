@@ -15,6 +15,7 @@ from typing import Any
 
 from quant import layout, reader, vocabulary
 from quant.errors import QuantError
+from quant.families import TEXT_FAMILIES
 from quant.geometry import LARGEST, Geometry, checked
 from quant.keys import (
     ENCODER_KEYS,
@@ -33,11 +34,11 @@ from quant.keys import (
     LAYER_NORM_EPS,
     MEL_KEYS,
     ROTE_KEYS,
-    TEXT_KEYS,
     TOKEN_KEYS,
     geometry_of_keys,
+    text_keys_of,
 )
-from quant.layout import ARCHITECTURES, PARTS, Part, Tensor
+from quant.layout import AUDIO_ARCHITECTURE, PARTS, Part, Tensor
 from quant.reader import GgufFile, GgufTensor
 from quant.types import FLOATS, NOT_WEIGHTS
 
@@ -112,18 +113,20 @@ def _rules(table: Mapping[str, str], count: Rule, **others: Rule) -> dict[str, R
 
 
 GENERAL: Mapping[str, Rule] = {"general.name": TEXT, "general.file_type": Numbers("I", 0, LARGEST)}
+TEXT_RULES: Mapping[str, Mapping[str, Rule]] = {
+    model_type: _rules(text_keys_of(model_type), COUNT, n_layers=Numbers("I", 1, MAX_TEXT_LAYERS)) for model_type in TEXT_FAMILIES
+}
 RULES: Mapping[Part, Mapping[str, Rule]] = {
     "text": {
-        "general.architecture": OneOf((ARCHITECTURES["text"],)),
+        "general.architecture": OneOf(tuple(TEXT_FAMILIES)),
         **GENERAL,
         **dict.fromkeys((vocabulary.KEY_MODEL, vocabulary.KEY_PRE, vocabulary.KEY_TEMPLATE), TEXT),
         **dict.fromkeys((KEY_TOKENS, vocabulary.KEY_MERGES), TEXTS),
         vocabulary.KEY_TYPES: Kind("[i", "a list of whole numbers"),
         vocabulary.KEY_SCORES: Kind("[f", "a list of numbers"),
-        **_rules(TEXT_KEYS, COUNT, n_layers=Numbers("I", 1, MAX_TEXT_LAYERS)),
     },
     "audio": {
-        "general.architecture": OneOf((ARCHITECTURES["audio"],)),
+        "general.architecture": OneOf((AUDIO_ARCHITECTURE,)),
         **GENERAL,
         KEY_PROJECTOR: TEXT,
         **_rules(ENCODER_KEYS, OWN_COUNT, n_layers=Numbers(WHOLE, 1, MAX_ENCODER_LAYERS)),
@@ -198,13 +201,19 @@ def open_pair(text: Path, audio: Path) -> Pair:
 def read_pair(text: Path, audio: Path) -> Pair:
     """Read and check a pair as `open_pair` does, all but its tensors: for those who show what is wrong with each."""
     files: dict[Part, GgufFile] = {"text": reader.read(text), "audio": reader.read(audio)}
-    for part, file in files.items():
-        _check(file, RULES[part])
+    check_text(files["text"])
+    _check(files["audio"], RULES["audio"])
     geometry = checked(geometry_of_keys(files["audio"].keys, files["text"].keys, text), text)
     for part, file in files.items():
         _check(file, _derived(geometry)[part])
     vocabulary.check(files["text"], geometry.tokens)
     return Pair(files["text"], files["audio"], geometry)
+
+
+def check_text(file: GgufFile) -> None:
+    """Check the types and the ranges of a text part's keys. Raises QuantError that names one."""
+    _check(file, RULES["text"])
+    _check(file, TEXT_RULES.get(file.keys.get("general.architecture", ""), {}))
 
 
 def _check(file: GgufFile, rules: Mapping[str, Rule]) -> None:
@@ -216,10 +225,10 @@ def _check(file: GgufFile, rules: Mapping[str, Rule]) -> None:
 def _derived(geometry: Geometry) -> Mapping[Part, Mapping[str, Rule]]:
     """Keys whose values follow from others.
 
-    Those of the text part libllama reads for every architecture, and these values leave a Qwen2 of these sizes as it is. They are all that
-    `llama_model_base::load_hparams` and the model's loader ask for; of others it takes no notice.
+    Those of the text part libllama reads for every architecture, and these values leave a text model of these sizes as it is. They are all
+    that `llama_model_base::load_hparams` and the model's loader ask for; of others it takes no notice.
     """
-    text, prefix = geometry.text, ARCHITECTURES["text"]
+    text, prefix = geometry.text, geometry.text.model_type
     rows: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("rope.dimension_count attention.key_length attention.value_length", (text.d_head,)),
         ("embedding_length_out", (text.d_model,)),

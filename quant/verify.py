@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quant import encoding, layout
+from quant import encoding, heads, layout
 from quant.checkpoint import Checkpoint
 from quant.errors import QuantError
 from quant.layout import AUDIO_PREFIX, PARTS, Part
@@ -119,13 +119,15 @@ def _compare(file: GgufFile, tensor: layout.Tensor, checkpoint: Checkpoint | Non
         if entry is None or entry.shape != tensor.shape:
             return None, None, f"has no counterpart of shape {list(tensor.shape)} in {checkpoint.directory}"
     difference = reference = 0.0
-    row = tensor.gguf_shape[-1]
-    for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // row)):
+    row, together = tensor.gguf_shape[-1], tensor.d_head or 1
+    for first, data in file.blocks(tensor.gguf, max(1, BLOCK_WEIGHTS // (together * row)) * together):
         values = encoding.decode(np.frombuffer(data, np.uint8), storage)
         if not np.isfinite(values).all():
             return inf, None, "contains NaN or infinite weights"
         if checkpoint is not None:
             source = checkpoint.weights(tensor.hf, first * row, values.size)
+            if tensor.d_head:
+                source = heads.to_pairs(source.reshape(-1, row), tensor.d_head).ravel()
             difference += float(np.square(values - source, dtype=np.float64).sum())
             reference += float(np.square(source, dtype=np.float64).sum())
     if checkpoint is None:

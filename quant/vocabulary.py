@@ -5,7 +5,7 @@ llama.cpp re-implements tokenizers by name; what it would do otherwise than the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr
@@ -18,10 +18,25 @@ from quant.keys import KEY_TOKENS
 from quant.reader import GgufFile
 from quant.writer import Value
 
-# Splitting patterns of tokenizer.json -> llama.cpp's names (`tokenizer.ggml.pre`)
-PRE_TOKENIZERS: Mapping[str, str] = {
-    # Qwen2: words, single digits, punctuation, line ends, white space
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+
+@dataclass(frozen=True)
+class PreTokenizer:
+    """How text is split before merges apply: steps of tokenizer.json, each its type and its setting; and whether NFC comes first."""
+
+    steps: tuple[tuple[object, ...], ...]
+    nfc: bool
+
+
+# By llama.cpp's names (`tokenizer.ggml.pre`)
+PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
+    "qwen2": PreTokenizer(  # words, single digits, punctuation, line ends, white space
+        (
+            ("Split", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
+            ("ByteLevel", False),
+        ),
+        nfc=True,
+    ),
+    "smollm": PreTokenizer((("Digits", True), ("ByteLevel", True)), nfc=False),  # single digits, then GPT-2's words
 }
 SPECIAL_TOKENS: Mapping[str, str] = {"bos": "BOS_ID", "eos": "EOS_ID", "pad": "PAD_ID"}  # of tokenizer_config.json -> names in gguf
 
@@ -73,8 +88,9 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
     model, normalizer = section(path, source, "model"), section(path, source, "normalizer")
     if model.get("type") != "BPE" or not model.get("merges") or model.get("ignore_merges") or model.get("dropout"):
         raise QuantError(f"{path}: not a byte-level BPE tokenizer with merges, as Qwen2's is")
-    if normalizer.get("type", "NFC") != "NFC":
-        raise QuantError(f"{path}: its normalizer is not Qwen2's; llama.cpp would read text differently")
+    pre = _pre_tokenizer(path, section(path, source, "pre_tokenizer"))
+    if normalizer and (normalizer.get("type") != "NFC" or not PRE_TOKENIZERS[pre].nfc):
+        raise QuantError(f"{path}: its normalizer is not that of {pre}; llama.cpp would read text differently")
     tokens, types = _tokens(path, section(path, model, "vocab"), items(path, source, "added_tokens", dict))
     settings_path = directory / "tokenizer_config.json"
     settings = read_json(settings_path, required=False)
@@ -83,7 +99,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> Vocabulary:
         tokens=tokens,
         types=types,
         merges=_merges(path, model, ids),
-        pre=_pre_tokenizer(path, section(path, source, "pre_tokenizer")),
+        pre=pre,
         special_ids=_special_ids(directory, ids, settings, config),
         chat_template=chat_template(directory, settings),
     )
@@ -151,13 +167,22 @@ def _merges(path: Path, model: Mapping[str, Any], ids: Mapping[str, int]) -> lis
 
 
 def _pre_tokenizer(path: Path, source: Mapping[str, Any]) -> str:
-    steps: list[Mapping[str, Any]] = [*items(path, source, "pretokenizers", dict)] or [source]
-    patterns = [get(path, section(path, step, "pattern"), "Regex", str, "") for step in steps if step.get("type") == "Split"]
-    last = steps[-1]
-    plain = last.get("type") == "ByteLevel" and not last.get("add_prefix_space") and not last.get("use_regex", True)
-    if len(steps) != 2 or not plain or len(patterns) != 1 or patterns[0] not in PRE_TOKENIZERS:
-        raise QuantError(f"{path}: its pre-tokenizer is not Qwen2's; llama.cpp would split text differently")
-    return PRE_TOKENIZERS[patterns[0]]
+    """llama.cpp's name of a pre-tokenizer. Raises QuantError for one that it has not."""
+    steps = tuple(_split_step(path, step) for step in [*items(path, source, "pretokenizers", dict)] or [source])
+    name = next((name for name, known in PRE_TOKENIZERS.items() if known.steps == steps), None)
+    if name is None:
+        raise QuantError(f"{path}: its pre-tokenizer is none of {', '.join(PRE_TOKENIZERS)}; llama.cpp would split text differently")
+    return name
+
+
+def _split_step(path: Path, step: Mapping[str, Any]) -> tuple[object, ...]:
+    """A step of a pre-tokenizer as `PreTokenizer` has it; other ones are equal to none of those."""
+    kind = step.get("type")
+    if kind == "Split":
+        return kind, get(path, section(path, step, "pattern"), "Regex", str, "")
+    if kind == "Digits":
+        return kind, get(path, step, "individual_digits", bool, False)
+    return (kind, get(path, step, "use_regex", bool, True)) if kind == "ByteLevel" and not step.get("add_prefix_space") else ()
 
 
 def _special_ids(directory: Path, ids: Mapping[str, int], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
@@ -176,7 +201,41 @@ def _special_ids(directory: Path, ids: Mapping[str, int], settings: Mapping[str,
     return found
 
 
-def check(file: GgufFile, wanted: AudioTokens) -> None:
+def tokenizer_json(file: GgufFile) -> dict[str, Any]:
+    """Return the content of tokenizer.json for a file that was checked: the inverse of `read`."""
+    from gguf import TokenType
+
+    keys = file.keys
+    pre, types = PRE_TOKENIZERS[keys[KEY_PRE]], keys[KEY_TYPES]
+    ids = {token: index for index, token in enumerate(keys[KEY_TOKENS])}
+    added = [
+        {"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": types[index] == TokenType.CONTROL}
+        for token, index in ids.items() if types[index] in (TokenType.CONTROL, TokenType.USER_DEFINED)
+    ]  # fmt: skip
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "NFC"} if pre.nfc else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [STEPS[str(step[0])](step[1]) for step in pre.steps]},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": ids,
+                  "merges": [merge.split(" ") for merge in keys[KEY_MERGES]]},
+    }  # fmt: skip
+
+
+STEPS: Mapping[str, Callable[[object], dict[str, Any]]] = {  # of a PreTokenizer, as tokenizer.json has them
+    "Split": lambda regex: {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False},
+    "Digits": lambda single: {"type": "Digits", "individual_digits": single},
+    "ByteLevel": lambda regex: {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": regex},
+}
+
+
+def check(file: GgufFile, wanted: AudioTokens | None) -> None:
     """Check the vocabulary of a text part, whose keys are of their types, as libllama reads it: at some it ends the process.
 
     Raises QuantError that names the key.
@@ -185,8 +244,9 @@ def check(file: GgufFile, wanted: AudioTokens) -> None:
     for key in REQUIRED:
         if key not in keys:
             raise QuantError(f"{where}lacks the key {key}; convert it again")
-    if (keys[KEY_MODEL], keys[KEY_PRE]) not in ((MODEL, pre) for pre in PRE_TOKENIZERS.values()):
-        raise QuantError(f"{where}its tokenizer is {keys[KEY_MODEL]!r} with {keys[KEY_PRE]!r}, not Qwen2's")
+    if keys[KEY_MODEL] != MODEL or keys[KEY_PRE] not in PRE_TOKENIZERS:
+        names = " or ".join(map(repr, PRE_TOKENIZERS))
+        raise QuantError(f"{where}its tokenizer is {keys[KEY_MODEL]!r} with {keys[KEY_PRE]!r}, not {MODEL!r} with {names}")
     tokens = keys[KEY_TOKENS]
     known = set(tokens)
     if len(known) != len(tokens) or "" in known or "\0" in "".join(tokens):
@@ -201,6 +261,6 @@ def check(file: GgufFile, wanted: AudioTokens) -> None:
         left, _, right = merge.partition(" ")
         if not left or not right or left + right not in known:
             raise QuantError(f"{where}{KEY_MERGES} holds {merge[:40]!r}, which does not produce any of its tokens; convert it again")
-    for token in vars(wanted).values():
+    for token in vars(wanted).values() if wanted else ():
         if token is not None and token not in known:
             raise QuantError(f"{where}its tokens lack {token[:40]!r}, which marks audio; it is the text part of another model")

@@ -66,6 +66,7 @@ class Kind:
     rote_theta: float = 1200.0
     rope_theta: float = 1e6
     context: int = 32_768
+    text: str = "qwen2"
 
 
 KINDS = {
@@ -75,6 +76,7 @@ KINDS = {
         "musicflamingo", 1800, "You are Audio Flamingo-Next, an assistant for language and audio—whatever it is called.",
         rote_theta=1800.0, rope_theta=15.3e6, context=131_072,
     ),
+    "llama": Kind("musicflamingo", 1200, rope_theta=1e5, context=8192, text="llama"),  # with SmolLM2's kind of text model and tokenizer
 }  # fmt: skip
 
 
@@ -119,10 +121,12 @@ def write(
 
 def _write_tokenizer(directory: Path, kind: Kind) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    if kind.text == "llama":
+        steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    else:
+        tokenizer.normalizer = normalizers.NFC()
+        steps = [pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(CORPUS * 4, trainer)
@@ -131,7 +135,8 @@ def _write_tokenizer(directory: Path, kind: Kind) -> Tokenizer:
     specials += [tokens.audio, "[BOS]", "[PAD]", tokens.bos, tokens.eos] if tokens.bos and tokens.eos else ["[PAD]", tokens.audio]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
     tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "[PAD]", "model_max_length": kind.context}
+    named = "Qwen2Tokenizer" if kind.text == "qwen2" else "PreTrainedTokenizerFast"  # as it stands in tokenizer.json
+    config = {"tokenizer_class": named, "eos_token": "<|im_end|>", "pad_token": "[PAD]", "model_max_length": kind.context}
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     (directory / "chat_template.jinja").write_text(
         TEMPLATE.replace("SYSTEM", kind.system).replace("<sound>", tokens.audio), encoding="utf-8"
@@ -151,7 +156,7 @@ def _model(kind: Kind, size: Size, tokenizer: Tokenizer) -> torch.nn.Module:
         "num_key_value_heads": size.kv_heads, "intermediate_size": 2 * size.d_text, "vocab_size": vocab_size,
         "max_position_embeddings": kind.context, "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_type": "default", "rope_theta": kind.rope_theta},
-        "tie_word_embeddings": False, "model_type": "qwen2",
+        "tie_word_embeddings": False, "model_type": kind.text,
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"), "pad_token_id": tokenizer.token_to_id("[PAD]"),
     }  # fmt: skip
     fields: dict[str, Any] = {"audio_token_id": tokenizer.token_to_id(row.tokens.audio)}

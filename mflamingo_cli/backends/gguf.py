@@ -31,6 +31,7 @@ from mflamingo_cli.errors import ModelError
 from quant.layout import hub_identity
 from quant.pair import open_pair
 from quant.types import TYPES
+from quant.vocabulary import KEY_PRE, PRE_TOKENIZERS
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +63,10 @@ class GgufBackend(LocalBackend):
             else:
                 self._encoder = GgmlEncoder(weights, geometry, self._device)
             opened.enter_context(closing(self._encoder))
-            self._language = opened.enter_context(closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text)))
+            nfc = PRE_TOKENIZERS[text_keys[KEY_PRE]].nfc
+            self._language = opened.enter_context(
+                closing(LanguageModel(text, self._device, threads, options.kv_type, geometry.text, nfc=nfc))
+            )
             opened.callback(self._drop_prefix)
             self._opened = opened.pop_all()
         self._chat, self._end_ids = ChatTemplate(text_keys.get("tokenizer.chat_template"), geometry.tokens, text), self._language.end_ids

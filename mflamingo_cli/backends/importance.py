@@ -19,8 +19,9 @@ class Collector:
 
     def __init__(self, model: Any) -> None:
         modules = {layout.canonical(f"{name}.weight"): module for name, module in model.named_modules()}
-        rules = [rule for rule in layout.TENSORS["text"] if rule.role in WEIGHED_ROLES]
-        layers = range(model.config.get_text_config().num_hidden_layers)
+        text = model.config.get_text_config()
+        rules = [rule for rule in layout.text_rules(text.model_type) if rule.role in WEIGHED_ROLES]
+        layers = range(text.num_hidden_layers)
         self._modules = {rule.gguf.format(layer): modules[rule.hf.format(layer)] for layer in layers for rule in rules}
         self.sums = {name: Sums(np.zeros(module.in_features), 0) for name, module in self._modules.items()}
         self._kept = self.sums

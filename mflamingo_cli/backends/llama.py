@@ -1,4 +1,4 @@
-"""A `qwen2` GGUF in libllama: tokens or embeddings in, logits out, on KV caches whose sequences share a prefix.
+"""A text GGUF in libllama: tokens or embeddings in, logits out, on KV caches whose sequences share a prefix.
 
 Positions count tokens of the language model, sizes are bytes.
 """
@@ -42,8 +42,9 @@ SCORES_BYTES = 512 << 20  # of one layer's scores, which flash attention does no
 class LanguageModel:
     """The loaded model with its tokenizer."""
 
-    def __init__(self, path: Path, device: Device, threads: int, kv_type: str, sizes: TextSizes) -> None:
-        self.llama, self.device, self.threads, self.sizes = library(), device, threads, sizes
+    def __init__(self, path: Path, device: Device, threads: int, kv_type: str, sizes: TextSizes, *, nfc: bool = True) -> None:
+        """Load a file; `nfc` says whether its tokenizer normalizes text first, which libllama leaves out."""
+        self.llama, self.device, self.threads, self.sizes, self._nfc = library(), device, threads, sizes, nfc
         whole_blocks = sizes.d_head % 32 == 0  # q8_0 has blocks of 32 values
         self._kv_types = (("f16", "q8_0") if whole_blocks else ("f16",)) if kv_type == "auto" else (kv_type,)  # by preference
         self.mapped_bytes = 0 if device.is_gpu else path.stat().st_size  # weights in the page cache, which counts as available
@@ -90,7 +91,7 @@ class LanguageModel:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which special tokens are recognised by name; nothing is added."""
-        data = unicodedata.normalize("NFC", text).encode("utf-8")  # part of Qwen2's tokenizer that libllama leaves out
+        data = (unicodedata.normalize("NFC", text) if self._nfc else text).encode("utf-8")
         buffer = (ctypes.c_int32 * (len(data) + 1))()
         count = self.llama.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, True)
         assert count >= 0, "a token covers at least one byte"

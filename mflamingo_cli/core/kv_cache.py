@@ -24,7 +24,7 @@ KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 
 
 def forward(language: Any, embedded: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-    """Pass (B, T, d) embeddings at (B, T) positions through a Qwen2 model with `attend` as attention. Layers may lie on several devices."""
+    """Pass (B, T, d) embeddings at (B, T) positions through a text model with `attend` as attention. Layers may lie on several devices."""
     cos, sin = language.rotary_emb(embedded, positions)
     hidden = embedded
     for index, layer in enumerate(language.layers):

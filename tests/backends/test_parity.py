@@ -26,7 +26,7 @@ from tests import checkpoints
 from tests.clips import audio
 
 CHECKPOINTS = [(kind, size) for kind in FAMILIES for size in checkpoints.SIZES]
-CHECKPOINTS.append(("audioflamingonext", "small"))
+CHECKPOINTS += [("audioflamingonext", "small"), ("llama", "small"), ("llama", "wide")]
 CLIPS = {
     "3 s": audio(3.0),
     "29.99 s": audio(29.99),
@@ -160,7 +160,7 @@ def prompt_ids(backend: TorchBackend | GgufBackend, question: str, n_audio_token
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("weights", "kv_type"), LOGIT_TOLERANCE)
-@pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3"])
+@pytest.mark.parametrize("kind", ["musicflamingo", "audioflamingo3", "llama"])
 def test_logits_stay_near_torch(kind: str, weights: str, kv_type: str, tmp_path: Path, picked: list[tuple[int, np.ndarray]]) -> None:
     directory = checkpoints.write(tmp_path / "hf", kind, "wide", seed=5)
     first = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 # Name -> module
 KINDS: dict[str, str] = {
     "audio": "tests.fuzz.audio",
+    "ctranslate2": "tests.fuzz.ctranslate2",
     "gguf": "tests.fuzz.gguf",
     "playlists": "tests.fuzz.playlists",
     "safetensors": "tests.fuzz.safetensors",

@@ -258,7 +258,7 @@ def test_directories_that_are_no_checkpoint_are_told_apart(music: Path, tmp_path
         "not readable as JSON": lambda path: (path / "config.json").write_text("{"),
         "no tokenizer.json": lambda path: (path / "tokenizer.json").unlink(),
         "not a byte-level BPE": lambda path: edit_json(path / "tokenizer.json", model={"type": "Unigram"}),
-        "pre-tokenizer is not Qwen2's": lambda path: edit_json(path / "tokenizer.json", pre_tokenizer={"type": "Whitespace"}),
+        "pre-tokenizer is none of qwen2, smollm": lambda path: edit_json(path / "tokenizer.json", pre_tokenizer={"type": "Whitespace"}),
         "tokenizer lacks <noise>": lambda path: edit_json(path / "processor_config.json", audio_token="<noise>"),
         "no weights found": lambda path: (path / "model.safetensors").unlink(),
         "cut short": lambda path: (path / "model.safetensors").write_bytes((music / "model.safetensors").read_bytes()[:-9]),

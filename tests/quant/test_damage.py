@@ -273,7 +273,7 @@ FIELDS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "normalizer": (
         fields("tokenizer.json", normalizer={"type": "Replace", "pattern": {"Regex": "(a+)+b"}, "content": ""}),
-        "its normalizer is not Qwen2's",
+        "its normalizer is not that of qwen2",
     ),
     "template": (lambda path: (path / "chat_template.jinja").write_bytes(b"\xff"), r"chat_template\.jinja: not UTF-8"),
     "no template": (

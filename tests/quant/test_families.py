@@ -12,7 +12,7 @@ from accelerate import init_empty_weights
 from transformers import WhisperFeatureExtractor
 
 from quant.config import MEL_FIELDS, geometry_of_json
-from quant.families import FAMILIES, Family
+from quant.families import FAMILIES, TEXT_FAMILIES, Family
 from quant.layout import PARTS, canonical, tensors
 from tests.third_family import registered
 
@@ -32,12 +32,12 @@ def row(request: pytest.FixtureRequest, third: Family) -> Family:
 
 def test_defaults_are_the_classs_own(row: Family) -> None:
     config = getattr(import_module("transformers"), row.config_class)()
-    assert (config.model_type, config.audio_config.model_type, config.text_config.model_type) == (row.model_type, row.encoder_type, "qwen2")
-    for part, fields in ((config.audio_config, row.encoder), (config.text_config, row.text)):
-        for names, default in fields.values():
-            assert {getattr(part, name) for name in names} == {default}
-            assert names[-1] in type(part)().to_dict()  # the last is the class's own name, the others its aliases
-            assert set(names[:-1]) == {old for old, new in part.attribute_map.items() if new == names[-1]}
+    types = (config.model_type, config.audio_config.model_type, config.text_config.model_type)
+    assert types == (row.model_type, row.encoder_type, row.text)
+    for names, default in row.encoder.values():
+        assert {getattr(config.audio_config, name) for name in names} == {default}
+        assert names[-1] in type(config.audio_config)().to_dict()  # the last is the class's own name, the others its aliases
+        assert set(names[:-1]) == {old for old, new in config.audio_config.attribute_map.items() if new == names[-1]}
     for section, name, value in row.fixed:
         assert getattr(getattr(config, section) if section else config, name) == value
 
@@ -57,12 +57,26 @@ def test_what_an_empty_config_means_is_what_transformers_takes_it_for(row: Famil
         assert geometry.rote.frame_step_s == config.audio_frame_step
 
 
-def test_tensors_are_the_classs_own(row: Family) -> None:
+@pytest.mark.parametrize("text", TEXT_FAMILIES)
+def test_what_an_empty_text_config_means_is_what_transformers_takes_it_for(row: Family, text: str) -> None:
+    config = getattr(import_module("transformers"), row.config_class)(text_config={"model_type": text}).text_config
+    sizes = geometry_of_json({"model_type": row.model_type, "text_config": {"model_type": text}}, PROCESSOR, Path("hf")).text
+    assert sizes.model_type == config.model_type == text
+    for size, (names, _) in TEXT_FAMILIES[text].fields.items():
+        assert {getattr(config, name) for name in names} == {getattr(sizes, size)}
+    assert (sizes.rope_theta, sizes.rms_eps) == (config.rope_parameters["rope_theta"], config.rms_norm_eps)
+    for section, name, value in TEXT_FAMILIES[text].fixed:
+        assert (section, getattr(config, name)) == ("text_config", value)
+
+
+@pytest.mark.parametrize("text", TEXT_FAMILIES)
+def test_tensors_are_the_classs_own(row: Family, text: str) -> None:
+    asked = {"model_type": text, "num_hidden_layers": 2, "num_key_value_heads": 8}
     with init_empty_weights():
-        config = getattr(import_module("transformers"), row.config_class)(text_config={"model_type": "qwen2", "num_hidden_layers": 2})
+        config = getattr(import_module("transformers"), row.config_class)(text_config=asked)
         model = getattr(import_module("transformers"), row.model_class)(config)
     theirs = {canonical(name): tuple(weight.shape) for name, weight in model.named_parameters()}
-    geometry = geometry_of_json({"model_type": row.model_type, "text_config": {"num_hidden_layers": 2}}, PROCESSOR, Path("hf"))
+    geometry = geometry_of_json({"model_type": row.model_type, "text_config": asked}, PROCESSOR, Path("hf"))
     assert {tensor.hf: tensor.shape for part in PARTS for tensor in tensors(part, geometry)} == theirs
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import gguf
 
 from quant import keys, vocabulary
-from quant.layout import ARCHITECTURES
+from quant.families import TEXT_FAMILIES
+from quant.layout import AUDIO_ARCHITECTURE
 from quant.types import TYPES
 
 
 def test_keys_of_the_text_part_are_ggufs() -> None:
-    names = gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope
-    (llm, attention, rope), architecture = names, ARCHITECTURES["text"]
+    llm, attention, rope = gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope
     theirs = {
         "context_length": llm.CONTEXT_LENGTH, "d_model": llm.EMBEDDING_LENGTH, "n_layers": llm.BLOCK_COUNT,
         "d_ffn": llm.FEED_FORWARD_LENGTH, "n_heads": attention.HEAD_COUNT, "n_kv_heads": attention.HEAD_COUNT_KV,
         "rope_theta": rope.FREQ_BASE,
         "rms_eps": attention.LAYERNORM_RMS_EPS,
     }  # fmt: skip
-    assert {name: key.format(arch=architecture) for name, key in theirs.items()} == keys.TEXT_KEYS
-    assert architecture == gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN2]
+    for architecture in TEXT_FAMILIES:
+        assert {name: key.format(arch=architecture) for name, key in theirs.items()} == keys.text_keys_of(architecture)
+    assert set(TEXT_FAMILIES) == {gguf.MODEL_ARCH_NAMES[number] for number in (gguf.MODEL_ARCH.QWEN2, gguf.MODEL_ARCH.LLAMA)}
     names = gguf.Keys.Tokenizer
     assert keys.KEY_TOKENS == names.LIST
     assert (vocabulary.KEY_MODEL, vocabulary.KEY_PRE, vocabulary.KEY_TEMPLATE) == (names.MODEL, names.PRE, names.CHAT_TEMPLATE)
@@ -37,7 +38,7 @@ def test_keys_of_the_audio_part_are_ggufs() -> None:
     assert theirs == keys.ENCODER_KEYS
     assert (keys.KEY_D_TEXT, keys.KEY_N_MELS, keys.KEY_N_POSITIONS) == (audio.PROJECTION_DIM, audio.NUM_MEL_BINS, audio.MAX_POS_EMB)
     assert (keys.KEY_LAYER_NORM_EPS, keys.KEY_PROJECTOR) == (audio.Attention.LAYERNORM_EPS, gguf.Keys.Clip.PROJECTOR_TYPE)
-    assert ARCHITECTURES["audio"] == gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MMPROJ]
+    assert gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MMPROJ] == AUDIO_ARCHITECTURE
 
 
 def test_file_types_are_ggufs() -> None:

@@ -18,7 +18,7 @@ TOKENS = 750  # of a window
 SUMS = 1e-4  # float32 sums in another order; time tables in float64 there, in float32 here
 
 
-@pytest.fixture(scope="module", params=["musicflamingo", "audioflamingo3"])
+@pytest.fixture(scope="module", params=["musicflamingo", "audioflamingo3", "llama"])
 def checkpoint(request, tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     return checkpoints.write(tmp_path_factory.mktemp("checkpoints") / request.param, request.param)

@@ -133,7 +133,11 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return {name: tokenizer.token_to_id(name) for name in SPECIALS}
 
 
-def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audio_s: int, context: int) -> None:
+# model_type of the text model -> the class of its tokenizer; that of Qwen2 has rules of its own, whatever tokenizer.json says
+TOKENIZER_CLASSES = {"qwen2": "Qwen2Tokenizer", "llama": "PreTrainedTokenizerFast"}
+
+
+def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audio_s: int, context: int, model_type: str = "qwen2") -> None:
     """Everything of a checkpoint directory but weights and config: tokenizer, template, processor and generation settings."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
@@ -154,7 +158,7 @@ def write_processor(folder: Path, tokenizer: Tokenizer, mel: MelConfig, max_audi
     ids = special_ids(tokenizer)
     files = {
         "tokenizer_config.json": {
-            "tokenizer_class": "Qwen2Tokenizer",
+            "tokenizer_class": TOKENIZER_CLASSES[model_type],
             "eos_token": "<|im_end|>",
             "pad_token": "<|endoftext|>",
             "bos_token": None,

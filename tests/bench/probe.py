@@ -1,0 +1,357 @@
+"""What can be read from an audio encoder, layer by layer, by a linear reading: voice, genre, instruments, key, chords, beat.
+
+    python -m tests.bench.probe encode MODEL --music FOLDER --clips FOLDER --out FEATURES
+    python -m tests.bench.probe read FEATURES...
+
+MODEL is a checkpoint directory of any family. `--music` holds a folder for each unpacked Debian package, as for `ears`, whose weak labels
+are used; `--clips` is a split that `train run` rendered, whose labels are exact. One window is encoded of each file, once: what is needed
+of it is kept in FEATURES, so a run that was stopped goes on. Every reading is a ridge regression that is scored on packages (recordings)
+or soundfonts (clips) that it was not fitted on; chance, and what the program measures without a model, stand beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mflamingo_cli.core.audio import Audio, checked_windows, load
+from mflamingo_cli.core.mel import LogMel
+from mflamingo_cli.errors import AudioError
+from tests.bench.ears import LEAST_BYTES, SUFFIXES, labels
+
+WINDOW_S = 30.0
+PER_PACKAGE = 12  # tracks
+FRAMES = 48  # of a window that are kept for what changes from moment to moment
+LABEL_S = 0.04
+RIDGES = (1.0, 10.0, 100.0, 1000.0)  # the best of them is chosen on the groups that are fitted on
+GENRES = ("metal", "rock", "classical", "electronic", "ambient")
+FEWEST = 8  # windows of either kind, from which a reading is scored
+
+
+@dataclass(frozen=True)
+class Source:
+    """A window of music: where it is, the group that is left out together, and what is known of it."""
+
+    name: str
+    path: Path
+    start_s: float
+    group: str
+    known: dict[str, object]
+
+
+def recordings(music: Path) -> Iterator[Source]:
+    """A window from the middle of some files of every package for which `ears.LABELS` has words."""
+    import soundfile
+
+    for package in sorted(path for path in music.iterdir() if path.is_dir()):
+        files = sorted(path for path in package.rglob("*") if path.suffix in SUFFIXES and path.stat().st_size >= LEAST_BYTES)
+        found = []
+        for path in files:
+            try:
+                with soundfile.SoundFile(path) as file:
+                    genre, duration = file.copy_metadata().get("genre"), file.frames / file.samplerate
+            except soundfile.LibsndfileError:
+                continue
+            if (words := labels(path.relative_to(music), genre)) and duration >= WINDOW_S:
+                found.append((path, max(0.0, duration / 2 - WINDOW_S / 2), words))
+        for path, start_s, words in found[:: max(1, len(found) // PER_PACKAGE)][: PER_PACKAGE + 1]:
+            name = hashlib.sha256(str(path.relative_to(music)).encode()).hexdigest()[:12]
+            yield Source(name, path, start_s, package.name, {"words": sorted(words), "file": str(path.relative_to(music))})
+
+
+def clips(folder: Path) -> Iterator[Source]:
+    """The beginning of every rendered clip with music."""
+    from mflamingo_cli.train.mini.manifest import read_manifest
+
+    for row in sorted(read_manifest(folder), key=lambda row: row["index"]):
+        if row.get("soundfont"):
+            yield Source(f"clip-{row['index']:06d}", folder / row["audio"], 0.0, row["soundfont"], {"row": row, "folder": str(folder)})
+
+
+# --- encoding ------------------------------------------------------------------------------------------------------------------------
+
+
+class LayerReader:
+    """A checkpoint's encoder, all layers of which are seen: behind the convolutions, behind each layer, and at the end."""
+
+    def __init__(self, directory: Path) -> None:
+        import torch
+
+        from mflamingo_cli.core.model import load as load_model
+        from quant.config import read_geometry
+
+        torch.set_num_threads(1)
+        self.geometry = read_geometry(directory)
+        self.tower = load_model(directory).model.audio_tower
+        self.mel = LogMel(self.geometry.mel)
+
+    def __call__(self, audio: Audio) -> list[np.ndarray]:
+        """Encode the first window: -> for every layer (tokens, d) float32, positions averaged in pairs as the encoder does at its end."""
+        import torch
+
+        window = next(iter(checked_windows(audio, self.geometry)))
+        seen: list[np.ndarray] = []
+
+        def keep(hidden: torch.Tensor) -> None:
+            pairs = hidden[0, : 2 * window.n_tokens]
+            seen.append(pairs.reshape(window.n_tokens, 2, -1).mean(1).numpy())
+
+        hooks = [self.tower.layers[0].register_forward_pre_hook(lambda module, inputs: keep(inputs[0]))]
+        hooks += [
+            layer.register_forward_hook(lambda module, inputs, output: keep(output if torch.is_tensor(output) else output[0]))
+            for layer in self.tower.layers
+        ]
+        try:
+            with torch.inference_mode():
+                mel = torch.from_numpy(self.mel(window.samples))[None]
+                mask = torch.arange(mel.shape[-1])[None] < window.n_frames
+                last = self.tower(mel, input_features_mask=mask, return_dict=True).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*seen, last[0, : window.n_tokens].numpy()]
+
+
+def encode(model: Path, sources: list[Source], out: Path) -> None:
+    """Keep of every window the mean and the deviation of each layer, and some of its frames."""
+    out.mkdir(parents=True, exist_ok=True)
+    reader: LayerReader | None = None
+    for number, source in enumerate(sources, 1):
+        path = out / f"{source.name}.npz"
+        if path.exists():
+            continue
+        reader = reader or LayerReader(model)
+        try:
+            audio = load(source.path, start_s=source.start_s, end_s=source.start_s + WINDOW_S)
+            layers = reader(audio)
+        except AudioError as error:
+            print(f"{source.path}: {error}")
+            continue
+        seconds = WINDOW_S / reader.geometry.tokens_per_window  # of a token
+        at = np.linspace(0.03, 0.97, FRAMES) * len(layers[0]) * seconds
+        rows = np.minimum((at / seconds).astype(int), len(layers[0]) - 1)
+        kept = {f"mean{i}": np.concatenate([layer.mean(0), layer.std(0)]) for i, layer in enumerate(layers)}
+        kept |= {f"frames{i}": layer[rows].astype(np.float16) for i, layer in enumerate(layers)}
+        with path.with_suffix(".part").open("wb") as file:
+            known = json.dumps({"group": source.group, **source.known})
+            np.savez_compressed(file, known=known, seconds=rows * seconds, token_s=seconds, **kept)
+        path.with_suffix(".part").replace(path)
+        print(f"{number}/{len(sources)} {source.group} {source.name}", flush=True)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Features:
+    """What was kept of the windows of one model."""
+
+    name: str
+    known: list[dict]
+    arrays: list[dict[str, np.ndarray]]
+
+    @property
+    def n_layers(self) -> int:
+        return sum(name.startswith("mean") for name in self.arrays[0])
+
+
+def read(folder: Path) -> Features:
+    known, arrays = [], []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            known.append(json.loads(str(file["known"])))
+            arrays.append({name: file[name] for name in file.files if name != "known"})
+    return Features(folder.name, known, arrays)
+
+
+def fit(x: np.ndarray, y: np.ndarray, ridge: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a linear reading, (n, d) and (n, k) -> of other rows (m, k), by ridge regression in the smaller of both dimensions."""
+    middle, scale, mean = x.mean(0), x.std(0) + 1e-6, y.mean(0)
+    scaled = (x - middle) / scale
+    if len(x) < x.shape[1]:
+        weights = scaled.T @ np.linalg.solve(scaled @ scaled.T + ridge * len(x) * np.eye(len(x)), y - mean)
+    else:
+        weights = np.linalg.solve(scaled.T @ scaled + ridge * len(x) * np.eye(x.shape[1]), scaled.T @ (y - mean))
+    return lambda other: (other - middle) / scale @ weights + mean
+
+
+def left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    """Readings of every row by a fit on the other groups, whose ridge is the one that reads best there, a group left out again."""
+    found = np.zeros_like(y, dtype=float)
+    for group in np.unique(groups):
+        inside = groups != group
+        found[~inside] = fit(x[inside], y[inside], _ridge(x[inside], y[inside], groups[inside], score))(x[~inside])
+    return found
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    folds = np.unique(groups, return_inverse=True)[1] % 3
+    scores = []
+    for ridge in RIDGES:
+        found = np.zeros_like(y, dtype=float)
+        for fold in range(3):
+            inside = folds != fold
+            if inside.all() or not inside.any():
+                return RIDGES[1]
+            found[~inside] = fit(x[inside], y[inside], ridge)(x[~inside])
+        scores.append(score(found, y))
+    return RIDGES[int(np.nanargmax(scores))]
+
+
+def auc(found: np.ndarray, right: np.ndarray) -> float:
+    """Mean over columns of the area under the curve, of those that have both kinds."""
+    values = []
+    for column in range(right.shape[1]):
+        positive, negative = found[right[:, column] > 0.5, column], found[right[:, column] <= 0.5, column]
+        if len(positive) and len(negative):
+            order = np.argsort(np.concatenate([positive, negative]), kind="stable")
+            ranks = np.empty(len(order))
+            ranks[order] = np.arange(1, len(order) + 1)
+            values.append((ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
+    return float(np.mean(values)) if values else float("nan")
+
+
+def accuracy(found: np.ndarray, right: np.ndarray) -> float:
+    return float((found.argmax(1) == right.argmax(1)).mean())
+
+
+def one_hot(values: np.ndarray, size: int) -> np.ndarray:
+    return np.eye(size)[values]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is read: from which windows, of what kind (a window's mean or its frames), and how it is scored."""
+
+    name: str
+    frames: bool
+    target: Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]  # (k,), or (frames, k) with NaN where nothing is known
+    score: Callable[[np.ndarray, np.ndarray], float]
+
+
+def words_of(*names: str) -> Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]:
+    def target(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+        words = known.get("words", ())
+        return np.array([float(name in words) for name in names]) if {*names} & {*words} else None
+
+    return target
+
+
+def sung(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    words = known.get("words", ())
+    return np.array([float("sung" in words)]) if {"sung", "unsung"} & {*words} else None
+
+
+def sung_clip(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    return np.array([float(known["row"]["vocals"])]) if "row" in known else None
+
+
+def key(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    row = known.get("row", {})
+    return (
+        one_hot(np.array(row["tonic"] + 12 * (row["mode"] == "minor")), 24) if row.get("mode") and len(row.get("keys", ())) == 1 else None
+    )
+
+
+def at_frames(name: str, convert: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]:
+    """A dense label of a rendered clip at the frames that were kept."""
+
+    def target(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+        if "row" not in known:
+            return None
+        from mflamingo_cli.train.mini.frames import Clip, exact_labels
+
+        found = exact_labels(Clip(known["row"], Path(known["folder"]))).get(name)
+        if found is None:
+            return None
+        reach = max(1, round(float(arrays["token_s"]) / LABEL_S))  # labels of a token
+        at = np.minimum((arrays["seconds"] / LABEL_S).astype(int), len(found) - reach)
+        return convert(np.stack([found[first : first + reach] for first in at]))
+
+    return target
+
+
+def flags(values: np.ndarray) -> np.ndarray:
+    middle = values[:, values.shape[1] // 2].astype(float)
+    return np.where(middle == 255, np.nan, middle)
+
+
+def root(values: np.ndarray) -> np.ndarray:
+    middle = values[:, values.shape[1] // 2].astype(int)
+    return np.where((middle < 0)[:, None], np.nan, one_hot(np.maximum(middle, 0), 13))
+
+
+def beat(values: np.ndarray) -> np.ndarray:
+    return (values > 0).any(1).astype(float)[:, None]
+
+
+TASKS = (
+    Task("voice, recordings", False, sung, auc),
+    Task("voice, rendered", False, sung_clip, auc),
+    Task("genre, recordings", False, words_of(*GENRES), auc),
+    Task("instruments, rendered, by moment", True, at_frames("families", flags), auc),
+    Task("key, rendered", False, key, accuracy),
+    Task("root of the chord, rendered, by moment", True, at_frames("root", root), accuracy),
+    Task("beat, rendered, by moment", True, at_frames("beat", beat), auc),
+)
+
+
+def table(features: Features, task: Task) -> list[float]:
+    """Scores of every layer; empty where too few windows are known."""
+    targets = [(index, target) for index, known in enumerate(features.known)
+               if (target := task.target(known, features.arrays[index])) is not None]  # fmt: skip
+    if len(targets) < FEWEST:
+        return []
+    scores = []
+    for layer in range(features.n_layers):
+        if task.frames:
+            x = np.concatenate([features.arrays[index][f"frames{layer}"].astype(np.float32) for index, _ in targets])
+            groups = np.concatenate([[features.known[index]["group"]] * len(target) for index, target in targets])
+        else:
+            x = np.stack([features.arrays[index][f"mean{layer}"] for index, _ in targets])
+            groups = np.array([features.known[index]["group"] for index, _ in targets])
+        y = np.concatenate([np.atleast_2d(target) for _, target in targets])
+        clear = ~np.isnan(y).any(1)
+        scores.append(task.score(left_out(x[clear], y[clear], groups[clear], task.score), y[clear]))
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    made = commands.add_parser("encode")
+    made.add_argument("model", type=Path)
+    made.add_argument("--music", type=Path)
+    made.add_argument("--clips", type=Path)
+    made.add_argument("--most", type=int, default=1000, help="windows of either kind")
+    made.add_argument("--out", type=Path, required=True)
+    commands.add_parser("read").add_argument("features", type=Path, nargs="+")
+    asked = parser.parse_args()
+    if asked.command == "encode":
+        found = [
+            list(recordings(asked.music))[: asked.most] if asked.music else [],
+            list(clips(asked.clips))[: asked.most] if asked.clips else [],
+        ]
+        mixed = sorted(
+            [*found[0], *found[1]], key=lambda source: hashlib.sha256(source.name.encode()).hexdigest()
+        )  # of all kinds from the start
+        encode(asked.model, mixed, asked.out)
+        return
+    rows = {}
+    for folder in asked.features:
+        features = read(folder)
+        for task in TASKS:
+            scores = table(features, task)
+            rows[f"{folder.name}: {task.name}"] = [round(score, 3) for score in scores]
+            print(f"{folder.name:16s} {task.name:40s} " + " ".join(f"{score:.3f}" for score in scores), flush=True)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
