@@ -50,7 +50,7 @@ def _both(hf: str, gguf: str, shape: tuple[str, ...], role: Role = "vector", *, 
 
 
 AUDIO, AUDIO_LAYER, AUDIO_BLOCK = "audio_tower", "audio_tower.layers.{}", "a.blk.{}"
-TEXT, TEXT_LAYER = "language_model.model", "language_model.model.layers.{}"
+TEXT, TEXT_LAYER, HEAD = "language_model.model", "language_model.model.layers.{}", "language_model.lm_head"
 D_AUDIO, D_TEXT = ("d_audio",), ("d_text",)
 
 TENSORS: Mapping[Part, tuple[Rule, ...]] = {  # the audio part's without the projector, which the family has
@@ -82,7 +82,7 @@ TENSORS: Mapping[Part, tuple[Rule, ...]] = {  # the audio part's without the pro
         Rule(f"{TEXT_LAYER}.mlp.up_proj.weight", "blk.{}.ffn_up.weight", ("ffn_text", "d_text"), "matrix"),
         Rule(f"{TEXT_LAYER}.mlp.down_proj.weight", "blk.{}.ffn_down.weight", ("d_text", "ffn_text"), "ffn_down"),
         Rule(f"{TEXT}.norm.weight", "output_norm.weight", D_TEXT),
-        Rule("language_model.lm_head.weight", "output.weight", ("n_vocab", "d_text"), "output"),  # absent when tied to the embedding
+        Rule(f"{HEAD}.weight", "output.weight", ("n_vocab", "d_text"), "output"),  # absent when tied to the embedding
     ),
 }
 

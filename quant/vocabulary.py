@@ -168,8 +168,9 @@ def _merges(path: Path, model: Mapping[str, Any], ids: Mapping[str, int]) -> lis
 
 def _pre_tokenizer(path: Path, source: Mapping[str, Any]) -> str:
     """llama.cpp's name of a pre-tokenizer. Raises QuantError for one that it has not."""
-    steps = tuple(_split_step(path, step) for step in [*items(path, source, "pretokenizers", dict)] or [source])
-    name = next((name for name, known in PRE_TOKENIZERS.items() if known.steps == steps), None)
+    steps: list[Mapping[str, Any]] = [*items(path, source, "pretokenizers", dict)] or [source]
+    found = tuple(_split_step(path, step) for step in steps)
+    name = next((name for name, known in PRE_TOKENIZERS.items() if known.steps == found), None)
     if name is None:
         raise QuantError(f"{path}: its pre-tokenizer is none of {', '.join(PRE_TOKENIZERS)}; llama.cpp would split text differently")
     return name

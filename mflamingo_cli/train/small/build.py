@@ -21,10 +21,10 @@ from mflamingo_cli.files import write_text
 from mflamingo_cli.train.mini import tokens
 from mflamingo_cli.train.mini.build import ROPE_THETA, ROTARY_SHARE
 from mflamingo_cli.train.small.whisper import WhisperEncoder
+from quant import layout
 from quant.arrays import Floats
 from quant.families import FAMILIES, TEXT_FAMILIES
 from quant.geometry import MelConfig, TextSizes
-from quant.layout import canonical
 from quant.readback import TextModelFile
 
 FAMILY = FAMILIES["musicflamingo"]
@@ -40,7 +40,6 @@ class LanguagePart:
     sizes: TextSizes
     tokenizer: Tokenizer
     weights: Mapping[str, Floats] | None = None
-    tied: bool = False  # the embedding is the output matrix too
 
 
 def own_language(texts: Iterable[str], n_vocab: int, sizes: TextSizes = OWN) -> LanguagePart:
@@ -49,11 +48,17 @@ def own_language(texts: Iterable[str], n_vocab: int, sizes: TextSizes = OWN) -> 
 
 
 def pretrained_language(file: TextModelFile) -> LanguagePart:
-    """Return the language model of a text GGUF; the tokens that mark audio are added to its vocabulary."""
+    """Return the language model of a text GGUF; the tokens that mark audio are added to its vocabulary.
+
+    Where the embedding is the output matrix too, both begin alike: transformers' class ties nothing (5.23, `_tied_weights_keys`).
+    """
     tokenizer = Tokenizer.from_str(json.dumps(file.tokenizer()))
     known = set(file.file.keys["tokenizer.ggml.tokens"])
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in tokens.SPECIALS if name not in known])
-    return LanguagePart(file.sizes, tokenizer, dict(file.weights()), file.tied)
+    weights = dict(file.weights())
+    if file.tied:
+        weights[f"{layout.HEAD}.weight"] = weights[f"{layout.TEXT}.embed_tokens.weight"]
+    return LanguagePart(file.sizes, tokenizer, weights)
 
 
 def build(encoder: WhisperEncoder, language: LanguagePart, seed: int = 0) -> Model:
@@ -65,7 +70,7 @@ def build(encoder: WhisperEncoder, language: LanguagePart, seed: int = 0) -> Mod
     torch.manual_seed(seed)
     model = MusicFlamingoForConditionalGeneration(_config(encoder, language, n_rows))
     given = {**encoder.weights, **{name: _with_rows(name, rows, n_rows) for name, rows in (language.weights or {}).items()}}
-    named = {canonical(name): weight for name, weight in model.state_dict().items()}
+    named = {layout.canonical(name): weight for name, weight in model.state_dict().items()}
     with torch.no_grad():
         for name, values in given.items():
             named[name].copy_(torch.from_numpy(np.ascontiguousarray(values)))
@@ -83,11 +88,10 @@ def _config(encoder: WhisperEncoder, language: LanguagePart, n_rows: int) -> Mus
             "model_type": language.sizes.model_type,
             "rope_parameters": {"rope_type": "default", "rope_theta": language.sizes.rope_theta},
             "rms_norm_eps": language.sizes.rms_eps,
-            "tie_word_embeddings": language.tied,
+            "tie_word_embeddings": False,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        tie_word_embeddings=language.tied,
         audio_token_id=ids["<sound>"],
         audio_bos_token_id=ids["<|sound_bos|>"],
         audio_eos_token_id=ids["<|sound_eos|>"],

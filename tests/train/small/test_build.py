@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,10 @@ def test_new_tokens_begin_as_the_mean_of_the_old_ones(tiny: TinyWhisper, text_fi
     found = model.get_input_embeddings().weight.detach().numpy()
     np.testing.assert_array_equal(found[: len(rows)], rows)
     np.testing.assert_allclose(found[len(rows) :], np.broadcast_to(rows.mean(0), found[len(rows) :].shape), rtol=1e-6)
+
+
+def test_an_embedding_that_is_the_output_matrix_too_begins_as_both(tiny: TinyWhisper, text_file: Path) -> None:
+    tied = replace(read_text_model(text_file), tied=True)
+    model = build.build(read_encoder(tiny.path), build.pretrained_language(tied))
+    assert torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+    assert torch.equal(model.lm_head.weight[:100], torch.from_numpy(dict(tied.weights())["language_model.model.embed_tokens.weight"][:100]))
