@@ -26,6 +26,7 @@ def run(
     prepare(work)
     from mflamingo_cli.backends.pytorch_loading import choose_device
     from mflamingo_cli.train.mini import recipe as recipes
+    from mflamingo_cli.train.mini.kitchen import Kitchen
     from mflamingo_cli.train.parallel import launched, processes
 
     steps = recipes.read(recipe)
@@ -34,7 +35,7 @@ def run(
         raise UsageError(f"--step {wrong[0]}: the steps of {recipe} are {', '.join(names)}")
     with processes("ddp" if launched() else "none", choose_device(device)[0]) as (group, where), resumable(f"in {work}"):
         for each in (each for each in steps if not step or each.name in step):
-            for line in recipes.cook(each, recipes.Kitchen(work, where, group, jobs)):
+            for line in recipes.cook(each, Kitchen(work, where, group, jobs)):
                 if group.rank == 0:
                     print(line, file=sys.stderr)
     print(work)

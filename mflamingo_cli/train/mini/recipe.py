@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.checkpoints import newest
@@ -18,20 +16,11 @@ from mflamingo_cli.train.mini import stages
 from mflamingo_cli.train.mini.corpora import recordings as recorded
 from mflamingo_cli.train.mini.corpora import sheet_music
 from mflamingo_cli.train.mini.frames import Clip, make_caches, prepare
+from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.mini.synth import render
-from mflamingo_cli.train.parallel import Processes
+from mflamingo_cli.train.small import steps as small
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class Kitchen:
-    """What every step is given: the folder of everything, where to compute, and how many processes render."""
-
-    work: Path
-    device: torch.device
-    processes: Processes
-    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +115,7 @@ def export(name: str, kitchen: Kitchen, stage: str = "speech", abilities: Sequen
 
 STEPS: Mapping[str, Callable[..., Iterator[str]]] = {
     "synth": synth, "scores": scores, "recordings": recordings, "adopt": adopt, "stage": stage, "export": export,
+    "base": small.base, "exchanges": small.exchanges, "tune": small.tune, "reinforce": small.reinforce,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.mini import recipe, stages
+from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.parallel import Processes
 
 
@@ -59,7 +60,7 @@ def test_a_stage_is_trained_and_goes_on(tmp_path: Path) -> None:
         "d_audio = 64\naudio_layers = 1\naudio_heads = 1\naudio_ffn = 64\n[loop]\nsteps = 2\nlr = 1e-3\nlog_every = 1\n",
         encoding="utf-8",
     )
-    kitchen = recipe.Kitchen(tmp_path / "work", torch.device("cpu"), Processes())
+    kitchen = Kitchen(tmp_path / "work", torch.device("cpu"), Processes())
     step = recipe.RecipeStep("words", "stage", {"config": str(tmp_path / "words.toml")})
     assert [line.split("  ")[0] for line in recipe.cook(step, kitchen)] == ["words 1/2", "words 2/2"]
     assert list(recipe.cook(step, kitchen)) == []  # it is done
@@ -75,7 +76,7 @@ def test_old_spellings_name_the_new_ones(old: list[str]) -> None:
 
 
 def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_path: Path) -> None:
-    kitchen = recipe.Kitchen(tmp_path, torch.device("cpu"), Processes())
+    kitchen = Kitchen(tmp_path, torch.device("cpu"), Processes())
     step = recipe.RecipeStep("embedded", "adopt", {"vocab": 1100})
     assert len(list(recipe.cook(step, kitchen))) == 1
     made = list((tmp_path / "runs" / "embedded").rglob("*.safetensors"))
