@@ -2,11 +2,12 @@
 
     python -m tests.bench.probe encode MODEL --music FOLDER --clips FOLDER --out FEATURES
     python -m tests.bench.probe read FEATURES...
+    python -m tests.bench.probe measure FEATURES --music FOLDER
 
 MODEL is a checkpoint directory of any family. `--music` holds a folder for each unpacked Debian package, as for `ears`, whose weak labels
 are used; `--clips` is a split that `train run` rendered, whose labels are exact. One window is encoded of each file, once: what is needed
 of it is kept in FEATURES, so a run that was stopped goes on. Every reading is a ridge regression that is scored on packages (recordings)
-or soundfonts (clips) that it was not fitted on; chance, and what the program measures without a model, stand beside it.
+or soundfonts (clips) that it was not fitted on. `measure` scores what the program measures of the same windows without a model.
 """
 
 from __future__ import annotations
@@ -59,10 +60,18 @@ def recordings(music: Path) -> Iterator[Source]:
             except soundfile.LibsndfileError:
                 continue
             if (words := labels(path.relative_to(music), genre)) and duration >= WINDOW_S:
-                found.append((path, max(0.0, duration / 2 - WINDOW_S / 2), words))
+                found.append((path, middle(path), words))
         for path, start_s, words in found[:: max(1, len(found) // PER_PACKAGE)][: PER_PACKAGE + 1]:
             name = hashlib.sha256(str(path.relative_to(music)).encode()).hexdigest()[:12]
             yield Source(name, path, start_s, package.name, {"words": sorted(words), "file": str(path.relative_to(music))})
+
+
+def middle(path: Path) -> float:
+    """Where the window in the middle of a file begins."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        return max(0.0, file.frames / file.samplerate / 2 - WINDOW_S / 2)
 
 
 def clips(folder: Path) -> Iterator[Source]:
@@ -161,10 +170,11 @@ class Features:
         return sum(name.startswith("mean") for name in self.arrays[0])
 
 
-def read(folder: Path) -> Features:
+def read(folder: Path, names: set[str]) -> Features:
+    """Read what was kept of the windows of these names."""
     known, arrays = [], []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as file:
+    for name in sorted(names):
+        with np.load(folder / name) as file:
             known.append(json.loads(str(file["known"])))
             arrays.append({name: file[name] for name in file.files if name != "known"})
     return Features(folder.name, known, arrays)
@@ -322,6 +332,45 @@ def table(features: Features, task: Task) -> list[float]:
     return scores
 
 
+def measured(folder: Path, music: Path) -> dict[str, float]:
+    """What the program measures of the windows of FEATURES, scored as the readings are; what it does not say is wrong, or even."""
+    from mflamingo_cli.measure import measure
+    from mflamingo_cli.measure.facts import pitch_class
+
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    features = read(folder, {path.name for path in folder.glob("*.npz")})
+    for known, arrays in zip(features.known, features.arrays, strict=True):
+        targets = {task.name: target for task in TASKS if (target := task.target(known, arrays)) is not None}
+        path = Path(known["folder"]) / known["row"]["audio"] if "row" in known else music / known["file"]
+        start_s = 0.0 if "row" in known else middle(path)
+        facts = measure(load(path, start_s=start_s, end_s=start_s + WINDOW_S), only=("key", "chords", "beats", "vocals"))
+        at = arrays["seconds"] + start_s
+        sure = facts.confidence.vocals or 0.5
+        said: dict[str, np.ndarray] = {name: np.array([{True: sure, None: 0.5, False: 1 - sure}[facts.vocals.present]]) for name in VOICES}
+        key_class = 24 if facts.key is None else facts.key.pitch + 12 * (facts.key.mode == "minor")
+        said["key, rendered"] = one_hot(np.array(key_class), 25)  # the last: none
+        labels_at = [next((chord.label for chord in facts.chords if chord.start <= time < chord.end), "N") for time in at]
+        said["root of the chord, rendered, by moment"] = one_hot(
+            np.array([12 if label in ("N", "X") else pitch_class(label.partition(":")[0]) for label in labels_at]), 13
+        )
+        beats = np.array([time for time, _ in facts.beats] or [-1.0])
+        half = float(arrays["token_s"]) / 2
+        said["beat, rendered, by moment"] = (np.abs(at[:, None] + half - beats).min(1) <= half).astype(float)[:, None]
+        for name, target in targets.items():
+            if name in said:
+                found.setdefault(name, []).append((np.atleast_2d(said[name]), np.atleast_2d(target)))
+    scores = {}
+    for task in TASKS:
+        if len(found.get(task.name, ())) >= FEWEST:
+            values, right = (np.concatenate(rows) for rows in zip(*found[task.name], strict=True))
+            clear = ~np.isnan(right).any(1)
+            scores[task.name] = round(task.score(values[clear], right[clear]), 3)
+    return scores
+
+
+VOICES = ("voice, recordings", "voice, rendered")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -332,6 +381,9 @@ def main() -> None:
     made.add_argument("--most", type=int, default=1000, help="windows of either kind")
     made.add_argument("--out", type=Path, required=True)
     commands.add_parser("read").add_argument("features", type=Path, nargs="+")
+    facts = commands.add_parser("measure")
+    facts.add_argument("features", type=Path)
+    facts.add_argument("--music", type=Path, required=True)
     asked = parser.parse_args()
     if asked.command == "encode":
         found = [
@@ -343,9 +395,14 @@ def main() -> None:
         )  # of all kinds from the start
         encode(asked.model, mixed, asked.out)
         return
+    if asked.command == "measure":
+        print(json.dumps(measured(asked.features, asked.music)))
+        return
     rows = {}
+    names = set.intersection(*({path.name for path in folder.glob("*.npz")} for folder in asked.features))
+    print(f"{len(names)} windows that all of them have")
     for folder in asked.features:
-        features = read(folder)
+        features = read(folder, names)
         for task in TASKS:
             scores = table(features, task)
             rows[f"{folder.name}: {task.name}"] = [round(score, 3) for score in scores]

@@ -73,7 +73,7 @@ def build(encoder: WhisperEncoder, language: LanguagePart, seed: int = 0) -> Mod
     named = {layout.canonical(name): weight for name, weight in model.state_dict().items()}
     with torch.no_grad():
         for name, values in given.items():
-            named[name].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+            named[name].copy_(torch.tensor(values))
     return model.eval()
 
 
