@@ -134,4 +134,4 @@ def test_an_embedding_that_is_the_output_matrix_too_begins_as_both(tiny: TinyWhi
     tied = replace(read_text_model(text_file), tied=True)
     model = build.build(read_encoder(tiny.path), build.pretrained_language(tied))
     assert torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
-    assert torch.equal(model.lm_head.weight[:100], torch.from_numpy(dict(tied.weights())["language_model.model.embed_tokens.weight"][:100]))
+    assert torch.equal(model.lm_head.weight[:100], torch.tensor(dict(tied.weights())["language_model.model.embed_tokens.weight"][:100]))
