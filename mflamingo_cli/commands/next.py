@@ -51,8 +51,6 @@ def next(
     found = _Library(library, reporter)
     with handle_signals():
         own, records = found.with_records(song)
-    if missing := lacks(own):
-        raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so no matches can be found")
     others = [record for record in records if not _same(record, own)]
     if unknown := sum(bool(lacks(record)) for record in others):
         reporter.note(f"{unknown} of {len(others)} songs were left out: their tempo or key is not known")
@@ -66,6 +64,14 @@ class UnknownFactError(MFlamingoError):
     """A song of which a fact that is needed is not known."""
 
     code = "unknown_fact"
+
+
+def _require_known(song: str, record: Analysis) -> None:
+    """Raise UnknownFactError where a fact that is needed is not known."""
+    from mflamingo_cli.library.mixing import lacks
+
+    if missing := lacks(record):
+        raise UnknownFactError(f"{song}: its {' and '.join(missing)} could not be determined, so no matches can be found")
 
 
 def _same(record: Analysis, song: Analysis) -> bool:
@@ -83,11 +89,18 @@ class _Library:
         self._records = {os.path.realpath(key): record for key, record in self._kept(place)}
 
     def with_records(self, song: str) -> tuple[Analysis, list[Analysis]]:
-        """The record of a song, and those of every song of the library that could be analysed. Raises AudioError for the song alone."""
+        """The record of a song, and those of every song of the library that could be analysed.
+
+        Raises AudioError for the song itself, UnknownFactError as soon as it is clear that nothing can be found.
+        """
         own = os.path.realpath(song)
+        if own in self._records:
+            _require_known(song, self._records[own])
         for finished in self._analysed([path for path in (song, *self._songs) if os.path.realpath(path) not in self._records]):
             if finished.failure is None:
                 self._records[os.path.realpath(finished.song)] = finished.record
+                if os.path.realpath(finished.song) == own:
+                    _require_known(song, finished.record)
             elif os.path.realpath(finished.song) == own:
                 raise finished.failure
             else:
