@@ -24,6 +24,8 @@ CLOSEST = 12  # units between two boundaries
 PEAK = 0.10  # of the highest novelty, above the neighbourhood
 GRID_S = 0.5  # unit where there are no beats
 PHRASE_BARS = 4  # bars of a phrase; sections begin with one
+FROM_START = 1.25  # times the evidence of the grid of phrases that begins with the first bar: music seldom begins within a phrase
+LAST_BARS = 3.5  # in which no section begins: a closing chord is shorter than a phrase
 TURN = 0.3  # 1 - mean cosine of a phrase and the one before it, from which it begins a section
 LEAST_S = 8.0  # of a section, on average,
 MOST = 12  # until there are so many: a song of four minutes has no more,
@@ -142,8 +144,12 @@ def turns(features: np.ndarray, bars: np.ndarray, bar: int) -> tuple[np.ndarray,
         if last - first >= lag // 2:
             change[index] = 1 - float((unit[first:last] * unit[first - lag : last - lag]).sum(axis=1).mean())
     shown = np.maximum(change - np.median(change), 0.0)
-    phase = max(range(PHRASE_BARS), key=lambda first: float(shown[first::PHRASE_BARS].sum()))
-    return bars[phase::PHRASE_BARS], change[phase::PHRASE_BARS]
+    evidence = np.array([shown[first::PHRASE_BARS].sum() for first in range(PHRASE_BARS)])
+    evidence[0] *= FROM_START
+    phase = int(evidence.argmax())
+    begins = bars[phase::PHRASE_BARS]
+    whole = begins + LAST_BARS * bar <= len(unit)
+    return begins[whole], change[phase::PHRASE_BARS][whole]
 
 
 def measure_sections(found: Sequence[Units], downbeats: np.ndarray) -> tuple[Segment, ...]:
