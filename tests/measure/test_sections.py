@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mflamingo_cli.measure.sections import LEAST_S, MOST, USUAL_S, Units, _nearest, measure_sections
+from mflamingo_cli.measure.sections import LEAST_S, MOST, TURN, USUAL_S, Units, _nearest, measure_sections, turns
 from mflamingo_cli.schema import Segment
 
 BEAT_S = 0.5
@@ -94,3 +94,12 @@ def test_the_nearest_of_some_times_is_that_of_all_distances(n: int) -> None:
     rng = np.random.default_rng(n)
     times, wanted = np.sort(rng.random(n)), rng.random(50) * 2 - 0.5
     assert (_nearest(times, wanted) == np.abs(times[:, None] - wanted).argmin(axis=0)).all()
+
+
+def test_no_section_begins_in_the_last_bars_and_phrases_count_from_the_first_bar() -> None:
+    """16 bars of one chord, 8 of another, and two that close: they are no phrase."""
+    chords = np.eye(12, 40)
+    features = np.concatenate([np.repeat(chords[:1], 64, axis=0), np.repeat(chords[1:2], 32, axis=0), np.repeat(chords[2:3], 8, axis=0)])
+    begins, change = turns(features, np.arange(0, len(features), 4), 4)
+    assert begins.tolist() == [0, 16, 32, 48, 64, 80]
+    assert begins[change > TURN].tolist() == [64]
