@@ -67,9 +67,19 @@ def _by_mutagen(path: Path) -> Mapping[str, Any]:
 
     try:
         found = None if inflates(path) else mutagen.File(path)
-        return {} if found is None else dict(found.tags or {})
+        return {} if found is None else _grouped(found.tags or {})
     except Exception:  # of any kind: the bytes are anybody's, and no title is worth a song
         return {}
+
+
+def _grouped(tags: Any) -> Mapping[str, Any]:
+    """Values by name; Vorbis comments and ASF are lists of pairs, in which mutagen looks for each name from the beginning."""
+    if not isinstance(tags, list):
+        return dict(tags)
+    values: dict[str, list[Any]] = {}
+    for name, value in tags:
+        values.setdefault(name.lower(), []).append(value)
+    return values
 
 
 def inflates(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ import soundfile
 
 from mflamingo_cli.core.audio import load
 from mflamingo_cli.core.decode import MOST_PROCESSES, layout, mp4, mpeg, ogg, structure_of
+from mflamingo_cli.core.decode.base import Structure
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
@@ -295,6 +296,22 @@ def test_a_file_of_small_steps_is_not_walked_to_its_end(tmp_path: Path, kind: st
     with (tmp_path / "a").open("rb") as file:
         structure_of(file)
     assert time.process_time() - begun < STEPS_LIMIT_S
+
+
+def test_a_chunk_that_leads_beyond_any_file_is_the_last(tmp_path: Path) -> None:
+    """A fuzzer's find: the place was sought, and the system's refusal was said to be the file's."""
+    data = coded(tmp_path, "caf", 1.0)
+    at = data.index(b"data")
+    (tmp_path / "a.caf").write_bytes(data[:at] + b"free" + struct.pack(">Q", 1 << 61) + data[at:])
+    with (tmp_path / "a.caf").open("rb") as file:
+        assert structure_of(file).structure == Structure()
+
+
+def test_an_ogg_without_an_intact_page_is_not_given_to_ffmpeg(tmp_path: Path) -> None:
+    """It took 13 s of ffprobe."""
+    (tmp_path / "a.ogg").write_bytes(b"OggS\0" * 100_000)
+    with pytest.raises(AudioError, match="not a recognised audio file"):
+        load(tmp_path / "a.ogg")
 
 
 def test_a_size_beyond_any_file_is_no_place(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
 ]
-Reader = Callable[[IO[bytes], int], Structure]
+Reader = Callable[[IO[bytes], int], Structure | None]  # None: the file only begins so
 OWN_READERS: dict[str, Reader] = {
     "wav": riff.read,
     "aiff": riff.read,
@@ -159,15 +159,15 @@ def structure_of(file: IO[bytes]) -> Recognised:
     head = file.read(HEAD_BYTES)
     demuxer = container(head)
     if demuxer in READERS:
-        return Recognised(head, demuxer, READERS[demuxer](file, begin))
+        read = READERS[demuxer](file, begin)
+        return Recognised(head, demuxer, read) if read is not None else Recognised(head, None, Structure())
     if demuxer is None and not any(head.startswith(magic) for magic, _ in NOT_SOUND):
         structure = mpeg.read(file, begin, begin + HEAD_BYTES)
         if structure is not None:
             return Recognised(head, "mp3", structure)
         for known, start in joined.STARTS.items():  # behind a header of HTTP, or other text that a recorder left in front
-            if found := re.search(start, head, re.DOTALL):
-                at = begin + found.start()
-                return Recognised(head[found.start() :], known, READERS[known](file, at))
+            if (found := re.search(start, head, re.DOTALL)) and (read := READERS[known](file, begin + found.start())):
+                return Recognised(head[found.start() :], known, read)
     return Recognised(head, demuxer, Structure((Recording(((begin, file.seek(0, os.SEEK_END)),)),) if begin else (Recording(),)))
 
 

@@ -11,7 +11,6 @@ from typing import IO
 
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 
-FARTHEST = 1 << 62  # no file has such a place
 FIRST_BYTES, SEARCH_BYTES = 1 << 14, 1 << 20  # of the file searched at once: at first, and at most
 STARTS = {  # what begins a file of a demuxer, long enough not to be met by chance in 100 GB of noise
     "aiff": rb"FORM....AIF[FC](?:COMM|FVER|COMT|MARK|INST|APPL|ID3 |NAME|AUTH|ANNO|CHAN)",
@@ -128,8 +127,8 @@ def is_name(head: bytes) -> bool:
 
 
 def bytes_at(file: IO[bytes], at: int, size: int) -> bytes:
-    """Bytes of a file; none at a place that no file has."""
-    if not 0 <= at < FARTHEST:
+    """Bytes of a file; none at a place that it does not have, wherever a size points to."""
+    if not 0 <= at < os.fstat(file.fileno()).st_size:
         return b""
     file.seek(at)
     return file.read(size)

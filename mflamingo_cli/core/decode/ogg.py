@@ -103,8 +103,8 @@ class Page:
         return head + struct.pack("<I", _checksum(head + bytes(4) + behind + self.body)) + behind
 
 
-def read(file: IO[bytes], begin: int) -> Structure:
-    """The structure of an Ogg file whose first page is at the byte `begin`."""
+def read(file: IO[bytes], begin: int) -> Structure | None:
+    """The structure of an Ogg file whose first page is at the byte `begin`; None where no page is intact."""
     links, last = list[Link](), begin
     for page in _pages(file, begin):
         last = page.end
@@ -112,6 +112,8 @@ def read(file: IO[bytes], begin: int) -> Structure:
             links.append(Link(page.at))
         if links:
             _enter(page, links[-1])
+    if last == begin:
+        return None
     links = [link for link in links if link.streams]
     links = [link for link in links if any(stream.first is not None for stream in link.streams.values())] or links[:1]
     if not links:

@@ -14,7 +14,6 @@ from typing import IO, Literal
 from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 from mflamingo_cli.core.decode.joined import (
-    FARTHEST,
     MOST_CHUNKS,
     SEARCH_BYTES,
     STARTS,
@@ -25,6 +24,7 @@ from mflamingo_cli.core.decode.joined import (
     places,
 )
 
+FARTHEST = 1 << 62  # no file has such a place
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
 FORMS = (b"RIFF", b"RF64", b"FORM")  # what begins a file
 HEADER_BYTES = 8  # of a chunk
