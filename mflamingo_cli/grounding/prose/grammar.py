@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import log
 from random import Random
 
 _PART = re.compile(r"\{(?P<slot>\w+)\}|<(?P<rule>\w+)(?P<optional>\??)>")
@@ -87,9 +88,12 @@ class Composer:
         return finish(text)
 
     def _expand(self, rule: str, known: Sayable) -> tuple[str, set[str]] | None:
-        """The first drawn alternative that can be said, and the facts that it tells."""
+        """The first drawn alternative that can be said, and the facts that it tells.
+
+        Drawn by weight without replacement (Efraimidis and Spirakis 2006), as logarithms: small weights do not become 0.
+        """
         lines = [line for line in parse_rule(self._rules[rule]) if self._can_be_said(line, known)]
-        weighed = sorted(lines, key=lambda line: self._rng.random() ** (1 / self._weight(line, known)), reverse=True)
+        weighed = sorted(lines, key=lambda line: log(1 - self._rng.random()) / self._weight(line, known), reverse=True)
         for line in weighed:
             if said := self._fill(line, known):
                 self._used.add(line)

@@ -109,7 +109,6 @@ RULES["opening"] = """
     This <pace> {thing} runs at <beats>.
     At <beats> this {thing} <moves>.
     The {thing} <moves>: its tempo is {bpm} BPM.
-    {bpm} BPM is the tempo of this <pace> {thing}.
     Its pace is a/an <pace_number> {bpm} BPM.
     !drifts | This {thing} keeps a/an <pace_number> {bpm} BPM for {duration}.
     unsung | This <pace> {voice} {thing} runs at <beats>.
@@ -117,7 +116,6 @@ RULES["opening"] = """
     Here is a/an {genre} {thing} in {key}.
     This {mood} {thing} is in {key}.
     !changes_key | The {thing} is in {key}, its home for {duration}.
-    {key} is the key of this {thing}.
     This {thing} is in {key}.
     This {thing}, {duration} long, is in {key}.
     unsung | This {voice} {thing} is in {key}.
@@ -153,9 +151,6 @@ RULES["opening"] = """
 # --- full: what the opening left out --------------------------------------------------------------------------------------------
 
 RULES["rest"] = """
-    It <moves>, at <beats>, in bars of {meter}.
-    It is counted in {meter}, probably at {likely_bpm} BPM.
-    The key is probably {likely_key}, the mood {mood}.
     ~ | The key is probably {likely_key}.
     ~ | It is counted in {meter}.
     ~ | The bars are in {meter}.
@@ -196,7 +191,6 @@ RULES["harmony"] = """
     looped !two_chords | {loop_chords} come round as a/an {loop} loop<and_home?>.
     looped !two_chords | {loop_count} chords carry it, {loop_chords}: a/an {loop} loop.
     looped !two_chords | Its {loop_count} chords, {loop_chords}, form a/an {loop} loop<and_home?>.
-    looped !all_loop !two_chords | A loop of {loop_count} chords, {loop}, fills {loop_percent} % of it: {loop_chords}.
     looped !two_chords | Underneath, {loop_chords} go round in order, {loop} in degrees<and_home?>.
     looped !two_chords | The chords circle: {loop_chords}, or {loop}<and_home?>.
     looped !two_chords | Harmonically it is a/an {loop} loop, played as {loop_chords}<and_home?>.
@@ -267,6 +261,12 @@ RULES["shape"] = """
 """
 RULES["scene"] = """
     new louder !enters !leaves | Section {letter} arrives around {at}, {step} LU louder.
+    new louder !enters !leaves | Section {letter} arrives around {at}, {step} LU louder, and turns to {here}.
+    new softer !enters !leaves | Around {at} section {letter} turns to {here} and sinks by {step} LU.
+    new louder last !enters !leaves | It ends louder: section {letter}, from about {at}, stands {step} LU above what came before.
+    new softer last !enters !leaves | It ends softer: section {letter}, from about {at}, stays {step} LU below what came before.
+    back louder !enters !leaves | Around {at} it goes back to section {letter} and rises by {step} LU.
+    back softer !enters !leaves | Section {letter} is back around {at}, {step} LU softer than what came before.
     new louder !enters !leaves | Around {at} it rises by {step} LU, into section {letter}.
     new louder enters | Around {at} the voice comes in with section {letter}, {step} LU louder than before.
     new softer !enters !leaves | Around {at} it sinks by {step} LU, into section {letter}.
@@ -285,22 +285,22 @@ RULES["scene"] = """
     new !enters !leaves | Around {at} section {letter} turns to {here}.
     new !enters !leaves | Section {letter}, from about {at}, turns to {here}.
     new !enters !leaves | With section {letter}, around {at}, it moves to {here}.
-    new !enters !leaves | Around {at} section {letter} takes over from {before}.
-    new !enters !leaves | Something new, section {letter}, arrives around {at}.
-    new !enters !leaves | Section {letter} begins around {at}.
-    new !enters !leaves | A different section, {letter}, follows around {at}.
-    new last !enters !leaves | It ends on new ground: section {letter}, from about {at}.
-    new last !enters !leaves | The last section, {letter}, arrives around {at} and has not been heard before.
+    ~ new !enters !leaves | Around {at} section {letter} takes over from {before}.
+    ~ new !enters !leaves | Something new, section {letter}, arrives around {at}.
+    ~ new !enters !leaves | Section {letter} begins around {at}.
+    ~ new !enters !leaves | A different section, {letter}, follows around {at}.
+    new last !louder !softer !enters !leaves | It ends on new ground: section {letter}, from about {at}.
+    new last !louder !softer !enters !leaves | The last section, {letter}, arrives around {at} and has not been heard before.
     back enters | Section {letter} returns around {at}, and the voice with it.
     back enters | Around {at} the voice comes back with section {letter}.
     back leaves | Around {at} section {letter} returns without the voice.
     back leaves | The voice is gone when section {letter} comes back, around {at}.
-    back !enters !leaves !last | Section {letter} returns around {at}.
-    back !enters !leaves !last | Around {at} it goes back to section {letter}.
-    back !enters !leaves !last | By about {at} section {letter} is back.
-    back last !enters !leaves | It closes with section {letter} once more, from about {at}.
-    back last !enters !leaves | Around {at} section {letter} comes back to end it.
-    back last !enters !leaves | The end belongs to section {letter}, back from about {at}.
+    ~ back !enters !leaves !last | Section {letter} returns around {at}.
+    ~ back !enters !leaves !last | Around {at} it goes back to section {letter}.
+    ~ back !enters !leaves !last | By about {at} section {letter} is back.
+    back last !louder !softer !enters !leaves | It closes with section {letter} once more, from about {at}.
+    back last !louder !softer !enters !leaves | Around {at} section {letter} comes back to end it.
+    back last !louder !softer !enters !leaves | The end belongs to section {letter}, back from about {at}.
 """
 
 # --- full: sound --------------------------------------------------------------------------------------------------------------------

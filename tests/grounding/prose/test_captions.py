@@ -89,8 +89,9 @@ def test_no_sentence_and_no_value_is_said_twice():
     for style, _, _, text in all_captions():
         said = [text[start:end].casefold() for start, end in sentences(text)]
         assert len(said) == len(set(said)), (style, text)
-        for value in re.findall(r"-?\d+(?:\.\d+)? (?:BPM|LUFS|LU|dBTP)\b", text):
-            assert text.count(f" {value}") <= 1, (style, text)
+        whole = re.sub(r"[^.]*\b[Ss]ection [A-Z]\b(?:[^.]|\.(?=\d))*", "", text)  # two sections may be as far from those before them
+        for value in re.findall(r"-?\d+(?:\.\d+)? (?:BPM|LUFS|LU|dBTP)\b", whole):
+            assert whole.count(f" {value}") <= 1, (style, text)
 
 
 def test_a_full_caption_tells_what_is_known_in_about_eight_sentences():
