@@ -13,11 +13,12 @@ from functools import partial
 from typing import NamedTuple
 
 from mflamingo_cli.grounding import NO_ANSWER, derived, replies
-from mflamingo_cli.grounding.prose.captions import write_caption
+from mflamingo_cli.grounding.prose.captions import STYLES, write_caption
 from mflamingo_cli.grounding.replies import FactAnswer, Known, Words
 from mflamingo_cli.grounding.wordings import in_english
 from mflamingo_cli.measure.tags import RULES
 from mflamingo_cli.parsers import plain
+from mflamingo_cli.styles import CAPTION_STYLES
 
 IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune|recording|mix|beat|loop))"
 IS = rf"(?:is|are|was) {IT}"
@@ -551,6 +552,8 @@ def is_yes_or_no(question: str) -> bool:
 
 def read(question: str) -> list[Asked]:
     """The kinds of questions that a question asks, in the order of its words; nothing where it asks something else."""
+    if question.strip() in DOCUMENTED:  # it names instruments and mixes, and is no question about them
+        return [Asked("describe", KINDS["describe"], 0, {})]
     rest, found = in_english(plain(question)) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
     for name, kind in KINDS.items():
         if match := next(filter(None, (pattern.search(rest) for pattern in kind.asks)), None):
@@ -605,6 +608,12 @@ CAPTIONS: Mapping[str, str] = {
 """Words in a request to describe the song, and the style of caption they ask for; else the full one."""
 
 
+DOCUMENTED: Mapping[str, str] = {prompt: style for style, prompt in CAPTION_STYLES.items() if style in STYLES}
+"""The prompts of the captions that facts write, and their styles."""
+
+
 def caption_style(question: str) -> str:
     """The style of caption that a request to describe the song asks for."""
+    if style := DOCUMENTED.get(question.strip()):
+        return style
     return next((style for word, style in CAPTIONS.items() if word in question.casefold()), "full")

@@ -10,6 +10,7 @@ from random import Random
 
 from mflamingo_cli.grounding.prose.captions import evidence_of, sayable
 from mflamingo_cli.grounding.prose.grammar import Composer
+from mflamingo_cli.grounding.prose.harmony import progression
 from mflamingo_cli.grounding.prose.phrases import RULES
 from mflamingo_cli.grounding.prose.slots import Slots, slots_of
 from mflamingo_cli.grounding.questions import Asked, read
@@ -19,6 +20,7 @@ from mflamingo_cli.text import clock, number
 
 EVIDENCE: Mapping[str, tuple[str, ...]] = {"instruments": ("sound",), "genre": ("sound",), "mood": ("sound",)}
 """What is evidence for kinds of questions that no fact decides by its name alone."""
+FIRST_CHORDS = 8  # of a song, which show the order of its chords
 NOT_MEASURED = "Nothing was measured that decides this."
 
 
@@ -85,6 +87,12 @@ def _of_letter(known: Known, words: Words) -> str | None:
     return f"{letter} is among them {'once' if times == 1 else f'{times} times' if times else 'nowhere'}." if known.facts.sections else None
 
 
+def _order_of_chords(known: Known, words: Words) -> str | None:
+    names = [chord.name for chord in progression(known.facts.chords)]
+    more = " and so on" if len(names) > FIRST_CHORDS else ""
+    return f"They follow each other as {' - '.join(names[:FIRST_CHORDS])}{more}." if names else None
+
+
 def _rule(name: str) -> Step:
     """A sentence that says how something is judged, whatever the song."""
     return lambda known, words: RULES[f"step_{name}"].strip()
@@ -96,6 +104,8 @@ STEPS: Mapping[str, Step] = {
     "pace": _rule("pace"),
     "tempo_octaves": _rule("tempo_octaves"),
     "tempo_changes": _rule("tempo_changes"),
+    "chord_nth": _order_of_chords,
+    "chord_after": _order_of_chords,
     "key_is": _key_beside,
     "key_relative": _rule("key_relative"),
     "key_mixing": _rule("key_mixing"),

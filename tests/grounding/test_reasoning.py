@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from mflamingo_cli.checks import Check, CheckOptions
+from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.questions import KINDS, Known, read, reply
 from mflamingo_cli.grounding.reasoning import NOT_MEASURED, STEPS, reason
 from mflamingo_cli.measure import Facts
+from mflamingo_cli.styles import CAPTION_STYLES
 from tests.grounding.prose.songs import made_up_song
 from tests.grounding.test_questions import NOTHING, SONG, UNSURE
 
@@ -62,6 +64,12 @@ def test_the_reasoning_before_a_caption_gives_every_fact_that_a_caption_tells() 
     for seed in range(80):
         facts, _ = made_up_song(seed)
         assert not contradictions(reason("Describe it.", Known(facts, SONG.sound)), Known(facts, SONG.sound))
+
+
+@pytest.mark.parametrize("style", ["full", "short", "technical", "critic"])
+def test_the_documented_caption_prompts_are_answered_by_the_caption_of_their_style(style: str) -> None:
+    assert reply(CAPTION_STYLES[style], SONG).text == write_caption(style, SONG.facts, SONG.sound.duration_s)
+    assert reason(CAPTION_STYLES[style], SONG) == reason("Describe it.", SONG)
 
 
 def test_a_song_of_which_nothing_is_known_is_not_reasoned_about() -> None:

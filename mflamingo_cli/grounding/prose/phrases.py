@@ -67,7 +67,7 @@ RULES["opening"] = """
     {style} is the style, {key} the key, and {bpm} BPM the tempo.
     This is {mood} {style} in {key}, at a/an <pace_number> {bpm} BPM.
     This {mood} {genre} {thing} is in {key} and <moves>, at <beats>.
-    {mood} and <pace>, this {genre} {thing} in {key} runs at <beats>.
+    one_mood | {mood} and <pace>, this {genre} {thing} in {key} runs at <beats>.
     At a/an <pace_number> {bpm} BPM, in {key}, this {thing} sounds {mood}.
     This {mood} {thing} in {key} <moves> at <beats>.
     sung +voice | Somebody sings in this <pace> {genre} song in {key}, at {bpm} BPM.
@@ -187,7 +187,7 @@ RULES["harmony"] = """
     looped !keyed !two_chords !all_loop | A loop of {loop_count} chords, {loop_chords}, fills {loop_percent} % of the harmony.
     looped !keyed two_chords | The harmony rocks between {loop_chords}.
     looped !keyed two_chords | Two chords are enough here: {loop_chords}.
-    looped !two_chords | The harmony runs on a/an {loop} loop: {loop_chords}<and_home?>.
+    looped !two_chords | The harmony runs on a/an {loop} loop, played as {loop_chords}<and_home?>.
     looped !two_chords | {loop_chords} come round as a/an {loop} loop<and_home?>.
     looped !two_chords | {loop_count} chords carry it, {loop_chords}: a/an {loop} loop.
     looped !two_chords | Its {loop_count} chords, {loop_chords}, form a/an {loop} loop<and_home?>.
@@ -196,7 +196,7 @@ RULES["harmony"] = """
     looped !two_chords | Harmonically it is a/an {loop} loop, played as {loop_chords}<and_home?>.
     looped !two_chords | The changes are {loop_chords}, a/an {loop} loop<and_home?>.
     looped !two_chords | Its chords change {rate} and go round as {loop}: {loop_chords}.
-    looped all_loop !two_chords | From end to end the harmony is one loop, {loop}: {loop_chords}<and_home?>.
+    looped all_loop !two_chords | From end to end it is one {loop} loop, played as {loop_chords}<and_home?>.
     looped all_loop !two_chords | The harmony trusts a single loop, {loop}, and plays {loop_chords} again and again.
     looped !all_loop !two_chords | The backbone is a/an {loop} loop, {loop_chords}, which fills {loop_percent} % of the harmony.
     looped two_chords | The harmony rocks between two chords, {loop_chords}: {loop}.
@@ -221,7 +221,7 @@ RULES["harmony"] = """
     one_chord | The harmony hardly leaves the chord {chord}.
 """
 RULES["and_home"] = """
-    , and {home}, {home_name}, leads home
+    ; {home}, {home_name}, leads home
     , with {home}, {home_name}, as the way home
     one_borrowed | , and {borrowed} is borrowed from the parallel {parallel}
     one_borrowed | , with {borrowed} borrowed from the parallel {parallel}
@@ -314,8 +314,8 @@ RULES["sound"] = """
     sung !plural | It is {voice}, and the {instruments} stands out.
     maybe_sung !plural +voice | The {instruments} stands out, and somebody probably sings.
     maybe_unsung !plural +voice | The {instruments} stands out, and probably nobody sings.
-    sung plural !early | {instruments} stand out, and from {sung_from} on somebody sings.
-    sung !plural !early | The {instruments} stands out, and from {sung_from} on somebody sings.
+    sung plural !early | {instruments} stand out, and somebody sings from {sung_from} on.
+    sung !plural !early | The {instruments} stands out, and somebody sings from {sung_from} on.
     unsung plural +voice | {instruments} stand out, and nobody sings.
     unsung plural +voice | Nobody sings; {instruments} stand out instead.
     unsung !plural +voice | The {instruments} stands out, and nobody sings.
@@ -349,13 +349,13 @@ RULES["production"] = """
     loud narrow | At {lufs} LUFS it is loud, and a range of {range} LU leaves little room for contrast<and_peak?>.
     loud narrow | It is mastered loud, at {lufs} LUFS, and held within {range} LU<and_peak?>.
     loud !narrow !wide | The master is loud, at {lufs} LUFS, with a range of {range} LU<and_peak?>.
-    loud !narrow !wide | At {lufs} LUFS it is loud, yet {range} LU of range give it some movement<and_peak?>.
+    loud !narrow !wide | At {lufs} LUFS it is loud, yet a range of {range} LU gives it some movement<and_peak?>.
     loud !narrow !wide | It is a loud master: {lufs} LUFS over a range of {range} LU<and_peak?>.
     loud wide | It is loud, {lufs} LUFS, and still moves over {range} LU<and_peak?>.
     loud wide | The master is loud at {lufs} LUFS but leaves {range} LU between soft and strong<and_peak?>.
     very_loud | The master is very loud, at {lufs} LUFS with a range of {range} LU<and_peak?>.
     quiet wide | It is quiet, at {lufs} LUFS, and dynamic: the range is {range} LU<and_peak?>.
-    quiet wide | At {lufs} LUFS it is quiet, and its {range} LU of range let it breathe<and_peak?>.
+    quiet wide | At {lufs} LUFS it is quiet, and a range of {range} LU lets it breathe<and_peak?>.
     quiet !wide | The recording is quiet, at {lufs} LUFS, with a range of {range} LU<and_peak?>.
     quiet !wide | At {lufs} LUFS it stays quiet, and its range is {range} LU<and_peak?>.
     level wide | It is dynamic: {range} LU of range around {lufs} LUFS<and_peak?>.
@@ -498,8 +498,8 @@ RULES["technical_voice"] = """
     maybe_unsung +voice | Probably nobody sings.
 """
 RULES["technical_detail"] = """
-    clips | Samples stay at full scale {clipped}; {onsets} onsets a second and a spectral centroid of {brightness} kHz are measured.
-    clean +clipped | Nothing is clipped; {onsets} onsets a second and a spectral centroid of {brightness} kHz are measured.
+    clips | Samples stay at full scale {clipped}; it has {onsets} onsets a second, and its spectral centroid lies at {brightness} kHz.
+    clean +clipped | Nothing is clipped; it has {onsets} onsets a second, and its spectral centroid lies at {brightness} kHz.
     It has {onsets} onsets a second, and its spectral centroid lies at {brightness} kHz.
     The loudest part begins at {loudest_at}, the quietest at {quietest_at}.
     clips | Samples stay at full scale {clipped}.
@@ -529,7 +529,7 @@ RULES["critic_harmony"] = """
     looped !keyed !two_chords | {loop_chords} go round in order, and they carry {loop_percent} % of it.
     looped !keyed two_chords | The harmony weighs {loop_chords} against each other.
     looped all_loop !two_chords | The harmony never leaves its {loop} loop, {loop_chords}, so contrast must come from elsewhere.
-    looped all_loop !two_chords | {loop_chords} go round from end to end, {loop}: steady ground, and no surprise.
+    looped all_loop !two_chords | {loop_chords} go round from end to end: {loop} is steady ground, and no surprise.
     looped !all_loop !two_chords | The {loop} loop, {loop_chords}, carries {loop_percent} % of it; the rest is where the harmony opens up.
     looped !all_loop !two_chords | Its backbone is {loop}, {loop_chords}, and it departs from that just enough to be noticed.
     looped two_chords | Two chords, {loop_chords}, are all it needs: {loop} is a narrow path, but a clear one.
@@ -555,15 +555,15 @@ RULES["critic_voice"] = """
     maybe_unsung +voice | Probably nobody sings.
 """
 RULES["critic_level"] = """
-    loud narrow | The production is where it gives something away: {lufs} LUFS within {range} LU leave the loud parts nothing to rise above.
+    loud narrow | The production gives something away: at {lufs} LUFS and within {range} LU, the loud parts have nothing to rise above.
     loud narrow | At {lufs} LUFS and {range} LU of range, it is as loud in its quiet moments as in its strong ones.
-    loud narrow | Dynamics are not its strength: {range} LU of range at {lufs} LUFS keep everything on one level.
+    loud narrow | Dynamics are not its strength: a range of {range} LU at {lufs} LUFS keeps everything on one level.
     loud !narrow | The master is loud, {lufs} LUFS, but a range of {range} LU keeps some difference between soft and strong.
-    loud !narrow | At {lufs} LUFS it is mastered loud, and its {range} LU of range are put to use.
+    loud !narrow | At {lufs} LUFS it is mastered loud, and its range of {range} LU is put to use.
     quiet wide | It takes dynamics seriously: {range} LU of range, at no more than {lufs} LUFS.
     quiet !wide | It stays quiet, {lufs} LUFS, and within {range} LU it does not ask for more.
     level wide | The dynamics are its strength: {range} LU between soft and strong, at {lufs} LUFS.
-    level narrow | At {lufs} LUFS the level is sensible, but {range} LU of range are little to build a climax with.
+    level narrow | At {lufs} LUFS the level is sensible, but a range of {range} LU is little to build a climax with.
     level !narrow !wide | The level is well judged, {lufs} LUFS with {range} LU of range.
     level !narrow !wide | Its dynamics are ordinary: {range} LU of range at {lufs} LUFS.
     loud | The master is loud, at {lufs} LUFS.

@@ -79,10 +79,10 @@ SLOTS: Mapping[str, str] = {
 TELLS: Mapping[str, str] = {slot: fact for fact, slots in SLOTS.items() for slot in slots.split()}
 CONDITIONS = frozenset({
     "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "keyed", "looped", "wanders",
-    "all_loop", "two_chords",
-    "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout", "late", "early", "plural",
-    "one_section", "economical", "onward", "returns", "long", "loud", "very_loud", "quiet", "level", "narrow", "wide", "over", "under",
-    "clips", "clean", "changes_key", "steady_key", "new", "back", "last", "enters", "leaves", "louder", "softer",
+    "all_loop", "two_chords", "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout",
+    "late", "early", "plural", "one_mood", "one_section", "economical", "onward", "returns", "long", "loud", "very_loud", "quiet",
+    "level", "narrow", "wide", "over", "under", "clips", "clean", "changes_key", "steady_key", "new", "back", "last", "enters",
+    "leaves", "louder", "softer",
 })  # fmt: skip
 """Every condition; the last seven are those of a moment."""
 
@@ -270,6 +270,8 @@ class _Song:
         for kind in ("genre", "mood", "instruments"):
             if names := self._tagged(kind):
                 yield kind, listed(names)
+        if len(self._tagged("mood")) == 1:
+            yield "one_mood"
         if len(names := self._tagged("instruments")) > 1 or (names[:1] and names[0] in PLURAL):
             yield "plural"
         genres = self._tagged("genre")
