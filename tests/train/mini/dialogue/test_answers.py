@@ -96,7 +96,7 @@ def test_facts_decide():
         "Is the key C major?": "No: it is in A minor.",
         "How long is it?": "It lasts 178 s.",
         "Is this song in a minor key?": "Yes: it is in A minor.",
-        "When does the second section start?": "At 0:32: the second section is B.",
+        "When does the second section start?": "The second section is B, 0:32 to 1:04.",
         "When does section C start?": "There is no section C: A 0:00, B 0:32, A 1:04.",
     }
     rng, seen = np.random.default_rng(9), {}
