@@ -94,7 +94,14 @@ def page(record: Analysis, writer=SongPage) -> str:
 
 def test_a_section_says_its_times_its_loudness_and_whether_it_is_sung():
     assert "<title>A, 0:00 to 0:30 · −12.6 LUFS · not sung</title>" in page(SONG)
+    assert "<span>0:00 – 0:30 · −12.6 LUFS · not sung</span>" in page(SONG)
     assert "<title>B, 0:30 to 1:00</title>" in page(SONG)
+
+
+def test_a_section_that_repeats_another_says_when_that_begins():
+    first = FormPart(0.0, 30.0, "A")
+    result = dataclasses.replace(SONG.result, sections=(first, FormPart(30.0, 40.0, "B"), FormPart(40.0, 60.0, "A", repeats=0)))
+    assert "<span>0:40 – 1:00 · repeats 0:00</span>" in page(dataclasses.replace(SONG, result=result))
 
 
 def hostile() -> Analysis:

@@ -240,8 +240,19 @@ def _sections(result: Result, scale: _Scale) -> list[dict[str, Any]]:
 
 def _of_section(span: FormPart) -> str:
     """What a pointer on a section shows: its times, its loudness, and whether it is sung."""
-    words = [_known(span.lufs, "{} LUFS"), None if span.sung is None else "sung" if span.sung else "not sung"]
-    return " · ".join([f"{span.label}, {clock(span.start)} to {clock(span.end)}", *filter(None, words)])
+    return " · ".join([f"{span.label}, {clock(span.start)} to {clock(span.end)}", *_details(span)])
+
+
+def _details(span: FormPart) -> list[str]:
+    words = (_known(span.lufs, "{} LUFS"), None if span.sung is None else "sung" if span.sung else "not sung")
+    return [word for word in words if word]
+
+
+def _heading(span: FormPart, sections: Sequence[FormPart]) -> str:
+    """The line over the chords of a section: its times and what is known of it, and when the one that it repeats begins."""
+    repeats = span.repeats is not None and 0 <= span.repeats < len(sections)
+    again = [f"repeats {clock(sections[span.repeats or 0].start)}"] if repeats else []
+    return " · ".join([f"{clock(span.start)} – {clock(span.end)}", *_details(span), *again])
 
 
 def _chords(result: Result, scale: _Scale) -> list[dict[str, Any]]:
@@ -378,7 +389,7 @@ def _chart(result: Result, audio: AudioInfo | None) -> list[dict[str, Any]]:
     """Sections, each with its cells; empty where no chord was measured."""
     if not result.chords or audio is None:
         return []
-    sections = result.sections or (Segment(audio.start, audio.end, ""),)
+    sections = result.sections or (FormPart(audio.start, audio.end, ""),)
     spans = list(_bars(result))
     rows = []
     for index, section in enumerate(sections):
@@ -389,7 +400,7 @@ def _chart(result: Result, audio: AudioInfo | None) -> list[dict[str, Any]]:
             cells = [cell for cell in cells if cell.chords]  # the last beat may begin with the last sound
         else:
             cells = list(_pieces(result.chords, section))
-        rows.append({"label": section.label, "start": section.start, "end": section.end, "cells": cells})
+        rows.append({"label": section.label, "says": _heading(section, result.sections), "cells": cells})
     return [row for row in rows if row["cells"]]
 
 
