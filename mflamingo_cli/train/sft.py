@@ -65,7 +65,8 @@ class SftConfig:
 
     def learning_rate(self) -> float:
         """Return the learning rate that was asked for, or the paper's."""
-        return self.lr or (STAGES[self.stage] if self.tune.tune == "full" else LORA_LR)
+        usual = STAGES[self.stage] if self.tune.tune == "full" else LORA_LR
+        return usual if self.lr is None else self.lr
 
 
 class RowObjective:

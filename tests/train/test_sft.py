@@ -197,3 +197,8 @@ def test_songs_are_encoded_once_where_the_encoder_is_frozen(rows: Rows, tmp_path
     assert all(isinstance(song, torch.Tensor) for song in again.songs)
     with torch.no_grad():
         assert torch.equal(made.network.eval()(first)[0], made.network(again)[0])
+
+
+def test_a_learning_rate_is_the_one_that_was_asked_for() -> None:
+    assert [sft.SftConfig(lr=rate).learning_rate() for rate in (None, 0.0, 1e-3)] == [sft.LORA_LR, 0.0, 1e-3]
+    assert sft.SftConfig(TuneConfig("full"), stage="think").learning_rate() == sft.STAGES["think"]

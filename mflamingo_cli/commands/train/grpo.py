@@ -62,7 +62,8 @@ def grpo(
 
     tuned = TuneConfig(tune, comma_separated(parts), rank, alpha, dropout=0.0)
     settings = GrpoConfig(group, batch, max_tokens, updates, temperature, epsilon, beta)
-    loop = fine_tuning(steps, lr or GRPO_LR[tune == "full"], seed=seed, bf16=bf16, save_every=save_every)
+    rate = GRPO_LR[tune == "full"] if lr is None else lr
+    loop = fine_tuning(steps, rate, seed=seed, bf16=bf16, save_every=save_every)
     directory, rows, wanted = checkpoint_of(model), Rows(data, audio or (), to_train=True), find(comma_separated(rewards))
     with processes(parallel, choose_device(device)[0]) as (processes_of, where):
         run = prepare(directory, rows, output, tuned, settings, loop, wanted, where, processes_of, keeps=not dry_run)
