@@ -15,7 +15,7 @@ TOLD_CHORD = 0.05  # of the harmony: a text may name a chord that sounds so long
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
 NO_ANSWER: Final = "I cannot tell that from the sound."
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
-SECTIONS_RIGHT = 0.67  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
+SECTIONS_RIGHT = 0.75  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 
 
 def lasting_chords(facts: Facts) -> dict[str, float]:
