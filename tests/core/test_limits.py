@@ -189,3 +189,17 @@ def test_the_index_that_an_m4a_claims_takes_no_memory_of_ffmpeg(tmp_path: Path) 
     code, kilobytes = done.stdout.split()
     assert code == "decode_failed"
     assert 1024 * int(kilobytes) < MEMORY_BYTES
+
+
+@pytest.mark.slow
+@needs_ffmpeg
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the time of another process")
+def test_a_header_that_keeps_ffprobe_busy_is_given_up(tmp_path: Path) -> None:
+    """A million comments of one name, which libFLAC refuses and ffprobe joins one by one for minutes."""
+    soundfile.write(tmp_path / "a.flac", np.zeros(44_100, np.float32), 44_100)
+    data = (tmp_path / "a.flac").read_bytes()
+    comments = struct.pack("<II", 0, 1_000_000) + 1_000_000 * b"\3\0\0\0A=b"
+    head = data[:4] + b"\0" + data[5:42] + b"\x84" + len(comments).to_bytes(3, "big")  # streaminfo, and comments as the last block
+    (tmp_path / "a.flac").write_bytes(head + comments + data[data.index(b"\xff\xf8") :])
+    with pytest.raises(AudioError, match="its header takes more than 5 s to read"):
+        load(tmp_path / "a.flac")

@@ -5,13 +5,16 @@ ffmpeg is named the container and allowed nothing but this one local file, so no
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +27,7 @@ from mflamingo_cli.errors import AudioError
 
 LOG_BYTES = 1 << 16  # of ffmpeg's complaints
 MOST_BYTES = 1 << 28  # in one piece: the index of 66 hours of AAC takes as much, at 24 bytes a frame; what a file claims may be 2 GB
+PROBE_S = 5  # of processor time for a header, not by the clock: the machine may be busy; real ones take tenths, a million comments minutes
 LACKING_S = 0.5  # of the stated length, before sound is called missing that ffmpeg does not miss: containers round, and count the picture
 COUNTED = {"mov", "matroska", "wv", "tta", "ape", "tak", "wav", "caf", "aiff", "flac"}  # demuxers of containers that state a length
 GLOBAL = ("-nostdin", "-v", "error", "-max_alloc", str(MOST_BYTES))
@@ -37,8 +41,6 @@ class FfmpegDecoder:
     """A file that the ffmpeg program reads: its default audio stream, else the first."""
 
     def __init__(self, path: Path, name: str, demuxer: str, refusal: str, part: Recording, structure: Structure) -> None:
-        import ffmpeg
-
         for program in ("ffmpeg", "ffprobe"):
             if shutil.which(program) is None:
                 kind = KINDS.get(demuxer, demuxer.upper())
@@ -50,10 +52,7 @@ class FfmpegDecoder:
         self._url = f"file:{os.path.abspath(path)}"
         if part.ranges:
             self._url = f"subfile,,start,{part.ranges[0][0]},end,{part.ranges[-1][1]},,:{self._url}"
-        try:
-            report = ffmpeg.probe(self._url, v="error", max_alloc=MOST_BYTES, **self._limits)
-        except ffmpeg.Error as error:
-            raise AudioError(f"{name}: cannot be decoded ({_last_line(error.stderr)}); the file is cut, damaged or protected") from error
+        report = _probe(self._url, self._limits, name)
         streams = [stream for stream in report["streams"] if stream.get("codec_type") == "audio"]
         if not streams:
             raise AudioError(f"{name}: contains no audio", code="not_audio")
@@ -117,6 +116,25 @@ class FfmpegDecoder:
 
     def close(self) -> None:
         """Nothing is open between blocks."""
+
+
+def _probe(url: str, limits: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Return what ffprobe reports of a file. Raises AudioError where it fails, or takes longer than for any real header."""
+    options = [word for option, value in limits.items() for word in (f"-{option}", value)]
+    command = ["ffprobe", *GLOBAL[1:], *options, "-show_format", "-show_streams", "-of", "json", url]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if sys.platform == "linux":
+        import resource
+
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (PROBE_S, PROBE_S))
+    output, log = process.communicate()
+    if process.returncode == 0:
+        report: dict[str, Any] = json.loads(output.decode("utf-8", "replace"))
+        return report
+    too_long = process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
+    complaint = f"its header takes more than {PROBE_S} s to read" if too_long else _last_line(log)
+    raise AudioError(f"{name}: cannot be decoded ({complaint}); the file is cut, damaged or protected")
 
 
 def _seconds(stated: Any) -> float:
