@@ -181,12 +181,14 @@ RULES["rest"] = """
 # --- full: harmony --------------------------------------------------------------------------------------------------------------
 
 RULES["harmony"] = """
-    looped !keyed !two_chords | The harmony goes round {loop_chords}, {loop_count} chords that keep coming back in this order.
-    looped !keyed !two_chords | {loop_chords} come round again and again.
+    looped !keyed !two_chords all_loop | The harmony goes round {loop_chords}, {loop_count} chords that keep coming back in this order.
+    looped !keyed !two_chords all_loop | {loop_chords} come round again and again.
+    looped !keyed !two_chords !all_loop | The loop {loop_chords} fills {loop_percent} % of the harmony.
+    looped !keyed !two_chords !all_loop | For {loop_percent} % of the time the harmony goes round {loop_chords}.
     looped !keyed !two_chords | Its {loop_count} chords, {loop_chords}, form a loop.
     looped !keyed !two_chords !all_loop | A loop of {loop_count} chords, {loop_chords}, fills {loop_percent} % of the harmony.
     looped !keyed two_chords | The harmony rocks between {loop_chords}.
-    looped !keyed two_chords | Two chords are enough here: {loop_chords}.
+    looped !keyed two_chords all_loop | Two chords are enough here: {loop_chords}.
     looped !two_chords | The harmony runs on a/an {loop} loop, played as {loop_chords}<and_home?>.
     looped !two_chords | {loop_chords} come round as a/an {loop} loop<and_home?>.
     looped !two_chords | {loop_count} chords carry it, {loop_chords}: a/an {loop} loop.
@@ -200,7 +202,8 @@ RULES["harmony"] = """
     looped all_loop !two_chords | The harmony trusts a single loop, {loop}, and plays {loop_chords} again and again.
     looped !all_loop !two_chords | The backbone is a/an {loop} loop, {loop_chords}, which fills {loop_percent} % of the harmony.
     looped two_chords | The harmony rocks between two chords, {loop_chords}: {loop}.
-    looped two_chords | Two chords are enough here: {loop_chords}, {loop} in degrees.
+    looped two_chords all_loop | Two chords are enough here: {loop_chords}, {loop} in degrees.
+    looped two_chords !all_loop | {loop_chords} alternate for {loop_percent} % of the time, {loop} in degrees.
     looped two_chords | {loop_chords} alternate, a/an {loop} vamp.
     looped two_chords | The harmony swings between {loop_chords}, a/an {loop} vamp.
     !looped !two_chords !centred | The harmony moves through {chords}<and_home?>.
@@ -248,7 +251,8 @@ RULES["shape"] = """
     onward | Its {section_count} sections never repeat: for {duration} the form only goes forward.
     onward | Not one of its {section_count} sections comes back.
     returns | In {duration} it passes through {section_count} sections, and {returning} is heard {return_count}.
-    returns | {section_count} sections in {duration} share {ideas} ideas, with {returning} as the one that returns.
+    one_returns | {section_count} sections in {duration} share {ideas} ideas, with {returning} as the one that returns.
+    returns !one_returns | {section_count} sections in {duration} share {ideas} ideas, and {returning} is heard {return_count}.
     returns | The form holds {section_count} sections in {duration} and comes back to {returning}.
     returns | The form holds {section_count} sections and comes back to {returning}.
     economical | {section_count} sections in {duration} are built from only {ideas} ideas.
@@ -532,7 +536,7 @@ RULES["critic_harmony"] = """
     looped all_loop !two_chords | {loop_chords} go round from end to end: {loop} is steady ground, and no surprise.
     looped !all_loop !two_chords | The {loop} loop, {loop_chords}, carries {loop_percent} % of it; the rest is where the harmony opens up.
     looped !all_loop !two_chords | Its backbone is {loop}, {loop_chords}, and it departs from that just enough to be noticed.
-    looped two_chords | Two chords, {loop_chords}, are all it needs: {loop} is a narrow path, but a clear one.
+    looped two_chords all_loop | Two chords, {loop_chords}, are all it needs: {loop} is a narrow path, but a clear one.
     looped two_chords | The {loop} vamp on {loop_chords} gives it a floor rather than a direction.
     wanders !two_chords !centred | The harmony goes its own way, through {chords}<and_home?>.
     !looped !two_chords !centred | The harmony is spread over {chords}<and_home?>.
