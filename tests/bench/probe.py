@@ -7,7 +7,8 @@
 MODEL is a checkpoint directory of any family. `--music` holds a folder for each unpacked Debian package, as for `ears`, whose weak labels
 are used; `--clips` is a split that `train run` rendered, whose labels are exact. One window is encoded of each file, once: what is needed
 of it is kept in FEATURES, so a run that was stopped goes on. Every reading is a ridge regression that is scored on packages (recordings)
-or soundfonts (clips) that it was not fitted on. `measure` scores what the program measures of the same windows without a model.
+or soundfonts (clips) that it was not fitted on; singing in recordings, of which one package has most, on single recordings left out.
+`measure` scores what the program measures of the same windows without a model.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ WINDOW_S = 30.0
 PER_PACKAGE = 12  # tracks
 FRAMES = 48  # of a window that are kept for what changes from moment to moment
 LABEL_S = 0.04
-RIDGES = (1.0, 10.0, 100.0, 1000.0)  # the best of them is chosen on the groups that are fitted on
+RIDGE = 1.0  # of every reading, beside features of variance 1: chosen before anything was read
 GENRES = ("metal", "rock", "classical", "electronic", "ambient")
 FEWEST = 8  # windows of either kind, from which a reading is scored
 
@@ -180,38 +182,28 @@ def read(folder: Path, names: set[str]) -> Features:
     return Features(folder.name, known, arrays)
 
 
-def fit(x: np.ndarray, y: np.ndarray, ridge: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a linear reading, (n, d) and (n, k) -> of other rows (m, k), by ridge regression in the smaller of both dimensions."""
+def fit(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a linear reading, (n, d) and (n, k) -> of other rows (m, k), by ridge regression in the smaller of both dimensions.
+
+    NaN in `y` is not known: it stands for the mean of its column.
+    """
+    y = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
     middle, scale, mean = x.mean(0), x.std(0) + 1e-6, y.mean(0)
     scaled = (x - middle) / scale
     if len(x) < x.shape[1]:
-        weights = scaled.T @ np.linalg.solve(scaled @ scaled.T + ridge * len(x) * np.eye(len(x)), y - mean)
+        weights = scaled.T @ np.linalg.solve(scaled @ scaled.T + RIDGE * len(x) * np.eye(len(x)), y - mean)
     else:
-        weights = np.linalg.solve(scaled.T @ scaled + ridge * len(x) * np.eye(x.shape[1]), scaled.T @ (y - mean))
+        weights = np.linalg.solve(scaled.T @ scaled + RIDGE * len(x) * np.eye(x.shape[1]), scaled.T @ (y - mean))
     return lambda other: (other - middle) / scale @ weights + mean
 
 
-def left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """Readings of every row by a fit on the other groups, whose ridge is the one that reads best there, a group left out again."""
+def left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Readings of every row by a fit on the other groups."""
     found = np.zeros_like(y, dtype=float)
     for group in np.unique(groups):
         inside = groups != group
-        found[~inside] = fit(x[inside], y[inside], _ridge(x[inside], y[inside], groups[inside], score))(x[~inside])
+        found[~inside] = fit(x[inside], y[inside])(x[~inside])
     return found
-
-
-def _ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
-    folds = np.unique(groups, return_inverse=True)[1] % 3
-    scores = []
-    for ridge in RIDGES:
-        found = np.zeros_like(y, dtype=float)
-        for fold in range(3):
-            inside = folds != fold
-            if inside.all() or not inside.any():
-                return RIDGES[1]
-            found[~inside] = fit(x[inside], y[inside], ridge)(x[~inside])
-        scores.append(score(found, y))
-    return RIDGES[int(np.nanargmax(scores))]
 
 
 def auc(found: np.ndarray, right: np.ndarray) -> float:
@@ -243,6 +235,7 @@ class Task:
     frames: bool
     target: Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]  # (k,), or (frames, k) with NaN where nothing is known
     score: Callable[[np.ndarray, np.ndarray], float]
+    by_window: bool = False  # each window is left out alone: where one package has nearly all there is of a kind
 
 
 def words_of(*names: str) -> Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]:
@@ -269,15 +262,21 @@ def key(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     )
 
 
+@cache
+def clip_labels(folder: str, row: str) -> dict[str, np.ndarray]:
+    """Dense labels of a rendered clip."""
+    from mflamingo_cli.train.mini.frames import Clip, exact_labels
+
+    return exact_labels(Clip(json.loads(row), Path(folder)))
+
+
 def at_frames(name: str, convert: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict, dict[str, np.ndarray]], np.ndarray | None]:
     """A dense label of a rendered clip at the frames that were kept."""
 
     def target(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
         if "row" not in known:
             return None
-        from mflamingo_cli.train.mini.frames import Clip, exact_labels
-
-        found = exact_labels(Clip(known["row"], Path(known["folder"]))).get(name)
+        found = clip_labels(known["folder"], json.dumps(known["row"])).get(name)
         if found is None:
             return None
         reach = max(1, round(float(arrays["token_s"]) / LABEL_S))  # labels of a token
@@ -302,7 +301,7 @@ def beat(values: np.ndarray) -> np.ndarray:
 
 
 TASKS = (
-    Task("voice, recordings", False, sung, auc),
+    Task("voice, recordings", False, sung, auc, by_window=True),
     Task("voice, rendered", False, sung_clip, auc),
     Task("genre, recordings", False, words_of(*GENRES), auc),
     Task("instruments, rendered, by moment", True, at_frames("families", flags), auc),
@@ -326,9 +325,11 @@ def table(features: Features, task: Task) -> list[float]:
         else:
             x = np.stack([features.arrays[index][f"mean{layer}"] for index, _ in targets])
             groups = np.array([features.known[index]["group"] for index, _ in targets])
+        if task.by_window:
+            groups = np.arange(len(x))
         y = np.concatenate([np.atleast_2d(target) for _, target in targets])
-        clear = ~np.isnan(y).any(1)
-        scores.append(task.score(left_out(x[clear], y[clear], groups[clear], task.score), y[clear]))
+        clear = ~np.isnan(y).all(1)
+        scores.append(task.score(left_out(x[clear], y[clear], groups[clear]), y[clear]))
     return scores
 
 
@@ -380,7 +381,9 @@ def main() -> None:
     made.add_argument("--clips", type=Path)
     made.add_argument("--most", type=int, default=1000, help="windows of either kind")
     made.add_argument("--out", type=Path, required=True)
-    commands.add_parser("read").add_argument("features", type=Path, nargs="+")
+    reading = commands.add_parser("read")
+    reading.add_argument("features", type=Path, nargs="+")
+    reading.add_argument("--task", default="", help="only readings whose name begins so")
     facts = commands.add_parser("measure")
     facts.add_argument("features", type=Path)
     facts.add_argument("--music", type=Path, required=True)
@@ -403,7 +406,7 @@ def main() -> None:
     print(f"{len(names)} windows that all of them have")
     for folder in asked.features:
         features = read(folder, names)
-        for task in TASKS:
+        for task in (task for task in TASKS if task.name.startswith(asked.task)):
             scores = table(features, task)
             rows[f"{folder.name}: {task.name}"] = [round(score, 3) for score in scores]
             print(f"{folder.name:16s} {task.name:40s} " + " ".join(f"{score:.3f}" for score in scores), flush=True)
