@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from mflamingo_cli.core import audio
+from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure import measure
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.fuzz.numbers import INTEGERS, scattered
@@ -96,7 +97,12 @@ def mutate(rng: Random, seeds: Path, folder: Path) -> Path:
 def run(path: Path) -> None:
     """Decode and measure it as `analyze` does; the same sound, as of a file whose tags are broken, is measured once by a process."""
     name, meter = audio.Fingerprint(), LoudnessMeter()
-    sound = audio.load(path, listeners=(name, meter))
+    try:
+        sound = audio.load(path, listeners=(name, meter))
+    except AudioError as error:
+        if error.code == "not_found":  # it is there: what a file says led to a place that cannot be read
+            raise AssertionError(str(error)) from error
+        raise
     key = (name.result(), sound.start_s, sound.damaged, sound.share)
     if key not in MEASURED:
         measure(sound, meter)
