@@ -94,11 +94,16 @@ def questions(work: Path) -> list[BenchItem]:
     return [*own_rows.read(work / "dev.jsonl"), *captions]
 
 
+def finished(log: Path, items: Sequence[BenchItem]) -> bool:
+    """Return whether everything has been asked."""
+    return log.exists() and len(log.read_text().splitlines()) == len(items)
+
+
 def replies(work: Path, name: str, model: str) -> Path:
     """Ask a model, through GGUF, which is quicker; return its replies."""
     log = work / f"{name}.replies.jsonl"
     items = sorted(questions(work), key=lambda item: (item.skill != CAPTION, str(item.audio)))  # questions about a song share its encoding
-    if log.exists() and len(log.read_text().splitlines()) == len(items):
+    if finished(log, items):
         return log
     if (work / name).is_dir():
         command("models", "convert", model, "-o", str(work / f"{name}-gguf"))
@@ -223,7 +228,7 @@ def main() -> None:
     logs: dict[str, list[Path]] = {"mini": [], "SFT": [], "GRPO": []}
     if options.show:
         for stage, name in (("mini", "mini"), *((stage, f"{stage.lower()}{seed}") for stage in ("SFT", "GRPO") for seed in SEEDS)):
-            logs[stage] += [log for log in [work / f"{name}.replies.jsonl"] if log.exists()]
+            logs[stage] += [log for log in [work / f"{name}.replies.jsonl"] if finished(log, questions(work))]
     else:
         logs["mini"].append(replies(work, "mini", "mini"))
         for seed in options.seeds:
