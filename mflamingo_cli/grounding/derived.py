@@ -318,7 +318,7 @@ def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | No
     """The first section of a letter, or the one of a number."""
     sections = known.facts.sections
     if letter:
-        return next((section for section in sections if section.label == letter), None)
+        return next((section for section in sections if section.label == letter.upper()), None)
     index = len(sections) - 1 if nth == "last" else ordinal(nth or "")
     return sections[index] if 0 <= index < len(sections) else None
 

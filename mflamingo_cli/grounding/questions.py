@@ -29,6 +29,7 @@ BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
 KEY = r"(?P<key>(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
 CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?(?: (?:major|minor|diminished|augmented)\b)?)(?![\w#])"
 LETTER = r"(?P<letter>[A-Z])"
+OTHER_NTH = NTH.replace("<nth>", "<other_nth>")
 CHANGES = r"(?:chang\w*|var(?:y|ies|iation\w*)|steady|constant|stable|stay\w*|drift\w*|fluctuat\w*|speeds? up|slows? down)"
 CHORD = rf"(?-i:{CHORD})"
 INSTRUMENTS = (
@@ -149,7 +150,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.note_length,
     ),
     "beat_count": _row(
-        r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:per|an?|each|one|every) (?:bar|measure|minute))[^?]*",
+        r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:(?:per|an?|each|one|every) (?:bar|measure|minute)|first|last)\b)[^?]*",
         facts="beats meter",
         say=derived.beat_count,
     ),
@@ -218,8 +219,8 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.section_repeats,
     ),
     "sections_compared": _row(
-        rf"\b(?:{NTH} section|(?:section|part) (?-i:{LETTER}))\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\bthan\b"
-        rf"[^?]*?\b(?:{NTH.replace('<nth>', '<other_nth>')}|(?:section |part )?(?-i:{LETTER.replace('letter', 'other')}))\b[^?]*",
+        rf"\b(?:{NTH} section|(?:section|part) {LETTER})\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\bthan\b"
+        rf"[^?]*?\b(?:{OTHER_NTH}|(?:section|part) (?P<other>[A-Z])|(?-i:(?P<other_>[A-Z])))\b[^?]*",
         facts="sections",
         say=derived.sections_compared,
     ),
@@ -237,7 +238,10 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
     "chords_of_section": _row(
-        rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b", facts="chords sections", say=replies.chords_of_section
+        rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b",
+        rf"\bchords (?:of|in) (?-i:{LETTER})\W*$",
+        facts="chords sections",
+        say=replies.chords_of_section,
     ),
     "section_nth": _row(rf"\b{NTH} (?:section|part)\b", facts="sections", say=replies.section_nth),
     "section_back": _row(

@@ -25,6 +25,8 @@ SHORT: Mapping[str, str] = {
     "instuments?|insturments?|instrumets?": "instruments",
     "gerne|genere|gender of music": "genre",
     "secs": "seconds",
+    r"(is|does|are|was)n't": r"\1",
+    r"it is ([^,]+), (?:right|is it|correct|no|yes)(?=\W*$)": r"is it \1",
 }
 """Other spellings of English words."""
 
