@@ -14,22 +14,11 @@ import numpy as np
 from mflamingo_cli.measure.chords import decode
 from mflamingo_cli.measure.confidence import of_key
 from mflamingo_cli.measure.facts import Key
-from mflamingo_cli.measure.key import (
-    CHORD_WEIGHT,
-    MINOR,
-    choose_key,
-    correlations,
-    functions_of,
-    moves,
-    normalised,
-    scale_of,
-    triads,
-    weigh,
-)
+from mflamingo_cli.measure.key import choose_key, home, scale_of, shares, sounding, triad_of, weigh
 from mflamingo_cli.schema import Segment
 
 CONTEXT_S = 4.0  # standard deviation of the time around a moment that says what key it is in
-CHANGE = 20.0  # that a new key must gain, in `key.weigh` times seconds: 13 s where it is a whole tone away, 40 s where it is a fifth
+CHANGE = 100.0  # that a new key must gain, in `key.weigh` times seconds
 SURE_TONIC = 0.6  # confidence of the key from which its scale is named
 REACH_S = 8  # how far the chords may move a change of key that the context has blurred
 SNAP_S = 1.0  # a key changes with a chord, if one changes so near
@@ -41,7 +30,7 @@ class Harmony:
 
     starts: np.ndarray  # (n,) s of the file
     ends: np.ndarray  # (n,) s of the file
-    pitches: np.ndarray  # (n, 12) as of `key.pitch_energy`
+    pitches: np.ndarray  # (n, 24) as of `key.pitch_energy`
     chords: tuple[Segment, ...]
 
     def within(self, spans: Sequence[tuple[float, float]]) -> Harmony:
@@ -52,27 +41,22 @@ class Harmony:
         return Harmony(self.starts[inside], self.ends[inside], self.pitches[inside], tuple(c for c in cut if c.end > c.start))
 
     @cached_property
-    def fit(self) -> np.ndarray:
-        """Correlation of what sounds with each key: (2 modes, 12 tonics)."""
-        return correlations(normalised(self.pitches.sum(axis=0)))
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """The same with the vote of the chords: (2 modes, 12 tonics)."""
-        return weigh(self.fit, self.chords)
+    def whole(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What sounds in all: pitches (24,), seconds of each triad (36,), and where it is at home (24,)."""
+        return self.pitches.sum(axis=0), sounding(self.chords), home(self.chords)
 
     @cached_property
     def key(self) -> Key | None:
-        """The key for which most speaks; None where chords do not move or none fits."""
-        return choose_key(self.fit, self.weights) if moves(self.chords) else None
+        """The key for which most speaks; None where no chord has a third or no key fits."""
+        return choose_key(*self.whole)
 
     def confidence(self, key: Key) -> float:
         """How likely it is that this is the key of all that sounds here."""
-        return of_key(key, self.weights, self.chords)
+        return of_key(key, weigh(*self.whole), self.whole[1])
 
     def scale(self, key: Key) -> str | None:
         """The church mode on the tonic of the key, where the tonic is sure and the scale not that of major or minor."""
-        return scale_of(key, normalised(self.pitches.sum(axis=0))) if self.confidence(key) >= SURE_TONIC else None
+        return scale_of(key, shares(self.whole[0][:12])) if self.confidence(key) >= SURE_TONIC else None
 
     @cached_property
     def keys(self) -> tuple[tuple[float, float, Key], ...]:
@@ -90,8 +74,9 @@ class Harmony:
 
     def _spans(self) -> list[tuple[float, float]]:
         """The time between two changes of key: [start, end] in seconds of the file."""
-        votes, seconds = self._votes()
-        path = self._path(votes, seconds)
+        triads = self._triads()
+        path = self._path(triads)
+        votes = weigh(np.zeros_like(self.pitches), triads) * triads.sum(axis=1, keepdims=True)
         changes = np.array([chord.start for chord in self.chords])
         spans = [(float(self.starts[0]), float(self.ends[-1]))]
         for second in (np.flatnonzero(np.diff(path)) + 1).tolist():
@@ -101,25 +86,20 @@ class Harmony:
             spans[-1:] = [(spans[-1][0], min(start, float(self.ends[at - 1]) + SNAP_S)), (start, float(self.ends[-1]))]
         return spans
 
-    def _path(self, votes: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """The likeliest key of each second: `_votes` -> (n,) 12 * mode + tonic."""
+    def _path(self, triads: np.ndarray) -> np.ndarray:
+        """The likeliest key of each second: `_triads` -> (n,) 12 * mode + tonic."""
         around = np.exp(-0.5 * (np.arange(-3 * CONTEXT_S, 3 * CONTEXT_S + 1) / CONTEXT_S) ** 2)
-        pitches, votes, weights = (_smooth(values, around) for values in (self.pitches, votes, seconds[:, None]))
-        fit = np.array([correlations(moment).ravel() for moment in pitches])
-        score = fit + CHORD_WEIGHT * votes / np.maximum(weights, 1e-6) + np.repeat([0.0, MINOR], 12)
+        score = weigh(*(_smooth(values, around) for values in (self.pitches, triads)))
         return decode(score, np.full(len(score), CHANGE))
 
-    def _votes(self) -> tuple[np.ndarray, np.ndarray]:
-        """How well the chords of each second belong to each key, times the seconds that they sound: (n, 24), (n,)."""
-        votes, seconds = np.zeros((len(self.starts), 24)), np.zeros(len(self.starts))
-        named = [chord for chord in self.chords if triads([chord])]
-        for chord in named:
-            [(root, third, _)] = triads([chord])
-            first, last = np.searchsorted(self.ends, chord.start, "right"), np.searchsorted(self.starts, chord.end)
-            lasting = np.minimum(self.ends[first:last], chord.end) - np.maximum(self.starts[first:last], chord.start)
-            votes[first:last] += lasting[:, None] * functions_of(root, third).ravel()
-            seconds[first:last] += lasting
-        return votes, seconds
+    def _triads(self) -> np.ndarray:
+        """How long each triad sounds in each second: (n, 36) seconds."""
+        found = np.zeros((len(self.starts), 36))
+        for chord in self.chords:
+            if (triad := triad_of(chord.label)) is not None:
+                first, last = np.searchsorted(self.ends, chord.start, "right"), np.searchsorted(self.starts, chord.end)
+                found[first:last, triad] += np.minimum(self.ends[first:last], chord.end) - np.maximum(self.starts[first:last], chord.start)
+        return found
 
 
 def _turn(lead: np.ndarray, second: int) -> int:

@@ -258,7 +258,7 @@ class Measurement:
             if at < stretch.duration_s
         ]
         starts, ends = (np.array([second[i] for second in seconds], float) for i in (0, 1))
-        return Harmony(starts, ends, np.array([second[2] for second in seconds]).reshape(-1, 12), self.chord_spans)
+        return Harmony(starts, ends, np.array([second[2] for second in seconds]).reshape(-1, 24), self.chord_spans)
 
     @cached_property
     def key_parts(self) -> dict[Key, Harmony]:

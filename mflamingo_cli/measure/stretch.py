@@ -64,8 +64,8 @@ class SoundStretch:
 
     @cached_property
     def pitches(self) -> np.ndarray:
-        """How much each pitch class sounds in each second, not normalised: (seconds, 12); nothing where no chord does."""
-        return pitch_energy(self.spectrogram) if self.chords else np.zeros((0, 12))
+        """How much each pitch class sounds in each second, not normalised: (seconds, 24); nothing where no chord does."""
+        return pitch_energy(self.spectrogram) if self.chords else np.zeros((0, 24))
 
     @cached_property
     def bands(self) -> np.ndarray:

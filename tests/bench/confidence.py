@@ -3,6 +3,7 @@
     python -m tests.bench.confidence W/data/train dev --check W/data/dev test
 
 Sources are folders of clips by `mflamingo train data synth`, hard ones; "dev" and "test", the more usual songs of tests/bench/songs.py;
+"fifths", the power chords of tests/bench/fifths.py;
 "real", the recordings of tests/bench/recordings.tsv below --music, a folder with the unpacked Debian packages. Prints the weights
 fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well the probabilities are
 calibrated (expected calibration error, with a 95 % bootstrap interval), and which share of the values (coverage) is right how often
@@ -30,25 +31,28 @@ from mflamingo_cli.core.audio import load
 from mflamingo_cli.measure import Facts, confidence, measure
 from mflamingo_cli.measure.compare import compare_tempi
 from mflamingo_cli.measure.facts import Key, pitch_class
+from mflamingo_cli.parsers import parse_key
+from tests.bench import fifths
 from tests.bench.estimators import Clip, samples
-from tests.bench.songs import render
+from tests.bench.songs import Song, render
 
 RIDGE = 5.0  # on weights of signs with unit variance
 FOLDS = 8
 BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FROM = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-RECORDINGS = Path(__file__).with_name("recordings.tsv")  # package, file, second, BPM: weak labels, on which two networks of TempoCNN agree
-CLIP_S = 60  # of a recording
+RECORDINGS = Path(__file__).with_name("recordings.tsv")  # package, file, second, BPM or "-", key or "-": weak labels as in clips.py
+CLIP_S = 40  # of a recording
 Judged = tuple[str, dict[str, float], bool]  # which value, its signs, whether it is right
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of a clip: tempi that are right, keys that sound, the meter."""
+    """What is true of a clip: tempi that are right, keys that sound, the meter, and which of these are known."""
 
     tempi: tuple[float, ...]
     keys: frozenset[tuple[int, str]]
     meter: str | None
+    known: frozenset[str] = frozenset({"tempo", "key", "meter"})
 
 
 def truth_of(row: dict[str, Any]) -> Truth:
@@ -59,7 +63,7 @@ def truth_of(row: dict[str, Any]) -> Truth:
 
 
 def judge(samples: np.ndarray, truth: Truth) -> list[Judged]:
-    """Every value that is measured, with its signs; keys only of clips that keep theirs or have none."""
+    """Every value that is measured and can be judged, with its signs; keys only of clips that keep theirs or have none."""
     signs: dict[str, dict[str, float]] = {}
 
     def note(name: str, told: dict[str, float]) -> float:
@@ -68,7 +72,8 @@ def judge(samples: np.ndarray, truth: Truth) -> list[Judged]:
 
     with mock.patch.object(confidence, "probability", note):
         facts = measure(Clip(samples))  # type: ignore[arg-type]
-    return [(name, told, _is_right(name, facts, truth)) for name, told in signs.items() if name != "key" or len(truth.keys) < 2]
+    known = truth.known - ({"key"} if len(truth.keys) > 1 else set())
+    return [(name, told, _is_right(name, facts, truth)) for name, told in signs.items() if name in known]
 
 
 def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
@@ -84,13 +89,16 @@ def clips(source: str, count: int, work: Path, music: Path) -> Iterator[tuple[st
     """Names of clips, and what makes their samples and truth: of a folder with a manifest, of the songs of a split, or recordings."""
     if source == "real":
         for line in RECORDINGS.read_text().splitlines()[:count]:
-            package, file, second, bpm = line.split("\t")
+            package, file, second, bpm, key = line.split("\t")
             name = hashlib.sha256(line.encode()).hexdigest()[:16]
-            yield name, lambda path=music / package / file, at=second, bpm=bpm: _of_recording(path, float(at), float(bpm))
+            yield name, lambda path=music / package / file, at=second, bpm=bpm, key=key: _of_recording(path, float(at), bpm, key)
         return
-    if source in ("dev", "test"):
+    if source in ("dev", "test", "fifths"):
         for seed in range(count):
-            yield f"{source}-{seed}", lambda seed=seed: _of_song(seed, source, work)
+            yield (
+                f"{source}-{seed}",
+                lambda seed=seed: _of_song(fifths.render(seed, work) if source == "fifths" else render(seed, source, work)),
+            )
         return
     rows = [json.loads(line) for line in (Path(source) / "manifest.jsonl").read_text().splitlines()]
     for row in rows[:count]:
@@ -99,12 +107,15 @@ def clips(source: str, count: int, work: Path, music: Path) -> Iterator[tuple[st
         yield name, lambda path=path, row=row: (soundfile.read(path, dtype="float32")[0], truth_of(row))
 
 
-def _of_recording(path: Path, start_s: float, bpm: float) -> tuple[np.ndarray, Truth]:
-    return load(path, start_s=start_s, end_s=start_s + CLIP_S).samples, Truth((bpm,), frozenset(), None)
+def _of_recording(path: Path, start_s: float, bpm: str, key: str) -> tuple[np.ndarray, Truth]:
+    found = parse_key(key)
+    keys = frozenset({(found.pitch, found.mode)} if found else ())
+    known = frozenset(name for name, label in (("tempo", bpm), ("key", key)) if label != "-")
+    truth = Truth(() if bpm == "-" else (float(bpm),), keys, None, known)
+    return load(path, start_s=start_s, end_s=start_s + CLIP_S).samples, truth
 
 
-def _of_song(seed: int, split: str, work: Path) -> tuple[np.ndarray, Truth]:
-    song = render(seed, split, work)
+def _of_song(song: Song) -> tuple[np.ndarray, Truth]:
     assert song.key is not None and song.bpm is not None  # noqa: PT018
     return samples(song.path, 16_000), Truth((song.bpm,), frozenset({(pitch_class(song.key[0]), song.key[1])}), f"{song.meter}/4")
 
@@ -192,7 +203,8 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     judged = {source: collect(source, options.count, options.cache, options.music) for source in [*options.sources, *options.check]}
     summary = {}
-    for name, written in confidence.WEIGHTS.items():
+    for name in ("tempo", "key", "meter"):
+        written = confidence.WEIGHTS[name]
         names, signs, right = table([row for source in options.sources for row in judged[source]], name)
         fitted = fit(signs, right)
         told = dict(zip([confidence.ALWAYS, *names], fitted.round(2).tolist(), strict=True))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mflamingo_cli.measure import Confidence, measure
-from mflamingo_cli.measure.confidence import ALWAYS, MOST, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
+from mflamingo_cli.measure.confidence import ALWAYS, MOST, MOST_ALONE, WEIGHTS, beat_signs, of_key, of_meter, of_tempo, probability
 from mflamingo_cli.measure.facts import Key
+from mflamingo_cli.measure.key import sounding
 from mflamingo_cli.measure.spectra import beat_bands, onset_strength
 from mflamingo_cli.schema import Segment
 
@@ -76,18 +77,16 @@ def test_no_tempo_is_surer_than_clips_have_shown() -> None:
     assert sure == MOST["tempo"] < 0.95
 
 
-def test_a_key_is_less_sure_beside_an_equal() -> None:
-    chords = (Segment(0.0, 3.0, "D:maj"), Segment(3.0, 4.0, "G:maj"))
-    fit = np.zeros((2, 12))
-    fit[0, 2] = 0.8
-    alone = of_key(Key("D", "major"), fit, chords)
-    fit[1, 11] = 0.79
-    beside = of_key(Key("D", "major"), fit, chords)
-    elsewhere = of_key(Key("D", "major"), fit, chords[1:])
-    assert alone is not None
-    assert beside is not None
-    assert elsewhere is not None
-    assert elsewhere < beside < alone
+def test_a_key_is_less_sure_beside_an_equal_and_of_one_chord() -> None:
+    triads = sounding((Segment(0.0, 3.0, "D:maj"), Segment(3.0, 4.0, "G:maj")))
+    weights = np.zeros(24)
+    weights[2] = 8.0
+    sure = of_key(Key("D", "major"), weights, triads)
+    weights[23] = 7.9
+    beside = of_key(Key("D", "major"), weights, triads)
+    assert beside < 0.7 < sure
+    weights[23] = 0.0
+    assert of_key(Key("D", "major"), weights, sounding((Segment(0.0, 3.0, "D:maj"),))) == MOST_ALONE
 
 
 @pytest.mark.slow
