@@ -14,6 +14,7 @@ GROUND_CHORDS = 4  # a pop progression; more would cost tokens and say little
 TOLD_CHORD = 0.05  # of the harmony: a text may name a chord that sounds so long
 GROUND_SECTIONS = 10  # a form of more sections would cost tokens and say little; their number is given
 NO_ANSWER: Final = "I cannot tell that from the sound."
+LIKELY = 0.6  # confidence below which a tempo, key or meter is called unsure
 SURE = 0.8  # confidence from which a tempo, key or meter is given to a model, which repeats it as true
 SECTIONS_RIGHT = 0.75  # how right measured section starts are, F within 3 s (`python -m tests.bench.measure`): captions are not given them
 
@@ -50,8 +51,8 @@ def sure(confidence: float | None, least: float = SURE) -> bool:
 
 
 def likely(confidence: float | None) -> str:
-    """A hedge before what is not sure."""
-    return "" if sure(confidence) else "probably "
+    """A hedge before what is not sure, with a space behind it."""
+    return "" if sure(confidence) else "probably " if sure(confidence, LIKELY) else "perhaps "
 
 
 def listed(names: Sequence[str], joint: str = "and") -> str:

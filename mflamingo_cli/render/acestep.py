@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any, TextIO
 
+from mflamingo_cli.grounding import LIKELY, sure
 from mflamingo_cli.render import Layout
 from mflamingo_cli.render.lyrics import beside
 from mflamingo_cli.schema import Analysis, Result, path_of
 from mflamingo_cli.text import scrub
 
-LIKELY = 0.6  # confidence of a measured value below which it is called unsure
 INSTRUMENTAL = "[Instrumental]"  # the trainer's lyrics of a song without voices
 
 
@@ -51,7 +51,7 @@ class AnnotationWriter(_PartWriter):
 
 def _is_likely(confidence: float | None) -> bool:
     """Whether a value is worth to be learnt; a model's own has no confidence."""
-    return confidence is None or confidence >= LIKELY
+    return sure(confidence, LIKELY)
 
 
 class CaptionWriter(_PartWriter):

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mflamingo_cli.grounding import sure
+from mflamingo_cli.grounding import LIKELY, sure
 from mflamingo_cli.parsers import short_chord
 from mflamingo_cli.render import Layout, timeline
 from mflamingo_cli.render.text import answer, console, heading, marked, safe, wrong_words
@@ -46,7 +46,6 @@ SHOWN_CHORDS = 4  # of the chords that sound longest
 SHOWN_STRETCHES = 3  # of sound with silence between them; of more, their number
 SILENT_S = 1.0  # at the beginning or the end of a song: more is worth a word
 MOST_TEMPI = 4  # of a song that changes its tempo, on one line
-LIKELY = 0.6  # confidence below which a value is called unsure
 
 
 # --- the lines of a table: name, value, where it comes from -----------------------------------------------------------
@@ -61,7 +60,7 @@ def _claim(source: str | None, claimed: bool, agrees: bool | None) -> str:
 
 def _hedge(confidence: float | None) -> str:
     """Return `, likely` or `, unsure` for a value below the confidence limit; nothing for a sure one."""
-    return "" if confidence is None or sure(confidence) else ", likely" if confidence >= LIKELY else ", unsure"
+    return "" if confidence is None or sure(confidence) else ", likely" if sure(confidence, LIKELY) else ", unsure"
 
 
 def _tempo(tempo: TempoInfo) -> Line:

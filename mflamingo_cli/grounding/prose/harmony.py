@@ -87,7 +87,11 @@ def longest(chords: Sequence[PlayedChord]) -> tuple[str, float]:
     """The name of the chord that sounds longest, of at least one, and its share of all, 0 to 1."""
     lasting = seconds_of(chords)
     triad = max(lasting, key=lambda triad: lasting[triad])
-    return next(chord.name for chord in chords if chord.triad == triad), lasting[triad] / sum(lasting.values())
+    names: dict[str, float] = {}
+    for chord in chords:
+        if chord.triad == triad:
+            names[chord.name] = names.get(chord.name, 0.0) + chord.seconds
+    return max(names, key=lambda name: names[name]), lasting[triad] / sum(lasting.values())
 
 
 def _joined(group: Sequence[PlayedChord]) -> PlayedChord:

@@ -76,12 +76,12 @@ RULES["opening"] = """
     unsung | This {voice} {genre} {thing} is in {key} and runs at <beats>.
     unsung +voice | Without a singer, this {genre} {thing} in {key} runs at <beats>.
     sung +voice | Somebody sings over a/an <pace_number> {bpm} BPM in this {mood} {genre} song.
-    This {genre} {thing} is in {key}, and its tempo is probably {likely_bpm} BPM.
-    This {genre} {thing}, at <beats>, is probably in {likely_key}.
-    This {mood} {thing} in {key} runs at probably {likely_bpm} BPM.
-    This {thing} is in {key}, and its tempo is probably {likely_bpm} BPM.
-    This {thing} runs at <beats> and is probably in {likely_key}.
-    At <beats>, this <pace> {thing} is probably in {likely_key}.
+    This {genre} {thing} is in {key}, and its tempo is {maybe_bpm} {likely_bpm} BPM.
+    This {genre} {thing}, at <beats>, is {maybe_key} in {likely_key}.
+    This {mood} {thing} in {key} runs at {maybe_bpm} {likely_bpm} BPM.
+    This {thing} is in {key}, and its tempo is {maybe_bpm} {likely_bpm} BPM.
+    This {thing} runs at <beats> and is {maybe_key} in {likely_key}.
+    At <beats>, this <pace> {thing} is {maybe_key} in {likely_key}.
     Its key is {key}, its style {style}, its mood {mood}.
     unsung | {voice} and in {key}, this {mood} {thing} <moves> at <beats>.
     This <pace> {thing} is in {key} and runs at <beats>.
@@ -124,34 +124,34 @@ RULES["opening"] = """
     unsung | This {thing} is {voice}, and it runs {duration}.
     sung +voice | Somebody sings in this song, which runs {duration}.
     This {thing} runs {duration}.
-    unsung | This {voice} {thing} is probably in {likely_key}, with {likely_bpm} BPM as its likeliest tempo.
-    unsung | At probably {likely_bpm} BPM, this {voice} {thing} seems to be in {likely_key}.
-    unsung | This {voice} {genre} {thing} is probably in {likely_key} and at {likely_bpm} BPM.
-    sung | This song runs at probably {likely_bpm} BPM and seems to be in {likely_key}.
-    This {genre} {thing} runs at probably {likely_bpm} BPM and seems to be in {likely_key}.
-    This {mood} {thing} seems to be in {likely_key}, at probably {likely_bpm} BPM.
-    This {thing} is probably in {likely_key} and at {likely_bpm} BPM.
+    unsung | This {voice} {thing} is {maybe} in {likely_key}, with {likely_bpm} BPM as its likeliest tempo.
+    unsung | At {maybe} {likely_bpm} BPM, this {voice} {thing} seems to be in {likely_key}.
+    unsung | This {voice} {genre} {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM.
+    sung | This song runs at {maybe} {likely_bpm} BPM and seems to be in {likely_key}.
+    This {genre} {thing} runs at {maybe} {likely_bpm} BPM and seems to be in {likely_key}.
+    This {mood} {thing} seems to be in {likely_key}, at {maybe} {likely_bpm} BPM.
+    This {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM.
     The likeliest key of this {thing} is {likely_key}, the likeliest tempo {likely_bpm} BPM.
     {likely_bpm} BPM and {likely_key} fit this {thing} best, though neither is certain.
     Neither is certain, but {likely_key} and {likely_bpm} BPM fit this {thing} best.
-    Probably in {likely_key} and at {likely_bpm} BPM, this {thing} leaves some doubt about both.
-    unsung | Probably in {likely_key} and at {likely_bpm} BPM, this {thing} is {voice}.
-    unsung +voice | Nobody sings in this {thing}, which is probably in {likely_key} and at {likely_bpm} BPM.
-    At probably {likely_bpm} BPM, this {thing} seems to be in {likely_key}.
-    {likely_key} is probably the key of this {thing}, and {likely_bpm} BPM probably its tempo.
-    unsung | This {voice} {thing} runs at probably {likely_bpm} BPM.
-    This {genre} {thing} runs at probably {likely_bpm} BPM.
-    This {thing} runs at probably {likely_bpm} BPM.
+    {maybe} in {likely_key} and at {likely_bpm} BPM, this {thing} leaves some doubt about both.
+    unsung | {maybe} in {likely_key} and at {likely_bpm} BPM, this {thing} is {voice}.
+    unsung +voice | Nobody sings in this {thing}, which is {maybe} in {likely_key} and at {likely_bpm} BPM.
+    At {maybe} {likely_bpm} BPM, this {thing} seems to be in {likely_key}.
+    {likely_key} is {maybe} the key of this {thing}, and {likely_bpm} BPM {maybe} its tempo.
+    unsung | This {voice} {thing} runs at {maybe_bpm} {likely_bpm} BPM.
+    This {genre} {thing} runs at {maybe_bpm} {likely_bpm} BPM.
+    This {thing} runs at {maybe_bpm} {likely_bpm} BPM.
     unsung | This {voice} {thing} seems to be in {likely_key}.
-    This {genre} {thing} is probably in {likely_key}.
-    This {thing} is probably in {likely_key}.
+    This {genre} {thing} is {maybe_key} in {likely_key}.
+    This {thing} is {maybe_key} in {likely_key}.
     This {thing} gives little away: no tempo and no key can be measured.
 """
 
 # --- full: what the opening left out --------------------------------------------------------------------------------------------
 
 RULES["rest"] = """
-    ~ | The key is probably {likely_key}.
+    ~ | The key is {maybe_key} {likely_key}.
     ~ | It is counted in {meter}.
     ~ | The bars are in {meter}.
     ~ threes | It is counted in threes, {meter}.
@@ -289,10 +289,6 @@ RULES["scene"] = """
     new !enters !leaves | Around {at} section {letter} turns to {here}.
     new !enters !leaves | Section {letter}, from about {at}, turns to {here}.
     new !enters !leaves | With section {letter}, around {at}, it moves to {here}.
-    ~ new !enters !leaves | Around {at} section {letter} takes over from {before}.
-    ~ new !enters !leaves | Something new, section {letter}, arrives around {at}.
-    ~ new !enters !leaves | Section {letter} begins around {at}.
-    ~ new !enters !leaves | A different section, {letter}, follows around {at}.
     new last !louder !softer !enters !leaves | It ends on new ground: section {letter}, from about {at}.
     new last !louder !softer !enters !leaves | The last section, {letter}, arrives around {at} and has not been heard before.
     back enters | Section {letter} returns around {at}, and the voice with it.
@@ -338,7 +334,6 @@ RULES["sound"] = """
     unsung +voice | Nobody sings.
     unsung +voice | There is no singing in it.
     ~ unsung | It is {voice}.
-    unsung +voice | It does without a voice.
     maybe_sung plural +voice | {instruments} stand out, and somebody probably sings.
     maybe_unsung plural +voice | {instruments} stand out, and probably nobody sings.
     maybe_sung +voice | Somebody probably sings.
@@ -411,17 +406,17 @@ RULES["short"] = """
     This {genre} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
     This <pace> {thing} runs at {bpm} BPM<short_chords?><short_level?>.
     unsung | This {voice} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
-    This {genre} {thing} runs at {bpm} BPM and is probably in {likely_key}<short_chords?><short_level?>.
-    At {bpm} BPM, this <pace> {thing} is probably in {likely_key}<short_chords?><short_level?>.
-    In {key}, this {genre} {thing} runs at probably {likely_bpm} BPM<short_chords?><short_level?>.
-    This {thing} is in {key}, at probably {likely_bpm} BPM<short_chords?><short_level?>.
-    unsung | This {voice} {thing} is probably in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
-    This {thing} is probably in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
+    This {genre} {thing} runs at {bpm} BPM and is {maybe_key} in {likely_key}<short_chords?><short_level?>.
+    At {bpm} BPM, this <pace> {thing} is {maybe_key} in {likely_key}<short_chords?><short_level?>.
+    In {key}, this {genre} {thing} runs at {maybe_bpm} {likely_bpm} BPM<short_chords?><short_level?>.
+    This {thing} is in {key}, at {maybe_bpm} {likely_bpm} BPM<short_chords?><short_level?>.
+    unsung | This {voice} {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
+    This {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
     This {genre} {thing} is in {key}<short_chords?><short_level?>.
     This {thing} is in {key}<short_chords?><short_level?>.
-    This {genre} {thing} is probably in {likely_key}<short_chords?><short_level?>.
-    This {thing} is probably in {likely_key}<short_chords?><short_level?>.
-    This {thing} runs at probably {likely_bpm} BPM<short_chords?><short_level?>.
+    This {genre} {thing} is {maybe_key} in {likely_key}<short_chords?><short_level?>.
+    This {thing} is {maybe_key} in {likely_key}<short_chords?><short_level?>.
+    This {thing} runs at {maybe_bpm} {likely_bpm} BPM<short_chords?><short_level?>.
     This is {style}<short_chords?><short_level?>.
     unsung | This {voice} {thing} runs {duration}<short_chords?><short_level?>.
     This {thing} runs {duration}<short_chords?><short_level?>.
@@ -453,7 +448,7 @@ RULES["technical_pulse"] = """
     drifts | The tempo is {bpm} BPM for most of it and changes on the way<in_meter?>.
     !constant !drifts | The tempo measures {bpm} BPM<in_meter?>.
     !constant !drifts | It runs at {bpm} BPM<in_meter?>.
-    The tempo is probably {likely_bpm} BPM<in_meter?>.
+    The tempo is {maybe_bpm} {likely_bpm} BPM<in_meter?>.
     The meter is {meter}.
     The meter is probably {likely_meter}.
 """
@@ -464,7 +459,7 @@ RULES["in_meter"] = """
 RULES["technical_key"] = """
     The key is {key} ({camelot} on the Camelot wheel)<on_scale?>.
     It is in {key}, {camelot} on the Camelot wheel and {open_key} in Open Key<on_scale?>.
-    The key is probably {likely_key}.
+    The key is {maybe_key} {likely_key}.
 """
 RULES["on_scale"] = """
     modal | , and the scale is {scale}
@@ -589,11 +584,11 @@ RULES["critic_edge"] = """
 
 RULES["fact_tempo"] = """
     The tempo is {bpm} BPM.
-    The tempo is probably {likely_bpm} BPM.
+    The tempo is {maybe_bpm} {likely_bpm} BPM.
 """
 RULES["fact_key"] = """
     It is in {key}.
-    It is probably in {likely_key}.
+    It is {maybe_key} in {likely_key}.
 """
 RULES["fact_meter"] = """
     It is in {meter}.

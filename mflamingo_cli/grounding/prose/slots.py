@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-from mflamingo_cli.grounding import listed, main_chords, sure, told_chords
+from mflamingo_cli.grounding import LIKELY, likely, listed, main_chords, sure, told_chords
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.facts import Key
@@ -72,7 +72,7 @@ SLOTS: Mapping[str, str] = {
     "density": "onsets",
     "brightness": "brightness",
     "duration": "duration",
-    "": "thing at letter before here step key_second key_second_at key_spans tempo_sure key_sure meter_sure vocals_sure",
+    "": "thing at letter here step key_second key_second_at key_spans maybe maybe_bpm maybe_key tempo_sure key_sure meter_sure vocals_sure",
 }
 """Every slot by the fact that it tells; those of "" tell none, or one of a moment."""
 
@@ -137,6 +137,10 @@ class _Song:
         for name, confidence in vars(self.facts.confidence).items():
             if confidence is not None:
                 yield f"{name}_sure", f"{100 * confidence:.0f} %"
+        tempo, key = self.facts.confidence.tempo, self.facts.confidence.key
+        for slot, confidences in (("maybe_bpm", [tempo]), ("maybe_key", [key]), ("maybe", [tempo, key])):
+            least = min((confidence for confidence in confidences if confidence is not None), default=None)
+            yield slot, likely(least).strip()
         if len(self.facts.keys) == 1:
             yield "steady_key"
         elif self.facts.keys:
@@ -158,7 +162,7 @@ class _Song:
                 yield "constant"
         elif bpm is not None:
             yield "likely_bpm", number(bpm)
-        if self.facts.meter:
+        if self.facts.meter and sure(confidence.meter, LIKELY):
             yield ("meter" if sure(confidence.meter) else "likely_meter"), self.facts.meter
             if int(self.facts.meter.split("/")[0]) % 3 == 0:
                 yield "threes"
@@ -343,7 +347,7 @@ class _Song:
             yield "onward"
 
     def scenes(self) -> Iterator[Scene]:
-        """Each section after the first, and each new key: what is new there."""
+        """Each section after the first with which something changes, and each new key."""
         for old, new in pairwise(span for span in self.facts.keys if self.key and sure(span.confidence)):
             if old.name != new.name:
                 values = {"key_second": new.name, "key_second_at": clock(new.start)}
@@ -355,9 +359,11 @@ class _Song:
             last = section is sections[-1]
             conditions = {"back" if section.label in seen else "new", *(["last"] if last else [])}
             conditions |= self._voice_turns(before, section)
-            values = {"at": clock(section.start), "letter": section.label, "before": before.label}
+            values = {"at": clock(section.start), "letter": section.label}
             values |= self._turn_of_chords(before, section, seen)
             conditions |= _turn_of_level(before, section)
+            if conditions == {"new"} and "here" not in values:
+                continue  # that a section begins says nothing to who does not hear what is new in it
             if conditions & {"louder", "softer"}:
                 values["step"] = number(abs((section.lufs or 0.0) - (before.lufs or 0.0)))
             weight = 1.0 + 2 * bool(conditions & {"enters", "leaves"}) + ("new" in conditions) + ("here" in values) + 0.5 * last

@@ -12,6 +12,7 @@ from mflamingo_cli.checks import Check, CheckOptions
 from mflamingo_cli.claims import sentences
 from mflamingo_cli.grounding.prose.captions import STYLES, caption_of, tell, write_caption
 from mflamingo_cli.grounding.prose.grammar import Composer, parse_rule
+from mflamingo_cli.grounding.prose.harmony import longest, progression
 from mflamingo_cli.grounding.prose.phrases import RULES
 from mflamingo_cli.grounding.prose.slots import CONDITIONS, TELLS, slots_of
 from mflamingo_cli.measure import Confidence, Facts, Key, Tempo, Voices
@@ -136,13 +137,40 @@ def test_a_caption_of_a_song_of_which_nothing_is_known_says_so():
     assert write_caption("full", Facts()) == "This track gives little away: no tempo and no key can be measured."
 
 
-def test_what_is_not_sure_is_said_to_be_probable():
-    facts = Facts(tempo=Tempo(97.0, (48.5,)), key=Key("D", "minor"), vocals=Voices(True), confidence=Confidence(0.5, 0.5, None, 0.5))
+@pytest.mark.parametrize(("confidence", "words"), [(0.7, "probably"), (0.4, "perhaps")])
+def test_what_is_not_sure_is_said_to_be_probable(confidence: float, words: str):
+    sureness = Confidence(confidence, confidence, 0.4, 0.5)
+    facts = Facts(tempo=Tempo(97.0, (48.5,)), key=Key("D", "minor"), meter="3/4", vocals=Voices(True), confidence=sureness)
+    hedges = f"(?:{words}|seems|likeliest|certain)"
     for style in ("full", "technical"):
         text = write_caption(style, facts, 60.0)
         for value in ("97 BPM", "D minor"):
-            assert re.search(rf"(?:probably|seems|likeliest|certain)[^.]*{value}|{value}[^.]*(?:probably|likeliest|certain)", text), text
+            assert re.search(rf"(?i){hedges}[^.]*{value}|{value}[^.]*{hedges}", text), text
         assert "Somebody probably sings." in text
+        assert "3/4" not in text  # rather wrong than right
+
+
+def test_only_sections_with_which_something_changes_are_told():
+    def formed(*sections: FormPart) -> str:
+        return write_caption("full", Facts(tempo=Tempo(97.0), key=Key("D", "minor"), sections=sections), 60.0)
+
+    same = [FormPart(20.0 * at, 20.0 * at + 20, label, lufs=-10.0) for at, label in enumerate("ABC")]
+    assert "section B" not in formed(*same)
+    assert "0:20" in formed(same[0], dataclasses.replace(same[1], lufs=-6.0), same[2])
+
+
+def test_a_section_alone_that_returns_is_the_one():
+    def formed(labels: str) -> set[str]:
+        sections = tuple(FormPart(10.0 * at, 10.0 * at + 10, label) for at, label in enumerate(labels))
+        return {write_caption("full", Facts(sections=sections), 60.0, seed) for seed in range(60)}
+
+    assert any("the one that returns" in text for text in formed("ABCBDB"))
+    assert not any("the one that returns" in text for text in formed("ABCBDA"))
+
+
+def test_the_chord_that_sounds_longest_has_its_commonest_name():
+    chords = tuple(Segment(2.0 * at, 2.0 * at + 2, name) for at, name in enumerate("C:7 G C G C G C F C".split()))
+    assert longest(progression(chords))[0] == "C"
 
 
 def test_degrees_are_named_only_where_the_key_is_sure():
@@ -158,6 +186,6 @@ def test_styles_are_those_that_can_be_asked_for():
 
 
 def test_one_fact_is_told_in_one_plain_sentence():
-    facts = Facts(tempo=Tempo(120.0), key=Key("A", "minor"), vocals=Voices(False), confidence=Confidence(key=0.5))
+    facts = Facts(tempo=Tempo(120.0), key=Key("A", "minor"), vocals=Voices(False), confidence=Confidence(key=0.7))
     told = [tell(name, facts) for name in ("tempo", "key", "vocals", "meter", "sections")]
     assert told == ["The tempo is 120 BPM.", "It is probably in A minor.", "Nobody sings.", None, None]
