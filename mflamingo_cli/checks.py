@@ -381,7 +381,7 @@ def _value(kind: str, value: Any) -> str:
     """A value of a kind in words."""
     unit = {"tempo": " BPM", "loudness": " LUFS"}.get(kind, "")
     if isinstance(value, list | tuple):
-        low, high = (None if end is None else f"{end:.4g}" for end in value)
+        low, high = (None if end is None else clock(end) if kind == "duration" else f"{end:.4g}" for end in value)
         return (f"{low} to {high}" if low and high else f"over {low}" if low else f"under {high}") + unit
     if isinstance(value, bool):
         return TRUTHS[kind][value]

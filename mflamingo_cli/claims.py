@@ -449,7 +449,8 @@ _CLIPPED = _any_of(  # as chords and vocals are played, "clipped" is no fault of
 
 def _clipping(sentence: _Sentence) -> Iterator[Reading]:
     for match in _CLIPPED.finditer(sentence.plain):
-        is_so = bool(match["clean"]) == sentence.denies(match.start() if match["clean"] else match.end() - 1)
+        denied = sentence.denies(match.start() if match["clean"] else match.end() - 1)
+        is_so = bool(match["clean"]) == (denied ^ (_NOT_HEARD.match(sentence.plain[match.end() :]) is not None))
         yield sentence.reading(Found(match.start(), match.end(), None), "clipping", is_so, denied=False)
 
 
@@ -457,7 +458,7 @@ _LASTS = re.compile(
     r"\b(?:lasts?|lasting|runs?(?: for| to)?|holds for|running (?:for|to|time(?: of)?)|"
     r"(?:duration|length|run-?time)(?: of| is|:)?|(?P<is>is|are|(?<=')s))\s(?:about |around |roughly |just |for )?"
     r"(?:over\s|more than\s|at least\s|longer than\s|under\s|less than\s|at most\s|shorter than\s|up to\s)?"
-    r"(?P<value>(?P<clock>[0-9]{1,2}:[0-5][0-9])|(?P<count>[0-9]{1,4}(?:[.,][0-9])?)\s?(?:s|seconds?|(?P<min>minutes?|min))\b)"
+    r"(?P<value>(?P<clock>[0-9]{1,2}(?::[0-5][0-9]){1,2})|(?P<count>[0-9]{1,4}(?:[.,][0-9])?)\s?(?:s|seconds?|(?P<min>minutes?|min))\b)"
     r"(?:\s(?:and\s)?(?P<rest>[0-9]{1,2})\s(?:s|seconds?)\b)?(?P<long>\slong)?",
     re.IGNORECASE,
 )
@@ -468,8 +469,7 @@ def _duration(sentence: _Sentence) -> Iterator[Reading]:
         if match["is"] and not match["long"]:
             continue
         if match["clock"]:
-            minutes, _, rest = match["clock"].partition(":")
-            seconds = 60 * float(minutes) + float(rest)
+            seconds = sum(float(part) * 60**place for place, part in enumerate(reversed(match["clock"].split(":"))))
         else:
             seconds = float(match["count"].replace(",", ".")) * (60 if match["min"] else 1) + float(match["rest"] or 0)
         value, denied = sentence.bounded(match.start("value"), seconds)

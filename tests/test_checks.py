@@ -103,6 +103,13 @@ def test_a_marked_text_stays_as_it_is_and_each_contradiction_is_named_once():
     assert [claim.text for claim in claims] == ["C major", "150 BPM", "C major"]
 
 
+def test_lengths_are_told_as_times():
+    _, claims = Check.whole("It lasts over 5 minutes.", KNOWN, 128.0, MARK)
+    assert wrong(claims) == ["the text says over 5:00, measured 2:08"]
+    _, claims = Check.whole("It lasts 1:04:10.", KNOWN, 3850.0, MARK)
+    assert wrong(claims) == []
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -141,7 +148,7 @@ def test_a_description_is_put_right(text, wanted):
 
 
 def test_what_is_put_in_says_how_sure_it_is():
-    assert shown("I hear drums.", FULL, UNSURE) == "I hear drums. The tempo is probably 140 BPM. It is probably in A minor."
+    assert shown("I hear drums.", FULL, UNSURE) == "I hear drums. The tempo is perhaps 140 BPM. It is perhaps in A minor."
 
 
 def test_a_key_that_was_not_measured_is_not_told():

@@ -154,7 +154,7 @@ def test_a_question_that_facts_decide_is_answered_without_the_model(song, known)
 def test_think_tells_the_facts_that_decide(song, known):
     *_, record = pipeline.run(song(), Parrot({}, abilities=GROUNDED, grounded=True), requests.think_request("What key is it in?"))
     thought = "No key fits clearly better than all others; A minor comes first, with a confidence of 50 %."
-    assert (record.thinking, record.text) == (thought, "It is probably in A minor.")
+    assert (record.thinking, record.text) == (thought, "It is perhaps in A minor.")
 
 
 @pytest.mark.parametrize("grounded", [True, False])
@@ -280,7 +280,7 @@ def test_a_caption_in_a_key_that_was_too_unsure_to_be_told_is_still_held_to_it(s
     backend = Parrot(ANSWERS | {"caption": "A song in D minor."}, grounded=True)
     record = Model(backend).analyze(song())
     assert not any("key A minor" in prompt for prompt in backend.calls[0])
-    assert record.caption == "The tempo is 120 BPM. It is probably in A minor."
+    assert record.caption == "The tempo is 120 BPM. It is perhaps in A minor."
     assert [(claim.kind, claim.value) for claim in record.claims] == [("tempo", 120.0), ("key", "A minor")]
 
 
