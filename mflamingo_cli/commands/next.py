@@ -42,7 +42,7 @@ def next(
     """Find the songs in a library that mix well with a song, the best match first.
 
     Matches have the same or a neighbouring key on the Camelot wheel, and a tempo within 8 % of the song's, or of half or double of it.
-    The closest in key, tempo and loudness come first. Of songs without a record, only these are measured.
+    The closest in key, tempo and loudness come first. Songs without a record are measured first, for these facts only.
     """
     from mflamingo_cli.commands.terminal import Reporter, handle_signals
     from mflamingo_cli.library.mixing import lacks, matches
@@ -124,7 +124,7 @@ class _Library:
                     yield path_of(record), record
 
     def _analysed(self, songs: Sequence[str]) -> Iterator[Finished]:
-        """Songs as `analyze --only` measures them, several at once; the first is the one that is asked about."""
+        """Songs as `analyze --only` measures them, several at once."""
         from contextlib import closing
 
         from mflamingo_cli.backends.base import OpenOptions

@@ -157,7 +157,7 @@ def checked_only(text: object) -> str:
 
     names = [name.strip() for name in str(text).split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("is empty; name facts, such as tempo,key")
+        raise typer.BadParameter("names no fact; write some, such as tempo,key")
     return _understood(text, lambda: analyze_request(names))
 
 

@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, dict[tuple[int, str], float]] = {  # how well a chord (semi
               (10, "maj"): 0.3, (2, "maj"): 0.2, (4, "maj"): 0.15, (9, "maj"): 0.15, (5, "min"): 0.2, (8, "maj"): 0.15, (7, "min"): 0.15},
     "minor": {(0, "min"): 1.0, (7, "maj"): 0.75, (5, "min"): 0.75, (8, "maj"): 0.65, (10, "maj"): 0.6, (3, "maj"): 0.6, (7, "min"): 0.5,
               (2, "dim"): 0.5, (11, "dim"): 0.4, (2, "min"): 0.2,
-              (0, "maj"): 1.0, (5, "maj"): 0.6, (1, "maj"): 0.4},  # so fifths without a third are heard: the fifth partial is one
+              (0, "maj"): 1.0, (5, "maj"): 0.6, (1, "maj"): 0.4},  # a fifth without a third is heard as major, by its fifth partial
 }  # fmt: skip
 THIRDS = {"maj": "maj", "maj7": "maj", "7": "maj", "maj6": "maj", "aug": "maj", "min": "min", "min7": "min", "min6": "min", "dim": "dim",
           "dim7": "dim", "hdim7": "dim"}  # fmt: skip

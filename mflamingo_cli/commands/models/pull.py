@@ -46,7 +46,7 @@ def pull(
     reporter = Reporter(progress="none" if quiet else "auto")
     if offline or remote.is_offline():
         remote.forbid_network()
-        directory = _in_cache(name, revision, "leave out --offline" if offline else "unset HF_HUB_OFFLINE")
+        directory = _in_cache(name, revision, "leave out --offline" if offline else "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE")
         convert_to = type_name if (directory / "config.json").exists() else None
     else:
         directory, convert_to = _download(name, revision, type_name, output, yes, reporter)

@@ -88,7 +88,7 @@ NOT_SOUND = [  # what people do hand over, and what to do about it
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
 ]
-Reader = Callable[[IO[bytes], int], Structure | None]  # None: the file only begins so
+Reader = Callable[[IO[bytes], int], Structure | None]  # None: only its first bytes look like it
 OWN_READERS: dict[str, Reader] = {
     "wav": riff.read,
     "aiff": riff.read,

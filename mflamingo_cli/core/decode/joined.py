@@ -46,7 +46,7 @@ APE_ZEROS = 8  # at the end of its footer
 Patches = Callable[[IO[bytes], int, int], tuple[tuple[int, bytes], ...]]  # of the file between two bytes
 TAIL_BYTES = 64  # no frame ends with as many zeros
 MOST_ZEROS = 1 << 28  # are looked at
-MOST_CHUNKS = 100_000  # are stepped through; a song that is recorded in fragments of a second has as many after a day
+MOST_CHUNKS = 100_000  # are stepped through; a song that is recorded in fragments of a second has as many after half a day
 
 
 def reader(demuxer: str, patches: Patches = lambda file, begin, end: ()) -> Callable[[IO[bytes], int], Structure]:
