@@ -153,7 +153,7 @@ def test_a_question_that_facts_decide_is_answered_without_the_model(song, known)
 
 def test_think_tells_the_facts_that_decide(song, known):
     *_, record = pipeline.run(song(), Parrot({}, abilities=GROUNDED, grounded=True), requests.think_request("What key is it in?"))
-    thought = "No key fits clearly better than all others; A minor comes first, with a confidence of 50 %."
+    thought = "No key fits clearly better than all others; A minor comes first (50 % sure)."
     assert (record.thinking, record.text) == (thought, "It is perhaps in A minor.")
 
 

@@ -108,8 +108,8 @@ class WordOptions:
         ClaimsMode | None,
         CLAIMS_MODES,
         option(
-            help="Claims that contradict measured facts: mark, fix, drop the sentence, or leave raw; default: fix for mini, mark for other models. "
-            "mini's captions are written from measured facts; with raw, mini writes them itself."
+            help="Claims that contradict measured facts: mark, fix, drop the sentence, or leave raw; default: fix for mini, "
+            "mark for other models. mini's captions are written from measured facts; with raw, mini writes them itself."
         ),
     ] = None
 

@@ -24,10 +24,10 @@ BY_FACTS = [
 
 
 @pytest.mark.parametrize(("question", "thought"), [
-    ("Is it faster than 120 BPM?", "The beats lie on a constant grid of 124 BPM, with a confidence of 97 %. 124 is above 120."),
-    ("Is it in Eb major?", "The notes and chords were held against all keys, and C minor fits best, with a confidence of 90 %. "
+    ("Is it faster than 120 BPM?", "The beats lie on a constant grid of 124 BPM (97 % sure). 124 is above 120."),
+    ("Is it in Eb major?", "The notes and chords were held against all keys, and C minor fits best (90 % sure). "
                            "The tonic is C, not Eb, although both have the same notes."),
-    ("Is it in C major?", "The notes and chords were held against all keys, and C minor fits best, with a confidence of 90 %. "
+    ("Is it in C major?", "The notes and chords were held against all keys, and C minor fits best (90 % sure). "
                           "The tonic is C in both, but major is not minor."),
     ("Which section is at 0:20?", "The sections that were found are A (0:00), B (0:16) and A (0:32). 0:20 lies between 0:16 and 0:32."),
     ("Does section B come back?", "The sections that were found are A (0:00), B (0:16) and A (0:32). B is among them once."),

@@ -137,8 +137,8 @@ class Composer:
 
 
 def finish(text: str) -> str:
-    """A sentence with its articles chosen, its first letter a capital and its full stop."""
-    text = _ARTICLE.sub(lambda match: f"{match[1]}{article(match[2])[1:]} ", re.sub(r"\s+", " ", text).strip())
+    """A sentence with its articles chosen, no space where a part was left out, its first letter a capital and its full stop."""
+    text = _ARTICLE.sub(lambda match: f"{match[1]}{article(match[2])[1:]} ", re.sub(r" (?=[.,;])", "", re.sub(r"\s+", " ", text)).strip())
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

@@ -159,9 +159,9 @@ RULES["rest"] = """
     threes | It sounds like {style}, counted in threes, {meter}.
     The mood is {mood}, and the bars are in {meter}.
     It sounds {mood}, counted in {meter}.
-    It sounds like {style}, with bars that are probably in {likely_meter}.
-    It feels {mood}, and the meter is probably {likely_meter}.
-    ~ | The meter is probably {likely_meter}.
+    It sounds like {style}, with bars that are {maybe_meter} in {likely_meter}.
+    It feels {mood}, and the meter is {maybe_meter} {likely_meter}.
+    ~ | The meter is {maybe_meter} {likely_meter}.
     It sounds like {style}, counted in {meter}, and the mood is {mood}.
     It sounds like {style}, the mood is {mood}, and the meter is {meter}.
     It sounds like {style}, and it feels {mood}.
@@ -170,8 +170,8 @@ RULES["rest"] = """
     It feels {mood}, in bars of {meter}.
     The mood is {mood}, the meter {meter}.
     It feels {mood} and is counted in {meter}.
-    The mood is {mood}, the meter probably {likely_meter}.
-    It sounds like {style}, and the meter is probably {likely_meter}.
+    The mood is {mood}, the meter {maybe_meter} {likely_meter}.
+    It sounds like {style}, and the meter is {maybe_meter} {likely_meter}.
     ~ | The mood is {mood}.
     ~ | It feels {mood}.
     ~ | It sounds {mood}.
@@ -450,11 +450,11 @@ RULES["technical_pulse"] = """
     !constant !drifts | It runs at {bpm} BPM<in_meter?>.
     The tempo is {maybe_bpm} {likely_bpm} BPM<in_meter?>.
     The meter is {meter}.
-    The meter is probably {likely_meter}.
+    The meter is {maybe_meter} {likely_meter}.
 """
 RULES["in_meter"] = """
     , in {meter}
-    , probably in {likely_meter}
+    , {maybe_meter} in {likely_meter}
 """
 RULES["technical_key"] = """
     The key is {key} ({camelot} on the Camelot wheel)<on_scale?>.
@@ -592,7 +592,7 @@ RULES["fact_key"] = """
 """
 RULES["fact_meter"] = """
     It is in {meter}.
-    It is probably in {likely_meter}.
+    It is {maybe_meter} in {likely_meter}.
 """
 RULES["fact_chords"] = """
     Its main chords are {chords}.
@@ -611,22 +611,22 @@ RULES["fact_loudness"] = """
 # --- reasoning: what was measured of a fact, before what follows from it. `evidence_` and the name of the fact ----------------------------
 
 RULES["evidence_tempo"] = """
-    constant | The beats lie on a constant grid of {bpm} BPM<tempo_share?>.
-    drifts | Most of the beats are {bpm} BPM apart, and they change on the way<tempo_share?>.
-    !constant !drifts | The beats were tracked, and they come at {bpm} BPM<tempo_share?>.
-    The beats are not regular enough to be sure; {likely_bpm} BPM fits them best<tempo_share?>.
+    constant | The beats lie on a constant grid of {bpm} BPM <tempo_share?>.
+    drifts | Most of the beats are {bpm} BPM apart, and they change on the way <tempo_share?>.
+    !constant !drifts | The beats were tracked, and they come at {bpm} BPM <tempo_share?>.
+    The beats are not regular enough to be sure; {likely_bpm} BPM fits them best <tempo_share?>.
 """
 RULES["evidence_key"] = """
-    The notes and chords were held against all keys, and {key} fits best<key_share?>.
-    No key fits clearly better than all others; {likely_key} comes first<key_share?>.
+    The notes and chords were held against all keys, and {key} fits best <key_share?>.
+    No key fits clearly better than all others; {likely_key} comes first <key_share?>.
 """
 RULES["evidence_keys"] = """
     changes_key | Measured along the song, the key is {key_spans}.
     steady_key | Measured along the song, the key stays the same.
 """
 RULES["evidence_meter"] = """
-    The accents of the beats repeat in {meter}<meter_share?>.
-    The accents of the beats are not clear; {likely_meter} fits them best<meter_share?>.
+    The accents of the beats repeat in {meter} <meter_share?>.
+    The accents of the beats are not clear, and speak most for {likely_meter} <meter_share?>.
 """
 RULES["evidence_chords"] = """
     looped !keyed | The chord track repeats {loop_chords} for {loop_percent} % of the time.
@@ -649,11 +649,11 @@ RULES["evidence_dynamics"] = """
     {onsets} sounds begin in a second, and the spectral centroid is {brightness} kHz.
 """
 RULES["evidence_vocals"] = """
-    sung | A voice was found from {sung_from} to {sung_until}, in {sung_part}<vocals_share?>.
-    ~ sung | A voice was found<vocals_share?>.
-    unsung +voice | No voice was found anywhere<vocals_share?>.
-    maybe_sung +voice | A voice was found, but not clearly<vocals_share?>.
-    maybe_unsung +voice | No voice was found, but one may be hidden<vocals_share?>.
+    sung | A voice was found from {sung_from} to {sung_until}, in {sung_part} <vocals_share?>.
+    ~ sung | A voice was found <vocals_share?>.
+    unsung +voice | No voice was found anywhere <vocals_share?>.
+    maybe_sung +voice | A voice was found, but not clearly <vocals_share?>.
+    maybe_unsung +voice | No voice was found, but one may be hidden <vocals_share?>.
 """
 RULES["evidence_duration"] = """
     The sound runs {duration}.
@@ -670,16 +670,16 @@ RULES["evidence_sound"] = """
     Its mood is {mood}, by the sound.
 """
 RULES["tempo_share"] = """
-    , with a confidence of {tempo_sure}
+    ({tempo_sure} sure)
 """
 RULES["key_share"] = """
-    , with a confidence of {key_sure}
+    ({key_sure} sure)
 """
 RULES["meter_share"] = """
-    , with a confidence of {meter_sure}
+    ({meter_sure} sure)
 """
 RULES["vocals_share"] = """
-    , with a confidence of {vocals_sure}
+    ({vocals_sure} sure)
 """
 RULES["step_pace"] = "Below 80 BPM counts as slow, from 120 BPM as fast."
 RULES["step_tempo_octaves"] = "Half-time halves the count of beats, double time doubles it."

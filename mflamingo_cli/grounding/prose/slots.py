@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-from mflamingo_cli.grounding import LIKELY, likely, listed, main_chords, sure, told_chords
+from mflamingo_cli.grounding import likely, listed, main_chords, sure, told_chords
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.measure.facts import Key
@@ -72,7 +72,8 @@ SLOTS: Mapping[str, str] = {
     "density": "onsets",
     "brightness": "brightness",
     "duration": "duration",
-    "": "thing at letter here step key_second key_second_at key_spans maybe maybe_bpm maybe_key tempo_sure key_sure meter_sure vocals_sure",
+    "": "thing at letter here step key_second key_second_at key_spans "
+    "maybe maybe_bpm maybe_key maybe_meter tempo_sure key_sure meter_sure vocals_sure",
 }
 """Every slot by the fact that it tells; those of "" tell none, or one of a moment."""
 
@@ -137,8 +138,8 @@ class _Song:
         for name, confidence in vars(self.facts.confidence).items():
             if confidence is not None:
                 yield f"{name}_sure", f"{100 * confidence:.0f} %"
-        tempo, key = self.facts.confidence.tempo, self.facts.confidence.key
-        for slot, confidences in (("maybe_bpm", [tempo]), ("maybe_key", [key]), ("maybe", [tempo, key])):
+        tempo, key, meter = (getattr(self.facts.confidence, name) for name in ("tempo", "key", "meter"))
+        for slot, confidences in (("maybe_bpm", [tempo]), ("maybe_key", [key]), ("maybe_meter", [meter]), ("maybe", [tempo, key])):
             least = min((confidence for confidence in confidences if confidence is not None), default=None)
             yield slot, likely(least).strip()
         if len(self.facts.keys) == 1:
@@ -162,7 +163,7 @@ class _Song:
                 yield "constant"
         elif bpm is not None:
             yield "likely_bpm", number(bpm)
-        if self.facts.meter and sure(confidence.meter, LIKELY):
+        if self.facts.meter:
             yield ("meter" if sure(confidence.meter) else "likely_meter"), self.facts.meter
             if int(self.facts.meter.split("/")[0]) % 3 == 0:
                 yield "threes"
