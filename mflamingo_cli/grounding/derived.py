@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from itertools import groupby, pairwise
 
-from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, likely, listed, main_chords, sure
+from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, listed, main_chords, sure
+from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.slots import COUNTED
 from mflamingo_cli.grounding.replies import (
     MIX_TEMPO,
@@ -16,7 +17,10 @@ from mflamingo_cli.grounding.replies import (
     FactAnswer,
     Known,
     Words,
+    key,
+    key_mixing,
     mixing_keys,
+    named_key,
     no_section,
     ordinal,
     outside,
@@ -29,14 +33,13 @@ from mflamingo_cli.grounding.replies import (
 from mflamingo_cli.measure import Key
 from mflamingo_cli.measure.compare import compare_keys
 from mflamingo_cli.measure.facts import pitch_class
-from mflamingo_cli.parsers import find_chords, parse_key, short_chord, sounding
+from mflamingo_cli.parsers import find_chords, short_chord, sounding
 from mflamingo_cli.schema import FormPart
 from mflamingo_cli.text import clock, number
 
 WHOLE_BEATS = 4  # of a bar whose beats are quarter notes
 NOTES = {"whole": 1, "half": 2, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole note
 STEPS = {"semitone": 1, "half step": 1, "tone": 2, "whole tone": 2, "whole step": 2, "fourth": 5, "fifth": 7, "octave": 12}  # semitones
-NUMERALS = ("I", "bII", "II", "bIII", "III", "IV", "bV", "V", "bVI", "VI", "bVII", "VII")  # by semitones above the tonic
 DEGREES = {"tonic": 0, "subdominant": 5, "dominant": 7}  # semitones above the tonic
 STREAMING_LUFS = -14.0  # to which Spotify and YouTube turn songs (Spotify for Artists, "Loudness normalization")
 BRIGHT_HZ = (700.0, 2100.0)  # between which nine tenths of 63 recordings lie (README of `measure`)
@@ -116,18 +119,16 @@ def transposed(known: Known, words: Words) -> FactAnswer:
     unit = re.sub(r"[ -]+", " ", words["unit"].lower()).removesuffix("s")
     way = -1 if words["way"].lower() in ("down", "lower", "below") else 1
     steps = way * count * STEPS[unit]
-    key = Key.of(own.pitch + steps, own.mode)
-    moved = f"{own.name}, {'down' if way < 0 else 'up'} {abs(steps)} semitone{'s' * (abs(steps) > 1)}, is {key.name}"
-    chords = [_moved(name, steps, key) for name in main_chords(known.facts)] if words.get("chords") else []
+    other = Key.of(own.pitch + steps, own.mode)
+    moved = f"{own.name}, {'down' if way < 0 else 'up'} {abs(steps)} semitone{'s' * (abs(steps) != 1)}, is {other.name}"
+    chords = [_moved(name, steps, other) for name in main_chords(known.facts)] if words.get("chords") else []
     doubt = "" if sure(known.facts.confidence.key) else " The key of this song is not sure."
     return FactAnswer(f"{moved}{f', with the chords {listed(chords)}' if chords else ''}.{doubt}")
 
 
 def _moved(chord: str, steps: int, key: Key) -> str:
     root, quality = sounding(chord)
-    notes = {pitch_class(note): note for note in scale(key.tonic, key.mode)}
-    pitch = (root + steps) % 12
-    return notes.get(pitch, Key.of(pitch, "major").tonic) + quality
+    return harmony.spell(Key.of(root + steps, "major").tonic + quality, key)
 
 
 def capo(known: Known, words: Words) -> FactAnswer:
@@ -135,9 +136,7 @@ def capo(known: Known, words: Words) -> FactAnswer:
     own, fret = known.facts.key, int(words["fret"])
     if own is None:
         return unknown("The key")
-    return FactAnswer(
-        f"For {likely(known.facts.confidence.key)}{own.name} with a capo on fret {fret}, play in {Key.of(own.pitch - fret, own.mode).name}."
-    )
+    return FactAnswer(f"{key(known).text[:-1]}; with a capo on fret {fret}, play in {Key.of(own.pitch - fret, own.mode).name}.")
 
 
 def degree(known: Known, words: Words) -> FactAnswer:
@@ -147,7 +146,7 @@ def degree(known: Known, words: Words) -> FactAnswer:
         return unknown("The key")
     chord = _moved(own.tonic, DEGREES[name], own)
     chords = listed([f"{chord}m", chord] if name == "dominant" else [f"{chord}m"], "or") if own.mode == "minor" else chord
-    return FactAnswer(f"The {name} of {likely(known.facts.confidence.key)}{own.name} is {chords}.")
+    return FactAnswer(f"{key(known).text[:-1]}; its {name} is {chords}.")
 
 
 def numerals(known: Known, words: Words) -> FactAnswer:
@@ -155,24 +154,21 @@ def numerals(known: Known, words: Words) -> FactAnswer:
     own, chords = known.facts.key, main_chords(known.facts)
     if own is None or not chords:
         return unknown("The key" if own is None else "Chords")
-    return FactAnswer(f"In {likely(known.facts.confidence.key)}{own.name}: {', '.join(_numeral(name, own) for name in chords)}.")
-
-
-def _numeral(chord: str, key: Key) -> str:
-    root, quality = sounding(chord)
-    degree = NUMERALS[(root - key.pitch) % 12]
-    minor = quality.startswith(("m", "dim")) and not quality.startswith("maj")
-    return f"{chord} ({degree.replace('I', 'i').replace('V', 'v') if minor else degree})"
+    played = {short_chord(one.label): chord for one in known.facts.chords if (chord := harmony.played(one))}
+    found = [(name, harmony.degree(chord.root, chord.third, own)) for name in chords if (chord := played.get(name))]
+    return FactAnswer(f"{key(known).text[:-1]}: {', '.join(f'{name} ({numeral})' for name, numeral in found)}.")
 
 
 def mixes_with(known: Known, words: Words) -> FactAnswer:
     """Whether it mixes with a key, a tempo, or both: by the neighbours on the Camelot wheel and what a pitch fader reaches."""
-    own, bpm, asked = known.facts.key, known.facts.tempo.bpm, parse_key(words["key"]) if "key" in words else None
+    own, bpm, asked = known.facts.key, known.facts.tempo.bpm, named_key(words)
     fits, because, sureness = [], [], []
+    if "key" in words and asked is None:  # "a minor key" may be any
+        return key_mixing(known, words)
     if asked is not None:
         if own is None:
             return unknown("The key")
-        fits.append(any(compare_keys(key, asked).agrees for key in mixing_keys(own)))
+        fits.append(any(compare_keys(near, asked).agrees for near in mixing_keys(own)))
         because.append(f"in {own.camelot} ({own.name})")
         sureness.append(known.facts.confidence.key)
     if "bpm" in words:
@@ -254,7 +250,7 @@ def chords_in(known: Known, words: Words) -> FactAnswer:
     if "time" not in words:
         found = progression(segments)[:FIRST_CHORDS]
         return FactAnswer(f"It begins with {listed([f'{name} at {clock(at)}' for name, at in found])}.")
-    low, high = (seconds(words["time"]), seconds(words["until"])) if "until" in words else (known.sound.start_s, seconds(words["time"]))
+    low, high = sorted((seconds(words["time"]), seconds(words["until"]) if "until" in words else known.sound.start_s))
     if not known.sound.start_s <= low < end_s:
         return outside(known, low)
     inside = [name for name, _ in progression([one for one in segments if one.end > low and one.start < high])]

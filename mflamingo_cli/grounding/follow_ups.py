@@ -35,7 +35,8 @@ TOPICS: Mapping[str, tuple[FollowUp, ...]] = {
     "key": (
         _row(_CHANGES, "Does the key change?"),
         _row(r"(?:(?:what|which) is )?(?:its|the) relative(?: one)?", "What is its relative key?"),
-        _row(r"(?:is (?:it|that) )?(?:an? )?(?P<mode>major|minor)(?: key| one)?", r"Is it in a \g<mode> key?"),
+        _row(r"(?:is (?:it|that) )?(?:(?-i:an?) )?(?P<mode>major|minor)(?: key| one)?", r"Is it in a \g<mode> key?"),
+        _row(rf"(?:is (?:it|that) )?(?:in )?{KEY}", r"Is it in \g<key>?"),
     ),
     "chord": (
         _row(r"how many(?: \w+){0,3}", "How many chords are there?"),
@@ -69,15 +70,18 @@ ANY_TOPIC = (
 )
 VALUES = (METER, TIME, BPM, KEY, r"(?:section |part )?(?P<letter>[A-Z])", CHORD, NTH)
 """What a question may ask about another one of: "And in A minor?" after "Is it in C minor?"."""
+OF_TWO = {"letter": "other", "nth": "other_nth"}
+"""The words for the second of two things that are compared: "And than C?" asks about another one of those."""
 _VALUE_ALONE = tuple(
-    re.compile(rf"(?i:{_OPENING}(?:is it )?(?:at|in|than|of|with|after|for|the)?\s*){value}(?i:(?: bpm| one)?{_END})") for value in VALUES
+    re.compile(rf"(?i:{_OPENING}(?:is it )?(?:at|in|(?P<than>than)|of|with|after|for|the)?\s*){value}(?i:(?: bpm| one)?{_END})")
+    for value in VALUES
 )
 
 
 def _topic(kind: str) -> str | None:
-    names = {"pace": "tempo", "form": "section", "named_section": "section", "extreme": "loudness", "scale": "key"}
-    first = names.get(kind, kind.rstrip("s").split("_")[0].rstrip("s"))
-    return first if first in TOPICS else None
+    names = {"pace": "tempo", "form": "section", "named_section": "section", "extreme": "loudness", "volume": "loudness"}
+    first = names.get(kind, kind.split("_")[0])
+    return next((topic for topic in (first, first.removesuffix("s")) if topic in TOPICS), None)
 
 
 def completed(question: str, before: str | None) -> str:
@@ -109,8 +113,13 @@ def _with_another_value(question: str, before: str) -> str | None:
         return None
     for pattern in _VALUE_ALONE:
         match = pattern.match(question.strip())
-        for name, value in match.groupdict().items() if match else ():
-            own = next((one.words[name] for one in read(before) if name in one.words), None)
+        slots = match.groupdict() if match else {}
+        second = slots.pop("than", None)
+        for name, value in slots.items():
+            asked = [one.words for one in read(before)]
+            own = next(
+                (words[slot] for slot in (OF_TWO.get(name, name) if second else name, name) for words in asked if slot in words), None
+            )
             whole = re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", value, before) if own else before
             if whole != before and [one.name for one in read(whole)] == [one.name for one in read(before)]:
                 return whole

@@ -26,7 +26,7 @@ COUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)
 TIME = rf"(?P<time>\d+(?::\d\d)+|{COUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
 NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
 BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
-KEY = r"(?P<key>(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
+KEY = r"(?P<key>[A-H](?:is|es|s)?[- ](?:moll|dur)\b|(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
 CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?(?: (?:major|minor|diminished|augmented)\b)?)(?![\w#])"
 LETTER = r"(?P<letter>[A-Z])"
 OTHER_NTH = NTH.replace("<nth>", "<other_nth>")
@@ -593,7 +593,7 @@ def reply(question: str, known: Known) -> FactAnswer:
     return FactAnswer(" ".join(dict.fromkeys(one.text for one in said)), any(one.answers for one in said))
 
 
-_CHOICE = re.compile(r"\bor\b(?! not)", re.IGNORECASE)  # "Is it in C or in G?" asks which, and not yes or no
+_CHOICE = re.compile(r"\b(?:or|oder)\b(?! not)", re.IGNORECASE)  # "Is it in C or in G?" asks which, and not yes or no
 _YES_OR_NO_WORD = re.compile(r"^(?:(?:Yes|No): (?P<first>\w)|Probably (?:yes|no): )")
 
 

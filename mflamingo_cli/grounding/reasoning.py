@@ -14,8 +14,7 @@ from mflamingo_cli.grounding.prose.harmony import progression
 from mflamingo_cli.grounding.prose.phrases import RULES
 from mflamingo_cli.grounding.prose.slots import Slots, slots_of
 from mflamingo_cli.grounding.questions import Asked, read
-from mflamingo_cli.grounding.replies import ORDINALS, Known, Words, seconds
-from mflamingo_cli.parsers import parse_key
+from mflamingo_cli.grounding.replies import ORDINALS, Known, Words, named_key, seconds
 from mflamingo_cli.text import clock, number
 
 EVIDENCE: Mapping[str, tuple[str, ...]] = {"instruments": ("sound",), "genre": ("sound",), "mood": ("sound",)}
@@ -58,10 +57,10 @@ def _compared(value: float | None, bound: float) -> str | None:
 
 def _key_beside(known: Known, words: Words) -> str | None:
     """Where a key that is asked about differs from that of the song."""
-    own, asked = known.facts.key, parse_key(words["key"])
+    own, asked = known.facts.key, named_key(words)
     if own is None:
         return None
-    if asked is None or words["key"].lower().startswith(("a m", "m")):
+    if asked is None:
         return f"{own.name} is a {own.mode} key."
     if asked.pitch == own.pitch:
         return f"The tonic is {own.tonic} in both{'' if asked.mode == own.mode else f', but {asked.mode} is not {own.mode}'}."

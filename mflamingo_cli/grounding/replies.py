@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.grounding import likely, listed, sure
+from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.captions import tell
 from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
 from mflamingo_cli.measure import Facts, Key
@@ -30,9 +31,9 @@ STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many
 WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
 MIX_TEMPO = 0.08  # what a player's pitch fader reaches
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-SCALES = {  # semitones
-    "major": (0, 2, 4, 5, 7, 9, 11),
-    "minor": (0, 2, 3, 5, 7, 8, 10),
+SCALES: Mapping[str, tuple[int, ...]] = {  # semitones
+    "major": harmony.SCALES["major"],
+    "minor": harmony.SCALES["minor"],
     "dorian": (0, 2, 3, 5, 7, 9, 10),
     "phrygian": (0, 1, 3, 5, 7, 8, 10),
     "lydian": (0, 2, 4, 6, 7, 9, 11),
@@ -189,7 +190,7 @@ def _signature(key: Key, likely: str) -> str:
     kind = "sharp" if signs and signs[0][1] == "#" else "flat"
     signs.sort(key=lambda note: SIGNED[kind].index(note[0]))
     amount = f"{len(signs)} {kind}{'s' * (len(signs) > 1)}: {' '.join(signs)}" if signs else "no sharps or flats"
-    return f"{key.name} has {amount}." if not likely else f"It is probably in {key.name}, which has {amount}."
+    return f"{key.name} has {amount}." if not likely else f"It is {likely}in {key.name}, which has {amount}."
 
 
 def _camelot(key: Key, likely: str) -> str:
@@ -243,12 +244,18 @@ def mixing(known: Known, words: Words) -> FactAnswer:
     return FactAnswer(f"A song {', '.join(parts)}.{doubt}")
 
 
+def named_key(words: Words) -> Key | None:
+    """The key that a question names; None where it names a mode alone, as "a minor key" does, whose article is small."""
+    asked = words.get("key", "")
+    return None if re.match(r"(?:an? )?(?i:major|minor)", asked) else parse_key(asked)
+
+
 def key_is(known: Known, words: Words) -> FactAnswer:
     """Whether it is in a key, or in a major or minor one."""
     own = known.facts.key
     if own is None:
         return unknown("The key")
-    asked = None if re.match("an? [mM]|[mM]", words["key"]) else parse_key(words["key"])  # "a minor key" names no tonic
+    asked = named_key(words)
     is_so = compare_keys(own, asked).agrees if asked else words["key"].lower().endswith(own.mode)
     return yes_or_no(bool(is_so), known.facts.confidence.key, f"it is in {own.name}")
 

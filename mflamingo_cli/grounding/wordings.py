@@ -50,7 +50,7 @@ OTHERS: Mapping[str, str] = {
     r"schl[aä]ge pro minute|pulsaciones por minuto|battements par minute": "bpm",
     r"lautheit|lautst[aä]rke|volumen": "loudness",
     r"l[aä]nge|duraci[oó]n|dur[eé]e|durata": "duration",
-    r"k[uü]nstler(?:in)?|interpret|artista": "artist",
+    r"k[uü]nstler(?:in)?|(?:der|den|dem|welcher|die|welche) interpret(?:in)?|artista": "artist",
     r"stimmung|ambiance|[aá]nimo|atmosph[eè]re": "mood",
     r"instrumente|instrumentos|strumenti": "instruments",
     r"g[eé]nero|stil(?:richtung)?|estilo": "genre",
@@ -66,6 +66,8 @@ OTHERS: Mapping[str, str] = {
     r"(?:was|wie) ist (?:der|die|das)": "what is the",
     "ist es|est-ce": "is it",
     "ist(?= the song)": "is",
+    r"ist (?:der|die|das)": "is the",
+    "oder": "or",
     "(?<=in )moll": "minor",
     "(?<=in )dur": "major",
 }

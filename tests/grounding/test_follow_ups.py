@@ -20,6 +20,11 @@ from tests.bench.chat import verdicts
     ("What are the chords?", "And those of section A?", "What are the chords of section A?"),
     ("How long is it?", "Longer than a minute?", "Is it Longer than a minute?"),
     ("Is it in 4/4?", "3/4?", "Is it in 3/4?"),
+    ("Is it in C minor?", "or A minor?", "Is it in A minor?"),
+    ("What key is it in?", "A minor?", "Is it in A minor?"),
+    ("How loud is it?", "And the range?", "What is the loudness range?"),
+    ("Is section A louder than section B?", "And than C?", "Is section A louder than section C?"),
+    ("Is section A louder than section B?", "And C?", "Is section C louder than section B?"),
 ])  # fmt: skip
 def test_a_question_is_completed_by_the_one_before(before: str, question: str, whole: str) -> None:
     assert completed(question, before) == whole

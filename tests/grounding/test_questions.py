@@ -9,7 +9,7 @@ import pytest
 from mflamingo_cli.core.audio import Sound, Source
 from mflamingo_cli.grounding import PHRASES, SURE, facts_text
 from mflamingo_cli.grounding.questions import KINDS, Known, facts_asked, heard, is_yes_or_no, read, reply
-from mflamingo_cli.grounding.replies import mixing_keys, scale
+from mflamingo_cli.grounding.replies import mixing_keys, named_key, scale
 from mflamingo_cli.grounding.wordings import in_english
 from mflamingo_cli.measure import Confidence, Facts, Key, Loudness, Segment, Tempo, Voices
 from mflamingo_cli.schema import Clipped, Dynamics, FormPart, KeySpan, LoudPart, SongTags, Tag
@@ -38,6 +38,7 @@ FACTS = Facts(
 TAGS = SongTags("Ocean", "Will Savino", "HyperRogue", "2004")
 SONG = Known(FACTS, Sound("sha256:0", 64 * 16_000, Source("a.flac", 64.0, 44_100, 2, "flac", TAGS), 0.0, 16_000, ()))
 UNSURE = Known(dataclasses.replace(FACTS, confidence=Confidence(0.7, 0.7, 0.7)), SONG.sound)
+GUESSED = Known(dataclasses.replace(FACTS, confidence=Confidence(0.4, 0.4, 0.4)), SONG.sound)
 NOTHING = Known(Facts(), dataclasses.replace(SONG.sound, source=dataclasses.replace(SONG.sound.source, tags=None)))
 
 ANSWERS = {
@@ -211,6 +212,33 @@ def test_a_choice_is_answered_by_what_it_is() -> None:
 ])  # fmt: skip
 def test_other_words_for_a_question_are_made_english(question: str, english: str) -> None:
     assert in_english(question) == english
+
+
+@pytest.mark.parametrize(("question", "key"), [
+    ("Ist es in C-Moll?", "C minor"), ("Ist es in c-Moll?", "C minor"), ("Ist es in F-Dur?", "F major"), ("Ist es in Fis-Moll?", "F# minor"),
+    ("Ist es in Es-Dur?", "Eb major"), ("Ist es in H-Moll?", "B minor"), ("Ist es in B-Dur?", "Bb major"), ("Is it in A major?", "A major"),
+    ("Is it in A minor?", "A minor"), ("Is it in a minor key?", None), ("Is it in an major key?", None), ("Is it in 8A?", "A minor"),
+])  # fmt: skip
+def test_a_key_is_read_by_its_tonic_and_its_mode(question: str, key: str | None) -> None:
+    (asked,) = read(question)
+    named = named_key(asked.words)
+    assert (named and named.name) == key
+
+
+@pytest.mark.parametrize(("question", "answer"), [
+    ("What is the dominant chord?", "It is perhaps in C minor; its dominant is Gm or G."),
+    ("If I put a capo on 3, what key shape do I play?", "It is perhaps in C minor; with a capo on fret 3, play in A minor."),
+    ("What are the Roman numerals of the chords?", "It is perhaps in C minor: C (I), G (V), Am (#vi), F (IV)."),
+    ("How many flats does it have?", "It is perhaps in C minor, which has 3 flats: Bb Eb Ab."),
+])  # fmt: skip
+def test_what_is_a_guess_is_told_as_one(question: str, answer: str) -> None:
+    assert reply(question, GUESSED) == (answer, True)
+
+
+def test_a_chord_has_the_degree_that_theory_gives_it() -> None:
+    chords = tuple(Segment(8.0 * at, 8.0 * at + 8, label) for at, label in enumerate(("C:min", "Ab:maj", "D:dim", "G:7")))
+    song = Known(dataclasses.replace(FACTS, chords=chords), SONG.sound)
+    assert reply("What are the Roman numerals of the chords?", song).text == "It is in C minor: Cm (i), Ab (VI), Ddim (ii°), G7 (V)."
 
 
 def test_one_missed_beat_is_no_change() -> None:

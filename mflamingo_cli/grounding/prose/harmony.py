@@ -59,15 +59,22 @@ class PlayedChord:
         return self.root, self.third
 
 
+def played(segment: Segment) -> PlayedChord | None:
+    """The chord of a segment; None for a pause, or a quality that has no third."""
+    root, _, quality = segment.label.partition("/")[0].partition(":")
+    name = short_chord(segment.label)
+    if name is None or quality not in THIRDS:
+        return None
+    return PlayedChord(segment.start, segment.end, pitch_class(root), THIRDS[quality], name)
+
+
 def progression(segments: Sequence[Segment]) -> list[PlayedChord]:
     """The chords in their order, pauses left out, neighbours of one root and third joined under the name that sounds longest."""
     found: list[list[PlayedChord]] = []
     for segment in segments:
-        root, _, quality = segment.label.partition("/")[0].partition(":")
-        name = short_chord(segment.label)
-        if name is None or quality not in THIRDS:
+        chord = played(segment)
+        if chord is None:
             continue
-        chord = PlayedChord(segment.start, segment.end, pitch_class(root), THIRDS[quality], name)
         if found and found[-1][-1].triad == chord.triad:
             found[-1].append(chord)
         else:
