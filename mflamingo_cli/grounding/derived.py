@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from itertools import groupby, pairwise
 
-from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, listed, main_chords, sure
+from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, likely, listed, main_chords, sure
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.slots import COUNTED
 from mflamingo_cli.grounding.replies import (
@@ -39,6 +39,10 @@ from mflamingo_cli.text import clock, number
 
 WHOLE_BEATS = 4  # of a bar whose beats are quarter notes
 NOTES = {"whole": 1, "half": 2, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole note
+KINDS_OF_NOTE = {"dotted": 1.5, "triplet": 2 / 3}
+SHARES = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "eighth": 1 / 8, "sixteenth": 1 / 16}
+COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)} | {"twelve": 12, "sixteen": 16, "thirty-two": 32, "sixty-four": 64}
+BORDER_S = 0.2  # before a section a beat may lie that belongs to it
 STEPS = {"semitone": 1, "half step": 1, "tone": 2, "whole tone": 2, "whole step": 2, "fourth": 5, "fifth": 7, "octave": 12}  # semitones
 DEGREES = {"tonic": 0, "subdominant": 5, "dominant": 7}  # semitones above the tonic
 STREAMING_LUFS = -14.0  # to which Spotify and YouTube turn songs (Spotify for Artists, "Loudness normalization")
@@ -59,8 +63,12 @@ def tempo_between(known: Known, words: Words) -> FactAnswer:
     bpm = known.facts.tempo.bpm
     if bpm is None:
         return unknown("A steady tempo")
+    return _between(bpm, words, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
+
+
+def _between(value: float, words: Words, confidence: float | None, because: str) -> FactAnswer:
     low, high = sorted((float(words["low"]), float(words["high"])))
-    return yes_or_no(low <= bpm <= high, known.facts.confidence.tempo, f"the tempo is {number(bpm)} BPM")
+    return yes_or_no(low <= value <= high, confidence, because)
 
 
 def note_length(known: Known, words: Words) -> FactAnswer:
@@ -76,21 +84,60 @@ def note_length(known: Known, words: Words) -> FactAnswer:
         beats = WHOLE_BEATS / parts if meter is None or meter.endswith("/4") else None
     if beats is None:
         return unknown(f"How many beats a {asked} has")
-    if "dotted" in words:
-        asked, beats = f"dotted {asked}", 1.5 * beats
-    name = asked if asked in ("beat", "bar") or asked.startswith("1/") else f"{asked} note"
-    if many := int(words.get("many", 0)):
-        return FactAnswer(f"{many} {name}s last {number(60 * many * beats / bpm)} s at {number(bpm)} BPM.")
-    return FactAnswer(f"{'An' if name[0] == 'e' else 'A'} {name} lasts {60_000 * beats / bpm:.0f} ms at {number(bpm)} BPM.")
+    if kind := words.get("kind", "").lower():
+        asked, beats = f"{kind} {asked}", KINDS_OF_NOTE[kind] * beats
+    name = asked if asked in ("beat", "bar") else f"{asked} note"
+    seconds_each, at = 60 * beats / bpm, f"at {likely(known.facts.confidence.tempo)}{number(bpm)} BPM"
+    if share := words.get("share", "").lower():
+        part = "half a" if share == "half" else f"{_article(share)} {share} of a"
+        return FactAnswer(f"{part.capitalize()} {name} lasts {1000 * SHARES[share] * seconds_each:.0f} ms {at}.")
+    many = words.get("many", "1").lower()
+    count = (COUNTS[many] if many in COUNTS else float(many)) + 0.5 * ("half" in words)
+    if count == 1:
+        return FactAnswer(f"{_article(name).capitalize()} {name} lasts {1000 * seconds_each:.0f} ms {at}.")
+    return FactAnswer(f"{number(count)} {name}s last {number(count * seconds_each)} s {at}.")
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] == "e" else "a"
 
 
 def beat_count(known: Known, words: Words) -> FactAnswer:
     """How many beats or bars there are."""
-    beats = known.facts.beats
-    if words["count"].lower() == "beats":
-        return FactAnswer(f"{len(beats)} beats were found.") if beats else unknown("The beats")
-    bars = sum(place == 1 for _, place in beats)
-    return FactAnswer(f"{bars} bars of {known.facts.meter} were found.") if bars else unknown("Where bars begin")
+    of_beats = words["count"].lower() == "beats"
+    times = [time for time, place in known.facts.beats if of_beats or place == 1]
+    if not times:
+        return unknown("The beats" if of_beats else "Where bars begin")
+    if "letter" in words or "nth" in words:
+        return _counted_in(known, words, times, "beat" if of_beats else "bar")
+    return FactAnswer(f"{len(times)} beats were found." if of_beats else f"{len(times)} bars of {known.facts.meter} were found.")
+
+
+def _counted_in(known: Known, words: Words, times: list[float], what: str) -> FactAnswer:
+    """How many beats or bars begin in the sections of a letter or a number, or before the first of them."""
+    first = _section(known, words.get("letter"), words.get("nth"))
+    if first is None:
+        return no_section(known, words.get("letter", "").upper())
+    same = [one for one in known.facts.sections if one.label == first.label] if "letter" in words else [first]
+    if "until" in words:
+        before = sum(time < first.start - BORDER_S for time in times)
+        return FactAnswer(f"{_begin(before, what)} before {_bracketed(first)}.")
+    counts = [(one, sum(one.start - BORDER_S <= time < one.end - BORDER_S for time in times)) for one in same]
+    return FactAnswer(f"{listed([f'{_begin(count, what)} in {_bracketed(one)}' for one, count in counts])}.")
+
+
+def _begin(count: int, what: str) -> str:
+    return f"{count} {what} begins" if count == 1 else f"{count} {what}s begin"
+
+
+def bar_at(known: Known, words: Words) -> FactAnswer:
+    """Where the bar of a number begins."""
+    ones, asked = [time for time, place in known.facts.beats if place == 1], int(words["number"])
+    if not ones:
+        return unknown("Where bars begin")
+    if not 1 <= asked <= len(ones):
+        return FactAnswer(f"{len(ones)} bars were found, and bar {asked} is none of them.")
+    return FactAnswer(f"Bar {asked} begins at {clock(ones[asked - 1])} ({ones[asked - 1]:.2f} s).")
 
 
 # --- key -----------------------------------------------------------------------------------------------------------------------
@@ -156,7 +203,8 @@ def numerals(known: Known, words: Words) -> FactAnswer:
         return unknown("The key" if own is None else "Chords")
     played = {short_chord(one.label): chord for one in known.facts.chords if (chord := harmony.played(one))}
     found = [(name, harmony.degree(chord.root, chord.third, own)) for name in chords if (chord := played.get(name))]
-    return FactAnswer(f"{key(known).text[:-1]}: {', '.join(f'{name} ({numeral})' for name, numeral in found)}.")
+    said = ", ".join(f"{name} ({numeral})" for name, numeral in found)
+    return FactAnswer(f"{key(known).text[:-1]}: {said}.") if said else unknown("The degrees of its chords")
 
 
 def mixes_with(known: Known, words: Words) -> FactAnswer:
@@ -222,24 +270,33 @@ def chord_before(known: Known, words: Words) -> FactAnswer:
 
 
 QUALITIES = {
-    "dim": ("dim", "m7b5"),
-    "aug": ("aug",),
-    "sus": ("sus",),
-    "7": ("7", "m7", "maj7", "dim7", "m7b5"),
-    "min": ("m",),
-    "maj": ("",),
+    "diminished": ("dim", "dim7", "m7b5"),
+    "half diminished": ("m7b5",),
+    "augmented": ("aug",),
+    "suspended": ("sus", "sus2", "sus4"),
+    "minor": ("m", "m6", "m7", "m9"),
+    "major": ("", "6", "maj7", "maj9", "add9"),
+    "seventh": ("7", "m7", "maj7", "dim7", "m7b5", "mmaj7"),
+    "dominant seventh": ("7",),
+    "major seventh": ("maj7",),
+    "minor seventh": ("m7",),
+    "diminished seventh": ("dim7",),
+    "half diminished seventh": ("m7b5",),
 }
+"""Kinds of chords, and what stands behind their roots."""
 
 
 def chord_quality(known: Known, words: Words) -> FactAnswer:
-    """Whether chords of a quality occur, and which."""
+    """Whether chords of a quality occur, and which; or whether all are of it."""
     found = list(lasting_chords(known.facts))
     if not found:
         return unknown("Chords")
-    kind = words["quality"].lower()[:3].replace("sev", "7").replace("7th", "7")
-    wanted = QUALITIES[kind]
-    those = [name for name in found if (quality := sounding(name)[1]) in wanted or (kind in ("dim", "sus") and quality.startswith(wanted))]
-    return yes_or_no(bool(those), None, listed(those) if those else f"its chords are {listed(found)}")
+    wanted = QUALITIES[re.sub("sevenths?|7ths?", "seventh", words["quality"].lower().replace("-", " "))]
+    those = [name for name in found if sounding(name)[1] in wanted]
+    all_of_them = f"its chords are {listed(found)}"
+    if "only" in words:
+        return yes_or_no(len(those) == len(found), None, all_of_them)
+    return yes_or_no(bool(those), None, listed(those) if those else all_of_them)
 
 
 def chords_in(known: Known, words: Words) -> FactAnswer:
@@ -263,6 +320,10 @@ def chords_in(known: Known, words: Words) -> FactAnswer:
 
 def _spoken(section: FormPart) -> str:
     return f"{section.label}, {clock(section.start)} to {clock(section.end)}"
+
+
+def _bracketed(section: FormPart) -> str:
+    return f"{section.label} ({clock(section.start)} to {clock(section.end)})"
 
 
 def section_extreme(known: Known, words: Words) -> FactAnswer:
@@ -296,18 +357,18 @@ def sections_compared(known: Known, words: Words) -> FactAnswer:
     pair = [_section(known, words.get("letter"), words.get("nth")), _section(known, words.get("other"), words.get("other_nth"))]
     first, second = pair
     if first is None or second is None:
-        return no_section(known, words.get("letter" if first is None else "other", "so asked"))
+        return no_section(known, words.get("letter" if first is None else "other"))
     than = words["than"].lower()
     if than in ("longer", "shorter"):
         sizes = [section.end - section.start for section in (first, second)]
-        said = [clock(round(size)) for size in sizes]
+        said = [f"lasts {clock(round(size))}" for size in sizes]
     elif first.lufs is None or second.lufs is None:
         return unknown("The loudness of sections")
     else:
         sizes = [first.lufs, second.lufs]
-        said = [f"{number(size)} LUFS" for size in sizes]
+        said = [f"is at {number(size)} LUFS" for size in sizes]
     is_so = sizes[0] > sizes[1] if than in ("louder", "longer") else sizes[0] < sizes[1]
-    return yes_or_no(is_so, None, f"{_spoken(first)}: {said[0]}; {_spoken(second)}: {said[1]}")
+    return yes_or_no(is_so, None, f"{_bracketed(first)} {said[0]}, {_bracketed(second)} {said[1]}")
 
 
 def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | None:
@@ -362,6 +423,15 @@ def loudness_is(known: Known, words: Words) -> FactAnswer:
     if level is None:
         return unknown("The loudness")
     return yes_or_no(abs(level - float(words["lufs"])) <= SAME_LU, None, f"{number(level)} LUFS")
+
+
+def loudness_between(known: Known, words: Words) -> FactAnswer:
+    """Whether the loudness is in a range; levels are below full scale whether or not a sign says so."""
+    level = known.facts.loudness.integrated_lufs
+    if level is None:
+        return unknown("The loudness")
+    below = {name: f"-{words[name].lstrip('-')}" for name in ("low", "high")}
+    return _between(level, below, None, f"the loudness is {number(level)} LUFS")
 
 
 def distortion(known: Known, words: Words) -> FactAnswer:

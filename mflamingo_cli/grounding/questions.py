@@ -26,7 +26,10 @@ COUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)
 TIME = rf"(?P<time>\d+(?::\d\d)+|{COUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
 NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
 BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
-KEY = r"(?P<key>[A-H](?:is|es|s)?[- ](?:moll|dur)\b|(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
+KEY = (
+    r"(?P<key>[A-H](?:is|es|s)?[- ](?:moll|dur)\b|"
+    r"(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
+)
 CHORD = r"(?P<chord>[A-G][#b]?(?:m(?:aj)?|min|dim|aug|sus|add)?\d{0,2}(?:b5)?(?: (?:major|minor|diminished|augmented)\b)?)(?![\w#])"
 LETTER = r"(?P<letter>[A-Z])"
 OTHER_NTH = NTH.replace("<nth>", "<other_nth>")
@@ -46,7 +49,19 @@ LETTERS = r"(?P<letters>(?-i:[A-Z]\b(?:(?:,| and| or) (?:section )?[A-Z]\b)*))"
 QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
 ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
 DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
-NOTE_VALUE = r"(?P<dotted>dotted )?(?P<note>whole|half|quarter|eighth|sixteenth|1/(?:1|2|4|8|16|32)|beat|bar|measure)s?(?: notes?)?"
+SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth)(?: of)?(?: an?| the| one)? )"
+MANY = rf"(?:(?<![\d/.])(?P<many>\d{{1,3}}(?:\.\d+)?|{'|'.join(derived.COUNTS)})(?P<half> and a half)?[ -])"
+NOTE_VALUE = (
+    rf"(?:{SHARE}|{MANY})?(?:(?P<kind>dotted|triplet) )?(?P<note>(?:whole|half)(?=[ -]note)|(?:quarter|eighth|sixteenth)(?! of )|"
+    r"1/(?:1|2|4|8|16|32)|beat|bar|measure)s?(?:[ -]notes?)?(?: (?P<kind_>dotted|triplet)s?)?(?P<half_> and a half)?"
+)
+PART = rf"(?:the )?(?:{NTH} (?:section|part)|(?:section|part) {LETTER})"
+ABOUT_SO = "(?P<about>about|around|roughly|approximately|nearly|almost)"
+LEVEL = r"-?\d+(?:\.\d+)?"
+QUALITY = (
+    r"(?P<quality>(?:(?:(?:half[- ])?diminished|dominant|major|minor)[ -])?(?:sevenths?|7ths?)|half[- ]diminished|diminished|augmented|"
+    r"suspended|major|minor)"
+)
 AMOUNT = r"(?:by )?(?P<amount>an?|one|two|three|four|five|six|seven|eight|nine|ten|\d\d?)?"
 UNIT = r"(?P<unit>semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
 WAY = r"(?P<way>up|down|higher|lower|above|below)"
@@ -144,13 +159,21 @@ KINDS: Mapping[str, QuestionKind] = {
     # what follows from key, tempo and chords
     "note_length": _row(
         r"\b(?:how long|length|duration|delay(?: time)?|milliseconds|ms|time between)\b[^?]*?"
-        rf"\b(?:(?P<many>\d{{1,3}}) )?{NOTE_VALUE}\b[^?]*",
+        rf"\b{NOTE_VALUE}\b[^?]*",
         rf"\b{NOTE_VALUE} (?:delay|length|duration)\b[^?]*",
         facts="tempo meter",
         say=derived.note_length,
     ),
+    "bar_at": _row(
+        r"\b(?:when|where|what time)\b[^?]*?\b(?:bar|measure) (?:number |no\.? )?(?P<number>\d{1,4})\b[^?]*",
+        r"\b(?:when|where|what time)\b[^?]*?\b(?P<number>\d{1,4})(?:st|nd|rd|th) (?:bar|measure)\b[^?]*",
+        facts="beats meter",
+        say=derived.bar_at,
+    ),
     "beat_count": _row(
-        r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:(?:per|an?|each|one|every) (?:bar|measure|minute)|first|last)\b)[^?]*",
+        rf"\bhow many (?P<count>bars?|measures|beats)\b[^?]*?\b(?:(?P<until>until|till|before|up to) )?{PART}\b[^?]*",
+        r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:(?:per|an?|each|one|every) (?:bar|measure|minute)|first|last|until|till|"
+        r"before|after|between|from|by|in \d|at|sections?|parts?)\b)[^?]*",
         facts="beats meter",
         say=derived.beat_count,
     ),
@@ -184,6 +207,9 @@ KINDS: Mapping[str, QuestionKind] = {
     "chord_when": _row(
         rf"\b(?:when|where|how often|how many times)\b[^?]*?\b(?-i:{QUALIFIED})(?![\w#])[^?]*",
         rf"\b(?:when|where|how often|how many times)\b[^?]*?\b(?:{CHORD} chord|chord {CHORD.replace('chord', 'chord_')})\b[^?]*",
+        rf"\b(?:when|where|how often|how many times) (?:does|do|is|are|(?:do|can) (?:you|i|we) hear) (?:the |an? )?{CHORD}"
+        r"(?: (?:sound|play|occur|appear|heard|used)\w*)+[^?]*",
+        rf"\b(?:when|where|how often|how many times) (?:do|can) (?:you|i|we) hear (?:the |an? )?{CHORD}[^?]*",
         facts="chords",
         say=derived.chord_when,
     ),
@@ -196,9 +222,10 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.chords_in,
     ),
     "chord_quality": _row(
-        r"\b(?:(?:is|are) there|does [^?]*?(?:have|use|contain))\b[^?]*?(?-i:(?<![A-G] )(?<![A-G][#b] ))"
-        r"\b(?P<quality>diminished|augmented|suspended|sevenths?|7ths?|major|minor)\b"
-        r"(?: \w+)?? chords?\b",
+        r"\b(?:(?:is|are) there|does [^?]*?(?:have|use|contain))\b[^?]*?(?:\b(?P<only>only|just|nothing but) )?"
+        rf"(?-i:(?<![A-G] )(?<![A-G][#b] ))\b{QUALITY} chords?\b",
+        rf"\b(?:is|are) (?P<only>all|every|each)(?: of)?(?: the| its)? chords? (?:an? )?{QUALITY}\b",
+        rf"\b(?:is|are) (?:the |its )?chords (?P<only>all|only) {QUALITY}\b",
         facts="chords",
         say=derived.chord_quality,
     ),
@@ -278,7 +305,13 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="tempo",
         say=replies.tempo_changes,
     ),
-    # tempo
+    # between two values
+    "loudness_between": _row(
+        rf"\b(?:is|are|was|does)\b[^?]*?\bbetween (?P<low>{LEVEL}) ?(?:lufs |lkfs |db\w* )?(?:and|to) (?P<high>{LEVEL}) ?"
+        r"(?:lufs|lkfs|db\w*)",
+        facts="loudness",
+        say=derived.loudness_between,
+    ),
     "tempo_between": _row(
         r"\b(?:is|are|was|does)\b[^?]*?\bbetween (?P<low>\d{2,3}) ?(?:bpm )?(?:and|to) (?P<high>\d{2,3})\b"
         r"(?: ?bpm)?(?! ?(?:lufs|db|s\b|sec|min))",
@@ -469,8 +502,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.loudness,
     ),
     "duration_is": _row(
-        rf"\b{IS} (?:(?P<about>about|around|roughly) |exactly )?{TIME} (?:long|in length)\b",
-        rf"\b{IS} (?:about )?{TIME}\W*$",
+        rf"\b{IS} (?:{ABOUT_SO} |exactly )?{TIME}(?: (?:long|in length)\b|\W*$)",
         facts="duration",
         say=derived.duration_is,
     ),

@@ -377,9 +377,13 @@ def _form(known: Known) -> str:
     return ", ".join(f"{section.label} {clock(section.start)}" for section in known.facts.sections)
 
 
-def no_section(known: Known, letter: str) -> FactAnswer:
-    """Which sections there are instead."""
-    return FactAnswer(f"There is no section {letter}: {_form(known)}.") if known.facts.sections else unknown("Sections")
+def no_section(known: Known, letter: str | None = None) -> FactAnswer:
+    """Which sections there are instead of one of a letter or, without it, of a number."""
+    count = len(known.facts.sections)
+    if not count:
+        return unknown("Sections")
+    said = f"is no section {letter}" if letter else f"are only {count} sections" if count > 1 else "is only 1 section"
+    return FactAnswer(f"There {said}: {_form(known)}.")
 
 
 def form(known: Known, words: Words) -> FactAnswer:
@@ -395,7 +399,7 @@ def section_nth(known: Known, words: Words) -> FactAnswer:
         return unknown("Sections")
     index = len(sections) - 1 if word == "last" else ordinal(word)
     if index >= len(sections):
-        return FactAnswer(f"It has only {len(sections)} sections: {_form(known)}.")
+        return no_section(known)
     found = sections[index]
     return FactAnswer(f"The {word} section is {found.label}, {clock(found.start)} to {clock(found.end)}.")
 
@@ -414,9 +418,10 @@ def section_start(known: Known, words: Words) -> FactAnswer:
 
 def section_back(known: Known, words: Words) -> FactAnswer:
     """Whether a section comes back."""
-    count = sum(section.label == words["letter"].upper() for section in known.facts.sections)
-    said = section_start(known, words)
-    return FactAnswer(f"{'Yes' if count > 1 else 'No'}: {said.text[0].lower() + said.text[1:]}") if count else said
+    said, parts = section_start(known, words), [one for one in known.facts.sections if one.label == words["letter"].upper()]
+    if len(parts) == 1:
+        return FactAnswer(f"No: section {parts[0].label} comes once, from {clock(parts[0].start)} to {clock(parts[0].end)}.")
+    return FactAnswer(f"Yes: {said.text[0].lower() + said.text[1:]}") if parts else said
 
 
 def section_at(known: Known, words: Words) -> FactAnswer:

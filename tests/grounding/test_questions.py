@@ -85,9 +85,12 @@ ANSWERS = {
     "How many chords are there?": "4 different chords, which change 6 times.",
     "What are the chords of section B?": "B, from 0:16: Am - F.",
     "When does the second section begin?": "The second section is B, 0:16 to 0:32.",
-    "When does the tenth section start?": "It has only 3 sections: A 0:00, B 0:16, A 0:32.",
+    "When does the tenth section start?": "There are only 3 sections: A 0:00, B 0:16, A 0:32.",
     "Where does section B start?": "Section B: 0:16 to 0:32.",
     "Does section A come back?": "Yes: section A comes 2 times: 0:00 to 0:16 and 0:32 to 1:04.",
+    "Does section B come back?": "No: section B comes once, from 0:16 to 0:32.",
+    "Is section A louder than section B?": "Yes: A (0:00 to 0:16) is at -9.1 LUFS, B (0:16 to 0:32) is at -12.4 LUFS.",
+    "Transpose it up 0 semitones": "C minor, up 0 semitones, is C minor.",
     "Where is section C?": "There is no section C: A 0:00, B 0:16, A 0:32.",
     "Which section is at 0:20?": "Section B, 0:16 to 0:32.",
     "What is the form?": "3 sections: A 0:00, B 0:16, A 0:32.",
@@ -215,7 +218,8 @@ def test_other_words_for_a_question_are_made_english(question: str, english: str
 
 
 @pytest.mark.parametrize(("question", "key"), [
-    ("Ist es in C-Moll?", "C minor"), ("Ist es in c-Moll?", "C minor"), ("Ist es in F-Dur?", "F major"), ("Ist es in Fis-Moll?", "F# minor"),
+    ("Ist es in C-Moll?", "C minor"), ("Ist es in c-Moll?", "C minor"), ("Ist es in F-Dur?", "F major"),
+    ("Ist es in Fis-Moll?", "F# minor"),
     ("Ist es in Es-Dur?", "Eb major"), ("Ist es in H-Moll?", "B minor"), ("Ist es in B-Dur?", "Bb major"), ("Is it in A major?", "A major"),
     ("Is it in A minor?", "A minor"), ("Is it in a minor key?", None), ("Is it in an major key?", None), ("Is it in 8A?", "A minor"),
 ])  # fmt: skip
