@@ -10,13 +10,14 @@ from itertools import groupby, pairwise
 
 from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, likely, listed, main_chords, sure
 from mflamingo_cli.grounding.prose import harmony
-from mflamingo_cli.grounding.prose.slots import COUNTED
+from mflamingo_cli.grounding.prose.slots import COUNTED, style
 from mflamingo_cli.grounding.replies import (
     MIX_TEMPO,
     MOST_SPANS,
     FactAnswer,
     Known,
     Words,
+    chosen,
     key,
     key_mixing,
     mixing_keys,
@@ -381,14 +382,15 @@ def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | No
 
 
 def section_loudness(known: Known, words: Words) -> FactAnswer:
-    """How loud sections are, by their letters."""
-    asked = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", words["letters"]))
-    found = [section for section in known.facts.sections if section.label in asked]
+    """How loud sections are, by their letters, or one by its number."""
+    asked = set(re.findall(r"(?<![A-Z'])[A-Z](?![A-Z'])", words.get("letters", "").upper()))
+    nth = _section(known, None, words["nth"]) if "nth" in words else None
+    found = [nth] if nth else [section for section in known.facts.sections if section.label in asked]
     if not found:
-        return no_section(known, min(asked, default="A"))
+        return no_section(known, min(asked, default=None))
     if any(section.lufs is None for section in found):
         return unknown("The loudness of sections")
-    return FactAnswer("; ".join(f"{_spoken(section)}: {number(section.lufs or 0.0)} LUFS" for section in found) + ".")
+    return FactAnswer(f"{listed([f'{_bracketed(section)} is at {number(section.lufs or 0.0)} LUFS' for section in found])}.")
 
 
 def section_sung(known: Known, words: Words) -> FactAnswer:
@@ -422,7 +424,7 @@ def loudness_is(known: Known, words: Words) -> FactAnswer:
     level = known.facts.loudness.integrated_lufs
     if level is None:
         return unknown("The loudness")
-    return yes_or_no(abs(level - float(words["lufs"])) <= SAME_LU, None, f"{number(level)} LUFS")
+    return yes_or_no(abs(level - float(words["lufs"])) <= SAME_LU, None, f"the loudness is {number(level)} LUFS")
 
 
 def loudness_between(known: Known, words: Words) -> FactAnswer:
@@ -448,8 +450,8 @@ def bright(known: Known, words: Words) -> FactAnswer:
         return unknown("The brightness")
     at, (low, high) = f"the spectral centroid is at {number(hertz / 1000)} kHz", BRIGHT_HZ
     if low <= hertz <= high:
-        return FactAnswer(f"Neither bright nor dark: {at}.")
-    return yes_or_no((hertz > high) == (words["bright"].lower() != "dark"), None, at)
+        return FactAnswer(f"Neither clearly bright nor dark: {at}, and no fixed border parts the two.")
+    return chosen("bright" if hertz > high else "dark", words, "bright", at)
 
 
 def duration_is(known: Known, words: Words) -> FactAnswer:
@@ -472,5 +474,5 @@ def has_tag(known: Known, words: Words) -> FactAnswer:
     asked = words["tag"].lower().rstrip("s")
     for tag in known.facts.tags:
         if tag.name.rstrip("s") == asked:
-            return FactAnswer(f"Yes: {TAG_VERBS[tag.kind]} {tag.name}.")
+            return FactAnswer(f"Yes: {TAG_VERBS[tag.kind]} {style([tag.name]) if tag.kind == 'genre' else tag.name}.")
     return FactAnswer(NO_ANSWER, answers=False)

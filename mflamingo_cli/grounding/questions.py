@@ -45,7 +45,7 @@ UNNAMED = (
 )
 NAMED = "|".join(rule.name for rule in RULES)
 NOTE = r"(?P<note>[A-G](?:#|b|[ -]sharp|[ -]flat)?)"
-LETTERS = r"(?P<letters>(?-i:[A-Z]\b(?:(?:,| and| or) (?:section )?[A-Z]\b)*))"
+LETTERS = r"(?P<letters>(?-i:[A-Ha-h]\b(?:(?:,| and| or) (?:section )?[A-Ha-h]\b)*))"
 QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
 ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
 DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
@@ -254,6 +254,8 @@ KINDS: Mapping[str, QuestionKind] = {
     "section_loudness": _row(
         rf"\b(?:loud\w*|volume|level|quiet\w*)\b[^?]*?\b(?:sections?|parts?) {LETTERS}",
         rf"\b(?:sections?|parts?) {LETTERS}[^?]*\b(?:loud|quiet)\w*\b[^?]*",
+        rf"\b(?:loud\w*|volume|level|quiet\w*)\b[^?]*?\b{NTH} (?:section|part)\b",
+        r"\bhow (?:loud|quiet) (?:is|are) (?P<letters>(?-i:[A-Z]))\W*$",
         facts="sections",
         say=derived.section_loudness,
     ),
@@ -470,7 +472,8 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.density,
     ),
     "bright": _row(
-        rf"\b{IS} (?:an? )?(?P<bright>bright|dark)\b(?: (?:sounding )?(?:mix|song|track|piece|sound))?",
+        rf"\b{IS} (?:an? )?(?P<bright>bright|dark)\b(?P<or> or (?:an? )?(?:bright|dark)\b)?"
+        r"(?: (?:sounding )?(?:mix|song|track|piece|sound))?",
         facts="dynamics",
         say=derived.bright,
     ),
@@ -479,7 +482,8 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "dynamics": _row(r"\b(?:dynamics?(?: range)?|loudness range|lra|compressed)\b", facts="loudness", say=replies.dynamics),
     "loudness_than": _row(
-        r"(?:\bloudness\b[^?]{0,12}?)?\b(?P<than>louder|quieter|softer|above|below|over|under|more|less) (?:than )?"
+        r"(?:\bloudness\b[^?]{0,12}?)?\b(?P<than>louder|quieter|softer|above|below|over|under|more|less)"
+        r"(?P<both> or (?:louder|quieter|softer))? (?:than )?"
         r"(?P<lufs>-?\d+(?:\.\d+)?) ?(?:lufs|db\w*)",
         facts="loudness",
         say=replies.loudness_than,
@@ -493,7 +497,11 @@ KINDS: Mapping[str, QuestionKind] = {
     "loudness_is": _row(
         r"^\W*(?:is|does|has)\b[^?]*?(?P<lufs>-\d+(?:\.\d+)?) ?(?:lufs|lkfs|db\w*)", facts="loudness", say=derived.loudness_is
     ),
-    "volume": _row(rf"\b{IS} (?:an? )?(?P<volume>loud|quiet)\b(?: (?:song|track|piece|one))?", facts="loudness", say=replies.volume),
+    "volume": _row(
+        rf"\b{IS} (?:an? )?(?P<volume>loud|quiet)\b(?P<or> or (?:an? )?(?:loud|quiet)\b)?(?: (?:song|track|piece|one))?",
+        facts="loudness",
+        say=replies.volume,
+    ),
     "loudness": _row(
         r"\b(?:loudness|lufs|volume)\b",
         rf"\bhow (?:loud|quiet) (?:is|are|was) {IT}",
@@ -507,7 +515,9 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.duration_is,
     ),
     "duration_than": _row(
-        rf"\b(?:(?P<than>longer|shorter|more|less) than|(?P<than_>over|under)) {TIME}", facts="duration", say=replies.duration_than
+        rf"\b(?:(?P<than>longer|shorter|more|less)(?P<both> or (?:longer|shorter))? than|(?P<than_>over|under)) {TIME}",
+        facts="duration",
+        say=replies.duration_than,
     ),
     "duration": _row(
         rf"\bhow long (?:(?:is|are|was) {IT}|does {IT} (?:last|run|play|go on))\b",
@@ -578,6 +588,8 @@ _OF_A_PART = re.compile(
     rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b|\b(?:in|at) the (?:beginning|start|end|middle)\b", re.IGNORECASE
 )
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
+_AND_WHETHER = re.compile(r"\n[, ]*\b(?:and|but) (?:also )?(?:is (?:it|this) )?(\w[^\n?]*)\W*$", re.IGNORECASE)  # behind what was read
+_BEGINS = re.compile(rf"\W*(?:(?:is|are|was|does|has) {IT}(?: (?:have|use|contain))?|(?:is|are) there)\b", re.IGNORECASE)
 _OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 
 
@@ -590,7 +602,8 @@ def read(question: str) -> list[Asked]:
     """The kinds of questions that a question asks, in the order of its words; nothing where it asks something else."""
     if question.strip() in DOCUMENTED:  # it names instruments and mixes, and is no question about them
         return [Asked("describe", KINDS["describe"], 0, {})]
-    rest, found = in_english(plain(question)) if len(question) <= MOST_CHARACTERS else "", list[Asked]()
+    whole = in_english(plain(question)) if len(question) <= MOST_CHARACTERS else ""
+    rest, found = whole, list[Asked]()
     for name, kind in KINDS.items():
         if match := next(filter(None, (pattern.search(rest) for pattern in kind.asks)), None):
             words = {slot.rstrip("_"): word for slot, word in match.groupdict().items() if word}
@@ -599,7 +612,16 @@ def read(question: str) -> list[Asked]:
     found.sort(key=lambda asked: asked.at)
     if found and _OF_A_PART.search(rest):  # "the tempo of the drums": not about the whole song
         return []
+    if found and _YES_OR_NO.match(whole) and (other := _AND_WHETHER.search(rest)):
+        also = _also(whole, other.start(1))
+        return [*(one for one in found if one.at <= other.start()), *also] if also else []  # half an answer would be taken for a whole one
     return found
+
+
+def _also(question: str, at: int) -> list[Asked]:
+    """What the second half of a question for yes or no asks, which begins at a character."""
+    begins = _BEGINS.match(question)
+    return read(f"{begins[0] if begins else 'is it'} {question[at:]}") or read(f"is it {question[at:]}")
 
 
 def facts_asked(question: str) -> set[str] | None:
@@ -626,11 +648,14 @@ def reply(question: str, known: Known) -> FactAnswer:
 
 
 _CHOICE = re.compile(r"\b(?:or|oder)\b(?! not)", re.IGNORECASE)  # "Is it in C or in G?" asks which, and not yes or no
-_YES_OR_NO_WORD = re.compile(r"^(?:(?:Yes|No): (?P<first>\w)|Probably (?:yes|no): )")
+_YES_OR_NO_WORD = re.compile(r"^(?:(?:Yes|No)|(?P<doubt>Probably|Perhaps) (?:yes|no)): (?P<first>\w)(?P<rest>.*?\bis )?")
+DOUBTS: Mapping[str | None, str] = {None: "", "Probably": "most likely ", "Perhaps": "perhaps "}
+"""How a choice that is not sure is hedged, by what stands before its yes or no."""
 
 
-def _without_yes_or_no(word: re.Match[str]) -> str:
-    return word["first"].upper() if word["first"] else "Most likely "
+def _without_yes_or_no(said: re.Match[str]) -> str:
+    doubt, rest = DOUBTS[said["doubt"]], said["rest"]
+    return f"{said['first'].upper()}{rest}{doubt}" if rest else f"{doubt}{said['first']}"[:1].upper() + f"{doubt}{said['first']}"[1:]
 
 
 CAPTIONS: Mapping[str, str] = {

@@ -20,6 +20,8 @@ from mflamingo_cli.text import clock, number
 EVIDENCE: Mapping[str, tuple[str, ...]] = {"instruments": ("sound",), "genre": ("sound",), "mood": ("sound",)}
 """What is evidence for kinds of questions that no fact decides by its name alone."""
 FIRST_CHORDS = 8  # of a song, which show the order of its chords
+FROM_FILE = ("artist", "title", "album", "year", "file", "file_is")
+READ_FROM_FILE = "The file itself says this; nothing has to be measured for it."
 NOT_MEASURED = "Nothing was measured that decides this."
 
 
@@ -38,6 +40,8 @@ def _steps(asked: Asked, known: Known, slots: Slots, composer: Composer) -> Iter
     rules = [f"evidence_{fact}" for fact in EVIDENCE.get(asked.name, asked.kind.facts)]
     found = [sentence for rule in rules if rule in RULES and (sentence := composer.sentence(rule, sayable(slots)))]
     yield from found
+    if asked.name in FROM_FILE and asked.kind.say(known, asked.words).answers:
+        yield READ_FROM_FILE
     step = STEPS.get(asked.name)
     if (found or not asked.kind.facts) and step and (sentence := step(known, asked.words)):
         yield sentence

@@ -16,7 +16,7 @@ from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.grounding import likely, listed, sure
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.captions import tell
-from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM
+from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM, style
 from mflamingo_cli.measure import Facts, Key
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
@@ -73,9 +73,23 @@ def _told(known: Known, name: str, missing: str) -> FactAnswer:
 
 
 def yes_or_no(is_so: bool, confidence: float | None, because: str) -> FactAnswer:
-    """Yes or no, with "probably" where it is not sure."""
-    word = "Yes" if is_so else "No"
-    return FactAnswer(f"{word}: {because}." if sure(confidence) else f"Probably {word.lower()}: {because}.")
+    """Yes or no, with "probably" where it is not sure, and "perhaps" where it is a guess."""
+    return FactAnswer(f"{hedged('yes' if is_so else 'no', confidence)}: {because}.")
+
+
+MORE = ("faster", "quicker", "louder", "longer", "higher", "above", "over", "more")  # than a bound; other words ask for less
+
+
+def _compared(value: float, bound: float, words: Words, both: tuple[str, str], because: str, confidence: float | None = None) -> FactAnswer:
+    """Whether a value is more or less than a bound, or which of the two where a question offers both."""
+    if "both" in words:
+        return FactAnswer(f"{hedged(both[0] if value > bound else both[1], confidence)}: {because}.")
+    return yes_or_no(value > bound if words["than"].lower() in MORE else value < bound, confidence, because)
+
+
+def hedged(word: str, confidence: float | None) -> str:
+    """A word that begins a sentence, after its hedge."""
+    return (likely(confidence) + word).capitalize()
 
 
 # --- tempo -------------------------------------------------------------------------------------------------------------------
@@ -117,12 +131,7 @@ def tempo_than(known: Known, words: Words) -> FactAnswer:
     bpm, confidence = known.facts.tempo.bpm, known.facts.confidence.tempo
     if bpm is None:
         return unknown("A steady tempo")
-    bound, is_at = float(words["bpm"]), f"the tempo is {number(bpm)} BPM"
-    if "both" in words:
-        word = "Faster" if bpm > bound else "Slower"
-        return FactAnswer(f"{word if sure(confidence) else f'Probably {word.lower()}'}: {is_at}.")
-    above = words["than"].lower() in ("faster", "above", "over", "higher", "quicker", "more")
-    return yes_or_no(bpm > bound if above else bpm < bound, confidence, is_at)
+    return _compared(bpm, float(words["bpm"]), words, ("faster", "slower"), f"the tempo is {number(bpm)} BPM", confidence)
 
 
 def tempo_is(known: Known, words: Words) -> FactAnswer:
@@ -140,7 +149,7 @@ def pace(known: Known, words: Words) -> FactAnswer:
         return unknown("A steady tempo")
     word = "slow" if bpm < SLOW_BPM else "fast" if bpm >= FAST_BPM else "moderate"
     asked = words["pace"].lower() if words["pace"].lower() == "slow" else "fast"  # quick, upbeat, uptempo
-    return yes_or_no(asked == word, known.facts.confidence.tempo, f"at {number(bpm)} BPM it is {word}")
+    return yes_or_no(asked == word, known.facts.confidence.tempo, f"it is {word}, at {number(bpm)} BPM")
 
 
 # --- key ---------------------------------------------------------------------------------------------------------------------
@@ -223,8 +232,8 @@ def key_changes(known: Known, words: Words) -> FactAnswer:
         return unknown("The key")
     if len(spans) == 1:
         return FactAnswer(f"The key does not change: {key(known).text[0].lower()}{key(known).text[1:]}")
-    unsure = "" if all(sure(span.confidence) for span in spans) else "probably "
-    return FactAnswer(f"The key {unsure}changes: {listed([f'{span.name} from {clock(span.start)}' for span in spans])}.")
+    least = min((span.confidence for span in spans if span.confidence is not None), default=None)
+    return FactAnswer(f"The key {likely(least)}changes: {listed([f'{span.name} from {clock(span.start)}' for span in spans])}.")
 
 
 def mixing(known: Known, words: Words) -> FactAnswer:
@@ -456,10 +465,7 @@ def loudness_than(known: Known, words: Words) -> FactAnswer:
     level = known.facts.loudness.integrated_lufs
     if level is None:
         return unknown("The loudness")
-    bound = -abs(float(words["lufs"]))
-    return yes_or_no(
-        level > bound if words["than"].lower() in ("louder", "above", "over", "more") else level < bound, None, f"{number(level)} LUFS"
-    )
+    return _compared(level, -abs(float(words["lufs"])), words, ("louder", "quieter"), f"the loudness is {number(level)} LUFS")
 
 
 def volume(known: Known, words: Words) -> FactAnswer:
@@ -469,7 +475,14 @@ def volume(known: Known, words: Words) -> FactAnswer:
         return unknown("The loudness")
     if QUIET_LUFS <= level < LOUD_LUFS:
         return FactAnswer(f"Neither loud nor quiet: the loudness is {number(level)} LUFS.")
-    return yes_or_no((level >= LOUD_LUFS) == (words["volume"].lower() == "loud"), None, f"the loudness is {number(level)} LUFS")
+    return chosen("loud" if level >= LOUD_LUFS else "quiet", words, "volume", f"the loudness is {number(level)} LUFS")
+
+
+def chosen(word: str, words: Words, slot: str, because: str) -> FactAnswer:
+    """Which of two it is, where a question offers both; else whether it is the one that is asked about."""
+    if "or" in words:
+        return FactAnswer(f"{word.capitalize()}: {because}.")
+    return yes_or_no(words[slot].lower() == word, None, because)
 
 
 def clipping(known: Known, words: Words) -> FactAnswer:
@@ -527,9 +540,8 @@ def duration(known: Known, words: Words) -> FactAnswer:
 
 def duration_than(known: Known, words: Words) -> FactAnswer:
     """Longer or shorter than a time."""
-    bound, length_s = seconds(words["time"]), known.sound.duration_s
-    is_so = length_s > bound if words["than"].lower() in ("longer", "more", "over", "above") else length_s < bound
-    return yes_or_no(is_so, None, f"it lasts {clock(round(length_s))}")
+    length_s = known.sound.duration_s
+    return _compared(length_s, seconds(words["time"]), words, ("longer", "shorter"), f"it lasts {clock(round(length_s))}")
 
 
 def file_format(known: Known, words: Words) -> FactAnswer:
@@ -570,7 +582,7 @@ def named(known: Known, words: Words, kind: TagKind) -> FactAnswer:
     if not names:
         return FactAnswer(f"I cannot tell the {kind} from the sound.", answers=False)
     forms = {"instruments": "I hear {}; there may be others.", "genre": "It sounds like {}.", "mood": "It sounds {}."}
-    return FactAnswer(forms[kind].format(listed(names)))
+    return FactAnswer(forms[kind].format(style(names) if kind == "genre" else listed(names)))
 
 
 def confidence(known: Known, words: Words) -> FactAnswer:
@@ -578,12 +590,8 @@ def confidence(known: Known, words: Words) -> FactAnswer:
     names = ("tempo", "key", "meter", "vocals")
     asked = [name for name in names if name in f"{words.get('of')} {words.get('about')}".lower()]
     values = [(name, getattr(known.facts.confidence, name)) for name in asked or names]
-    shares = [f"the {name} {100 * value:.0f} %" for name, value in values if value is not None]
-    return (
-        FactAnswer(f"How likely {'they are' if len(shares) > 1 else 'it is'} right: {listed(shares)}.")
-        if shares
-        else unknown("Tempo, key and meter")
-    )
+    shares = [f"{name} {100 * value:.0f} %" for name, value in values if value is not None]
+    return FactAnswer(f"Probability of being right: {', '.join(shares)}.") if shares else unknown("Tempo, key and meter")
 
 
 # --- words -------------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ ANSWERS = {
     "Is the tempo below 120 BPM?": "No: the tempo is 124 BPM.",
     "Is it faster or slower than 130 BPM?": "Slower: the tempo is 124 BPM.",
     "Is it 124 BPM?": "Yes: the tempo is 124 BPM.",
-    "Is this a slow song?": "No: at 124 BPM it is fast.",
+    "Is this a slow song?": "No: it is fast, at 124 BPM.",
     "What is it in half-time?": "Half the tempo is 62 BPM, twice the tempo 248 BPM.",
     "What key is it in?": "It is in C minor.",
     "Is it in a major or a minor key?": "Minor: it is in C minor.",
@@ -97,7 +97,7 @@ ANSWERS = {
     "How loud is it, and is it clipped?": (
         "It is at -9.8 LUFS, which is loud. Yes: samples stay at full scale or beyond it 12 times, 3.4 ms in all."
     ),
-    "Is it louder than -14 LUFS?": "Yes: -9.8 LUFS.",
+    "Is it louder than -14 LUFS?": "Yes: the loudness is -9.8 LUFS.",
     "Is it loud?": "Yes: the loudness is -9.8 LUFS.",
     "How dynamic is it?": "The loudness range is 5 LU.",
     "What is its true peak?": "Its true peak is 0.7 dBTP, above full scale, so a player may clip it.",
@@ -112,7 +112,7 @@ ANSWERS = {
     "Who is the artist?": "The file's tags name the artist Will Savino.",
     "Which album is it from?": "The file's tags name the album HyperRogue.",
     "Is it in stereo?": "The file is flac, 44.1 kHz, stereo.",
-    "How sure are you?": "How likely they are right: the tempo 97 %, the key 90 % and the meter 90 %.",
+    "How sure are you?": "Probability of being right: tempo 97 %, key 90 %, meter 90 %.",
 }
 REFUSED = {
     "Which instruments do you hear?": "I cannot tell the instruments from the sound.",
@@ -203,8 +203,19 @@ def test_a_tag_that_is_there_is_said_to_be_and_one_that_is_not_is_not_denied() -
     assert reply("Is it metal?", song) == (NO_ANSWER, False)
 
 
+def test_a_genre_is_named_by_a_noun() -> None:
+    song = Known(dataclasses.replace(FACTS, tags=(Tag("genre", "classical"),)), SONG.sound)
+    assert reply("What genre is this?", song).text == "It sounds like classical music."
+    assert reply("Is it classical?", song).text == "Yes: it sounds like classical music."
+
+
 def test_a_choice_is_answered_by_what_it_is() -> None:
-    assert reply("Is it in C minor or in G minor?", UNSURE).text == "Most likely it is in C minor."
+    assert reply("Is it in C minor or in G minor?", UNSURE).text == "It is most likely in C minor."
+    assert reply("Is it fast or slow?", UNSURE).text == "It is most likely fast, at 124 BPM."
+    assert reply("Is it fast or slow?", GUESSED).text == "It is perhaps fast, at 124 BPM."
+    for hertz, word in ((3000.0, "Bright"), (500.0, "Dark")):
+        song = Known(dataclasses.replace(FACTS, dynamics=dataclasses.replace(FACTS.dynamics, brightness_hz=hertz)), SONG.sound)
+        assert reply("Is it bright or dark?", song).text == f"{word}: the spectral centroid is at {hertz / 1000:g} kHz."
 
 
 @pytest.mark.parametrize(("question", "english"), [
@@ -233,6 +244,9 @@ def test_a_key_is_read_by_its_tonic_and_its_mode(question: str, key: str | None)
     ("What is the dominant chord?", "It is perhaps in C minor; its dominant is Gm or G."),
     ("If I put a capo on 3, what key shape do I play?", "It is perhaps in C minor; with a capo on fret 3, play in A minor."),
     ("What are the Roman numerals of the chords?", "It is perhaps in C minor: C (I), G (V), Am (#vi), F (IV)."),
+    ("How long is a 1/8 note?", "A 1/8 note lasts 242 ms at perhaps 124 BPM."),
+    ("Is it faster than 120?", "Perhaps yes: the tempo is 124 BPM."),
+    ("Is it faster or slower than 120?", "Perhaps faster: the tempo is 124 BPM."),
     ("How many flats does it have?", "It is perhaps in C minor, which has 3 flats: Bb Eb Ab."),
 ])  # fmt: skip
 def test_what_is_a_guess_is_told_as_one(question: str, answer: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mflamingo_cli.checks import Check, CheckOptions
 from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.questions import KINDS, Known, read, reply
-from mflamingo_cli.grounding.reasoning import NOT_MEASURED, STEPS, reason
+from mflamingo_cli.grounding.reasoning import NOT_MEASURED, READ_FROM_FILE, STEPS, reason
 from mflamingo_cli.measure import Facts
 from mflamingo_cli.styles import CAPTION_STYLES
 from tests.grounding.prose.songs import made_up_song
@@ -36,6 +36,7 @@ BY_FACTS = [
     ("Is it quiet?", "The integrated loudness is -9.8 LUFS, the loudness range 5 LU and the true peak 0.7 dBTP. "
                      "Levels from -11 upwards count as loud, levels below -20 as quiet."),
     ("Is it longer than one minute?", "The sound runs 1:04. 1:04 is held against 1:00."), ("Is it good music?", NOT_MEASURED),
+    ("Who is the artist?", READ_FROM_FILE),
 ])  # fmt: skip
 def test_evidence_comes_before_what_follows_from_it(question: str, thought: str) -> None:
     assert reason(question, SONG) == thought

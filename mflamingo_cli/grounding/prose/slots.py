@@ -123,6 +123,12 @@ def slots_of(facts: Facts, duration_s: float | None = None) -> Slots:
     return Slots(values, conditions, tuple(song.scenes()))
 
 
+def style(genres: Sequence[str]) -> str:
+    """Genres as nouns: "jazz and electronic music"."""
+    nouns = sorted(genres, key=lambda name: name in ADJECTIVES)
+    return listed(nouns) + " music" * (nouns[-1] in ADJECTIVES)
+
+
 Said = Iterator[tuple[str, str] | str]  # slots with their words, and conditions
 
 
@@ -282,8 +288,7 @@ class _Song:
             yield "plural"
         genres = self._tagged("genre")
         if genres:
-            nouns = sorted(genres, key=lambda name: name in ADJECTIVES)  # "jazz and electronic music"
-            yield "style", listed(nouns) + " music" * (nouns[-1] in ADJECTIVES)
+            yield "style", style(genres)
         sung = self.facts.vocals.present
         is_sure = sure(self.facts.confidence.vocals)
         yield "thing", "song" if sung and is_sure else "piece" if genres and genres[0] in PIECES else "track"
