@@ -42,7 +42,9 @@ WHOLE_BEATS = 4  # of a bar whose beats are quarter notes
 NOTES = {"whole": 1, "half": 2, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole note
 KINDS_OF_NOTE = {"dotted": 1.5, "triplet": 2 / 3}
 SHARES = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "eighth": 1 / 8, "sixteenth": 1 / 16}
-COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)} | {"twelve": 12, "sixteen": 16, "thirty-two": 32, "sixty-four": 64}
+COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)} | {
+    "eleven": 11, "twelve": 12, "sixteen": 16, "twenty": 20, "twenty-four": 24, "thirty-two": 32, "forty-eight": 48, "sixty-four": 64,
+}  # fmt: skip
 BORDER_S = 0.2  # before a section a beat may lie that belongs to it
 STEPS = {"semitone": 1, "half step": 1, "tone": 2, "whole tone": 2, "whole step": 2, "fourth": 5, "fifth": 7, "octave": 12}  # semitones
 DEGREES = {"tonic": 0, "subdominant": 5, "dominant": 7}  # semitones above the tonic
@@ -74,7 +76,8 @@ def _between(value: float, words: Words, confidence: float | None, because: str)
 
 def note_length(known: Known, words: Words) -> FactAnswer:
     """How long a beat, a bar or a note lasts: for delays and loops."""
-    bpm, meter, asked = known.facts.tempo.bpm, known.facts.meter, words["note"].lower().replace("measure", "bar")
+    bpm = float(words["bpm"]) if "bpm" in words else known.facts.tempo.bpm
+    meter, asked = known.facts.meter, words["note"].lower().replace("measure", "bar")
     if bpm is None:
         return unknown("A steady tempo")
     beats: float | None = 1.0
@@ -88,7 +91,7 @@ def note_length(known: Known, words: Words) -> FactAnswer:
     if kind := words.get("kind", "").lower():
         asked, beats = f"{kind} {asked}", KINDS_OF_NOTE[kind] * beats
     name = asked if asked in ("beat", "bar") else f"{asked} note"
-    seconds_each, at = 60 * beats / bpm, f"at {likely(known.facts.confidence.tempo)}{number(bpm)} BPM"
+    seconds_each, at = 60 * beats / bpm, f"at {'' if 'bpm' in words else likely(known.facts.confidence.tempo)}{number(bpm)} BPM"
     if share := words.get("share", "").lower():
         part = "half a" if share == "half" else f"{_article(share)} {share} of a"
         return FactAnswer(f"{part.capitalize()} {name} lasts {1000 * SHARES[share] * seconds_each:.0f} ms {at}.")
@@ -295,6 +298,8 @@ def chord_quality(known: Known, words: Words) -> FactAnswer:
     wanted = QUALITIES[re.sub("sevenths?|7ths?", "seventh", words["quality"].lower().replace("-", " "))]
     those = [name for name in found if sounding(name)[1] in wanted]
     all_of_them = f"its chords are {listed(found)}"
+    if "count" in words:
+        return FactAnswer(f"{len(those)}: {listed(those)}." if those else f"None: {all_of_them}.")
     if "only" in words:
         return yes_or_no(len(those) == len(found), None, all_of_them)
     return yes_or_no(bool(those), None, listed(those) if those else all_of_them)

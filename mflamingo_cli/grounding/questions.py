@@ -157,13 +157,6 @@ KINDS: Mapping[str, QuestionKind] = {
     # what a section is called
     "named_section": _row(rf".*\b(?P<part>{UNNAMED})s?\b.*", facts="sections", say=replies.named_section),
     # what follows from key, tempo and chords
-    "note_length": _row(
-        r"\b(?:how long|length|duration|delay(?: time)?|milliseconds|ms|time between)\b[^?]*?"
-        rf"\b{NOTE_VALUE}\b[^?]*",
-        rf"\b{NOTE_VALUE} (?:delay|length|duration)\b[^?]*",
-        facts="tempo meter",
-        say=derived.note_length,
-    ),
     "bar_at": _row(
         r"\b(?:when|where|what time)\b[^?]*?\b(?:bar|measure) (?:number |no\.? )?(?P<number>\d{1,4})\b[^?]*",
         r"\b(?:when|where|what time)\b[^?]*?\b(?P<number>\d{1,4})(?:st|nd|rd|th) (?:bar|measure)\b[^?]*",
@@ -172,10 +165,18 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "beat_count": _row(
         rf"\bhow many (?P<count>bars?|measures|beats)\b[^?]*?\b(?:(?P<until>until|till|before|up to) )?{PART}\b[^?]*",
+        rf"\bhow long (?:is|are|does) (?:{PART}|{IT})(?: last)? in (?P<count>bars|measures|beats)\b",
         r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:(?:per|an?|each|one|every) (?:bar|measure|minute)|first|last|until|till|"
         r"before|after|between|from|by|in \d|at|sections?|parts?)\b)[^?]*",
         facts="beats meter",
         say=derived.beat_count,
+    ),
+    "note_length": _row(
+        r"\b(?:how long|length|duration|delay(?: time)?|milliseconds|ms|time between)\b[^?]*?"
+        rf"\b{NOTE_VALUE}\b(?:[^?]*?\b(?:at|in|for) {BPM} ?bpm\b)?[^?]*",
+        rf"\b{NOTE_VALUE} (?:delay|length|duration)\b[^?]*",
+        facts="tempo meter",
+        say=derived.note_length,
     ),
     "transposed": _row(
         rf"(?:[^?]*?\b(?P<chords>chords)\b)?[^?]*?\b{WAY} {AMOUNT} ?{UNIT}\b[^?]*",
@@ -224,6 +225,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "chord_quality": _row(
         r"\b(?:(?:is|are) there|does [^?]*?(?:have|use|contain))\b[^?]*?(?:\b(?P<only>only|just|nothing but) )?"
         rf"(?-i:(?<![A-G] )(?<![A-G][#b] ))\b{QUALITY} chords?\b",
+        rf"\b(?P<count>how many) (?:different )?{QUALITY} chords?\b[^?]*",
         rf"\b(?:is|are) (?P<only>all|every|each)(?: of)?(?: the| its)? chords? (?:an? )?{QUALITY}\b",
         rf"\b(?:is|are) (?:the |its )?chords (?P<only>all|only) {QUALITY}\b",
         facts="chords",
@@ -247,7 +249,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "sections_compared": _row(
         rf"\b(?:{NTH} section|(?:section|part) {LETTER})\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\bthan\b"
-        rf"[^?]*?\b(?:{OTHER_NTH}|(?:section|part) (?P<other>[A-Z])|(?-i:(?P<other_>[A-Z])))\b[^?]*",
+        rf"[^?]*?\b(?:{OTHER_NTH}|(?:section|part) (?P<other>[A-Z])|(?-i:(?P<other_>[A-Z])))\b",
         facts="sections",
         say=derived.sections_compared,
     ),
@@ -439,7 +441,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "chord_has": _row(
         rf"\b(?:is there|are there|does {IT} (?:have|use|contain)|do you hear|can you hear) (?:an? |the )?(?:chord )?{CHORD}(?: chord)?",
-        rf"\bdoes (?:the )?(?:chord )?{CHORD} (?:chord )?(?:occur|appear|come|sound)\w*",
+        rf"(?<!often )(?<!times )(?<!when )(?<!where )\bdoes (?:the )?(?:chord )?{CHORD} (?:chord )?(?:occur|appear|come|sound)\w*",
         rf"\bis (?:an? )?{CHORD} (?:among|one of|in) (?:the |its )?chords?",
         facts="chords",
         say=replies.chord_has,
@@ -620,6 +622,8 @@ def read(question: str) -> list[Asked]:
 
 def _also(question: str, at: int) -> list[Asked]:
     """What the second half of a question for yes or no asks, which begins at a character."""
+    if question[at:].startswith("not "):
+        return []
     begins = _BEGINS.match(question)
     return read(f"{begins[0] if begins else 'is it'} {question[at:]}") or read(f"is it {question[at:]}")
 

@@ -29,8 +29,7 @@ BY_FACTS = [
                            "The tonic is C, not Eb, although both have the same notes."),
     ("Is it in C major?", "The notes and chords were held against all keys, and C minor fits best (90 % sure). "
                           "The tonic is C in both, but major is not minor."),
-    ("Is it in A major?", "The notes and chords were held against all keys, and C minor fits best, with a confidence of 90 %. "
-                          "The tonic is C, not A."),
+    ("Is it in A major?", "The notes and chords were held against all keys, and C minor fits best (90 % sure). The tonic is C, not A."),
     ("Which section is at 0:20?", "The sections that were found are A (0:00), B (0:16) and A (0:32). 0:20 lies between 0:16 and 0:32."),
     ("Does section B come back?", "The sections that were found are A (0:00), B (0:16) and A (0:32). B is among them once."),
     ("Is it quiet?", "The integrated loudness is -9.8 LUFS, the loudness range 5 LU and the true peak 0.7 dBTP. "
