@@ -160,7 +160,8 @@ def ask_cluster(job: RunPlan) -> ClusterModel:
     import ray
 
     there = ray.cluster_resources()
-    gpu = job.opening.device == "cuda" or (job.opening.device == "auto" and there.get("GPU", 0) >= 1)
+    wants_gpu = job.opening.device == "cuda" or (job.opening.device == "auto" and there.get("GPU", 0) >= 1)
+    gpu = wants_gpu and bool(job.request.tasks)  # measuring needs none
     if there.get("CPU", 0) < LEAST_CPUS or there.get("GPU", 0) < gpu:  # Ray would wait for them for ever
         has = f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
         raise ModelError(f"the cluster has {has}, but at least {LEAST_CPUS} CPU and {int(gpu)} GPU are needed", code="cluster_unavailable")
@@ -234,7 +235,8 @@ def _probe(job: RunPlan) -> ClusterModel | MFlamingoError:
         return error
     gpu = info.device.lower().startswith("cuda")
     n_cores = useful_threads(file_bytes(*files.pairs[0])) if info.backend == "gguf" else physical_cores()
-    return ClusterModel(info, 1 if gpu else job.opening.threads or n_cores, int(gpu), __version__)
+    idle = not job.request.tasks  # an actor that only passes records on
+    return ClusterModel(info, 1 if gpu or idle else job.opening.threads or n_cores, int(gpu), __version__)
 
 
 def _prepare(row: dict[str, Any], job: RunPlan, info: BackendInfo) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -186,6 +187,22 @@ def test_facts_are_measured_without_a_model_as_here(cluster, songs, tmp_path):
     assert {record.only for record in found} == {("tempo", "loudness")}
     with pytest.raises(UsageError, match=r"other settings \(only\)"):
         cli.app([*arguments[:-2], "tempo", "-o", str(tmp_path / "out"), *songs[:2]], standalone_mode=False)
+
+
+def test_measuring_without_a_model_leaves_the_cores_and_the_gpu_to_the_tasks(monkeypatch):
+    """The actor that only passes records on took all cores but one, and a GPU."""
+    import ray
+
+    job = RunPlan((), requests.analyze_request(["tempo"]), "nobody/nothing", OpenOptions(device="cuda"))
+    asked: list[dict] = []
+    node = {"Resources": {"CPU": 16.0}, "Alive": True}
+    monkeypatch.setattr(engine, "physical_cores", lambda: 16)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray, "remote", lambda **needs: lambda probe: asked.append(needs) or SimpleNamespace(remote=probe))
+    model = engine.ask_cluster(job)
+    assert (model.n_cpus, model.n_gpus, asked) == (1, 0, [{"num_cpus": 1, "num_gpus": 0}])
 
 
 def test_parquet_is_a_name_away(cluster, work, songs, expected, tmp_path):
