@@ -223,6 +223,15 @@ format = "json"
 """
 
 
+def test_json_that_is_typed_outranks_a_format_that_is_set(place: Path) -> None:
+    """They were said to contradict each other."""
+    write(place, home='format = "csv"')
+    done = run("analyze", "--no-model", "--json", "missing.wav", XDG_CONFIG_HOME=str(place / "home"))
+    assert json.loads(done.stdout)["path"] == "missing.wav", done.stderr
+    done = run("analyze", "--no-model", "--json", "--format", "tsv", "missing.wav", XDG_CONFIG_HOME=str(place / "home"))
+    assert "--json contradicts --format tsv; leave one out" in done.stderr
+
+
 def test_every_option_is_known_to_be_one_that_a_folder_may_set_or_may_not() -> None:
     """A new option is not in the table, so that it is left out; whoever adds one decides it here."""
     for command, options in SETTABLE.items():
