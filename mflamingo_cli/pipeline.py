@@ -139,12 +139,14 @@ def preparing(
         on_decoded(sound)
     excerpt = before.excerpt(audio, *given(sound, info)) if to_encode else None
     song = PreparedSong(sound, None, excerpt, encoding, decode_s - before.measure_s, entry=entry)
-    new, song = yield from _measuring(song, audio, meter, before, alone, request)
+    new, song, failure = yield from _measuring(song, audio, meter, before, alone, request)
     facts = replace(known, sound=sound) if known else SoundAndFacts(sound)
     if to_measure:
         facts = SoundAndFacts(sound, facts.facts.updated(new, to_measure), (*facts.measured, *to_measure))
     if entry and (known is None or to_measure):
         entry.keep_sound(facts)
+    if failure is not None:
+        raise failure
     return replace(song, facts=_asked(facts.facts, request, wanted))
 
 
@@ -160,20 +162,27 @@ def _decode(path: Path, request: Request, before: Before) -> tuple[Audio, str, L
 
 def _measuring(
     song: PreparedSong, audio: Audio, meter: LoudnessMeter, before: Before, alone: Backend | None, request: Request
-) -> Generator[Step, None, tuple[Facts, PreparedSong]]:
-    """Measure a song and, where nothing else is in work, let the model hear it meanwhile; its seconds are not those of measuring."""
+) -> Generator[Step, None, tuple[Facts, PreparedSong, MFlamingoError | None]]:
+    """Measure a song and, where nothing else is in work, let the model hear it meanwhile; its seconds are not those of measuring.
+
+    The model's failure is returned: what was measured is to be kept first.
+    """
     if before.to_measure:
         yield Step("measuring")
     began = time.perf_counter()
+    failure: MFlamingoError | None = None
     with before.parts[-1].computing(before.to_measure, before.threads):
         if alone and song.audio:
             yield Step("listening")
-            song = _heard(song, alone, request)
+            try:
+                song = _heard(song, alone, request)
+            except MFlamingoError as error:
+                failure = error
     if not before.to_measure:
-        return Facts(), song
+        return Facts(), song, failure
     facts = measure.measure(audio, meter, only=before.to_measure, parts=before.parts)
     hearing_s = (song.encode_s or 0.0) + (song.generate_s or 0.0)
-    return facts, replace(song, measure_s=before.measure_s + time.perf_counter() - began - hearing_s)
+    return facts, replace(song, measure_s=before.measure_s + time.perf_counter() - began - hearing_s), failure
 
 
 def _heard(song: PreparedSong, backend: Backend, request: Request) -> PreparedSong:

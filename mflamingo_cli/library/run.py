@@ -59,7 +59,8 @@ class LocalEngine:
             memory = RunCache(past, job, plan.request, force=plan.force, retry_failed=plan.retry_failed)
             yield Opened(store is not None)
             jobs = min(len(plan.songs), plan.jobs or min(physical_cores(), MOST_JOBS)) or 1
-            yield from Run(plan.request, backend, memory, songs, jobs, plan.batch_size or info.batch_size).over(plan.songs)
+            batch_size = min(len(plan.songs), plan.batch_size or info.batch_size) or 1
+            yield from Run(plan.request, backend, memory, songs, jobs, batch_size).over(plan.songs)
             later = [kept.problem for kept in (songs, store) if kept and kept.problem]
             if later and not trouble:
                 listener.warn(f"results of this run are only partly kept for the next one: {'; '.join(later)}")
@@ -239,7 +240,7 @@ class Run:
         on_decoded = partial(self.memory.skip_if_duplicate, song)
         try:
             if free is None or song.path == STDIN:
-                alone = self.backend if free is None else None
+                alone = self.backend if free is None and self.batch_size == 1 else None  # songs of a batch are encoded together
                 return pipeline.prepare(song.source, self.request, self.backend.info, self.cache, on_decoded, alone)
             worker = free.get()
             try:

@@ -23,6 +23,7 @@ from mflamingo_cli.library.run import Run, RunCache, Song
 from mflamingo_cli.library.worker import AlreadyAnalyzed
 from mflamingo_cli.schema import Analysis, SongTags
 from mflamingo_cli.store import keys
+from mflamingo_cli.store.cache import Cache
 from mflamingo_cli.store.keys import JobKey, shard_of
 from mflamingo_cli.store.runs import Store
 from tests.test_pipeline import ANSWERS, FACTS, Parrot
@@ -249,6 +250,33 @@ def test_what_was_not_the_files_fault_is_tried_again(store, music, work, error):
     assert [item.record.status for item in run(store, path, copy, backend=failing)] == ["error", "error"]
     failing.error = None
     assert [(item.record.status, item.remembered) for item in run(store, path, copy, backend=failing)] == [("ok", False), ("ok", True)]
+
+
+def test_what_was_measured_is_kept_where_the_model_fails_meanwhile(store, music, work, tmp_path):
+    path, failing, cache = write(music / "a.wav"), Full(ModelError("lost")), Cache(tmp_path / "cache")
+    cache.check()
+    failing.pack = lambda encoded: np.zeros(1, np.float32)
+    memory = RunCache(store, JobKey.of(REQUEST.deciding, failing.info, NO_FILES, "auto"), REQUEST)
+    ends = []
+    for failing.error in (ModelError("lost"), None):
+        ends += [item.record.status for item in Run(REQUEST, failing, memory, cache).over([path]) if isinstance(item, Finished)]
+    assert (ends, work.count("measure")) == (["error", "ok"], 1)
+
+
+def test_one_job_encodes_the_songs_of_a_batch_together(store, music, work):
+    """Each was encoded, and answered, as soon as it was prepared."""
+    sizes: list[int] = []
+
+    class Counting(Parrot):
+        def encode(self, audios):
+            sizes.append(len(audios))
+            return super().encode(audios)
+
+    backend = Counting(ANSWERS)
+    memory = RunCache(store, JobKey.of(REQUEST.deciding, backend.info, NO_FILES, "auto"), REQUEST)
+    paths = [write(music / f"{hz}.wav", hz) for hz in (200, 300, 400)]
+    done = [item.record.status for item in Run(REQUEST, backend, memory, batch_size=3).over(paths) if isinstance(item, Finished)]
+    assert (done, sizes) == (["ok"] * 3, [3])
 
 
 # --- the border of a song ------------------------------------------------------------------------------------------------
