@@ -8,13 +8,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import soundfile
 
 from mflamingo_cli.core.audio import load
-from mflamingo_cli.core.decode import MOST_PROCESSES, layout, mp4, mpeg, ogg, structure_of
+from mflamingo_cli.core.decode import MOST_PROCESSES, by_soundfile, container, layout, mp4, mpeg, ogg, structure_of
 from mflamingo_cli.core.decode.base import Structure
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
@@ -305,6 +306,54 @@ def test_a_chunk_that_leads_beyond_any_file_is_the_last(tmp_path: Path) -> None:
     (tmp_path / "a.caf").write_bytes(data[:at] + b"free" + struct.pack(">Q", 1 << 61) + data[at:])
     with (tmp_path / "a.caf").open("rb") as file:
         assert structure_of(file).structure == Structure()
+
+
+def test_a_chunk_that_leads_into_the_next_of_joined_files_is_the_last(tmp_path: Path) -> None:
+    """The size of its data became negative."""
+    data = coded(tmp_path, "caf", 1.0)
+    at = data.index(b"data")
+    long = data[:at] + b"free" + struct.pack(">Q", len(data) - at + 40) + data[at:]
+    (tmp_path / "a.caf").write_bytes(long + data[:40] + b"data" + struct.pack(">q", -1) + data)
+    with (tmp_path / "a.caf").open("rb") as file:
+        assert structure_of(file).structure.parts[0].patches == ()
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("chunks", [(), (ARTIST,)], ids=["", "a chunk without padding"])
+def test_a_joined_wav_whose_first_states_no_size_is_decoded_to_its_end(
+    tmp_path: Path, size: int, chunks: tuple[tuple[bytes, bytes]]
+) -> None:
+    """The first part was eight bytes long, or ended before it began."""
+    whole = chunked(tmp_path, *chunks, (b"data", b""), seconds=3.0)
+    (tmp_path / "a.wav").write_bytes(sized(whole, b"RIFF", size) + whole)
+    audio = load(tmp_path / "a.wav")
+    assert (audio.source.duration_s, audio.warnings) == (6.0, ())
+
+
+def test_a_layout_that_is_cut_names_the_channels_that_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(coded(tmp_path, "caf", 1.0))
+    head = b"chan" + bytes(6) + b"\0\x34" + struct.pack(">III", 0, 0, 2) + struct.pack(">I16s", 1, b"") + b"\0\0\0"
+    with soundfile.SoundFile(tmp_path / "a") as file:
+        assert by_soundfile._roles(file, "pcm_16", head) == ("FL", "FR")
+
+
+def test_a_frame_that_ends_behind_its_first_byte_is_none() -> None:
+    assert container(b"V\xe0\x00V") is None
+
+
+def test_a_position_that_no_page_can_hold_is_left_as_it_is() -> None:
+    page = ogg.Page(0, 0, (1 << 63) - 1, 1, 2, b"", b"")
+    assert ogg._as_counted(page, ogg.Stream("opus", 48_000, 0, ahead=1), 0) is page
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "not permitted"), ValueError("not allowed to raise maximum limit")])
+@needs_ffmpeg
+def test_where_no_limit_can_be_set_a_file_is_decoded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    made_by_ffmpeg(tmp_path, "a.m4a")
+    monkeypatch.setattr("resource.prlimit", Mock(side_effect=error))
+    assert load(tmp_path / "a.m4a").source.duration_s == pytest.approx(3.0, abs=NEAR_S)
 
 
 def test_an_ogg_without_an_intact_page_is_not_given_to_ffmpeg(tmp_path: Path) -> None:

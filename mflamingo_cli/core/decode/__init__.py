@@ -21,6 +21,7 @@ from mflamingo_cli.core.decode import au, caf, flac, joined, mp4, mpeg, ogg, rif
 from mflamingo_cli.core.decode.base import MOST_PARTS, Damaged, Decoder, Recording, Structure, damage_report
 from mflamingo_cli.core.decode.by_ffmpeg import INSTALL_FFMPEG, FfmpegDecoder
 from mflamingo_cli.core.decode.by_soundfile import JoinedDecoder, SoundFileDecoder
+from mflamingo_cli.core.decode.joined import MOST_ZEROS
 from mflamingo_cli.errors import AudioError
 
 __all__ = ["INSTALL_FFMPEG", "Damaged", "Decoder", "damage_report", "open_decoder"]
@@ -106,7 +107,6 @@ READERS: dict[str, Reader] = {  # of the structure, by demuxer; others are one r
     **{demuxer: joined.reader(demuxer) for demuxer in joined.STARTS.keys() - OWN_READERS.keys()},
 }
 MOST_TAGS = 100  # in front of the sound; each may be ten bytes long
-MOST_ZEROS = 1 << 28  # as many as the largest ID3v2 tag that was wiped leaves; a file of zeros alone is given up there
 OWN_ZEROS = range(1, 4)  # a container may begin with so many: the size of its first box, as in MP4
 APE_TAG = b"APETAGEX"
 APE_BYTES = 32  # of its header or footer (wiki.hydrogenaud.io, APEv2 specification)
@@ -188,7 +188,8 @@ def container(head: bytes) -> str | None:
         return "mpegts"  # of 192 bytes on Blu-ray discs, with a time in front
     if len(head) > 2 and head[0] == 0x56 and head[1] & 0xE0 == 0xE0:  # AudioSyncStream (ISO 14496-3, 1.7.2)
         length = 3 + ((head[1] & 0x1F) << 8 | head[2])
-        return "loas" if head[length : length + 1] == b"\x56" and head[length + 1] & 0xE0 == 0xE0 else None
+        behind = head[length : length + 2]
+        return "loas" if behind[:1] == b"\x56" and behind[1:] >= b"\xe0" else None
     if head[:2] == b"\x0b\x77":
         return "eac3" if len(head) > 5 and head[5] >> 3 > 10 else "ac3"  # bsid (ETSI TS 102 366, E.2.1)
     if len(head) > 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS, layer 0 (ISO 14496-3, 1.A.3.2)

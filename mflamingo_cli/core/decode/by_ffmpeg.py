@@ -126,7 +126,7 @@ def _probe(url: str, limits: Mapping[str, str], name: str) -> dict[str, Any]:
     if sys.platform == "linux":
         import resource
 
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or a sandbox or a lower limit forbids it
             resource.prlimit(process.pid, resource.RLIMIT_CPU, (PROBE_S, PROBE_S))
     output, log = process.communicate()
     if process.returncode == 0:

@@ -30,7 +30,6 @@ SEARCH_TRIES = 128  # in one recording; from the 32nd at one place on each goes 
 UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: the header states no length
 CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO
-JOINT_S = 0.05  # of Opus: libsndfile refuses the page where recordings were joined in one stream, whose last packet is cut
 INEXACT_SEEK = {"vorbis"}  # libsndfile 1.2.2 lands beside the asked frame: decode and drop instead
 FILLED = {"opus", "flac"}  # libsndfile goes on in time behind lost packets of Opus; of FLAC we know what we have left out
 XIPH_CODECS = {"vorbis", "opus"}
@@ -87,7 +86,7 @@ class SoundFileDecoder:
             if at > start and len(block):
                 yield block[max(0, len(block) - (at - start)) :]
             if error is not None and (behind := self._behind_damage(at)) is not None:
-                if behind - at > (JOINT_S * self.rate_hz if self.codec == "opus" else 0):
+                if behind > at:
                     gaps.append(Gap(at / self.rate_hz, (behind - at) / self.rate_hz))
                 at, error = behind, None
             elif error is not None or not len(block):
@@ -255,7 +254,8 @@ def _roles(file: soundfile.SoundFile, codec: str, head: bytes) -> tuple[str, ...
     apple = APPLE_LAYOUT.search(head) if file.format in ("AIFF", "CAF") else None
     if apple is not None:  # libsndfile 1.2.2 gives wrong numbers for those of AIFF, and none for many of CAF
         tag, mask, count = struct.unpack(">III", apple[1])
-        labels = [label for label, *_ in struct.iter_unpack(">I16s", head[apple.end() : apple.end() + 20 * min(count, file.channels)])]
+        told = head[apple.end() : apple.end() + 20 * min(count, file.channels)]
+        labels = [label for label, *_ in struct.iter_unpack(">I16s", told[: len(told) // 20 * 20])]  # the file may be cut there
         if (roles := layout.of_apple(tag, mask, labels, file.channels)) is not None:
             return roles
     return layout.of_sndfile(_channel_map(file) if file.format != "AIFF" else [], file.channels)

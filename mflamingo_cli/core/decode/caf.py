@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import IO
 
 from mflamingo_cli.core.decode.base import Structure
-from mflamingo_cli.core.decode.joined import MOST_CHUNKS, bytes_at, is_name, reader
+from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, is_name, parts, places
 
 HEADER_BYTES = 12  # of a chunk
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """CAF files; the size of the data of one may be -1: up to its end."""
-    found = _read_joined(file, begin)
+    found = parts(file, [begin, *places(file, begin + 1, STARTS["caf"])]).parts
     whole = (0, os.fstat(file.fileno()).st_size)
-    return replace(found, cut=_form(file, *(found.parts[-1].ranges or (whole,))[0])[1])
+    forms = [_form(file, *(part.ranges or (whole,))[0]) for part in found]
+    return Structure(tuple(replace(part, patches=form[0]) for part, form in zip(found, forms, strict=True)), cut=forms[-1][1])
 
 
 def _form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[tuple[int, bytes], ...], bool]:
@@ -25,7 +26,7 @@ def _form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[tuple[int, bytes
     for _ in range(MOST_CHUNKS):
         head = bytes_at(file, at, HEADER_BYTES)
         length = int.from_bytes(head[4:], "big", signed=True)
-        if len(head) < HEADER_BYTES or (length < 0 and head[:4] != b"data"):
+        if at + HEADER_BYTES > end or len(head) < HEADER_BYTES or (length < 0 and head[:4] != b"data"):
             break
         at += HEADER_BYTES
         if head[:4] == b"data":
@@ -40,6 +41,3 @@ def _form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[tuple[int, bytes
 def _is_chunk(file: IO[bytes], at: int, size: int) -> bool:
     head = bytes_at(file, at, HEADER_BYTES)
     return len(head) < HEADER_BYTES or (is_name(head) and at + HEADER_BYTES + int.from_bytes(head[4:], "big") <= size)
-
-
-_read_joined = reader("caf", lambda file, begin, end: _form(file, begin, end)[0])

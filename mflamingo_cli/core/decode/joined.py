@@ -45,7 +45,7 @@ ID3V1_BYTES = 128
 APE_ZEROS = 8  # at the end of its footer
 Patches = Callable[[IO[bytes], int, int], tuple[tuple[int, bytes], ...]]  # of the file between two bytes
 TAIL_BYTES = 64  # no frame ends with as many zeros
-MOST_ZEROS = 1 << 28  # are looked at
+MOST_ZEROS = 1 << 28  # are looked at: as many as the largest ID3v2 tag that was wiped leaves
 MOST_CHUNKS = 100_000  # are stepped through; a song that is recorded in fragments of a second has as many after half a day
 
 

@@ -26,6 +26,7 @@ RECORDED_LATER_S = 10.0  # a first page that ends later belongs to a stream whos
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # turns Ogg's CRC-32, high bit first, into zlib's
 OPUS_HZ = 48_000  # RFC 7845, sec. 4
 OPUS_FRAMES = ((480, 960, 1920, 2880), (480, 960, 480, 960), (120, 240, 480, 960))  # RFC 6716, table 2: SILK, hybrid, CELT
+LAST_GRANULE = (1 << 63) - 1
 GRANULE_AT, CHECKSUM_AT = 6, 22  # in a page
 CODECS: dict[bytes, tuple[str, Callable[[bytes], int]]] = {  # first packet of an audio stream: its codec, its rate in Hz
     b"\x01vorbis": ("vorbis", lambda packet: int.from_bytes(packet[12:16], "little")),  # Vorbis I, 4.2.2
@@ -187,7 +188,7 @@ def _as_counted(page: Page, stream: Stream, lost: int) -> Page:
     ahead = stream.last + held - (page.granule + stream.ahead)
     if ahead > 0 and not lost and not page.flags & LAST:
         stream.ahead += ahead
-    if not stream.ahead:
+    if not stream.ahead or page.granule + stream.ahead > LAST_GRANULE:
         return page
     moved = replace(page, granule=page.granule + stream.ahead)
     stream.patches.append((page.at + GRANULE_AT, moved.header()[GRANULE_AT : CHECKSUM_AT + 4]))

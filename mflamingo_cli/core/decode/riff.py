@@ -72,6 +72,7 @@ def _form(file: IO[bytes], begin: int, size: int) -> Form:
     order: Order = "big" if kind == b"FORM" else "little"
     stated = int.from_bytes(bytes_at(file, begin + 4, 4), order)
     large, holes, patches = 0, list[int](), list[Patch]()  # where RF64 keeps its sizes
+    least = begin + HEADER_BYTES  # where it ends at least, whatever size is stated
     for name, at, length in _chunks(file, begin + 12, size, order):
         place = at - len(holes) - begin  # in what is read
         if name == b"ds64":
@@ -82,13 +83,15 @@ def _form(file: IO[bytes], begin: int, size: int) -> Form:
                 length = int.from_bytes(bytes_at(file, large + 8, 8), "little")
             if _is_false(file, at, length, SOUND[name], size, order):
                 return Form(size, tuple(holes), (*patches, *_sizes(place, large and large - begin, size - at, order)))
+            least = at + length + length % 2
             break
         if length % 2 and not _is_padded(file, at + length, size, order):
             holes.append(at + length - 1)
+            least = at + length
             patches.append((place - 4, (length - 1).to_bytes(4, order)))
     if holes and not large:
         patches.append((4, max(0, stated - len(holes)).to_bytes(4, order)))
-    return Form(min(begin + 8 + stated + stated % 2, size), tuple(holes), tuple(patches))
+    return Form(min(max(begin + 8 + stated + stated % 2, least), size), tuple(holes), tuple(patches))
 
 
 def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, order: Order) -> bool:
