@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from mflamingo_cli.commands.options import SongOptions, option, song_command
-from mflamingo_cli.commands.values import Range, checked_only, parse_range
+from mflamingo_cli.commands.values import Range, checked_only, comma_separated, parse_range
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.library.tag_fields import BPM_FORMS, KEY_NOTATIONS, POLICIES, REPLAYGAIN, TagOptions, parse_fields
 
@@ -41,7 +41,7 @@ class FactOptions:
         """
         if self.only is None:
             return None
-        names = [name.strip() for name in self.only.split(",") if name.strip()]
+        names = list(comma_separated(self.only))
         if not self.no_model or "caption" not in names:
             return names
         if {"no_model", "only"} <= typed:

@@ -123,6 +123,11 @@ def usage_sentence(error: Any) -> str:
 TIME = r"(?:(\d{1,9}):(?=[0-5]?\d:))?(?:(\d{1,9}):(?=[0-5]?\d(?:\.|$)))?(\d{1,9}(?:\.\d*)?)"
 
 
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Split a list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def parse_time(text: str) -> float:
     """Return `83.5`, `1:23.5` or `1:02:03` in seconds. Raises typer.BadParameter."""
     match = re.fullmatch(TIME, text.strip(), re.ASCII)
@@ -155,7 +160,7 @@ def checked_only(text: object) -> str:
     """Return a list of facts and answers as it is. Raises typer.BadParameter for names that are none, and for an empty list."""
     from mflamingo_cli.requests import analyze_request
 
-    names = [name.strip() for name in str(text).split(",") if name.strip()]
+    names = list(comma_separated(str(text)))
     if not names:
         raise typer.BadParameter("names no fact; write some, such as tempo,key")
     return _understood(text, lambda: analyze_request(names))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mflamingo_cli.commands.tables import show, show_json, table
-from mflamingo_cli.commands.train.work import WORK, Work, names, prepare
+from mflamingo_cli.commands.train.work import WORK, Work, prepare
+from mflamingo_cli.commands.values import comma_separated
 from mflamingo_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def evaluate(
         from mflamingo_cli.train.evaluate.report import EvalConfig
 
         config = EvalConfig(
-            tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, names(only), captions, facts,
-            names(baseline), baseline_clips,
+            tuple(split or EvalConfig.splits), clips, tuple(seconds or EvalConfig.seconds), anywhere, comma_separated(only),
+            captions, facts, comma_separated(baseline), baseline_clips,
         )  # fmt: skip
         _clips(model, work, config, as_json)
 

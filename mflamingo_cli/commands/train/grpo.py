@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from mflamingo_cli.commands.train import options
-from mflamingo_cli.commands.train.options import LENGTH, checkpoint_of, comma_separated, launch
+from mflamingo_cli.commands.train.options import LENGTH, checkpoint_of, launch
 from mflamingo_cli.commands.train.sft import follow
 from mflamingo_cli.commands.train.work import require_extra
+from mflamingo_cli.commands.values import comma_separated
 
 REWARDED = "Sampling and rewards"
 Rewards = Annotated[

@@ -128,11 +128,6 @@ def launch(launcher: list[str] | None, parallel: str) -> None:
     os.execv(sys.executable, [sys.executable, *program])
 
 
-def comma_separated(text: str) -> tuple[str, ...]:
-    """Split a list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def checkpoint_of(model: str) -> Path:
     """Return the directory of a checkpoint. Raises ModelError for what cannot be trained."""
     from mflamingo_cli.backends import find_model

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mflamingo_cli.commands.train import options
-from mflamingo_cli.commands.train.options import LEARNS, LENGTH, PLACE, checkpoint_of, comma_separated, launch
+from mflamingo_cli.commands.train.options import LEARNS, LENGTH, PLACE, checkpoint_of, launch
 from mflamingo_cli.commands.train.work import require_extra, resumable
+from mflamingo_cli.commands.values import comma_separated
 
 if TYPE_CHECKING:
     from mflamingo_cli.train.data.rowset import Rows

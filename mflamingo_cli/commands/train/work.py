@@ -44,8 +44,3 @@ def resumable(where: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"stopped; run the same command again to resume {where}", file=sys.stderr)
         raise typer.Exit(75) from None
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Split what is comma-separated."""
-    return tuple(name for name in text.split(",") if name)
