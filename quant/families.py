@@ -60,9 +60,8 @@ class TextFamily:
     model_type: str
     fields: Fields  # of TextSizes
     attention_bias: bool  # of queries, keys and values
-    rotates_pairs: (
-        bool  # llama.cpp turns neighbouring channels of a head, transformers those half a head apart: rows of q and k change place
-    )
+    # llama.cpp turns neighbouring channels of a head, transformers those half a head apart: rows of q and k change place
+    rotates_pairs: bool
     fixed: Fixed
 
 
