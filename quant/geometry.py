@@ -136,20 +136,33 @@ def checked(geometry: Geometry, where: object, *, front_end: bool = True) -> Geo
 
     Without `front_end` the mel spectrum is not the checkpoint's own and is not looked at.
     """
-    encoder, text, mel, rote = geometry.encoder, geometry.text, geometry.mel, geometry.rote
+    encoder, mel, rote = geometry.encoder, geometry.mel, geometry.rote
+    checked_text(geometry.text, where)
     faults: dict[str, object] = {
         f"{encoder.d_model} channels cannot be divided into {encoder.n_heads} heads": encoder.d_model % encoder.n_heads,
-        f"{text.d_model} channels cannot be divided into {text.n_heads} heads": text.d_model % text.n_heads,
-        f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
-        f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
         f"{encoder.d_model} channels of the encoder are an odd number": encoder.d_model % 2,
         f"{rote.n_positions if rote else 0} positions of rotary time embedding are too many": rote and rote.n_positions > MAX_ROTE,
         f"{2 * rote.dim if rote else 0} of {encoder.d_model} channels cannot be rotated": rote and 4 * -(-rote.dim // 2) > encoder.d_model,
     } | (_front_end_faults(mel, encoder) if front_end else {})
+    _refuse(faults, where)
+    return geometry
+
+
+def checked_text(text: TextSizes, where: object) -> TextSizes:
+    """Return sizes of a text model that fit together. Raises QuantError in which `where` names the file."""
+    faults: dict[str, object] = {
+        f"{text.d_model} channels cannot be divided into {text.n_heads} heads": text.d_model % text.n_heads,
+        f"{text.n_heads} heads cannot share {text.n_kv_heads} heads of keys and values": text.n_heads % text.n_kv_heads,
+        f"heads of {text.d_head} channels cannot be rotated in pairs": text.d_head % 2,
+    }
+    _refuse(faults, where)
+    return text
+
+
+def _refuse(faults: Mapping[str, object], where: object) -> None:
     for fault, holds in faults.items():
         if holds:
             raise QuantError(f"{where}: {fault}")
-    return geometry
 
 
 def _front_end_faults(mel: MelConfig, encoder: EncoderSizes) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing import Any
 from quant import layout, reader, vocabulary
 from quant.errors import QuantError
 from quant.families import TEXT_FAMILIES
-from quant.geometry import LARGEST, Geometry, checked
+from quant.geometry import LARGEST, Geometry, TextSizes, checked
 from quant.keys import (
     ENCODER_KEYS,
     KEY_ABILITIES,
@@ -204,8 +204,8 @@ def read_pair(text: Path, audio: Path) -> Pair:
     check_text(files["text"])
     _check(files["audio"], RULES["audio"])
     geometry = checked(geometry_of_keys(files["audio"].keys, files["text"].keys, text), text)
-    for part, file in files.items():
-        _check(file, _derived(geometry)[part])
+    check_derived(files["text"], geometry.text)
+    _check(files["audio"], {KEY_N_MELS: OneOf((geometry.mel.n_mels,)), "clip.has_audio_encoder": OneOf((True,))})
     vocabulary.check(files["text"], geometry.tokens)
     return Pair(files["text"], files["audio"], geometry)
 
@@ -222,13 +222,13 @@ def _check(file: GgufFile, rules: Mapping[str, Rule]) -> None:
             raise QuantError(f"{file.path}: {key} is {repr(file.keys[key])}, not {rule}; convert or download it again")
 
 
-def _derived(geometry: Geometry) -> Mapping[Part, Mapping[str, Rule]]:
-    """Keys whose values follow from others.
+def check_derived(file: GgufFile, text: TextSizes) -> None:
+    """Check the keys of a text part whose values follow from its sizes. Raises QuantError that names one.
 
-    Those of the text part libllama reads for every architecture, and these values leave a text model of these sizes as it is. They are all
-    that `llama_model_base::load_hparams` and the model's loader ask for; of others it takes no notice.
+    libllama reads them for every architecture, and these values leave a text model of these sizes as it is. They are all that
+    `llama_model_base::load_hparams` and the model's loader ask for; of others it takes no notice.
     """
-    text, prefix = geometry.text, geometry.text.model_type
+    prefix = text.model_type
     rows: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("rope.dimension_count attention.key_length attention.value_length", (text.d_head,)),
         ("embedding_length_out", (text.d_model,)),
@@ -241,10 +241,7 @@ def _derived(geometry: Geometry) -> Mapping[Part, Mapping[str, Rule]]:
         ("rope.scaling.attn_factor", (1.0,)),
     )
     neutral = {f"{prefix}.{name}": OneOf(values) for names, values in rows for name in names.split()}
-    return {
-        "text": {**neutral, "split.count": OneOf((0, 1))},
-        "audio": {KEY_N_MELS: OneOf((geometry.mel.n_mels,)), "clip.has_audio_encoder": OneOf((True,))},
-    }
+    _check(file, {**neutral, "split.count": OneOf((0, 1))})
 
 
 def _problem(stored: GgufTensor, tensor: Tensor) -> str | None:

@@ -15,10 +15,10 @@ import numpy as np
 from quant import encoding, heads, layout, reader, vocabulary
 from quant.arrays import Floats
 from quant.errors import QuantError
-from quant.geometry import TextSizes
+from quant.geometry import TextSizes, checked_text
 from quant.keys import text_sizes
 from quant.layout import Tensor
-from quant.pair import as_ggml, check_text
+from quant.pair import as_ggml, check_derived, check_text
 from quant.reader import GgufFile
 
 
@@ -54,7 +54,8 @@ def read_text_model(path: Path) -> TextModelFile:
     """Read the head of a text GGUF. Raises QuantError for one of another architecture, and for what does not fit together."""
     file = reader.read(path)
     check_text(file)
-    sizes = text_sizes(file.keys, path)
+    sizes = checked_text(text_sizes(file.keys, path), path)
+    check_derived(file, sizes)
     vocabulary.check(file, None)
     model = TextModelFile(file, sizes, "output.weight" not in file.tensors)
     wanted = {tensor.gguf: tensor for tensor in model.tensors()}

@@ -160,7 +160,7 @@ def _merges(path: Path, model: Mapping[str, Any], ids: Mapping[str, int]) -> lis
     for merge in get(path, model, "merges", list, []):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         halves = [half for half in pair if isinstance(half, str) and half] if isinstance(pair, list) else []
-        if len(halves) != 2 or len(pair) != 2 or "".join(halves) not in ids:
+        if len(halves) != 2 or len(pair) != 2 or " " in halves[0] or "".join(halves) not in ids:  # llama.cpp parts at the first space
             raise QuantError(f"{path}: {repr(merge)} is not a merge of two tokens into a third")
         found.append(" ".join(pair))
     return found
@@ -225,7 +225,7 @@ def tokenizer_json(file: GgufFile) -> dict[str, Any]:
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
                   "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": ids,
-                  "merges": [merge.split(" ") for merge in keys[KEY_MERGES]]},
+                  "merges": [merge.split(" ", 1) for merge in keys[KEY_MERGES]]},
     }  # fmt: skip
 
 

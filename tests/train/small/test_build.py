@@ -89,6 +89,10 @@ def test_its_tokenizer_is_read_back(source: Path, text_file: Path) -> None:
         (lambda file: file.set("llama.feed_forward_length", 96), r"has shape"),
         (lambda file: file.set("tokenizer.ggml.pre", "gpt-2"), "'gpt-2', not 'gpt2' with"),
         (lambda file: file.drop("llama.context_length"), r"lacks the key llama\.context_length"),
+        (lambda file: file.set("llama.attention.head_count", 7), r"channels cannot be divided into 7 heads"),
+        (lambda file: file.set("llama.rope.scaling.type", "yarn", "s"), r"rope\.scaling\.type is 'yarn', not"),
+        (lambda file: file.set("llama.rope.dimension_count", 2, "I"), r"rope\.dimension_count is 2, not"),
+        (lambda file: file.set("llama.attention.key_length", 2, "I"), r"attention\.key_length is 2, not"),
     ],
 )
 def test_what_is_no_text_model_is_refused(change, sentence: str, text_file: Path, tmp_path: Path) -> None:
@@ -97,6 +101,16 @@ def test_what_is_no_text_model_is_refused(change, sentence: str, text_file: Path
     file.write(tmp_path / "text.gguf")
     with pytest.raises(QuantError, match=sentence):
         read_text_model(tmp_path / "text.gguf")
+
+
+def test_a_merge_is_parted_where_llama_cpp_parts_it(text_file: Path, tmp_path: Path) -> None:
+    """A merge of three parts, which the check admits, made a tokenizer.json that cannot be read."""
+    file = parts(text_file)
+    tokens = file["tokenizer.ggml.tokens"]
+    file.set("tokenizer.ggml.tokens", [*tokens[:-1], "ab c"])
+    file.set("tokenizer.ggml.merges", [*file["tokenizer.ggml.merges"], "a b c"])
+    file.write(tmp_path / "text.gguf")
+    assert read_text_model(tmp_path / "text.gguf").tokenizer()["model"]["merges"][-1] == ["a", "b c"]
 
 
 @pytest.mark.parametrize("kind", ["own", "pretrained"])
