@@ -43,8 +43,8 @@ INSTRUMENTAL = re.compile(r"\binstrumental\b", re.IGNORECASE)
 JUNK = re.compile(r"\b(?:None|null|nan|True|False)\b|[{}<>|_]|\b([A-Za-z]+) \1\b")
 # "measured facts" are the values of the record, whatever their confidence
 HEDGE = re.compile(
-    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|% sure|perhaps|maybe|about|not sure|seems?|sounds?|by ear|"
-    r"my ears|I hear|measured facts)\b",
+    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|% sure|perhaps|maybe|about|not sure|seems?|sounds?|"
+    r"by ear|my ears|I hear|measured facts)\b",
     re.IGNORECASE,
 )
 SURENESS = ("tempo", "key", "meter", "vocals")

@@ -52,7 +52,7 @@ def scattered(rng: Random, data: bytes) -> bytes:
     end = min(len(found), at + rng.choice((1, 4, 8, 64, 1000)))
     match rng.randrange(5):
         case 0:
-            for _ in range(rng.choice((1, 1, 2, 8, 32))):
+            for _ in range(rng.choice((1, 1, 2, 8, 32)) if found else 0):
                 found[rng.randrange(len(found))] = rng.randrange(256)
         case 1:
             del found[at:]

@@ -36,8 +36,8 @@ def real_tensors(sizes: TextSizes, tied: bool) -> list[Tensor]:
 def empty_gguf(path: Path, sizes: TextSizes, tied: bool) -> Path:
     """A file of the right length that is all hole: 15 GB for the real shapes, a few kilobytes on the disk."""
     keys = {"general.architecture": "qwen2", "qwen2.context_length": 32768, "qwen2.rope.freq_base": 1e6}
-    keys |= {TEXT_KEYS[name]: getattr(sizes, name) for name in ("d_model", "n_layers", "d_ffn", "n_heads", "n_kv_heads")}
-    keys |= {TEXT_KEYS["rms_eps"]: 1e-6}
+    keys |= {f"qwen2.{TEXT_KEYS[name]}": getattr(sizes, name) for name in ("d_model", "n_layers", "d_ffn", "n_heads", "n_kv_heads")}
+    keys |= {f"qwen2.{TEXT_KEYS['rms_eps']}": 1e-6}
     stored = [(tensor, F32 if tensor.role == "vector" else F16) for tensor in real_tensors(sizes, tied)]
     with GgufWriter(path, keys, stored) as writer:
         writer.commit()
@@ -53,8 +53,10 @@ def lines_of_libllama() -> Iterator[list[str]]:
         lines.append(text.decode())
 
     llama_cpp.llama_log_set(keep, None)
-    yield lines
-    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), None)
+    try:
+        yield lines
+    finally:  # the library must not call what is gone
+        llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), None)
 
 
 def chosen_by_llama_quantize(path: Path, file_type: int, with_imatrix: bool) -> dict[str, str]:
