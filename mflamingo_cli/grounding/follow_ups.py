@@ -73,7 +73,7 @@ VALUES = (METER, TIME, BPM, KEY, r"(?:section |part )?(?P<letter>[A-Z])", CHORD,
 OF_TWO = {"letter": "other", "nth": "other_nth"}
 """The words for the second of two things that are compared: "And than C?" asks about another one of those."""
 _VALUE_ALONE = tuple(
-    re.compile(rf"(?i:{_OPENING}(?:is it )?(?:at|in|(?P<than>than)|of|with|after|for|the)?\s*){value}(?i:(?: bpm| one)?{_END})")
+    re.compile(rf"(?i:{_OPENING}(?:is it )?(?:at|in|(?P<than>than)|of|with|after|for)?\s*(?:the\s+)?){value}(?i:(?: bpm| one)?{_END})")
     for value in VALUES
 )
 
@@ -118,7 +118,13 @@ def _with_another_value(question: str, before: str) -> str | None:
         for name, value in slots.items():
             asked = [one.words for one in read(before)]
             own = next(
-                (words[slot] for slot in (OF_TWO.get(name, name) if second else name, name) for words in asked if slot in words), None
+                (
+                    words[slot]
+                    for slot in (OF_TWO.get(name, name) if second else name, name, f"{name}s")
+                    for words in asked
+                    if slot in words
+                ),
+                None,
             )
             whole = re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", value, before) if own else before
             if whole != before and [one.name for one in read(whole)] == [one.name for one in read(before)]:

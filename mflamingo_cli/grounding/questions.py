@@ -379,7 +379,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.key_scale,
     ),
     "key_mode": _row(
-        r"\b(?:key (?:is )?)?(?:in )?(?:an? )?(?:major|minor)(?: key)?,? or (?:in )?(?:an? )?(?:major|minor)\b(?: key| mode| scale)?",
+        r"\b(?:key (?:is )?)?(?:in )?(?:an? )?(?:major|minor)(?: key)?,? or (?:in )?(?-i:an? )?(?:major|minor)\b(?: key| mode| scale)?",
         r"\bmode\b",
         facts="key",
         say=replies.key_mode,
@@ -590,7 +590,11 @@ _OF_A_PART = re.compile(
     rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b|\b(?:in|at) the (?:beginning|start|end|middle)\b", re.IGNORECASE
 )
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
-_AND_WHETHER = re.compile(r"\n[, ]*\b(?:and|but) (?:also )?(?:is (?:it|this) )?(\w[^\n?]*)\W*$", re.IGNORECASE)  # behind what was read
+_AND_WHETHER = re.compile(  # behind what was read: "and in minor", ", loud and in minor", ", in minor"
+    r"\n *(?:,? ?\b(?P<joint>and|but) (?:also )?(?:is (?:it|this) )?|, )"
+    r"(?P<other>(?!(?:or|if|when|where|why|how|what|which)\b)\w[^\n?]*)\W*$",
+    re.IGNORECASE,
+)
 _BEGINS = re.compile(rf"\W*(?:(?:is|are|was|does|has) {IT}(?: (?:have|use|contain))?|(?:is|are) there)\b", re.IGNORECASE)
 _OPEN = re.compile(r"\b(?:what|which|how|who|whose|when|where|why|tell|describe|name|list)\b", re.IGNORECASE)
 
@@ -615,8 +619,10 @@ def read(question: str) -> list[Asked]:
     if found and _OF_A_PART.search(rest):  # "the tempo of the drums": not about the whole song
         return []
     if found and _YES_OR_NO.match(whole) and (other := _AND_WHETHER.search(rest)):
-        also = _also(whole, other.start(1))
-        return [*(one for one in found if one.at <= other.start()), *also] if also else []  # half an answer would be taken for a whole one
+        if also := _also(whole, other.start("other")):
+            return [*(one for one in found if one.at <= other.start()), *also]
+        if other["joint"] or " and " in other["other"]:
+            return []  # half an answer would be taken for a whole one
     return found
 
 
@@ -643,11 +649,12 @@ def heard(question: str) -> str | None:
 
 def reply(question: str, known: Known) -> FactAnswer:
     """Answer a question from the facts, in a sentence for each kind that it asks; what they do not decide is admitted."""
-    said = [asked.kind.say(known, {**asked.words, ASKED: question}) for asked in read(question)]
+    found = read(question)
+    said = [asked.kind.say(known, {**asked.words, ASKED: question}) for asked in found]
     if not said:
         return FactAnswer(f"{YES_OR_NO}; {ABOUT}." if is_yes_or_no(question) else NO_ANSWER, answers=False)
-    if len(said) == 1 and _CHOICE.search(question):
-        said = [FactAnswer(_YES_OR_NO_WORD.sub(_without_yes_or_no, said[0].text), said[0].answers)]
+    if len({tuple(asked.kind.facts) for asked in found}) == 1 and _CHOICE.search(question):
+        said = [FactAnswer(_YES_OR_NO_WORD.sub(_without_yes_or_no, one.text), one.answers) for one in said]
     return FactAnswer(" ".join(dict.fromkeys(one.text for one in said)), any(one.answers for one in said))
 
 
