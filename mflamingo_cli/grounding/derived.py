@@ -46,7 +46,10 @@ COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)} | {
     "eleven": 11, "twelve": 12, "sixteen": 16, "twenty": 20, "twenty-four": 24, "thirty-two": 32, "forty-eight": 48, "sixty-four": 64,
 }  # fmt: skip
 BORDER_S = 0.2  # before a section a beat may lie that belongs to it
-STEPS = {"semitone": 1, "half step": 1, "tone": 2, "whole tone": 2, "whole step": 2, "fourth": 5, "fifth": 7, "octave": 12}  # semitones
+STEPS = {  # semitones
+    "semitone": 1, "half step": 1, "minor second": 1, "tone": 2, "whole tone": 2, "whole step": 2, "major second": 2, "minor third": 3,
+    "major third": 4, "fourth": 5, "fifth": 7, "minor sixth": 8, "major sixth": 9, "minor seventh": 10, "major seventh": 11, "octave": 12,
+}  # fmt: skip
 DEGREES = {"tonic": 0, "subdominant": 5, "dominant": 7}  # semitones above the tonic
 STREAMING_LUFS = -14.0  # to which Spotify and YouTube turn songs (Spotify for Artists, "Loudness normalization")
 BRIGHT_HZ = (700.0, 2100.0)  # between which nine tenths of 63 recordings lie (README of `measure`)
@@ -120,6 +123,8 @@ def beat_count(known: Known, words: Words) -> FactAnswer:
 def _counted_in(known: Known, words: Words, times: list[float], what: str) -> FactAnswer:
     """How many beats or bars begin in the sections of a letter or a number, or before the first of them."""
     first = _section(known, words.get("letter"), words.get("nth"))
+    if "beyond" in words:
+        return FactAnswer(NO_ANSWER, answers=False)
     if first is None:
         return no_section(known, words.get("letter", "").upper())
     same = [one for one in known.facts.sections if one.label == first.label] if "letter" in words else [first]

@@ -49,7 +49,7 @@ LETTERS = r"(?P<letters>(?-i:[A-Ha-h]\b(?:(?:,| and| or) (?:section )?[A-Ha-h]\b
 QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
 ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
 DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
-SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth)(?: of)?(?: an?| the| one)? )"
+SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth)(?: of)?(?: an?| the| one)?[ -])"
 MANY = rf"(?:(?<![\d/.])(?P<many>\d{{1,3}}(?:\.\d+)?|{'|'.join(derived.COUNTS)})(?P<half> and a half)?[ -])"
 NOTE_VALUE = (
     rf"(?:{SHARE}|{MANY})?(?:(?P<kind>dotted|triplet) )?(?P<note>(?:whole|half)(?=[ -]note)|(?:quarter|eighth|sixteenth)(?! of )|"
@@ -63,7 +63,10 @@ QUALITY = (
     r"suspended|major|minor)"
 )
 AMOUNT = r"(?:by )?(?P<amount>an?|one|two|three|four|five|six|seven|eight|nine|ten|\d\d?)?"
-UNIT = r"(?P<unit>semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
+UNIT = (
+    r"(?P<unit>(?:minor|major) (?:second|third|sixth|seventh)s?|"
+    r"semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
+)
 WAY = r"(?P<way>up|down|higher|lower|above|below)"
 YES_OR_NO = "I cannot answer that with yes or no"
 ABOUT = "I know its tempo, key, chords, sections, loudness and length"
@@ -164,10 +167,11 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.bar_at,
     ),
     "beat_count": _row(
-        rf"\bhow many (?P<count>bars?|measures|beats)\b[^?]*?\b(?:(?P<until>until|till|before|up to) )?{PART}\b[^?]*",
+        r"\bhow many (?P<count>bars?|measures|beats)\b"
+        rf"[^?]*?\b(?:(?:(?P<until>until|till|before|up to)|(?P<beyond>after|since|between|from)) )?{PART}\b[^?]*",
         rf"\bhow long (?:is|are|does) (?:{PART}|{IT})(?: last)? in (?P<count>bars|measures|beats)\b",
         r"\bhow many (?P<count>bars?|measures|beats)\b(?![^?]*\b(?:(?:per|an?|each|one|every) (?:bar|measure|minute)|first|last|until|till|"
-        r"before|after|between|from|by|in \d|at|sections?|parts?)\b)[^?]*",
+        r"before|after|between|from|by|in \d+|at|sections?|parts?)\b)[^?]*",
         facts="beats meter",
         say=derived.beat_count,
     ),
@@ -223,6 +227,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.chords_in,
     ),
     "chord_quality": _row(
+        rf"\bdoes [^?]*?\b(?P<only>only|just) (?:have|use|contain)\w* {QUALITY} chords?\b",
         r"\b(?:(?:is|are) there|does [^?]*?(?:have|use|contain))\b[^?]*?(?:\b(?P<only>only|just|nothing but) )?"
         rf"(?-i:(?<![A-G] )(?<![A-G][#b] ))\b{QUALITY} chords?\b",
         rf"\b(?P<count>how many) (?:different )?{QUALITY} chords?\b[^?]*",
@@ -386,7 +391,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "key_codes": _row(r"\bcamelot\b[^?]*", r"\bopen ?key\b[^?]*", facts="key", say=replies.key_codes),
     "key_is": _row(
-        rf"\b(?:{IS}|is the (?:key|song|track)) (?:in )?(?:the key of )?{KEY}(?: key)?(?![\w#/])",
+        rf"\b(?:{IS}|is the (?:key|song|track)) (?:in )?(?:the key of )?{KEY}(?: key)?(?![\w#/])(?! (?:second|third|sixth|seventh|chord))",
         rf"\bis {KEY} the key\b",
         facts="key",
         say=replies.key_is,
@@ -485,7 +490,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "dynamics": _row(r"\b(?:dynamics?(?: range)?|loudness range|lra|compressed)\b", facts="loudness", say=replies.dynamics),
     "loudness_than": _row(
         r"(?:\bloudness\b[^?]{0,12}?)?\b(?P<than>louder|quieter|softer|above|below|over|under|more|less)"
-        r"(?P<both> or (?:louder|quieter|softer))? (?:than )?"
+        r"(?P<both> or (?:louder|quieter|softer))? (?:loud )?(?:than )?"
         r"(?P<lufs>-?\d+(?:\.\d+)?) ?(?:lufs|db\w*)",
         facts="loudness",
         say=replies.loudness_than,

@@ -34,6 +34,8 @@ OTHERS: Mapping[str, str] = {
     # how fast, how loud, how long
     r"wie schnell(?: ist)?|qu[eé] tan r[aá]pid[oa]|a qu[eé] velocidad|[aà] quelle vitesse|quanto [eè] veloce": "how fast is",
     r"wie laut(?: ist)?|qu[eé] tan fuerte|quanto [eè] forte": "how loud is",
+    r"wie lange? (?:ist|dauert) ein takt": "how long is a bar",
+    r"wie lange? (?:ist|dauert) ein (?:schlag|beat)": "how long is a beat",
     r"wie lange?(?: (?:ist|dauert|geht))?|cu[aá]nto dura|combien de temps dure|quelle (?:est la )?dur[eé]e|quanto dura": "how long is it",
     r"schneller als|m[aá]s r[aá]pid[oa] (?:que|de)|plus rapide que|pi[uù] veloce di": "faster than",
     r"langsamer als|m[aá]s lent[oa] (?:que|de)|plus lente? que|pi[uù] lento di": "slower than",

@@ -92,7 +92,7 @@ def test_facts_decide():
     truths = {
         "Is the tempo above 120 BPM?": "No: the tempo is 119.8 BPM.",
         "Is it longer than three minutes?": "No: it lasts 178 s.",
-        "Is it louder than -10 LUFS?": "Yes: -9.8 LUFS.",
+        "Is it louder than -10 LUFS?": "Yes: the loudness is -9.8 LUFS.",
         "Is the key C major?": "No: it is in A minor.",
         "How long is it?": "It lasts 178 s.",
         "Is this song in a minor key?": "Yes: it is in A minor.",
