@@ -224,7 +224,6 @@ format = "json"
 
 
 def test_json_that_is_typed_outranks_a_format_that_is_set(place: Path) -> None:
-    """They were said to contradict each other."""
     write(place, home='format = "csv"')
     done = run("analyze", "--no-model", "--json", "missing.wav", XDG_CONFIG_HOME=str(place / "home"))
     assert json.loads(done.stdout)["path"] == "missing.wav", done.stderr

@@ -85,7 +85,7 @@ class Results:
 def of(options: SongOptions, default: str, command: str, songs: list[str], warn: Callable[[str], None]) -> Results:
     """Return what the options ask for, and warn of a format that is set and does not suit. Raises UsageError before any song is decoded."""
     output = options.output
-    if output.json and output.format != "json" and "format" in options.typed:  # one that is set gives way
+    if output.json and output.format not in (None, "json"):
         raise UsageError(f"--json contradicts --format {output.format}; leave one out")
     output_path = _output_path(options, songs)
     default = "json" if output.json or output_path else default
