@@ -43,8 +43,8 @@ INSTRUMENTAL = re.compile(r"\binstrumental\b", re.IGNORECASE)
 JUNK = re.compile(r"\b(?:None|null|nan|True|False)\b|[{}<>|_]|\b([A-Za-z]+) \1\b")
 # "measured facts" are the values of the record, whatever their confidence
 HEDGE = re.compile(
-    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|% sure|perhaps|maybe|about|not sure|seems?|sounds?|"
-    r"by ear|my ears|I hear|measured facts)\b",
+    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|[0-9] % sure|perhaps|maybe|about|not sure|seems?|"
+    r"sounds?|by ear|my ears|I hear|measured facts)\b",
     re.IGNORECASE,
 )
 SURENESS = ("tempo", "key", "meter", "vocals")
@@ -95,7 +95,7 @@ def _times(sentence: str, result: dict[str, Any], seconds: float) -> Iterator[Fi
             yield "sections", match[0]
     for match in CLOCK.finditer(sentence):
         at = 60 * int(match[1]) + int(match[2])
-        lasts = LONG.search(sentence[: match.start()].rsplit(";", 1)[-1]) and not SECTION.search(sentence)
+        lasts = LONG.search(re.split("[;,]", sentence[: match.start()])[-1]) and not SECTION.search(sentence)
         if at > seconds + SAME_S or (lasts and abs(at - seconds) > SAME_S):
             yield "duration", f"{match[0]}, record {seconds:.1f} s"
 

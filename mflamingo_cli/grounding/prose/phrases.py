@@ -151,6 +151,9 @@ RULES["opening"] = """
 # --- full: what the opening left out --------------------------------------------------------------------------------------------
 
 RULES["rest"] = """
+    ~ | The tempo is {bpm} BPM.
+    ~ | The tempo is {maybe_bpm} {likely_bpm} BPM.
+    ~ | The key is {key}.
     ~ | The key is {maybe_key} {likely_key}.
     ~ | It is counted in {meter}.
     ~ | The bars are in {meter}.

@@ -150,6 +150,16 @@ def test_what_is_not_sure_is_said_to_be_probable(confidence: float, words: str):
         assert "perhaps 3/4" in text or "perhaps in 3/4" in text
 
 
+def test_tempo_and_key_are_told_whatever_the_opening_tells():
+    sureness = Confidence(0.36, 0.88, None, 0.9)
+    facts = Facts(tempo=Tempo(140.0, (70.0,)), key=Key("D", "minor"), vocals=Voices(False), confidence=sureness)
+    for seed in range(400):
+        for known in (facts, dataclasses.replace(facts, key=None), dataclasses.replace(facts, tempo=Tempo())):
+            text = write_caption("full", known, 60.0, seed)
+            assert ("140 BPM" in text) == (known.tempo.bpm is not None), text
+            assert ("D minor" in text) == (known.key is not None), text
+
+
 def test_only_sections_with_which_something_changes_are_told():
     def formed(*sections: FormPart) -> str:
         return write_caption("full", Facts(tempo=Tempo(97.0), key=Key("D", "minor"), sections=sections), 60.0)
