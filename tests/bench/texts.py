@@ -43,7 +43,7 @@ INSTRUMENTAL = re.compile(r"\binstrumental\b", re.IGNORECASE)
 JUNK = re.compile(r"\b(?:None|null|nan|True|False)\b|[{}<>|_]|\b([A-Za-z]+) \1\b")
 # "measured facts" are the values of the record, whatever their confidence
 HEDGE = re.compile(
-    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|[0-9] % sure|perhaps|maybe|about|not sure|seems?|"
+    r"\b(?:probably|likely|likeliest|is certain|enough to be sure|with a confidence of|[0-9]+ % sure|perhaps|maybe|about|not sure|seems?|"
     r"sounds?|by ear|my ears|I hear|measured facts)\b",
     re.IGNORECASE,
 )
