@@ -1,4 +1,4 @@
-"""Facts -> prompt."""
+"""Facts -> prompts, answers, text."""
 
 from __future__ import annotations
 
