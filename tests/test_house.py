@@ -53,13 +53,10 @@ WEAK: set[str] = set()
 WRITE_FILES = {  # who makes files without quant.files, and why: all others appear whole or not at all
     f"{PROGRAM}.commands.terminal": 2,  # /dev/null, and -o to what is no regular file
     f"{PROGRAM}.core.audio": 1,  # in a temporary folder
+    f"{PROGRAM}.files": 1,  # lines, added to what grows: manifests, logs, replies
     f"{PROGRAM}.library.ray": 1,  # /dev/null
     f"{PROGRAM}.store.faults": 1,  # a log, which grows
     f"{PROGRAM}.train.data.labelled": 2,  # rows and notes, which grow, and are cut back to the last song that is done
-    f"{PROGRAM}.train.evaluate.bench.run": 1,  # replies, which grow
-    f"{PROGRAM}.train.grpo": 1,  # a log, which grows
-    f"{PROGRAM}.train.loop": 1,  # a log, which grows
-    f"{PROGRAM}.train.mini.manifest": 1,  # grows by a row, and a torn one is repaired
     f"{PROGRAM}.train.mini.synth.arrange": 1,  # in a temporary folder
 }
 WRITING_MODE = re.compile(r"[rwxabt+]*[wxa+][rwxabt+]*")

@@ -75,6 +75,11 @@ def weights(files: ModelFiles) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, 0 if embedded in path.parents else path.stat().st_mtime_ns) for path in sorted(paths)]
 
 
+def weights_name(files: ModelFiles) -> str:
+    """Return a short name of a model's files, another one for others."""
+    return _hash(weights(files))[:8]
+
+
 def shard_of(path: str, n_shards: int) -> int:
     """Which of n shards (from 0) a path belongs to, by its name alone: new files do not move the others to another shard."""
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big") % n_shards

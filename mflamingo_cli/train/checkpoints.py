@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 from mflamingo_cli.errors import MFlamingoError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.parallel import Processes, local
+from mflamingo_cli.train.settings import require_same
 
 FOLDER = "checkpoints"
 STATE = "state.json"
@@ -72,6 +73,12 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint / STATE}: cannot be read ({error}); remove this folder to resume from an earlier checkpoint"
         ) from error
     return dict(state)
+
+
+def require_settings(folder: Path, settings: Mapping[str, Any], option: str = "--{}") -> None:
+    """Raise UsageError where the checkpoints of a run are of other settings; a run without any may have all."""
+    if (found := newest(folder)) is not None:
+        require_same(folder, state_of(found).get("settings", {}), settings, option)
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes) -> dict[str, Any]:

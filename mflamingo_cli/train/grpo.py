@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,9 @@ from mflamingo_cli.backends.generation import PrefixGroup, Sampler
 from mflamingo_cli.claims import read_claims
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import append_lines
 from mflamingo_cli.train.adapters import TuneConfig
+from mflamingo_cli.train.checkpoints import require_settings
 from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
@@ -37,7 +39,7 @@ from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rewards import JUDGED, Reward, total
 from mflamingo_cli.train.rows import ChatEncoder
-from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of
+from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of, settings_of
 from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.config import read_geometry
 
@@ -108,7 +110,8 @@ class GroupObjective:
         with self._processes.gathered(self.module):
             groups = [self._group(place, place.rank * share + number) for number in range(share)]
         if self._folder is not None and place.rank == 0:
-            _keep_texts(self._folder, [text for group in groups for text in group.texts][:SHOWN])
+            texts = [text for group in groups for text in group.texts][:SHOWN]
+            append_lines(self._folder / TEXTS, [json.dumps(text, ensure_ascii=False) for text in texts])
         with torch.autocast(self.module.core.device.type, torch.bfloat16, enabled=self._bf16):  # as in the pass that learns
             return [
                 replace(
@@ -211,12 +214,6 @@ class GroupObjective:
         }
 
 
-def _keep_texts(folder: Path, texts: Sequence[Mapping[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / TEXTS).open("a", encoding="utf-8") as log:
-        log.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-
-
 def answer_lengths(rows: RowSequence) -> torch.Tensor:
     """Return the tokens of each answer, (answers,)."""
     return torch.stack([rows.learned[start:end].sum() for start, end in pairwise(rows.bounds[1:])])
@@ -255,6 +252,12 @@ def prepare(
     device: torch.device, processes: Processes, *, keeps: bool = True,
 ) -> TrainingRun:  # fmt: skip
     """Check rows and load the model, and for `--tune full` a second one as the reference. Raises UsageError that names what is wrong."""
+    named = {"batch" if name == "prompts" else name.replace("_", "-"): value for name, value in asdict(config).items()}
+    settings = {
+        **settings_of(directory, rows, tune), "reward": sorted(rewards), **named, "lr": loop.lr, "seed": loop.seed, "bf16": loop.bf16,
+    }  # fmt: skip
+    if keeps:
+        require_settings(output, settings)
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     checker = RowChecker(chat, geometry, geometry.text.context_length - config.max_tokens)
     prompts = checked_lengths(rows, checker, processes, states_a_fact if "facts" in rewards else lambda row: None)
@@ -275,7 +278,7 @@ def prepare(
     )
     return TrainingRun(
         directory, output, tune, network, objective, loop, processes, checker, longest, config.prompts // processes.world, note,
-        reference=reference, sampled=max(prompts) + config.group * config.max_tokens,
+        settings, reference=reference, sampled=max(prompts) + config.group * config.max_tokens,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mflamingo_cli.errors import MFlamingoError
+from mflamingo_cli.errors import MFlamingoError, UsageError
+from mflamingo_cli.files import append_lines
 from mflamingo_cli.train import checkpoints
 from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes
@@ -69,16 +70,19 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 
 def fit(
     objective: Objective, module: nn.Module, config: LoopConfig, folder: Path, processes: Processes = Processes(),  # noqa: B008  (frozen)
-    held_out: Callable[[], float] | None = None, keeps: bool = True,
+    held_out: Callable[[], float] | None = None, settings: Mapping[str, Any] | None = None, keeps: bool = True,
 ) -> Iterator[Report]:  # fmt: skip
     """Train `module` from the checkpoint in `folder`, or from the start, yielding every `log_every`-th step.
 
     Every process draws its own batches, gradients are averaged, and the first one logs. Of the checkpoints the last one is kept, and the
-    one with the least `held_out` loss, which is measured when one is written; without `keeps` nothing is read or written.
+    one with the least `held_out` loss, which is measured when one is written; each says the `settings` of its run. Without `keeps` nothing
+    is read or written.
     """
     optimizer = _optimizer(module, config)
     found = checkpoints.newest(folder) if keeps else None
     state = checkpoints.restore(found, module, optimizer, processes) if found else {"step": 0}
+    if state["step"] > config.steps:
+        raise UsageError(f"{folder}: {state['step']} steps are done already, more than {config.steps}; choose more, or another output")
     best = (float(state.get("best_loss", math.inf)), str(state.get("best", "")))
     began = time.monotonic()
     module.train()
@@ -96,20 +100,15 @@ def fit(
             best = min(best, (measured, f"step-{step + 1:06d}"))
         report = Report(step, loss, learning_rate(config, step), time.monotonic() - began, numbers)
         logs = processes.rank == 0 and (step % config.log_every == 0 or last or "held_out" in numbers)
-        if logs and keeps:
-            _log(folder, report)  # before the step is saved: a run that is killed between them takes and logs it once more
+        if logs and keeps:  # before the step is saved: a run that is killed between them takes and logs it once more
+            append_lines(folder / LOG, [json.dumps(report.__dict__)])
         if saves:
-            saved = checkpoints.save(folder, module, optimizer, step + 1, {"best_loss": best[0], "best": best[1]}, processes)
+            about = {"best_loss": best[0], "best": best[1], "settings": settings or {}}
+            saved = checkpoints.save(folder, module, optimizer, step + 1, about, processes)
             if processes.rank == 0:
                 checkpoints.keep(folder, {saved, saved.parent / best[1]})
         if logs:
             yield report
-
-
-def _log(folder: Path, report: Report) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(report.__dict__) + "\n")
 
 
 def _optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:

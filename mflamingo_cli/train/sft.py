@@ -23,6 +23,7 @@ from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.errors import AudioError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.adapters import TuneConfig, layers_of, load_for_training
+from mflamingo_cli.train.checkpoints import require_settings
 from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import RowError, TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
@@ -33,7 +34,7 @@ from mflamingo_cli.train.parallel import Processes, whole
 from mflamingo_cli.train.plan import RowPlan
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.songs import ENCODED, SongReader
-from quant.checkpoint import read_json
+from quant.checkpoint import Checkpoint, read_json
 from quant.config import read_geometry
 
 STAGES: Mapping[str, float] = {"sft": 1.5e-5, "think": 1e-5}  # learning rates of table 3 for all weights
@@ -129,6 +130,7 @@ class TrainingRun:
     context: int  # tokens of its longest sequence
     sequences: int  # of a step in this process
     note: str
+    settings: Mapping[str, Any]  # that decide what it learns
     held_out: RowObjective | None = None
     reference: TrainingNetwork | None = None  # a second copy of the model, which answers are held against
     sampled: int = 0  # tokens that are in memory while answers are sampled
@@ -147,7 +149,7 @@ class TrainingRun:
     def train(self) -> Iterator[Report]:
         """Train, or go on, and write what was learned."""
         measure = None if self.held_out is None else self._held_out_loss
-        yield from fit(self.objective, self.network, self.loop, self.output, self.processes, measure)
+        yield from fit(self.objective, self.network, self.loop, self.output, self.processes, measure, self.settings)
         self.export()
 
     def _held_out_loss(self) -> float:
@@ -218,6 +220,12 @@ def prepare(
 
     Raises UsageError that names the first rows that cannot be trained on.
     """
+    settings = {
+        **settings_of(directory, rows, config.tune), "eval": held_out.names() if held_out else None, "lr": config.learning_rate(),
+        "batch": config.batch, "context": config.context, "seed": config.seed, "bf16": config.bf16,
+    }  # fmt: skip
+    if keeps:
+        require_settings(output, settings)
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     context = min(config.context, geometry.text.context_length)
     checker = RowChecker(chat, geometry, context)
@@ -244,8 +252,9 @@ def prepare(
     )
     longest, share = min(context, sum(lengths)), config.batch // processes.world
     return TrainingRun(
-        directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, longest, share, note, judged
-    )
+        directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, longest, share, note, settings,
+        judged,
+    )  # fmt: skip
 
 
 def network_of(
@@ -263,6 +272,15 @@ def network_of(
     frozen = set() if trains_encoder else set(core.model.audio_tower.parameters())
     processes.shard(network, [layer for layer in layers_of(core) if next(layer.parameters()) not in frozen], device, frozen)
     return network
+
+
+def settings_of(directory: Path, rows: Rows, tune: TuneConfig) -> dict[str, Any]:
+    """Return what decides the result of any fine-tuning, by the names of options; how long and where it runs is not among it."""
+    with Checkpoint(directory) as checkpoint:
+        model = f"{read_json(directory / CARD, required=False).get('name', directory.name)} ({checkpoint.identity()[:8]})"
+    settings = {"model": model, "data": rows.names(), "tune": tune.tune, "parts": sorted(tune.parts)}
+    low_rank = {"rank": tune.rank, "alpha": tune.alpha, "dropout": tune.dropout, "dora": tune.dora}
+    return settings | ({} if tune.tune == "full" else low_rank)
 
 
 def lacks_answer(row: TrainingRow) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mflamingo_cli.commands.tables import show, show_json, table
-from mflamingo_cli.commands.train.work import WORK, Work, prepare
+from mflamingo_cli.commands.train.work import WORK, Work, prepare, resumable
 from mflamingo_cli.commands.values import comma_separated
 from mflamingo_cli.errors import UsageError
 
@@ -129,7 +129,8 @@ def _clips(model: str, work: Path, config: EvalConfig, as_json: bool) -> None:
 
 def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, judge: tuple[str | None, str], as_json: bool) -> None:
     """Ask a model the questions of a benchmark, and print its scores."""
-    from mflamingo_cli.backends import open_backend
+    from mflamingo_cli.backends import find_model, open_backend
+    from mflamingo_cli.store.keys import weights_name
     from mflamingo_cli.train.evaluate.bench import run
     from mflamingo_cli.train.evaluate.bench.asking import Asker
     from mflamingo_cli.train.evaluate.bench.table import BENCHMARKS
@@ -143,8 +144,9 @@ def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, ju
     items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
     if missing:
         print(f"{bench}: {len(missing)} recordings are missing and were left out, the first is {missing[0]}", file=sys.stderr)
-    with open_backend(model) as backend:
-        texts = run.replies(items, Asker(backend, think=think), log)
+    settings = {"model": f"{model.rstrip('/').rpartition('/')[2]} ({weights_name(find_model(model))})", "think": think}
+    with resumable("replies", log), open_backend(model) as backend:
+        texts = run.replies(items, Asker(backend, think=think), log, settings)
     found = run.scores(items, texts, benchmark.measures)
     if judge[0] is not None:
         found = run.beside(found, _judged(items, texts, judge[0], judge[1], log))
@@ -162,7 +164,9 @@ def _judged(items: Sequence[BenchItem], texts: Sequence[str], place: str, name: 
     from mflamingo_cli.train.text_models import open_writer
 
     judge, replies = open_writer(place, name, "--judge"), dict(zip((item.id for item in items), texts, strict=True))
-    said = run.replies(items, lambda item: rate(judge, item, replies[item.id]), log.with_name(log.name + ".judged"))
+    file, settings = log.with_name(log.name + ".judged"), {"judge": judge.name}
+    with resumable("ratings", file):
+        said = run.replies(items, lambda item: rate(judge, item, replies[item.id]), file, settings, lambda item: replies[item.id])
     return run.scores(items, said, RATED)
 
 

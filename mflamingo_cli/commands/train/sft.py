@@ -91,7 +91,7 @@ def follow(run: TrainingRun, rows: Rows, report_to: str, dry_run: bool) -> None:
     if dry_run:
         _try(run, rows)
         return
-    with resumable(f"from the last checkpoint in {run.output}"), reporter(report_to if first else "none", run.output) as tell:
+    with resumable("checkpoints", run.output), reporter(report_to if first else "none", run.output) as tell:
         for report in run.train():
             show_step(run, report)
             tell(report)

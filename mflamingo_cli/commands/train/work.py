@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.terminal import Interrupt, Reporter, handle_signals
 from mflamingo_cli.errors import ModelError, UsageError
 
 Work = Annotated[Path, typer.Option("--work", help="Folder for everything that recipes produce: data, base, runs.", file_okay=False)]
@@ -37,10 +37,11 @@ def prepare(work: Path) -> None:
 
 
 @contextmanager
-def resumable(where: str) -> Iterator[None]:
-    """Turn an interruption into exit code 75, saying that the same command resumes."""
+def resumable(kept: str, where: object) -> Iterator[None]:
+    """At Ctrl-C or SIGTERM, say what is kept where, and end with the shell's code for the signal; a second one ends at once."""
     try:
-        yield
-    except KeyboardInterrupt:
-        print(f"stopped; run the same command again to resume {where}", file=sys.stderr)
-        raise typer.Exit(75) from None
+        with handle_signals():
+            yield
+    except Interrupt as stop:
+        Reporter().say(f"mflamingo: stopped; {kept} are kept in {where}; run the same command again to resume")
+        raise typer.Exit(stop.exit_code) from None

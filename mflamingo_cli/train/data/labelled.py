@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train.settings import require_same
 
 SONGS = ".songs"
 
@@ -27,8 +28,8 @@ class LabelledRows:
         lines = self._lines(path.stat().st_size if path.exists() else 0)
         if not lines and path.exists() and path.stat().st_size:
             raise UsageError(f"{path}: exists, but `train data label` did not write it; choose another --output")
-        if lines and lines[0].get("settings") != dict(settings):
-            raise UsageError(f"{path}: was made with {lines[0].get('settings')}, not with {dict(settings)}; choose another --output")
+        if lines:
+            require_same(path, lines[0].get("settings", {}), settings)
         self._known = {name: str(line["audio"]) for line in lines[1:] for name in (str(line["audio"]), line.get("audio_id")) if name}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ PIECE_BYTES = 1 << 20  # of a JSON array, read at once; more where a single reco
 SPACE = re.compile(r"[ \t\r\n]*")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 DECODER = json.JSONDecoder()
+IDENTITY_DIGITS = 8
 
 
 class RecordFile:
@@ -46,6 +48,11 @@ class RecordFile:
     def place(self, number: int) -> str:
         """Return FILE:LINE of a record."""
         return f"{self.path}:{self._lines[number]}"
+
+    def identity(self) -> str:
+        """Return a hash of the file's bytes."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:IDENTITY_DIGITS]
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Read one record. Raises RowError for one that is no object, and for CSV of the wrong width."""

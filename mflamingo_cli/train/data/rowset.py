@@ -53,6 +53,10 @@ class Rows(Sequence[TrainingRow]):
         """What in the files is no record."""
         return (problem for source in self.sources for problem in source.records.problems)
 
+    def names(self) -> list[str]:
+        """Return the name of each file with what tells its content from any other."""
+        return [f"{source.records.path.name} ({len(source.records)} rows, {source.records.identity()})" for source in self.sources]
+
     def __len__(self) -> int:
         return len(self._chosen)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import read_lines
 from mflamingo_cli.train.evaluate.bootstrap import Score
 
 COLUMNS = ("synth", "recordings", "text", "noise")
@@ -66,7 +67,7 @@ def read(paths: Iterable[Path]) -> list[Score]:
     """The scores of the JSON lines of earlier runs; of two with the same name the later one."""
     found: dict[tuple[Any, ...], Score] = {}
     for path in paths:
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in read_lines(path):
             try:
                 values = json.loads(text)
                 values |= {name: math.nan for name in ("value", "error") if values[name] is None}

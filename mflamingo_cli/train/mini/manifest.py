@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from mflamingo_cli.files import append_lines, read_lines
 
 NAME = "manifest.jsonl"
 
@@ -14,7 +17,7 @@ NAME = "manifest.jsonl"
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
     """Rows written so far; a line cut off by a crash is ignored."""
     rows = []
-    for line in (folder / NAME).read_text(encoding="utf-8").splitlines() if (folder / NAME).exists() else ():
+    for line in read_lines(folder / NAME) if (folder / NAME).exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -30,12 +33,7 @@ def missing(folder: Path, count: int) -> list[int]:
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
     """Write a row, on a line of its own also after one that a crash cut off."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("ab+") as manifest:
-        if manifest.tell():
-            manifest.seek(-1, 2)
-        cut_off = manifest.read(1) not in (b"", b"\n")
-        manifest.write(b"\n" * cut_off + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    append_lines(folder / NAME, [json.dumps(row, ensure_ascii=False)])
 
 
 def in_processes(make: Callable[..., Any], todo: Sequence[Any], config: Any, jobs: int) -> Iterator[Any]:
@@ -43,7 +41,7 @@ def in_processes(make: Callable[..., Any], todo: Sequence[Any], config: Any, job
     if jobs == 1:
         yield from (make(item, config) for item in todo)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:  # this process stops them
         try:
             yield from pool.map(make, todo, [config] * len(todo))
         finally:

@@ -18,9 +18,8 @@ from mflamingo_cli.train.mini.corpora import sheet_music
 from mflamingo_cli.train.mini.frames import Clip, make_caches, prepare
 from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.mini.synth import render
+from mflamingo_cli.train.recipes import RECIPES, built_in
 from mflamingo_cli.train.small import steps as small
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ def read(recipe: str) -> list[RecipeStep]:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise UsageError(f"{recipe}: there is no such recipe; name a .toml file or one of {names}") from error
+        raise UsageError(f"{recipe}: there is no such recipe; name a .toml file or one of {', '.join(built_in())}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     tables = found.get("step")

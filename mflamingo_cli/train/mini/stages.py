@@ -22,7 +22,7 @@ from torch import distributed, nn
 from mflamingo_cli.core.model import Model, load, save
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_atomic, write_text
-from mflamingo_cli.train.checkpoints import load_part, newest, part_states
+from mflamingo_cli.train.checkpoints import load_part, newest, part_states, require_settings
 from mflamingo_cli.train.checkpoints import save as save_run
 from mflamingo_cli.train.loop import LoopConfig, Report, fit
 from mflamingo_cli.train.mini import build, tokens
@@ -38,6 +38,7 @@ from mflamingo_cli.train.rows import ChatEncoder, rows_that_fit
 CONFIGS = Path(__file__).parent / "configs"
 EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # of excerpts, with shares
 MAX_AUDIO_S = 180
+FREE = ("name", "loop.steps", "loop.save_every", "loop.log_every")  # what may change while a stage is trained
 
 
 @dataclass(frozen=True)
@@ -206,10 +207,19 @@ def _stamp(folder: Path) -> int:
 
 def run(work: Path, config: StageConfig, device: torch.device, processes: Processes = Processes()) -> Iterator[Report]:  # noqa: B008
     """Train a stage (or go on with it) on a torch device."""
+    folder, settings = work / "runs" / config.name, settings_of(config)
+    require_settings(folder, settings, option="{}")
     objective = objective_of(work, config)
     objective.model.to(device)
     objective.module.to(device)
-    yield from fit(EqualBatches(objective), objective.module, config.loop, work / "runs" / config.name, processes)
+    yield from fit(EqualBatches(objective), objective.module, config.loop, folder, processes, settings=settings)
+
+
+def settings_of(config: StageConfig) -> dict[str, Any]:
+    """Return what decides the result of a stage by the names in its file; how long it takes is not among it."""
+    table = dataclasses.asdict(config)
+    within = {f"{part}.{name}": value for part in ("loop", "model") for name, value in table.pop(part).items()}
+    return {name: value for name, value in (table | within).items() if name not in FREE}
 
 
 # --- excerpts: every clip, encoded once ----------------------------------------------------------------------------------

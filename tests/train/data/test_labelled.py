@@ -98,7 +98,7 @@ def test_rows_of_other_settings_or_programs_are_left_alone(tmp_path: Path) -> No
     with LabelledRows(path, SETTINGS) as rows:
         rows.add("a.wav", None, [{"audio": "a.wav"}], [])
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="was made with"):
+    with pytest.raises(UsageError, match=r"rows\.jsonl: was begun with --seed 0, not 1"):
         LabelledRows(path, {"seed": 1})
     other = tmp_path / "other.jsonl"
     other.write_text('{"messages": []}\n')

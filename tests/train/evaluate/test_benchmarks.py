@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -412,6 +413,19 @@ def test_recordings_that_are_missing_are_named(tmp_path: Path) -> None:
 # --- runs --------------------------------------------------------------------------------------------------------------------
 
 
+def test_replies_are_those_of_one_model_to_these_questions(tmp_path: Path) -> None:
+    log, item = tmp_path / "replies.jsonl", BenchItem("a", Path("a.wav"), "Which key?", ("C major",))
+    odd = "one\u2028two\x85three\x0cfour"  # ends of lines to some, none to JSON
+    assert run.replies([item], lambda _: odd, log, {"model": "mini", "think": False}) == [odd]
+    assert run.replies([item], lambda _: "again", log, {"model": "mini", "think": False}) == [odd]
+    other = dataclasses.replace(item, question="How fast?")
+    assert run.replies([other], lambda _: "120", log, {"model": "mini", "think": False}) == ["120"]
+    before = log.read_bytes()
+    with pytest.raises(UsageError, match=r"replies\.jsonl: was begun with --model mini, not tuned"):
+        run.replies([item], lambda _: "other", log, {"model": "tuned", "think": False})
+    assert log.read_bytes() == before
+
+
 def test_questions_are_asked_once_and_scored_by_skill(tmp_path: Path) -> None:
     items = [
         BenchItem(str(number), Path(f"{number}.wav"), "Which?", ("piano",), ("piano", "guitar"), skill)
@@ -429,6 +443,8 @@ def test_questions_are_asked_once_and_scored_by_skill(tmp_path: Path) -> None:
         stream.write('{"id": "2", "te')  # a run that was cut off
     texts = run.replies(items, ask, log)
     assert (asked, texts) == (["0", "1", "2"], ["(A)", "guitar", "drums"])
+    assert run.replies(items, ask, log) == texts  # nothing is asked again, also not the one whose line was cut off
+    assert asked == ["0", "1", "2"]
     found = {row.skill: row for row in run.scores(items, texts, choice_measures(words_rule))}
     assert [found[name].figures[1].value for name in ("all", "timbre", "harmony")] == [1 / 3, 1 / 2, 0.0]
     assert (found["harmony"].figures[2].value, found["timbre"].n) == (1.0, 2)

@@ -55,7 +55,7 @@ def label(
     author = SongWriter(open_writer(writer, writer_model, "--writer"), seed) if writer != "none" else None
     options, counts = LabelOptions(seed, author, think), Counter[str]()
     settings = {"seed": seed, "model": model, "parts": parts, "think": think, "writer": author.name if author else "none"}
-    with resumable(f"in {output}"), LabelledRows(output, settings) as labelled, _Describer(model) as describer:
+    with resumable("the rows of finished songs", output), LabelledRows(output, settings) as labelled, _Describer(model) as describer:
         for record in describer.records(songs, labelled.same):
             if (other := labelled.same(str(record.path), record.audio_id)) is not None:
                 if other != record.path:
@@ -128,9 +128,10 @@ class _Describer:
 
 def _read(path: Path) -> Iterator[Analysis]:
     """Yield the records of a file. Raises UsageError that names the line."""
+    from mflamingo_cli.files import read_lines
     from mflamingo_cli.schema import Analysis
 
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         try:
             yield Analysis.from_json(line)
         except (ValueError, TypeError, KeyError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.files import append_lines, read_lines
 from mflamingo_cli.train.evaluate.bench.items import BenchItem, Benchmark, Measure
+from mflamingo_cli.train.settings import require_same
 
 RESAMPLES = 1000
 Ask = Callable[[BenchItem], str]
@@ -47,25 +49,34 @@ def read_items(benchmark: Benchmark, folder: Path, limit: int | None = None) -> 
     return there, missing
 
 
-def replies(items: Sequence[BenchItem], ask: Ask, log: Path) -> list[str]:
-    """Ask what has no reply in the file `log` yet, add it there at once, and return the replies of all items."""
-    known = dict(_kept(log))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as stream:
-        for item in items:
-            if item.id not in known:
-                known[item.id] = ask(item)
-                stream.write(json.dumps({"id": item.id, "text": known[item.id]}, ensure_ascii=False) + "\n")
-                stream.flush()
-    return [known[item.id] for item in items]
+def replies(
+    items: Sequence[BenchItem], ask: Ask, log: Path, settings: Mapping[str, Any] | None = None, question: Ask = BenchItem.prompt
+) -> list[str]:
+    """Ask what has no reply in the file `log` yet, add it there at once, and return the replies of all items.
+
+    A reply is kept with its question, and with the settings under which it was given; one to another question is asked for again. Raises
+    UsageError where the file has replies of other settings.
+    """
+    settings, known = settings or {}, {}
+    for entry in _kept(log):
+        require_same(log, entry, settings)
+        known[str(entry["id"])] = entry
+    texts = []
+    for item in items:
+        asked, entry = question(item), known.get(item.id)
+        if entry is None or entry.get("question", asked) != asked:
+            entry = {"id": item.id, **settings, "question": asked, "text": ask(item)}
+            append_lines(log, [json.dumps(entry, ensure_ascii=False)])
+        texts.append(str(entry["text"]))
+    return texts
 
 
-def _kept(path: Path) -> Iterator[tuple[str, str]]:
-    """Replies of an earlier run; a line that a crash cut off is asked again."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+def _kept(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the replies of an earlier run; a line that a crash cut off is left out."""
+    for line in read_lines(path) if path.exists() else ():
         try:
             entry = json.loads(line)
-            yield str(entry["id"]), str(entry["text"])
+            yield entry | {"id": str(entry["id"]), "text": str(entry["text"])}
         except (ValueError, KeyError, TypeError):
             continue
 
