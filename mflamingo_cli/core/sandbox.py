@@ -232,14 +232,14 @@ def weight(value: Any) -> int:
         total += ITEM
         if isinstance(found, str):
             total += len(found)
+        elif isinstance(found, int):
+            total += MAX_WEIGHT if found.bit_length() > MAX_BITS else 0
         elif isinstance(found, range):
             total += ITEM * len(found)
         elif isinstance(found, dict):
             open_values += [*found.keys(), *found.values()]
-        elif isinstance(found, Sequence | KeysView | ValuesView | ItemsView):
+        elif isinstance(found, (list, tuple, Sequence, KeysView, ValuesView, ItemsView)):  # plain types first: those after them take longer
             open_values += found
-        elif isinstance(found, int) and found.bit_length() > MAX_BITS:
-            total += MAX_WEIGHT
     return total
 
 

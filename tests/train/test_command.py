@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.cli import main
 from mflamingo_cli.commands.train import work
 from mflamingo_cli.errors import UsageError
+from tests.docs import ROOT
 
 
 def test_a_checkpoint_is_no_folder_for_training(tmp_path: Path) -> None:
@@ -22,6 +28,45 @@ def test_a_checkpoint_is_no_folder_for_training(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()  # somebody's own file in a folder of training
     work.prepare(tmp_path)
     work.prepare(tmp_path / "new")
+
+
+STOPPED = """
+import sys, time, typer
+from mflamingo_cli.commands.train.work import resumable
+from mflamingo_cli.train.mini.manifest import in_processes
+
+def nap(number, seconds):
+    time.sleep(seconds)
+    return number
+
+try:
+    with resumable("clips", "work"):
+        for number in in_processes(nap, range(100), 0.2, 2):
+            print(number, flush=True)
+except typer.Exit as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])
+def test_a_stopped_command_says_what_is_kept(send: Callable[[int, int], None], number: int, code: int, tmp_path: Path) -> None:
+    """Processes that it started do not say anything, whether or not the signal reaches them, as that of a terminal does."""
+    if send is os.killpg and number == signal.SIGTERM:
+        pytest.skip("no terminal sends it to a group")
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, str(tmp_path / "stopped.py")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=heed
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        send(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert said == "mflamingo: stopped; clips are kept in work; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(

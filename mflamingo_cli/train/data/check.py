@@ -58,7 +58,7 @@ class RowChecker:
                 done += 1
                 try:
                     row = source.row(number)
-                    branch = self.branch(row)
+                    branch, n_audio = self.sized(row)
                 except RowError as error:
                     report.problems.append(error)
                     continue
@@ -66,35 +66,37 @@ class RowChecker:
                 report.with_audio += row.audio is not None
                 report.answers += sum(marked for marked, _ in groupby(branch.mask))
                 report.answer_tokens += sum(branch.mask)
-                report.longest = max(report.longest, len(branch.ids))
+                report.longest = max(report.longest, len(branch.ids) + n_audio)
                 if len(report.shown) < show:
                     report.shown.append(row)
         report.songs, report.hours = len(self._lengths), sum(self._lengths.values()) / 3600
         return report
 
-    def branch(self, row: TrainingRow) -> Branch:
-        """Return the ids and the mask of a row. Raises RowError for audio that cannot be read, and for a row that is too long."""
+    def sized(self, row: TrainingRow) -> tuple[Branch, int]:
+        """Return the ids and the mask of a row's text, and how many tokens its song takes, which would be long to write out.
+
+        Raises RowError for audio that cannot be read, and for a row that is too long.
+        """
         n_audio = 0 if row.audio is None else audio_tokens(self._seconds(row.audio, row.place), self.geometry)
-        branch = self._encoded(row, n_audio)
-        self._require_room(row, len(branch.ids), n_audio)
-        return branch
+        branch = self._encoded(row, 0)
+        if (n_tokens := len(branch.ids) + n_audio) > self.context:
+            raise RowError(row.place, f"{n_tokens} tokens, {n_audio} of them audio, exceed the context of {self.context}")
+        return branch, n_audio
+
+    def branch(self, row: TrainingRow) -> Branch:
+        """Return the ids and the mask of a row, its song's tokens included. Raises RowError as `sized` does."""
+        return self._encoded(row, self.sized(row)[1])
 
     def n_tokens(self, row: TrainingRow) -> int:
-        """Return how many tokens a row takes, without writing its song out. Raises RowError as `branch` does."""
-        n_audio = 0 if row.audio is None else audio_tokens(self._seconds(row.audio, row.place), self.geometry)
-        n_tokens = len(self._encoded(row, 0).ids) + n_audio
-        self._require_room(row, n_tokens, n_audio)
-        return n_tokens
+        """Return how many tokens a row takes. Raises RowError as `sized` does."""
+        branch, n_audio = self.sized(row)
+        return len(branch.ids) + n_audio
 
     def _encoded(self, row: TrainingRow, n_audio: int) -> Branch:
         try:
             return self.encoder.row(row, n_audio)
         except UsageError as error:  # a text holds the placeholder of audio
             raise RowError(row.place, str(error)) from None
-
-    def _require_room(self, row: TrainingRow, n_tokens: int, n_audio: int) -> None:
-        if n_tokens > self.context:
-            raise RowError(row.place, f"{n_tokens} tokens, {n_audio} of them audio, exceed the context of {self.context}")
 
     def _seconds(self, part: AudioPart, place: str) -> float:
         if part not in self._lengths and part not in self._broken:
