@@ -39,7 +39,7 @@ from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.rewards import JUDGED, Reward, total
 from mflamingo_cli.train.rows import ChatEncoder
-from mflamingo_cli.train.sft import TrainingRun, checked_lengths, network_of, settings_of
+from mflamingo_cli.train.sft import TrainingRun, checked_sizes, network_of, settings_of
 from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.config import read_geometry
 
@@ -260,7 +260,8 @@ def prepare(
         require_settings(output, settings)
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     checker = RowChecker(chat, geometry, geometry.text.context_length - config.max_tokens)
-    prompts = checked_lengths(rows, checker, processes, states_a_fact if "facts" in rewards else lambda row: None)
+    sizes = checked_sizes(rows, checker, processes, states_a_fact if "facts" in rewards else lambda row: None)
+    prompts = [size.n_tokens for size in sizes]
     if config.prompts % processes.world:
         raise UsageError(f"--batch {config.prompts} is not a multiple of the {processes.world} processes")
     if loop.save_every % config.updates or loop.steps % config.updates:

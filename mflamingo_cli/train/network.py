@@ -1,14 +1,15 @@
 """The network as training runs it: rows of several songs one behind another in a sequence, and the loss of their answers.
 
-Rows in a sequence do not see each other, but one that all others go on from, and no mask of (T, T) is made for it: attention runs over
-each of them alone. The output layer
-is applied to answers only, in chunks, because the scores of 24,576 positions would take 37 GB.
+Rows in a sequence do not see each other, and no mask of (T, T) is made for it: attention runs over each of them alone. Rows that begin
+alike, with one song, go on from what they share. The output layer is applied to answers only, in chunks, because the scores of 24,576
+positions would take 37 GB.
 """
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +51,7 @@ def n_tokens(song: Features) -> int:
 class RowSequence:
     """Rows one behind another: ids, positions and `learned` (T,), their bounds, and the audio of those that have one, in order.
 
-    Where the first row is `shared` all others go on from it: they see it and themselves.
+    `roots` are the numbers of rows that begin anew; the others go on from the root before them: they see it and themselves.
     """
 
     ids: torch.Tensor
@@ -58,27 +59,72 @@ class RowSequence:
     learned: torch.Tensor
     bounds: tuple[int, ...]
     songs: tuple[Features, ...]
-    shared: bool = False
+    roots: tuple[int, ...]
 
     @property
     def n_answers(self) -> int:
         """Tokens whose loss counts; the first of a row has no position that could tell it."""
         return int(self.learned.sum())
 
+    def groups(self, device: torch.device) -> list[RowGroup]:
+        """Return each root with the rows that go on from it."""
+        return [
+            RowGroup(self.bounds[first : last + 1], _mask(self.bounds[first : last + 1]).to(device))
+            for first, last in pairwise((*self.roots, len(self.bounds) - 1))
+        ]
 
-def sequence_of(branches: Sequence[Branch], songs: Sequence[Features]) -> RowSequence:
-    """Put rows one behind another."""
+
+@dataclass(frozen=True)
+class RowGroup:
+    """The bounds of a root and of the rows that go on from it, and what these attend to: (their tokens, those of all), True where seen."""
+
+    bounds: tuple[int, ...]
+    mask: torch.Tensor
+
+
+def _mask(bounds: Sequence[int]) -> torch.Tensor:
+    tails = [torch.ones(end - start, end - start, dtype=torch.bool).tril() for start, end in pairwise(bounds[1:])]
+    seen = torch.ones(bounds[-1] - bounds[1], bounds[-1] - bounds[0], dtype=torch.bool)
+    seen[:, bounds[1] - bounds[0] :] = torch.block_diag(*tails) if tails else True
+    return seen
+
+
+def sequence_of(branches: Sequence[Branch], songs: Sequence[Features], roots: Sequence[int] | None = None) -> RowSequence:
+    """Put rows one behind another; all of them begin anew, or the `roots` alone."""
     lengths = [len(branch.ids) for branch in branches]
     bounds = torch.tensor([0, *lengths]).cumsum(0).tolist()
     learned = torch.tensor([marked for branch in branches for marked in branch.mask])
     learned[bounds[:-1]] = False
+    begun = tuple(range(len(branches)) if roots is None else roots)
+    starts = [0 if number in begun else lengths[begun[bisect(begun, number) - 1]] for number in range(len(branches))]
     return RowSequence(
         torch.tensor([number for branch in branches for number in branch.ids]),
-        torch.cat([torch.arange(length) for length in lengths]),
+        torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]),
         learned,
         tuple(bounds),
         tuple(songs),
+        begun,
     )
+
+
+def share_beginnings(groups: Sequence[Sequence[Branch]], songs: Sequence[Features]) -> RowSequence:
+    """Put groups of rows one behind another; how those of a group begin, with their song, is computed once for all of them."""
+    rows: list[Branch] = []
+    roots: list[int] = []
+    for group in groups:
+        n_alike = _n_alike(group) if len(group) > 1 else 0
+        roots += range(len(rows), len(rows) + (1 if n_alike else len(group)))
+        if n_alike:
+            rows.append(Branch(group[0].ids[:n_alike], group[0].mask[:n_alike]))
+        rows += [Branch(branch.ids[n_alike:], branch.mask[n_alike:]) for branch in group]
+    return sequence_of(rows, songs, roots)
+
+
+def _n_alike(group: Sequence[Branch]) -> int:
+    """How many tokens rows begin with alike; the one before an answer, which tells its first token, stays with the answer."""
+    columns = enumerate(zip(*(branch.ids for branch in group), strict=False))
+    alike = next((at for at, numbers in columns if len(set(numbers)) > 1), min(len(branch.ids) for branch in group))
+    return min(alike, *((*branch.mask, True).index(True) - 1 for branch in group))
 
 
 def branches_of(prompt: Sequence[int], answers: Sequence[Sequence[int]], song: Features | None) -> RowSequence:
@@ -89,25 +135,25 @@ def branches_of(prompt: Sequence[int], answers: Sequence[Sequence[int]], song: F
     *before, last = prompt
     rows = [Branch(before, [False] * len(before))]
     rows += [Branch([last, *answer], [False] + [True] * len(answer)) for answer in answers]
-    found = sequence_of(rows, [] if song is None else [song])
-    found.positions[len(before) :] += len(before)
-    return replace(found, shared=True)
+    return sequence_of(rows, [] if song is None else [song], roots=(0,))
 
 
 def attend_within_rows(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, scaling: float,
-    dropout: float = 0.0, row_bounds: Sequence[int] = (), shared: bool = False, **_: Any,
+    dropout: float = 0.0, row_groups: Sequence[RowGroup] = (), **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Causal attention within rows, (1, heads, T, d) -> (1, T, heads, d): transformers' interface of attention functions."""
-    parts, before = [], row_bounds[1] if shared else 0
-    for start, end in pairwise(row_bounds):
-        q, k, v = (part[:, :, start:end] for part in (query, key, value))
-        mask = None
-        if before and start:
-            k, v = (torch.cat([part[:, :, :before], own], dim=2) for part, own in ((key, k), (value, v)))
-            mask = torch.ones(end - start, before + end - start, dtype=torch.bool, device=q.device).tril(before)
+    parts = []
+    for group in row_groups:
+        start, after, *_ = group.bounds
+        q, k, v = (part[:, :, start : group.bounds[-1]] for part in (query, key, value))
         k, v = repeat_kv(k, module.num_key_value_groups), repeat_kv(v, module.num_key_value_groups)
-        parts.append(F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scaling))
+        root, n = slice(0, after - start), after - start
+        parts.append(
+            F.scaled_dot_product_attention(q[:, :, root], k[:, :, root], v[:, :, root], dropout_p=dropout, is_causal=True, scale=scaling)
+        )
+        if len(group.mask):
+            parts.append(F.scaled_dot_product_attention(q[:, :, n:], k, v, group.mask, dropout_p=dropout, scale=scaling))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -156,7 +202,7 @@ class TrainingNetwork(nn.Module):
             embedded = embedded.masked_scatter(places[:, None], audio[:heard]) + 0.0 * audio[heard:].sum()
         positions = rows.positions.to(ids.device)[None]
         states = inner.language_model(
-            inputs_embeds=embedded[None], position_ids=positions, row_bounds=rows.bounds, shared=rows.shared, use_cache=False
+            inputs_embeds=embedded[None], position_ids=positions, row_groups=rows.groups(ids.device), use_cache=False
         )
         return states.last_hidden_state[0]
 

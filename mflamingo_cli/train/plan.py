@@ -6,7 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mflamingo_cli.train.data.check import RowSize
+
+MOST_BEHIND = 2048  # tokens of text about one song: their mask of attention is that high and as wide as the song with them
 BUCKET_PACKS = 16  # sequences whose rows are sorted by length together: little is lost at their ends, and much stays random
+
+
+def units_of(sizes: Sequence[RowSize], context: int) -> tuple[list[list[int]], list[int]]:
+    """Return rows as units of one or of several about one song, which is computed once for all of them, and the tokens of each unit."""
+    units: list[list[int]] = []
+    n_tokens: list[int] = []
+    last: dict[str | None, int] = {}  # how rows begin -> the unit that has room for more of them
+    for number, size in enumerate(sizes):
+        n_text = size.n_tokens - size.n_audio
+        unit = last.get(size.begin)
+        if unit is not None and n_tokens[unit] + n_text <= min(context, size.n_audio + MOST_BEHIND):
+            units[unit].append(number)
+            n_tokens[unit] += n_text
+        else:
+            units.append([number])
+            n_tokens.append(size.n_tokens)
+            if size.begin is not None:
+                last[size.begin] = len(units) - 1
+    return units, n_tokens
 
 
 class RowPlan:
@@ -24,7 +46,7 @@ class RowPlan:
         return max(1, len(self._packs(0)) // self.sequences_per_step)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-        """Return the sequences of a step for one of several processes, as numbers of rows; every process has as many."""
+        """Return the sequences of a step for one of several processes, as numbers of units; every process has as many."""
         first = step * self.sequences_per_step + rank * (self.sequences_per_step // world)
         return [self._sequence(first + number) for number in range(self.sequences_per_step // world)]
 

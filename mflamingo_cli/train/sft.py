@@ -24,14 +24,14 @@ from mflamingo_cli.errors import AudioError, UsageError
 from mflamingo_cli.files import write_atomic
 from mflamingo_cli.train.adapters import TuneConfig, layers_of, load_for_training
 from mflamingo_cli.train.checkpoints import require_settings
-from mflamingo_cli.train.data.check import RowChecker
+from mflamingo_cli.train.data.check import RowChecker, RowSize
 from mflamingo_cli.train.data.row import RowError, TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import LoopConfig, Report, fine_tuning, fit
-from mflamingo_cli.train.network import RowSequence, TrainingNetwork, n_tokens, sequence_of
+from mflamingo_cli.train.network import RowSequence, TrainingNetwork, n_tokens, share_beginnings
 from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes, whole
-from mflamingo_cli.train.plan import RowPlan
+from mflamingo_cli.train.plan import RowPlan, units_of
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.checkpoint import Checkpoint, read_json
@@ -71,10 +71,13 @@ class SftConfig:
 
 
 class RowObjective:
-    """Rows packed into sequences; songs are decoded ahead by threads."""
+    """Rows packed into sequences, those about one song behind it once; songs are decoded ahead by threads."""
 
-    def __init__(self, network: TrainingNetwork, rows: Rows, plan: RowPlan, chat: ChatEncoder, songs: SongReader, workers: int) -> None:
-        self.module, self._rows, self._plan = network, rows, plan
+    def __init__(
+        self, network: TrainingNetwork, rows: Rows, units: Sequence[Sequence[int]], plan: RowPlan, chat: ChatEncoder, songs: SongReader,
+        workers: int,
+    ) -> None:  # fmt: skip
+        self.module, self._rows, self._units, self._plan = network, rows, units, plan
         self._chat, self._songs = chat, songs
         self._pool = ThreadPoolExecutor(max(1, workers))
         self._ahead: dict[Place, list[Future[Any]]] = {}
@@ -89,21 +92,24 @@ class RowObjective:
         packs = self._plan.at(place.step, place.rank, place.world)
         return [[self._pool.submit(self._read, number) for number in pack] for pack in packs]
 
-    def _read(self, number: int) -> tuple[TrainingRow, Any]:
-        row = self._rows[number]
+    def _read(self, number: int) -> tuple[list[TrainingRow], Any]:
+        """Read the rows of a unit, and the one song that they are about."""
+        rows = [self._rows[one] for one in self._units[number]]
         try:
-            return row, None if row.audio is None else self._songs.read(row.audio)
+            return rows, None if rows[0].audio is None else self._songs.read(rows[0].audio)
         except AudioError as error:
-            raise RowError(row.place, str(error)) from error
+            raise RowError(rows[0].place, str(error)) from error
 
-    def _sequence(self, found: Sequence[tuple[TrainingRow, Any]]) -> RowSequence:
-        branches, songs = [], []
-        for row, features in found:
-            if row.audio is not None:
-                features = features if self.module.trains_encoder else self._songs.encoded(row.audio, features, self.module.encode)
+    def _sequence(self, found: Sequence[tuple[list[TrainingRow], Any]]) -> RowSequence:
+        groups, songs = [], []
+        for rows, features in found:
+            if rows[0].audio is not None:
+                features = features if self.module.trains_encoder else self._songs.encoded(rows[0].audio, features, self.module.encode)
                 songs.append(features)
-            branches.append(self._chat.row(row, 0 if features is None else n_tokens(features)))
-        return sequence_of(branches, songs)
+            groups.append([self._chat.row(row, 0 if features is None else n_tokens(features)) for row in rows])
+        made = share_beginnings(groups, songs)
+        assert int((made.ids == self._chat.sound_id).sum()) == sum(map(n_tokens, songs)), "rows of a unit share their song"
+        return made
 
     def weight(self, batch: RowSequence) -> float:
         """How many answer tokens a sequence has."""
@@ -229,7 +235,7 @@ def prepare(
     geometry, chat = read_geometry(directory), ChatEncoder.of(directory)
     context = min(config.context, geometry.text.context_length)
     checker = RowChecker(chat, geometry, context)
-    lengths = checked_lengths(rows, checker, processes, lacks_answer)
+    units, lengths = units_of(checked_sizes(rows, checker, processes, lacks_answer), context)
     if config.batch % processes.world:
         raise UsageError(f"--batch {config.batch} is not a multiple of the {processes.world} processes")
     plan = RowPlan(lengths, context, config.seed, config.batch)
@@ -240,19 +246,18 @@ def prepare(
         steps, config.learning_rate(), seed=config.seed, bf16=config.bf16, save_every=config.save_every, log_every=config.log_every
     )
 
-    def objective(some: Rows, plan: RowPlan) -> RowObjective:
-        return RowObjective(network, some, plan, chat, songs, config.workers)
-
     judged = None
     if held_out is not None:
-        judged = objective(held_out, RowPlan(checked_lengths(held_out, checker, processes, lacks_answer), context, 0, processes.world))
+        some, tokens = units_of(checked_sizes(held_out, checker, processes, lacks_answer), context)
+        judged = RowObjective(network, held_out, some, RowPlan(tokens, context, 0, processes.world), chat, songs, config.workers)
+    objective = RowObjective(network, rows, units, plan, chat, songs, config.workers)
     note = (
-        f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} sequences per step: "
-        f"{steps} steps, {steps / plan.steps_per_epoch:.3g} epochs"
+        f"{len(rows)} rows in sequences of at most {context} tokens, {config.batch} sequence{'s' * (config.batch > 1)} per step: "
+        f"{steps} step{'s' * (steps > 1)}, {steps / plan.steps_per_epoch:.3g} epochs"
     )
     longest, share = min(context, sum(lengths)), config.batch // processes.world
     return TrainingRun(
-        directory, output, config.tune, network, objective(rows, plan), loop, processes, checker, longest, share, note, settings,
+        directory, output, config.tune, network, objective, loop, processes, checker, longest, share, note, settings,
         judged,
     )  # fmt: skip
 
@@ -288,22 +293,22 @@ def lacks_answer(row: TrainingRow) -> str | None:
     return "the last question has no answer to train on" if row.exchanges[-1].answer is None else None
 
 
-def checked_lengths(rows: Rows, checker: RowChecker, processes: Processes, wrong: Callable[[TrainingRow], str | None]) -> list[int]:
+def checked_sizes(rows: Rows, checker: RowChecker, processes: Processes, wrong: Callable[[TrainingRow], str | None]) -> list[RowSize]:
     """Return the tokens of every row; each process looks at its share of them.
 
     Raises UsageError with the first rows that cannot be trained on, those that `wrong` tells a reason for too: none is dropped unasked.
     """
-    lengths: dict[int, int] = {}
+    sizes: dict[int, RowSize] = {}
     problems = [(-1, problem.place, problem.reason) for problem in rows.problems]
     for number in range(processes.rank, len(rows), processes.world):
         try:
             row = rows[number]
             if reason := wrong(row):
                 raise RowError(row.place, reason)
-            lengths[number] = checker.n_tokens(row)
+            sizes[number] = checker.size(row)
         except RowError as error:
             problems.append((number, error.place, error.reason))
-    parts = processes.gather((lengths, problems))
+    parts = processes.gather((sizes, problems))
     found = sorted({problem for _, some in parts for problem in some})
     if found:
         more = f" (and {len(found) - MOST_NAMED} more)" if len(found) > MOST_NAMED else ""
@@ -312,5 +317,5 @@ def checked_lengths(rows: Rows, checker: RowChecker, processes: Processes, wrong
         raise UsageError(f"{count} cannot be trained on: {sentences}{more}; `mflamingo train data check` lists them all")
     if not len(rows):
         raise UsageError("there are no rows to train on; see `mflamingo train data check`")
-    every = {number: length for some, _ in parts for number, length in some.items()}
+    every = {number: size for some, _ in parts for number, size in some.items()}
     return [every[number] for number in range(len(rows))]

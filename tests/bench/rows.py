@@ -52,7 +52,7 @@ def measure(path: Path, n_rows: int) -> dict[str, float]:
     base = embedded_directory() / "hf"
     checker = RowChecker(ChatEncoder.of(base), read_geometry(base), CONTEXT)
     index_s, rows = timed(lambda: Rows([path]))
-    check_s, lengths = timed(lambda: [checker.n_tokens(rows[number]) for number in range(0, n_rows, max(1, n_rows // CHECKED))])
+    check_s, lengths = timed(lambda: [checker.size(rows[number]).n_tokens for number in range(0, n_rows, max(1, n_rows // CHECKED))])
     every = [lengths[number % len(lengths)] for number in range(n_rows)]
     plan_s, plan = timed(lambda: planned(RowPlan(every, CONTEXT, 0, 8)))
     read = [number for step in range(BATCHES) for pack in plan.at(step % plan.steps_per_epoch) for number in pack[:4]]

@@ -18,10 +18,13 @@ from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train import sft
 from mflamingo_cli.train.adapters import TuneConfig
+from mflamingo_cli.train.data.check import RowSize
+from mflamingo_cli.train.data.row import QuestionAnswer
 from mflamingo_cli.train.data.rowset import Rows
-from mflamingo_cli.train.network import RowSequence, TrainingNetwork, linear_loss, n_tokens, sequence_of
+from mflamingo_cli.train.network import RowSequence, TrainingNetwork, linear_loss, n_tokens, sequence_of, share_beginnings
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
+from mflamingo_cli.train.plan import units_of
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.songs import SongReader
 from quant.config import read_geometry
@@ -112,6 +115,42 @@ def test_packed_rows_are_each_alone(checkpoint: Path, rows: Rows) -> None:
         together = float(network(sequence(checkpoint, rows, 0, 1, 2, 3))[0])
         alone = sum(float(network(sequence(checkpoint, rows, number))[0]) for number in range(4))
     assert together == pytest.approx(alone, rel=SUMS)
+
+
+def test_rows_about_one_song_share_it_and_lose_and_learn_as_each_alone(checkpoint: Path, rows: Rows) -> None:
+    """Questions that begin alike, and one with two turns of which the first is only read."""
+    chat, reader = ChatEncoder.of(checkpoint), SongReader(read_geometry(checkpoint))
+    song, texts = reader.read(rows[1].audio), (("Which key?", "A minor"), ("Which key is it?", "C"), ("Describe it.", "bright pianos"))
+    exchanges = [
+        *((QuestionAnswer(*pair),) for pair in texts),
+        (QuestionAnswer("Which", "this", learned=False), QuestionAnswer("Why?", "so")),
+    ]
+    branches = [chat.row(replace(rows[1], exchanges=some), n_tokens(song)) for some in exchanges]
+    alone = [chat.row(rows[2], 0)]
+    found = []
+    for packed in (share_beginnings([branches, alone], [song]), sequence_of([*branches, *alone], [song] * len(branches))):
+        network = network_of(checkpoint)
+        loss, right = network(packed)
+        loss.backward()
+        found.append((packed, loss.detach(), right, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}))
+    (one, loss, right, gradients), (copies, wanted, as_right, theirs) = found
+    assert one.n_answers == copies.n_answers > 10
+    assert len(one.ids) < len(copies.ids) - 2.9 * n_tokens(song)
+    assert float(loss) == pytest.approx(float(wanted), rel=SUMS)
+    assert int(right) == int(as_right)
+    assert gradients.keys() == theirs.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-5 * float(theirs[name].abs().max()), msg=name)
+
+
+@pytest.mark.parametrize("context", [1000, 100])
+def test_rows_about_one_song_are_a_unit_that_fits(context: int) -> None:
+    about = [RowSize(80, 60, "a"), RowSize(90, 70, "b"), RowSize(15), RowSize(75, 60, "a"), RowSize(70, 60, "a"), RowSize(15)]
+    units, tokens = units_of(about, context)
+    assert units == ([[0, 3, 4], [1], [2], [5]] if context == 1000 else [[0, 3], [1], [2], [4], [5]])
+    assert tokens == ([105, 90, 15, 15] if context == 1000 else [95, 90, 15, 70, 15])
+    long = [RowSize(1060, 60, "a") for _ in range(5)]
+    assert units_of(long, 50_000)[0] == [[0, 1], [2, 3], [4]]  # what stands behind a song has a limit
 
 
 def test_another_song_is_another_loss_and_another_gradient(checkpoint: Path, rows: Rows) -> None:

@@ -41,6 +41,15 @@ class RowsReport:
         return self.formats.total()
 
 
+@dataclass(frozen=True)
+class RowSize:
+    """Tokens of a row and of its song among them; rows about one song `begin` alike, None without one."""
+
+    n_tokens: int
+    n_audio: int = 0
+    begin: str | None = None
+
+
 class RowChecker:
     """Reads rows as training does, up to the model; lengths of files are looked up once."""
 
@@ -87,10 +96,10 @@ class RowChecker:
         """Return the ids and the mask of a row, its song's tokens included. Raises RowError as `sized` does."""
         return self._encoded(row, self.sized(row)[1])
 
-    def n_tokens(self, row: TrainingRow) -> int:
+    def size(self, row: TrainingRow) -> RowSize:
         """Return how many tokens a row takes. Raises RowError as `sized` does."""
         branch, n_audio = self.sized(row)
-        return len(branch.ids) + n_audio
+        return RowSize(len(branch.ids) + n_audio, n_audio, f"{row.audio}, {row.system}" if row.audio else None)
 
     def _encoded(self, row: TrainingRow, n_audio: int) -> Branch:
         try:

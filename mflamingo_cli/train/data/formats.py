@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,11 +124,20 @@ def _part(record: Record, files: Files, address: Any) -> AudioPart:
         raise ValueError("its audio is not a file path")
     if "://" in address and not address.startswith("file://"):
         raise ValueError(f"{address} is a URL; download it and name the file")
-    return AudioPart(files.find([address.removeprefix("file://")]), float(record.get("start") or 0.0), _optional_float(record.get("end")))
+    return AudioPart(files.find([address.removeprefix("file://")]), _seconds(record, "start") or 0.0, _seconds(record, "end"))
 
 
-def _optional_float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _seconds(record: Record, name: str) -> float | None:
+    """Return a time of a record, None where it has none. Raises ValueError for what is no time in a song."""
+    if (value := record.get(name)) is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"{name} is {str(value)[:20]!r}, which is not a time in seconds")
+    return seconds
 
 
 def _addresses(record: Record) -> list[Any]:

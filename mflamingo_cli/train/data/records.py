@@ -65,7 +65,10 @@ class RecordFile:
         except UnicodeDecodeError:
             raise RowError(self.place(number), "the line is not UTF-8") from None
         except json.JSONDecodeError as error:
-            raise RowError(self.place(number), f"the line is not JSON: {error.msg} at character {error.pos + 1}") from None
+            reason = error.msg.removesuffix(" at")
+            raise RowError(self.place(number), f"the line is not JSON: {reason} at character {error.pos + 1}") from None
+        except ValueError as error:  # a number of more digits than Python reads
+            raise RowError(self.place(number), f"the line cannot be read: {error}") from None
         except RecursionError:
             raise RowError(self.place(number), "it is nested too deeply") from None
         if not isinstance(record, dict):

@@ -120,13 +120,13 @@ def test_the_last_row_of_many_is_read_as_fast_as_the_first(tmp_path: Path) -> No
         {"format": "mflamingo-rows/1", "messages": [{"role": "user", "content": "q" * 200}, {"role": "assistant", "content": "a"}]}
     )
     (tmp_path / "rows.jsonl").write_text(f"{line}\n" * 100_000, encoding="utf-8")
-    began = time.perf_counter()
+    began = time.thread_time()
     found = Rows([tmp_path / "rows.jsonl"])
     assert len(found) == 100_000
-    assert time.perf_counter() - began < MILLION_S / 10
+    assert time.thread_time() - began < MILLION_S / 10
     times = []
     for number in (0, 99_900):
-        began = time.perf_counter()
+        began = time.thread_time()
         assert [found[number + k].exchanges[0].answer for k in range(100)] == ["a"] * 100
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
     assert times[1] < 10 * times[0]

@@ -144,7 +144,11 @@ def test_parts_of_a_conversation_keep_their_sense(music: Path) -> None:
         ({"messages": [SAID[0], {"role": "assistant"}]}, "the record does not have the format of this file, ms-swift"),
         ({"messages": "x"}, "the record does not have the format of this file, ms-swift"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, "parts of type 'image' are not supported"),
-        ({"start": "soon"}, "could not convert"),
+        ({"start": "soon"}, "start is 'soon', which is not a time in seconds"),
+        ({"start": -3}, "start is '-3', which is not a time in seconds"),
+        ({"end": float("nan")}, "end is 'nan', which is not a time in seconds"),
+        ({"end": 10**400}, "end is '1000"),
+        ({"end": [4]}, "end is "),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_by_its_line(music: Path, change: dict[str, Any], reason: str) -> None:
