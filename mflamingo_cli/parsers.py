@@ -158,12 +158,19 @@ def find_keys(text: str) -> list[Found[Key]]:
         german = match["mode"].lower() in ("dur", "moll")
         if (match["note"].upper() != "H" or german) and (german or not _is_article(text, match)):
             named.append(Found(match.start(), match.end(), _key(match, german)))
+    named += find_sung_keys(text)
+    free = [one for one in bare if all(one.end <= other.start or one.start >= other.end for other in named)]
+    return sorted(named + free, key=lambda one: one.start)
+
+
+def find_sung_keys(text: str) -> list[Found[Key]]:
+    """Every key whose tonic is a syllable: `la mineur`, `si bemol majeur`, `do maggiore`, `fa sostenido menor`."""
+    named = []
     for match in _SUNG_KEY.finditer(text):
         accidental = (match["accidental"] or "")[:1].lower()
         tonic = _SYLLABLES[match["syllable"].lower()] + ("" if not accidental else "b" if accidental == "b" else "#")
         named.append(Found(match.start(), match.end(), Key(tonic, "major" if match["mode"][:2].lower() == "ma" else "minor")))
-    free = [one for one in bare if all(one.end <= other.start or one.start >= other.end for other in named)]
-    return sorted(named + free, key=lambda one: one.start)
+    return named
 
 
 def _is_article(text: str, named: re.Match[str]) -> bool:

@@ -20,6 +20,7 @@ from mflamingo_cli.grounding.replies import (
     chosen,
     key,
     key_mixing,
+    lettered,
     mixing_keys,
     named_key,
     no_section,
@@ -41,10 +42,8 @@ from mflamingo_cli.text import clock, number
 WHOLE_BEATS = 4  # of a bar whose beats are quarter notes
 NOTES = {"whole": 1, "half": 2, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole note
 KINDS_OF_NOTE = {"dotted": 1.5, "triplet": 2 / 3}
-SHARES = {"half": 1 / 2, "third": 1 / 3, "quarter": 1 / 4, "eighth": 1 / 8, "sixteenth": 1 / 16}
-COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)} | {
-    "eleven": 11, "twelve": 12, "sixteen": 16, "twenty": 20, "twenty-four": 24, "thirty-two": 32, "forty-eight": 48, "sixty-four": 64,
-}  # fmt: skip
+SHARES = {"half": 2, "third": 3, "quarter": 4, "eighth": 8, "sixteenth": 16}  # how many of them are a whole
+COUNTS = {word: at + 1 for at, word in enumerate(COUNTED)}  # greater numbers are made digits by `wordings`
 BORDER_S = 0.2  # before a section a beat may lie that belongs to it
 STEPS = {  # semitones
     "semitone": 1, "half step": 1, "minor second": 1, "tone": 2, "whole tone": 2, "whole step": 2, "major second": 2, "minor third": 3,
@@ -77,6 +76,20 @@ def _between(value: float, words: Words, confidence: float | None, because: str)
     return yes_or_no(low <= value <= high, confidence, because)
 
 
+def tempo_scaled(known: Known, words: Words) -> FactAnswer:
+    """By how much it has to be faster or slower to reach a tempo, or its tempo when it is so much faster or slower."""
+    bpm = known.facts.tempo.bpm
+    if bpm is None:
+        return unknown("A steady tempo")
+    song = f"the song, which is at {likely(known.facts.confidence.tempo)}{number(bpm)} BPM"
+    if "bpm" in words:
+        percent = 100 * (float(words["bpm"]) / bpm - 1)
+        return FactAnswer(f"{words['bpm']} BPM is {number(abs(percent))} % {'faster' if percent >= 0 else 'slower'} than {song}.")
+    slower = bool(re.search(r"\b(?:slow\w*|down)\b", words["question"], re.IGNORECASE))
+    other = bpm * (1 + (-1 if slower else 1) * float(words["percent"]) / 100)
+    return FactAnswer(f"{number(other)} BPM is {words['percent']} % {'slower' if slower else 'faster'} than {song}.")
+
+
 def note_length(known: Known, words: Words) -> FactAnswer:
     """How long a beat, a bar or a note lasts: for delays and loops."""
     bpm = float(words["bpm"]) if "bpm" in words else known.facts.tempo.bpm
@@ -95,9 +108,10 @@ def note_length(known: Known, words: Words) -> FactAnswer:
         asked, beats = f"{kind} {asked}", KINDS_OF_NOTE[kind] * beats
     name = asked if asked in ("beat", "bar") else f"{asked} note"
     seconds_each, at = 60 * beats / bpm, f"at {'' if 'bpm' in words else likely(known.facts.confidence.tempo)}{number(bpm)} BPM"
-    if share := words.get("share", "").lower():
+    if asked_share := words.get("share", "").lower():
+        share, parts = next((word, parts) for word, parts in SHARES.items() if asked_share in (word, f"1/{parts}"))
         part = "half a" if share == "half" else f"{_article(share)} {share} of a"
-        return FactAnswer(f"{part.capitalize()} {name} lasts {1000 * SHARES[share] * seconds_each:.0f} ms {at}.")
+        return FactAnswer(f"{part.capitalize()} {name} lasts {1000 * seconds_each / parts:.0f} ms {at}.")
     many = words.get("many", "1").lower()
     count = (COUNTS[many] if many in COUNTS else float(many)) + 0.5 * ("half" in words)
     if count == 1:
@@ -127,7 +141,7 @@ def _counted_in(known: Known, words: Words, times: list[float], what: str) -> Fa
         return FactAnswer(NO_ANSWER, answers=False)
     if first is None:
         return no_section(known, words.get("letter", "").upper())
-    same = [one for one in known.facts.sections if one.label == first.label] if "letter" in words else [first]
+    same = lettered(known, first.label) if "letter" in words else [first]
     if "until" in words:
         before = sum(time < first.start - BORDER_S for time in times)
         return FactAnswer(f"{_begin(before, what)} before {_bracketed(first)}.")
@@ -141,12 +155,32 @@ def _begin(count: int, what: str) -> str:
 
 def bar_at(known: Known, words: Words) -> FactAnswer:
     """Where the bar of a number begins."""
-    ones, asked = [time for time, place in known.facts.beats if place == 1], int(words["number"])
+    ones = [time for time, place in known.facts.beats if place == 1]
     if not ones:
         return unknown("Where bars begin")
+    asked = int(words["number"]) if "number" in words else len(ones) if words["nth"] == "last" else ordinal(words["nth"]) + 1
     if not 1 <= asked <= len(ones):
         return FactAnswer(f"{len(ones)} bars were found, and bar {asked} is none of them.")
     return FactAnswer(f"Bar {asked} begins at {clock(ones[asked - 1])} ({ones[asked - 1]:.2f} s).")
+
+
+def bar_of(known: Known, words: Words) -> FactAnswer:
+    """In which bar a time lies, or a section begins."""
+    ones = [time for time, place in known.facts.beats if place == 1]
+    if not ones:
+        return unknown("Where bars begin")
+    if "time" in words:
+        at = seconds(words["time"])
+        if not known.sound.start_s <= at < known.sound.end_s:
+            return outside(known, at)
+        place = next((place for time, place in reversed(known.facts.beats) if time <= at), None)
+        bar = sum(time <= at for time in ones)
+        return FactAnswer(f"{clock(at)} is in bar {bar}, on beat {place}." if bar else f"{clock(at)} is before the first bar.")
+    section = _section(known, words.get("letter"), words.get("nth"))
+    if section is None:
+        return no_section(known, words.get("letter", "").upper())
+    bar = max(1, sum(time <= section.start + BORDER_S for time in ones))
+    return FactAnswer(f"{_bracketed(section)} begins in bar {bar}.")
 
 
 # --- key -----------------------------------------------------------------------------------------------------------------------
@@ -242,12 +276,15 @@ def mixes_with(known: Known, words: Words) -> FactAnswer:
 
 
 def chord_most(known: Known, words: Words) -> FactAnswer:
-    """The chord that sounds longest."""
+    """The chord that sounds longest, or several."""
     lasting = lasting_chords(known.facts)
     if not lasting:
         return unknown("Chords")
-    name = max(lasting, key=lambda one: lasting[one])
-    return FactAnswer(f"{name} sounds longest, {clock(round(lasting[name]))} in all.")
+    names = sorted(lasting, key=lambda one: -lasting[one])
+    many = words.get("many", "one").lower()
+    if (count := COUNTS[many] if many in COUNTS else int(many)) > 1:
+        return FactAnswer(f"{listed([f'{name} ({clock(round(lasting[name]))})' for name in names[:count]])} sound longest.")
+    return FactAnswer(f"{names[0]} sounds longest, {clock(round(lasting[names[0]]))} in all.")
 
 
 def chord_when(known: Known, words: Words) -> FactAnswer:
@@ -386,9 +423,33 @@ def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | No
     """The first section of a letter, or the one of a number."""
     sections = known.facts.sections
     if letter:
-        return next((section for section in sections if section.label == letter.upper()), None)
+        return next(iter(lettered(known, letter)), None)
     index = len(sections) - 1 if nth == "last" else ordinal(nth or "")
     return sections[index] if 0 <= index < len(sections) else None
+
+
+def section_next(known: Known, words: Words) -> FactAnswer:
+    """What comes after a section, or before it."""
+    parts, sections = lettered(known, words["letter"]), known.facts.sections
+    if not parts:
+        return no_section(known, words["letter"].upper())
+    way = "before" if words["way"].lower() == "before" else "after"
+    pairs = [pair if way == "after" else pair[::-1] for pair in pairwise(sections)]
+    said = [f"{way} {_bracketed(one)} comes {_bracketed(other)}" for one, other in pairs if any(one is part for part in parts)]
+    if not said:
+        return FactAnswer(f"Nothing: {_bracketed(parts[0])} is the {'first' if way == 'before' else 'last'} section.")
+    return FactAnswer(f"{listed(said)[0].upper()}{listed(said)[1:]}.")
+
+
+def section_share(known: Known, words: Words) -> FactAnswer:
+    """How much of the song the sections of a letter take."""
+    parts = lettered(known, words["letter"])
+    if not parts:
+        return no_section(known, words["letter"].upper())
+    lasting = sum(part.end - part.start for part in parts)
+    return FactAnswer(
+        f"Section {parts[0].label} takes {100 * lasting / known.sound.duration_s:.0f} % of the song, {clock(lasting)} in all."
+    )
 
 
 def section_loudness(known: Known, words: Words) -> FactAnswer:
@@ -405,10 +466,10 @@ def section_loudness(known: Known, words: Words) -> FactAnswer:
 
 def section_sung(known: Known, words: Words) -> FactAnswer:
     """Whether somebody sings in a section."""
-    letter = words["letter"].upper()
-    found = [section for section in known.facts.sections if section.label == letter]
+    nth = _section(known, None, words["nth"]) if "nth" in words else None
+    found = [nth] if nth else lettered(known, words.get("letter", ""))
     if not found:
-        return no_section(known, letter)
+        return no_section(known, words.get("letter", "").upper())
     if any(section.sung is None for section in found):
         return FactAnswer("Whether somebody sings in it is not clear.", answers=False)
     parts = "; ".join(f"{_spoken(section)}, {'is sung' if section.sung else 'is without singing'}" for section in found)

@@ -58,7 +58,11 @@ TOPICS: Mapping[str, tuple[FollowUp, ...]] = {
         ),
     ),
     "meter": (_row(rf"(?:is it )?(?:in )?{METER}", r"Is it in \g<meter>?"),),
-    "loudness": (_row(r"(?:and )?(?:the |its )?range", "What is the loudness range?"),),
+    "loudness": (
+        _row(r"(?:and )?(?:the |its )?range", "What is the loudness range?"),
+        _row(r"(?:(?:of|in|for) )?(?:section|part) (?P<letter>[A-Z])", r"How loud is section \g<letter>?"),
+        _row(rf"(?:(?:of|in|for) )?(?:the )?{NTH} (?:section|part|one)", r"How loud is the \g<nth> section?"),
+    ),
     "duration": (_row(rf"(?:is it )?than {TIME}", r"Is it longer than \g<time>?"),),
 }
 """What may be left out after a question about each topic."""

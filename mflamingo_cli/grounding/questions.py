@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from mflamingo_cli.grounding import NO_ANSWER, derived, replies
+from mflamingo_cli.grounding import NO_ANSWER, derived, replies, theory
 from mflamingo_cli.grounding.prose.captions import STYLES, write_caption
 from mflamingo_cli.grounding.replies import FactAnswer, Known, Words
 from mflamingo_cli.grounding.wordings import in_english
@@ -24,7 +24,7 @@ IT = r"(?:it|this|that|(?:the|this|that)(?: \w+)? (?:song|track|piece|music|tune
 IS = rf"(?:is|are|was) {IT}"
 COUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)"
 TIME = rf"(?P<time>\d+(?::\d\d)+|{COUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
-NTH = r"(?P<nth>first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d\d?(?:st|nd|rd|th))"
+NTH = rf"(?P<nth>{'|'.join(replies.ORDINALS)}|last|\d\d?(?:st|nd|rd|th))"
 BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
 KEY = (
     r"(?P<key>[A-H](?:is|es|s)?[- ](?:moll|dur)\b|"
@@ -45,11 +45,11 @@ UNNAMED = (
 )
 NAMED = "|".join(rule.name for rule in RULES)
 NOTE = r"(?P<note>[A-G](?:#|b|[ -]sharp|[ -]flat)?)"
-LETTERS = r"(?P<letters>(?-i:[A-Ha-h]\b(?:(?:,| and| or) (?:section )?[A-Ha-h]\b)*))"
+LETTERS = r"(?P<letters>(?-i:[A-Ha-h]\b(?:(?:,| and| or| compared (?:to|with)| vs\.?) (?:section )?[A-Ha-h]\b)*))"
 QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
 ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
 DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
-SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth)(?: of)?(?: an?| the| one)?[ -])"
+SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth|1/(?:2|3|4|8|16))(?: of)?(?: an?| the| one)?[ -])"
 MANY = rf"(?:(?<![\d/.])(?P<many>\d{{1,3}}(?:\.\d+)?|{'|'.join(derived.COUNTS)})(?P<half> and a half)?[ -])"
 NOTE_VALUE = (
     rf"(?:{SHARE}|{MANY})?(?:(?P<kind>dotted|triplet) )?(?P<note>(?:whole|half)(?=[ -]note)|(?:quarter|eighth|sixteenth)(?! of )|"
@@ -68,6 +68,7 @@ UNIT = (
     r"semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
 )
 WAY = r"(?P<way>up|down|higher|lower|above|below)"
+NUMERAL = r"(?P<numeral>(?-i:VII|VI|IV|V|III|II|I|vii|vi|iv|v|iii|ii|i))"
 YES_OR_NO = "I cannot answer that with yes or no"
 ABOUT = "I know its tempo, key, chords, sections, loudness and length"
 
@@ -125,6 +126,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "title": _row(
         rf"\bwhat(?:'s| is) {IT} called\b",
+        r"\b(?:what|which) (?:song|track|tune|piece) (?:is|was) (?:this|it|that)\b",
         r"\b(?:title|name of (?:the|this) (?:song|track|tune|piece))\b",
         facts="tags",
         say=_tags("title"),
@@ -163,9 +165,11 @@ KINDS: Mapping[str, QuestionKind] = {
     "bar_at": _row(
         r"\b(?:when|where|what time)\b[^?]*?\b(?:bar|measure) (?:number |no\.? )?(?P<number>\d{1,4})\b[^?]*",
         r"\b(?:when|where|what time)\b[^?]*?\b(?P<number>\d{1,4})(?:st|nd|rd|th) (?:bar|measure)\b[^?]*",
+        rf"\b(?:when|where|what time)\b[^?]*?\b(?!first){NTH} (?:bar|measure)\b[^?]*",
         facts="beats meter",
         say=derived.bar_at,
     ),
+    "bar_of": _row(rf"\b(?:which|what) (?:bar|measure|beat)\b[^?]*?\b(?:{PART}|{TIME})[^?]*", facts="beats meter", say=derived.bar_of),
     "beat_count": _row(
         r"\bhow many (?P<count>bars?|measures|beats)\b"
         rf"[^?]*?\b(?:(?:(?P<until>until|till|before|up to)|(?P<beyond>after|since|between|from)) )?{PART}\b[^?]*",
@@ -176,11 +180,26 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.beat_count,
     ),
     "note_length": _row(
-        r"\b(?:how long|length|duration|delay(?: time)?|milliseconds|ms|time between)\b[^?]*?"
+        r"\b(?:how long|length|duration|delay(?: time)?|reverb|decay|milliseconds|ms|time between)\b[^?]*?"
         rf"\b{NOTE_VALUE}\b(?:[^?]*?\b(?:at|in|for) {BPM} ?bpm\b)?[^?]*",
         rf"\b{NOTE_VALUE} (?:delay|length|duration)\b[^?]*",
+        rf"\bwhat (?:is|are) {NOTE_VALUE}\b[^?]*?\bin (?:seconds|ms|milliseconds)\b",
         facts="tempo meter",
         say=derived.note_length,
+    ),
+    "tempo_scaled": _row(
+        rf"\b(?:percent|%|fader|factor|how much)\b[^?]*?\b(?:to|reach|match|get)\b[^?]*?\b{BPM}\b(?! ?(?:lufs|db|%|percent))[^?]*",
+        r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*)\b)[^?]*?\b(?P<percent>\d+(?:\.\d+)?) ?(?:%|percent\b)[^?]*",
+        facts="tempo",
+        say=derived.tempo_scaled,
+    ),
+    "key_distance": _row(
+        r"\bhow (?:far|(?:many|much)\b[^?]*?\b(?:semitones?|half[ -]steps?|steps?|transpos\w+))\b[^?]*?"
+        rf"\b(?:to|from|in|into|of) {KEY}"
+        r"(?![\w#/])[^?]*",
+        rf"\b(?:in|to|into) {KEY}(?![\w#/])[^?]*?\bhow (?:many|far)\b[^?]*?\b(?:semitones?|half[ -]steps?|steps?|transpos\w+)\b[^?]*",
+        facts="key",
+        say=theory.key_distance,
     ),
     "transposed": _row(
         rf"(?:[^?]*?\b(?P<chords>chords)\b)?[^?]*?\b{WAY} {AMOUNT} ?{UNIT}\b[^?]*",
@@ -201,8 +220,37 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key",
         say=derived.degree,
     ),
+    "key_chords": _row(
+        r"\bchords\b[^?]*?\b(?:belong to|fit|are in|of|in) (?:the |this |its |that )(?:key|scale)\b",
+        r"\bdiatonic chords\b",
+        rf"\b(?:the|its) {NUMERAL}(?: chord)?\b(?: (?:in|of) (?:the|this|its) (?:key|song|track))?",
+        rf"\b{NUMERAL} chord\b(?: (?:in|of) (?:the|this|its) (?:key|song|track))?",
+        facts="key",
+        say=theory.key_chords,
+    ),
+    "chord_notes": _row(
+        rf"\bnotes\b[^?]*?\b(?:{CHORD} chord|chord {CHORD.replace('chord', 'chord_')})\b[^?]*",
+        rf"\bnotes\b[^?]*?\b(?-i:{QUALIFIED})(?![\w#])[^?]*",
+        say=theory.chord_notes,
+    ),
+    "ends_home": _row(
+        r"\b(?P<ends>ends?|starts?|begins?|clos\w+|finish\w*) (?:on|with|at) (?:the |its )?(?:tonic|root|home)\b(?: chord)?",
+        facts="chords key",
+        say=theory.ends_home,
+    ),
     "numerals": _row(
         r"\broman numerals?\b[^?]*", r"\b(?:degrees|functions) (?:of|are) the chords\b", facts="key chords", say=derived.numerals
+    ),
+    "section_next": _row(
+        rf"\b(?:which|what) (?:section|part)\b[^?]*?\b(?P<way>after|before|follows?) (?:section |part )?(?-i:{LETTER})\b",
+        rf"\bwhat (?:comes?|is|happens)?[^?]*?\b(?P<way>after|before|follows?) (?:section|part) {LETTER}\b",
+        facts="sections",
+        say=derived.section_next,
+    ),
+    "section_share": _row(
+        rf"\b(?:how much|what (?:share|percentage|fraction|proportion)|how many percent)\b[^?]*?\b(?:section|part) {LETTER}\b[^?]*",
+        facts="sections",
+        say=derived.section_share,
     ),
     "chord_before": _row(
         rf"(?:\b(?:which|what) chords? )?\b(?:comes? |is |stands )?before (?:the |an? )?(?:chord )?{CHORD}",
@@ -237,11 +285,15 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.chord_quality,
     ),
     "chord_most": _row(
-        r"\bchords?\b[^?]*\b(?:most|longest)\b[^?]*", r"\b(?:most|longest)\b[^?]*\bchord\b[^?]*", facts="chords", say=derived.chord_most
+        r"(?:\b(?P<many>two|three|four|five|\d) )?\bchords?\b[^?]*\b(?:most|longest)\b[^?]*",
+        r"\b(?:most|longest)\b[^?]*\bchord\b[^?]*",
+        facts="chords",
+        say=derived.chord_most,
     ),
     # sections by letter, number and time
     "section_extreme": _row(
-        r"\b(?:(?:which|what) (?:section|part) is (?:the )?)(?P<extreme>longest|shortest|loudest|quietest|softest)\b",
+        r"\b(?:(?:which|what) (?:section|part) is (?:the )?)(?P<extreme>longest|shortest|loudest|quietest|softest)\b"
+        r"(?:,? and how (?:long|loud|quiet) is (?:it|that)\b)?",
         r"\b(?P<extreme>longest|shortest) (?:section|part)\b",
         r"\b(?P<extreme>loudest|quietest|softest) section\b",
         facts="sections",
@@ -269,6 +321,8 @@ KINDS: Mapping[str, QuestionKind] = {
     "section_sung": _row(
         rf"\b(?:section|part) (?-i:{LETTER})\b[^?]*\b(?:sung|sing\w*|vocals?|voices?|instrumental)\b",
         rf"\b(?:sing\w*|vocals?|voices?)\b[^?]*\b(?:section|part) (?-i:{LETTER})\b",
+        rf"(?:\bdoes (?:any|some)(?:body|one) )?\b(?:sing\w*|sung|vocals?|voices?)\b[^?]*\b{NTH} (?:section|part)\b",
+        rf"\b{NTH} (?:section|part)\b[^?]*\b(?:sing\w*|sung|vocals?|voices?|instrumental)\b",
         facts="sections vocals",
         say=derived.section_sung,
     ),
@@ -276,6 +330,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "chords_of_section": _row(
         rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b",
         rf"\bchords (?:of|in) (?-i:{LETTER})\W*$",
+        rf"\bchord\b[^?]*?\b(?:start|beginning) of (?:section|part) {LETTER}\b",
         facts="chords sections",
         say=replies.chords_of_section,
     ),
@@ -355,7 +410,10 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.pace,
     ),
     "tempo_octaves": _row(
-        r"\b(?:half|double)[ -]?time\b", r"\b(?:half|double|twice) the (?:tempo|bpm)\b", facts="tempo", say=replies.tempo_octaves
+        r"(?:\btempo\b[^?]*?)?\b(?:half|double)[ -]?time\b(?:[^?]*?\btempo\b)?",
+        r"\b(?:half|double|twice) the (?:tempo|bpm)\b",
+        facts="tempo",
+        say=replies.tempo_octaves,
     ),
     # key
     "key_mixing": _row(
@@ -389,6 +447,12 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key",
         say=replies.key_mode,
     ),
+    "scale_is": _row(
+        rf"\b(?:{IS}|does {IT} use|is the (?:mode|scale)) (?:in )?(?:an? |the )?(?:{NOTE} )?"
+        r"(?P<mode>dorian|phrygian|lydian|mixolydian|aeolian|ionian)\b(?: mode| scale)?",
+        facts="key",
+        say=theory.scale_is,
+    ),
     "key_codes": _row(r"\bcamelot\b[^?]*", r"\bopen ?key\b[^?]*", facts="key", say=replies.key_codes),
     "key_is": _row(
         rf"\b(?:{IS}|is the (?:key|song|track)) (?:in )?(?:the key of )?{KEY}(?: key)?(?![\w#/])(?! (?:second|third|sixth|seventh|chord))",
@@ -405,6 +469,7 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="meter",
         say=replies.meter_is,
     ),
+    "meter_changes": _row(rf"\b(?:time[ -]?signature|meter|metre)s?\b[^?.]*?\b{CHANGES}", facts="meter", say=replies.meter_changes),
     "meter": _row(
         r"\btime[ -]?signature\b",
         r"\b(?:meter|metre)\b",
@@ -445,15 +510,17 @@ KINDS: Mapping[str, QuestionKind] = {
         say=replies.chord_nth,
     ),
     "chord_has": _row(
-        rf"\b(?:is there|are there|does {IT} (?:have|use|contain)|do you hear|can you hear) (?:an? |the )?(?:chord )?{CHORD}(?: chord)?",
+        rf"\b(?:is there|are there|does {IT} (?:have|use|contain)|do you hear|can you hear) (?:an? |the |any )?"
+        rf"(?:chord )?{CHORD}(?: chord)?",
         rf"(?<!often )(?<!times )(?<!when )(?<!where )\bdoes (?:the )?(?:chord )?{CHORD} (?:chord )?(?:occur|appear|come|sound)\w*",
         rf"\bis (?:an? )?{CHORD} (?:among|one of|in) (?:the |its )?chords?",
         facts="chords",
         say=replies.chord_has,
     ),
     "chord_count": _row(
-        r"\bhow (?:many|often)\b[^?]*\bchords?\b[^?]*",
+        r"\bhow (?:many|(?P<each>often))\b[^?]*\bchords?\b[^?]*",
         r"\bwhen do(?:es)? [^?]*\b(?:chords? change|change chords?)\b",
+        r"\bhow (?P<each>long) (?:does|do|is|are) (?:each|every|an?|one|the) chords?\b[^?]*",
         facts="chords",
         say=replies.chord_count,
     ),
@@ -461,7 +528,9 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\bchords?\b", r"\b(?:harmony|harmonies|progression)\b", facts="chords", say=lambda known, words: replies.chords(known)
     ),
     # loudness and length
-    "clipping": _row(r"\b(?:clip\w*|unclipped|overload\w*)\b", facts="loudness", say=replies.clipping),
+    "clipping": _row(
+        r"(?:\b(?P<count>how (?:many|often|much))\b[^?]*?)?\b(?:clip\w*|unclipped|overload\w*)\b", facts="loudness", say=replies.clipping
+    ),
     "distortion": _row(r"\bdistort\w*\b(?! by\s)", say=derived.distortion),
     "true_peak": _row(r"\b(?:true peak|peaks?|headroom|dbtp)\b", facts="loudness", say=replies.true_peak),
     "extreme": _row(
@@ -592,7 +661,9 @@ KINDS: Mapping[str, QuestionKind] = {
 """Every kind by its name, the more special ones first."""
 
 _OF_A_PART = re.compile(
-    rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female)\b|\b(?:in|at) the (?:beginning|start|end|middle)\b", re.IGNORECASE
+    rf"\b{INSTRUMENTS}\b|\b(?:language|original|cover|male|female|swing|swung|straight|shuffle)\b|"
+    r"\b(?:in|at) the (?:beginning|start|end|middle)\b",
+    re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(r"\W*(?:is|are|was|were|am|does|do|did|has|have|had|can|could|will|would|should)\b", re.IGNORECASE)
 _AND_WHETHER = re.compile(  # behind what was read: "and in minor", ", loud and in minor", ", in minor"

@@ -14,7 +14,7 @@ from mflamingo_cli.grounding.prose.harmony import progression
 from mflamingo_cli.grounding.prose.phrases import RULES
 from mflamingo_cli.grounding.prose.slots import Slots, slots_of
 from mflamingo_cli.grounding.questions import Asked, read
-from mflamingo_cli.grounding.replies import ORDINALS, Known, Words, named_key, seconds
+from mflamingo_cli.grounding.replies import ORDINALS, Known, Words, lettered, named_key, seconds
 from mflamingo_cli.text import clock, number
 
 EVIDENCE: Mapping[str, tuple[str, ...]] = {"instruments": ("sound",), "genre": ("sound",), "mood": ("sound",)}
@@ -86,7 +86,7 @@ def _nth_section(known: Known, words: Words) -> str | None:
 
 def _of_letter(known: Known, words: Words) -> str | None:
     letter = words["letter"].upper()
-    times = sum(section.label == letter for section in known.facts.sections)
+    times = len(lettered(known, letter))
     return f"{letter} is among them {'once' if times == 1 else f'{times} times' if times else 'nowhere'}." if known.facts.sections else None
 
 

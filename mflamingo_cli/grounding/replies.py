@@ -21,7 +21,7 @@ from mflamingo_cli.measure import Facts, Key
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.parsers import find_chords, parse_key, short_chord
-from mflamingo_cli.schema import Segment, TagKind
+from mflamingo_cli.schema import FormPart, Segment, TagKind
 from mflamingo_cli.text import clock, number
 
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
@@ -30,7 +30,10 @@ BAR_BEATS = 4  # whose length is exact enough where beats stay in frames of 20 m
 STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many bars, whatever one missed beat does
 WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
 MIX_TEMPO = 0.08  # what a player's pitch fader reaches
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth",
+    "fourteenth", "fifteenth", "sixteenth",
+)  # fmt: skip
 SCALES: Mapping[str, tuple[int, ...]] = {  # semitones
     "major": harmony.SCALES["major"],
     "minor": harmony.SCALES["minor"],
@@ -170,15 +173,16 @@ def mixing_keys(key: Key) -> list[Key]:
     return [key, *key.neighbours.values()]
 
 
+def spelled(letter: str, pitch: int) -> str:
+    """A pitch, semitones above C, as a note with that letter: B, 10 -> Bb."""
+    off = (pitch - pitch_class(letter) + 6) % 12 - 6
+    return letter + ("#" * off if off > 0 else "b" * -off)
+
+
 def scale(tonic: str, kind: str) -> list[str]:
     """The notes of a scale, a letter each: Bb, major -> Bb C D Eb F G A."""
-    first = "CDEFGAB".index(tonic[0])
-    notes = []
-    for degree, step in enumerate(SCALES[kind]):
-        letter = "CDEFGAB"[(first + degree) % 7]
-        off = (pitch_class(tonic) + step - pitch_class(letter) + 6) % 12 - 6
-        notes.append(letter + ("#" * off if off > 0 else "b" * -off))
-    return notes
+    first, letters = harmony.LETTERS.index(tonic[0]), harmony.LETTERS
+    return [spelled(letters[(first + degree) % 7], pitch_class(tonic) + step) for degree, step in enumerate(SCALES[kind])]
 
 
 def key_scale(known: Known, words: Words) -> FactAnswer:
@@ -277,6 +281,12 @@ def meter(known: Known, words: Words) -> FactAnswer:
     return _told(known, "meter", "The meter")
 
 
+def meter_changes(known: Known, words: Words) -> FactAnswer:
+    """One meter is measured of a song."""
+    said = meter(known, words)
+    return FactAnswer(f"{said.text[:-1]} as a whole; whether that changes is not measured.", answers=False) if said.answers else said
+
+
 def meter_is(known: Known, words: Words) -> FactAnswer:
     """Whether it is in a time signature, or a waltz."""
     value = known.facts.meter
@@ -366,12 +376,13 @@ def chord_count(known: Known, words: Words) -> FactAnswer:
     found = progression(known.facts.chords)
     if not found:
         return unknown("Chords")
-    return FactAnswer(f"{len({name for name, _ in found})} different chords, which change {len(found) - 1} times.")
+    each = f", on average every {number(known.sound.duration_s / len(found))} s" if "each" in words and len(found) > 1 else ""
+    return FactAnswer(f"{len({name for name, _ in found})} different chords, which change {len(found) - 1} times{each}.")
 
 
 def chords_of_section(known: Known, words: Words) -> FactAnswer:
     """The chords of a section by its letter."""
-    parts = [section for section in known.facts.sections if section.label == words["letter"].upper()]
+    parts = lettered(known, words["letter"])
     if not parts:
         return no_section(known, words["letter"].upper())
     inside = [segment for segment in known.facts.chords if segment.end > parts[0].start and segment.start < parts[0].end]
@@ -384,6 +395,11 @@ def chords_of_section(known: Known, words: Words) -> FactAnswer:
 
 def _form(known: Known) -> str:
     return ", ".join(f"{section.label} {clock(section.start)}" for section in known.facts.sections)
+
+
+def lettered(known: Known, letter: str) -> list[FormPart]:
+    """The sections of a letter, in their order."""
+    return [section for section in known.facts.sections if section.label == letter.upper()]
 
 
 def no_section(known: Known, letter: str | None = None) -> FactAnswer:
@@ -416,7 +432,7 @@ def section_nth(known: Known, words: Words) -> FactAnswer:
 def section_start(known: Known, words: Words) -> FactAnswer:
     """When the sections of a letter begin, how often there are, how long they last."""
     letter = words["letter"].upper()
-    parts = [section for section in known.facts.sections if section.label == letter]
+    parts = lettered(known, letter)
     if not parts:
         return no_section(known, letter)
     spans = listed([f"{clock(part.start)} to {clock(part.end)}" for part in parts])
@@ -427,7 +443,7 @@ def section_start(known: Known, words: Words) -> FactAnswer:
 
 def section_back(known: Known, words: Words) -> FactAnswer:
     """Whether a section comes back."""
-    said, parts = section_start(known, words), [one for one in known.facts.sections if one.label == words["letter"].upper()]
+    said, parts = section_start(known, words), lettered(known, words["letter"])
     if len(parts) == 1:
         return FactAnswer(f"No: section {parts[0].label} comes once, from {clock(parts[0].start)} to {clock(parts[0].end)}.")
     return FactAnswer(f"Yes: {said.text[0].lower() + said.text[1:]}") if parts else said
@@ -490,10 +506,11 @@ def clipping(known: Known, words: Words) -> FactAnswer:
     clipped = known.facts.loudness.clipped
     if clipped is None:
         return unknown("Clipping")
-    if not clipped.runs:
-        return FactAnswer("No: no three samples in a row are at full scale.")
     times = "once" if clipped.runs == 1 else f"{clipped.runs} times"
-    return FactAnswer(f"Yes: samples stay at full scale or beyond it {times}, {number(1000 * clipped.seconds)} ms in all.")
+    how_often = f"samples stay at full scale or beyond it {times}, {number(1000 * clipped.seconds)} ms in all"
+    if "count" in words and clipped.runs:
+        return FactAnswer(f"{how_often.capitalize()}.")
+    return yes_or_no(bool(clipped.runs), None, how_often if clipped.runs else "no three samples in a row are at full scale")
 
 
 def true_peak(known: Known, words: Words) -> FactAnswer:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from mflamingo_cli.parsers import find_sung_keys
+
 SHORT: Mapping[str, str] = {
     r"(what|where|when|who|how|it|that|how (?:fast|long|loud|slow|big))'s": r"\1 is",
     r"(what|where|when|who)s": r"\1 is",
@@ -15,7 +17,7 @@ SHORT: Mapping[str, str] = {
     "wich|whcih|witch|whihc": "which",
     r"(?:dis|ths|tihs)(?= \w)": "this",
     "temop|tmepo|tempi": "tempo",
-    "chrods?|cords|accords?|choords?": "chords",
+    "chrods?|cords|accords|choords?": "chords",
     "lenght|lengh": "length",
     "sogn|somg": "song",
     "kye|kee": "key",
@@ -26,11 +28,24 @@ SHORT: Mapping[str, str] = {
     "gerne|genere|gender of music": "genre",
     "secs": "seconds",
     r"(is|does|are|was)n't": r"\1",
+    "(?:in )?common time": "in 4/4",
+    "(?:in )?cut time": "in 2/2",
+    # with no noun behind it, "a" is the note and no article; "in a major or a minor?" asks for one of the modes
+    r"(?:(?<!or )|(?<=[b-g#] (?:major|minor) or ))a (major|minor)"
+    r"(?=\W*$|,? or (?:in )?[b-g](?:#|b| sharp| flat)? (?:major|minor))": r"A \1",
     r"it is ([^,]+), (?:right|is it|correct|no|yes)(?=\W*$)": r"is it \1",
 }
 """Other spellings of English words."""
 
 OTHERS: Mapping[str, str] = {
+    # how many, which of them
+    r"erste[nrs]?|premi[eè]re?|primer[oa]?|prim[oa]": "first",
+    r"zweite[nrs]?|deuxi[eè]me|segund[oa]|second[oa]": "second",
+    r"dritte[nrs]?|troisi[eè]me|tercer[oa]?|terz[oa]": "third",
+    r"vierte[nrs]?|quatri[eè]me|cuart[oa]|quart[oa]": "fourth",
+    r"letzte[nrs]?|derni[eè]re?|[uú]ltim[oa]": "last",
+    r"(?:der |dem |den |la |le )?(?:teil|abschnitt|partie|parte|secci[oó]n|sezione)(?= [A-Z]\b)": "section",
+    r"wie lange? (?:ist|dauert)(?= section)|combien de temps dure(?= section)|cu[aá]nto dura(?= section)": "how long is",
     # how fast, how loud, how long
     r"wie schnell(?: ist)?|qu[eé] tan r[aá]pid[oa]|a qu[eé] velocidad|[aà] quelle vitesse|quanto [eè] veloce": "how fast is",
     r"wie laut(?: ist)?|qu[eé] tan fuerte|quanto [eè] forte": "how loud is",
@@ -43,11 +58,24 @@ OTHERS: Mapping[str, str] = {
     r"leiser als": "quieter than",
     r"l[aä]nger als|m[aá]s larg[oa] que|plus longue? que": "longer than",
     r"k[uü]rzer als": "shorter than",
+    r"quanto [eè] lung[oa]": "how long is",
     r"wie viele takte|cu[aá]ntos compases|combien de mesures": "how many bars",
     r"wann beginnt (?:der )?(?:teil|abschnitt)": "when does section",
+    r"wie oft|combien de fois|cu[aá]ntas veces|quante volte": "how often",
+    r"wechseln?|change(?:nt)?|cambian?": "change",
+    r"(?:bei|[aà]|a las?|um)(?= \d+:\d)": "at",
+    r"(?:in )?(?:dur oder moll|moll oder dur)|(?:en |in )?(?:majeur ou mineur|mayor o menor|maggiore o minore)": "in major or minor",
+    # what it is called, in which meter
+    r"wie hei(?:ß|ss)t|comment s'appelle|c[oó]mo se llama|come si chiama": "what is the title of",
+    r"von wem ist|qui est l'artiste|de qui est|de qui[eé]n es|di chi [eè]": "who is the artist of",
+    r"in welchem takt (?:ist|steht)|quelle est la mesure": "what is the time signature of",
+    r"(?:eine?|une?|una) (?:walzer|valse|vals|valzer)": "a waltz",
+    r"tempo(?:[aä]nderung(?:en)?|wechsel)": "tempo change",
+    r"change (?:el|le|la|il|das|die)(?= (?:tempo|tonalit?))": "change the",
     # nouns
     r"tonart|tonalidad|tonalit[eéà]": "key",
-    r"akkorde?|acordes?|accordi": "chords",
+    "akkorde|acordes|accordi": "chords",
+    "akkord|acorde|accordo?": "chord",
     r"taktart|comp[aá]s|chiffrage|signature rythmique": "time signature",
     r"schl[aä]ge pro minute|pulsaciones por minuto|battements par minute": "bpm",
     r"lautheit|lautst[aä]rke|volumen": "loudness",
@@ -59,14 +87,16 @@ OTHERS: Mapping[str, str] = {
     r"abschnitte|aufbau|estructura|struttura": "form",
     r"[uü]bersteuert|clippt": "clipped",
     # who sings
-    r"(?:wird|singt) (?:hier |da |darin )?(?:gesungen|jemand)|gibt es gesang|hat (?:es|das \w+) gesang|hay (?:una )?(?:voz|voces|canto)"
+    r"(?:wird|singt) (?:\w+ ){0,3}(?:gesungen|jemand)|gibt es gesang|hat (?:es|das \w+) gesang|hay (?:una )?(?:voz|voces|canto)"
     r"|canta alguien|est-ce que quelqu'un chante"
     r"|y a-t-il (?:du chant|une voix)|c'?[eè] (?:una voce|qualcuno che canta)": "does anyone sing",
     # the song, and small words
+    r"ist es|est-ce(?: que c'est)?(?! qu)|est-ce qu'il est|c'est|est-il|est-elle|[e\u00e8](?= (?:in|un[ao]?) )"
+    r"|est[a\u00e1](?= en )": "is it",
     r"(?:das|dieses|des|dem|el|la|esta|le|ce|il) (?:lied(?:es)?|song|st[uü]cks?|canci[oó]n|pieza|tema|morceau|brano|chanson)": "the song",
     r"welche[rsn]?|qu[eé]|cu[aá]l(?:es)? (?:es|son)|quel(?:le)?s?(?: (?:est|sont))?(?: l[ae]s?)?": "what",
     r"(?:was|wie) ist (?:der|die|das)": "what is the",
-    "ist es|est-ce": "is it",
+    r"en(?= [A-G](?:#|b)? (?:major|minor))": "in",
     "ist(?= the song)": "is",
     r"ist (?:der|die|das)": "is the",
     "oder": "or",
@@ -75,11 +105,34 @@ OTHERS: Mapping[str, str] = {
 }
 """Words of German, Spanish, French and Italian."""
 
+_ONES = "one|two|three|four|five|six|seven|eight|nine"
+_TEENS = "ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_ORDINALS = f"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|{_TEENS.replace('twelve', 'twelf').replace('|', 'th|')}th"
+_VALUES = {word: at + 1 for at, word in enumerate(f"{_ONES}|{_TEENS}".split("|"))}
+_VALUES |= {word: 10 * (at + 2) for at, word in enumerate(_TENS.split("|"))}
+_ABOVE_TEN = rf"(?:(?:{_TENS})(?:[ -](?:{_ONES}))?|{_TEENS.removeprefix('ten|')})"
+_NUMBER = re.compile(  # "thirty-second" is an ordinal
+    rf"\b(?:(?:an?|{_ONES}) hundred(?:(?: and)? (?:{_ABOVE_TEN}|{_ONES}|ten))?|{_ABOVE_TEN})\b(?![ -](?:{_ORDINALS})\b)", re.IGNORECASE
+)
+
+
+def _in_digits(number: re.Match[str]) -> str:
+    """Words for a number above ten: `thirteen` -> `13`, `a hundred and twenty-four` -> `124`."""
+    total = 0
+    for word in re.split("[ -]", number[0].lower()):
+        total = 100 * max(total, 1) if word == "hundred" else total + _VALUES.get(word, 0)
+    return str(total)
+
+
 _RULES = tuple((re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), english) for words, english in [*SHORT.items(), *OTHERS.items()])
 
 
 def in_english(question: str) -> str:
     """A question, plain, with all of these words replaced: `Wie schnell ist das Lied?` -> `how fast is the song?`."""
+    for key in reversed(find_sung_keys(question)):
+        question = question[: key.start] + key.value.name + question[key.end :]
+    question = _NUMBER.sub(_in_digits, question)
     for words, english in _RULES:
         question = words.sub(english, question)
     return question

@@ -56,7 +56,7 @@ class Harmony:
 
     def scale(self, key: Key) -> str | None:
         """The church mode on the tonic of the key, where the tonic is sure and the scale not that of major or minor."""
-        return scale_of(key, shares(self.whole[0][:12])) if self.confidence(key) >= SURE_TONIC else None
+        return scale_of(key, shares(self.whole[0][:12]), self.whole[1]) if self.confidence(key) >= SURE_TONIC else None
 
     @cached_property
     def keys(self) -> tuple[tuple[float, float, Key], ...]:

@@ -144,13 +144,21 @@ SCALES: dict[Mode, dict[str, tuple[int, int]]] = {  # mode: (its degree, the deg
     "minor": {"dorian": (9, 8), "phrygian": (1, 2)},
 }
 CHURCH = 1.45  # times as much as the usual degree the other one must sound: 133 songs in major and minor have up to 1.41
+FOREIGN = 0.2  # share of the time of chords with a note outside the mode up to which it is told: 75 of 99 recordings keep so to their key
+DEGREES: dict[Mode, frozenset[int]] = {"major": frozenset({0, 2, 4, 5, 7, 9, 11}), "minor": frozenset({0, 2, 3, 5, 7, 8, 10})}
+INTERVALS = np.array([(0, 4, 7), (0, 3, 7), (0, 3, 6)])  # of QUALITIES, in semitones above the root
 
 
-def scale_of(key: Key, pitches: np.ndarray) -> str | None:
-    """ "D dorian" where the scale on the tonic is a church mode: shares of the pitch classes (12,) -> its name, or None."""
+def scale_of(key: Key, pitches: np.ndarray, triads: np.ndarray) -> str | None:
+    """ "D dorian" where the scale on the tonic is a church mode that the chords bear out.
+
+    Shares of the pitch classes (12,), seconds of each triad as of `sounding` (36,) -> its name, or None.
+    """
     degrees = np.roll(pitches, -key.pitch)
+    notes = (np.arange(12)[None, :, None] + INTERVALS[:, None, :] - key.pitch) % 12  # (3, 12, 3) semitones above the tonic
     for name, (own, usual) in SCALES[key.mode].items():
-        if degrees[own] > CHURCH * degrees[usual]:
+        foreign = ~np.isin(notes, sorted(DEGREES[key.mode] - {usual} | {own})).all(axis=2).ravel()
+        if degrees[own] > CHURCH * degrees[usual] and shares(triads)[foreign].sum() <= FOREIGN:
             return f"{key.tonic} {name}"
     return None
 

@@ -4,9 +4,9 @@
 
 Sources are folders of clips by `mflamingo train data synth`, hard ones; "dev" and "test", the more usual songs of tests/bench/songs.py;
 "fifths", the power chords of tests/bench/fifths.py;
-"real", the recordings of tests/bench/recordings.tsv below --music, a folder with the unpacked Debian packages. Prints the weights
-fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well the probabilities are
-calibrated (expected calibration error, with a 95 % bootstrap interval), and which share of the values (coverage) is right how often
+"real" and "clips", the recordings of recordings.tsv and clips.tsv below --music, a folder with the unpacked Debian packages. Prints the
+weights fitted on the first sources; then, for these by fits that did not see the clip, and for those to check, how well the probabilities
+are calibrated (expected calibration error, with a 95 % bootstrap interval), and which share of the values (coverage) is right how often
 (precision) from a confidence on; at the end the same of all clips that no fit has seen, and one JSON line.
 Signs of the clips are kept in --cache, as measuring takes most of a second for each.
 """
@@ -36,11 +36,14 @@ from tests.bench import fifths
 from tests.bench.estimators import Clip, samples
 from tests.bench.songs import Song, render
 
+NAMES = ("tempo", "key", "meter")
 RIDGE = 5.0  # on weights of signs with unit variance
 FOLDS = 8
 BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FROM = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-RECORDINGS = Path(__file__).with_name("recordings.tsv")  # package, file, second, BPM or "-", key or "-": weak labels as in clips.py
+RECORDINGS = {  # package, file, second, BPM or "-", key or "-": weak labels, see clips.py; those of "clips" are never fitted
+    "real": Path(__file__).with_name("recordings.tsv"), "clips": Path(__file__).with_name("clips.tsv"),
+}  # fmt: skip
 CLIP_S = 40  # of a recording
 Judged = tuple[str, dict[str, float], bool]  # which value, its signs, whether it is right
 
@@ -71,7 +74,7 @@ def judge(samples: np.ndarray, truth: Truth) -> list[Judged]:
         return 0.5
 
     with mock.patch.object(confidence, "probability", note):
-        facts = measure(Clip(samples))  # type: ignore[arg-type]
+        facts = measure(Clip(samples), only=NAMES)  # type: ignore[arg-type]
     known = truth.known - ({"key"} if len(truth.keys) > 1 else set())
     return [(name, told, _is_right(name, facts, truth)) for name, told in signs.items() if name in known]
 
@@ -87,8 +90,8 @@ def _is_right(name: str, facts: Facts, truth: Truth) -> bool:
 
 def clips(source: str, count: int, work: Path, music: Path) -> Iterator[tuple[str, Any]]:
     """Names of clips, and what makes their samples and truth: of a folder with a manifest, of the songs of a split, or recordings."""
-    if source == "real":
-        for line in RECORDINGS.read_text().splitlines()[:count]:
+    if source in RECORDINGS:
+        for line in RECORDINGS[source].read_text().splitlines()[:count]:
             package, file, second, bpm, key = line.split("\t")
             name = hashlib.sha256(line.encode()).hexdigest()[:16]
             yield name, lambda path=music / package / file, at=second, bpm=bpm, key=key: _of_recording(path, float(at), bpm, key)
@@ -203,7 +206,7 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     judged = {source: collect(source, options.count, options.cache, options.music) for source in [*options.sources, *options.check]}
     summary = {}
-    for name in ("tempo", "key", "meter"):
+    for name in NAMES:
         written = confidence.WEIGHTS[name]
         names, signs, right = table([row for source in options.sources for row in judged[source]], name)
         fitted = fit(signs, right)

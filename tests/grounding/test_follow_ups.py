@@ -26,6 +26,8 @@ from tests.bench.chat import verdicts
     ("Is section A louder than section B?", "And than C?", "Is section A louder than section C?"),
     ("Is section A longer than the second section?", "And than the third?", "Is section A longer than the third section?"),
     ("How loud is section A?", "And B?", "How loud is section B?"),
+    ("How loud is it?", "And of section B?", "How loud is section B?"),
+    ("How loud is it?", "And the second section?", "How loud is the second section?"),
     ("Is section A louder than section B?", "And C?", "Is section C louder than section B?"),
 ])  # fmt: skip
 def test_a_question_is_completed_by_the_one_before(before: str, question: str, whole: str) -> None:

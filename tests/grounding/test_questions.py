@@ -222,6 +222,12 @@ def test_a_choice_is_answered_by_what_it_is() -> None:
     ("Wie schnell ist das Lied?", "how fast is the song?"),
     ("whats the temop", "what is the tempo"),
     ("Quels sont les accords ?", "what chords ?"),
+    ("Le morceau est-il en si b\u00e9mol majeur ?", "the song is it in Bb major ?"),
+    ("How long are a hundred and twenty-four bars?", "How long are 124 bars?"),
+    ("How long is a thirty-second note?", "How long is a thirty-second note?"),
+    ("Is it in a minor?", "Is it in A minor?"),
+    ("Is it in a minor key?", "Is it in a minor key?"),
+    ("Is it in a major or a minor?", "Is it in a major or a minor?"),
     ("What is the tempo?", "What is the tempo?"),
 ])  # fmt: skip
 def test_other_words_for_a_question_are_made_english(question: str, english: str) -> None:
@@ -232,7 +238,8 @@ def test_other_words_for_a_question_are_made_english(question: str, english: str
     ("Ist es in C-Moll?", "C minor"), ("Ist es in c-Moll?", "C minor"), ("Ist es in F-Dur?", "F major"),
     ("Ist es in Fis-Moll?", "F# minor"),
     ("Ist es in Es-Dur?", "Eb major"), ("Ist es in H-Moll?", "B minor"), ("Ist es in B-Dur?", "Bb major"), ("Is it in A major?", "A major"),
-    ("Is it in A minor?", "A minor"), ("Is it in a minor key?", None), ("Is it in an major key?", None), ("Is it in 8A?", "A minor"),
+    ("Is it in A minor?", "A minor"), ("is it in a minor?", "A minor"), ("Is it in a minor key?", None), ("È in la minore?", "A minor"),
+    ("Is it in an major key?", None), ("Is it in 8A?", "A minor"),
 ])  # fmt: skip
 def test_a_key_is_read_by_its_tonic_and_its_mode(question: str, key: str | None) -> None:
     (asked,) = read(question)

@@ -9,7 +9,7 @@ from mflamingo_cli.measure import Measurement, measure
 from mflamingo_cli.measure.confidence import MOST_ALONE
 from mflamingo_cli.measure.facts import Key
 from mflamingo_cli.measure.harmony import Harmony
-from mflamingo_cli.measure.key import PROFILES, choose_key, scale_of
+from mflamingo_cli.measure.key import PROFILES, choose_key, scale_of, sounding
 from mflamingo_cli.schema import Segment
 
 from .synth import CHORDS, NOTES, RATE, audio, song
@@ -128,4 +128,11 @@ def test_church_modes(loop: list[str], key: str, scale: str | None) -> None:
     found = harmony(*loop * 4)
     tonic, mode = key.split()
     told = Key(tonic, mode)  # type: ignore[arg-type]
-    assert scale_of(told, found.pitches.sum(axis=0)[:12]) == scale
+    assert scale_of(told, found.pitches.sum(axis=0)[:12], sounding(found.chords)) == scale
+
+
+def test_no_mode_is_told_that_the_chords_contradict() -> None:
+    modal, foreign = harmony(*["D:min", "G:maj", "A:min"] * 4), [Segment(0.0, 8.0, "Bb:maj"), Segment(8.0, 40.0, "D:min")]
+    pitches = modal.pitches.sum(axis=0)[:12]
+    assert scale_of(Key("D", "minor"), pitches, sounding(foreign)) == "D dorian"
+    assert scale_of(Key("D", "minor"), pitches, sounding([*foreign, Segment(40.0, 44.0, "Eb:maj")])) is None

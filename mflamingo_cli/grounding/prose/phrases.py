@@ -620,11 +620,12 @@ RULES["evidence_tempo"] = """
     The beats are not regular enough to be sure; {likely_bpm} BPM fits them best <tempo_share?>.
 """
 RULES["evidence_key"] = """
-    The notes and chords were held against all keys, and {key} fits best <key_share?>.
-    No key fits clearly better than all others; {likely_key} comes first <key_share?>.
+    !changes_key | The notes and chords were held against all keys, and {key} fits best <key_share?>.
+    !changes_key | No key fits clearly better than all others; {likely_key} comes first <key_share?>.
+    changes_key | Measured along the song, the keys are {key_spans}; the one that sounds longest counts <key_share?>.
 """
 RULES["evidence_keys"] = """
-    changes_key | Measured along the song, the key is {key_spans}.
+    changes_key | Measured along the song, the keys are {key_spans}; the one that sounds longest counts <key_share?>.
     steady_key | Measured along the song, the key stays the same.
 """
 RULES["evidence_meter"] = """

@@ -51,7 +51,7 @@ MODULATION = 5.0  # how much a change of key matters among the moments of a song
 
 SLOTS: Mapping[str, str] = {
     "tempo": "bpm likely_bpm",
-    "key": "key likely_key",
+    "key": "key likely_key key_spans",
     "wheel": "camelot open_key",
     "scale": "scale",
     "meter": "meter likely_meter",
@@ -72,7 +72,7 @@ SLOTS: Mapping[str, str] = {
     "density": "onsets",
     "brightness": "brightness",
     "duration": "duration",
-    "": "thing at letter here step key_second key_second_at key_spans "
+    "": "thing at letter here step key_second key_second_at "
     "maybe maybe_bpm maybe_key maybe_meter tempo_sure key_sure meter_sure vocals_sure",
 }
 """Every slot by the fact that it tells; those of "" tell none, or one of a moment."""
@@ -152,7 +152,10 @@ class _Song:
             yield "steady_key"
         elif self.facts.keys:
             yield "changes_key"
-            yield "key_spans", listed([f"{span.name} from {clock(span.start)}" for span in self.facts.keys])
+            starts: dict[str, list[str]] = {}
+            for span in self.facts.keys:
+                starts.setdefault(span.name, []).append(clock(span.start))
+            yield "key_spans", listed([f"{name} (from {listed(times)})" for name, times in starts.items()])
 
     # --- tempo, meter -------------------------------------------------------------------------------------------------------
 
