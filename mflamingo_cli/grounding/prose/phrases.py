@@ -482,12 +482,12 @@ RULES["technical_form"] = """
     one_section | The form is a single section.
 """
 RULES["technical_sound"] = """
-    The tags of the sound are {genre} (genre), {instruments} (instruments) and {mood} (mood).
-    The tags of the sound are {genre} (genre) and {mood} (mood).
-    The tags of the sound are {genre} (genre) and {instruments} (instruments).
-    The tags of the sound are {instruments} (instruments) and {mood} (mood).
-    By its tags the genre is {genre}.
-    By its tags the mood is {mood}.
+    The sound is tagged {genre} (genre), {instruments} (instruments) and {mood} (mood).
+    The sound is tagged {genre} (genre) and {mood} (mood).
+    The sound is tagged {genre} (genre) and {instruments} (instruments).
+    The sound is tagged {instruments} (instruments) and {mood} (mood).
+    By its sound the genre is {genre}.
+    By its sound the mood is {mood}.
     plural | Among the instruments, {instruments} are recognised.
     !plural | Among the instruments, the {instruments} is recognised.
 """

@@ -190,8 +190,14 @@ class _Song:
         return [replace(chord, name=self._spelled(chord.name)) for chord in harmony.progression(self.facts.chords)]
 
     def _spelled(self, name: str) -> str:
-        """A chord as the key spells it: F# in D flat major is Gb."""
-        return harmony.spell(name, self.key) if self.key else name
+        """A chord as the key spells it, sure or not: F# in D flat major is Gb."""
+        return harmony.spell(name, self.facts.key) if self.facts.key else name
+
+    @cached_property
+    def loop(self) -> harmony.ChordLoop | None:
+        """The loop that carries the harmony."""
+        loop = harmony.find_loop(self.chords, [section.start for section in self.facts.sections])
+        return loop if loop and loop.share >= WANDERS else None
 
     def tonality(self) -> Said:
         """Key, mode and changes of key."""
@@ -237,7 +243,7 @@ class _Song:
 
     def _degrees(self, names: Sequence[str]) -> Said:
         """The loop, its degrees where the key is sure, and what the key makes of the chords."""
-        loop = harmony.find_loop(self.chords, [section.start for section in self.facts.sections])
+        loop = self.loop
         told = {self._spelled(name) for name in told_chords(self.facts)}
         if loop and loop.share >= LOOPED and all(chord.name in told for chord in loop.chords):
             yield "looped"
@@ -251,7 +257,7 @@ class _Song:
                 yield "two_chords"
             if loop.share >= ALL_LOOP:
                 yield "all_loop"
-        elif len(self.chords) >= MANY_CHORDS and (loop is None or loop.share < WANDERS):
+        elif len(self.chords) >= MANY_CHORDS and loop is None:
             yield "wanders"
         if self.key is None:
             return
@@ -398,6 +404,8 @@ class _Song:
         was, now = (self._loop_of(part) for part in (before, section))
         if not now or not was or set(now) <= set(was):
             return {}
+        if self.loop and self.loop.share >= LOOPED and set(now) == set(harmony.degrees(self.loop.chords, self.key)):
+            return {}  # what carries the song is no news
         return {"here": harmony.spelled(now)}
 
     def _loop_of(self, part: Segment) -> tuple[str, ...]:
