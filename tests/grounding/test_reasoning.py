@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from mflamingo_cli.grounding.prose.captions import write_caption
 from mflamingo_cli.grounding.questions import KINDS, Known, read, reply
 from mflamingo_cli.grounding.reasoning import NOT_MEASURED, READ_FROM_FILE, STEPS, reason
 from mflamingo_cli.measure import Facts
+from mflamingo_cli.schema import KeySpan
 from mflamingo_cli.styles import CAPTION_STYLES
 from tests.grounding.prose.songs import made_up_song
 from tests.grounding.test_questions import NOTHING, SONG, UNSURE
@@ -80,3 +83,12 @@ def test_a_song_of_which_nothing_is_known_is_not_reasoned_about() -> None:
 
 def test_every_step_belongs_to_a_kind_of_question() -> None:
     assert STEPS.keys() <= KINDS.keys()
+
+
+def test_reasoning_about_a_song_that_changes_key_names_each_key_once() -> None:
+    spans = tuple(KeySpan(20.0 * at, 20.0 * at + 20, name, 0.9) for at, name in enumerate(("C minor", "G minor", "C minor")))
+    for confidence in (SONG.facts.confidence, UNSURE.facts.confidence):
+        song = dataclasses.replace(SONG, facts=dataclasses.replace(SONG.facts, keys=spans, confidence=confidence))
+        for question in ("What key is it in?", "Does the key change?", "Tell me about this song."):
+            assert reason(question, song).count("C minor (from 0:00 and 0:40) and G minor (from 0:20)") == 1
+            assert len(re.findall("[A-G] (?:major|minor)", reason(question, song))) == 2
