@@ -85,9 +85,8 @@ def tempo_scaled(known: Known, words: Words) -> FactAnswer:
     if "bpm" in words:
         percent = 100 * (float(words["bpm"]) / bpm - 1)
         return FactAnswer(f"{words['bpm']} BPM is {number(abs(percent))} % {'faster' if percent >= 0 else 'slower'} than {song}.")
-    slower = bool(re.search(r"\b(?:slow\w*|down)\b", words["question"], re.IGNORECASE))
-    other = bpm * (1 + (-1 if slower else 1) * float(words["percent"]) / 100)
-    return FactAnswer(f"{number(other)} BPM is {words['percent']} % {'slower' if slower else 'faster'} than {song}.")
+    other = bpm * (1 + (-1 if "slower" in words else 1) * float(words["percent"]) / 100)
+    return FactAnswer(f"{number(other)} BPM is {words['percent']} % {'slower' if 'slower' in words else 'faster'} than {song}.")
 
 
 def note_length(known: Known, words: Words) -> FactAnswer:

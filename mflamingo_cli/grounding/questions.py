@@ -189,7 +189,8 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "tempo_scaled": _row(
         rf"\b(?:percent|%|fader|factor|how much)\b[^?]*?\b(?:to|reach|match|get)\b[^?]*?\b{BPM}\b(?! ?(?:lufs|db|%|percent))[^?]*",
-        r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*)\b)[^?]*?\b(?P<percent>\d+(?:\.\d+)?) ?(?:%|percent\b)[^?]*",
+        r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*)\b)(?:(?=[^?]*\b(?P<slower>slow\w*|down)\b))?"
+        r"[^?]*?\b(?P<percent>\d+(?:\.\d+)?) ?(?:%|percent\b)[^?]*",
         facts="tempo",
         say=derived.tempo_scaled,
     ),
