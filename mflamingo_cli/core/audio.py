@@ -186,7 +186,9 @@ def load(
     try:
         with _on_disk(path) as (local, name), contextlib.closing(open_decoder(local, shown)) as decoder:
             audio = _decode(decoder, name, shown, start_s, end_s, listeners, on_part)
-            return replace(audio, source=replace(audio.source, tags=tags.read(local, decoder.tags)))
+            found, notes = tags.read(local, decoder.tags)
+            warnings = tuple(dict.fromkeys((*audio.warnings, *notes)))  # the decoder may have said it already
+            return replace(audio, source=replace(audio.source, tags=found), warnings=warnings)
     except OSError as error:
         raise AudioError(f"{shown}: {_unread(shown, error)}", code="not_found") from error
 

@@ -48,7 +48,12 @@ LIMITS = (
     ),
     Limit(
         "too_many_channels",
-        lambda header: 1 <= header.channels <= MOST_CHANNELS,
+        lambda header: header.channels >= 1,
+        lambda header: f"states {header.channels} channels; get it again, for its header is damaged",
+    ),
+    Limit(
+        "too_many_channels",
+        lambda header: header.channels <= MOST_CHANNELS,
         lambda header: f"states {header.channels} channels, more than {MOST_CHANNELS}; mix it down to stereo first",
     ),
     Limit(

@@ -6,11 +6,14 @@ Tags are text that anybody wrote: here, where they are read, control characters 
 from __future__ import annotations
 
 import functools
+import io
+import os
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mflamingo_cli.core.decode import id3
 from mflamingo_cli.schema import SongTags
 from mflamingo_cli.text import tidy
 
@@ -24,14 +27,51 @@ NAMES = {  # field: what Vorbis comments, APE and RIFF call it in lower case, th
     "track": ("tracknumber", "track", "trck", "trkn", "wm/tracknumber"),
     "genre": ("genre", "tcon", "\xa9gen", "wm/genre"),
 }
-INFLATED = {3: 0x80, 4: 0x08}  # by version of ID3v2: the bit of a frame's second flag byte that says its content is compressed
-FLAGS_AT = 9  # of that byte in a frame
+MOST_READ = 1 << 27  # bytes at once: ten covers of 10 MB
+MOST_FIELDS = 100_000  # of other tags than ID3; comments are read in linear time, 0.4 s for so many
 
 
-def read(path: Path, decoded: Mapping[str, Any]) -> SongTags | None:
-    """Return a file's tags, None where it has none of the fields; `decoded` is what its decoder read, by name."""
-    found = _fields(decoded) | _fields(_by_mutagen(path))
-    return SongTags(**found) if found else None
+class TagsRefused(Exception):
+    """Tags are not read because of what they hold; says what."""
+
+
+class GuardedFile(io.FileIO):
+    """A file as mutagen reads it: what it asks for is looked at before it gets it. Raises TagsRefused."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(os.fspath(path))
+        self._header, self._at, self._end = b"", 0, 0  # of the ID3 tag that is being read, the place up to which it was, and its end
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes."""
+        at = self.tell()
+        left = max(0, os.fstat(self.fileno()).st_size - at)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > MOST_READ:
+            raise TagsRefused(id3.LARGE)
+        data = super().read(size) or b""
+        if len(data) == id3.HEADER_BYTES and data.startswith(b"ID3"):
+            self._header, self._at = data, at + len(data)
+            self._end = self._at + id3.size_of(data)
+        elif self._header and at == self._at < self._end:  # an extended header, or the frames
+            if why := id3.refusal(self._header, data):
+                raise TagsRefused(why)
+            self._at = at + len(data)
+        return data
+
+
+def read(path: Path, decoded: Mapping[str, Any]) -> tuple[SongTags | None, tuple[str, ...]]:
+    """Return a file's tags, None where it has none of the fields, and a sentence where they were not read.
+
+    `decoded` is what its decoder read, by name.
+    """
+    notes, own = tuple[str, ...](), dict[str, str]()
+    try:
+        own = _fields(_by_mutagen(path))
+    except TagsRefused as refused:
+        notes = (id3.unread(str(refused)),)
+    found = _fields(decoded) | own
+    return SongTags(**found) if found else None, notes
 
 
 @functools.cache
@@ -60,14 +100,20 @@ def _text(value: Any) -> str:
 
 
 def _by_mutagen(path: Path) -> Mapping[str, Any]:
-    """Every tag of the file; none without mutagen, or where it cannot read them."""
+    """Every tag of the file; none without mutagen, or where it cannot read them. Raises TagsRefused."""
     if not reader():
         return {}
     import mutagen
 
     try:
-        found = None if inflates(path) else mutagen.File(path)
-        return {} if found is None else _grouped(found.tags or {})
+        with GuardedFile(path) as file:
+            found = mutagen.File(file)
+        tags = {} if found is None else found.tags or {}
+        if len(tags) > MOST_FIELDS:
+            raise TagsRefused(id3.LARGE)
+        return _grouped(tags)
+    except TagsRefused:
+        raise
     except Exception:  # of any kind: the bytes are anybody's, and no title is worth a song
         return {}
 
@@ -80,20 +126,3 @@ def _grouped(tags: Any) -> Mapping[str, Any]:
     for name, value in tags:
         values.setdefault(name.lower(), []).append(value)
     return values
-
-
-def inflates(path: str | Path) -> bool:
-    """Whether a frame of a file's ID3 tags is compressed: mutagen would make a gigabyte of a megabyte, and no program writes such tags.
-
-    Raises mutagen's errors and OSError.
-    """
-    from mutagen import aiff, dsdiff, dsf, id3, wave
-
-    with_id3 = {b"ID3": id3.ID3FileType, b"RIF": wave.WAVE, b"FOR": aiff.AIFF, b"DSD": dsf.DSF, b"FRM": dsdiff.DSDIFF}
-    with open(path, "rb") as file:
-        kind = with_id3.get(file.read(3))
-    tags = kind(path, known_frames={}, translate=False).tags if kind else None  # no frame is decoded
-    if tags is None:
-        return False
-    flag = INFLATED.get(tags.version[1], 0)
-    return flag > 0 and any(frame[FLAGS_AT] & flag for frame in tags.unknown_frames)

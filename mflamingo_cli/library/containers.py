@@ -22,7 +22,7 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
-from mflamingo_cli.core.tags import inflates
+from mflamingo_cli.core.tags import GuardedFile, TagsRefused
 from mflamingo_cli.library.tag_fields import (
     ALBUM_GAIN,
     FIELDS,
@@ -251,9 +251,11 @@ KINDS: dict[type[Any], tuple[type[Container], str]] = {  # mutagen's class -> ou
 
 def open_tags(path: str) -> Container:
     """The tags of a file. Raises TagError for a kind that is not written, mutagen's errors and OSError for what cannot be read."""
-    if inflates(path):
-        raise TagError("its tags are compressed, which no common program can read; remove them first")
-    found = File(path, options=list(KINDS))
+    try:
+        with GuardedFile(path) as file:
+            found = File(file, options=list(KINDS))
+    except TagsRefused as refused:
+        raise TagError(f"its tags are {refused}; remove them first") from refused
     if found is None:
         raise TagError("tags are written to MP3, FLAC, Ogg, Opus, M4A, WAV and AIFF files only")
     container, demuxer = KINDS[type(found)]

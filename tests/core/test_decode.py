@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mflamingo_cli.core.audio import load
+from mflamingo_cli.core.audio import Audio, load
 from mflamingo_cli.core.decode import MOST_PROCESSES, by_soundfile, container, layout, mp4, mpeg, ogg, structure_of
 from mflamingo_cli.core.decode.base import Structure
 from mflamingo_cli.errors import AudioError
@@ -410,22 +411,123 @@ def test_a_tag_between_short_joined_files_is_no_sound(tmp_path: Path, name: str,
     assert load(tmp_path / "a").source.duration_s == 2.0
 
 
-@pytest.mark.parametrize(
-    ("first", "other"),
-    [
-        (first, other)
-        for first in ("wav", "aiff", "mp3", "ogg", "opus")
-        for other in ("flac", "mp3", "ogg", "au")
-        if first != other and (first, other) != ("opus", "ogg")  # a chain of two codecs
-    ],
-)
-def test_a_file_of_another_format_that_is_joined_is_named_and_no_noise(tmp_path: Path, first: str, other: str) -> None:
-    """A WAV of three seconds had two more of noise."""
-    (tmp_path / "a").write_bytes(coded(tmp_path, first, 3.0, 48_000) + coded(tmp_path, other, 3.0))
+DEMUXERS = {"opus": "ogg", "rf64": "wav", "svx": "iff", "nist": "nistsphere", "paf": "epaf"}  # of other names than the form
+JOINED = ("wav", "aiff", "au", "caf", "w64", "rf64", "voc", "flac", "mp3", "ogg", "opus")
+
+
+def named(audio: Audio, demuxer: str) -> bool:
+    return audio.warnings == (f"another file ({demuxer}) is joined to the end of this one and not decoded; split the file to analyse both",)
+
+
+@pytest.mark.parametrize("tag", [b"", ID3V1 + ID3V2, APE], ids=["", "ID3", "APE"])
+@pytest.mark.parametrize("first", JOINED)
+def test_a_file_of_another_format_that_is_joined_is_named_and_no_noise(tmp_path: Path, first: str, tag: bytes) -> None:
+    """A WAV of three seconds had two more of noise; what was behind a FLAC, an AU or a CAF was lost without a word."""
+    whole = coded(tmp_path, first, 3.0, 48_000)
+    for other in JOINED:
+        if DEMUXERS.get(first, first) == DEMUXERS.get(other, other):
+            continue
+        (tmp_path / "a").write_bytes(whole + tag + coded(tmp_path, other, 3.0, 48_000))
+        audio = load(tmp_path / "a")
+        assert audio.source.duration_s == pytest.approx(3.0, abs=NEAR_S), other
+        assert named(audio, DEMUXERS.get(other, other)), (other, audio.warnings)
+
+
+@pytest.mark.parametrize("first", ["au", "caf"])
+def test_where_the_size_of_the_sound_is_unknown_another_file_ends_it(tmp_path: Path, first: str) -> None:
+    whole = coded(tmp_path, first, 3.0)
+    at, size = (8, 4) if first == "au" else (whole.index(b"data") + 4, 8)
+    (tmp_path / "a").write_bytes(whole[:at] + b"\xff" * size + whole[at + size :] + coded(tmp_path, "flac", 3.0))
     audio = load(tmp_path / "a")
-    assert audio.source.duration_s == pytest.approx(3.0, abs=NEAR_S)
-    [note] = audio.warnings
-    assert note == f"another file ({other}) is joined to the end of this one and not decoded; split the file to analyse both"
+    assert audio.source.duration_s == pytest.approx(3.0, abs=0.001)
+    assert named(audio, "flac")
+
+
+@pytest.mark.parametrize("first", ["flac", "mp3", "wav", "ogg"])
+def test_a_file_of_another_format_between_two_is_named_and_both_are_decoded(tmp_path: Path, first: str) -> None:
+    other = "flac" if first != "flac" else "mp3"
+    whole = coded(tmp_path, first, 3.0)
+    (tmp_path / "a").write_bytes(whole + coded(tmp_path, other, 3.0) + whole)
+    audio = load(tmp_path / "a")
+    assert audio.source.duration_s == pytest.approx(6.0, abs=NEAR_S)
+    assert (named(audio, other), audio.damaged) == (True, False)
+
+
+FOREIGN = ("a.m4a", "a.wv", "a.mka", "a.wma", "a.tta", "a.flv", "a.avi", "a.aac", "a.ac3", "a.ts", "a.latm", "a.mpg")  # only ffmpeg reads
+FOREIGN_DEMUXERS = ("mov", "wv", "matroska", "asf", "tta", "flv", "avi", "aac", "ac3", "mpegts", "loas", "mpeg")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("first", ["wav", "flac", "mp3", "au"])
+def test_a_file_that_only_ffmpeg_reads_behind_another_is_named(tmp_path: Path, first: str) -> None:
+    whole = coded(tmp_path, first, 3.0)
+    for name, demuxer in zip(FOREIGN, FOREIGN_DEMUXERS, strict=True):
+        (tmp_path / "a").write_bytes(whole + made_by_ffmpeg(tmp_path, name))
+        audio = load(tmp_path / "a")
+        assert audio.source.duration_s == pytest.approx(3.0, abs=NEAR_S), name
+        assert named(audio, demuxer), (name, audio.warnings)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("first", FOREIGN)
+def test_a_file_behind_one_that_only_ffmpeg_reads_is_named(tmp_path: Path, first: str) -> None:
+    whole = made_by_ffmpeg(tmp_path, first)
+    (tmp_path / "a").write_bytes(whole)
+    alone_s = load(tmp_path / "a").source.duration_s
+    for other in ("flac", "voc"):
+        (tmp_path / "a").write_bytes(whole + coded(tmp_path, other, 3.0))
+        audio = load(tmp_path / "a")
+        assert audio.source.duration_s == pytest.approx(alone_s, abs=NEAR_S)
+        assert (named(audio, other), audio.damaged) == (True, False), (other, audio.warnings)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.aac", "a.ac3", "a.eac3", "a.latm"])
+@pytest.mark.parametrize("tag", [ID3V1, ID3V1 + ID3V2, APE], ids=["ID3v1", "ID3v1 and v2", "APE"])
+def test_streams_of_frames_that_are_joined_with_a_tag_between_are_whole(tmp_path: Path, name: str, tag: bytes) -> None:
+    whole = made_by_ffmpeg(tmp_path, name)
+    (tmp_path / name).write_bytes(whole)
+    alone_s = load(tmp_path / name).source.duration_s
+    (tmp_path / name).write_bytes(whole + tag + whole)
+    audio = load(tmp_path / name)
+    assert audio.source.duration_s == pytest.approx(2 * alone_s, abs=NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.aac", "a.ac3", "a.ts"])
+def test_a_stream_of_frames_goes_on_behind_damage_and_begins_within_a_frame(tmp_path: Path, name: str) -> None:
+    """ffmpeg ends at 3 kB of zeros: of 3 s 0.4 to 1.2 were decoded. A recording from the air begins anywhere, and was no audio file."""
+    whole = made_by_ffmpeg(tmp_path, name)
+    (tmp_path / name).write_bytes(hurt(whole))
+    audio = load(tmp_path / name)
+    assert 2.5 < audio.duration_s < 3.0
+    assert audio.damaged
+    assert re.match(r"some sound is missing at 0:01.*: the file is damaged there; the rest was decoded", audio.warnings[0])
+    (tmp_path / name).write_bytes(whole[77:])
+    audio = load(tmp_path / name)
+    assert audio.duration_s == pytest.approx(3.0, abs=0.06)  # without its first frame
+    assert (audio.warnings, audio.damaged) == ((), False)
+
+
+@needs_ffmpeg
+def test_wavpack_with_several_tags_is_whole(tmp_path: Path) -> None:
+    """ffmpeg takes the first of two APE tags for a damaged block."""
+    whole = made_by_ffmpeg(tmp_path, "a.wv")
+    for behind, seconds in ((APE + APE, 3.0), (bytes(5000), 3.0), (APE + whole, 6.0), (ID3V1 + APE + ID3V1, 3.0)):
+        (tmp_path / "a.wv").write_bytes(whole + behind)
+        audio = load(tmp_path / "a.wv")
+        assert audio.source.duration_s == pytest.approx(seconds, abs=0.001)
+        assert (audio.warnings, audio.damaged) == ((), False)
+
+
+def test_a_count_of_frames_that_the_file_cannot_hold_is_none(tmp_path: Path) -> None:
+    data = coded(tmp_path, "mp3")
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 8
+    (tmp_path / "a.mp3").write_bytes(data[:at] + struct.pack(">I", (1 << 31) - 1) + data[at + 4 :])
+    audio = load(tmp_path / "a.mp3")
+    assert audio.source.duration_s == pytest.approx(10.0, abs=NEAR_S)
+    assert (audio.warnings, audio.damaged) == ((), False)
 
 
 def test_a_text_behind_a_wav_is_no_sound(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from mflamingo_cli.core.audio import load
+from mflamingo_cli.core.decode import by_ffmpeg
 from mflamingo_cli.core.decode.base import block_frames
 from mflamingo_cli.core.limits import LEAST_HZ, LIMITS, LOUDEST, MOST_CHANNELS, MOST_HZ, MOST_S, MOST_SAMPLES_PER_S, StreamHeader, check
 from mflamingo_cli.errors import AudioError
@@ -93,6 +94,75 @@ def test_a_header_beyond_a_limit_is_refused_before_the_sound_is_read(
     with pytest.raises(AudioError, match=words) as caught:
         load(wav(tmp_path / "a.wav", rate_hz, channels), listeners=(Watch(),))
     assert (caught.value.code, opened) == (code, [])
+
+
+def stated_as(form: str, rate_hz: float, channels: int = 1) -> bytes:
+    """The file of a header that states a rate and channels, behind which is noise."""
+    noise = np.random.default_rng(0).bytes(40_000)
+    exponent = 16_383 + 63 - (64 - int(rate_hz).bit_length())
+    extended = struct.pack(">HQ", exponent, int(rate_hz) << 64 - int(rate_hz).bit_length()) if rate_hz else bytes(10)
+    match form:
+        case "wav" | "rf64":
+            name, large = (b"RF64", b"ds64" + struct.pack("<IQQQI", 28, 40_072, 40_000, 20_000, 0)) if form == "rf64" else (b"RIFF", b"")
+            header = struct.pack("<HHIIHH", 1, channels, int(rate_hz), 2 * int(rate_hz) & 0xFFFF_FFFF, 2, 16)
+            return (
+                name
+                + struct.pack("<I", 40_036)
+                + b"WAVE"
+                + large
+                + b"fmt \x10\0\0\0"
+                + header
+                + b"data"
+                + struct.pack("<I", 40_000)
+                + noise
+            )
+        case "au":
+            return b".snd" + struct.pack(">IIIII", 24, 40_000, 3, int(rate_hz), channels) + noise
+        case "aiff":
+            common = struct.pack(">HIH", channels, 20_000, 16) + extended
+            return (
+                b"FORM"
+                + struct.pack(">I", 40_046)
+                + b"AIFFCOMM"
+                + struct.pack(">I", 18)
+                + common
+                + b"SSND"
+                + struct.pack(">III", 40_008, 0, 0)
+                + noise
+            )
+        case _:
+            described = struct.pack(">d4sIIIII", rate_hz, b"lpcm", 0, 2, 1, channels, 16)
+            return b"caff\0\1\0\0desc" + struct.pack(">Q", 32) + described + b"data" + struct.pack(">QI", 40_004, 0) + noise
+
+
+@pytest.mark.parametrize("rate_hz", [0, 1 << 31, (1 << 31) + 44_100, (1 << 32) - 1])
+@pytest.mark.parametrize("form", ["wav", "rf64", "au", "aiff", "caf"])
+def test_a_rate_that_no_decoder_takes_is_named_and_no_damage(tmp_path: Path, form: str, rate_hz: int) -> None:
+    """libsndfile and ffmpeg have it as a negative number, and said invalid data."""
+    (tmp_path / "a").write_bytes(stated_as(form, rate_hz))
+    with pytest.raises(AudioError, match=r"states a sample rate of \d+ Hz, outside the supported range") as caught:
+        load(tmp_path / "a")
+    assert (caught.value.code, caught.value.retryable) == ("rate_out_of_range", False)
+    (tmp_path / "a").write_bytes(stated_as(form, 22_050))
+    assert load(tmp_path / "a").source.sample_rate == 22_050
+
+
+@pytest.mark.parametrize("rate_hz", [float("nan"), float("inf"), -44_100.0, 1e300])
+def test_a_rate_that_is_no_number_is_out_of_range(tmp_path: Path, rate_hz: float) -> None:
+    data = stated_as("caf", 44_100)
+    (tmp_path / "a").write_bytes(data.replace(struct.pack(">d", 44_100), struct.pack(">d", rate_hz)))
+    with pytest.raises(AudioError, match="states a sample rate") as caught:
+        load(tmp_path / "a")
+    assert caught.value.code == "rate_out_of_range"
+
+
+@pytest.mark.parametrize("form", ["wav", "aiff", "au", "caf"])
+@pytest.mark.parametrize(("channels", "words"), [(0, "states 0 channels; get it again"), (65_535, "65535 channels, more than 640")])
+def test_channels_that_no_decoder_takes_are_named_and_no_damage(tmp_path: Path, form: str, channels: int, words: str) -> None:
+    (tmp_path / "a").write_bytes(stated_as(form, 44_100, channels))
+    with pytest.raises(AudioError, match=words) as caught:
+        load(tmp_path / "a")
+    assert caught.value.code == "too_many_channels"
 
 
 def test_blocks_of_many_channels_are_shorter() -> None:
@@ -189,6 +259,37 @@ def test_the_index_that_an_m4a_claims_takes_no_memory_of_ffmpeg(tmp_path: Path) 
     code, kilobytes = done.stdout.split()
     assert code == "decode_failed"
     assert 1024 * int(kilobytes) < MEMORY_BYTES
+
+
+@needs_ffmpeg
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
+def test_what_many_tracks_of_an_m4a_claim_together_is_limited(tmp_path: Path) -> None:
+    """Each of four tracks claims an index of 240 MB, which is below the limit of one."""
+    soundfile.write(tmp_path / "in.wav", np.zeros(44_100, np.float32), 44_100)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", "-c:a", "aac", tmp_path / "a.m4a"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    data = (tmp_path / "a.m4a").read_bytes()
+    track_at, movie_at = data.index(b"trak") - 4, data.index(b"moov") - 4
+    movie, track = (data[at : at + int.from_bytes(data[at : at + 4], "big")] for at in (movie_at, track_at))
+    claiming = bytearray(track)
+    for box, place, value in ((b"stsz", 8, 1), (b"stsz", 12, 10_000_000), (b"stsc", 16, 10_000_000), (b"stts", 12, 10_000_000)):
+        at = claiming.index(box) + place
+        claiming[at : at + 4] = struct.pack(">I", value)
+    movie = struct.pack(">I", len(movie) - len(track) + 4 * len(track)) + movie[4:].replace(track, 4 * bytes(claiming))
+    (tmp_path / "a.m4a").write_bytes(data[:movie_at] + movie)
+    done = subprocess.run([sys.executable, "-c", CLAIMING, tmp_path / "a.m4a"], capture_output=True, text=True, check=True)
+    code, kilobytes = done.stdout.split()
+    assert (code, 1024 * int(kilobytes) < 1_000_000_000) == ("decode_failed", True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
+def test_a_process_takes_no_more_memory_than_it_may() -> None:
+    command = [sys.executable, "-c", "input(); bytearray(1 << 28)"]
+    for most, refused in ((1 << 27, True), (1 << 30, False)):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        by_ffmpeg._limit(process, RLIMIT_DATA=most)
+        _, log = process.communicate(b"\n")
+        assert (b"MemoryError" in log) == refused
 
 
 @pytest.mark.slow

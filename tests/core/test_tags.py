@@ -16,6 +16,7 @@ import soundfile
 from mflamingo_cli import pipeline, requests
 from mflamingo_cli.core import tags
 from mflamingo_cli.core.audio import load
+from mflamingo_cli.core.decode import id3
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.schema import SongTags
 from tests.test_pipeline import ANSWERS, Parrot
@@ -99,7 +100,7 @@ def test_stdin_has_the_tags_of_the_file_that_came(tmp_path: Path) -> None:
 )
 def test_a_value_is_one_line_of_plain_text_or_none(tmp_path: Path, written: object, read: str | None) -> None:
     (tmp_path / "none").touch()
-    found = tags.read(tmp_path / "none", {"title": written})
+    found = tags.read(tmp_path / "none", {"title": written})[0]
     assert (found and found.title) == read
 
 
@@ -151,7 +152,8 @@ def test_a_title_that_inflates_is_not_read(tmp_path: Path, major: int) -> None:
     tags.read(tmp_path / "none", {})  # mutagen is imported
     tracemalloc.start()
     try:
-        assert tags.read(tmp_path / "a.mp3", {}) is None
+        found, [note] = tags.read(tmp_path / "a.mp3", {})
+        assert (found, note) == (None, id3.unread("compressed, which no common program can read"))
         assert tracemalloc.get_traced_memory()[1] < HELD_BYTES
     finally:
         tracemalloc.stop()
@@ -169,7 +171,7 @@ def test_no_bytes_in_tags_cost_a_song(tagged: Path, tmp_path: Path, suffix: str)
         for place in generator.choice(region, 4):
             mutated[place] = generator.integers(256)
         (tmp_path / "a").write_bytes(mutated)
-        found = tags.read(tmp_path / "a", {})
+        found, _ = tags.read(tmp_path / "a", {})
         assert found is None or all(value is None or value == value.strip() != "" for value in vars(found).values())
 
 
@@ -206,5 +208,77 @@ def test_many_names_take_no_time(tmp_path: Path) -> None:
     head = data[:4] + b"\0" + data[5:42] + b"\x84" + len(comments).to_bytes(3, "big")  # streaminfo, and comments as the last block
     (tmp_path / "a.flac").write_bytes(head + comments + data[sound_at:])
     begun = time.process_time()
-    assert tags.read(tmp_path / "a.flac", {}) == SongTags(title="One; Two")
+    assert tags.read(tmp_path / "a.flac", {}) == (SongTags(title="One; Two"), ())
     assert time.process_time() - begun < 2.0
+
+
+# --- tags that no real file has ----------------------------------------------------------------------------------------
+
+MANY = 20_000  # frames and values; mutagen took 30 s for as many titles, and libsndfile 3 s for as many texts
+BOUND_S = 2.0  # of processor time; a tenth was measured
+
+
+def id3_tag(name: bytes, content: bytes, n_frames: int, major: int = 3) -> bytes:
+    size = syncsafe(len(content)) if major == 4 else len(content).to_bytes(4, "big")
+    frames = (name + size + bytes(2) + content) * n_frames
+    return b"ID3" + bytes([major, 0, 0]) + syncsafe(len(frames)) + frames
+
+
+def in_chunk(whole: bytes, name: bytes, content: bytes) -> bytes:
+    """A file of chunks with another one at its end."""
+    order = "big" if whole.startswith(b"FORM") else "little"
+    chunk = name + len(content).to_bytes(4, order) + content + b"\0" * (len(content) % 2)
+    return whole[:4] + (len(whole) - 8 + len(chunk)).to_bytes(4, order) + whole[8:] + chunk
+
+
+TOO_LARGE = {  # what is in front of, or in, a song
+    "texts": lambda whole: id3_tag(b"TXXX", b"\0key\0value", MANY) + whole("mp3"),
+    "titles": lambda whole: id3_tag(b"TIT2", b"\0title", MANY, 4) + whole("mp3"),
+    "private frames": lambda whole: id3_tag(b"PRIV", b"x\0y", MANY) + whole("mp3"),
+    "values of two titles": lambda whole: id3_tag(b"TIT2", b"\3" + b"a\0" * MANY, 2, 4) + whole("mp3"),
+    "values in UTF-16": lambda whole: id3_tag(b"TPE1", b"\1\xff\xfe" + b"a\0\0\0" * MANY, 1) + whole("mp3"),
+    "frames of a chapter": lambda whole: id3_tag(b"CHAP", b"x\0" + bytes(16) + (b"TIT2\0\0\0\2\0\0\0x") * MANY, 1) + whole("mp3"),
+    "unsynchronised": lambda whole: (t := id3_tag(b"TXXX", b"\0key\0value", MANY))[:5] + b"\x80" + t[6:] + whole("mp3"),
+    "two tags": lambda whole: id3_tag(b"TIT2", b"\0one", 1) + id3_tag(b"TXXX", b"\0key\0value", MANY) + whole("mp3"),
+    "in front of FLAC": lambda whole: id3_tag(b"TXXX", b"\0key\0value", MANY) + whole("flac"),
+    "in a WAV": lambda whole: in_chunk(whole("wav"), b"id3 ", id3_tag(b"TXXX", b"\0key\0value", MANY)),
+    "in an AIFF": lambda whole: in_chunk(whole("aiff"), b"ID3 ", id3_tag(b"TXXX", b"\0key\0value", MANY)),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_tags_that_no_real_file_has_are_not_read_and_cost_no_time(tmp_path: Path, case: str) -> None:
+    pytest.importorskip("mutagen")
+
+    def whole(suffix: str) -> bytes:
+        kinds = {"mp3": ("MP3", "MPEG_LAYER_III"), "flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "aiff": ("AIFF", "PCM_16")}
+        form, subtype = kinds[suffix]
+        soundfile.write(tmp_path / "made", sound(), RATE_HZ, format=form, subtype=subtype)
+        return (tmp_path / "made").read_bytes()
+
+    (tmp_path / "a").write_bytes(TOO_LARGE[case](whole))
+    begun = time.process_time()
+    audio = load(tmp_path / "a")
+    assert time.process_time() - begun < BOUND_S
+    assert (round(audio.duration_s, 2), audio.damaged) == (1.0, False)
+    if case != "two tags":  # mutagen reads the first only
+        assert (audio.source.tags, audio.warnings) == (None, (id3.unread(id3.LARGE),))
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_as_many_frames_as_the_longest_podcast_has_are_read(tmp_path: Path, major: int) -> None:
+    """Five hundred chapters with a title and a picture of 20 kB each."""
+    pytest.importorskip("mutagen")
+
+    def frame(name: bytes, content: bytes) -> bytes:
+        return name + (syncsafe(len(content)) if major == 4 else len(content).to_bytes(4, "big")) + bytes(2) + content
+
+    picture = frame(b"APIC", b"\0image/jpeg\0\0\0" + np.random.default_rng(0).bytes(20_000))
+    chapters = [frame(b"CHAP", b"ch%d\0" % n + bytes(16) + frame(b"TIT2", b"\0a title") + picture) for n in range(500)]
+    frames = frame(b"TIT2", b"\0The title") + b"".join(chapters)
+    soundfile.write(tmp_path / "a.mp3", sound(), RATE_HZ, format="MP3", subtype="MPEG_LAYER_III")
+    whole = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(b"ID3" + bytes([major, 0, 0]) + syncsafe(len(frames)) + frames + whole)
+    audio = load(tmp_path / "a.mp3")
+    assert audio.source.tags is not None
+    assert (audio.source.tags.title, audio.warnings) == ("The title", ())

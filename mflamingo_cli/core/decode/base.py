@@ -26,13 +26,14 @@ class Recording:
 
     `patches` are (place in the part, bytes that are read there instead of what the file says); `length_s` is its length where the structure
     tells it better than a header, in seconds, as the decoder of an Opus stream may have another rate; an `uncounted` MPEG stream states no
-    length anywhere.
+    length anywhere; data in front of what `follows_damage` are lost.
     """
 
     ranges: tuple[tuple[int, int], ...] = ()
     patches: tuple[tuple[int, bytes], ...] = ()
     length_s: float | None = None
     uncounted: bool = False
+    follows_damage: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Gap:
 class Structure:
     """What the structure of a file tells before it is decoded: its recordings, gaps between intact data, whether its end is missing.
 
-    `length_s` is what all should last, None where that is unknown; `notes` are sentences on sound that is not decoded by choice.
+    `length_s` is what all should last, None where that is unknown; `notes` are sentences on sound that is not decoded by choice;
+    `rest` are ranges of bytes that belong to no recording.
     """
 
     parts: tuple[Recording, ...] = (Recording(),)
@@ -55,6 +57,7 @@ class Structure:
     cut: bool = False
     length_s: float | None = None
     notes: tuple[str, ...] = ()
+    rest: tuple[tuple[int, int], ...] = ()
 
 
 class Damaged(Exception):

@@ -27,6 +27,7 @@ from mflamingo_cli.errors import AudioError
 
 LOG_BYTES = 1 << 16  # of ffmpeg's complaints
 MOST_BYTES = 1 << 28  # in one piece: the index of 66 hours of AAC takes as much, at 24 bytes a frame; what a file claims may be 2 GB
+MOST_MEMORY = 3 << 28  # bytes of all pieces: three such indexes, for a file may claim one for each of a thousand tracks
 PROBE_S = 5  # of processor time for a header, not by the clock: the machine may be busy; real ones take tenths, a million comments minutes
 LACKING_S = 0.5  # of the stated length, before sound is called missing that ffmpeg does not miss: containers round, and count the picture
 COUNTED = {"mov", "matroska", "wv", "tta", "ape", "tak", "wav", "caf", "aiff", "flac"}  # demuxers of containers that state a length
@@ -80,6 +81,7 @@ class FfmpegDecoder:
         graph = ffmpeg.input(ANY_NAME, err_detect="crccheck", **self._limits).output("pipe:1", **wanted).global_args(*GLOBAL)
         command = [self._url if part == ANY_NAME else part for part in graph.compile()]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        _limit(process, RLIMIT_DATA=MOST_MEMORY)
         assert process.stdout is not None
         assert process.stderr is not None
         log = bytearray()
@@ -123,11 +125,7 @@ def _probe(url: str, limits: Mapping[str, str], name: str) -> dict[str, Any]:
     options = [word for option, value in limits.items() for word in (f"-{option}", value)]
     command = ["ffprobe", *GLOBAL[1:], *options, "-show_format", "-show_streams", "-of", "json", url]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if sys.platform == "linux":
-        import resource
-
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or a sandbox or a lower limit forbids it
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (PROBE_S, PROBE_S))
+    _limit(process, RLIMIT_DATA=MOST_MEMORY, RLIMIT_CPU=PROBE_S)
     output, log = process.communicate()
     if process.returncode == 0:
         report: dict[str, Any] = json.loads(output.decode("utf-8", "replace"))
@@ -135,6 +133,16 @@ def _probe(url: str, limits: Mapping[str, str], name: str) -> dict[str, Any]:
     too_long = process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
     complaint = f"its header takes more than {PROBE_S} s to read" if too_long else _last_line(log)
     raise AudioError(f"{name}: cannot be decoded ({complaint}); the file is cut, damaged or protected")
+
+
+def _limit(process: subprocess.Popen[bytes], **limits: int) -> None:
+    """Limit what a process may take, by the names of the resources, where that can be done to another one."""
+    if sys.platform == "linux":
+        import resource
+
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or a sandbox or a lower limit forbids it
+            for name, most in limits.items():
+                resource.prlimit(process.pid, getattr(resource, name), (most, most))
 
 
 def _seconds(stated: Any) -> float:

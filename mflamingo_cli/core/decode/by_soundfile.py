@@ -175,6 +175,8 @@ class JoinedDecoder:
         at, reasons, gaps = 0, list[str](), list(self._structure.gaps)
         for index in range(len(self._structure.parts)):
             began = at
+            if self._structure.parts[index].follows_damage:
+                gaps.append(Gap(at / self.rate_hz, None))
             try:
                 for block in self._part(index):
                     at += len(block)

@@ -6,18 +6,42 @@ import os
 from dataclasses import replace
 from typing import IO
 
-from mflamingo_cli.core.decode.base import Structure
+from mflamingo_cli.core.decode.base import Recording, Structure
 from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, is_name, parts, places
+from mflamingo_cli.core.decode.others import first_start, other_in
 
 HEADER_BYTES = 12  # of a chunk
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """CAF files; the size of the data of one may be -1: up to its end."""
-    found = parts(file, [begin, *places(file, begin + 1, STARTS["caf"])]).parts
-    whole = (0, os.fstat(file.fileno()).st_size)
-    forms = [_form(file, *(part.ranges or (whole,))[0]) for part in found]
-    return Structure(tuple(replace(part, patches=form[0]) for part, form in zip(found, forms, strict=True)), cut=forms[-1][1])
+    size, found, rest, cut = os.fstat(file.fileno()).st_size, list[Recording](), list[tuple[int, int]](), False
+    for part in parts(file, [begin, *places(file, begin + 1, STARTS["caf"])]).parts:
+        at, end = (part.ranges or ((0, size),))[0]
+        own = _end(file, at, end)
+        if own < end and other_in(file, own, end):
+            rest.append((own, end))
+            part, end = replace(part, ranges=((at, own),)), own
+        patches, cut = _form(file, at, end)
+        found.append(replace(part, patches=patches))
+    return Structure(tuple(found), cut=cut, rest=tuple(rest))
+
+
+def _end(file: IO[bytes], begin: int, end: int) -> int:
+    """Where its chunks end; where one has no size that can be true, in front of what else begins in it."""
+    at = begin + 8
+    for _ in range(MOST_CHUNKS):
+        head = bytes_at(file, at, HEADER_BYTES)
+        length = int.from_bytes(head[4:], "big", signed=True)
+        if len(head) < HEADER_BYTES or at >= end or not is_name(head):
+            return min(at, end)
+        is_false = length < 0 or at + HEADER_BYTES + length > end
+        if head[:4] == b"data" and (is_false or length == 0):
+            return first_start(file, at + HEADER_BYTES, end) or end
+        if is_false:
+            return at
+        at += HEADER_BYTES + length
+    return end
 
 
 def _form(file: IO[bytes], begin: int, end: int) -> tuple[tuple[tuple[int, bytes], ...], bool]:

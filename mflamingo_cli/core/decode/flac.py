@@ -10,11 +10,12 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, places
+from mflamingo_cli.core.decode.others import first_start
 
 STREAMINFO_BYTES = 42  # the marker, the header of the first metadata block, and the block
 TOTAL_AT = 21  # where the length lies in a file: 36 bits, behind four of another number
@@ -35,15 +36,30 @@ class Block:
     begin: int
     end: int
     head_bytes: int
+    at: int = 0  # in the bytes that were searched
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """The structure of a file whose first FLAC stream is at the byte `begin`; each other one is behind the end of the one before."""
     starts = [begin, *places(file, begin + 1, STARTS["flac"])]
     ends = [*starts[1:], os.fstat(file.fileno()).st_size]
-    found = (part for start, end in zip(starts, ends, strict=True) for part in _recordings(file, start, end))
+    owns = [_end(file, start, end) for start, end in zip(starts, ends, strict=True)]
+    found = (part for start, own in zip(starts, owns, strict=True) for part in _recordings(file, start, own))
     parts = tuple(itertools.islice(found, MOST_PARTS + 1))
-    return Structure(parts) if begin or len(parts) > 1 or parts[0].patches else Structure()
+    rest = tuple((own, end) for own, end in zip(owns, ends, strict=True) if own < end)
+    return Structure(parts, rest=rest) if begin or len(parts) > 1 or parts[0].patches or rest else Structure()
+
+
+def _end(file: IO[bytes], start: int, end: int) -> int:
+    """Where a file of another format begins that is joined to a stream, else where that one ends: looked for behind the last of its blocks.
+
+    Among the blocks too if none is near the end. Codes of sound do not look like the begin of any file.
+    """
+    fixed = int.from_bytes(bytes_at(file, start + 8, 2), "big")
+    blocks_at = min(_behind_metadata(file, start, end), end)
+    searched = max(blocks_at, end - END_BYTES)
+    last = _last_block(bytes_at(file, searched, end - searched), fixed)
+    return first_start(file, blocks_at if last is None else searched + last.at + LONGEST_HEAD, end) or end
 
 
 def _recordings(file: IO[bytes], start: int, end: int) -> Iterator[Recording]:
@@ -63,7 +79,8 @@ def _recordings(file: IO[bytes], start: int, end: int) -> Iterator[Recording]:
     anew = re.escape(opening[: first.head_bytes])
     starts = [blocks_at, *itertools.takewhile(lambda place: place < end, places(file, blocks_at + 1, anew))]
     for begin, behind in itertools.pairwise([*starts, end]):
-        last = _last_block(file, begin, behind, fixed)
+        searched = max(begin, behind - END_BYTES)
+        last = _last_block(bytes_at(file, searched, behind - searched), fixed)
         held = last.end if last is not None and (last.end > stated or len(starts) > 1) else stated
         ranges = ((start, behind),) if begin == blocks_at else ((start, blocks_at), (begin, behind))
         found = bytes([head[TOTAL_AT] & 0xF0 | held >> 32]) + (held & 0xFFFF_FFFF).to_bytes(4, "big")
@@ -83,11 +100,10 @@ def _behind_metadata(file: IO[bytes], start: int, end: int) -> int:
     return at
 
 
-def _last_block(file: IO[bytes], begin: int, end: int, fixed: int) -> Block | None:
-    """The last block in front of an end that is right behind another one: a block by chance has none in front of it."""
+def _last_block(data: bytes, fixed: int) -> Block | None:
+    """The last block of some bytes that is right behind another one: a block by chance has none in front of it."""
     last = before = None
-    searched = max(begin, end - END_BYTES)
-    for block in _blocks(bytes_at(file, searched, end - searched), fixed):
+    for block in _blocks(data, fixed):
         if before is not None and block.begin == before.end:
             last = block
         before = block
@@ -98,7 +114,7 @@ def _blocks(data: bytes, fixed: int) -> Iterator[Block]:
     for found in BLOCK_START.finditer(data):
         block = _block(data[found.start() : found.start() + LONGEST_HEAD], fixed)
         if block is not None:
-            yield block
+            yield replace(block, at=found.start())
 
 
 def _block(head: bytes, fixed: int) -> Block | None:

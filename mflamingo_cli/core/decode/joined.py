@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import IO
 
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
@@ -43,26 +42,9 @@ LONGEST_START = 32  # bytes of what begins a file, at most
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what may lie behind or between files and is no sound
 ID3V1_BYTES = 128
 APE_ZEROS = 8  # at the end of its footer
-Patches = Callable[[IO[bytes], int, int], tuple[tuple[int, bytes], ...]]  # of the file between two bytes
 TAIL_BYTES = 64  # no frame ends with as many zeros
 MOST_ZEROS = 1 << 28  # are looked at: as many as the largest ID3v2 tag that was wiped leaves
 MOST_CHUNKS = 100_000  # are stepped through; a song that is recorded in fragments of a second has as many after half a day
-
-
-def reader(demuxer: str, patches: Patches = lambda file, begin, end: ()) -> Callable[[IO[bytes], int], Structure]:
-    """A reader of files of a demuxer, each behind the one before; `patches` tells what of one must be read otherwise."""
-
-    def read(file: IO[bytes], begin: int) -> Structure:
-        found = parts(file, [begin, *places(file, begin + 1, STARTS[demuxer])])
-        whole = (0, os.fstat(file.fileno()).st_size)
-        return Structure(tuple(replace(part, patches=patches(file, *(part.ranges or (whole,))[0])) for part in found.parts))
-
-    return read
-
-
-def read_frames(file: IO[bytes], begin: int) -> Structure:
-    """A stream of frames up to what is no frame: an ID3v1 tag, or zeros."""
-    return parts(file, [begin], end_of_frames(file))
 
 
 def end_of_frames(file: IO[bytes]) -> int:
@@ -109,16 +91,6 @@ def _all_places(file: IO[bytes], at: int, words: bytes) -> Iterator[int]:
                 yield at + found.start()
         kept, size = data[until:], min(2 * size, SEARCH_BYTES)
         at += until
-
-
-def begun(data: bytes) -> str | None:
-    """The demuxer of the file that some bytes begin, of those in STARTS."""
-    return next((demuxer for demuxer, start in STARTS.items() if re.match(start, data, re.DOTALL)), None)
-
-
-def note_of_other(demuxer: str) -> str:
-    """A sentence on a file of another format that is joined to the end of one."""
-    return f"another file ({demuxer}) is joined to the end of this one and not decoded; split the file to analyse both"
 
 
 def is_name(head: bytes) -> bool:

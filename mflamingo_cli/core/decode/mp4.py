@@ -6,20 +6,25 @@ import os
 from typing import IO
 
 from mflamingo_cli.core.decode.base import Structure
-from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, parts, places
+from mflamingo_cli.core.decode.joined import MOST_CHUNKS, STARTS, bytes_at, is_name, parts, places
+from mflamingo_cli.core.decode.others import other_at, other_in
 
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """MP4 files, each behind the end of the one before; a sentence where one has no beginning of its own."""
     size, at, starts, indexes = os.fstat(file.fileno()).st_size, begin, list[int](), list[int]()
+    rest = list[tuple[int, int]]()
     for _ in range(MOST_CHUNKS):
         if at + 8 > size:
             break
         head = bytes_at(file, at, 16)
         length = int.from_bytes(head[:4], "big")
-        length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 else length
-        if length < 8 or at + length > size:  # no box, or one that is cut
-            at = next(places(file, at + 1, STARTS["mov"]), size)
+        length = int.from_bytes(head[8:16], "big") if length == 1 else size - at if length == 0 and is_name(head[4:8]) else length
+        if length < 8 or at + length > size or not is_name(head[4:8]):  # no box, or one that is cut
+            behind = next(places(file, at + 1, STARTS["mov"]), size)
+            if not is_name(head[4:8]) or other_at(file, at) not in (None, "mov"):
+                rest.append((at, behind))
+            at = behind
             continue
         if head[4:8] == b"ftyp":
             starts.append(at)
@@ -27,9 +32,15 @@ def read(file: IO[bytes], begin: int) -> Structure:
             indexes.append(at)
         at += length
     if len(indexes) < 2:
-        return parts(file, [begin])
+        return Structure(parts(file, [begin], _end(file, rest, size)).parts, rest=tuple(rest))
     ends = [*starts[1:], size]
     if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
-        return parts(file, starts)
+        return Structure(parts(file, starts, _end(file, rest, size)).parts, rest=tuple(rest))
     joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
-    return Structure(notes=(f"{joined} joined to the end of this one and not decoded; split the file to analyse all of them",))
+    note = f"{joined} joined to the end of this one and not decoded; split the file to analyse all of them"
+    return Structure(notes=(note,), rest=tuple(rest))
+
+
+def _end(file: IO[bytes], rest: list[tuple[int, int]], size: int) -> int:
+    """Where the last file ends: in front of one of another format, else with all."""
+    return rest[-1][0] if rest and rest[-1][1] == size and other_in(file, *rest[-1]) else size

@@ -15,8 +15,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from mflamingo_cli.core.decode import id3
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
-from mflamingo_cli.core.decode.joined import TAGS, begun, bytes_at, note_of_other
+from mflamingo_cli.core.decode.containers import container
+from mflamingo_cli.core.decode.joined import TAGS, bytes_at
+from mflamingo_cli.core.limits import believable
 
 FIRST_BYTES, BLOCK_BYTES = 1 << 16, 1 << 21  # of the file searched at once: at first, and at most
 WALK_BYTES = 1 << 13  # of a run read at first: most are longer, but a file may be made of short ones
@@ -99,6 +102,7 @@ def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
     runs = [run for run in runs[:MOST_RUNS] if run.end > begin] or runs[:MOST_RUNS]
     if not runs:
         return None
+    tag_end, why = _tag_end(file)
     streams: list[list[FrameRun]] = []
     for run in runs:  # another rate or number of channels is another recording: no decoder changes them on the way
         if streams and streams[-1][-1].kind == run.kind:
@@ -108,31 +112,28 @@ def read(file: IO[bytes], begin: int, latest: int) -> Structure | None:
     parts, gaps, before_s, cut = [], [], 0.0, False
     for index, stream in enumerate(streams):
         count, place = _count(file, stream[0]) if index == 0 else (None, None)
-        part, found, missing = _part(file, stream, count, place)
+        part, found, missing = _part(file, stream, count, place, tag_end)
         parts.append(part)
         gaps += [Gap(before_s + gap.at_s, gap.missing_s) for gap in found]
         before_s += sum(run.frames for run in stream) * stream[0].samples / stream[0].rate_hz
         cut |= missing and not found
-    other = other_at(file, runs[-1].end)
+    ends = [*(run.begin for run in runs[1:]), os.fstat(file.fileno()).st_size]
+    rest = tuple((run.end, end) for run, end in zip(runs, ends, strict=True) if run.end < end)
     more = f"the file is made of more than {MOST_RUNS:,} pieces; only the first {MOST_RUNS:,} were analysed"
-    notes = (more,) if too_many else (note_of_other(other),) if other else ()
-    if len(parts) == 1 and not gaps and not cut and _is_plain(file, runs, parts[0]):
-        return Structure(length_s=before_s, notes=notes)
-    return Structure(tuple(parts), tuple(gaps), cut, notes=notes)
+    notes = (*((id3.unread(why),) if why else ()), *((more,) if too_many else ()))
+    if len(parts) == 1 and not gaps and not cut and _is_plain(runs, parts[0], tag_end):
+        return Structure(length_s=before_s, notes=notes, rest=rest)
+    return Structure(tuple(parts), tuple(gaps), cut, notes=notes, rest=rest)
 
 
-def other_at(file: IO[bytes], at: int) -> str | None:
-    """The demuxer of the file that begins at a byte; programs differ in whether a byte of padding is in front of it."""
-    data = bytes_at(file, at, 2 * ROW * LONGEST)
-    for place in (0, 1):
-        if found := begun(data[place:]):
-            return found
-        if frame_bytes(data[place:]) and place in _heads(data):
-            return "mp3"
-    return None
+def begins(data: bytes) -> bool:
+    """Whether some bytes begin with frames."""
+    return frame_bytes(data) > 0 and 0 in heads(data[: (ROW + 1) * LONGEST])
 
 
-def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int | None) -> tuple[Recording, list[Gap], bool]:
+def _part(
+    file: IO[bytes], stream: list[FrameRun], count: int | None, place: int | None, tag_end: int | None
+) -> tuple[Recording, list[Gap], bool]:
     """The frames of one stream as a part, gaps between them, and whether frames are missing of those that were counted."""
     kept = stream[0].begin if count is not None else None  # the frame with the count, which tells a decoder the encoder's delay
     ranges = [piece for run in stream for piece in _without(file, run, kept)]
@@ -147,7 +148,7 @@ def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int
         mean = (run.end - run.begin) / run.frames
         missing = (follower.begin - run.end) / mean if lacking is None else lacking / max(1, len(stream) - 1)
         gaps.append(Gap(before * seconds, missing * seconds))
-    if stream[0].begin == _tag_end(file):  # a decoder reads the tag in front of it
+    if stream[0].begin == tag_end:  # a decoder reads the tag in front of it
         ranges[0] = (0, ranges[0][1])
     patches: tuple[tuple[int, bytes], ...] = ()
     if count is not None and place is not None and (held > count + 1 or gaps):
@@ -163,27 +164,25 @@ def _part(file: IO[bytes], stream: list[FrameRun], count: int | None, place: int
     )
 
 
-def _is_plain(file: IO[bytes], runs: list[FrameRun], part: Recording) -> bool:
+def _is_plain(runs: list[FrameRun], part: Recording, tag_end: int | None) -> bool:
     """Whether libsndfile reads the file as it is: all frames are counted, and at most one tag is in front."""
-    return not part.uncounted and not part.patches and len(runs) == len(part.ranges) == 1 and runs[0].begin == _tag_end(file)
+    return not part.uncounted and not part.patches and len(runs) == len(part.ranges) == 1 and runs[0].begin == tag_end
 
 
-def _tag_end(file: IO[bytes]) -> int:
-    """The first byte behind an ID3v2 tag at the begin of the file; 0 if there is none."""
-    file.seek(0)
-    tag = file.read(10)
-    return 10 + tag_bytes(tag) if tag.startswith(b"ID3") else 0
-
-
-def tag_bytes(head: bytes) -> int:
-    """Length of an ID3v2 tag without its header of 10 bytes (id3.org, 2.4.0, sec. 3.1)."""
-    return sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)) if len(head) >= 10 else 0
+def _tag_end(file: IO[bytes]) -> tuple[int | None, str | None]:
+    """The first byte behind an ID3v2 tag at the begin of the file, 0 if there is none; None and why, if no decoder may read it."""
+    header = bytes_at(file, 0, id3.HEADER_BYTES)
+    if not header.startswith(b"ID3"):
+        return 0, None
+    size = id3.size_of(header)
+    why = id3.refusal(header, bytes_at(file, id3.HEADER_BYTES, size))
+    return (None, why) if why else (id3.HEADER_BYTES + size, None)
 
 
 def _is_no_sound(file: IO[bytes], begin: int, end: int) -> bool:
-    """Whether a tag, or nothing, lies between two runs."""
-    file.seek(begin)
-    return begin == end or file.read(16).startswith(TAGS)
+    """Whether a tag, another file, or nothing, lies between two runs."""
+    head = bytes_at(file, begin, 1 << 12)
+    return begin == end or head.startswith(TAGS) or container(head) is not None
 
 
 def _without(file: IO[bytes], run: FrameRun, kept: int | None) -> Iterator[tuple[int, int]]:
@@ -213,7 +212,8 @@ def _count(file: IO[bytes], run: FrameRun) -> tuple[int | None, int | None]:
             return None, None
         place += 4
     count = int.from_bytes(head[place : place + 4], "big")
-    return (count, run.begin + place) if 0 < count < 1 << 31 else (None, None)
+    is_count = count > 0 and believable(count * run.samples / run.rate_hz, os.fstat(file.fileno()).st_size)
+    return (count, run.begin + place) if is_count else (None, None)
 
 
 def _trimmed(file: IO[bytes], place: int) -> int:
@@ -238,7 +238,7 @@ def _kinds(headers: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.asarray((second & 0x1E) << 6 | (third >> 2 & 3) << 4 | (headers[3] >> 6 == 3))
 
 
-def _heads(data: bytes) -> NDArray[np.int64]:
+def heads(data: bytes) -> NDArray[np.int64]:
     """Places in some bytes where ROW frames that are alike follow each other: (n,); none where frames would be denser than in sound."""
     array = np.frombuffer(data, np.uint8)
     places = np.flatnonzero((array[:-3] == 0xFF) & (array[1:-2] >= 0xE0))
@@ -264,13 +264,13 @@ def _runs(file: IO[bytes], latest: int) -> Iterator[FrameRun]:
     while at < size and (is_found or at <= latest):
         file.seek(at)
         data = file.read(n_bytes + ROW * LONGEST)
-        heads = _heads(data) + at
+        places = heads(data) + at
         end = at + n_bytes
-        while (index := int(np.searchsorted(heads, at))) < len(heads) and heads[index] < end:
-            if not is_found and heads[index] > latest:
+        while (index := int(np.searchsorted(places, at))) < len(places) and places[index] < end:
+            if not is_found and places[index] > latest:
                 return
-            run = _walk(file, int(heads[index]), size)
-            is_found, at = True, max(run.end, int(heads[index]) + 1)
+            run = _walk(file, int(places[index]), size)
+            is_found, at = True, max(run.end, int(places[index]) + 1)
             yield run
         at, n_bytes = max(at, end), min(2 * n_bytes, BLOCK_BYTES)
 

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.core.decode.base import Gap, Recording, Structure
-from mflamingo_cli.core.decode.joined import note_of_other
 
 PAGE = b"OggS"
 HEADER_BYTES = 27  # RFC 3533, sec. 6
@@ -106,8 +104,10 @@ class Page:
 
 def read(file: IO[bytes], begin: int) -> Structure | None:
     """The structure of an Ogg file whose first page is at the byte `begin`; None where no page is intact."""
-    links, last = list[Link](), begin
+    links, last, rest = list[Link](), begin, list[tuple[int, int]]()
     for page in _pages(file, begin):
+        if page.at > last:
+            rest.append((last, page.at))
         last = page.end
         if page.flags & FIRST and (not links or links[-1].begun or page.serial in links[-1].streams):
             links.append(Link(page.at))
@@ -132,9 +132,8 @@ def read(file: IO[bytes], begin: int) -> Structure | None:
         gaps += [Gap(before_s + gap.at_s, gap.missing_s) for gap in stream.gaps]
         before_s += length_s or 0.0
     total = None if None in lengths else before_s
-    other = mpeg.other_at(file, last)
-    notes = (*_others(links[0]), *([note_of_other(other)] if other else []))
-    return Structure(tuple(parts), tuple(gaps), not chosen[-1].ended, total, notes)
+    rest.append((last, os.fstat(file.fileno()).st_size))
+    return Structure(tuple(parts), tuple(gaps), not chosen[-1].ended, total, tuple(_others(links[0])), tuple(rest))
 
 
 def _others(link: Link) -> Iterator[str]:

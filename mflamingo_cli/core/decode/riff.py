@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal
 
-from mflamingo_cli.core.decode import mpeg
 from mflamingo_cli.core.decode.base import MOST_PARTS, Recording, Structure
 from mflamingo_cli.core.decode.joined import (
     MOST_CHUNKS,
@@ -20,9 +19,9 @@ from mflamingo_cli.core.decode.joined import (
     TAGS,
     bytes_at,
     is_name,
-    note_of_other,
     places,
 )
+from mflamingo_cli.core.decode.others import other_at
 
 FARTHEST = 1 << 62  # no file has such a place
 UNKNOWN_32 = 0xFFFF_FFFF  # as good as no size
@@ -36,7 +35,7 @@ Order = Literal["little", "big"]
 
 def read(file: IO[bytes], begin: int) -> Structure:
     """Files, each behind the end of the one before."""
-    size, parts, notes = os.fstat(file.fileno()).st_size, list[Recording](), tuple[str, ...]()
+    size, parts, rest = os.fstat(file.fileno()).st_size, list[Recording](), list[tuple[int, int]]()
     while begin < size and len(parts) <= MOST_PARTS:
         form = _form(file, begin, size)
         head = bytes_at(file, begin, 12)
@@ -44,12 +43,11 @@ def read(file: IO[bytes], begin: int) -> Structure:
         behind = next(places(file, form.end - 1, STARTS[kind]), size) if form.end < size else size
         cuts = [begin, *itertools.chain.from_iterable((hole, hole + 1) for hole in form.holes), form.end if behind < size else size]
         parts.append(Recording(tuple(zip(cuts[::2], cuts[1::2], strict=True)), form.patches))
-        if behind == size and (other := mpeg.other_at(file, form.end)):
-            notes = (note_of_other(other),)
+        rest.append((form.end, behind))
         begin = behind
     if len(parts) == 1 and parts[0].ranges == ((0, size),) and not parts[0].patches:
-        return Structure(notes=notes)
-    return Structure(tuple(parts), notes=notes)
+        return Structure(rest=tuple(rest))
+    return Structure(tuple(parts), rest=tuple(rest))
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,7 @@ def _is_false(file: IO[bytes], at: int, length: int, empty: int, size: int, orde
     if at + length >= size or any(_is_chunk(file, at + length + pad, size, order) for pad in (0, length % 2)):
         return False
     behind = bytes_at(file, at + length, SEARCH_BYTES)
-    if (
-        mpeg.other_at(file, at + length)
-        or any(behind.startswith(TAGS, pad) for pad in (0, 1))
-        or not behind[:TEXT_BYTES].translate(None, TEXT)
-    ):
+    if other_at(file, at + length) or any(behind.startswith(TAGS, pad) for pad in (0, 1)) or not behind[:TEXT_BYTES].translate(None, TEXT):
         return False
     return any(behind) and held - length >= length // 100  # else zeros, or little that is no sound either
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mflamingo_cli.core.decode.mpeg import HEADER_BYTES, frame_bytes, tag_bytes
+from mflamingo_cli.core.decode import id3
+from mflamingo_cli.core.decode.mpeg import HEADER_BYTES, frame_bytes
 
 DECODER_DELAY = 529  # samples that every layer III decoder adds (LAME's technical FAQ)
 SIDE_BYTES = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}  # (is MPEG 1, is mono): ISO 11172-3, 2.4.1.7
@@ -35,7 +36,7 @@ class FirstFrame:
         try:
             with Path(path).open("rb") as file:
                 head = file.read(10)
-                file.seek(10 + tag_bytes(head) if head.startswith(b"ID3") else 0)
+                file.seek(id3.HEADER_BYTES + id3.size_of(head) if head.startswith(b"ID3") else 0)
                 header = file.read(HEADER_BYTES)
                 frame = header + file.read(max(0, frame_bytes(header) - HEADER_BYTES))
         except OSError:
