@@ -244,7 +244,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "section_next": _row(
         rf"\b(?:which|what) (?:section|part)\b[^?]*?\b(?P<way>after|before|follows?) (?:section |part )?(?-i:{LETTER})\b",
-        rf"\bwhat (?:comes?|is|happens)?[^?]*?\b(?P<way>after|before|follows?) (?:section|part) {LETTER}\b",
+        rf"\bwhat (?:(?:comes?|is|happens|plays)\b[^?]*?\b(?P<way>after|before)|(?P<way_>follows?)) (?:section|part) {LETTER}\b",
         facts="sections",
         say=derived.section_next,
     ),
