@@ -183,10 +183,10 @@ def report(title: str, p: np.ndarray, right: np.ndarray) -> dict[str, float]:
     low, high = np.percentile([calibration_error(p[i], right[i]) for i in drawn], [2.5, 97.5])
     brier = float(np.mean((p - right) ** 2))
     print(f"\n{title}: n = {len(p)}, right {right.mean():.3f}, AUC {auc:.3f}, Brier {brier:.3f}, ECE {error:.3f} ({low:.3f} to {high:.3f})")
-    for low, high in pairwise(BINS):
-        here = (p >= low) & ((p < high) | (high == 1.0))
+    for least, most in pairwise(BINS):
+        here = (p >= least) & ((p < most) | (most == 1.0))
         if here.any():
-            print(f"  {low:.1f} to {high:.1f}: n = {here.sum():3d}, told {p[here].mean():.2f}, right {right[here].mean():.2f}")
+            print(f"  {least:.1f} to {most:.1f}: n = {here.sum():3d}, told {p[here].mean():.2f}, right {right[here].mean():.2f}")
     told = [(least, p >= least) for least in FROM]
     print("  from: " + ", ".join(f"{least} {right[part].mean():.3f} of {part.mean():.2f}" for least, part in told if part.any()))
     numbers = {"n": len(p), "right": right.mean(), "auc": auc, "brier": brier, "ece": error, "ece_low": low, "ece_high": high}
