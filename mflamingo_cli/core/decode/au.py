@@ -15,7 +15,9 @@ def _end(file: IO[bytes], begin: int, end: int) -> int:
     """Where the stated size ends if another file lies there, else where anything else begins."""
     place, stated = (int.from_bytes(bytes_at(file, begin + at, 4), "big") for at in (4, 8))
     own = begin + place + stated
-    return own if stated and own < end and other_in(file, own, end) else first_start(file, begin + LONGEST_START, end) or end
+    if stated and (own == end or (own < end and other_in(file, own, end))):
+        return own
+    return first_start(file, begin + LONGEST_START, end) or end
 
 
 def _patches(file: IO[bytes], begin: int, end: int) -> tuple[tuple[int, bytes], ...]:
