@@ -39,6 +39,7 @@ CONFIGS = Path(__file__).parent / "configs"
 EXCERPT_SECONDS = {4: 0.08, 10: 0.22, 20: 0.22, 30: 0.2, 60: 0.18, 120: 0.06, 180: 0.04}  # of excerpts, with shares
 MAX_AUDIO_S = 180
 FREE = ("name", "loop.steps", "loop.save_every", "loop.log_every")  # what may change while a stage is trained
+HEARING = {"audio_tower", "heads"}  # parts that an excerpt's tokens and confident labels depend on
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ def objective_of(work: Path, config: StageConfig) -> SeededObjective:
 def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[int, list[Excerpt]], float]]:
     """For every split of a stage its excerpts by their number of tokens, as the encoder it starts from encodes them, and its share."""
     folder, heads = work / "runs" / config.name / "excerpts", LinearProbes(model)
-    stamps = [f"{name}-{_stamp(work / 'runs' / name)}" for name in config.init]
-    encoder = "+".join(stamps)  # caches of another one are not read
+    encoder = encoder_stamp(work, config.init)  # caches of another one are not read
     load_runs(work, config.init, model, heads)
     found: list[tuple[dict[int, list[Excerpt]], float]] = []
     for (split, share), (clips, _) in zip(config.data, sources(work, config), strict=True):
@@ -199,10 +199,11 @@ def excerpts(work: Path, config: StageConfig, model: Model) -> list[tuple[dict[i
     return found
 
 
-def _stamp(folder: Path) -> int:
-    """When the last checkpoint of a run was written, in ns."""
-    found = newest(folder)
-    return found.stat().st_mtime_ns if found else 0
+def encoder_stamp(work: Path, names: Sequence[str]) -> str:
+    """The runs of `names` that trained what hears, each with the time in ns when its last checkpoint was written."""
+    folders = {name: work / "runs" / name for name in names}
+    heard_by = [name for name, folder in folders.items() if HEARING & set(part_states(folder))]
+    return "+".join(f"{name}-{found.stat().st_mtime_ns}" for name in heard_by if (found := newest(folders[name])))
 
 
 def run(work: Path, config: StageConfig, device: torch.device, processes: Processes = Processes()) -> Iterator[Report]:  # noqa: B008

@@ -64,6 +64,7 @@ def test_a_stage_is_trained_and_goes_on(tmp_path: Path) -> None:
     step = recipe.RecipeStep("words", "stage", {"config": str(tmp_path / "words.toml")})
     assert [line.split("  ")[0] for line in recipe.cook(step, kitchen)] == ["words 1/2", "words 2/2"]
     assert list(recipe.cook(step, kitchen)) == []  # it is done
+    assert stages.encoder_stamp(kitchen.work, ("words",)) == ""  # what is encoded does not depend on it
 
 
 @pytest.mark.slow
@@ -82,6 +83,7 @@ def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_
     made = list((tmp_path / "runs" / "embedded").rglob("*.safetensors"))
     assert len(list(recipe.cook(step, kitchen))) == 1  # it is done
     assert list((tmp_path / "runs" / "embedded").rglob("*.safetensors")) == made
+    assert stages.encoder_stamp(tmp_path, ("embedded",)).startswith("embedded-")
     config = stages.load_config(stages.CONFIGS / "words.toml")
     model, chat = stages.new_model(tmp_path, config)
     old = Tokenizer.from_file(str(embedded_directory() / "hf" / "tokenizer.json"))
