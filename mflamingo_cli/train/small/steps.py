@@ -99,8 +99,8 @@ def _trained(name: str, run: TrainingRun) -> Iterator[str]:
 
 
 def _checkpoint(kitchen: Kitchen, after: str) -> Path:
-    """The checkpoint of an earlier step: a base, or what a run wrote."""
-    places = (kitchen.work / "base" / after, kitchen.work / "runs" / after / CHECKPOINT)
+    """The checkpoint of an earlier step: a base, what a run wrote, or the "checkpoint" of step `export`."""
+    places = (kitchen.work / "base" / after, kitchen.work / "runs" / after / CHECKPOINT, kitchen.work / after)
     found = next((place for place in places if (place / "config.json").exists()), None)
     if found is None:
         raise UsageError(f"{kitchen.work}: there is no checkpoint of a step {after!r}; do that step first")
