@@ -15,6 +15,7 @@ from mflamingo_cli.grounding import GROUND_CHORDS, GROUND_PREFIX, GROUND_SECTION
 from mflamingo_cli.grounding.prose.slots import COUNTED, TELLS, Slots, slots_of
 from mflamingo_cli.grounding.replies import Known, seconds
 from mflamingo_cli.measure import Confidence, Facts, Key, Tempo, Voices
+from mflamingo_cli.parsers import TEMPO_RANGE_BPM
 from mflamingo_cli.schema import FormPart, Loudness, Segment, Tag
 from mflamingo_cli.text import clock
 
@@ -82,10 +83,10 @@ def one_decimal(value: float) -> str:
 
 
 def random_facts(rng: np.random.Generator, share: float | None = None) -> PromptFacts:
-    """Random values, some of them absurd, each field present with probability `share`: copying must work for any value."""
+    """Random values, some absurd, each field present with probability `share`: copying must work for any value that texts are read for."""
     share = float(rng.choice([0.3, 0.6, 0.9, 1.0], p=[0.35, 0.25, 0.15, 0.25])) if share is None else share
     absurd = rng.random() < 0.1
-    bpm = np.exp(rng.uniform(np.log(12 if absurd else 40), np.log(999 if absurd else 230)))
+    bpm = np.exp(rng.uniform(*np.log(TEMPO_RANGE_BPM if absurd else (40, 230))))
     count = int(rng.integers(GROUND_SECTIONS + 1, 40)) if rng.random() < 0.12 else few_sections(rng)
     letters, starts = random_form(rng, count)
     last = starts[-1] + int(rng.integers(5, 60)) if rng.random() < 0.7 else int(np.exp(rng.uniform(np.log(4), np.log(9000))))
