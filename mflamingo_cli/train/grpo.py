@@ -24,7 +24,6 @@ from torch.utils.checkpoint import checkpoint
 from mflamingo_cli.backends.base import GenerateOptions
 from mflamingo_cli.backends.batch_decoder import BatchDecoder
 from mflamingo_cli.backends.generation import PrefixGroup, Sampler
-from mflamingo_cli.claims import read_claims
 from mflamingo_cli.core.chat import END_TOKENS
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import append_lines
@@ -37,7 +36,7 @@ from mflamingo_cli.train.loop import LoopConfig
 from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, branches_of, n_tokens
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
-from mflamingo_cli.train.rewards import JUDGED, Reward, total
+from mflamingo_cli.train.rewards import Reward, claims_judged, total
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.sft import TrainingRun, checked_sizes, network_of, settings_of
 from mflamingo_cli.train.songs import ENCODED, SongReader
@@ -288,6 +287,6 @@ def states_a_fact(row: TrainingRow) -> str | None:
     said = [row.system or "", *(text for exchange in row.exchanges for text in (exchange.question, exchange.answer or ""))]
     if row.exchanges[-1].answer is not None:
         said.pop()  # what the answers that are sampled stand in for
-    if any(reading.kind in JUDGED and not reading.denied for text in said for reading in read_claims(text)):
+    if any(map(claims_judged, said)):
         return "the prompt states a fact that the reward pays for, so the answer could copy it"
     return None

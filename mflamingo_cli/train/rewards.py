@@ -40,6 +40,11 @@ JUDGED: Mapping[str, Callable[[Any, Any], bool]] = {  # fact -> whether a claime
 }
 
 
+def claims_judged(text: str) -> bool:
+    """Return whether a text claims a fact that answers are rewarded for."""
+    return any(reading.kind in JUDGED and not reading.denied for reading in read_claims(text))
+
+
 def well_formed(texts: Sequence[str], row: TrainingRow) -> list[float | None]:
     """1 for <think>…</think><answer>…</answer> with words in both and nothing around, else 0."""
     return [float(_FORMAT.fullmatch(text) is not None) for text in texts]

@@ -17,6 +17,7 @@ from mflamingo_cli.train.mini.dialogue.exchanges import CAPTIONS, audio_turns, m
 from mflamingo_cli.train.mini.dialogue.prompt_facts import PromptFacts
 from mflamingo_cli.train.mini.frames import Clip
 from mflamingo_cli.train.mini.synth.arrange import choose
+from mflamingo_cli.train.rewards import claims_judged
 from mflamingo_cli.train.rows import Turn
 
 EXCERPT_S = 30.0  # a window of the encoder; no label of a clip is claimed for less than it was made for
@@ -44,7 +45,7 @@ def prompt_rows(clips: Sequence[Clip], seed: int) -> Iterator[dict[str, Any]]:
     for clip, start, end, labels, rng in _excerpts(clips, seed):
         known = {name: {"value": VOCALS.get(labels[name], labels[name]), "confidence": 1.0} for name in JUDGED if name in labels}
         turn = make_turn(rng, choose(rng, CAPTIONS), {}, labels, thinking=0.0)
-        if known and turn is not None:
+        if known and turn is not None and not claims_judged(turn.question):  # "how do the vocals …" says that there are some
             row = _row(clip, start, end, 0, turn)
             yield row | {"messages": row["messages"][:1], "facts": known}
 
