@@ -103,7 +103,8 @@ def _of_split(
         yield from _measure(backend, clips, Cut(seconds, config.anywhere), jobs, BATCH, {**where, "seconds": seconds})
     whole = sorted(clips[: config.captions], key=lambda clip: clip.row["duration"])  # clips of about one length together
     jobs = [job for name, make in WHOLE.items() if name in wanted for job in make(config, encoder)]
-    yield from _measure(backend, whole, Cut(WHOLE_S, whole=True), jobs, BATCH_WHOLE, {**where, "seconds": None})
+    cut = Cut(min(WHOLE_S, backend.info.geometry.max_audio_s), whole=True)
+    yield from _measure(backend, whole, cut, jobs, BATCH_WHOLE, {**where, "seconds": None})
 
 
 def _measure(backend: Backend, clips: Sequence[Clip], how: Cut, jobs: Sequence[Job], batch: int, where: dict[str, Any]) -> Iterator[Score]:
