@@ -77,7 +77,7 @@ def _between(value: float, words: Words, confidence: float | None, because: str)
 
 
 def tempo_scaled(known: Known, words: Words) -> FactAnswer:
-    """By how much it has to be faster or slower to reach a tempo, or its tempo when it is so much faster or slower."""
+    """By how much it has to be faster or slower to reach a tempo; or its tempo when it is so much faster or slower, or a share of it."""
     bpm = known.facts.tempo.bpm
     if bpm is None:
         return unknown("A steady tempo")
@@ -85,6 +85,8 @@ def tempo_scaled(known: Known, words: Words) -> FactAnswer:
     if "bpm" in words:
         percent = 100 * (float(words["bpm"]) / bpm - 1)
         return FactAnswer(f"{words['bpm']} BPM is {number(abs(percent))} % {'faster' if percent >= 0 else 'slower'} than {song}.")
+    if "share" in words:
+        return FactAnswer(f"{number(bpm * float(words['share']) / 100)} BPM is {words['share']} % of the tempo of {song}.")
     other = bpm * (1 + (-1 if "slower" in words else 1) * float(words["percent"]) / 100)
     return FactAnswer(f"{number(other)} BPM is {words['percent']} % {'slower' if 'slower' in words else 'faster'} than {song}.")
 
@@ -279,10 +281,10 @@ def chord_most(known: Known, words: Words) -> FactAnswer:
     lasting = lasting_chords(known.facts)
     if not lasting:
         return unknown("Chords")
-    names = sorted(lasting, key=lambda one: -lasting[one])
     many = words.get("many", "one").lower()
-    if (count := COUNTS[many] if many in COUNTS else int(many)) > 1:
-        return FactAnswer(f"{listed([f'{name} ({clock(round(lasting[name]))})' for name in names[:count]])} sound longest.")
+    names = sorted(lasting, key=lambda one: -lasting[one])[: COUNTS[many] if many in COUNTS else max(1, int(many))]
+    if len(names) > 1:
+        return FactAnswer(f"{listed([f'{name} ({clock(round(lasting[name]))})' for name in names])} sound longest.")
     return FactAnswer(f"{names[0]} sounds longest, {clock(round(lasting[names[0]]))} in all.")
 
 
@@ -438,6 +440,22 @@ def section_next(known: Known, words: Words) -> FactAnswer:
     if not said:
         return FactAnswer(f"Nothing: {_bracketed(parts[0])} is the {'first' if way == 'before' else 'last'} section.")
     return FactAnswer(f"{listed(said)[0].upper()}{listed(said)[1:]}.")
+
+
+def chord_beside_section(known: Known, words: Words) -> FactAnswer:
+    """The chord that leads into each section of a letter, or out of it."""
+    parts, named = lettered(known, words["letter"]), [one for one in known.facts.chords if short_chord(one.label)]
+    if not parts:
+        return no_section(known, words["letter"].upper())
+    if not named:
+        return unknown("Chords")
+    way, said = "before" if words["way"].lower() == "before" else "after", []
+    for part in parts:
+        earlier = [one for one in named if one.start < part.start - BORDER_S]
+        later = [one for one in named if one.end > part.end + BORDER_S]
+        said += [f"{way} {_bracketed(part)} comes {short_chord(one.label)}" for one in (earlier[-1:] if way == "before" else later[:1])]
+    text = listed(said) or f"no chord was found {way} {_bracketed(parts[0])}"
+    return FactAnswer(f"{text[0].upper()}{text[1:]}.")
 
 
 def section_share(known: Known, words: Words) -> FactAnswer:

@@ -25,7 +25,8 @@ IS = rf"(?:is|are|was) {IT}"
 COUNT = r"(?:\d+(?:\.\d+)?|an?|one|two|three|four|five|six|seven|eight|nine|ten)"
 TIME = rf"(?P<time>\d+(?::\d\d)+|{COUNT} ?-?(?:s|secs?|seconds?|m|mins?|minutes?)\b)"
 NTH = rf"(?P<nth>{'|'.join(replies.ORDINALS)}|last|\d\d?(?:st|nd|rd|th))"
-BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)"
+BPM = r"(?P<bpm>\d{2,3}(?:\.\d+)?)(?!\d| ?(?:%|percent\b))"
+TONIC = r"[A-G](?:#|b|[- ]?sharp|[- ]?flat)?"
 KEY = (
     r"(?P<key>[A-H](?:is|es|s)?[- ](?:moll|dur)\b|"
     r"(?:an? )?(?:[A-Ga-g](?:#|b|[- ]?sharp|[- ]?flat)? ?)?-?(?:major|minor)|(?-i:[A-G](?:#|b)?m?)|1?\d[AB])"
@@ -44,9 +45,9 @@ UNNAMED = (
     r"(?<!i )(?<!to )solo(?! (?:with|over|to|on|along)))"
 )
 NAMED = "|".join(rule.name for rule in RULES)
-NOTE = r"(?P<note>[A-G](?:#|b|[ -]sharp|[ -]flat)?)"
+NOTE = rf"(?P<note>{TONIC})"
 LETTERS = r"(?P<letters>(?-i:[A-Ha-h]\b(?:(?:,| and| or| compared (?:to|with)| vs\.?) (?:section )?[A-Ha-h]\b)*))"
-QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}|\d{1,2}|(?<=[#b])))"  # more than a letter
+QUALIFIED = r"(?P<chord>[A-G][#b]?(?:(?:m|maj|min|dim|aug|sus|add)\d{0,2}(?:b5)?|\d{1,2}|(?<=[#b])))"  # more than a letter
 ASKS_FIT = r"^\W*(?:does|do|is|can|could|would|will|should)\b[^?]*?\b(?:mix|blend|match|fit|go|work|compatible|clash)\w*\b[^?]*?"
 DEGREE = r"(?P<degree>tonic|subdominant|dominant)"
 SHARE = r"(?:(?:an? )?(?P<share>half|third|quarter|eighth|sixteenth|1/(?:2|3|4|8|16))(?: of)?(?: an?| the| one)?[ -])"
@@ -68,6 +69,13 @@ UNIT = (
     r"semitones?|half[ -]steps?|whole[ -](?:steps?|tones?)|tones?|octaves?|fifths?|fourths?)"
 )
 WAY = r"(?P<way>up|down|higher|lower|above|below)"
+OF_A_KEY = rf" (?:in|of|to) (?:(?:the|this|its) (?:key|song|track)\b(?! of)|(?:the key of )?{KEY}(?![\w#/]))"
+OF_TEMPO = (
+    r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*|pitch\w*|fader)\b)(?![^?]*\b(?:sure|confiden\w*|certain\w*|probab\w*|likel\w*)\b)"
+)
+LESS = r"(?P<slower>slow\w*|down|lower\w*|reduc\w*|decreas\w*|drop\w*)"
+MORE = r"(?:faster|quicker|up|higher|rais\w*|increas\w*|sped)"
+PERCENT = r"\d+(?:\.\d+)?) ?(?:%|percent\b)"  # behind the name of its group
 NUMERAL = r"(?P<numeral>(?-i:VII|VI|IV|V|III|II|I|vii|vi|iv|v|iii|ii|i))"
 YES_OR_NO = "I cannot answer that with yes or no"
 ABOUT = "I know its tempo, key, chords, sections, loudness and length"
@@ -188,9 +196,11 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.note_length,
     ),
     "tempo_scaled": _row(
-        rf"\b(?:percent|%|fader|factor|how much)\b[^?]*?\b(?:to|reach|match|get)\b[^?]*?\b{BPM}\b(?! ?(?:lufs|db|%|percent))[^?]*",
-        r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*)\b)(?:(?=[^?]*\b(?P<slower>slow\w*|down)\b))?"
-        r"[^?]*?\b(?P<percent>\d+(?:\.\d+)?) ?(?:%|percent\b)[^?]*",
+        rf"{OF_TEMPO}[^?]*?\b(?:percent|%|fader|factor|how much)\b[^?]*?\b(?:to|reach|match|get)\b[^?]*?(?<![-:\d])\b{BPM}\b"
+        r"(?! ?(?:lufs|db|h?z|s|secs?|seconds?|min\w*)\b|:)[^?]*",
+        rf"{OF_TEMPO}[^?]*?\b(?:at|to) (?P<share>{PERCENT}(?! (?:slower|faster|lower|higher))[^?]*",
+        rf"{OF_TEMPO}[^?]*?\b(?P<share>{PERCENT} (?:of|speed)\b[^?]*",
+        rf"{OF_TEMPO}(?:(?=[^?]*\b{LESS}\b)|(?=[^?]*\b{MORE}\b))[^?]*?\b(?P<percent>{PERCENT}[^?]*",
         facts="tempo",
         say=derived.tempo_scaled,
     ),
@@ -215,6 +225,11 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key",
         say=derived.key_note,
     ),
+    "ends_home": _row(
+        r"\b(?P<ends>ends?|starts?|begins?|clos\w+|finish\w*) (?:on|with|at) (?:the |its )?(?:tonic|root|home)\b(?: chord)?",
+        facts="chords key",
+        say=theory.ends_home,
+    ),
     "degree": _row(
         rf"\bchord\b[^?]*\b{DEGREE}\b",
         rf"\b{DEGREE} chord\b",
@@ -222,22 +237,23 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.degree,
     ),
     "key_chords": _row(
-        r"\bchords\b[^?]*?\b(?:belong to|fit|are in|of|in) (?:the |this |its |that )(?:key|scale)\b",
-        r"\bdiatonic chords\b",
-        rf"\b(?:the|its) {NUMERAL}(?: chord)?\b(?: (?:in|of) (?:the|this|its) (?:key|song|track))?",
-        rf"\b{NUMERAL} chord\b(?: (?:in|of) (?:the|this|its) (?:key|song|track))?",
+        rf"\bchords\b[^?]*?\b(?:belong to|fit|are in|of|in) (?:the |this |its |that )(?:key|scale)\b(?: of {KEY}(?![\w#/]))?",
+        rf"\bdiatonic chords\b(?:{OF_A_KEY})?",
+        rf"\b(?:the|its) {NUMERAL}(?: chord)?\b(?:{OF_A_KEY})?",
+        rf"\b{NUMERAL} chord\b(?:{OF_A_KEY})?",
         facts="key",
         say=theory.key_chords,
     ),
     "chord_notes": _row(
+        rf"\bnotes\b[^?]*?\b{CHORD}/(?P<bass>(?-i:[A-G][#b]?))(?![\w#])[^?]*",
         rf"\bnotes\b[^?]*?\b(?:{CHORD} chord|chord {CHORD.replace('chord', 'chord_')})\b[^?]*",
         rf"\bnotes\b[^?]*?\b(?-i:{QUALIFIED})(?![\w#])[^?]*",
         say=theory.chord_notes,
     ),
-    "ends_home": _row(
-        r"\b(?P<ends>ends?|starts?|begins?|clos\w+|finish\w*) (?:on|with|at) (?:the |its )?(?:tonic|root|home)\b(?: chord)?",
-        facts="chords key",
-        say=theory.ends_home,
+    "scale_notes": _row(
+        rf"\b(?:notes\b[^?]*?\b(?:in|of)|what is) (?:the )?(?:(?:key|scale) of )?(?P<key>{TONIC} ?-?(?:major|minor))\b(?! chord)[^?]*",
+        facts="key",
+        say=theory.scale_notes,
     ),
     "numerals": _row(
         r"\broman numerals?\b[^?]*", r"\b(?:degrees|functions) (?:of|are) the chords\b", facts="key chords", say=derived.numerals
@@ -328,6 +344,11 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.section_sung,
     ),
     "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
+    "chord_beside_section": _row(
+        rf"\bchords?\b[^?]*?\b(?P<way>before|after|follows?) (?:section|part) {LETTER}\b[^?]*",
+        facts="chords sections",
+        say=derived.chord_beside_section,
+    ),
     "chords_of_section": _row(
         rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b",
         rf"\bchords (?:of|in) (?-i:{LETTER})\W*$",

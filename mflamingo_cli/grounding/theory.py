@@ -6,10 +6,10 @@ As in `replies`: facts and the words of the question in, a sentence out; what wa
 from __future__ import annotations
 
 from mflamingo_cli.grounding import NO_ANSWER, likely, listed, sure
-from mflamingo_cli.grounding.prose.harmony import LETTERS, SCALES
-from mflamingo_cli.grounding.replies import FactAnswer, Known, Words, key, named_key, progression, scale, spelled, unknown, yes_or_no
+from mflamingo_cli.grounding.prose.harmony import LETTERS, SCALES, progression
+from mflamingo_cli.grounding.replies import FactAnswer, Known, Words, key, key_scale, named_key, scale, spelled, unknown, yes_or_no
 from mflamingo_cli.measure import Key
-from mflamingo_cli.parsers import find_chords, sounding
+from mflamingo_cli.parsers import find_chords, parse_key, sounding
 
 TRIADS = {(4, 7): "", (3, 7): "m", (3, 6): "dim"}  # semitones of third and fifth above the root
 NOTES = {  # of a chord, in semitones above its root; their letters are every second one but for those of UNEVEN
@@ -29,16 +29,19 @@ def triads(own: Key) -> list[str]:
 
 
 def key_chords(known: Known, words: Words) -> FactAnswer:
-    """The chords of the key, or the one on a degree by its Roman numeral."""
-    own = known.facts.key
+    """The chords of the song's key or of one that is named, or the one on a degree by its Roman numeral."""
+    asked = named_key(words)
+    own = asked or known.facts.key
     if own is None:
         return unknown("The key")
     found, numeral = triads(own), words.get("numeral")
     raised = f", often {found[4].removesuffix('m')} instead of {found[4]}" if own.mode == "minor" else ""
     if numeral:
         at = NUMERALS.index(numeral.lower())
-        return FactAnswer(f"{key(known).text[:-1]}; its {numeral} is {found[at]}{raised if at == NUMERALS.index('v') else ''}.")
-    return FactAnswer(f"{key(known).text[:-1]}, whose chords are {listed(found)}{raised}.")
+        chord = f"{found[at]}{raised if at == NUMERALS.index('v') else ''}"
+        return FactAnswer(f"The {numeral} of {own.name} is {chord}." if asked else f"{key(known).text[:-1]}; its {numeral} is {chord}.")
+    begun = f"The chords of {own.name} are" if asked else f"{key(known).text[:-1]}, whose chords are"
+    return FactAnswer(f"{begun} {listed(found)}{raised}.")
 
 
 def chord_notes(known: Known, words: Words) -> FactAnswer:
@@ -49,7 +52,14 @@ def chord_notes(known: Known, words: Words) -> FactAnswer:
     name, root = asked[0].value, sounding(asked[0].value)[0]
     letters = [LETTERS[(LETTERS.index(name[0]) + step) % 7] for step in UNEVEN.get(quality, (0, 2, 4, 6))]
     notes = [spelled(letter, root + step) for letter, step in zip(letters, NOTES[quality], strict=False)]
-    return FactAnswer(f"{name} has the notes {' '.join(notes)}.")
+    bass = f", with {words['bass']} in the bass" if "bass" in words else ""
+    return FactAnswer(f"{name}{bass and '/' + words['bass']} has the notes {' '.join(notes)}{bass}.")
+
+
+def scale_notes(known: Known, words: Words) -> FactAnswer:
+    """The notes of a key that is named, whatever the song; "a minor scale" names none."""
+    asked = named_key(words)
+    return FactAnswer(f"{asked.name} has the notes {' '.join(scale(asked.tonic, asked.mode))}.") if asked else key_scale(known, words)
 
 
 def scale_is(known: Known, words: Words) -> FactAnswer:
@@ -60,7 +70,8 @@ def scale_is(known: Known, words: Words) -> FactAnswer:
     tonic, _, mode = (known.facts.scale or f"{own.tonic} {own.mode}").partition(" ")
     asked = words["mode"].lower()
     because = f"its scale is {known.facts.scale}" if known.facts.scale else f"it is in {own.name}"
-    is_so = MODES.get(asked, asked) == mode and words.get("note", tonic).upper() == tonic.upper()
+    named = parse_key(f"{words.get('note', tonic)} major")
+    is_so = MODES.get(asked, asked) == mode and named is not None and named.pitch == own.pitch
     return yes_or_no(is_so, known.facts.confidence.key, because)
 
 
@@ -82,9 +93,6 @@ def ends_home(known: Known, words: Words) -> FactAnswer:
     if own is None or not found:
         return unknown("The key" if own is None else "Chords")
     last = words["ends"].lower().startswith(("end", "clos", "finish"))
-    name = found[-1 if last else 0][0]
-    root, quality = sounding(name)
-    minor = quality.startswith("m") and not quality.startswith("maj")
-    home = root == own.pitch and minor == (own.mode == "minor")
-    word = "last" if last else "first"
-    return yes_or_no(home, known.facts.confidence.key, f"its {word} chord is {name}, and it is in {own.name}")
+    chord, word = (found[-1], "last") if last else (found[0], "first")
+    home = chord.triad == (own.pitch, own.mode[:3])
+    return yes_or_no(home, known.facts.confidence.key, f"its {word} chord is {chord.name}, and it is in {own.name}")

@@ -28,6 +28,8 @@ SHORT: Mapping[str, str] = {
     "gerne|genere|gender of music": "genre",
     "secs": "seconds",
     r"(is|does|are|was)n't": r"\1",
+    r"(?-i:([A-G]))[ -]flat": r"\1b",
+    r"(?-i:([A-G]))[ -]sharp": r"\1#",
     "(?:in )?common time": "in 4/4",
     "(?:in )?cut time": "in 2/2",
     # with no noun behind it, "a" is the note and no article; "in a major or a minor?" asks for one of the modes
@@ -44,7 +46,7 @@ OTHERS: Mapping[str, str] = {
     r"dritte[nrs]?|troisi[eè]me|tercer[oa]?|terz[oa]": "third",
     r"vierte[nrs]?|quatri[eè]me|cuart[oa]|quart[oa]": "fourth",
     r"letzte[nrs]?|derni[eè]re?|[uú]ltim[oa]": "last",
-    r"(?:der |dem |den |la |le )?(?:teil|abschnitt|partie|parte|secci[oó]n|sezione)(?= [A-Z]\b)": "section",
+    r"(?:der |dem |den |la |le )?(?:teil|abschnitt|partie|parte|secci[oó]n|sezione)(?= (?:[b-df-h]|(?-i:[A-Z]))\b)": "section",
     r"wie lange? (?:ist|dauert)(?= section)|combien de temps dure(?= section)|cu[aá]nto dura(?= section)": "how long is",
     # how fast, how loud, how long
     r"wie schnell(?: ist)?|qu[eé] tan r[aá]pid[oa]|a qu[eé] velocidad|[aà] quelle vitesse|quanto [eè] veloce": "how fast is",
@@ -61,7 +63,8 @@ OTHERS: Mapping[str, str] = {
     r"quanto [eè] lung[oa]": "how long is",
     r"wie viele takte|cu[aá]ntos compases|combien de mesures": "how many bars",
     r"wie viele (?:teile|abschnitte)|combien de (?:parties|sections)|cu[aá]ntas (?:partes|secciones)|quante parti": "how many sections",
-    "laut|fuerte": "loud",
+    r"laut(?! (?:de[mnrs]|die|das|tags?|datei\w*|meta\w*)\b)|fuerte": "loud",  # "laut den Tags": as the tags say
+    r"fast(?= (?:zu|alle|immer|nur|nie|schon|ganz)\b)": "almost",
     "leise": "quiet",
     r"schnell|rapide|r[aá]pid[oa]|veloce": "fast",
     r"langsam|lente?|lent[oa]": "slow",
@@ -91,12 +94,15 @@ OTHERS: Mapping[str, str] = {
     r"g[eé]nero|stil(?:richtung)?|estilo": "genre",
     r"abschnitte|aufbau|estructura|struttura": "form",
     r"[uü]bersteuert|clippt": "clipped",
+    # what goes with it
+    r"passen (?:dazu|zu (?:diesem|dem) (?:lied|song|st[uü]ck))": "mix with this",
+    r"womit (?:kann|k[oö]nnte|soll) ich (?:es|das(?: \w+)?|dieses \w+) mi(?:x|sch)en": "what would I mix this with",
     # who sings
     r"(?:wird|singt) (?:\w+ ){0,3}(?:gesungen|jemand)|gibt es gesang|hat (?:es|das \w+) gesang|hay (?:una )?(?:voz|voces|canto)"
     r"|canta alguien|est-ce que quelqu'un chante"
     r"|y a-t-il (?:du chant|une voix)|c'?[eè] (?:una voce|qualcuno che canta)": "does anyone sing",
     # the song, and small words
-    r"ist es|est-ce(?: que c'est)?(?! qu)|est-ce qu'il est|c'est|est-il|est-elle|[e\u00e8](?= (?:in|un[ao]?) )"
+    r"ist es|est-ce(?: que c'est)?(?! qu)|est-ce qu'il est|c'est|est-il|est-elle|(?:\u00e8|^e)(?= (?:in|un[ao]?) )"
     r"|est[a\u00e1](?= en )": "is it",
     r"(?:das|dieses|des|dem|el|la|esta|le|ce|il) (?:lied(?:es)?|song|st[uü]cks?|canci[oó]n|pieza|tema|morceau|brano|chanson)": "the song",
     r"welche[rsn]?|qu[eé]|cu[aá]l(?:es)? (?:es|son)|quel(?:le)?s?(?: (?:est|sont))?(?: l[ae]s?)?": "what",
@@ -117,16 +123,20 @@ _ORDINALS = f"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|{_TEENS
 _VALUES = {word: at + 1 for at, word in enumerate(f"{_ONES}|{_TEENS}".split("|"))}
 _VALUES |= {word: 10 * (at + 2) for at, word in enumerate(_TENS.split("|"))}
 _ABOVE_TEN = rf"(?:(?:{_TENS})(?:[ -](?:{_ONES}))?|{_TEENS.removeprefix('ten|')})"
+_AS_SPOKEN = rf"(?<!this )(?<!that )(?<!which )(?<!the )(?:one|two) (?:{_TENS})(?:[ -](?:{_ONES}))?(?! (?:sec\w*|min\w*|bars?|beats?)\b)"
 _NUMBER = re.compile(  # "thirty-second" is an ordinal
-    rf"\b(?:(?:an?|{_ONES}) hundred(?:(?: and)? (?:{_ABOVE_TEN}|{_ONES}|ten))?|{_ABOVE_TEN})\b(?![ -](?:{_ORDINALS})\b)", re.IGNORECASE
+    rf"\b(?:{_AS_SPOKEN}|(?:an?|{_ONES}) hundred(?:(?: and)? (?:{_ABOVE_TEN}|{_ONES}|ten))?|{_ABOVE_TEN})\b(?![ -](?:{_ORDINALS})\b)",
+    re.IGNORECASE,
 )
 
 
 def _in_digits(number: re.Match[str]) -> str:
-    """Words for a number above ten: `thirteen` -> `13`, `a hundred and twenty-four` -> `124`."""
+    """Words for a number above ten: `thirteen` -> `13`, `a hundred and twenty-four` -> `124`, `one twenty` -> `120`."""
     total = 0
     for word in re.split("[ -]", number[0].lower()):
-        total = 100 * max(total, 1) if word == "hundred" else total + _VALUES.get(word, 0)
+        value = _VALUES.get(word, 0)
+        hundreds = word == "hundred" or 0 < total < 10 <= value
+        total = (100 * max(total, 1) if hundreds else total) + value
     return str(total)
 
 

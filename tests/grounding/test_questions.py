@@ -224,6 +224,9 @@ def test_a_choice_is_answered_by_what_it_is() -> None:
     ("Quels sont les accords ?", "what chords ?"),
     ("Le morceau est-il en si b\u00e9mol majeur ?", "the song is it in Bb major ?"),
     ("How long are a hundred and twenty-four bars?", "How long are 124 bars?"),
+    ("From one twenty to one thirty-two?", "From 120 to 132?"),
+    ("Is this one twenty seconds long?", "Is this one 20 seconds long?"),
+    ("Is it in B flat major or F-sharp minor?", "Is it in Bb major or F# minor?"),
     ("How long is a thirty-second note?", "How long is a thirty-second note?"),
     ("Is it in a minor?", "Is it in A minor?"),
     ("Is it in a minor key?", "Is it in a minor key?"),
@@ -264,6 +267,21 @@ def test_a_chord_has_the_degree_that_theory_gives_it() -> None:
     chords = tuple(Segment(8.0 * at, 8.0 * at + 8, label) for at, label in enumerate(("C:min", "Ab:maj", "D:dim", "G:7")))
     song = Known(dataclasses.replace(FACTS, chords=chords), SONG.sound)
     assert reply("What are the Roman numerals of the chords?", song).text == "It is in C minor: Cm (i), Ab (VI), Ddim (ii°), G7 (V)."
+
+
+@pytest.mark.parametrize(("key", "question", "answer"), [
+    (Key("Bb", "minor"), "Is it B flat aeolian?", "Yes: it is in Bb minor."),
+    (Key("C#", "minor"), "Is it in Db aeolian?", "Yes: it is in C# minor."),
+    (Key("C#", "minor"), "Is it in D aeolian?", "No: it is in C# minor."),
+])  # fmt: skip
+def test_a_tonic_is_the_same_however_it_is_spelled(key: Key, question: str, answer: str) -> None:
+    assert reply(question, dataclasses.replace(SONG, facts=dataclasses.replace(FACTS, key=key))).text == answer
+
+
+@pytest.mark.parametrize(("last", "home"), [("C:min", True), ("C:min7", True), ("C:maj", False), ("C:dim", False), ("C:sus4", False)])
+def test_a_song_comes_home_on_the_triad_of_its_tonic(last: str, home: bool) -> None:
+    facts = dataclasses.replace(FACTS, chords=(Segment(0.0, 4.0, "G:min"), Segment(4.0, 8.0, last)))
+    assert reply("Does it end on the tonic?", dataclasses.replace(SONG, facts=facts)).text.startswith("Yes" if home else "No")
 
 
 def test_one_missed_beat_is_no_change() -> None:
