@@ -23,8 +23,11 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, which end at line feeds alone, as those of JSON do: `splitlines` knows eight other ends."""
-    with path.open(encoding="utf-8-sig", newline="\n") as lines:
+    """Yield the lines of a text file, which end at line feeds alone, as those of JSON do: `splitlines` knows eight other ends.
+
+    Bytes that are not UTF-8 become U+FFFD: a process that was killed may have left half a character.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
         yield from (line.rstrip("\r\n") for line in lines)
 
 

@@ -69,15 +69,23 @@ def program() -> str:
 def weights(files: ModelFiles) -> list[tuple[str, int, int]]:
     """Name, size and time of a model's files. The embedded model has no time: its revision names it, however often it is installed."""
     embedded = embedded_directory()
+    return [(path.name, path.stat().st_size, 0 if embedded in path.parents else path.stat().st_mtime_ns) for path in _paths(files)]
+
+
+def _paths(files: ModelFiles) -> list[Path]:
     folders = [folder for folder in (files.directory, files.adapter) if folder is not None]
     paths = [path for pair in files.pairs for path in pair]
     paths += [path for folder in folders for path in folder.iterdir() if path.suffix in OF_A_MODEL and path.is_file()]
-    return [(path.name, path.stat().st_size, 0 if embedded in path.parents else path.stat().st_mtime_ns) for path in sorted(paths)]
+    return sorted(paths)
 
 
-def weights_name(files: ModelFiles) -> str:
-    """Return a short name of a model's files, another one for others."""
-    return _hash(weights(files))[:8]
+def content_digest(files: ModelFiles) -> str:
+    """Return a hash of the contents of a model's files, wherever they lie and whenever they were written; all of them are read."""
+    digest = hashlib.sha256()
+    for path in _paths(files):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def shard_of(path: str, n_shards: int) -> int:

@@ -36,7 +36,7 @@ from mflamingo_cli.train.loop import LoopConfig
 from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, branches_of, n_tokens
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
-from mflamingo_cli.train.rewards import Reward, claims_judged, total
+from mflamingo_cli.train.rewards import Reward, claims_judged, total, with_hash
 from mflamingo_cli.train.rows import ChatEncoder
 from mflamingo_cli.train.sft import TrainingRun, checked_sizes, network_of, settings_of
 from mflamingo_cli.train.songs import ENCODED, SongReader
@@ -253,7 +253,8 @@ def prepare(
     """Check rows and load the model, and for `--tune full` a second one as the reference. Raises UsageError that names what is wrong."""
     named = {"batch" if name == "prompts" else name.replace("_", "-"): value for name, value in asdict(config).items()}
     settings = {
-        **settings_of(directory, rows, tune), "reward": sorted(rewards), **named, "lr": loop.lr, "seed": loop.seed, "bf16": loop.bf16,
+        **settings_of(directory, rows, tune), "reward": sorted(map(with_hash, rewards)), **named, "lr": loop.lr, "seed": loop.seed,
+        "bf16": loop.bf16,
     }  # fmt: skip
     if keeps:
         require_settings(output, settings)

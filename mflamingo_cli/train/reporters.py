@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from mflamingo_cli.errors import ModelError, UsageError
@@ -45,19 +46,22 @@ def _numbers(report: Report) -> dict[str, float]:
     return {"loss": report.loss, "lr": report.lr, **report.numbers}
 
 
+def require(name: str) -> None:
+    """Raise UsageError for an unknown name, ModelError where its package is missing."""
+    if name not in ("none", *REPORTERS):
+        raise UsageError(f"--report-to {name}: choose one of none, {', '.join(REPORTERS)}")
+    if name in REPORTERS and find_spec(name) is None:
+        raise ModelError(f"--report-to {name} needs its package; install it with: pip install {name}")
+
+
 @contextmanager
 def reporter(name: str, folder: Path) -> Iterator[Tell]:
-    """Yield what takes each logged step. Raises UsageError for an unknown name, ModelError where its package is missing."""
+    """Yield what takes each logged step, by a name that `require` has let pass."""
     if name == "none":
         yield lambda report: None
         return
-    if name not in REPORTERS:
-        raise UsageError(f"--report-to {name}: choose one of none, {', '.join(REPORTERS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        tell, close = REPORTERS[name](folder)
-    except ImportError as error:
-        raise ModelError(f"--report-to {name} needs its package; install it with: pip install {name}") from error
+    tell, close = REPORTERS[name](folder)
     try:
         yield tell
     finally:

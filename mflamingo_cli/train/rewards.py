@@ -19,6 +19,7 @@ from mflamingo_cli.measure.compare import compare_keys, compare_tempi
 from mflamingo_cli.parsers import parse_key
 from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.multiple_choice import final_answer, is_right, normalized
+from mflamingo_cli.train.settings import content_hash
 
 Reward = Callable[[Sequence[str], TrainingRow], list[float | None]]
 
@@ -138,6 +139,14 @@ def _own(name: str) -> Reward:
     if not callable(found):
         raise UsageError(f"reward {name}: {file} has no function {function}")
     return found  # type: ignore[no-any-return]
+
+
+def with_hash(name: str) -> str:
+    """Return the name of a reward; of the user's own the name of its file, with what tells its content from any other."""
+    if name in REWARDS:
+        return name
+    file, _, function = name.rpartition(":")
+    return f"{Path(file).name}:{function} ({content_hash(Path(file))})"
 
 
 def total(rewards: Mapping[str, Reward], texts: Sequence[str], row: TrainingRow) -> tuple[list[float], dict[str, list[float]]]:

@@ -33,6 +33,7 @@ from mflamingo_cli.train.objectives import Objective, Place
 from mflamingo_cli.train.parallel import Processes, whole
 from mflamingo_cli.train.plan import RowPlan, units_of
 from mflamingo_cli.train.rows import ChatEncoder
+from mflamingo_cli.train.settings import HASH_DIGITS
 from mflamingo_cli.train.songs import ENCODED, SongReader
 from quant.checkpoint import Checkpoint, read_json
 from quant.config import read_geometry
@@ -282,7 +283,7 @@ def network_of(
 def settings_of(directory: Path, rows: Rows, tune: TuneConfig) -> dict[str, Any]:
     """Return what decides the result of any fine-tuning, by the names of options; how long and where it runs is not among it."""
     with Checkpoint(directory) as checkpoint:
-        model = f"{read_json(directory / CARD, required=False).get('name', directory.name)} ({checkpoint.identity()[:8]})"
+        model = f"{read_json(directory / CARD, required=False).get('name', directory.name)} ({checkpoint.identity()[:HASH_DIGITS]})"
     settings = {"model": model, "data": rows.names(), "tune": tune.tune, "parts": sorted(tune.parts)}
     low_rank = {"rank": tune.rank, "alpha": tune.alpha, "dropout": tune.dropout, "dora": tune.dora}
     return settings | ({} if tune.tune == "full" else low_rank)

@@ -69,7 +69,7 @@ def losses(output: Path) -> dict[int, float]:
 
 def try_out(folder: Path, name: str, count: int, kills: int, seed: int) -> None:
     """Train without a kill and with so many, and compare."""
-    strategy, moments = "fsdp2" if count > 1 else "none", random.Random(seed)
+    strategy, moments = "fsdp2" if count > 1 else "none", random.Random(f"{seed} {name} {count}")
     common = ["train", *COMMANDS[name], "-m", "base", "--data", "rows.jsonl", "--parallel", strategy]
     whole, killed = folder / f"whole-{name}-{count}", folder / f"killed-{name}-{count}"
     began = time.monotonic()

@@ -231,3 +231,16 @@ def test_an_answer_is_right_or_not() -> None:
     assert not is_right("a", "x", ["x", "x"])  # two options of the same words are no question
     assert is_right("A Minor.", "a minor")
     assert not is_right("A minor, I think", "a minor")
+
+
+def test_a_reward_of_one_s_own_is_told_apart_by_what_it_holds(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "own.py" for folder in ("here", "there")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("def short(texts, row):\n    return [-len(text) for text in texts]\n")
+    here, there = (rewards.with_hash(f"{file}:short") for file in files)
+    assert here == there
+    assert here.startswith("own.py:short (")
+    files[1].write_text("def short(texts, row):\n    return [len(text) for text in texts]\n")
+    assert rewards.with_hash(f"{files[1]}:short") != here
+    assert rewards.with_hash("format") == "format"

@@ -13,6 +13,7 @@ import torch
 
 from mflamingo_cli.cli import main
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train import reporters
 from mflamingo_cli.train.mini import stages
 from mflamingo_cli.train.mini.stages import StageConfig
 from mflamingo_cli.train.settings import require_same
@@ -130,3 +131,22 @@ def test_options_of_another_version_are_not_compared() -> None:
     require_same("run", {"parts": ["a"], "on": True}, {"parts": ("a",), "on": True})
     with pytest.raises(UsageError, match="run: was begun with --dora off, not on; to resume, set --dora to off again"):
         require_same("run", {"dora": False}, {"dora": True})
+
+
+def test_what_was_moved_or_renamed_is_the_same_and_other_content_is_not() -> None:
+    then = {"model": "base (0123abcd)", "data": ["rows.jsonl (2 rows, 89abcdef)"], "eval": None}
+    require_same("run", then, {"model": "moved (0123abcd)", "data": ["renamed.jsonl (2 rows, 89abcdef)"], "eval": None})
+    with pytest.raises(UsageError, match=r"with --model base \(0123abcd\), not base \(0123abce\)"):
+        require_same("run", then, {"model": "base (0123abce)"})
+    with pytest.raises(UsageError, match=r"with --data rows\.jsonl \(2 rows, 89abcdef\), not "):
+        require_same("run", then, {"data": ["rows.jsonl (2 rows, 89abcdef)", "rows.jsonl (2 rows, 89abcdee)"]})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_missing_tracker_is_named_before_anything_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reporters, "find_spec", lambda _: None)
+    (tmp_path / "rows.jsonl").write_text("no rows")
+    assert train(tmp_path, monkeypatch, name, "--report-to", "wandb") == 69
+    assert "--report-to wandb needs its package; install it with: pip install wandb" in capfd.readouterr().err

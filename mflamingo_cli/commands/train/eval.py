@@ -130,10 +130,11 @@ def _clips(model: str, work: Path, config: EvalConfig, as_json: bool) -> None:
 def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, judge: tuple[str | None, str], as_json: bool) -> None:
     """Ask a model the questions of a benchmark, and print its scores."""
     from mflamingo_cli.backends import find_model, open_backend
-    from mflamingo_cli.store.keys import weights_name
+    from mflamingo_cli.store.keys import content_digest
     from mflamingo_cli.train.evaluate.bench import run
     from mflamingo_cli.train.evaluate.bench.asking import Asker
     from mflamingo_cli.train.evaluate.bench.table import BENCHMARKS
+    from mflamingo_cli.train.settings import HASH_DIGITS
 
     name, _, folder = bench.partition("=")
     if name not in BENCHMARKS or not folder:
@@ -144,7 +145,7 @@ def _bench(model: str, bench: str, log: Path, limit: int | None, think: bool, ju
     items, missing = run.read_items(benchmark, Path(folder).expanduser(), limit)
     if missing:
         print(f"{bench}: {len(missing)} recordings are missing and were left out, the first is {missing[0]}", file=sys.stderr)
-    settings = {"model": f"{model.rstrip('/').rpartition('/')[2]} ({weights_name(find_model(model))})", "think": think}
+    settings = {"model": f"{model.rstrip('/').rpartition('/')[2]} ({content_digest(find_model(model))[:HASH_DIGITS]})", "think": think}
     with resumable("replies", log), open_backend(model) as backend:
         texts = run.replies(items, Asker(backend, think=think), log, settings)
     found = run.scores(items, texts, benchmark.measures)

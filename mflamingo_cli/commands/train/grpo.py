@@ -54,6 +54,7 @@ def grpo(
     require_extra()
     launch(launcher, parallel)
     from mflamingo_cli.backends.pytorch_loading import choose_device
+    from mflamingo_cli.train import reporters
     from mflamingo_cli.train.adapters import TuneConfig
     from mflamingo_cli.train.data.rowset import Rows
     from mflamingo_cli.train.grpo import GRPO_LR, GrpoConfig, prepare
@@ -61,6 +62,7 @@ def grpo(
     from mflamingo_cli.train.parallel import processes
     from mflamingo_cli.train.rewards import find
 
+    reporters.require(report_to)
     tuned = TuneConfig(tune, comma_separated(parts), rank, alpha, dropout=0.0)
     settings = GrpoConfig(group, batch, max_tokens, updates, temperature, epsilon, beta)
     rate = GRPO_LR[tune == "full"] if lr is None else lr

@@ -66,11 +66,13 @@ def sft(
     require_extra()
     launch(launcher, parallel)
     from mflamingo_cli.backends.pytorch_loading import choose_device
+    from mflamingo_cli.train import reporters
     from mflamingo_cli.train.adapters import TuneConfig
     from mflamingo_cli.train.data.rowset import Rows
     from mflamingo_cli.train.parallel import processes
     from mflamingo_cli.train.sft import SftConfig, prepare
 
+    reporters.require(report_to)
     tuned = TuneConfig(tune, comma_separated(parts), rank, alpha, dropout, dora)
     settings = SftConfig(tuned, stage, lr, steps, epochs, batch, context, seed, save_every, workers=workers, bf16=bf16)
     directory, rows = checkpoint_of(model), Rows(data, audio or (), to_train=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,6 @@ PIECE_BYTES = 1 << 20  # of a JSON array, read at once; more where a single reco
 SPACE = re.compile(r"[ \t\r\n]*")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 DECODER = json.JSONDecoder()
-IDENTITY_DIGITS = 8
 
 
 class RecordFile:
@@ -48,11 +46,6 @@ class RecordFile:
     def place(self, number: int) -> str:
         """Return FILE:LINE of a record."""
         return f"{self.path}:{self._lines[number]}"
-
-    def identity(self) -> str:
-        """Return a hash of the file's bytes."""
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:IDENTITY_DIGITS]
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Read one record. Raises RowError for one that is no object, and for CSV of the wrong width."""

@@ -16,6 +16,7 @@ from mflamingo_cli.train.data import formats
 from mflamingo_cli.train.data.formats import FORMATS, Files, RowFormat
 from mflamingo_cli.train.data.records import RecordFile
 from mflamingo_cli.train.data.row import RowError, TrainingRow
+from mflamingo_cli.train.settings import content_hash
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of audio
 DATASET_INFO = "dataset_info.json"  # LLaMA-Factory's list of files, with the names of their columns
@@ -55,7 +56,7 @@ class Rows(Sequence[TrainingRow]):
 
     def names(self) -> list[str]:
         """Return the name of each file with what tells its content from any other."""
-        return [f"{source.records.path.name} ({len(source.records)} rows, {source.records.identity()})" for source in self.sources]
+        return [f"{source.records.path.name} ({len(source.records)} rows, {content_hash(source.records.path)})" for source in self.sources]
 
     def __len__(self) -> int:
         return len(self._chosen)

@@ -424,6 +424,8 @@ def test_replies_are_those_of_one_model_to_these_questions(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"replies\.jsonl: was begun with --model mini, not tuned"):
         run.replies([item], lambda _: "other", log, {"model": "tuned", "think": False})
     assert log.read_bytes() == before
+    log.write_bytes(before + '{"id": "a", "text": "F\u00fcr'.encode()[:-2])  # killed within a character
+    assert run.replies([other], lambda _: "again", log, {"model": "mini", "think": False}) == ["120"]
 
 
 def test_questions_are_asked_once_and_scored_by_skill(tmp_path: Path) -> None:
