@@ -233,6 +233,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "degree": _row(
         rf"\bchord\b[^?]*\b{DEGREE}\b",
         rf"\b{DEGREE} chord\b",
+        r"\b(?:the|its) (?P<degree>subdominant|dominant)\b(?=\W*$| (?:of|in) (?:the|this) (?:song|track|key)\b)",
         facts="key",
         say=derived.degree,
     ),

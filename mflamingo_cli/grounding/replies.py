@@ -212,11 +212,17 @@ def _camelot(key: Key, likely: str) -> str:
     return f"It is {likely}in {same.camelot} ({same.name}), which mixes well with itself, {named}."
 
 
-key_mode = _of_key(lambda key, likely: f"{key.mode.capitalize()}: it is {likely}in {key.name}.")
+_mode = _of_key(lambda key, likely: f"{key.mode.capitalize()}: it is {likely}in {key.name}.")
 key_codes = _of_key(lambda key, likely: f"It is {likely}in {key.name}: {key.camelot} on the Camelot wheel, {key.openkey} in Open Key.")
 key_signature = _of_key(_signature)
 key_mixing = _of_key(_camelot)
 key_relative = _of_key(lambda key, likely: f"It is {likely}in {key.name}, whose relative key is {key.neighbours['relative key'].name}.")
+
+
+def key_mode(known: Known, words: Words) -> FactAnswer:
+    """Major or minor, and the church mode where it is one."""
+    said, mode = _mode(known, words), known.facts.scale
+    return FactAnswer(f"{said.text[:-1]}, and its scale is {mode}.") if said.answers and mode else said
 
 
 key_parallel = _of_key(

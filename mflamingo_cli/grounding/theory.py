@@ -6,9 +6,8 @@ As in `replies`: facts and the words of the question in, a sentence out; what wa
 from __future__ import annotations
 
 from mflamingo_cli.grounding import NO_ANSWER, likely, listed, sure
-from mflamingo_cli.grounding.prose.harmony import LETTERS, SCALES, progression
-from mflamingo_cli.grounding.replies import FactAnswer, Known, Words, key, key_scale, named_key, scale, spelled, unknown, yes_or_no
-from mflamingo_cli.measure import Key
+from mflamingo_cli.grounding.prose.harmony import LETTERS, progression
+from mflamingo_cli.grounding.replies import SCALES, FactAnswer, Known, Words, key, key_scale, named_key, scale, spelled, unknown, yes_or_no
 from mflamingo_cli.parsers import find_chords, parse_key, sounding
 
 TRIADS = {(4, 7): "", (3, 7): "m", (3, 6): "dim"}  # semitones of third and fifth above the root
@@ -21,26 +20,32 @@ NUMERALS = ("i", "ii", "iii", "iv", "v", "vi", "vii")
 MODES = {"ionian": "major", "aeolian": "minor"}
 
 
-def triads(own: Key) -> list[str]:
-    """The chords on the seven degrees of a key: C minor -> Cm, Ddim, Eb, Fm, Gm, Ab, Bb."""
-    steps = SCALES[own.mode]
+def triads(tonic: str, kind: str) -> list[str]:
+    """The chords on the seven degrees of a scale: C, minor -> Cm, Ddim, Eb, Fm, Gm, Ab, Bb."""
+    steps = SCALES[kind]
     above = [tuple((steps[(at + further) % 7] - step) % 12 for further in (2, 4)) for at, step in enumerate(steps)]
-    return [note + TRIADS[intervals[0], intervals[1]] for note, intervals in zip(scale(own.tonic, own.mode), above, strict=True)]
+    return [note + TRIADS[intervals[0], intervals[1]] for note, intervals in zip(scale(tonic, kind), above, strict=True)]
 
 
 def key_chords(known: Known, words: Words) -> FactAnswer:
-    """The chords of the song's key or of one that is named, or the one on a degree by its Roman numeral."""
+    """The chords of the song's key or church mode or of a key that is named, or the one on a degree by its Roman numeral."""
     asked = named_key(words)
     own = asked or known.facts.key
     if own is None:
         return unknown("The key")
-    found, numeral = triads(own), words.get("numeral")
-    raised = f", often {found[4].removesuffix('m')} instead of {found[4]}" if own.mode == "minor" else ""
+    tonic, _, kind = ("" if asked else known.facts.scale or "").partition(" ")
+    song = key(known).text[:-1]
+    if kind in SCALES:
+        song += f", and its scale is {tonic} {kind}"
+    else:
+        tonic, kind = own.tonic, own.mode
+    found, numeral = triads(tonic, kind), words.get("numeral")
+    raised = f", often {found[4].removesuffix('m')} instead of {found[4]}" if kind == "minor" else ""
     if numeral:
         at = NUMERALS.index(numeral.lower())
         chord = f"{found[at]}{raised if at == NUMERALS.index('v') else ''}"
-        return FactAnswer(f"The {numeral} of {own.name} is {chord}." if asked else f"{key(known).text[:-1]}; its {numeral} is {chord}.")
-    begun = f"The chords of {own.name} are" if asked else f"{key(known).text[:-1]}, whose chords are"
+        return FactAnswer(f"The {numeral} of {own.name} is {chord}." if asked else f"{song}; its {numeral} is {chord}.")
+    begun = f"The chords of {own.name} are" if asked else f"{song}, whose chords are"
     return FactAnswer(f"{begun} {listed(found)}{raised}.")
 
 

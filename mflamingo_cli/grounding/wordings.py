@@ -39,6 +39,10 @@ SHORT: Mapping[str, str] = {
 }
 """Other spellings of English words."""
 
+_A_SONG = (
+    r"(?= (?:es\b|(?:das|dieses|der|dieser|le|la|ce|cette|el|esta|este|il|lo|questo|questa) "
+    r"(?:lied|song|st[uü]ck|titel|track|chanson|morceau|titre|canci[oó]n|tema|pieza|brano|canzone|pezzo)\b)|(?: (?:das|esto|questo))?\W*$)"
+)
 OTHERS: Mapping[str, str] = {
     # how many, which of them
     r"erste[nrs]?|premi[eè]re?|primer[oa]?|prim[oa]": "first",
@@ -74,7 +78,8 @@ OTHERS: Mapping[str, str] = {
     r"(?:bei|[aà]|a las?|um)(?= \d+:\d)": "at",
     r"(?:in )?(?:dur oder moll|moll oder dur)|(?:en |in )?(?:majeur ou mineur|mayor o menor|maggiore o minore)": "in major or minor",
     # what it is called, in which meter
-    r"wie hei(?:ß|ss)t|comment s'appelle|c[oó]mo se llama|come si chiama": "what is the title of",
+    rf"(?:wie hei(?:ß|ss)t|comment s'appelle|c[oó]mo se llama|come si chiama){_A_SONG}": "what is the title of",
+    r"geh[oö]ren zur": "belong to the",
     r"von wem ist|qui est l'artiste|de qui est|de qui[eé]n es|di chi [eè]": "who is the artist of",
     r"in welchem takt (?:ist|steht)|quelle est la mesure": "what is the time signature of",
     r"(?:eine?|une?|una) (?:walzer|valse|vals|valzer)": "a waltz",

@@ -172,6 +172,13 @@ def test_keys_are_named_with_their_starts_and_a_church_mode_has_its_own_notes() 
     song = Known(dataclasses.replace(FACTS, keys=spans, key=Key("D", "minor"), scale="D dorian"), SONG.sound)
     assert reply("Is there a key change?", song).text == "The key probably changes: C major from 0:00 and D major from 0:24."
     assert reply("Which scale fits?", song).text == "It is in D minor, and its scale is D dorian: play D E F G A B C."
+    assert reply("What mode is it in?", song).text == "Minor: it is in D minor, and its scale is D dorian."
+    theirs = "Dm, Em, F, G, Am, Bdim and C"
+    assert (
+        reply("Which chords belong to this key?", song).text == f"It is in D minor, and its scale is D dorian, whose chords are {theirs}."
+    )
+    assert reply("What is the IV chord?", song).text == "It is in D minor, and its scale is D dorian; its IV is G."
+    assert reply("What is the IV chord of D minor?", song).text == "The IV of D minor is Gm."
 
 
 @pytest.mark.parametrize(("question", "sung", "unsung"), [
