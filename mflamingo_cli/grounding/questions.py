@@ -71,6 +71,7 @@ UNIT = (
 WAY = r"(?P<way>up|down|higher|lower|above|below)"
 OF_A_KEY = rf" (?:in|of|to) (?:(?:the|this|its) (?:key|song|track)\b(?! of)|(?:the key of )?{KEY}(?![\w#/]))"
 OF_TEMPO = (
+    r"(?:^|(?<=\?))(?!\W*(?:is|are|was|were|do|does|did|has)\b)"
     r"(?=[^?]*\b(?:tempo|bpm|fast\w*|slow\w*|spe+d\w*|pitch\w*|fader)\b)(?![^?]*\b(?:sure|confiden\w*|certain\w*|probab\w*|likel\w*)\b)"
 )
 LESS = r"(?P<slower>slow\w*|down|lower\w*|reduc\w*|decreas\w*|drop\w*)"
@@ -239,6 +240,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "key_chords": _row(
         rf"\bchords\b[^?]*?\b(?:belong to|fit|are in|of|in) (?:the |this |its |that )(?:key|scale)\b(?: of {KEY}(?![\w#/]))?",
+        rf"\bchords are (?:there )?in (?P<key>{TONIC} ?-?(?:major|minor))\b",
         rf"\bdiatonic chords\b(?:{OF_A_KEY})?",
         rf"\b(?:the|its) {NUMERAL}(?: chord)?\b(?:{OF_A_KEY})?",
         rf"\b{NUMERAL} chord\b(?:{OF_A_KEY})?",
@@ -459,12 +461,14 @@ KINDS: Mapping[str, QuestionKind] = {
     "key_signature": _row(r"\bkey signature\b", r"\bhow many (?:sharps|flats)\b", facts="key", say=replies.key_signature),
     "key_scale": _row(
         r"\bscales?\b[^?]*",
-        r"\b(?:which|what) notes (?:can|could|should|may|do|fit|work|belong|are in|to)\b[^?]*",
+        r"\b(?:which|what) notes (?:can|could|should|may|do|fit|work|belong|to|"
+        rf"are in(?! (?:the |its )?(?:\w+ )?(?:chord|{INSTRUMENTS})))\b[^?]*",
         rf"\b(?:solo|improvise|jam) (?:over|with|to|on|along)(?: {IT})?\b[^?]*",
         facts="key",
         say=replies.key_scale,
     ),
     "key_mode": _row(
+        r"(?<!chord )(?<!chord in )(?<!chord a )"
         r"\b(?:key (?:is )?)?(?:in )?(?:an? )?(?:major|minor)(?: key)?,? or (?:in )?(?-i:an? )?(?:major|minor)\b(?: key| mode| scale)?",
         r"\bmode\b",
         facts="key",

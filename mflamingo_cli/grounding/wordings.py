@@ -102,6 +102,11 @@ OTHERS: Mapping[str, str] = {
     # what goes with it
     r"passen (?:dazu|zu (?:diesem|dem) (?:lied|song|st[uü]ck))": "mix with this",
     r"womit (?:kann|k[oö]nnte|soll) ich (?:es|das(?: \w+)?|dieses \w+) mi(?:x|sch)en": "what would I mix this with",
+    # parts of the sound
+    r"schlagzeug|batterie|bater[ií]a|batteria": "drums",
+    "klavier": "piano",
+    "gitarre|guitare|guitarra|chitarra": "guitar",
+    r"s[aä]nger(?:in)?|chanteu(?:r|se)|cantante": "singer",
     # who sings
     r"(?:wird|singt) (?:\w+ ){0,3}(?:gesungen|jemand)|gibt es gesang|hat (?:es|das \w+) gesang|hay (?:una )?(?:voz|voces|canto)"
     r"|canta alguien|est-ce que quelqu'un chante"
