@@ -25,7 +25,7 @@ from mflamingo_cli.train.network import RowSequence, TrainingNetwork, linear_los
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
 from mflamingo_cli.train.plan import units_of
-from mflamingo_cli.train.rows import ChatEncoder
+from mflamingo_cli.train.rows import Branch, ChatEncoder
 from mflamingo_cli.train.songs import SongReader
 from quant.config import read_geometry
 from quant.convert import plan
@@ -141,6 +141,16 @@ def test_rows_about_one_song_share_it_and_lose_and_learn_as_each_alone(checkpoin
     assert gradients.keys() == theirs.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-5 * float(theirs[name].abs().max()), msg=name)
+
+
+@pytest.mark.parametrize("answers", [([7, 8], [9]), ([7, 8], [7, 9]), ([7, 8], [7, 8])], ids=["other", "alike", "same"])
+def test_answers_to_one_question_learn_every_token(answers: tuple[list[int], ...]) -> None:
+    prompt = [1, 2, 3, 4]
+    group = [Branch(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers]
+    made = share_beginnings([group], [])
+    assert made.ids[made.learned].tolist() == [number for answer in answers for number in answer]
+    assert made.positions[made.learned].tolist() == [len(prompt) + at for answer in answers for at in range(len(answer))]
+    assert made.bounds[1] == len(prompt) - 1  # the last token of the prompt tells the first one of each answer
 
 
 @pytest.mark.parametrize("context", [1000, 100])
