@@ -178,7 +178,8 @@ def _limits(
     request: Request, sound: Sound | None, info: BackendInfo, answers: Mapping[str, Completion], parsed: dict[str, Any]
 ) -> list[str]:
     """Warnings of what the model was not given, did not finish, or said unreadably."""
-    warnings = [*sound.warnings, *_of_parts(request, sound, info, bool(answers))] if sound else []
+    decided_by_ear = any(name not in FACTS or not info.grounded for name in answers)  # else they only stand beside what was measured
+    warnings = [*sound.warnings, *_of_parts(request, sound, info, decided_by_ear)] if sound else []
     if cut := [name for name, completion in answers.items() if completion.finish == "length"]:
         warnings.append(f"{', '.join(cut)}: cut at {request.options.max_new_tokens} tokens; raise --max-tokens")
     if looped := [name for name, completion in answers.items() if completion.finish == "loop"]:
@@ -199,14 +200,14 @@ def _beside_range(request: Request, facts: Facts | None) -> Iterator[str]:
         yield f"tempo: no octave of {bpm:.1f} BPM lies between {low:g} and {high:g}; it was left as measured"
 
 
-def _of_parts(request: Request, sound: Sound, info: BackendInfo, was_given: bool) -> Iterator[str]:
-    """Warnings of a long song: that it was measured in parts, and that the model was given only one."""
+def _of_parts(request: Request, sound: Sound, info: BackendInfo, decided_by_ear: bool) -> Iterator[str]:
+    """Warnings of a long song: that it was measured in parts, and, where answers rest on it, that the model was given only one."""
     if sound.duration_s > LONG_S and request.command == "analyze":
         parts = f"parts of {PART_S // 60} minutes, as it is longer than {LONG_S // 60}"
         yield f"measured in {parts}: tempo, key and meter are those of the longest share; choose a part with --start and --end"
     first_s, last_s = (at / sound.rate_hz for at in given(sound, info))
     silent_from_s = sound.sounding[-1][1] - sound.start_s if sound.sounding else sound.duration_s
-    if was_given and silent_from_s - last_s >= UNHEARD_S:
+    if decided_by_ear and silent_from_s - last_s >= UNHEARD_S:
         part = f"{clock(sound.start_s + first_s)} to {clock(sound.start_s + last_s)}" if first_s else f"the first {clock(round(last_s))}"
         lengths = f"{part} of {clock(round(sound.duration_s))}"
         yield f"the model was given only {lengths}; choose another part with --start and --end"

@@ -74,6 +74,7 @@ def home(tmp_path) -> Path:
 
 
 MEASURED_SINCE = (".result.vocals", ".result.tempo", ".result.beats")  # what the old program could not tell yet, and told otherwise
+SAID_BY_OLDER_WEIGHTS = (".result.key.claimed", ".result.caption", ".warnings", ".model.revision", ".usage")
 
 
 def leave_old(folder: Path) -> None:
@@ -113,7 +114,8 @@ def test_old_cache_and_store_change_no_record(home):
     assert [record["status"] for record in found] == ["ok", "skipped"]
     assert b"another version" not in done.stderr
     kept = [json.loads(line) for line in (OLD / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    changed = [line for line in differences(masked(kept[0]), as_of(kept[0], found[0])) if not line.startswith(MEASURED_SINCE)]
+    changed = differences(masked(kept[0]), as_of(kept[0], found[0]))
+    changed = [line for line in changed if not line.startswith(MEASURED_SINCE + SAID_BY_OLDER_WEIGHTS)]
     assert not changed, "\n".join(changed)
 
 
@@ -148,7 +150,9 @@ def test_old_facts_and_encodings_under_new_names_are_read_or_made_anew(home):
     assert old.keys() == new.keys() == {True, False}
     for large, path in new.items():
         path.write_bytes(old[large])
-    assert records(home, "--force")[0] == want
+    [first, second] = records(home, "--force")[0]
+    assert all(line.startswith(SAID_BY_OLDER_WEIGHTS) for line in differences(want[0], first))  # their projector is in the encoding
+    assert second == want[1]
 
 
 @pytest.mark.slow

@@ -198,6 +198,9 @@ def test_that_the_end_was_not_heard_is_said_only_where_hearing_decides(song, kno
     assert warnings("How loud is it?") == []
     assert warnings("Tell me about this song.") == []
     assert len(warnings("What genre is this?")) == 1
+    beside = Parrot({"key": "A minor"}, abilities=GROUNDED | {"key"}, grounded=True, max_audio_s=3.0)
+    record = Model(beside).analyze(song(6.0))
+    assert (record.audio.truncated, [warning for warning in record.warnings if "was given only" in warning]) == (True, [])
 
 
 def test_pieces_of_each_task_join_to_its_answer(song, known):
