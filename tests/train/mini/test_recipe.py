@@ -77,9 +77,10 @@ def test_old_spellings_name_the_new_ones(old: list[str]) -> None:
     assert f"{name!r} is now a step of a recipe: mflamingo train run mini --step {name}" in done.stderr
 
 
-def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_path: Path) -> None:
+def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "sample_texts", lambda *_: ["A hurdy-gurdy, a theorbo. " * 20] * 20)
     kitchen = Kitchen(tmp_path, torch.device("cpu"), Processes())
-    step = recipe.RecipeStep("embedded", "adopt", {"vocab": 1100})
+    step = recipe.RecipeStep("embedded", "adopt", {"vocab": 1600})
     assert len(list(recipe.cook(step, kitchen))) == 1
     made = list((tmp_path / "runs" / "embedded").rglob("*.safetensors"))
     assert len(list(recipe.cook(step, kitchen))) == 1  # it is done
