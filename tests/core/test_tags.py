@@ -282,3 +282,17 @@ def test_as_many_frames_as_the_longest_podcast_has_are_read(tmp_path: Path, majo
     audio = load(tmp_path / "a.mp3")
     assert audio.source.tags is not None
     assert (audio.source.tags.title, audio.warnings) == ("The title", ())
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_ordinary_tags_of_2_4_are_read_whatever_their_texts_hold(at: int) -> None:
+    """Read with sizes of eight bits a byte, a long text leads into the middle of the next one, where capitals look like a frame."""
+    lyrics = b"\3eng\0" + b"x" * at + b"TOLD" * 100
+    frames = [(b"TIT2", b"\3A title"), (b"PRIV", b"\0" * 150), (b"USLT", lyrics), (b"TPE1", b"\3An artist"), (b"TALB", b"\3An album")]
+    tag = b"".join(name + syncsafe(len(content)) + bytes(2) + content for name, content in frames) + bytes(8192)
+    assert id3.refusal(b"ID3\4\0\0" + syncsafe(len(tag)), tag) is None
+
+
+def test_sizes_as_itunes_wrote_them_hide_no_values() -> None:
+    tag = (b"TIT2" + (200).to_bytes(4, "big") + bytes(2) + b"\3" + b"a\0" * 99 + b"a") * 100
+    assert id3.refusal(b"ID3\4\0\0" + syncsafe(len(tag)), tag) == id3.LARGE

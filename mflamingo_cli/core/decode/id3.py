@@ -18,6 +18,7 @@ UNSYNCHRONISED = 0x80  # flag of a tag
 COMPRESSED = {3: 0x80, 4: 0x08}  # by version: the bit of a frame's second flag byte
 NESTED = (b"CHAP", b"CTOC")  # frames that hold frames
 FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
+USUAL = re.compile(rb"T(?:IT[123]|PE[1-4]|ALB|CON|DRC|RCK|POS|SSE|ENC|COM|CMP|PUB|XXX)|APIC|COMM|GEOB|PRIV|UFID|USLT|POPM|CHAP|CTOC")
 LARGE = "larger than any real file has"
 INFLATING = "compressed, which no common program can read"
 
@@ -33,14 +34,26 @@ def refusal(header: bytes, content: bytes) -> str | None:
     if len(content) > MOST_BYTES:
         return LARGE
     contents = (content, content.replace(b"\xff\0", b"\xff")) if header[5] & UNSYNCHRONISED else (content,)
-    sizes = ("syncsafe", "plain") if major == 4 else ("plain",)
-    readings = (_judge(_frames(data, major, kind), COMPRESSED.get(major, 0)) for data in contents for kind in sizes)
+    readings = (_judge(_frames(data, major, kind), COMPRESSED.get(major, 0)) for data in contents for kind in _sizes(data, major))
     return next(filter(None, readings), None)
 
 
 def unread(why: str) -> str:
     """The sentence on tags that are not read."""
     return f"the file's tags are {why}, and were not read; remove them with a tag editor"
+
+
+def _sizes(data: bytes, major: int) -> tuple[str, ...]:
+    """How sizes of frames may be written: in 2.4 as iTunes did too, with eight bits a byte.
+
+    Readers take them so where that finds no fewer frames that they know. In other tags it leads into the middle of frames, where anything
+    may look like one.
+    """
+    if major != 4:
+        return ("plain",)
+    usual = sum(1 for name, _, content, _ in _frames(data, major, "syncsafe") if content and USUAL.fullmatch(name))
+    plain = sum(1 for name, *_ in _frames(data, major, "plain") if FRAME_NAME.fullmatch(name))
+    return ("syncsafe", "plain") if plain >= usual else ("syncsafe",)
 
 
 def _judge(frames: Iterator[tuple[bytes, int, bytes, int]], compressed: int) -> str | None:
@@ -67,7 +80,7 @@ def _frames(data: bytes, major: int, kind: str) -> Iterator[tuple[bytes, int, by
     while at + n_head <= len(data):
         head = data[at : at + n_head]
         name, field = head[:n_name], head[n_name : 2 * n_name]
-        if not name.strip(b"\0"):
+        if not head.strip(b"\0"):
             return
         size = _syncsafe(field) if kind == "syncsafe" else int.from_bytes(field, "big")
         at += n_head

@@ -175,7 +175,7 @@ def _tag_end(file: IO[bytes]) -> tuple[int | None, str | None]:
     if not header.startswith(b"ID3"):
         return 0, None
     size = id3.size_of(header)
-    why = id3.refusal(header, bytes_at(file, id3.HEADER_BYTES, size))
+    why = id3.refusal(header, bytes_at(file, id3.HEADER_BYTES, min(size, id3.MOST_BYTES + 1)))
     return (None, why) if why else (id3.HEADER_BYTES + size, None)
 
 
