@@ -416,7 +416,7 @@ JOINED = ("wav", "aiff", "au", "caf", "w64", "rf64", "voc", "flac", "mp3", "ogg"
 
 
 def named(audio: Audio, demuxer: str) -> bool:
-    return audio.warnings == (f"another file ({demuxer}) is joined to the end of this one and not decoded; split the file to analyse both",)
+    return audio.warnings == (f"another file ({demuxer}) is joined to this one and not decoded; split the file to analyse both",)
 
 
 @pytest.mark.parametrize("tag", [b"", ID3V1 + ID3V2, APE], ids=["", "ID3", "APE"])
@@ -441,6 +441,33 @@ def test_where_the_size_of_the_sound_is_unknown_another_file_ends_it(tmp_path: P
     audio = load(tmp_path / "a")
     assert audio.source.duration_s == pytest.approx(3.0, abs=0.001)
     assert named(audio, "flac")
+
+
+@pytest.mark.parametrize("form", ["NIST", "IRCAM", "AU"])
+def test_samples_that_repeat_are_no_transport_packets(tmp_path: Path, form: str) -> None:
+    """A packet begins with 0x47 and has 188 bytes: so do silence at that level, and a tone of 938 Hz."""
+    tone = (8000 * np.sin(2 * np.pi * np.arange(47) / 47)).astype(np.int16)
+    tone[3] = 0x4747
+    for period in (tone, np.full(47, 0x47, np.int16), np.full(47, 0x4747, np.int16)):
+        samples = np.repeat(np.tile(period, 1000)[:, None], 2, axis=1)
+        soundfile.write(tmp_path / "a", samples, 44_100, format=form, subtype="PCM_16")
+        data = (tmp_path / "a").read_bytes()
+        (tmp_path / "a").write_bytes(data[:8] + b"\xff" * 4 + data[12:] if form == "AU" else data)  # of unknown size
+        audio = load(tmp_path / "a")
+        assert audio.source.duration_s == pytest.approx(47_000 / 44_100, abs=0.001)
+        assert audio.warnings == ()
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("cover", [b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(500), b"\x89PNG\r\n\x1a\n" + bytes(500)], ids=["JPEG", "PNG"])
+def test_a_damaged_cover_is_no_damage_of_the_sound(tmp_path: Path, cover: bytes) -> None:
+    mp4_tags = pytest.importorskip("mutagen.mp4")
+    (tmp_path / "a.m4a").write_bytes(made_by_ffmpeg(tmp_path, "a.m4a"))
+    tagged = mp4_tags.MP4(tmp_path / "a.m4a")
+    tagged["covr"] = [mp4_tags.MP4Cover(cover)]
+    tagged.save()
+    audio = load(tmp_path / "a.m4a")
+    assert (audio.warnings, audio.damaged) == ((), False)
 
 
 @pytest.mark.parametrize("first", ["flac", "mp3", "wav", "ogg"])
@@ -660,7 +687,7 @@ def test_an_opus_of_songs_that_were_joined_in_one_stream_is_decoded_to_its_end(t
 def test_an_m4a_without_a_beginning_that_is_joined_to_another_is_named(tmp_path: Path) -> None:
     whole = made_by_ffmpeg(tmp_path, "a.m4a")
     (tmp_path / "a.m4a").write_bytes(whole + whole[int.from_bytes(whole[:4], "big") :])
-    assert load(tmp_path / "a.m4a").warnings[0].startswith("another file is joined to the end of this one")
+    assert load(tmp_path / "a.m4a").warnings[0].startswith("another file is joined to this one")
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 32_000])

@@ -61,6 +61,8 @@ class FfmpegDecoder:
         self._map = f"0:{int(stream['index'])}"
         self.rate_hz, self.channels = int(stream.get("sample_rate", 0)), int(stream.get("channels", 0))
         self.codec = str(stream.get("codec_name", demuxer))
+        others = {str(other.get("codec_name")) for other in report["streams"]} - {self.codec}
+        self._harmless = (*HARMLESS, *(f"[{codec} @".encode() for codec in sorted(others)))  # such as a damaged cover's
         self.tags = stream.get("tags", {}) | report["format"].get("tags", {})
         if not self.rate_hz or not self.channels:
             raise AudioError(f"{name}: its {self.codec} audio cannot be decoded; the file is cut, damaged or protected")
@@ -102,7 +104,7 @@ class FfmpegDecoder:
             listener.join()
             process.stdout.close()
             process.stderr.close()
-        complaints = [line for line in log.splitlines() if not any(word in line for word in HARMLESS)]
+        complaints = [line for line in log.splitlines() if not any(word in line for word in self._harmless)]
         if process.returncode:
             raise Damaged(_last_line(b"\n".join(complaints)))
         if complaints or self._structure.gaps:

@@ -58,7 +58,7 @@ FORMATS = {
     "loas": FrameFormat(rb"\x56[\xe0-\xff]", _latm),
     "ac3": FrameFormat(rb"\x0b\x77", _ac3),
     "eac3": FrameFormat(rb"\x0b\x77", _ac3),
-    "mpegts": FrameFormat(rb"\x47(?=.{187}\x47.{187}\x47.{187}\x47)", _packet),
+    "mpegts": FrameFormat(rb"\x47(?=(...).{184}\x47(?!\1).{187}\x47.{187}\x47)", _packet),  # alike: samples at a constant level
 }
 
 
