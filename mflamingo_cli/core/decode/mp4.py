@@ -37,7 +37,7 @@ def read(file: IO[bytes], begin: int) -> Structure:
     if [sum(start < index < end for index in indexes) for start, end in zip(starts, ends, strict=True)] == [1] * len(indexes):
         return Structure(parts(file, starts, _end(file, rest, size)).parts, rest=tuple(rest))
     joined = "another file is" if len(indexes) == 2 else f"{len(indexes) - 1} other files are"
-    note = f"{joined} joined to the end of this one and not decoded; split the file to analyse all of them"
+    note = f"{joined} joined to this one and not decoded; split the file to analyse all"
     return Structure(notes=(note,), rest=tuple(rest))
 
 

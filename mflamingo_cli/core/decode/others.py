@@ -103,7 +103,7 @@ def named_others(file: IO[bytes], structure: Structure, own: str) -> Structure:
     if not names:
         return structure
     if len(names) == 1:
-        note = f"another file ({names[0]}) is joined to the end of this one and not decoded; split the file to analyse both"
+        note = f"another file ({names[0]}) is joined to this one and not decoded; split the file to analyse both"
     else:
         kinds = ", ".join(dict.fromkeys(map(str, names)))
         note = f"other files ({kinds}) are joined to this one and not decoded; split the file to analyse all"
