@@ -28,6 +28,7 @@ NAMES = {  # field: what Vorbis comments, APE and RIFF call it in lower case, th
     "genre": ("genre", "tcon", "\xa9gen", "wm/genre"),
 }
 MOST_READ = 1 << 27  # bytes at once: ten covers of 10 MB
+MOST_READS = 700_000  # of a file: of a radio programme of ten hours, chained Ogg, mutagen reads every page, four times each
 MOST_FIELDS = 100_000  # of other tags than ID3; comments are read in linear time, 0.4 s for so many
 
 
@@ -40,14 +41,16 @@ class GuardedFile(io.FileIO):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(os.fspath(path))
+        self._n_bytes, self._n_reads = os.fstat(self.fileno()).st_size, 0
         self._header, self._at, self._end = b"", 0, 0  # of the ID3 tag that is being read, the place up to which it was, and its end
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read some bytes."""
         at = self.tell()
-        left = max(0, os.fstat(self.fileno()).st_size - at)
+        left = max(0, self._n_bytes - at)
         size = left if size is None or size < 0 else min(size, left)
-        if size > MOST_READ:
+        self._n_reads += 1
+        if size > MOST_READ or self._n_reads > MOST_READS:
             raise TagsRefused(id3.LARGE)
         data = super().read(size) or b""
         if len(data) == id3.HEADER_BYTES and data.startswith(b"ID3"):

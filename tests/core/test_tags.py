@@ -26,6 +26,7 @@ BY_SOUNDFILE = ("flac", "ogg", "wav", "mp3", "caf", "opus")
 BY_FFMPEG = ("m4a", "wma", "wv", "mka", "aiff")
 INFLATED_BYTES = 64 << 20
 HELD_BYTES = 8 << 20  # of memory: the tag itself, read more than once
+CHUNKS_LIMIT_S = 10.0
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 
 
@@ -282,6 +283,22 @@ def test_as_many_frames_as_the_longest_podcast_has_are_read(tmp_path: Path, majo
     audio = load(tmp_path / "a.mp3")
     assert audio.source.tags is not None
     assert (audio.source.tags.title, audio.warnings) == ("The title", ())
+
+
+AIFF_CHUNKS = 500_000
+
+
+@pytest.mark.slow
+def test_a_file_of_small_chunks_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """Tags of an AIFF of 500,000 texts took more than 15 s."""
+    soundfile.write(tmp_path / "a.aiff", sound(), RATE_HZ)
+    head, chunks = (tmp_path / "a.aiff").read_bytes(), b"ANNO\0\0\0\2ab" * AIFF_CHUNKS
+    size = struct.pack(">I", len(head) - 8 + len(chunks))
+    (tmp_path / "a.aiff").write_bytes(head[:4] + size + head[8:12] + chunks + head[12:])
+    begun = time.process_time()
+    found, notes = tags.read(tmp_path / "a.aiff", {"title": "A"})
+    assert (found and found.title, notes) == ("A", (id3.unread(id3.LARGE),))
+    assert time.process_time() - begun < CHUNKS_LIMIT_S
 
 
 @pytest.mark.parametrize("at", range(4))
