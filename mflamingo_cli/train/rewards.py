@@ -143,9 +143,9 @@ def _own(name: str) -> Reward:
 
 def with_hash(name: str) -> str:
     """Return the name of a reward; of the user's own the name of its file, with what tells its content from any other."""
-    if name in REWARDS:
-        return name
     file, _, function = name.rpartition(":")
+    if not file:
+        return name
     return f"{Path(file).name}:{function} ({content_hash(Path(file))})"
 
 

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from mflamingo_cli.commands.terminal import Interrupt, Reporter, handle_signals
 from mflamingo_cli.errors import ModelError, UsageError
 
 Work = Annotated[Path, typer.Option("--work", help="Folder for everything that recipes produce: data, base, runs.", file_okay=False)]
@@ -39,6 +38,8 @@ def prepare(work: Path) -> None:
 @contextmanager
 def resumable(kept: str, where: object) -> Iterator[None]:
     """At Ctrl-C or SIGTERM, say what is kept where, and end with the shell's code for the signal; a second one ends at once."""
+    from mflamingo_cli.commands.terminal import Interrupt, Reporter, handle_signals
+
     try:
         with handle_signals():
             yield

@@ -12,7 +12,10 @@ from mflamingo_cli.train.evaluate.bench.items import BenchItem
 
 
 class Asker:
-    """Asks greedily about one recording after the other; questions about the same part in a row share its encoding."""
+    """Asks greedily about one recording after the other; questions about the same part in a row share its encoding.
+
+    Of a part that is longer than the model hears it is given the beginning.
+    """
 
     def __init__(self, backend: Backend, *, think: bool = False, max_new_tokens: int = 1024) -> None:
         self._backend, self._think, self._options = backend, think, GenerateOptions(max_new_tokens=max_new_tokens)
@@ -26,10 +29,12 @@ class Asker:
         return reply.text
 
     def _encode(self, item: BenchItem) -> Encoded:
-        part = (item.audio, item.start_s, item.end_s)
+        heard_to_s = item.start_s + self._backend.info.geometry.max_audio_s
+        end_s = heard_to_s if item.end_s is None else min(item.end_s, heard_to_s)
+        part = (item.audio, item.start_s, end_s)
         if self._encoded is None or part != self._part:
             try:
-                [self._encoded] = self._backend.encode([load(item.audio, start_s=item.start_s, end_s=item.end_s)])
+                [self._encoded] = self._backend.encode([load(item.audio, start_s=item.start_s, end_s=end_s)])
             except AudioError as error:
                 raise AudioError(f"{item.id}: {error}", code=error.code) from error
             self._part = part
