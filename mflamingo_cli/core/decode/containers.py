@@ -1,4 +1,4 @@
-"""Recognising a container by its first bytes, and the file of another format that lies behind one."""
+"""Recognising a container by its first bytes."""
 
 from __future__ import annotations
 

@@ -48,10 +48,13 @@ def _matroska(file: IO[bytes], at: int, end: int) -> int | None:
 
 def _riff(file: IO[bytes], at: int, end: int) -> int | None:
     """Chunks of RIFF: AVI above 1 GB has several (OpenDML 1.02)."""
-    while (head := bytes_at(file, at, 12)).startswith(b"RIFF") and head[8:] in (b"AVI ", b"AVIX"):
+    for _ in range(MOST_CHUNKS):
+        head = bytes_at(file, at, 12)
+        if not head.startswith(b"RIFF") or head[8:] not in (b"AVI ", b"AVIX"):
+            return at
         at += 8 + int.from_bytes(head[4:8], "little")
         at += at % 2
-    return at
+    return None
 
 
 FLV_TAGS = b"\x08\x09\x12"  # sound, picture, script

@@ -94,7 +94,7 @@ def _is_row(data: bytes, at: int, kind: FrameFormat) -> bool:
 
 
 def walk(file: IO[bytes], at: int, size: int, name: str) -> int:
-    """The byte behind the last frame of those of those from a byte on that follow each other; one that is cut is the last."""
+    """The byte behind the last frame of those that follow each other from a byte on; one that is cut is the last."""
     length_of, data, first = FORMATS[name].length, b"", at
     while at < size:
         if at - first + HEADER_BYTES > len(data):
