@@ -120,12 +120,15 @@ def template_chords(chroma: np.ndarray) -> list[music.Span]:
 
 # --- musicnn -----------------------------------------------------------------------------------------------------------
 
+VOICE = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female vocal", "mtt:male vocal", "mtt:female voice",
+         "mtt:male voice", "mtt:female", "mtt:male", "mtt:woman", "mtt:man")  # fmt: skip
+VOCALISTS = ("msd:female vocalists", "msd:male vocalists")
 MARGINS = (0.1, 0.25, 0.5, 1.0)  # of being sure: where musicnn is cut, whichever serves it best
 
 
 def _by_musicnn() -> Callable[[Item], Guess]:
     """The tags of a published model as families and styles: the tables that label recordings, read on synthetic clips."""
-    from mflamingo_cli.train.mini.corpora.pseudo_labels import VOCALISTS, VOICE, clip_tags
+    from mflamingo_cli.train.mini.corpora.pseudo_labels import clip_tags
 
     def estimate(item: Item) -> Guess:
         made = cached_json(item.clip, f"musicnn-{item.start:g}-{item.end:g}", lambda: clip_tags(item.samples())[1].mean(axis=0).tolist())

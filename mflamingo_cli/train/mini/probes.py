@@ -29,6 +29,7 @@ HEAD_SIZES = {
 }  # fmt: skip
 MINOR_QUALITIES = ("min", "min7", "dim")
 FLAGS = ("chroma", "onsets", "families", "vocals", "tags")  # read by sigmoids; the other heads by a softmax
+SOFT = ("tags", "vocals")  # flags whose labels are a teacher's probabilities, of 255
 WHOLE = ("key", "meter", "style")  # one label for the clip: learned from every token and from their mean
 PROBE_WEIGHTS = {  # of the terms of the loss, where a stage names no others
     "root": 1.0, "quality": 0.7, "bass": 0.5, "chroma": 3.0, "beat": 0.5, "onsets": 1.0, "families": 3.0, "vocals": 0.5, "tags": 4.0,
@@ -96,10 +97,18 @@ def labels_of(clip: Clip, start: int, length: int, rate: float = 1.0) -> dict[st
         unknown = UNKNOWN_FLAG if name in FLAGS else UNKNOWN_CLASS
         values = known[name].astype(np.int64) if name in known else np.full(shape, unknown)
         found[name] = values.reshape(shape) if name in FLAGS else np.where(values == UNKNOWN_FLAG, UNKNOWN_CLASS, values)
+    found["vocals"] = _singing(known, found["vocals"])
     for name, names in (("meter", METERS), ("style", STYLES)):
         found[name] = np.full(length, names.index(clip.row[name]) if clip.row.get(name) in names else UNKNOWN_CLASS)
     key = clip.row["tonic"] + 12 * (clip.row["mode"] == "minor") if clip.row.get("mode") is not None else UNKNOWN_CLASS
     return found | {"key": known["key"].astype(np.int64) if "key" in known else np.full(length, key)}  # the one of the moment, if known
+
+
+def _singing(known: dict[str, np.ndarray], vocals: np.ndarray) -> np.ndarray:
+    """Probabilities of singing, (T, 1) of 255: the teacher's of a recording, or whether it is known that someone sings."""
+    if "singing" in known:
+        return known["singing"].astype(np.int64).reshape(vocals.shape)
+    return np.where(vocals == 1, UNKNOWN_FLAG - 1, vocals)
 
 
 def probe_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -109,7 +118,7 @@ def probe_losses(logits: dict[str, torch.Tensor], labels: dict[str, torch.Tensor
         value, label = value.float(), labels[name]
         if name in FLAGS:
             known = (label != UNKNOWN_FLAG).float()
-            target = label.float() / UNKNOWN_FLAG if name == "tags" else label.float()
+            target = label.float() / UNKNOWN_FLAG if name in SOFT else label.float()
             terms[name] = (
                 F.binary_cross_entropy_with_logits(value, target.clamp(max=1), reduction="none") * known
             ).sum() / known.sum().clamp(min=1)

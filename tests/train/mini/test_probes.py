@@ -54,7 +54,8 @@ def test_unknown_tokens_and_flags_are_left_out_of_the_mean(tmp_path: Path) -> No
     expected = torch.nn.functional.cross_entropy(logits["root"][0][kept], torch.from_numpy(root[kept].astype(np.int64)))
     assert float(terms["root"]) == pytest.approx(float(expected), rel=1e-5)
     heard = vocals < 255
-    voice = torch.nn.functional.binary_cross_entropy_with_logits(logits["vocals"][0, heard, 0], torch.from_numpy(vocals[heard]).float())
+    sung = torch.from_numpy(vocals[heard]).float() * 254 / 255
+    voice = torch.nn.functional.binary_cross_entropy_with_logits(logits["vocals"][0, heard, 0], sung)
     assert float(terms["vocals"]) == pytest.approx(float(voice), rel=1e-5)
     assert int(labels["key"][0, 0]) == 21
     assert float(terms["clip_meter"]) > 0
@@ -74,6 +75,14 @@ def test_teacher_tags_are_probabilities(tmp_path: Path) -> None:
     best = {**logits, "tags": torch.full_like(logits["tags"], float(np.log(0.2 / 0.8)))}
     assert float(probes.probe_losses(best, labels)["tags"]) < float(probes.probe_losses(logits, labels)["tags"])
     assert float(probes.probe_losses(best, labels)["tags"]) == pytest.approx(0.5004, abs=1e-3)  # the entropy of 0.2
+
+
+def test_a_teachers_singing_goes_before_what_is_sure_of_it(tmp_path: Path) -> None:
+    singing, vocals = np.array([0, 51, 102, 153, 204, 254], np.uint8), np.array([0, 255, 255, 1, 1, 1], np.uint8)
+    taught = probes.labels_of(clip_with(tmp_path / "a", {"singing": singing, "vocals": vocals}, {}), 0, LENGTH)
+    known = probes.labels_of(clip_with(tmp_path / "b", {"vocals": vocals}, {}), 0, LENGTH)
+    assert taught["vocals"][:, 0].tolist() == singing.tolist()
+    assert known["vocals"][:, 0].tolist() == [0, 255, 255, 254, 254, 254]
 
 
 def test_a_stretched_crop_has_its_labels_where_its_sound_is(tmp_path):

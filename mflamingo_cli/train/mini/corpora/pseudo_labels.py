@@ -1,4 +1,4 @@
-"""Pseudo-labels of a recording by published models: tags of musicnn, chords, key and beats of `measure`.
+"""Pseudo-labels of a recording: tags of musicnn, singing of FireRedVAD, chords, key and beats of `measure`.
 
 Times are seconds, labels 40 ms apart.
 
@@ -22,6 +22,8 @@ from mflamingo_cli.measure.spectra import CQT_FPS, beat_bands, constant_q, tunin
 from mflamingo_cli.measure.stretch import RETUNE
 from mflamingo_cli.measure.tagging import TAG_NAMES, tag_evidence
 from mflamingo_cli.measure.tempo import LEAD, measure_tempo, network_gain
+from mflamingo_cli.measure.vocals import PRESENT, SINGING
+from mflamingo_cli.measure.voice import FRAMES_PER_S, voice_evidence
 from mflamingo_cli.schema import Segment
 from mflamingo_cli.train.mini.frames import LABEL_S, NO_CHORD, UNKNOWN
 from mflamingo_cli.train.mini.synth.harmony import QUALITIES
@@ -34,11 +36,7 @@ QUALITY_OF = {  # chords of measure.chords -> compose.QUALITIES by their triad o
     "maj": "maj", "min": "min", "7": "7", "maj7": "maj7", "min7": "min7", "dim": "dim", "sus4": "sus4", "maj6": "maj", "min6": "min",
     "dim7": "dim", "hdim7": "dim",
 }  # fmt: skip
-VOICE = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female vocal", "mtt:male vocal", "mtt:female voice",
-         "mtt:male voice", "mtt:female", "mtt:male", "mtt:woman", "mtt:man")  # fmt: skip
-VOCALISTS = ("msd:female vocalists", "msd:male vocalists")
-SUNG = 0.3  # both networks' likeliest tags together: of the clips listened to, speech and Hungarian metal with a singer reach it
-NO_VOICE, NO_VOCALISTS = 0.05, 0.08  # at most so much where there surely is none: the 80th percentiles of game music
+SUNG, NOT_SUNG = PRESENT, 0.1  # probabilities of singing from which, and up to which, a token counts as sure
 assert {*QUALITY_OF.values()} == {*QUALITIES}
 
 
@@ -56,7 +54,8 @@ def pseudo_labels(samples: np.ndarray) -> tuple[dict[str, Any], dict[str, np.nda
     times, tags = clip_tags(samples)
     row: dict[str, Any] = {"tags": {name: round(float(p), 4) for name, p in zip(TAG_NAMES, tags.mean(0), strict=True)}}
     labels = {"tags": spread(times, tags, count)}
-    labels["vocals"] = vocals(labels["tags"])
+    labels["singing"] = singing(samples, count)
+    labels["vocals"] = vocals(labels["singing"])
     spectrogram = constant_q(samples)
     if stillness(spectrogram) > STILL:
         return row, labels
@@ -77,15 +76,24 @@ def pseudo_labels(samples: np.ndarray) -> tuple[dict[str, Any], dict[str, np.nda
 def spread(times: np.ndarray, tags: np.ndarray, count: int) -> np.ndarray:
     """Probabilities between the patches: (p,) s, (p, 100) -> (count, 100) uint8, 254 at most (255 is unknown)."""
     middles = (np.arange(count) + 0.5) * LABEL_S
-    dense = np.stack([np.interp(middles, times, column) for column in tags.T], axis=1)
-    return np.minimum(np.round(dense * 255), 254).astype(np.uint8)
+    return in_bytes(np.stack([np.interp(middles, times, column) for column in tags.T], axis=1))
 
 
-def vocals(tags: np.ndarray) -> np.ndarray:
-    """Whether someone sings or speaks, where that is sure: (T, 100) uint8 -> (T,) uint8, 255 unknown."""
-    voice, vocalists = (tags[:, [TAG_NAMES.index(name) for name in names]].max(axis=1) / 255 for names in (VOICE, VOCALISTS))
-    silent = (voice <= NO_VOICE) & (vocalists <= NO_VOCALISTS)
-    return np.where(voice + vocalists >= SUNG, 1, np.where(silent, 0, UNKNOWN)).astype(np.uint8)
+def in_bytes(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities as uint8, 254 at most: 255 is unknown."""
+    return np.minimum(np.round(probabilities * 255), 254).astype(np.uint8)
+
+
+def singing(samples: np.ndarray, count: int) -> np.ndarray:
+    """The voice network's probability of singing, mean over each label's time: (n,) -> (count,) uint8, 254 at most."""
+    evidence, width = voice_evidence(samples)[:, SINGING], round(LABEL_S * FRAMES_PER_S)
+    padded = np.pad(evidence, (0, max(0, count * width - len(evidence))), mode="edge")
+    return in_bytes(padded[: count * width].reshape(count, width).mean(axis=1))
+
+
+def vocals(singing: np.ndarray) -> np.ndarray:
+    """Whether someone sings, where that is sure: (T,) uint8 of 255 -> (T,) uint8, 255 unknown."""
+    return np.where(singing >= SUNG * 255, 1, np.where(singing <= NOT_SUNG * 255, 0, UNKNOWN)).astype(np.uint8)
 
 
 def chord_segments(evidence: ChordEvidence, duration: float) -> tuple[Segment, ...]:

@@ -26,7 +26,11 @@ LONG_ENOUGH_S = 0.2  # a chord shorter than this in an excerpt is not asked for
 ASIDE = 0.1  # of an excerpt: another key that long makes it one without a key
 PLAYED = 0.12  # of an excerpt: an instrument that sounds so long is there
 LOUDER_DB = 6.0  # than another instrument: clearly in front of it
-SUNG_S = 1.5  # of singing make an excerpt sung
+SUNG_S = 1.5  # of singing make a synthetic excerpt sung: there it is known exactly
+SUNG_SHARE, NOT_SUNG_SHARE = (
+    0.3,
+    0.03,
+)  # of a recorded one: from the first on it is sung (10 of 13 such are), below the second not
 UNSURE = 0.25  # of an excerpt may be unknown where there is no singing
 
 # --- styles of synthetic clips -----------------------------------------------------------------------------------------
@@ -182,9 +186,11 @@ def _vocals(row: Mapping[str, Any], frame_labels: Mapping[str, np.ndarray], span
     if "vocals" not in frame_labels:
         return {True: "yes", False: "no", None: ""}[row.get("vocals")]
     values = frame_labels["vocals"][span]
-    if (values == 1).sum() * LABEL_S >= SUNG_S:
+    sung = float((values == 1).mean())
+    recorded = row.get("kind") == "recording"
+    if sung >= SUNG_SHARE if recorded else sung * len(values) * LABEL_S >= SUNG_S:
         return "yes"
-    return "no" if not (values == 1).any() and (values == UNKNOWN).mean() <= UNSURE else ""
+    return "no" if sung <= (NOT_SUNG_SHARE if recorded else 0.0) and (values == UNKNOWN).mean() <= UNSURE else ""
 
 
 # --- confident labels ------------------------------------------------------------------------------------------------------

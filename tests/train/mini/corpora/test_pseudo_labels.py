@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mflamingo_cli.core.audio import load
 from mflamingo_cli.measure.beats import BeatTrack
 from mflamingo_cli.measure.networks import ChordEvidence
 from mflamingo_cli.measure.spectra import CQT_FPS
@@ -28,10 +31,18 @@ def test_a_tag_is_never_written_as_unknown():
 
 
 def test_singing_is_labelled_only_where_it_is_sure():
-    tags = np.zeros((3, len(TAG_NAMES)), np.uint8)
-    tags[1, TAG_NAMES.index("mtt:singing")] = round(255 * (pseudo_labels.SUNG + pseudo_labels.NO_VOICE) / 2)
-    tags[2, TAG_NAMES.index("mtt:female vocal")] = 200
-    assert pseudo_labels.vocals(tags).tolist() == [0, pseudo_labels.UNKNOWN, 1]
+    assert pseudo_labels.vocals(np.array([0, 75, 200], np.uint8)).tolist() == [0, pseudo_labels.UNKNOWN, 1]
+
+
+def test_the_voice_network_hears_where_somebody_sings():
+    samples = load(Path(__file__).parents[3] / "measure" / "sung.opus").samples  # from its tenth second on
+    count = int(len(samples) / pseudo_labels.RATE / pseudo_labels.LABEL_S)
+    dense = pseudo_labels.singing(samples, count)
+    assert dense.shape == (count,)
+    assert dense.max() < pseudo_labels.UNKNOWN
+    known = pseudo_labels.vocals(dense)
+    assert (known[: round(9 / pseudo_labels.LABEL_S)] != 1).all()
+    assert (known[round(10 / pseudo_labels.LABEL_S) :] == 1).mean() > 0.5
 
 
 def evidence(seconds: float, triads: list[tuple[float, int, float]]) -> ChordEvidence:

@@ -84,6 +84,13 @@ def test_a_sampled_choir_is_neither_singing_nor_instrumental():
     assert "vocals" not in excerpt_labels(row, labels, 0, 20)
 
 
+@pytest.mark.parametrize(("tokens", "said"), [(0, "no"), (0.02, "no"), (0.1, ""), (0.4, "yes")])
+def test_a_recording_is_sung_where_much_of_it_is(tokens: float, said: str) -> None:
+    row, labels = recording()
+    labels["vocals"] = (np.arange(TOKENS) < tokens * TOKENS).astype(np.uint8)
+    assert excerpt_labels(row, labels, 0, 20).get("vocals", "") == said
+
+
 def test_a_style_is_denied_only_where_styles_are_apart():
     row, labels = synth({"piano": 0.0}, style="rock", meter="4/4")
     heard = excerpt_labels(row, labels, 0, 20)
