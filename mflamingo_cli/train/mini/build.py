@@ -13,6 +13,8 @@ from mflamingo_cli.train.mini.frames import MINI_MEL, WINDOW_TOKENS
 
 ROPE_THETA = 1200.0  # of the published checkpoints (configuration of transformers 5.23)
 ROTARY_SHARE = 0.2
+# Matrices that write into the residual stream of the language model: what a grown one has more of begins as zero there
+WRITERS = ("embed_tokens.weight", "o_proj.weight", "down_proj.weight", "linear_2.weight", "linear_2.bias")
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class ModelSizes:
     audio_heads: int = 3
     audio_ffn: int = 768
     n_mels: int = 256
-    d_text: int = 192
+    d_text: int = 256
     text_layers: int = 4
-    text_heads: int = 3
-    text_kv_heads: int = 3
-    text_ffn: int = 512
+    text_heads: int = 4
+    text_kv_heads: int = 4
+    text_ffn: int = 704
     context: int = 6144
 
 
@@ -79,3 +81,22 @@ def build(sizes: ModelSizes, token_ids: dict[str, int], vocab_size: int, seed: i
             for part in (layer.self_attn.out_proj, layer.fc2):
                 part.weight.mul_((2 * sizes.audio_layers) ** -0.5)
     return model
+
+
+@torch.no_grad()
+def grow(small: Model, large: Model) -> None:
+    """Give a model with fresh weights those of a smaller one, so that both compute the same (arXiv 1511.05641, 2206.06854).
+
+    Old weights fill the first rows and columns, further heads and units of a layer come behind them. Whatever is new may read anything, but
+    begins by writing nothing; the normalisations, which divide by the root of the mean over more channels, get smaller by that root.
+    """
+    known = small.state_dict()
+    share = (small.config.text_config.hidden_size / large.config.text_config.hidden_size) ** 0.5
+    for name, weight in large.state_dict().items():
+        if name.endswith(WRITERS):
+            weight.zero_()
+        if name not in known:
+            continue
+        weight[tuple(slice(size) for size in known[name].shape)] = known[name]
+        if "language_model" in name and name.endswith("norm.weight"):
+            weight.mul_(share)

@@ -42,8 +42,10 @@ class LinearProbes(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        width = model.config.text_config.hidden_size
-        self.project = copy.deepcopy(model.model.multi_modal_projector)  # the language model's own starts from this one
+        width = model.config.audio_config.hidden_size
+        config = copy.deepcopy(model.config)
+        config.text_config.hidden_size = width
+        self.project = type(model.model.multi_modal_projector)(config)  # a language model as wide starts from this one
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in HEAD_SIZES.items()})
 

@@ -107,7 +107,7 @@ def sample_texts(samples: int, seed: int) -> Iterator[str]:
 
 
 def adopt(work: Path, name: str, checkpoint: Path, vocab: int, samples: int = 6000, seed: int = 7) -> None:
-    """Make a checkpoint directory of this architecture the run `name`, its vocabulary grown by what the text of today needs.
+    """Make a checkpoint directory of this architecture the run `name`, its language model and its vocabulary grown to the sizes of today.
 
     A new token begins as the mean of those that spelled it before, in both layers of words.
     """
@@ -119,8 +119,10 @@ def adopt(work: Path, name: str, checkpoint: Path, vocab: int, samples: int = 60
         for layer in (model.model.language_model.embed_tokens, model.lm_head):
             rows = torch.stack([layer.weight[ids].mean(0) if ids else torch.zeros_like(layer.weight[0]) for ids in spelled])
             layer.weight = nn.Parameter(rows)
-    parts = {part: getattr(model.model, part) for part in ("audio_tower", "multi_modal_projector", "language_model")}
-    module = nn.ModuleDict({**parts, "lm_head": model.lm_head, "heads": load_probes(checkpoint, model)})
+    grown = build.build(build.ModelSizes(), tokens.special_ids(new), tokens.padded_vocab(new), seed)
+    build.grow(model, grown)
+    parts = {part: getattr(grown.model, part) for part in ("audio_tower", "multi_modal_projector", "language_model")}
+    module = nn.ModuleDict({**parts, "lm_head": grown.lm_head, "heads": load_probes(checkpoint, model)})
     save_run(work / "runs" / name, module, torch.optim.AdamW(module.parameters()), 0, {}, Processes())
 
 
@@ -137,12 +139,16 @@ def new_model(work: Path, config: StageConfig) -> tuple[Model, ChatEncoder]:
 
 
 def load_runs(work: Path, names: Sequence[str], model: Model, heads: LinearProbes | None = None) -> None:
-    """Load what earlier runs trained (also of the probes), the later where two trained one part; a projector starts as the probes' one."""
+    """Load what earlier runs trained (also of the probes), the later where two trained one part.
+
+    A projector starts as the probes' one, where both are as wide.
+    """
     parts = {name: getattr(model.model, name) for name in ("audio_tower", "multi_modal_projector", "language_model")}
     parts |= {"lm_head": model.lm_head} | ({} if heads is None else {"heads": heads})
     for name in names:
         states = part_states(work / "runs" / name)
-        if "heads" in states and "multi_modal_projector" not in states:
+        width, heard = model.config.text_config.hidden_size, model.config.audio_config.hidden_size
+        if "heads" in states and "multi_modal_projector" not in states and width == heard:
             marked = "project."
             states["multi_modal_projector"] = {n.removeprefix(marked): v for n, v in states["heads"].items() if n.startswith(marked)}
         for part, module in parts.items():

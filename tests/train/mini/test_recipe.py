@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
-from mflamingo_cli.train.mini import recipe, stages
+from mflamingo_cli.train.mini import build, recipe, stages, tokens
 from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.parallel import Processes
 
@@ -93,5 +93,24 @@ def test_the_embedded_model_is_begun_from_with_all_its_parts_and_more_words(tmp_
     assert len(now) > old.get_vocab_size()
     for name, rows in (("embed_tokens", model.model.language_model.embed_tokens), ("lm_head", model.lm_head)):
         own = before.lm_head if name == "lm_head" else before.model.language_model.embed_tokens
-        assert torch.equal(rows.weight[now["Ġthe"]], own.weight[old.token_to_id("Ġthe")])
+        width = own.weight.shape[1]
+        assert torch.equal(rows.weight[now["Ġthe"], :width], own.weight[old.token_to_id("Ġthe")])
     assert torch.equal(model.model.audio_tower.layers[0].fc1.weight, before.model.audio_tower.layers[0].fc1.weight)
+
+
+def test_a_grown_model_computes_what_the_smaller_one_did() -> None:
+    tiny = {"d_audio": 64, "audio_layers": 1, "audio_heads": 1, "audio_ffn": 64, "n_mels": 16}
+    ids = {name: number for number, name in enumerate(tokens.SPECIALS)}
+    small, large = (
+        build.build(build.ModelSizes(**tiny, d_text=64 * n, text_layers=n, text_heads=n, text_kv_heads=n, text_ffn=64 * n), ids, 128, n)
+        for n in (1, 3)
+    )
+    build.grow(small, large)
+    heard = torch.randn(2, 5, 64)
+    logits = []
+    for model in (small, large):
+        sound = model.model.multi_modal_projector(heard)
+        words = model.get_input_embeddings()(torch.arange(18).reshape(2, 9))
+        logits.append(model.lm_head(model.model.language_model(inputs_embeds=torch.cat([sound, words], dim=1)).last_hidden_state))
+    torch.testing.assert_close(*logits, atol=2e-3, rtol=0)  # the small number that a normalisation adds counts for less among more channels
+    assert logits[0].std() > 0.1
