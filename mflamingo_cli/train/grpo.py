@@ -32,7 +32,7 @@ from mflamingo_cli.train.checkpoints import require_settings
 from mflamingo_cli.train.data.check import RowChecker
 from mflamingo_cli.train.data.row import TrainingRow
 from mflamingo_cli.train.data.rowset import Rows
-from mflamingo_cli.train.loop import LoopConfig
+from mflamingo_cli.train.loop import LoopConfig, autocast
 from mflamingo_cli.train.network import CHUNK, Features, RowSequence, TrainingNetwork, branches_of, n_tokens
 from mflamingo_cli.train.objectives import Place
 from mflamingo_cli.train.parallel import Processes
@@ -86,7 +86,7 @@ class GroupObjective:
 
     def __init__(
         self, network: TrainingNetwork, rows: Rows, chat: ChatEncoder, songs: SongReader, rewards: Mapping[str, Reward], config: GrpoConfig,
-        processes: Processes, *, bf16: bool, folder: Path | None = None, reference: TrainingNetwork | None = None,
+        processes: Processes, *, bf16: bool | None, folder: Path | None = None, reference: TrainingNetwork | None = None,
     ) -> None:  # fmt: skip
         self.module, self._rows, self._chat, self._songs = network, rows, chat, songs
         self._rewards, self._config, self._processes, self._bf16 = rewards, config, processes, bf16
@@ -111,7 +111,7 @@ class GroupObjective:
         if self._folder is not None and place.rank == 0:
             texts = [text for group in groups for text in group.texts][:SHOWN]
             append_lines(self._folder / TEXTS, [json.dumps(text, ensure_ascii=False) for text in texts])
-        with torch.autocast(self.module.core.device.type, torch.bfloat16, enabled=self._bf16):  # as in the pass that learns
+        with autocast(self._bf16, self.module.core.device.type):  # as in the pass that learns
             return [
                 replace(
                     group,

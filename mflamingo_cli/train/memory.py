@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mflamingo_cli.train.loop import computes_in_bf16
 from mflamingo_cli.train.network import CHUNK, WINDOWS_AT_ONCE
 from mflamingo_cli.train.parallel import local
 from quant.geometry import Geometry
@@ -95,7 +96,7 @@ def sizes_of(run: TrainingRun) -> StepSizes:
     network, parameters = run.network, list(run.network.parameters())
     held = [*parameters, *(run.reference.parameters() if run.reference else ())]
     device, state = network.core.device, network.core.model.language_model.embed_tokens.weight.element_size()
-    half = run.loop.bf16 and torch.amp.is_autocast_available(device.type)
+    half = computes_in_bf16(run.loop.bf16, device.type)
     shared, every = run.processes.strategy == "fsdp2", n_bytes(parameters)
     layers = [n_bytes(layer.parameters()) for layer in network.core.model.language_model.layers]
     return StepSizes(

@@ -62,7 +62,7 @@ class SftConfig:
     save_every: int = 100
     log_every: int = 1
     workers: int = 2
-    bf16: bool = True
+    bf16: bool | None = None  # None: where it is faster
     checkpointing: bool = True  # of activations: they are computed again, not kept
 
     def learning_rate(self) -> float:

@@ -182,6 +182,6 @@ def test_a_prompt_that_states_what_is_rewarded_is_refused(base: Path, tmp_path: 
 
 
 def test_a_run_in_bfloat16_samples_too(base: Path, rows: Rows, tmp_path: Path) -> None:
-    """The default: weights and KV cache are float32, what autocast computes is not."""
+    """The default where it is faster: weights and KV cache are float32, what autocast computes is not."""
     run = prepared(base, rows, tmp_path, LORA, replace(LOOP, steps=2, bf16=True))
     assert [report.numbers["length"] > 0 for report in run.train()] == [True, True]

@@ -163,3 +163,12 @@ def test_an_unknown_key_of_a_stage_file_is_named(tmp_path):
     path.write_text('name = "x"\nobjective = "encoder"\nweights = {drums = 2.0}\n[loop]\nsteps = 1\nlr = 0.1\n')
     with pytest.raises(UsageError, match="unknown weight drums"):
         stages.load_config(path)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_processor_computes_in_bfloat16_only_where_it_is_faster(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    assert loop.computes_in_bf16(None, "cpu") is fast
+    assert loop.computes_in_bf16(not fast, "cpu") is not fast
+    with loop.autocast(None, "cpu"):
+        assert torch.is_autocast_enabled("cpu") is fast

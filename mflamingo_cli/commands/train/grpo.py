@@ -43,7 +43,7 @@ def grpo(
     temperature: Temperature = 1.0, beta: Beta = 0.04, epsilon: Epsilon = 0.2, tune: options.Tune = "lora",
     parts: options.Parts = "language,projector", rank: options.Rank = 16, alpha: options.Alpha = 32, steps: Steps = 100,
     batch: Prompts = 8, updates: Updates = 1, lr: options.Lr = None, seed: options.Seed = 0, save_every: options.SaveEvery = 10,
-    bf16: options.Bf16 = True, parallel: options.Parallel = "none", device: options.Device = "auto",
+    bf16: options.Bf16 = None, parallel: options.Parallel = "none", device: options.Device = "auto",
     report_to: options.ReportTo = "none", dry_run: options.DryRun = False,
 ) -> None:  # fmt: skip
     """Train with GRPO: sample groups of answers and reinforce those with higher rewards. Run the same command again to resume.

@@ -84,7 +84,13 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Sequences per step, 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.", rich_help_panel=LENGTH)]
 SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.", rich_help_panel=LENGTH)]
 Bf16 = Annotated[
-    bool, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; trained weights are kept in float32.", rich_help_panel=PLACE)
+    bool | None,
+    typer.Option(
+        "--bf16/--no-bf16",
+        help="Compute in bfloat16; trained weights are kept in float32. [default: where the device is faster in it]",
+        show_default=False,
+        rich_help_panel=PLACE,
+    ),
 ]
 Parallel = Annotated[
     Literal["none", "ddp", "fsdp2"],

@@ -55,7 +55,7 @@ def sft(
     audio: options.Audio = None, held_out: HeldOut = None, tune: options.Tune = "lora", parts: options.Parts = "language,projector",
     rank: options.Rank = 16, alpha: options.Alpha = 32, dropout: Dropout = 0.05, dora: Dora = False, stage: Stage = "sft",
     steps: Steps = None, epochs: Epochs = 1.0, lr: options.Lr = None, batch: options.Batch = 8, context: Context = 24_576,
-    seed: options.Seed = 0, save_every: options.SaveEvery = 100, bf16: options.Bf16 = True, parallel: options.Parallel = "none",
+    seed: options.Seed = 0, save_every: options.SaveEvery = 100, bf16: options.Bf16 = None, parallel: options.Parallel = "none",
     device: options.Device = "auto", workers: Workers = 2, report_to: options.ReportTo = "none", dry_run: options.DryRun = False,
 ) -> None:  # fmt: skip
     """Fine-tune a checkpoint on rows. Run the same command again to resume.

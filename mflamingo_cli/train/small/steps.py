@@ -80,7 +80,7 @@ def reinforce(
     group: int = 5, max_tokens: int = 96, lr: float | None = None, save_every: int = 10,
 ) -> Iterator[str]:  # fmt: skip
     """Train with GRPO on prompts, as `train grpo` does, from the run that `after` names."""
-    loop = fine_tuning(steps, lr or grpo.GRPO_LR[True], seed=0, bf16=True, save_every=save_every)
+    loop = fine_tuning(steps, lr or grpo.GRPO_LR[True], seed=0, bf16=None, save_every=save_every)
     config = grpo.GrpoConfig(group, prompts, max_tokens)
     found = Rows([_rows_file(kitchen, rows)], (), to_train=True)
     run = grpo.prepare(
