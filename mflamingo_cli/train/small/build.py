@@ -18,8 +18,9 @@ from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGenerat
 
 from mflamingo_cli.core.model import Model, save
 from mflamingo_cli.files import write_text
+from mflamingo_cli.train.checkpoints import part_states
 from mflamingo_cli.train.mini import tokens
-from mflamingo_cli.train.mini.build import ROPE_THETA, ROTARY_SHARE
+from mflamingo_cli.train.mini.build import ROPE_THETA, ROTARY_SHARE, ModelSizes
 from mflamingo_cli.train.small.whisper import WhisperEncoder
 from quant import layout
 from quant.arrays import Floats
@@ -45,6 +46,18 @@ class LanguagePart:
 def own_language(texts: Iterable[str], n_vocab: int, sizes: TextSizes = OWN) -> LanguagePart:
     """Return a Qwen2 without training, with a tokenizer for the texts that it is to write."""
     return LanguagePart(sizes, tokens.train_tokenizer(texts, n_vocab))
+
+
+def trained_language(work: Path, run: str) -> LanguagePart:
+    """Return the language model of a run of stages, with the tokenizer of its work folder."""
+    tokenizer, states = Tokenizer.from_file(str(work / "base" / "tokenizer.json")), part_states(work / "runs" / run)
+    weights = {f"{layout.TEXT}.{name}": values.numpy() for name, values in states["language_model"].items()}
+    weights |= {f"{layout.HEAD}.{name}": values.numpy() for name, values in states["lm_head"].items()}
+    mini = ModelSizes()
+    sizes = TextSizes(
+        mini.d_text, mini.text_layers, mini.text_heads, mini.text_kv_heads, mini.text_ffn, context_length=mini.context, rope_theta=1e6
+    )
+    return LanguagePart(sizes, tokenizer, weights)
 
 
 def pretrained_language(file: TextModelFile) -> LanguagePart:

@@ -33,10 +33,16 @@ def text_rows(count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield {"format": ROWS, "id": f"text/{seed}/{number}", "messages": _messages(text_turn(rng)), "split": "train"}
 
 
-def exchange_rows(clips: Sequence[Clip], seed: int, turns: int, thinking: float) -> Iterator[dict[str, Any]]:
-    """Yield `turns` rows for an excerpt of every clip, in the order of the clips; `thinking` is the share that asks for reasons."""
+def exchange_rows(
+    clips: Sequence[Clip], seed: int, turns: int, thinking: float, unheard: frozenset[str] = frozenset()
+) -> Iterator[dict[str, Any]]:
+    """Yield `turns` rows for an excerpt of every clip, in the order of the clips; `thinking` is the share that asks for reasons.
+
+    Captions do not mention `unheard` labels.
+    """
     for clip, start, end, labels, rng in _excerpts(clips, seed):
-        for number, turn in enumerate(audio_turns(rng, labels, turns, thinking)):
+        heard = {name: value for name, value in labels.items() if name not in unheard}
+        for number, turn in enumerate(audio_turns(rng, labels, turns, thinking, heard)):
             yield _row(clip, start, end, number, turn)
 
 
@@ -56,8 +62,9 @@ def _excerpts(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, float, f
         spare = clip.row["duration"] - EXCERPT_S
         start = round(float(rng.uniform(0, spare)), 2) if spare > 0 else 0.0
         end = min(clip.row["duration"], start + EXCERPT_S)
-        if end - start >= LEAST_S:
-            yield clip, start, end, excerpt_labels(clip.row, clip.labels(), start, end), rng
+        labels = excerpt_labels(clip.row, clip.labels(), start, end)
+        if end - start >= LEAST_S and (labels or clip.row.get("kind") != "recording"):  # no label of a recording is no silence
+            yield clip, start, end, labels, rng
 
 
 def _row(clip: Clip, start: float, end: float, number: int, turn: Turn) -> dict[str, Any]:

