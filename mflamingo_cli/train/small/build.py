@@ -79,7 +79,8 @@ def build(encoder: WhisperEncoder, language: LanguagePart, seed: int = 0) -> Mod
 
     Rows of the embedding that the language model did not have begin as the mean of those that it had.
     """
-    n_rows = -(-language.tokenizer.get_vocab_size() // ROW_MULTIPLE) * ROW_MULTIPLE
+    known = (language.weights or {}).get(f"{layout.HEAD}.weight", ())
+    n_rows = -(-max(language.tokenizer.get_vocab_size(), len(known)) // ROW_MULTIPLE) * ROW_MULTIPLE
     torch.manual_seed(seed)
     model = MusicFlamingoForConditionalGeneration(_config(encoder, language, n_rows))
     given = {**encoder.weights, **{name: _with_rows(name, rows, n_rows) for name, rows in (language.weights or {}).items()}}

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
+from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.train.mini import stages
 from mflamingo_cli.train.small import build
 from mflamingo_cli.train.small.whisper import read_encoder
 from quant.convert import convert
@@ -149,3 +151,17 @@ def test_an_embedding_that_is_the_output_matrix_too_begins_as_both(tiny: TinyWhi
     model = build.build(read_encoder(tiny.path), build.pretrained_language(tied))
     assert torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
     assert torch.equal(model.lm_head.weight[:100], torch.tensor(dict(tied.weights())["language_model.model.embed_tokens.weight"][:100]))
+
+
+def test_a_language_model_that_a_stage_trained_is_taken_over(tiny: TinyWhisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "sample_texts", lambda *_: TEXTS)
+    stages.adopt(tmp_path, "embedded", embedded_directory() / "hf", 1024)
+    language = build.trained_language(tmp_path, "embedded")
+    model = build.build(read_encoder(tiny.path), language)
+    words, chat = stages.new_model(tmp_path, stages.load_config(stages.CONFIGS / "words.toml"))
+    ids = torch.tensor([chat.tokenizer.encode("The key is A minor.").ids])
+    with torch.no_grad():
+        theirs = words.lm_head(words.model.language_model(input_ids=ids).last_hidden_state)
+        ours = model.lm_head(model.model.language_model(input_ids=ids).last_hidden_state)
+    assert ours.shape[-1] >= len(chat.tokenizer.get_vocab())
+    torch.testing.assert_close(ours[..., : chat.tokenizer.get_vocab_size()], theirs[..., : chat.tokenizer.get_vocab_size()])
