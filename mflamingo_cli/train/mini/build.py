@@ -26,11 +26,11 @@ class ModelSizes:
     audio_heads: int = 3
     audio_ffn: int = 768
     n_mels: int = 256
-    d_text: int = 256
+    d_text: int = 192
     text_layers: int = 4
-    text_heads: int = 4
-    text_kv_heads: int = 4
-    text_ffn: int = 704
+    text_heads: int = 3
+    text_kv_heads: int = 3
+    text_ffn: int = 512
     context: int = 6144
 
 

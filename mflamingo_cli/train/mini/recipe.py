@@ -13,6 +13,7 @@ from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.checkpoints import newest
 from mflamingo_cli.train.mini import stages
+from mflamingo_cli.train.mini.build import ModelSizes
 from mflamingo_cli.train.mini.corpora import recordings as recorded
 from mflamingo_cli.train.mini.corpora import sheet_music
 from mflamingo_cli.train.mini.frames import Clip, make_caches, prepare
@@ -88,11 +89,17 @@ def recordings(name: str, kitchen: Kitchen, hours: float = 1000.0, splits: Seque
         yield f"{count}: {row['split']} {row['index']}, {row['package']}, {row['title']}, {seconds / 3600:.2f} h"
 
 
-def adopt(name: str, kitchen: Kitchen, checkpoint: str | None = None, vocab: int = 1536) -> Iterator[str]:
-    """Begin from a trained model of this architecture, the embedded one if none is named: the words are learned anew, the hearing stays."""
+def adopt(
+    name: str, kitchen: Kitchen, checkpoint: str | None = None, vocab: int = 1536, model: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """Begin from a trained model of this architecture, the embedded one if none is named: the words are learned anew, the hearing stays.
+
+    `model` holds the sizes that its language model grows to, as the table of a stage file does.
+    """
     folder = Path(checkpoint) if checkpoint else embedded_directory() / "hf"
     if newest(kitchen.work / "runs" / name) is None:
-        stages.adopt(kitchen.work, name, folder, vocab)
+        sizes = ModelSizes(**stages.known_keys(ModelSizes, model or {}, f"step {name!r}, model"))
+        stages.adopt(kitchen.work, name, folder, vocab, sizes)
     yield f"{folder}, as run {name}"
 
 

@@ -70,10 +70,10 @@ def load_config(path: Path) -> StageConfig:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}; stage files lie in {CONFIGS}") from error
     loop, model = (
-        LoopConfig(**_known(LoopConfig, table.pop("loop", {}), path)),
-        build.ModelSizes(**_known(build.ModelSizes, table.pop("model", {}), path)),
+        LoopConfig(**known_keys(LoopConfig, table.pop("loop", {}), path)),
+        build.ModelSizes(**known_keys(build.ModelSizes, table.pop("model", {}), path)),
     )
-    values = _known(StageConfig, table, path)
+    values = known_keys(StageConfig, table, path)
     if strange := sorted(set(values.get("weights", {})) - set(PROBE_WEIGHTS)):
         raise UsageError(f"{path}: unknown weight {', '.join(strange)}; known are {', '.join(PROBE_WEIGHTS)}")
     for name in ("init", "lengths", "data"):
@@ -82,7 +82,8 @@ def load_config(path: Path) -> StageConfig:
     return StageConfig(**values, loop=loop, model=model)
 
 
-def _known(kind: type, table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def known_keys(kind: type, table: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+    """Return a table whose keys are fields of a class. Raises UsageError that names others."""
     names = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(table) - names)
     if unknown:
@@ -106,10 +107,11 @@ def sample_texts(samples: int, seed: int) -> Iterator[str]:
             yield from (turn.question, turn.answer)
 
 
-def adopt(work: Path, name: str, checkpoint: Path, vocab: int, samples: int = 6000, seed: int = 7) -> None:
-    """Make a checkpoint directory of this architecture the run `name`, its language model and its vocabulary grown to the sizes of today.
+def adopt(work: Path, name: str, checkpoint: Path, vocab: int, sizes: build.ModelSizes, samples: int = 6000, seed: int = 7) -> None:
+    """Make a checkpoint directory of this architecture the run `name`, its vocabulary grown by what the text of today needs.
 
-    A new token begins as the mean of those that spelled it before, in both layers of words.
+    A new token begins as the mean of those that spelled it before, in both layers of words; a language model that grows
+    to larger `sizes` computes what it did.
     """
     model, old = load(checkpoint, dtype=torch.float32), Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     new = tokens.grow(old, sample_texts(samples, seed), vocab)
@@ -119,7 +121,7 @@ def adopt(work: Path, name: str, checkpoint: Path, vocab: int, samples: int = 60
         for layer in (model.model.language_model.embed_tokens, model.lm_head):
             rows = torch.stack([layer.weight[ids].mean(0) if ids else torch.zeros_like(layer.weight[0]) for ids in spelled])
             layer.weight = nn.Parameter(rows)
-    grown = build.build(build.ModelSizes(), tokens.special_ids(new), tokens.padded_vocab(new), seed)
+    grown = build.build(sizes, tokens.special_ids(new), tokens.padded_vocab(new), seed)
     build.grow(model, grown)
     parts = {part: getattr(grown.model, part) for part in ("audio_tower", "multi_modal_projector", "language_model")}
     module = nn.ModuleDict({**parts, "lm_head": grown.lm_head, "heads": load_probes(checkpoint, model)})

@@ -30,6 +30,7 @@ from quant.readback import TextModelFile
 
 FAMILY = FAMILIES["musicflamingo"]
 MAX_AUDIO_S = 600
+HEAD_SIZE = 64  # of every language model that a stage trains
 ROW_MULTIPLE = 32  # the embedding has whole blocks of Q8_0 in either direction
 OWN = TextSizes(384, 6, 6, 6, 1024, context_length=16_384, rope_theta=1e6)  # a language model that is trained from nothing
 
@@ -53,11 +54,12 @@ def trained_language(work: Path, run: str) -> LanguagePart:
     tokenizer, states = Tokenizer.from_file(str(work / "base" / "tokenizer.json")), part_states(work / "runs" / run)
     weights = {f"{layout.TEXT}.{name}": values.numpy() for name, values in states["language_model"].items()}
     weights |= {f"{layout.HEAD}.{name}": values.numpy() for name, values in states["lm_head"].items()}
-    mini = ModelSizes()
-    sizes = TextSizes(
-        mini.d_text, mini.text_layers, mini.text_heads, mini.text_kv_heads, mini.text_ffn, context_length=mini.context, rope_theta=1e6
-    )
-    return LanguagePart(sizes, tokenizer, weights)
+    named = ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj")
+    shapes = [weights[f"{layout.TEXT}.layers.0.{name}.weight"].shape for name in named]
+    (rows, width), (shared, _), (ffn, _) = shapes
+    n_layers = sum(name.endswith("gate_proj.weight") for name in weights)
+    heads = (rows // HEAD_SIZE, shared // HEAD_SIZE)
+    return LanguagePart(TextSizes(width, n_layers, *heads, ffn, context_length=ModelSizes().context, rope_theta=1e6), tokenizer, weights)
 
 
 def pretrained_language(file: TextModelFile) -> LanguagePart:

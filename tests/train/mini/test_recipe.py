@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.core.model import load
 from mflamingo_cli.errors import UsageError
+from mflamingo_cli.train import checkpoints
 from mflamingo_cli.train.mini import build, recipe, stages, tokens
 from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.parallel import Processes
@@ -27,7 +28,7 @@ def test_the_embedded_model_is_made_in_the_order_that_its_stages_need() -> None:
             config = stages.load_config(stages.CONFIGS / f"{step.name}.toml")
             assert set(config.init) <= done
             done.add(config.name)
-    words = ["embedded", "words", "synth", "recordings", "ears", "words-speech", "export", "prompts", "grpo"]
+    words = ["embedded", "words", "synth", "recordings", "words-speech", "export", "prompts", "grpo"]
     assert [step.name for step in recipe.read("mini-words")] == words
     assert {option for step in recipe.read("mini-test") for option in step.options} == {"split", "clips", "splits"}
 
@@ -114,3 +115,15 @@ def test_a_grown_model_computes_what_the_smaller_one_did() -> None:
         logits.append(model.lm_head(model.model.language_model(inputs_embeds=torch.cat([sound, words], dim=1)).last_hidden_state))
     torch.testing.assert_close(*logits, atol=2e-3, rtol=0)  # the small number that a normalisation adds counts for less among more channels
     assert logits[0].std() > 0.1
+
+
+def test_an_adopted_model_may_grow_and_an_unknown_size_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "sample_texts", lambda *_: ["The key is A minor."])
+    kitchen = Kitchen(tmp_path, torch.device("cpu"), Processes())
+    with pytest.raises(UsageError, match="step 'embedded', model: unknown key width"):
+        list(recipe.cook(recipe.RecipeStep("embedded", "adopt", {"model": {"width": 256}}), kitchen))
+    wide = {"d_text": 256, "text_heads": 4, "text_kv_heads": 4}
+    list(recipe.cook(recipe.RecipeStep("embedded", "adopt", {"model": wide}), kitchen))
+    states = checkpoints.part_states(tmp_path / "runs" / "embedded")
+    assert states["lm_head"]["weight"].shape[1] == 256
+    assert states["multi_modal_projector"]["linear_1.weight"].shape == (256, 192)

@@ -17,6 +17,7 @@ from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, co
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
 from mflamingo_cli.train.mini import stages
+from mflamingo_cli.train.mini.build import ModelSizes
 from mflamingo_cli.train.small import build
 from mflamingo_cli.train.small.whisper import read_encoder
 from quant.convert import convert
@@ -155,7 +156,7 @@ def test_an_embedding_that_is_the_output_matrix_too_begins_as_both(tiny: TinyWhi
 
 def test_a_language_model_that_a_stage_trained_is_taken_over(tiny: TinyWhisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "sample_texts", lambda *_: TEXTS)
-    stages.adopt(tmp_path, "embedded", embedded_directory() / "hf", 1024)
+    stages.adopt(tmp_path, "embedded", embedded_directory() / "hf", 1024, ModelSizes())
     language = build.trained_language(tmp_path, "embedded")
     model = build.build(read_encoder(tiny.path), language)
     words, chat = stages.new_model(tmp_path, stages.load_config(stages.CONFIGS / "words.toml"))
