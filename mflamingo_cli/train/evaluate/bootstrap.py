@@ -122,6 +122,13 @@ def micro_f1(rows: np.ndarray) -> float:
     return float(2 * hits / (2 * hits + false + missed)) if hits + false + missed else math.nan
 
 
+def binned_auc(rows: np.ndarray) -> float:
+    """Area under the ROC curve of counts by rising score: columns of those without, then as many of those with; a bin is one tie."""
+    without, having = np.split(rows.sum(axis=0), 2)
+    pairs = without.sum() * having.sum()
+    return float(((np.cumsum(without) - 0.5 * without) * having).sum() / pairs) if pairs else math.nan
+
+
 def share(rows: np.ndarray) -> float:
     """Columns: part, whole."""
     part, whole = rows.sum(axis=0)

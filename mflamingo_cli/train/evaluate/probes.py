@@ -24,6 +24,7 @@ from mflamingo_cli.train.mini.synth.harmony import QUALITIES
 
 SMOOTH_TOKENS = 5  # 0.4 s: a chord shorter than that is a passing tone
 TAG_YES, TAG_NO = 0.3, 0.1  # a tag's mean probability over an excerpt that counts as there, as not there; between, nothing is known
+BINS = 200  # of probabilities of singing
 TAG_COUNT = 5  # a tag is scored where at least so many excerpts have it
 INSTRUMENT_TAGS = ("guitar", "strings", "drums", "piano", "violin", "synth", "harpsichord", "flute", "sitar", "harp", "cello")
 
@@ -80,6 +81,8 @@ class ProbeAccuracy:
             self.pairs["played"].append((there, chances["families"]))  # families of whole excerpts
         if "families" in labels:
             self.pairs["families"].append(family_counts(labels["families"], logits["families"]))
+        if "vocals" in labels:
+            self.pairs["singing"].append((voice_counts(labels["vocals"], logits["vocals"]), None))
         if "tags" in labels:
             self.pairs["tags"].append((tag_truth(labels["tags"]), chances["tags"]))
 
@@ -90,6 +93,8 @@ class ProbeAccuracy:
             yield from scored(scoring, name, self.pairs[name], **where)
         if self.pairs["families"]:
             yield self._families(where)
+        if counts := [row for row, _ in self.pairs["singing"]]:
+            yield bootstrap.resampled("singing per token, AUC", np.stack(counts), bootstrap.binned_auc, 0.5, 0.5, **where)
         if played := self.pairs["played"]:
             yield _ranked("instruments, mAP", played, np.ones(len(NAMED_FAMILIES), dtype=bool), where)
         if tags := self.pairs["tags"]:
@@ -127,6 +132,13 @@ def family_counts(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, n
     assert set(np.unique(labels)) <= {0, 1, UNKNOWN_FLAG}
     marks = np.stack([(yes & said).sum(axis=0), (no & said).sum(axis=0), (yes & ~said).sum(axis=0)], axis=1)
     return marks, np.stack([yes.sum(axis=0), no.sum(axis=0)], axis=1)
+
+
+def voice_counts(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """How many tokens without and with singing, where that is sure, have which probability: (T,), (T, 1) -> (2 * BINS,)."""
+    count = min(len(labels), len(logits))
+    bins = np.minimum((BINS / (1 + np.exp(-logits[:count, 0].astype(np.float64)))).astype(int), BINS - 1)
+    return np.concatenate([np.bincount(bins[labels[:count] == sung], minlength=BINS) for sung in (0, 1)])
 
 
 def tag_truth(labels: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import mir_eval
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.grounding.prose.captions import caption_of
@@ -18,7 +19,7 @@ from mflamingo_cli.measure.tagging import TAG_NAMES
 from mflamingo_cli.train.evaluate import bootstrap, caption_metrics, ground_truth, music, question_accuracy, table, yesno
 from mflamingo_cli.train.evaluate.bootstrap import Score
 from mflamingo_cli.train.evaluate.ground_truth import Item
-from mflamingo_cli.train.evaluate.probes import decoded_chords, family_counts, smoothed, tag_truth
+from mflamingo_cli.train.evaluate.probes import decoded_chords, family_counts, smoothed, tag_truth, voice_counts
 from mflamingo_cli.train.mini.dialogue.prompt_facts import PHRASES, prompt_slots, random_facts
 from mflamingo_cli.train.mini.frames import TOKEN_S, Clip
 from mflamingo_cli.train.mini.synth.harmony import CHORDS, QUALITIES
@@ -423,3 +424,14 @@ def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text('{"value": 1}\n')
     with pytest.raises(UsageError, match="not a line of"):
         table.read([path])
+
+
+def test_singing_is_counted_by_sure_tokens_and_its_curve_is_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.choice([0, 1, 255], 4000).astype(np.uint8)
+    logits = (rng.normal(0, 1, 4000) + (labels == 1)).astype(np.float32)[:, None]
+    rows = np.stack([voice_counts(labels[at : at + 1000], logits[at : at + 1000]) for at in range(0, 4000, 1000)])
+    assert rows.sum() == (labels != 255).sum()
+    sure = labels != 255
+    assert bootstrap.binned_auc(rows) == pytest.approx(roc_auc_score(labels[sure], logits[sure, 0]), abs=2e-3)
+    assert np.isnan(bootstrap.binned_auc(rows[:, :2] * 0))

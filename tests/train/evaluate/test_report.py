@@ -133,7 +133,7 @@ def test_every_group_is_measured_on_both_kinds_of_clips(work: Path, monkeypatch:
     for kind in ("synth", "recordings"):
         for ability in ("key, exact", "chords, F1", "meter, balanced accuracy", "vocals, AUC", "yes or no, balanced accuracy"):
             assert (ability, "model", kind) in found
-        for ability in ("chords, majmin", "key, exact", "vocals, AUC"):
+        for ability in ("chords, majmin", "key, exact", "vocals, AUC", "singing per token, AUC"):
             assert (ability, "encoder head", kind) in found
         assert ("captions by ear, recall", "model", kind) in found
         assert ("captions with measured facts, recall", "model", kind) in found
