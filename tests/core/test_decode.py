@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import struct
@@ -16,8 +18,8 @@ import pytest
 import soundfile
 
 from mflamingo_cli.core.audio import Audio, load
-from mflamingo_cli.core.decode import MOST_PROCESSES, by_soundfile, container, layout, mp4, mpeg, ogg, structure_of
-from mflamingo_cli.core.decode.base import Structure
+from mflamingo_cli.core.decode import MOST_PROCESSES, by_soundfile, container, layout, mp4, mpeg, ogg, open_decoder, structure_of
+from mflamingo_cli.core.decode.base import BLOCK_FRAMES, Structure
 from mflamingo_cli.errors import AudioError
 from mflamingo_cli.measure.loudness import LoudnessMeter
 from tests.core.test_audio import agree, music, needs_ffmpeg
@@ -25,7 +27,7 @@ from tests.core.test_audio import agree, music, needs_ffmpeg
 SONG = Path(__file__).parents[1] / "data" / "ocean.opus"
 RATE = 44_100
 SECONDS = 10.0
-STEPS_LIMIT_S = 5.0  # of processor time; 100,000 steps take half a second
+STEPS_LIMIT_S = 10.0  # of processor time, as the fuzzers have it; 100,000 steps take half a second to one
 NEAR_S = 0.05  # of ffmpeg's duration
 LU = 0.2
 ID3V1 = b"TAG" + b"x" * 125
@@ -288,6 +290,33 @@ STEPS: dict[str, Callable[[], bytes]] = {  # files of nothing but the smallest s
     "mp3 of two kinds": lambda: many_chunks(b"", 4 * (b"\xff\xf3\x14\xc0" + bytes(20)) + 4 * (b"\xff\xf3\x14\x40" + bytes(20))),
     "zeros behind frames": lambda: b"\x0b\x77" + bytes(300_000_000),
 }
+
+
+def wav_of(rate: int, samples: np.ndarray) -> bytes:
+    """A WAV of mono 16-bit samples that states any rate."""
+    out = io.BytesIO()
+    soundfile.write(out, samples.astype(np.float32), 48_000, format="WAV", subtype="PCM_16")
+    data = bytearray(out.getvalue())
+    data[24:32] = struct.pack("<II", rate, 2 * rate)
+    return bytes(data)
+
+
+def test_a_joined_recording_of_an_impossible_rate_is_a_gap(tmp_path: Path) -> None:
+    """A fuzzer's find: 33,075 frames at 2 Hz became four and a half hours of sound, 12 GB in one block."""
+    tone = np.sin(np.arange(96_000) / 20)
+    (tmp_path / "a.wav").write_bytes(wav_of(48_000, tone) + wav_of(2, tone))
+    audio = load(tmp_path / "a.wav")
+    assert audio.damaged
+    assert audio.source.duration_s == pytest.approx(2.0, abs=NEAR_S)
+
+
+def test_a_joined_recording_of_a_low_rate_comes_in_blocks(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(96_000) / 20)
+    (tmp_path / "a.wav").write_bytes(wav_of(192_000, tone) + wav_of(800, tone))
+    with contextlib.closing(open_decoder(tmp_path / "a.wav", "a.wav")) as decoder:
+        blocks = [len(block) for block in decoder.blocks(0)]
+    assert sum(blocks) == pytest.approx(96_000 + 96_000 * 192_000 / 800, abs=100)
+    assert max(blocks) < 8 * BLOCK_FRAMES  # the resampler keeps some; a block at once would be 240 of them
 
 
 @pytest.mark.parametrize("kind", STEPS)

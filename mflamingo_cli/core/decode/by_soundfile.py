@@ -17,6 +17,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from mflamingo_cli.core import limits
 from mflamingo_cli.core.decode import layout
 from mflamingo_cli.core.decode.base import BLOCK_FRAMES, TOLERATED_S, Damaged, Decoder, Gap, Recording, Structure, block_frames
 from mflamingo_cli.core.decode.quiet import hushed
@@ -203,6 +204,7 @@ class JoinedDecoder:
     def _part(self, index: int) -> Generator[NDArray[np.float32], None, None]:
         """Yield one recording in the form of the first. Raises Damaged behind its last block, and what opening it raises."""
         with contextlib.closing(self._opened(index)) as decoder:
+            limits.check(limits.StreamHeader(decoder.rate_hz, decoder.channels), "a part")
             if decoder.rate_hz == self.rate_hz:
                 for block in decoder.blocks(0):
                     yield _in_channels(block, self.channels)
@@ -210,8 +212,10 @@ class JoinedDecoder:
             resampler = soxr.ResampleStream(decoder.rate_hz, self.rate_hz, self.channels, dtype="float32")
             damage = None
             try:
+                most = max(1, block_frames(self.channels) * decoder.rate_hz // self.rate_hz)  # which become no more than a block
                 for block in decoder.blocks(0):
-                    yield resampler.resample_chunk(_in_channels(block, self.channels)).reshape(-1, self.channels)
+                    for at in range(0, len(block), most):
+                        yield resampler.resample_chunk(_in_channels(block[at : at + most], self.channels)).reshape(-1, self.channels)
             except Damaged as error:
                 damage = error
             last = np.empty((0, self.channels) if self.channels > 1 else 0, np.float32)
