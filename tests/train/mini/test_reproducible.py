@@ -139,9 +139,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-MADE = {  # the first batches of a stage by the program that made the shipped weights
+# The first batches of a stage by the program that made the shipped weights; but sure singing counted as 1 then, as 254 of 255 now
+MADE = {
     "encoder-short": [("ef08746ec2cc799b", 0.46413, 0.29804), ("721aa684f497c501", 0.21600, 0.23412)],
-    "encoder": [("a47b274ab18d5014", 0.34394, 0.28279), ("20c5a77a2f1ca393", 0.29744, 0.27509)],
+    "encoder": [("0b8fb32af0ce3ea4", 0.34394, 0.28279), ("d0e80c9982738b0c", 0.29744, 0.27509)],
 }
 CLOSE = 0.01  # of means and spreads: bfloat16 or float32, this processor or that one, change them by less than a thousandth
 
