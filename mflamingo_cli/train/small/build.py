@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGeneration
 
 from mflamingo_cli.core.model import Model, save
+from mflamingo_cli.errors import UsageError
 from mflamingo_cli.files import write_text
 from mflamingo_cli.train.checkpoints import part_states
 from mflamingo_cli.train.mini import tokens
@@ -50,8 +51,11 @@ def own_language(texts: Iterable[str], n_vocab: int, sizes: TextSizes = OWN) -> 
 
 
 def trained_language(work: Path, run: str) -> LanguagePart:
-    """Return the language model of a run of stages, with the tokenizer of its work folder."""
-    tokenizer, states = Tokenizer.from_file(str(work / "base" / "tokenizer.json")), part_states(work / "runs" / run)
+    """Return the language model of a run of stages, with the tokenizer of its work folder. Raises UsageError where the run has none."""
+    states = part_states(work / "runs" / run)
+    if not {"language_model", "lm_head"} <= states.keys():
+        raise UsageError(f"{work / 'runs' / run}: this stage trained no language model; name one that did, such as words")
+    tokenizer = Tokenizer.from_file(str(work / "base" / "tokenizer.json"))
     weights = {f"{layout.TEXT}.{name}": values.numpy() for name, values in states["language_model"].items()}
     weights |= {f"{layout.HEAD}.{name}": values.numpy() for name, values in states["lm_head"].items()}
     named = ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj")

@@ -33,7 +33,8 @@ LANGUAGES = ("own", "smollm2")
 def base(name: str, kitchen: Kitchen, language: str = "own", texts: int = 15_000, vocab: int = 2048) -> Iterator[str]:
     """Build the checkpoint that training begins from: Whisper's encoder, and a language model that a stage trained, our own or SmolLM2."""
     if language not in LANGUAGES and newest(kitchen.work / "runs" / language) is None:
-        raise UsageError(f"step {name!r}: language is {language!r}, neither {' nor '.join(LANGUAGES)} nor a stage that was trained")
+        known = f"neither {' nor '.join(LANGUAGES)} nor a stage that was trained"
+        raise UsageError(f"step {name!r}: language is {language!r}, {known}; do its step first")
     out = kitchen.work / "base" / name
     if kitchen.processes.rank == 0 and not (out / sft.CARD).exists():  # which is written last
         folder = kitchen.work / "packages"

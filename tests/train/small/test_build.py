@@ -16,6 +16,7 @@ from mflamingo_cli.backends import embedded_directory
 from mflamingo_cli.backends.base import GenerateOptions, OpenOptions, Prompt, complete
 from mflamingo_cli.backends.gguf import GgufBackend
 from mflamingo_cli.backends.pytorch import TorchBackend
+from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.mini import stages
 from mflamingo_cli.train.mini.build import ModelSizes
 from mflamingo_cli.train.small import build
@@ -157,6 +158,10 @@ def test_an_embedding_that_is_the_output_matrix_too_begins_as_both(tiny: TinyWhi
 def test_a_language_model_that_a_stage_trained_is_taken_over(tiny: TinyWhisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "sample_texts", lambda *_: TEXTS)
     stages.adopt(tmp_path, "embedded", embedded_directory() / "hf", 1024, ModelSizes())
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "part_states", lambda _: {"audio_tower": {}})
+        with pytest.raises(UsageError, match="this stage trained no language model"):
+            build.trained_language(tmp_path, "ears")
     language = build.trained_language(tmp_path, "embedded")
     model = build.build(read_encoder(tiny.path), language)
     words, chat = stages.new_model(tmp_path, stages.load_config(stages.CONFIGS / "words.toml"))
