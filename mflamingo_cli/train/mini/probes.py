@@ -42,10 +42,11 @@ class LinearProbes(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        width = model.config.audio_config.hidden_size
-        config = copy.deepcopy(model.config)
-        config.text_config.hidden_size = width
-        self.project = type(model.model.multi_modal_projector)(config)  # a language model as wide starts from this one
+        width, config = model.config.audio_config.hidden_size, copy.deepcopy(model.config)
+        self.project = copy.deepcopy(model.model.multi_modal_projector)  # a language model as wide starts from this one
+        if config.text_config.hidden_size != width:
+            config.text_config.hidden_size = width
+            self.project = type(self.project)(config)
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in HEAD_SIZES.items()})
 

@@ -27,10 +27,8 @@ ASIDE = 0.1  # of an excerpt: another key that long makes it one without a key
 PLAYED = 0.12  # of an excerpt: an instrument that sounds so long is there
 LOUDER_DB = 6.0  # than another instrument: clearly in front of it
 SUNG_S = 1.5  # of singing make a synthetic excerpt sung: there it is known exactly
-SUNG_SHARE, NOT_SUNG_SHARE = (
-    0.3,
-    0.03,
-)  # of a recorded one: from the first on it is sung (10 of 13 such are), below the second not
+SUNG_SHARE = 0.3  # of a recorded one, in sure tokens: from here on it is sung (10 of 13 such tracks are)
+NOT_SUNG_SHARE = 0.03  # and up to here it is not
 UNSURE = 0.25  # of an excerpt may be unknown where there is no singing
 
 # --- styles of synthetic clips -----------------------------------------------------------------------------------------
