@@ -121,6 +121,7 @@ def export(name: str, kitchen: Kitchen, stage: str = "speech", abilities: Sequen
 STEPS: Mapping[str, Callable[..., Iterator[str]]] = {
     "synth": synth, "scores": scores, "recordings": recordings, "adopt": adopt, "stage": stage, "export": export,
     "base": small.base, "exchanges": small.exchanges, "tune": small.tune, "reinforce": small.reinforce,
+    "release": small.release,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mflamingo_cli.core.audio import SILENT_PEAK
 from mflamingo_cli.train.data.formats import ROWS
 from mflamingo_cli.train.mini.dialogue.clip_labels import excerpt_labels
 from mflamingo_cli.train.mini.dialogue.exchanges import CAPTIONS, audio_turns, make_turn, text_turn
@@ -20,8 +21,9 @@ from mflamingo_cli.train.mini.synth.arrange import choose
 from mflamingo_cli.train.rewards import claims_judged
 from mflamingo_cli.train.rows import Turn
 
-EXCERPT_S = 30.0  # a window of the encoder; no label of a clip is claimed for less than it was made for
+EXCERPTS_S = (30.0, 60.0)  # one window of the encoder, or two: as much as the model hears
 LEAST_S = 4.0
+PLACES = 1  # the seed of where excerpts lie: the same for every seed of the questions, so that each is encoded once
 JUDGED = ("key", "meter", "vocals")  # labels that are exact, and that the reward `facts` reads claims of
 VOCALS = {"yes": True, "no": False}
 
@@ -38,11 +40,11 @@ def exchange_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield `turns` rows for an excerpt of every clip, in the order of the clips; `thinking` is the share that asks for reasons.
 
-    Captions do not mention `unheard` labels.
+    Labels of `unheard` kinds are neither asked for nor mentioned, but where they are given as facts.
     """
     for clip, start, end, labels, rng in _excerpts(clips, seed):
         heard = {name: value for name, value in labels.items() if name not in unheard}
-        for number, turn in enumerate(audio_turns(rng, labels, turns, thinking, heard)):
+        for number, turn in enumerate(audio_turns(rng, heard, turns, thinking)):
             yield _row(clip, start, end, number, turn)
 
 
@@ -58,12 +60,14 @@ def prompt_rows(clips: Sequence[Clip], seed: int) -> Iterator[dict[str, Any]]:
 
 def _excerpts(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, float, float, PromptFacts, np.random.Generator]]:
     for clip in clips:
-        rng = np.random.default_rng([seed, clip.row["index"]])
-        spare = clip.row["duration"] - EXCERPT_S
-        start = round(float(rng.uniform(0, spare)), 2) if spare > 0 else 0.0
-        end = min(clip.row["duration"], start + EXCERPT_S)
+        place, rng = (np.random.default_rng([number, clip.row["index"]]) for number in (PLACES, seed))
+        length = float(place.choice(EXCERPTS_S))
+        spare = clip.row["duration"] - length
+        start = round(float(place.uniform(0, spare)), 2) if spare > 0 else 0.0
+        end = min(clip.row["duration"], start + length)
         labels = excerpt_labels(clip.row, clip.labels(), start, end)
-        if end - start >= LEAST_S and (labels or clip.row.get("kind") != "recording"):  # no label of a recording is no silence
+        known = labels or clip.row.get("kind") != "recording"  # no label of a recording does not mean that there is no music
+        if known and end - start >= LEAST_S and np.abs(clip.samples(start, end)).max() > SILENT_PEAK:  # which no command reads
             yield clip, start, end, labels, rng
 
 

@@ -6,6 +6,8 @@ Everything is inside one work folder: `packages`, `base/NAME`, `data/SPLIT` (of 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -25,6 +27,7 @@ from mflamingo_cli.train.sft import CHECKPOINT, TrainingRun
 from mflamingo_cli.train.small import build, packages
 from mflamingo_cli.train.small.rows import exchange_rows, prompt_rows, text_rows
 from mflamingo_cli.train.small.whisper import read_encoder
+from mflamingo_cli.train.songs import ENCODED
 from quant.readback import read_text_model
 
 LANGUAGES = ("own", "smollm2")
@@ -56,7 +59,7 @@ def exchanges(
 ) -> Iterator[str]:  # fmt: skip
     """Write rows: `text` exchanges without audio, and `turns` about an excerpt of each clip, or with `prompts` what GRPO is asked.
 
-    Captions do not mention labels of `unheard` kinds, which the encoder cannot hear: only where they are given as facts.
+    Labels of `unheard` kinds, which the encoder cannot hear, are neither asked for nor mentioned, but where they are given as facts.
     """
     path = kitchen.work / "rows" / f"{name}.jsonl"
     if kitchen.processes.rank == 0:
@@ -78,6 +81,8 @@ def tune(
     """Train all weights of some parts on rows, as `train sft` does, from the base or the run that `after` names."""
     config = sft.SftConfig(TuneConfig("full", tuple(parts)), stage, lr, steps, epochs, batch, context, save_every=save_every)
     found = Rows([_rows_file(kitchen, rows)], (), to_train=True)
+    if "encoder" not in parts:
+        _share_encoded(kitchen, after, name)
     run = sft.prepare(_checkpoint(kitchen, after), found, kitchen.work / "runs" / name, config, kitchen.device, kitchen.processes)
     yield from _trained(name, run)
 
@@ -95,6 +100,25 @@ def reinforce(
         find(tuple(rewards)), kitchen.device, kitchen.processes,
     )  # fmt: skip
     yield from _trained(name, run)
+
+
+def release(name: str, kitchen: Kitchen, after: str, abilities: Sequence[str] = (), revision: str = "0") -> Iterator[str]:
+    """Write the checkpoint of the run that `after` names as WORK/NAME, with its name, its revision and what it claims to be able to do."""
+    out = kitchen.work / name
+    if kitchen.processes.rank == 0:
+        shutil.copytree(_checkpoint(kitchen, after), out, dirs_exist_ok=True)
+        card = {"name": name, "revision": revision, "abilities": list(abilities), "grounded": True}
+        write_text(out / sft.CARD, json.dumps(card, indent=2) + "\n")
+    kitchen.processes.wait()
+    yield str(out)
+
+
+def _share_encoded(kitchen: Kitchen, after: str, name: str) -> None:
+    """Give a run what the run before it encoded, as links: a run that trains its encoder keeps nothing, so that both hear alike."""
+    made, wanted = (kitchen.work / "runs" / run / ENCODED for run in (after, name))
+    if kitchen.processes.rank == 0 and made.exists() and not wanted.exists():
+        shutil.copytree(made, wanted, copy_function=os.link)
+    kitchen.processes.wait()
 
 
 def _trained(name: str, run: TrainingRun) -> Iterator[str]:
