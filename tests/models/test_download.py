@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.store import hub as cache
 from tests.hub_double import COMMIT, Hub, Repo, git_hash
 

@@ -65,6 +65,7 @@ def _excerpts(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, float, f
         spare = clip.row["duration"] - length
         start = round(float(place.uniform(0, spare)), 2) if spare > 0 else 0.0
         end = min(clip.row["duration"], start + length)
+        end -= 0.01 * (end - start > length)  # as sums of floats may be: longer than the model hears
         labels = excerpt_labels(clip.row, clip.labels(), start, end)
         known = labels or clip.row.get("kind") != "recording"  # no label of a recording does not mean that there is no music
         if known and end - start >= LEAST_S and np.abs(clip.samples(start, end)).max() > SILENT_PEAK:  # which no command reads

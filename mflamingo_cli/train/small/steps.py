@@ -94,6 +94,7 @@ def reinforce(
     """Train with GRPO on prompts, as `train grpo` does, from the run that `after` names."""
     loop = fine_tuning(steps, lr or grpo.GRPO_LR[True], seed=0, bf16=None, save_every=save_every)
     config = grpo.GrpoConfig(group, prompts, max_tokens)
+    _share_encoded(kitchen, after, name)
     found = Rows([_rows_file(kitchen, rows)], (), to_train=True)
     run = grpo.prepare(
         _checkpoint(kitchen, after), found, kitchen.work / "runs" / name, TuneConfig("full", dropout=0.0), config, loop,

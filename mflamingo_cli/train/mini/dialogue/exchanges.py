@@ -105,7 +105,7 @@ def _caption_turn(
     rng: np.random.Generator, style: str, prefix: str, facts: PromptFacts, labels: PromptFacts | None, thinking: float
 ) -> Turn:
     slots = prompt_slots(facts, labels)
-    text = caption_of(style, slots, int(rng.integers(1 << 30))) if slots.facts else NOTHING
+    text = (caption_of(style, slots, int(rng.integers(1 << 30))) if slots.facts else "") or NOTHING
     question = grounded_prompt(pick(rng, CAPTION_PROMPTS[style]), prefix)
     if rng.random() >= 0.5 * thinking:
         return Turn(question, text)

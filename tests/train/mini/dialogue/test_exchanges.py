@@ -119,3 +119,11 @@ def test_every_field_is_given_in_some_prompts_only(name):
     rng = np.random.default_rng(8)
     share = np.mean([name in random_facts(rng) for _ in range(300)])
     assert 0.2 < share < 0.9
+
+
+@pytest.mark.parametrize("style", ["full", "short", "technical", "critic"])
+def test_a_caption_of_facts_with_nothing_to_say_is_not_empty(style):
+    """Chords that are one under three names are no harmony; a row without an answer cannot be trained on."""
+    rng = np.random.default_rng(0)
+    turns = [exchanges.make_turn(rng, f"caption:{style}", {"chords": "F#maj7 C# Gbmaj7 Dbmaj7"}, None, 0.0) for _ in range(40)]
+    assert all(turn is not None and turn.answer for turn in turns)
