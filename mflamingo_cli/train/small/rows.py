@@ -44,7 +44,7 @@ def exchange_rows(
     """
     for clip, start, end, labels, rng in _excerpts(clips, seed):
         heard = {name: value for name, value in labels.items() if name not in unheard}
-        for number, turn in enumerate(audio_turns(rng, heard, turns, thinking)):
+        for number, turn in enumerate(audio_turns(rng, heard, turns, thinking, measured=labels)):
             yield _row(clip, start, end, number, turn)
 
 

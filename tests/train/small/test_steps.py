@@ -84,6 +84,8 @@ def test_what_the_ears_cannot_hear_is_neither_asked_for_nor_mentioned(clips: lis
     by_ear = [" ".join(message["content"] for message in row) for row in rows if "Measured facts" not in row[0]["content"]]
     assert len(by_ear) > 30
     assert any("A minor" in text or "C major" in text for text in by_ear) is expected
+    given = [row[0]["content"] for row in rows if "Measured facts" in row[0]["content"]]
+    assert sum("key A minor" in text or "key C major" in text for text in given) > 5  # as it would be measured
 
 
 def test_silence_is_left_out_because_no_command_reads_it(clips: list[Clip]) -> None:

@@ -162,13 +162,15 @@ def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
 
 
 def audio_turns(
-    rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None
-) -> list[Turn]:
+    rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None,
+    measured: PromptFacts | None = None,
+) -> list[Turn]:  # fmt: skip
     """Exchanges about one excerpt: plain questions about its labels, yes or no, a caption, the unanswerable, and given facts.
 
-    Captions mention `confident` labels only (default: all labels); `thinking` is the share that asks for the reasoning too.
+    Captions mention `confident` labels only, and facts are given of `measured` ones (default: all labels); `thinking` is the share that
+    asks for the reasoning too.
     """
-    confident = labels if confident is None else confident
+    confident, measured = labels if confident is None else confident, labels if measured is None else measured
     plain = {kind: share * RARE.get((kind, labels.get(kind, "")), 1) for kind, share in LABEL_QUESTIONS.items()}
     turns: list[Turn] = []
     while len(turns) < count:
@@ -176,13 +178,13 @@ def audio_turns(
         if place in (0, 2):
             turns.append(_turn(rng, plain if place == 0 or rng.random() < 0.6 else {**plain, **LABEL_KINDS}, {}, labels, thinking))
         elif place == 1:
-            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.4 else _facts(rng, labels), confident, thinking))
+            turns.append(_turn(rng, CAPTIONS, {} if rng.random() < 0.4 else _facts(rng, measured), confident, thinking))
         elif place == 3:
-            turns.append(_turn(rng, LABEL_KINDS, {} if rng.random() < 0.6 else _facts(rng, labels), labels, thinking))
+            turns.append(_turn(rng, LABEL_KINDS, {} if rng.random() < 0.6 else _facts(rng, measured), labels, thinking))
         elif place == 4:
-            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, labels), labels, thinking))
+            turns.append(_turn(rng, OTHER, {} if rng.random() < 0.5 else _facts(rng, measured), labels, thinking))
         else:
-            turns.append(_turn(rng, {**MEASURED_KINDS, **plain, **LABEL_KINDS}, _facts(rng, labels), labels, thinking))
+            turns.append(_turn(rng, {**MEASURED_KINDS, **plain, **LABEL_KINDS}, _facts(rng, measured), labels, thinking))
     return turns
 
 
