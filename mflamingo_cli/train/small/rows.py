@@ -36,15 +36,16 @@ def text_rows(count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def exchange_rows(
-    clips: Sequence[Clip], seed: int, turns: int, thinking: float, unheard: frozenset[str] = frozenset()
+    clips: Sequence[Clip], seed: int, turns: int, thinking: float, unheard: frozenset[str] = frozenset(), captions: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """Yield `turns` rows for an excerpt of every clip, in the order of the clips; `thinking` is the share that asks for reasons.
 
-    Labels of `unheard` kinds are neither asked for nor mentioned, but where they are given as facts.
+    Labels of `unheard` kinds are neither asked for nor mentioned, but where they are given as facts;
+    `captions` is the share that are captions whatever their turn is.
     """
     for clip, start, end, labels, rng in _excerpts(clips, seed):
         heard = {name: value for name, value in labels.items() if name not in unheard}
-        for number, turn in enumerate(audio_turns(rng, heard, turns, thinking, measured=labels)):
+        for number, turn in enumerate(audio_turns(rng, heard, turns, thinking, measured=labels, captions=captions)):
             yield _row(clip, start, end, number, turn)
 
 

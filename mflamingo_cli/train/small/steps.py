@@ -55,7 +55,7 @@ def base(name: str, kitchen: Kitchen, language: str = "own", texts: int = 15_000
 
 def exchanges(
     name: str, kitchen: Kitchen, splits: Sequence[str] = (), turns: int = 6, thinking: float = 0.15, text: int = 0, prompts: bool = False,
-    clips: int | None = None, seed: int = 1, unheard: Sequence[str] = (),
+    clips: int | None = None, seed: int = 1, unheard: Sequence[str] = (), captions: float = 0.0,
 ) -> Iterator[str]:  # fmt: skip
     """Write rows: `text` exchanges without audio, and `turns` about an excerpt of each clip, or with `prompts` what GRPO is asked.
 
@@ -66,7 +66,7 @@ def exchanges(
         found = [clip for split in splits for clip in prepared(kitchen.work / "data" / split, clips)]
         if splits and not found:
             raise UsageError(f"{kitchen.work / 'data'}: no prepared clips of {', '.join(splits)}; do the steps that make them first")
-        about_clips = prompt_rows(found, seed) if prompts else exchange_rows(found, seed, turns, thinking, frozenset(unheard))
+        about_clips = prompt_rows(found, seed) if prompts else exchange_rows(found, seed, turns, thinking, frozenset(unheard), captions)
         rows = chain(text_rows(text, seed), about_clips)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from mflamingo_cli.errors import UsageError
 from mflamingo_cli.train.mini import recipe
+from mflamingo_cli.train.mini.dialogue.exchanges import CAPTION_PROMPTS
 from mflamingo_cli.train.mini.frames import Clip, prepared
 from mflamingo_cli.train.mini.kitchen import Kitchen
 from mflamingo_cli.train.mini.manifest import append_row
@@ -96,6 +97,14 @@ def test_silence_is_left_out_because_no_command_reads_it(clips: list[Clip]) -> N
 def test_excerpts_of_another_seed_lie_where_they_did_so_that_they_are_encoded_once(clips: list[Clip]) -> None:
     places = [{(row["audio"], row["start"], row["end"]) for row in exchange_rows(clips, seed, 2, 0.0)} for seed in (1, 2)]
     assert places[0] == places[1]
+
+
+def test_many_captions_may_be_asked_for(clips: list[Clip]) -> None:
+    asked = [[row["messages"][0]["content"] for row in exchange_rows(clips, 1, 24, 0.0, captions=share)] for share in (0.0, 0.9)]
+    prompts = [prompt for some in CAPTION_PROMPTS.values() for prompt in some]
+    few, many = (sum(any(prompt in text for prompt in prompts) for text in texts) / len(texts) for texts in asked)
+    assert few < 0.3
+    assert many > 0.7
 
 
 def test_text_rows_have_no_audio() -> None:

@@ -163,18 +163,18 @@ def _facts(rng: np.random.Generator, labels: PromptFacts) -> PromptFacts:
 
 def audio_turns(
     rng: np.random.Generator, labels: PromptFacts, count: int, thinking: float = REASONING_SHARE, confident: PromptFacts | None = None,
-    measured: PromptFacts | None = None,
+    measured: PromptFacts | None = None, captions: float = 0.0,
 ) -> list[Turn]:  # fmt: skip
     """Exchanges about one excerpt: plain questions about its labels, yes or no, a caption, the unanswerable, and given facts.
 
     Captions mention `confident` labels only, and facts are given of `measured` ones (default: all labels); `thinking` is the share that
-    asks for the reasoning too.
+    asks for the reasoning too. `captions` is the share that are captions whatever their turn is.
     """
     confident, measured = labels if confident is None else confident, labels if measured is None else measured
     plain = {kind: share * RARE.get((kind, labels.get(kind, "")), 1) for kind, share in LABEL_QUESTIONS.items()}
     turns: list[Turn] = []
     while len(turns) < count:
-        place = len(turns) % 6
+        place = 1 if captions and rng.random() < captions else len(turns) % 6
         if place in (0, 2):
             turns.append(_turn(rng, plain if place == 0 or rng.random() < 0.6 else {**plain, **LABEL_KINDS}, {}, labels, thinking))
         elif place == 1:
