@@ -116,7 +116,7 @@ def tree() -> str:
     rows = [("mflamingo_cli/", first_line(package / "__init__.py"))]
     rows += [(f"  {path.name}", first_line(path)) for path in sorted(modules, key=lambda path: (path.name != "pipeline.py", path.name))]
     rows += [(f"  {path.parent.name}/", first_line(path)) for path in sorted(package.glob("*/__init__.py"))]
-    rows += [("  mini/", "The embedded model and its card."), ("quant/", first_line(ROOT / "quant" / "__init__.py"))]
+    rows += [("  mini/ small/", "The embedded models and their cards."), ("quant/", first_line(ROOT / "quant" / "__init__.py"))]
     rows += [
         ("tests/", "Mirrors both trees; tests/bench/ holds every timing, tests/golden/ the records."),
         ("man/ completions/", "Generated."),

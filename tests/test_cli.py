@@ -519,7 +519,8 @@ def test_a_stream_breaks_between_words_however_it_arrives(monkeypatch):
 def test_models_list_needs_nothing():
     done = run("models", "list", "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout)[0]["name"] == "mini"
+    rows = json.loads(done.stdout)
+    assert [(row["name"], row["state"]) for row in rows[:2]] == [("mini", "embedded"), ("small", "embedded")]
 
 
 def test_models_info_reads_headers(tiny_model):

@@ -12,6 +12,7 @@ import tomllib
 
 import pytest
 
+from mflamingo_cli.backends.options import EMBEDDED
 from tests.docs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -19,7 +20,7 @@ PACKAGES = ("mflamingo_cli", "quant")
 # What command 1 may find beside Python; no compiler is among them
 TOOLS = ("bash", "sh", "env")
 MAX_INSTALL_S = 60.0  # of a processor, with an empty cache
-MAX_EMBEDDED_BYTES = 25_000_000  # what the embedded model may weigh, GGUF and safetensors together
+MAX_EMBEDDED_BYTES = {"mini": 25_000_000, "small": 60_000_000}  # what an embedded model may weigh, GGUF and safetensors together
 
 
 def files(package: str) -> list:
@@ -55,8 +56,13 @@ def test_the_default_road_asks_for_nothing_heavy():
     assert not names & {"torch", "transformers", "librosa", "scipy", "numba", "matplotlib", "huggingface_hub"}
 
 
-def test_the_embedded_model_is_light():
-    assert sum(path.stat().st_size for path in files("mflamingo_cli") if "mini" in path.parts) <= MAX_EMBEDDED_BYTES
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_model_is_light(name):
+    assert (
+        0
+        < sum(path.stat().st_size for path in files("mflamingo_cli") if ROOT / "mflamingo_cli" / name in path.parents)
+        <= MAX_EMBEDDED_BYTES[name]
+    )
 
 
 def test_constraints_name_every_direct_dependency():

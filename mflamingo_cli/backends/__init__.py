@@ -7,7 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mflamingo_cli.backends.options import BACKENDS, DEFAULT_MODEL, DTYPE_CHOICES, KV_TYPE_CHOICES, QUANTIZE_CHOICES, OpenOptions
+from mflamingo_cli.backends.options import (
+    BACKENDS,
+    DEFAULT_MODEL,
+    DTYPE_CHOICES,
+    EMBEDDED,
+    KV_TYPE_CHOICES,
+    QUANTIZE_CHOICES,
+    OpenOptions,
+)
 from mflamingo_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:  # the command line finds models here and must not wait for what runs them
@@ -25,7 +33,7 @@ class ModelFiles:
 
 
 def open_backend(model: str = DEFAULT_MODEL, options: OpenOptions | None = None) -> Backend:
-    """Open a model named "mini", a checkpoint directory, a GGUF file, or a downloaded hub id.
+    """Open an embedded model ("mini", "small"), a checkpoint directory, a GGUF file, or a downloaded hub id.
 
     Raises ModelError (exit code 69) when it cannot be found or run here, UsageError for choices that do not exist.
     """
@@ -42,7 +50,7 @@ def find_model(name: str) -> ModelFiles:
     from quant.layout import ADAPTER_CONFIG as ADAPTER
     from quant.layout import AUDIO_PREFIX, audio_file
 
-    path = embedded_directory() if name == DEFAULT_MODEL else Path(name)
+    path = embedded_directory(name) if name in EMBEDDED else Path(name)
     if path.suffix == ".gguf" and path.is_file():
         return ModelFiles(name, pairs=((path, audio_file(path)),))
     if not path.is_dir():
@@ -75,9 +83,9 @@ def _base(adapter: Path) -> Path:
     return found.directory
 
 
-def embedded_directory() -> Path:
-    """Return the directory of the embedded model inside the installed package."""
-    return Path(__file__).parents[1] / "mini"
+def embedded_directory(name: str = DEFAULT_MODEL) -> Path:
+    """Return the directory of an embedded model inside the installed package."""
+    return Path(__file__).parents[1] / name
 
 
 def _check(options: OpenOptions) -> None:

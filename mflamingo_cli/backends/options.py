@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mflamingo_cli.errors import UsageError
 
+EMBEDDED = ("mini", "small")  # models inside the package, each in the folder of its name
 DEFAULT_MODEL = "mini"
 BACKENDS = ("auto", "gguf", "torch")
 DTYPE_CHOICES = ("auto", "fp32", "bf16", "fp16")

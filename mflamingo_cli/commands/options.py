@@ -63,7 +63,7 @@ class ModelOptions:
             "--model",
             "-m",
             metavar="NAME|DIR|FILE",
-            help="The embedded model, a checkpoint directory, a .gguf file, or the hub id of a downloaded model.",
+            help="An embedded model (mini, small), a checkpoint directory, a .gguf file, or the hub id of a downloaded model.",
         ),
     ] = DEFAULT_MODEL
     backend: Annotated[str, BACKENDS, option(help="Back end that runs the model.")] = OpenOptions.backend

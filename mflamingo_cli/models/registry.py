@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from mflamingo_cli.backends import find_model
-from mflamingo_cli.backends.options import DEFAULT_MODEL
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.errors import ModelError
 from mflamingo_cli.store import hub
 
 NVIDIA = "NVIDIA OneWay Noncommercial License"
 RESEARCH = "research only"
 HERE = ("bytes", "revision", "problem")  # of a model that is downloaded, null for others
-APACHE = "Apache-2.0"
+EMBEDDED_LICENCES = {"mini": "Apache-2.0", "small": "Apache-2.0, encoder MIT"}
 
 
 PUBLISHED = {  # name: about; their licence is NVIDIA's
@@ -34,15 +34,18 @@ def licence(names: Iterable[str]) -> str | None:
 
 
 def listed() -> list[dict[str, Any]]:
-    """The embedded model, the published ones, and what else of their families is in the cache."""
-    try:
-        find_model(DEFAULT_MODEL)
-        state = "embedded"
-    except ModelError:
-        state = "missing"
-    rows = [_row(DEFAULT_MODEL, "embedded, works offline", APACHE, None) | {"state": state}]
+    """The embedded models, the published ones, and what else of their families is in the cache."""
+    rows = [_row(name, "embedded, works offline", EMBEDDED_LICENCES[name], None) | {"state": _embedded(name)} for name in EMBEDDED]
     rows += [_row(name, about, NVIDIA, hub.cached(name)) for name, about in PUBLISHED.items()]
     return rows + [_row(found.name, "", None, found) for found in hub.music_flamingos() if found.name not in PUBLISHED]
+
+
+def _embedded(name: str) -> str:
+    try:
+        find_model(name)
+    except ModelError:
+        return "missing"
+    return "embedded"
 
 
 def _row(name: str, about: str, licence: str | None, found: hub.CachedModel | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.errors import ModelError
 from quant.errors import QuantError
 
@@ -74,7 +75,7 @@ def hub_snapshot(name: str) -> Path:
     if directory is not None and not is_complete(directory):
         raise ModelError(f"model {name!r} is only partly downloaded; get the rest with `{pull}`")
     if directory is None:
-        cure = f"download it with `{pull}`" if is_hub_id else "the embedded one is mini"
+        cure = f"download it with `{pull}`" if is_hub_id else f"embedded are {' and '.join(EMBEDDED)}"
         raise ModelError(f"model {name!r} is not a directory, a .gguf file or a downloaded checkpoint; {cure}")
     return directory
 

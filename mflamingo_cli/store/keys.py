@@ -13,6 +13,7 @@ from pathlib import Path
 from mflamingo_cli import __version__, schema
 from mflamingo_cli.backends import ModelFiles, embedded_directory
 from mflamingo_cli.backends.base import BackendInfo
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.core.audio import Sound
 
 DECIDE = (  # our own folders and files that decide what a record says and what is cached of a song; a test keeps the list whole
@@ -67,9 +68,11 @@ def program() -> str:
 
 
 def weights(files: ModelFiles) -> list[tuple[str, int, int]]:
-    """Name, size and time of a model's files. The embedded model has no time: its revision names it, however often it is installed."""
-    embedded = embedded_directory()
-    return [(path.name, path.stat().st_size, 0 if embedded in path.parents else path.stat().st_mtime_ns) for path in _paths(files)]
+    """Name, size and time of a model's files. An embedded model has no time: its revision names it, however often it is installed."""
+    embedded = {embedded_directory(name) for name in EMBEDDED}
+    return [
+        (path.name, path.stat().st_size, 0 if not embedded.isdisjoint(path.parents) else path.stat().st_mtime_ns) for path in _paths(files)
+    ]
 
 
 def _paths(files: ModelFiles) -> list[Path]:

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from mflamingo_cli.backends import ModelFiles, embedded_directory, find_model
-from mflamingo_cli.backends.options import DEFAULT_MODEL
+from mflamingo_cli.backends.options import DEFAULT_MODEL, EMBEDDED
 from mflamingo_cli.commands.reference import Json
 from mflamingo_cli.commands.tables import show, show_json, table
 from mflamingo_cli.models import registry
-from mflamingo_cli.models.registry import APACHE
 from mflamingo_cli.text import clock
 
 LABELS = {  # of rows whose key in --json says less, or has a unit
@@ -44,7 +43,7 @@ def info(
         shown = ("no", "yes")[value] if isinstance(value, bool) else known
         rows.add_row(LABELS.get(label, label.replace("_", " ")), str(shown))
     show(rows)
-    for card in sorted(embedded_directory().glob("*.md")) if name == DEFAULT_MODEL else ():
+    for card in sorted(embedded_directory(name).glob("*.md")) if name in EMBEDDED else ():
         show(f"Its card: {card}")
 
 
@@ -59,7 +58,7 @@ def describe(files: ModelFiles) -> dict[str, Any]:
 
     identity = hub_identity(files.directory or files.pairs[0][0].parent)  # whatever name it was found by
     known = registry.licence(identity[:1]) if identity else None
-    facts: dict[str, Any] = {"name": files.name, "licence": known or (APACHE if files.name == DEFAULT_MODEL else None)}
+    facts: dict[str, Any] = {"name": files.name, "licence": known or registry.EMBEDDED_LICENCES.get(files.name)}
     if files.pairs:
         facts |= _gguf_facts(*files.pairs[0])
     if files.directory is not None:

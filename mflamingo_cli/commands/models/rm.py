@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mflamingo_cli.backends.options import DEFAULT_MODEL
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.commands.models.pull import Yes, confirm
 from mflamingo_cli.errors import ModelError, UsageError
 from mflamingo_cli.store import hub
@@ -19,7 +19,7 @@ def rm(
     """Remove a model from the Hugging Face cache: all revisions, unfinished downloads and converted files."""
     from mflamingo_cli.commands.terminal import Reporter
 
-    if name == DEFAULT_MODEL:
+    if name in EMBEDDED:
         raise UsageError(f"{name} is part of the program and cannot be removed")
     base, _, revision = name.partition("@")
     paths = hub.removal(base, revision)

@@ -21,7 +21,7 @@ from mflamingo_cli.train.mini.synth.arrange import choose
 from mflamingo_cli.train.rewards import claims_judged
 from mflamingo_cli.train.rows import Turn
 
-EXCERPTS_S = (30.0, 60.0)  # one window of the encoder, or two: as much as the model hears
+EXCERPTS_S = {30.0: 0.75, 60.0: 0.25}  # with shares: one window of the encoder, or two, as much as the model hears
 LEAST_S = 4.0
 PLACES = 1  # the seed of where excerpts lie: the same for every seed of the questions, so that each is encoded once
 JUDGED = ("key", "meter", "vocals")  # labels that are exact, and that the reward `facts` reads claims of
@@ -62,7 +62,7 @@ def prompt_rows(clips: Sequence[Clip], seed: int) -> Iterator[dict[str, Any]]:
 def _excerpts(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, float, float, PromptFacts, np.random.Generator]]:
     for clip in clips:
         place, rng = (np.random.default_rng([number, clip.row["index"]]) for number in (PLACES, seed))
-        length = float(place.choice(EXCERPTS_S))
+        length = float(place.choice(list(EXCERPTS_S), p=list(EXCERPTS_S.values())))
         spare = clip.row["duration"] - length
         start = round(float(place.uniform(0, spare)), 2) if spare > 0 else 0.0
         end = min(clip.row["duration"], start + length)

@@ -76,10 +76,15 @@ def exchanges(
 
 def tune(
     name: str, kitchen: Kitchen, after: str, rows: str, parts: Sequence[str] = ("language", "projector"), stage: str = "sft",
-    lr: float | None = None, steps: int | None = None, epochs: float = 1.0, batch: int = 8, context: int = 4096, save_every: int = 100,
+    lr: float | None = None, steps: int | None = None, epochs: float = 1.0, batch: int = 8, context: int = 2560, save_every: int = 100,
 ) -> Iterator[str]:  # fmt: skip
-    """Train all weights of some parts on rows, as `train sft` does, from the base or the run that `after` names."""
-    config = sft.SftConfig(TuneConfig("full", tuple(parts)), stage, lr, steps, epochs, batch, context, save_every=save_every)
+    """Train all weights of some parts on rows, as `train sft` does, from the base or the run that `after` names.
+
+    Activations are kept: a model of this size fits into memory with them.
+    """
+    config = sft.SftConfig(
+        TuneConfig("full", tuple(parts)), stage, lr, steps, epochs, batch, context, save_every=save_every, checkpointing=False
+    )
     found = Rows([_rows_file(kitchen, rows)], (), to_train=True)
     if "encoder" not in parts:
         _share_encoded(kitchen, after, name)

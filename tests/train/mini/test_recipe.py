@@ -28,7 +28,7 @@ def test_the_embedded_model_is_made_in_the_order_that_its_stages_need() -> None:
             config = stages.load_config(stages.CONFIGS / f"{step.name}.toml")
             assert set(config.init) <= done
             done.add(config.name)
-    words = ["embedded", "words", "synth", "recordings", "words-speech", "export", "prompts", "grpo"]
+    words = ["embedded", "synth", "recordings", "ears", "words", "words-speech", "export", "prompts", "grpo"]
     assert [step.name for step in recipe.read("mini-words")] == words
     assert {option for step in recipe.read("mini-test") for option in step.options} == {"split", "clips", "splits"}
 
