@@ -216,7 +216,7 @@ def test_a_device_that_is_not_built_in_is_named(device: str, pair: tuple[Path, P
     ("name", "sentence"),
     [
         ("nvidia/never-downloaded", "mflamingo models pull nvidia/never-downloaded"),
-        ("no-such-model", "the embedded one is mini"),
+        ("no-such-model", "embedded are mini and small"),
         ("missing.gguf", "is not a directory"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mflamingo_cli.backends import embedded_directory
+from mflamingo_cli.backends.options import EMBEDDED
 from mflamingo_cli.cli import app
 from mflamingo_cli.errors import MFlamingoError
 from mflamingo_cli.models.registry import PUBLISHED
@@ -102,7 +103,7 @@ def test_what_is_wrong_with_an_entry_is_in_its_line(entry: str, cache: Path) -> 
     done = CliRunner().invoke(app, ["models", "list", "--json"])
     assert done.exit_code == 0, done.exception
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert rows.keys() == {"mini", *PUBLISHED, *([] if entry in UNKNOWN else [OTHER])}
+    assert rows.keys() == {*EMBEDDED, *PUBLISHED, *([] if entry in UNKNOWN else [OTHER])}
     for name in rows.keys() & {NAME, OTHER}:
         assert rows[name]["state"] == state
         assert (rows[name]["problem"] or "").startswith(problem) or problem in rows[name]["problem"]
@@ -130,7 +131,7 @@ def test_folders_with_other_names_and_files_in_their_place_are_passed_over(name:
     else:
         config('{"model_type": "musicflamingo"}')(_made(cache / name / "snapshots" / COMMIT))
     done = CliRunner().invoke(app, ["models", "list", "--json"])
-    assert [row["name"] for row in json.loads(done.stdout)] == ["mini", *PUBLISHED]
+    assert [row["name"] for row in json.loads(done.stdout)] == [*EMBEDDED, *PUBLISHED]
 
 
 def _made(folder: Path) -> Path:
