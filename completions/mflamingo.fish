@@ -351,7 +351,7 @@ complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_sub
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l baseline -x -d 'Other estimators to compare with: measure, librosa, musicnn.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l baseline-clips -x -d 'Number of clips per split for --baseline.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l work -x -d 'Folder for everything that recipes produce: data, base, runs.'
-complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l markdown -x -d 'Only print Markdown tables of these earlier --json results.'
+complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l markdown -r -F -d 'Only print Markdown tables of these earlier --json results.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l json -d 'Print JSON Lines.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from eval' -l help -s h -d 'Show a help message and exit.'
 complete -c mflamingo -n '__fish_seen_subcommand_from train; and __fish_seen_subcommand_from run' -l step -x -d 'Run only this step; repeatable.'

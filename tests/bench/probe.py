@@ -1,6 +1,6 @@
-"""What can be read from an audio encoder, layer by layer, by a linear reading: voice, genre, instruments, key, chords, beat.
+"""What can be read from an audio encoder, layer by layer, by a linear reading: voice, its language, genre, instruments, key, chords, beat.
 
-    python -m tests.bench.probe encode MODEL --music FOLDER --clips FOLDER --out FEATURES
+    python -m tests.bench.probe encode MODEL [--music FOLDER] [--clips FOLDER [--voices FOLDER]] --out FEATURES
     python -m tests.bench.probe read FEATURES...
     python -m tests.bench.probe measure FEATURES --music FOLDER
 
@@ -9,15 +9,19 @@ are used; `--clips` is a split that `train run` rendered, whose labels are exact
 of it is kept in FEATURES, so a run that was stopped goes on. Every reading is a ridge regression that is scored on packages (recordings)
 or soundfonts (clips) that it was not fitted on; singing in recordings, of which one package has most, on single recordings left out.
 `measure` scores what the program measures of the same windows without a model.
+
+`--voices` holds the unpacked Debian packages fillets-ng-data-cs and fillets-ng-data-nl: the same dialogues, spoken in Czech and in
+Dutch by two actors each. They are laid over the clips, and their language is read of the role that was not fitted on, so of other people.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +38,8 @@ FRAMES = 48  # of a window that are kept for what changes from moment to moment
 LABEL_S = 0.04
 RIDGE = 1.0  # of every reading, beside features of variance 1: chosen before anything was read
 GENRES = ("metal", "rock", "classical", "electronic", "ambient")
+LANGUAGES = ("cs", "nl")
+VOICED, LINES = 24, 6  # windows of an actor, and lines in each
 FEWEST = 8  # windows of either kind, from which a reading is scored
 
 
@@ -46,6 +52,7 @@ class Source:
     start_s: float
     group: str
     known: dict[str, object]
+    spoken: tuple[Path, ...] = ()  # lines that are laid over it, one after another
 
 
 def recordings(music: Path) -> Iterator[Source]:
@@ -83,6 +90,31 @@ def clips(folder: Path) -> Iterator[Source]:
     for row in sorted(read_manifest(folder), key=lambda row: row["index"]):
         if row.get("soundfont"):
             yield Source(f"clip-{row['index']:06d}", folder / row["audio"], 0.0, row["soundfont"], {"row": row, "folder": str(folder)})
+
+
+def voices(folder: Path, rendered: Sequence[Source]) -> Iterator[Source]:
+    """Rendered clips over which one actor speaks: `VOICED` for each language and role."""
+    for role, actor in itertools.product("mv", LANGUAGES):
+        lines = sorted(folder.glob(f"**/sound/*/{actor}/*-{role}-*.ogg"), key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+        for number in range(VOICED):
+            under = rendered[(number * 7) % len(rendered)]  # the same music for all of them
+            own = tuple(lines[LINES * number : LINES * (number + 1)])
+            yield Source(f"voice-{actor}-{role}-{number:02d}", under.path, under.start_s, role, {"language": actor}, own)
+
+
+def heard(source: Source) -> Audio:
+    """The window of a source, with what is spoken over it: speech and music with the same RMS."""
+    audio = load(source.path, start_s=source.start_s, end_s=source.start_s + WINDOW_S)
+    if not source.spoken:
+        return audio
+    said = np.concatenate([load(path).samples for path in source.spoken])[: len(audio.samples)]
+    mixed = audio.samples.copy()
+    mixed[: len(said)] += said * (rms(audio.samples) / rms(said))
+    return replace(audio, samples=mixed / max(1.0, float(np.abs(mixed).max())))
+
+
+def rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------------------------
@@ -139,8 +171,7 @@ def encode(model: Path, sources: list[Source], out: Path) -> None:
             continue
         reader = reader or LayerReader(model)
         try:
-            audio = load(source.path, start_s=source.start_s, end_s=source.start_s + WINDOW_S)
-            layers = reader(audio)
+            layers = reader(heard(source))
         except AudioError as error:
             print(f"{source.path}: {error}")
             continue
@@ -300,9 +331,14 @@ def beat(values: np.ndarray) -> np.ndarray:
     return (values > 0).any(1).astype(float)[:, None]
 
 
+def language(known: dict, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    return np.array([float(known["language"] == LANGUAGES[0])]) if "language" in known else None
+
+
 TASKS = (
     Task("voice, recordings", False, sung, auc, by_window=True),
     Task("voice, rendered", False, sung_clip, auc),
+    Task("language, spoken over rendered music", False, language, auc),
     Task("genre, recordings", False, words_of(*GENRES), auc),
     Task("instruments, rendered, by moment", True, at_frames("families", flags), auc),
     Task("key, rendered", False, key, accuracy),
@@ -379,6 +415,7 @@ def main() -> None:
     made.add_argument("model", type=Path)
     made.add_argument("--music", type=Path)
     made.add_argument("--clips", type=Path)
+    made.add_argument("--voices", type=Path)
     made.add_argument("--most", type=int, default=1000, help="windows of either kind")
     made.add_argument("--out", type=Path, required=True)
     reading = commands.add_parser("read")
@@ -393,8 +430,9 @@ def main() -> None:
             list(recordings(asked.music))[: asked.most] if asked.music else [],
             list(clips(asked.clips))[: asked.most] if asked.clips else [],
         ]
+        found.append(list(voices(asked.voices, found[1])) if asked.voices else [])
         mixed = sorted(
-            [*found[0], *found[1]], key=lambda source: hashlib.sha256(source.name.encode()).hexdigest()
+            itertools.chain(*found), key=lambda source: hashlib.sha256(source.name.encode()).hexdigest()
         )  # of all kinds from the start
         encode(asked.model, mixed, asked.out)
         return

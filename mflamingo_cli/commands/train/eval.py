@@ -51,12 +51,20 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the 
 Think = Annotated[bool, typer.Option("--think", help="Let the model reason before it answers.", rich_help_panel=BENCHMARK)]
 Split = Annotated[
     list[str] | None,
-    typer.Option("--split", help="Clips to evaluate on; repeatable. [default: test, real-test]", show_default=False, rich_help_panel=CLIPS),
+    typer.Option(
+        "--split",
+        metavar="SPLIT",
+        help="Clips to evaluate on; repeatable. [default: test, real-test]",
+        show_default=False,
+        rich_help_panel=CLIPS,
+    ),
 ]
 Clips = Annotated[int | None, typer.Option("--clips", min=1, help="Use only the first N clips of each split.", rich_help_panel=CLIPS)]
 Seconds = Annotated[
     list[float] | None,
-    typer.Option("--seconds", help="Length of the excerpts; repeatable. [default: 20]", show_default=False, rich_help_panel=CLIPS),
+    typer.Option(
+        "--seconds", metavar="SECONDS", help="Length of the excerpts; repeatable. [default: 20]", show_default=False, rich_help_panel=CLIPS
+    ),
 ]
 Anywhere = Annotated[
     bool, typer.Option("--anywhere", help="Take excerpts from random places in a clip instead of its start.", rich_help_panel=CLIPS)
@@ -82,7 +90,8 @@ BaselineClips = Annotated[
     int, typer.Option("--baseline-clips", min=1, help="Number of clips per split for --baseline.", rich_help_panel=CLIPS)
 ]
 Markdown = Annotated[
-    list[Path] | None, typer.Option("--markdown", help="Only print Markdown tables of these earlier --json results.", exists=True)
+    list[Path] | None,
+    typer.Option("--markdown", metavar="FILE", help="Only print Markdown tables of these earlier --json results.", exists=True),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
 

@@ -39,15 +39,16 @@ RULES["pace_number"] = """
 """
 RULES["moves"] = """
     slow | takes its time
-    slow | moves slowly
+    slow | goes slowly
     slow | stays unhurried
-    moderate | moves along
+    moderate | goes along easily
     moderate | keeps a moderate pace
     moderate | goes at a walking pace
     fast | presses forward
-    fast | moves fast
+    fast | is on the move
     fast | keeps moving
-    very_fast | races
+    very_fast | is in a hurry
+    very_fast | goes at a racing pace
 """
 RULES["beats"] = """
     {bpm} BPM
@@ -64,7 +65,7 @@ RULES["opening"] = """
     Set in {key}, this {genre} {thing} moves at a/an <pace_number> {bpm} BPM.
     What plays here is {style}: <pace>, in {key}, at <beats>.
     Here is a/an {genre} {thing} in {key} that <moves>, at <beats>.
-    {style} is the style, {key} the key, and {bpm} BPM the tempo.
+    The tempo is {bpm} BPM, the key {key}, and the style {style}.
     This is {mood} {style} in {key}, at a/an <pace_number> {bpm} BPM.
     This {mood} {genre} {thing} is in {key} and <moves>, at <beats>.
     one_mood | {mood} and <pace>, this {genre} {thing} in {key} runs at <beats>.
@@ -317,8 +318,8 @@ RULES["sound"] = """
     sung !plural | It is {voice}, and the {instruments} stands out.
     maybe_sung !plural +voice | The {instruments} stands out, and somebody probably sings.
     maybe_unsung !plural +voice | The {instruments} stands out, and probably nobody sings.
-    sung plural !early | {instruments} stand out, and somebody sings from {sung_from} on.
-    sung !plural !early | The {instruments} stands out, and somebody sings from {sung_from} on.
+    sung plural !early | {instruments} stand out, and the singing sets in at {sung_from}.
+    sung !plural !early | The {instruments} stands out, and the singing sets in at {sung_from}.
     unsung plural +voice | {instruments} stand out, and nobody sings.
     unsung plural +voice | Nobody sings; {instruments} stand out instead.
     unsung !plural +voice | The {instruments} stands out, and nobody sings.
@@ -398,6 +399,12 @@ RULES["edge"] = """
 RULES["short"] = """
     This is a/an <pace> {genre} {thing} in {key} at {bpm} BPM<short_chords?><short_level?>.
     This is a/an {mood} {genre} {thing} in {key} at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
+    Here is a/an <pace> {genre} {thing} in {key} at {bpm} BPM<short_chords?><short_level?>.
+    Here is a/an {mood} {thing} in {key} that <moves> at {bpm} BPM<short_chords?><short_level?>.
+    one_mood | {mood} and <pace>, this {thing} is in {key}, at {bpm} BPM<short_chords?><short_level?>.
+    At a/an <pace_number> {bpm} BPM, this {mood} {thing} is in {key}<short_chords?><short_level?>.
+    In {key}, this {mood} {genre} {thing} is set at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
+    Set in {key}, this {genre} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
     This {genre} {thing} in {key} <moves> at {bpm} BPM<short_chords?><short_level?>.
     At {bpm} BPM, this {genre} {thing} in {key} <moves><short_chords?><short_level?>.
     In {key}, at {bpm} BPM, this {mood} {thing} <moves><short_chords?><short_level?>.
@@ -407,7 +414,7 @@ RULES["short"] = """
     In {key} and at {bpm} BPM, this {thing} <moves><short_chords?><short_level?>.
     This {thing} is in {key}, with a/an <pace_number> {bpm} BPM for its tempo<short_chords?><short_level?>.
     This {genre} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
-    This <pace> {thing} runs at {bpm} BPM<short_chords?><short_level?>.
+    This <pace> {thing} has a tempo of {bpm} BPM<short_chords?><short_level?>.
     unsung | This {voice} {thing} runs at a/an <pace_number> {bpm} BPM<short_chords?><short_level?>.
     This {genre} {thing} runs at {bpm} BPM and is {maybe_key} in {likely_key}<short_chords?><short_level?>.
     At {bpm} BPM, this <pace> {thing} is {maybe_key} in {likely_key}<short_chords?><short_level?>.
@@ -415,6 +422,8 @@ RULES["short"] = """
     This {thing} is in {key}, at {maybe_bpm} {likely_bpm} BPM<short_chords?><short_level?>.
     unsung | This {voice} {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
     This {thing} is {maybe} in {likely_key} and at {likely_bpm} BPM<short_chords?><short_level?>.
+    At {maybe} {likely_bpm} BPM, this {genre} {thing} seems to be in {likely_key}<short_chords?><short_level?>.
+    {maybe} in {likely_key}, this {genre} {thing} runs at about {likely_bpm} BPM<short_chords?><short_level?>.
     This {genre} {thing} is in {key}<short_chords?><short_level?>.
     This {thing} is in {key}<short_chords?><short_level?>.
     This {genre} {thing} is {maybe_key} in {likely_key}<short_chords?><short_level?>.
@@ -438,8 +447,8 @@ RULES["short_chords"] = """
 RULES["short_level"] = """
     loud | , mastered loud at {lufs} LUFS
     loud | , in a loud master of {lufs} LUFS
-    quiet wide | , quiet at {lufs} LUFS but dynamic over {range} LU
-    quiet !wide | , quiet at {lufs} LUFS
+    quiet wide | , at a quiet {lufs} LUFS but with {range} LU of range
+    quiet !wide | , at a quiet {lufs} LUFS
     level wide | , with a dynamic range of {range} LU
     level !wide | , at {lufs} LUFS
 """
@@ -448,10 +457,14 @@ RULES["short_level"] = """
 
 RULES["technical_pulse"] = """
     constant | The tempo is {bpm} BPM on a constant grid<in_meter?>.
+    constant | It keeps a constant {bpm} BPM<in_meter?>.
+    constant | At {bpm} BPM it keeps a constant grid<in_meter?>.
     drifts | The tempo is {bpm} BPM for most of it and changes on the way<in_meter?>.
     !constant !drifts | The tempo measures {bpm} BPM<in_meter?>.
     !constant !drifts | It runs at {bpm} BPM<in_meter?>.
+    !constant !drifts | Its beats come at {bpm} BPM<in_meter?>.
     The tempo is {maybe_bpm} {likely_bpm} BPM<in_meter?>.
+    It {maybe_bpm} runs at {likely_bpm} BPM<in_meter?>.
     The meter is {meter}.
     The meter is {maybe_meter} {likely_meter}.
 """
@@ -482,10 +495,10 @@ RULES["technical_form"] = """
     one_section | The form is a single section.
 """
 RULES["technical_sound"] = """
-    The sound is tagged {genre} (genre), {instruments} (instruments) and {mood} (mood).
-    The sound is tagged {genre} (genre) and {mood} (mood).
-    The sound is tagged {genre} (genre) and {instruments} (instruments).
-    The sound is tagged {instruments} (instruments) and {mood} (mood).
+    Its tags are {genre} (genre), {instruments} (instruments) and {mood} (mood).
+    Its tags are {genre} (genre) and {mood} (mood).
+    Its tags are {genre} (genre) and {instruments} (instruments).
+    Its tags are {instruments} (instruments) and {mood} (mood).
     By its sound the genre is {genre}.
     By its sound the mood is {mood}.
     plural | Among the instruments, {instruments} are recognised.

@@ -368,6 +368,7 @@ class _Song:
                 values = {"key_second": new.name, "key_second_at": clock(new.start)}
                 yield Scene(values, frozenset(), MODULATION, new.start, "modulation")
         seen: set[str] = set()
+        returned: set[str] = set()
         sections = self.facts.sections
         for before, section in pairwise(sections):
             seen.add(before.label)
@@ -379,6 +380,10 @@ class _Song:
             conditions |= _turn_of_level(before, section)
             if conditions == {"new"} and "here" not in values:
                 continue  # that a section begins says nothing to who does not hear what is new in it
+            if conditions == {"back"}:
+                if section.label in returned:
+                    continue  # a return with which nothing changes is told once
+                returned.add(section.label)
             if conditions & {"louder", "softer"}:
                 values["step"] = number(abs((section.lufs or 0.0) - (before.lufs or 0.0)))
             weight = 1.0 + 2 * bool(conditions & {"enters", "leaves"}) + ("new" in conditions) + ("here" in values) + 0.5 * last

@@ -169,6 +169,12 @@ def test_only_sections_with_which_something_changes_are_told():
     assert "0:20" in formed(same[0], dataclasses.replace(same[1], lufs=-6.0), same[2])
 
 
+def test_a_section_that_comes_back_unchanged_is_told_once():
+    sections = tuple(FormPart(10.0 * at, 10.0 * at + 10, label) for at, label in enumerate("ABABABC"))
+    scenes = [scene for scene in slots_of(Facts(sections=sections), 70.0).scenes if "back" in scene.conditions]
+    assert [(scene.values["letter"], scene.start_s) for scene in scenes] == [("A", 20.0), ("B", 30.0)]
+
+
 def test_a_section_alone_that_returns_is_the_one():
     def formed(labels: str) -> set[str]:
         sections = tuple(FormPart(10.0 * at, 10.0 * at + 10, label) for at, label in enumerate(labels))
