@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 _KEPT_CONTROLS = "\n\t"
+RECORD_DIGITS = 2  # of loudness and tempo in a record: a text from what was measured and a table from the record then round alike
 CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of Unicode that a terminal could obey
 
 
@@ -36,5 +37,5 @@ def clock(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number with one digit where it needs it: 87.46 -> "87.5", 120.0 -> "120"."""
-    return f"{value:z.1f}".removesuffix(".0")
+    """A number with one digit where it needs it: 87.46 -> "87.5", 120.0 -> "120"; the same of a value and of what a record keeps of it."""
+    return f"{round(value, RECORD_DIGITS):z.1f}".removesuffix(".0")

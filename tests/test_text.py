@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mflamingo_cli.text import clock, number, tidy
+from mflamingo_cli.text import RECORD_DIGITS, clock, number, tidy
 
 
 def test_tidy_removes_what_can_steer_a_terminal():
@@ -19,3 +19,8 @@ def test_times_are_shown_as_minutes_and_seconds(seconds, text):
 @pytest.mark.parametrize(("value", "text"), [(87.5, "87.5"), (120.0, "120"), (-9.81, "-9.8"), (0.04, "0"), (-0.04, "0")])
 def test_numbers_are_shown_with_one_digit_where_they_need_it(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize("measured", [-0.1521, 0.2504, 139.9496, -16.0549])
+def test_a_number_and_what_a_record_keeps_of_it_are_shown_alike(measured: float) -> None:
+    assert number(measured) == number(round(measured, RECORD_DIGITS))

@@ -281,7 +281,7 @@ def chord_most(known: Known, words: Words) -> FactAnswer:
     lasting = lasting_chords(known.facts)
     if not lasting:
         return unknown("Chords")
-    many = words.get("many", "one").lower()
+    many = words.get("many", "three" if "several" in words else "one").lower()
     names = sorted(lasting, key=lambda one: -lasting[one])[: COUNTS[many] if many in COUNTS else max(1, int(many))]
     if len(names) > 1:
         return FactAnswer(f"{listed([f'{name} ({clock(round(lasting[name]))})' for name in names])} sound longest.")

@@ -305,7 +305,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.chord_quality,
     ),
     "chord_most": _row(
-        r"(?:\b(?P<many>two|three|four|five|\d) )?\bchords?\b[^?]*\b(?:most|longest)\b[^?]*",
+        r"(?:\b(?P<many>two|three|four|five|\d) )?\bchord(?P<several>s)?\b[^?]*\b(?:most|longest)\b[^?]*",
         r"\b(?:most|longest)\b[^?]*\bchord\b[^?]*",
         facts="chords",
         say=derived.chord_most,
@@ -346,6 +346,11 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="sections vocals",
         say=derived.section_sung,
     ),
+    "moment": _row(
+        rf"\bwhat (?:happens|changes|begins|starts|is (?:going on|happening|there|new|playing)|plays)\b[^?]*?\b(?:at|around) {TIME}",
+        facts="sections chords",
+        say=replies.moment,
+    ),
     "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
     "chord_beside_section": _row(
         rf"\bchords?\b[^?]*?\b(?P<way>before|after|follows?) (?:section|part) {LETTER}\b[^?]*",
@@ -353,11 +358,18 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.chord_beside_section,
     ),
     "chords_of_section": _row(
-        rf"\bchords? (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b",
+        rf"\b(?:chords?|(?:chord )?progression|loop|harmony|changes) (?:\w+ ){{0,3}}(?:section|part) {LETTER}\b",
         rf"\bchords (?:of|in) (?-i:{LETTER})\W*$",
         rf"\bchord\b[^?]*?\b(?:start|beginning) of (?:section|part) {LETTER}\b",
         facts="chords sections",
         say=replies.chords_of_section,
+    ),
+    "ends": _row(
+        rf"\bhow does {IT} (?P<last>end|finish|close|conclude)\b",
+        rf"\bhow does {IT} (?:begin|start|open)\b",
+        r"\bwhat (?:happens|is there) at the (?:very )?(?:(?P<last>end)|start|beginning)\b",
+        facts="sections chords",
+        say=replies.ends,
     ),
     "section_nth": _row(rf"\b{NTH} (?:section|part)\b", facts="sections", say=replies.section_nth),
     "section_back": _row(
@@ -670,6 +682,7 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\b(?:(?:is|are) there|do (?:you|i|we) hear|can (?:you|i) hear) (?:any )?(?:vocals|singing|an? (?:voice|singer|vocalist))\b",
         r"\b(?:do(?:es)?|is) (?:anyone|anybody|someone|somebody) sing(?:ing)?\b(?: in this song)?",
         r"^(?:describe the )?vocals\b.*",
+        rf"\b(?P<who>who) (?:sings|is singing|is the singer|is the vocalist)\b(?: (?:in |on )?{IT})?",
         facts="vocals",
         say=replies.vocals,
     ),

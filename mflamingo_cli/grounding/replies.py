@@ -16,7 +16,7 @@ from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.grounding import likely, listed, sure
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.captions import tell
-from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM, style
+from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM, STEP_LU, style
 from mflamingo_cli.measure import Facts, Key
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
@@ -26,6 +26,7 @@ from mflamingo_cli.text import clock, number
 
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
 MOST_SPANS = 6  # of singing that are told
+BEGINS_S = 3.0  # as exactly as starts of sections are measured
 BAR_BEATS = 4  # whose length is exact enough where beats stay in frames of 20 ms: 1 % at 120 BPM
 STEADY_BEATS = 16  # beats that have a tempo of their own: the median of so many bars, whatever one missed beat does
 WANDERING = 1.6  # times as fast within a song; more is an octave of the pulse, not a change of tempo
@@ -464,6 +465,45 @@ def section_at(known: Known, words: Words) -> FactAnswer:
     return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else outside(known, at)
 
 
+def moment(known: Known, words: Words) -> FactAnswer:
+    """What begins or goes on at a time: the section, how much louder or softer it is than the one before, and the chord."""
+    at = seconds(words["time"])
+    if not known.facts.sections and not known.facts.chords:
+        return unknown("Sections and chords")
+    if not known.sound.start_s <= at < known.sound.end_s:
+        return outside(known, at)
+    section = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    begins = next((section for section in known.facts.sections[1:] if abs(section.start - at) <= BEGINS_S), None)
+    told = [f"Section {begins.label} begins around {clock(begins.start)}{_step(known, begins)}"] if begins else []
+    told += [f"It is in section {section.label}, {clock(section.start)} to {clock(section.end)}"] if section and not begins else []
+    chord = next((short_chord(one.label) for one in known.facts.chords if one.start <= at < one.end), None)
+    told += [f"the chord is {chord}" if told else f"The chord is {chord}"] if chord else []
+    return FactAnswer(f"{'; '.join(told)}.") if told else FactAnswer(f"No chord sounds at {clock(at)}.")
+
+
+def ends(known: Known, words: Words) -> FactAnswer:
+    """How it begins, or how it ends: the section and the chord there."""
+    sections, found, last = known.facts.sections, progression(known.facts.chords), "last" in words
+    place = -1 if last else 0
+    told = []
+    if len(sections) > 1:
+        section = sections[place]
+        span = f"from {clock(section.start)}{_step(known, section)}" if last else f"until {clock(section.end)}"
+        told.append(f"It {'ends' if last else 'begins'} with section {section.label}, {span}")
+    if found:
+        told.append(f"{'the' if told else 'The'} {'last' if last else 'first'} chord is {found[place][0]}")
+    return FactAnswer(f"{'; '.join(told)}.") if told else unknown(f"How it {'ends' if last else 'begins'}")
+
+
+def _step(known: Known, section: FormPart) -> str:
+    """How much louder or softer a section is than the one before, where that is measured and can be heard."""
+    before = next((one for one in known.facts.sections if one.end == section.start), None)
+    if before is None or before.lufs is None or section.lufs is None or abs(section.lufs - before.lufs) < STEP_LU:
+        return ""
+    change = section.lufs - before.lufs
+    return f", {number(abs(change))} LU {'louder' if change > 0 else 'softer'} than {before.label} before it"
+
+
 def named_section(known: Known, words: Words) -> FactAnswer:
     """A chorus, verse or drop: sections have letters, not names."""
     word = words["part"].lower()
@@ -595,6 +635,9 @@ def vocals(known: Known, words: Words) -> FactAnswer:
     )
     if "when" in words and voices.present:
         return FactAnswer(f"Somebody {likely(sureness)}sings{where}.")
+    if "who" in words:
+        said = f"{likely(sureness).capitalize()}nobody sings." if not voices.present else "I cannot tell who sings from the sound."
+        return FactAnswer(said[:1].upper() + said[1:], answers=not voices.present)
     because = f"somebody sings{where}" if voices.present else "nobody sings"
     return yes_or_no(voices.present != ("without" in words), sureness, because)
 

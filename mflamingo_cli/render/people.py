@@ -131,7 +131,8 @@ def _chords(chords: tuple[Segment, ...]) -> Line | None:
     if not named or not total:
         return None
     value = " · ".join(f"{name} {100 * share / total:.0f} %" for name, share in named)
-    return "chords", f"{value} · {len(chords) - 1} changes", "measured"
+    count = len(chords) - 1
+    return "chords", f"{value} · {count} change{'s' * (count != 1)}", "measured"
 
 
 def _sections(sections: tuple[Segment, ...]) -> Line | None:
@@ -196,7 +197,9 @@ def about(audio: AudioInfo) -> str:
     """Length, part, codec, rate and channels of a song on one line."""
     part = "" if audio.start == 0 and audio.end >= audio.duration - 0.01 else f" · {clock(audio.start)} to {clock(audio.end)}"
     channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
-    return f"{clock(audio.duration)}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}{_sounding(audio)}"
+    return (
+        f"{clock(round(audio.duration))}{part} · {safe(audio.codec)} · {number(audio.sample_rate / 1000)} kHz {channels}{_sounding(audio)}"
+    )
 
 
 def _sounding(audio: AudioInfo) -> str:

@@ -17,7 +17,7 @@ from mflamingo_cli.render import WRITERS, Layout
 from mflamingo_cli.render.people import FACT_LINES
 from mflamingo_cli.render.records import COLUMNS
 from mflamingo_cli.render.text import console, safe
-from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, SongTags, TimingInfo, VocalsInfo
+from mflamingo_cli.schema import Analysis, Loudness, MeterInfo, Result, Segment, SongTags, TimingInfo, VocalsInfo
 from tests.test_schema import FAILED, FULL
 
 HOSTILE = "a[red]b[/red]\x1b[31m\x07\r\n\u202e\udce9 ♥.wav"
@@ -88,6 +88,16 @@ def test_a_table_says_what_is_measured_and_what_the_model_claims():
         "mini Q8_0",
     ):
         assert words in text
+
+
+def test_one_change_is_one_and_a_length_is_rounded_as_the_caption_rounds_it():
+    chords = (Segment(0.0, 100.0, "C:maj"), Segment(100.0, 109.7, "N"))
+    record = dataclasses.replace(
+        FULL, audio=dataclasses.replace(FULL.audio, duration=109.7, end=109.7), result=dataclasses.replace(FULL.result, chords=chords)
+    )
+    text = written("table", record).replace("\u00a0", " ")
+    assert "1 change " in text
+    assert "1:50 ·" in text
 
 
 @pytest.mark.parametrize(("confidence", "words"), [(None, "4/4"), (0.9, "4/4"), (0.7, "4/4, likely"), (0.3, "4/4, unsure")])

@@ -534,8 +534,10 @@ RULES["critic_form"] = """
     economical | It knows what to repeat: {ideas} ideas fill {section_count} sections, and {returning} returns {return_count}.
     onward | The form takes the hard way: {section_count} sections, and none of them comes back.
     onward | Nothing is repeated among its {section_count} sections, so a listener has no section to hold on to.
-    returns !economical | Its {section_count} sections bring {ideas} ideas, with {returning} as the anchor.
-    returns !economical | {returning}, heard {return_count}, holds the {section_count} sections together.
+    anchored !economical | Its {section_count} sections bring {ideas} ideas, with {returning} as the anchor.
+    anchored !economical | {returning}, heard {return_count}, holds the {section_count} sections together.
+    one_returns !anchored !economical | Of its {section_count} sections only {returning} is heard again.
+    returns !one_returns !anchored !economical | Its {section_count} sections bring {ideas} ideas, and {returning} is heard {return_count}.
     ~ | It has {section_count} sections.
     one_section | As a form it is one span: no part is set off from another.
     one_section | As a form it offers one section and no contrast.

@@ -81,7 +81,7 @@ TELLS: Mapping[str, str] = {slot: fact for fact, slots in SLOTS.items() for slot
 CONDITIONS = frozenset({
     "very_slow", "slow", "moderate", "fast", "very_fast", "constant", "drifts", "threes", "modal", "keyed", "looped", "wanders",
     "all_loop", "two_chords", "one_chord", "centred", "one_borrowed", "sung", "unsung", "maybe_sung", "maybe_unsung", "throughout",
-    "late", "early", "plural", "one_mood", "one_section", "economical", "onward", "returns", "one_returns", "long",
+    "late", "early", "plural", "one_mood", "one_section", "economical", "onward", "returns", "one_returns", "anchored", "long",
     "loud", "very_loud", "quiet",
     "level", "narrow", "wide", "over", "under", "clips", "clean", "changes_key", "steady_key", "new", "back", "last", "enters",
     "leaves", "louder", "softer",
@@ -354,6 +354,8 @@ class _Song:
             yield "returns"
             if sum(count > 1 for count in counts.values()) == 1:
                 yield "one_returns"
+            if 3 * times >= len(sections):
+                yield "anchored"
             yield "returning", letter
             yield "return_count", _times(times)
         if len(sections) >= 4 and 2 * len(counts) <= len(sections):

@@ -90,7 +90,7 @@ UNKNOWN: tuple[str, ...] = (  # neither sound nor measurement answers these
     "What language are the lyrics in?", "What is the song about?", "Which words are sung first?", "Is the singer male or female?",
     "How many singers are there?", "What is the singer's name?", "What emotions does it evoke?", "Is it good music?", "Do you like it?",
     "How was it produced?", "What microphone was used?", "Which software made it?", "Is there reverb on the voice?", "Is it well mixed?",
-    "Who produced it?", "Is it a live recording?", "Was it recorded in a studio?", "What happens at {m}:{s}?", "What is sung at {m}:{s}?",
+    "Who produced it?", "Is it a live recording?", "Was it recorded in a studio?", "Who is heard at {m}:{s}?", "What is sung at {m}:{s}?",
     "Which instrument plays at {m}:{s}?", "When does the chorus start?", "When does the voice enter?", "Is there a solo?",
     "When is the drop?", "Which film would it suit?", "What would you compare it with?", "Name a similar artist.", "Is it in the charts?",
     "Can I dance to it?", "Is it for children?", "Tell me a story about it.", "What colour is it?", "How many people play?",
