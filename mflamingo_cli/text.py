@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 _KEPT_CONTROLS = "\n\t"
@@ -39,3 +40,9 @@ def clock(seconds: float) -> str:
 def number(value: float) -> str:
     """A number with one digit where it needs it: 87.46 -> "87.5", 120.0 -> "120"; the same of a value and of what a record keeps of it."""
     return f"{round(value, RECORD_DIGITS):z.1f}".removesuffix(".0")
+
+
+def octave(bpm: float, of: float) -> str:
+    """A tempo beside the one that it is a half or a double of, by how that one is shown: 247.94 of 123.97, shown as 124 -> "248"."""
+    power = 2.0 ** round(math.log2(bpm / of))
+    return number(round(of, 1) * power if abs(bpm / of / power - 1) < 0.001 else bpm)

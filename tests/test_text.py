@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mflamingo_cli.text import RECORD_DIGITS, clock, number, tidy
+from mflamingo_cli.text import RECORD_DIGITS, clock, number, octave, tidy
 
 
 def test_tidy_removes_what_can_steer_a_terminal():
@@ -24,3 +24,10 @@ def test_numbers_are_shown_with_one_digit_where_they_need_it(value, text):
 @pytest.mark.parametrize("measured", [-0.1521, 0.2504, 139.9496, -16.0549])
 def test_a_number_and_what_a_record_keeps_of_it_are_shown_alike(measured: float) -> None:
     assert number(measured) == number(round(measured, RECORD_DIGITS))
+
+
+@pytest.mark.parametrize(
+    ("bpm", "of", "text"), [(247.94, 123.97, "248"), (61.99, 123.97, "62"), (43.73, 87.46, "43.8"), (90.0, 123.97, "90")]
+)
+def test_half_and_double_of_a_tempo_are_those_of_the_tempo_that_is_shown(bpm: float, of: float, text: str) -> None:
+    assert octave(bpm, of) == text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.inputs import refuse_a_file
 from mflamingo_cli.commands.options import NO_SONG_HELP, SongOptions, option, song_command
 from mflamingo_cli.errors import UsageError
 
@@ -27,11 +27,13 @@ def ask(
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.requests import ask_request
 
-    if question is not None and (options.input.paths or options.input.files_from) and os.path.isfile(question):
-        raise UsageError(f"{question!r} is a file; write the question first, then {'one file' if chat else 'the files'}")
+    if (
+        chat and question is not None and not no_song and not (options.input.paths or options.input.files_from)
+    ):  # the one argument is the song
+        options, question = replace(options, input=replace(options.input, paths=[question])), None
+    if question is not None and not no_song:
+        refuse_a_file(question, "one file" if chat else "the files")
     if chat:
-        if question is not None and not no_song and not (options.input.paths or options.input.files_from):  # the one argument is the song
-            options, question = replace(options, input=replace(options.input, paths=[question])), None
         run_chat(options, question, no_song=no_song)
     elif question is None:
         raise UsageError("the question is missing; write it first, then the files, or start a conversation with --chat")

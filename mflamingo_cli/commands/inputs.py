@@ -31,6 +31,12 @@ _SUFFIXES = """
 AUDIO_SUFFIXES = frozenset("." + name for name in _SUFFIXES.split())  # what a folder is searched for; a file that is named is always tried
 
 
+def refuse_a_file(question: str, songs: str = "the files") -> None:
+    """Raise UsageError where a file stands in the place of the question."""
+    if os.path.isfile(question):
+        raise UsageError(f"{question!r} is a file; write the question first, then {songs}")
+
+
 def collect(paths: Sequence[str], files_from: str | None = None, null: bool = False) -> list[str]:
     """All songs in the order they were named, folders sorted. Raises NoInputError when there is none."""
     if not paths and files_from is None:

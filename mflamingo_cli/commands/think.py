@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mflamingo_cli.commands.inputs import refuse_a_file
 from mflamingo_cli.commands.options import NO_SONG_HELP, SongOptions, option, song_command
 
 
@@ -24,4 +25,5 @@ def think(
     if no_song:
         run_without_song(options, think_request(question), hide_thinking)
     else:
+        refuse_a_file(question)
         run_songs(options, think_request(question), "text", hide_thinking)

@@ -10,13 +10,14 @@ from itertools import groupby, pairwise
 
 from mflamingo_cli.grounding import NO_ANSWER, lasting_chords, likely, listed, main_chords, sure
 from mflamingo_cli.grounding.prose import harmony
-from mflamingo_cli.grounding.prose.slots import COUNTED, style
+from mflamingo_cli.grounding.prose.slots import COUNTED, slots_of, style
 from mflamingo_cli.grounding.replies import (
     MIX_TEMPO,
     MOST_SPANS,
     FactAnswer,
     Known,
     Words,
+    chords,
     chosen,
     key,
     key_mixing,
@@ -286,6 +287,44 @@ def chord_most(known: Known, words: Words) -> FactAnswer:
     if len(names) > 1:
         return FactAnswer(f"{listed([f'{name} ({clock(round(lasting[name]))})' for name in names])} sound longest.")
     return FactAnswer(f"{names[0]} sounds longest, {clock(round(lasting[names[0]]))} in all.")
+
+
+def loop(known: Known, words: Words) -> FactAnswer:
+    """The chords that go round again and again, with the share of the harmony that they carry."""
+    slots = slots_of(known.facts)
+    if not known.facts.chords:
+        return unknown("Chords")
+    whether = "whether" in words
+    if "looped" not in slots.conditions:
+        return FactAnswer(f"{'No: no' if whether else 'No'} loop of chords carries most of it. {chords(known).text}")
+    degrees = f", {slots.values['loop']} in degrees" if "loop" in slots.values else ""
+    said = f"{slots.values['loop_chords']} go round for {slots.values['loop_percent']} % of the harmony{degrees}."
+    return FactAnswer(f"Yes: {said}" if whether else said)
+
+
+def borrowed(known: Known, words: Words) -> FactAnswer:
+    """Main chords of the parallel key."""
+    slots, found = slots_of(known.facts), known.facts.key
+    if not known.facts.chords or found is None:
+        return unknown("Key and chords")
+    if not sure(known.facts.confidence.key):
+        return FactAnswer("The key is not sure, so what is borrowed is not either.", answers=False)
+    parallel = f"the parallel {slots.values['parallel']} of {found.name}"
+    if "borrowed" not in slots.values:
+        return FactAnswer(f"None of its main chords is borrowed from {parallel}.")
+    return FactAnswer(f"{slots.values['borrowed']} {'is' if 'one_borrowed' in slots.conditions else 'are'} borrowed from {parallel}.")
+
+
+def cadence(known: Known, words: Words) -> FactAnswer:
+    """The chord before the tonic, where it is the same again and again."""
+    values, found = slots_of(known.facts).values, known.facts.key
+    if not known.facts.chords or found is None:
+        return unknown("Key and chords")
+    if "home" not in values:
+        return FactAnswer(
+            "No chord leads home to the tonic often enough to be called its cadence.", answers=sure(known.facts.confidence.key)
+        )
+    return FactAnswer(f"{values['home']}, {values['home_name']}, leads home to {found.tonic}{'m' * (found.mode == 'minor')}.")
 
 
 def chord_when(known: Known, words: Words) -> FactAnswer:

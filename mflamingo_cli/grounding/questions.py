@@ -272,6 +272,19 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="sections",
         say=derived.section_share,
     ),
+    "loop": _row(
+        rf"\b(?P<whether>is there|does {IT} (?:have|use)|do you hear) (?:an? |any )?(?:chord |harmonic )?(?:loop|vamp)\b",
+        r"\b(?P<whether>do(?:es)?) (?:the |its )?(?:chords?|harmony|(?:chord )?progression) (?:loop|repeat|go round|come round)\b",
+        rf"\b(?P<whether>does) {IT} loop\b",
+        r"\b(?:what|which) (?:is|are) (?:the|its) (?:chord |harmonic |main )?(?:loops?|vamp)\b(?! (?:in|of) (?:section|part))",
+        r"\bwhich chords? (?:loop|repeat|go round|come round)\b",
+        facts="chords key",
+        say=derived.loop,
+    ),
+    "borrowed": _row(r"(?:\bchords?\b[^?]*?)?\b(?:borrowed|modal interchange)\b[^?]*", facts="chords key", say=derived.borrowed),
+    "cadence": _row(
+        r"\bcadences?\b[^?]*", r"\bwhich chord (?:leads|comes|resolves) (?:back )?home\b", facts="chords key", say=derived.cadence
+    ),
     "chord_before": _row(
         rf"(?:\b(?:which|what) chords? )?\b(?:comes? |is |stands )?before (?:the |an? )?(?:chord )?{CHORD}",
         facts="chords",
@@ -479,18 +492,18 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="key",
         say=replies.key_scale,
     ),
+    "scale_is": _row(
+        rf"\b(?:{IS}|does {IT} use|is the (?:mode|scale)) (?:in )?(?:an? |the )?(?:{NOTE} )?"
+        r"(?P<mode>dorian|phrygian|lydian|mixolydian|aeolian|ionian)\b(?: mode| scale)?",
+        facts="key",
+        say=theory.scale_is,
+    ),
     "key_mode": _row(
         r"(?<!chord )(?<!chord in )(?<!chord a )"
         r"\b(?:key (?:is )?)?(?:in )?(?:an? )?(?:major|minor)(?: key)?,? or (?:in )?(?-i:an? )?(?:major|minor)\b(?: key| mode| scale)?",
         r"\bmode\b",
         facts="key",
         say=replies.key_mode,
-    ),
-    "scale_is": _row(
-        rf"\b(?:{IS}|does {IT} use|is the (?:mode|scale)) (?:in )?(?:an? |the )?(?:{NOTE} )?"
-        r"(?P<mode>dorian|phrygian|lydian|mixolydian|aeolian|ionian)\b(?: mode| scale)?",
-        facts="key",
-        say=theory.scale_is,
     ),
     "key_codes": _row(r"\bcamelot\b[^?]*", r"\bopen ?key\b[^?]*", facts="key", say=replies.key_codes),
     "key_is": _row(
@@ -682,6 +695,7 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\b(?:(?:is|are) there|do (?:you|i|we) hear|can (?:you|i) hear) (?:any )?(?:vocals|singing|an? (?:voice|singer|vocalist))\b",
         r"\b(?:do(?:es)?|is) (?:anyone|anybody|someone|somebody) sing(?:ing)?\b(?: in this song)?",
         r"^(?:describe the )?vocals\b.*",
+        r"\bwhat (?:is|are) the (?P<who>vocals?|voice|singer|singing) like\b",
         rf"\b(?P<who>who) (?:sings|is singing|is the singer|is the vocalist)\b(?: (?:in |on )?{IT})?",
         facts="vocals",
         say=replies.vocals,

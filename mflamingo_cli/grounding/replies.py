@@ -22,7 +22,7 @@ from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
 from mflamingo_cli.parsers import find_chords, parse_key, short_chord
 from mflamingo_cli.schema import FormPart, Segment, TagKind
-from mflamingo_cli.text import clock, number
+from mflamingo_cli.text import clock, number, octave
 
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
 MOST_SPANS = 6  # of singing that are told
@@ -101,7 +101,8 @@ def hedged(word: str, confidence: float | None) -> str:
 
 def tempo(known: Known, words: Words | None = None) -> FactAnswer:
     """How fast it is, with the octaves it may be felt at where the tempo is not sure."""
-    said, others = _told(known, "tempo", "A steady tempo"), listed([number(other) for other in known.facts.tempo.alternatives], "or")
+    said, found = _told(known, "tempo", "A steady tempo"), known.facts.tempo
+    others = listed([octave(other, found.bpm) for other in found.alternatives], "or") if found.bpm else ""
     doubtful = said.answers and others and not sure(known.facts.confidence.tempo)
     return FactAnswer(f"{said.text[:-1]}, or {others}.") if doubtful else said
 
@@ -112,7 +113,7 @@ def tempo_octaves(known: Known, words: Words) -> FactAnswer:
     return (
         unknown("A steady tempo")
         if bpm is None
-        else FactAnswer(f"Half the tempo is {number(bpm / 2)} BPM, twice the tempo {number(2 * bpm)} BPM.")
+        else FactAnswer(f"Half the tempo is {octave(bpm / 2, bpm)} BPM, twice the tempo {octave(2 * bpm, bpm)} BPM.")
     )
 
 
@@ -636,8 +637,9 @@ def vocals(known: Known, words: Words) -> FactAnswer:
     if "when" in words and voices.present:
         return FactAnswer(f"Somebody {likely(sureness)}sings{where}.")
     if "who" in words:
-        said = f"{likely(sureness).capitalize()}nobody sings." if not voices.present else "I cannot tell who sings from the sound."
-        return FactAnswer(said[:1].upper() + said[1:], answers=not voices.present)
+        if not voices.present:
+            return FactAnswer(f"{hedged('nobody', sureness)} sings.")
+        return FactAnswer(f"Somebody {likely(sureness)}sings{where}; more of the voice I cannot tell from the sound.", answers=False)
     because = f"somebody sings{where}" if voices.present else "nobody sings"
     return yes_or_no(voices.present != ("without" in words), sureness, because)
 

@@ -34,7 +34,7 @@ from mflamingo_cli.schema import (
     TempoInfo,
     VocalsInfo,
 )
-from mflamingo_cli.text import clock, number
+from mflamingo_cli.text import clock, number, octave
 
 MAX_WIDTH = 100  # columns: longer lines are hard to read
 WIDE = 56  # columns from which the table of facts has three
@@ -66,7 +66,7 @@ def _hedge(confidence: float | None) -> str:
 def _tempo(tempo: TempoInfo) -> Line:
     if tempo.bpm is None:
         return "tempo", "unknown", ""
-    others = f" (or {', '.join(number(bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
+    others = f" (or {', '.join(octave(bpm, tempo.bpm) for bpm in tempo.alternatives)})" if tempo.alternatives else ""
     value = f"{number(tempo.bpm)} BPM{_hedge(tempo.confidence)}{others}"
     if 1 < len(tempo.segments) <= MOST_TEMPI:
         value = f"{' → '.join(number(segment.bpm) for segment in tempo.segments)} BPM{_hedge(tempo.confidence)}"

@@ -184,6 +184,7 @@ def test_a_format_that_was_set_for_runs_stops_no_conversation(tiny_model, tmp_so
         (["--chat", "-"], 2, "stdin holds the questions"),
         (["--chat", "Key?", "{song}", "{song}"], 2, "one song, but 2 were given"),
         (["{song}", "{song}"], 2, "write the question first"),
+        (["{song}"], 2, "write the question first"),
         (["--chat", "{song}", "missing.wav"], 2, "then one file"),
         (["", "{song}"], 2, "the question is empty"),
         (["--chat", "missing.wav"], 66, "there is no such file"),
@@ -328,3 +329,10 @@ def test_what_a_question_about_no_song_cannot_be_is_one_sentence(arguments, code
     done = run(*arguments)
     assert words in one_sentence(done.stderr)
     assert (done.returncode, done.stdout) == (code, b"")
+
+
+@pytest.mark.parametrize("songs", [["{song}"], ["{song}", "Is it fast?"]])
+def test_think_wants_the_question_first(tiny_model, tmp_song, songs):
+    done = run("think", *(argument.format(song=tmp_song) for argument in songs), "-m", tiny_model, *SHORT)
+    assert done.returncode == 2
+    assert "is a file; write the question first" in one_sentence(done.stderr)

@@ -18,7 +18,7 @@ from mflamingo_cli.train.mini.dialogue.questions import QUESTIONS, UNKNOWN, YES_
 from tests.bench.questions import verdicts
 
 NO_ANSWER = "I cannot tell that from the sound."
-NO_SINGER = "I cannot tell who sings from the sound."
+SUNG = "Somebody sings, 0:12 to 0:20 and 0:40 to 0:50; more of the voice I cannot tell from the sound."
 CHORDS = ("C:maj", "G:maj", "A:min", "F:maj", "C:maj", "G:maj", "A:min", "N")
 FACTS = Facts(
     tempo=Tempo(124.0, (62.0,)),
@@ -101,6 +101,11 @@ ANSWERS = {
     "How does the song begin?": "It begins with section A, until 0:16; the first chord is C.",
     "What happens at the very end?": "It ends with section A, from 0:32, 3.7 LU louder than B before it; the last chord is Am.",
     "What is the loop in section B?": "B, from 0:16: Am - F.",
+    "Is there a chord loop?": "No: no loop of chords carries most of it. Its main chords are C, G, Am and F.",
+    "What is the loop?": "No loop of chords carries most of it. Its main chords are C, G, Am and F.",
+    "Which chords are borrowed?": "C, Am and F are borrowed from the parallel major of C minor.",
+    "Which cadence does it use?": "No chord leads home to the tonic often enough to be called its cadence.",
+    "Is it in a dorian mode?": "No: it is in C minor.",
     "Which chords are used most?": "C (0:16), G (0:16) and Am (0:16) sound longest.",
     "What is the form?": "3 sections: A 0:00, B 0:16, A 0:32.",
     "How loud is it, and is it clipped?": (
@@ -194,13 +199,26 @@ def test_keys_are_named_with_their_starts_and_a_church_mode_has_its_own_notes() 
     ("Is it sung?", "Yes: somebody sings, 0:12 to 0:20 and 0:40 to 0:50.", "No: nobody sings."),
     ("Is it instrumental?", "No: somebody sings, 0:12 to 0:20 and 0:40 to 0:50.", "Yes: nobody sings."),
     ("When does somebody sing?", "Somebody sings, 0:12 to 0:20 and 0:40 to 0:50.", "No: nobody sings."),
-    ("Who sings?", NO_SINGER, "Nobody sings."),
+    ("Who sings?", SUNG, "Nobody sings."),
+    ("What are the vocals like?", SUNG, "Nobody sings."),
     ("Does anybody sing?", "Yes: somebody sings, 0:12 to 0:20 and 0:40 to 0:50.", "No: nobody sings."),
 ])  # fmt: skip
 def test_who_sings_and_when(question: str, sung: str, unsung: str) -> None:
     spans = (Segment(12.0, 20.0, "singing"), Segment(22.0, 30.0, "speech"), Segment(40.0, 50.0, "singing"))
     for voices, answer in ((Voices(True, spans), sung), (Voices(False), unsung)):
-        assert reply(question, Known(dataclasses.replace(FACTS, vocals=voices), SONG.sound)) == (answer, answer != NO_SINGER)
+        assert reply(question, Known(dataclasses.replace(FACTS, vocals=voices), SONG.sound)) == (answer, answer != SUNG)
+
+
+@pytest.mark.parametrize(("question", "answer"), [
+    ("Is there a chord loop?", "Yes: C, Am, Fm and G go round for 100 % of the harmony, I-vi-iv-V in degrees."),
+    ("What is the loop?", "C, Am, Fm and G go round for 100 % of the harmony, I-vi-iv-V in degrees."),
+    ("Are there any borrowed chords?", "Fm is borrowed from the parallel minor of C major."),
+    ("Which cadence does it use?", "G, the dominant, leads home to C."),
+])  # fmt: skip
+def test_what_the_chords_of_a_loop_do_is_told(question: str, answer: str) -> None:
+    chords = tuple(Segment(4.0 * at, 4.0 * at + 4, name) for at, name in enumerate(["C:maj", "A:min", "F:min", "G:maj"] * 4))
+    assert reply(question, Known(dataclasses.replace(FACTS, key=Key("C", "major"), chords=chords), SONG.sound)) == (answer, True)
+    assert not reply(question, Known(dataclasses.replace(FACTS, key=None, chords=()), SONG.sound)).answers
 
 
 @pytest.mark.parametrize(("question", "answer"), [

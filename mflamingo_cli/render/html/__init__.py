@@ -32,7 +32,7 @@ from mflamingo_cli.render.people import NAMED_LINES, about, chord_name, clipped,
 from mflamingo_cli.render.text import answer, heading, marked, safe, wrong_words
 from mflamingo_cli.render.timeline import fifths
 from mflamingo_cli.schema import Analysis, AudioInfo, FormPart, KeyInfo, Result, Segment, path_of
-from mflamingo_cli.text import clock, number
+from mflamingo_cli.text import clock, number, octave
 
 COLUMNS = 1200  # of a waveform: a screen's width; more only makes the file larger
 ENVELOPE_SAMPLES = core_audio.SAMPLE_RATE // 10  # of a long song that are drawn as one
@@ -305,7 +305,7 @@ def _facts(result: Result) -> list[Any]:
     claimed = None if vocals.claimed is None else "yes" if vocals.claimed else "none"
     sung = voices(vocals) if vocals.present is not None else [None, *voices(vocals)]
     bpm, lufs = _known(tempo.bpm, "{} BPM"), _known(level.integrated_lufs, "{} LUFS")
-    others = f"or {', '.join(number(bpm) for bpm in tempo.alternatives)}" if tempo.alternatives else None
+    others = f"or {', '.join(octave(bpm, tempo.bpm) for bpm in tempo.alternatives)}" if tempo.bpm and tempo.alternatives else None
     names = f"Camelot {key.camelot} · Open Key {key.openkey}" if key.name else None
     changes = " · ".join(f"{part.name} {clock(part.start)}" for part in result.keys) if len(result.keys) > 1 else None
     spread = [_known(level.range_lu, "range {} LU"), _known(level.true_peak_dbtp, "true peak {} dBTP"), *clipped(level)]
