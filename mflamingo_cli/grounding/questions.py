@@ -197,7 +197,7 @@ KINDS: Mapping[str, QuestionKind] = {
         say=derived.note_length,
     ),
     "tempo_scaled": _row(
-        rf"{OF_TEMPO}[^?]*?\b(?:percent|%|fader|factor|how much)\b[^?]*?\b(?:to|reach|match|get)\b[^?]*?(?<![-:\d])\b{BPM}\b"
+        rf"{OF_TEMPO}[^?]*?\b(?:percent|%|fader|factor|how much|pitch)\b[^?]*?\b(?:to|for|reach|match|get)\b[^?]*?(?<![-:\d])\b{BPM}\b"
         r"(?! ?(?:lufs|db|h?z|s|secs?|seconds?|min\w*)\b|:)[^?]*",
         rf"{OF_TEMPO}[^?]*?\b(?:at|to) (?P<share>{PERCENT}(?! (?:slower|faster|lower|higher))[^?]*",
         rf"{OF_TEMPO}[^?]*?\b(?P<share>{PERCENT} (?:of|speed)\b[^?]*",
@@ -228,6 +228,7 @@ KINDS: Mapping[str, QuestionKind] = {
     ),
     "ends_home": _row(
         r"\b(?P<ends>ends?|starts?|begins?|clos\w+|finish\w*) (?:on|with|at) (?:the |its )?(?:tonic|root|home)\b(?: chord)?",
+        r"\bis (?:the |its )?(?P<ends>last|final|first) chord (?:the |its )?(?:tonic|root|home)\b",
         facts="chords key",
         say=theory.ends_home,
     ),
@@ -253,6 +254,7 @@ KINDS: Mapping[str, QuestionKind] = {
         rf"\bnotes\b[^?]*?\b(?-i:{QUALIFIED})(?![\w#])[^?]*",
         say=theory.chord_notes,
     ),
+    "nth_chord_notes": _row(rf"\bnotes (?:of|in) (?:the |its )?{NTH} chord\b", facts="chords", say=theory.nth_chord_notes),
     "scale_notes": _row(
         rf"\b(?:notes\b[^?]*?\b(?:in|of)|what is) (?:the )?(?:(?:key|scale) of )?(?P<key>{TONIC} ?-?(?:major|minor))\b(?! chord)[^?]*",
         facts="key",
@@ -364,6 +366,9 @@ KINDS: Mapping[str, QuestionKind] = {
         facts="sections chords",
         say=replies.moment,
     ),
+    "section_is": _row(
+        rf"\bis {TIME} (?:still |already )?(?:in|part of|within) (?:section|part) {LETTER}\b", facts="sections", say=replies.section_is
+    ),
     "section_at": _row(rf"\b(?:which|what) (?:section|part)\b[^?]*\bat {TIME}", facts="sections", say=replies.section_at),
     "chord_beside_section": _row(
         rf"\bchords?\b[^?]*?\b(?P<way>before|after|follows?) (?:section|part) {LETTER}\b[^?]*",
@@ -415,7 +420,7 @@ KINDS: Mapping[str, QuestionKind] = {
     "tempo_changes": _row(
         rf"\b(?:tempo|bpm|speed|pulse|beat)\b[^?.]*?\b{CHANGES}",
         rf"\b{CHANGES} (?:of |in |the )*(?:tempo|speed)\b",
-        rf"\bdoes {IT} (?:speed up|slow down|get (?:faster|slower))",
+        rf"\bdoes {IT} (?:speed up|slow down|(?:get|go|become) (?:faster|slower))\b[^?]*",
         facts="tempo",
         say=replies.tempo_changes,
     ),
@@ -707,7 +712,7 @@ KINDS: Mapping[str, QuestionKind] = {
         rf"\btell (?:me|us)(?: (?!a story)\w+){{0,4}}? about {IT}\b",
         r"^\W*describe\W*$",
         r"\bwhat do you hear\b",
-        r"\b(?:give|write)\b[^?]*\b(?:summary|description|overview|caption)\b[^?]*",
+        r"\b(?:give|write)\b[^?]*\b(?:summary|description|overview|caption|review)\b[^?]*",
         rf"\bwhat (?:is|can you say about) {IT}(?: like)?\W*$",
         say=lambda known, words: FactAnswer(write_caption(caption_style(words[ASKED]), known.facts, known.sound.duration_s)),
     ),

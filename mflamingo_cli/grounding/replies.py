@@ -466,6 +466,17 @@ def section_at(known: Known, words: Words) -> FactAnswer:
     return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else outside(known, at)
 
 
+def section_is(known: Known, words: Words) -> FactAnswer:
+    """Whether a time is in a section."""
+    at, letter = seconds(words["time"]), words["letter"].upper()
+    if not known.facts.sections:
+        return unknown("Sections")
+    found = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    if found is None:
+        return outside(known, at)
+    return yes_or_no(found.label == letter, None, f"it is in section {found.label}, {clock(found.start)} to {clock(found.end)}")
+
+
 def moment(known: Known, words: Words) -> FactAnswer:
     """What begins or goes on at a time: the section, how much louder or softer it is than the one before, and the chord."""
     at = seconds(words["time"])

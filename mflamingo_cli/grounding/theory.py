@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from mflamingo_cli.grounding import NO_ANSWER, likely, listed, sure
 from mflamingo_cli.grounding.prose.harmony import LETTERS, progression
-from mflamingo_cli.grounding.replies import SCALES, FactAnswer, Known, Words, key, key_scale, named_key, scale, spelled, unknown, yes_or_no
+from mflamingo_cli.grounding.replies import (
+    SCALES,
+    FactAnswer,
+    Known,
+    Words,
+    chord_nth,
+    key,
+    key_scale,
+    named_key,
+    ordinal,
+    scale,
+    spelled,
+    unknown,
+    yes_or_no,
+)
 from mflamingo_cli.parsers import find_chords, parse_key, sounding
 
 TRIADS = {(4, 7): "", (3, 7): "m", (3, 6): "dim"}  # semitones of third and fifth above the root
@@ -61,6 +75,15 @@ def chord_notes(known: Known, words: Words) -> FactAnswer:
     return FactAnswer(f"{name}{bass and '/' + words['bass']} has the notes {' '.join(notes)}{bass}.")
 
 
+def nth_chord_notes(known: Known, words: Words) -> FactAnswer:
+    """The notes of the first, second, last chord."""
+    found, word = progression(known.facts.chords), words["nth"].lower()
+    if not found:
+        return unknown("Chords")
+    index = len(found) - 1 if word == "last" else ordinal(word)
+    return chord_notes(known, {**words, "chord": found[index].name}) if index < len(found) else chord_nth(known, words)
+
+
 def scale_notes(known: Known, words: Words) -> FactAnswer:
     """The notes of a key that is named, whatever the song; "a minor scale" names none."""
     asked = named_key(words)
@@ -97,7 +120,7 @@ def ends_home(known: Known, words: Words) -> FactAnswer:
     own, found = known.facts.key, progression(known.facts.chords)
     if own is None or not found:
         return unknown("The key" if own is None else "Chords")
-    last = words["ends"].lower().startswith(("end", "clos", "finish"))
+    last = words["ends"].lower().startswith(("end", "clos", "finish", "last", "final"))
     chord, word = (found[-1], "last") if last else (found[0], "first")
     home = chord.triad == (own.pitch, own.mode[:3])
     return yes_or_no(home, known.facts.confidence.key, f"its {word} chord is {chord.name}, and it is in {own.name}")

@@ -27,6 +27,8 @@ SHORT: Mapping[str, str] = {
     "instuments?|insturments?|instrumets?": "instruments",
     "gerne|genere|gender of music": "genre",
     "secs": "seconds",
+    r"16ths?(?= notes?\b|\W*$)|(?<=dotted )16th": "sixteenth",
+    r"8ths?(?= notes?\b|\W*$)|(?<=dotted )8th": "eighth",
     r"(is|does|are|was)n't": r"\1",
     r"(?-i:([A-G]))[ -]flat": r"\1b",
     r"(?-i:([A-G]))[ -]sharp": r"\1#",
