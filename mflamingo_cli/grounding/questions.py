@@ -406,6 +406,7 @@ KINDS: Mapping[str, QuestionKind] = {
         r"\b(?:form|structure|arrangement)\b",
         rf"\bhow is {IT} (?:built|structured|arranged)\b",
         r"\bparts does\b",
+        r"\b(?:when|where) do (?:its|the) parts (?:start|begin)\b",
         facts="sections",
         say=replies.form,
     ),

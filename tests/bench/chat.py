@@ -47,7 +47,7 @@ def told(facts: Facts) -> dict[str, list[str]]:
         "key": [facts.key.name] if facts.key else [],
         "chords": grounding.main_chords(facts),
         "loudness": [f"{facts.loudness.integrated_lufs:.1f}".removesuffix(".0")] if facts.loudness.integrated_lufs else [],
-        "sections": [f"{section.label} ({text.clock(section.start)})" for section in facts.sections][:10],
+        "sections": [f"{section.label} {text.clock(section.start)}" for section in facts.sections][:10],
     }
     words["caption"] = words["tempo"] + words["key"] + words["chords"]
     return {name: found for name, found in words.items() if found}
@@ -100,9 +100,11 @@ def main() -> None:
         for file, start_s, end_s in PARTS:
             settings = {"start_s": start_s, "end_s": end_s}
             path, folder = ROOT / "tests" / "data" / file, default_folder()
-            begin = conversation.Conversation.begin(path, model, requests.ask_request("", **settings), Cache(folder) if folder else None)
+            begin = conversation.Conversation.begin(
+                path, model, requests.ask_request("What is it?", **settings), Cache(folder) if folder else None
+            )
             talk = requests.drain(begin)
-            expected = told(talk._heard.facts)
+            expected = told(talk._song.facts)
             for kind, wording in [(name, words) for name in expected for words in QUESTIONS[name]]:
                 before = dice.sample([other for other in QUESTIONS if other != kind], 3)
                 for follows in (False, True):

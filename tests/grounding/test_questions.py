@@ -115,6 +115,7 @@ ANSWERS = {
     "Which cadence does it use?": "No chord leads home to the tonic often enough to be called its cadence.",
     "Is it in a dorian mode?": "No: it is in C minor.",
     "Which chords are used most?": "C (0:16), G (0:16) and Am (0:16) sound longest.",
+    "Where do its parts start?": "3 sections: A 0:00, B 0:16, A 0:32.",
     "What is the form?": "3 sections: A 0:00, B 0:16, A 0:32.",
     "How loud is it, and is it clipped?": (
         "It is at -9.8 LUFS, which is loud. Yes: samples stay at full scale or beyond it 12 times, 3.4 ms in all."
