@@ -91,9 +91,9 @@ def test_templates_of_published_checkpoints_are_rendered_byte_for_byte(layout: s
         (LOOP % ("()", "(ns.x, ns.x)"), EITHER),
         (LOOP % ("1", "{'a': ns.x, 'b': ns.x}"), EITHER),
         (LOOP % ("'x'", "(ns.x, ns.x)|join(ns.x)"), TOO_MUCH),
-        ("{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", TOO_MUCH),
-        ("{% set x %}{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}{% endset %}", TOO_MUCH),
-        ("".join(f"{{% set a{i} = '🎵' * 1900000 + 'x' %}}" for i in range(99)), TOO_MUCH),
+        ("{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", EITHER),
+        ("{% set x %}{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}{% endset %}", EITHER),
+        ("".join(f"{{% set a{i} = '🎵' * 1900000 + 'x' %}}" for i in range(99)), EITHER),
         ("{{ ('a' * 1900000).rfind('b' + 'a' * 900000) }}", TOO_MUCH),  # a search of half an hour
         ("{{ ('a' * 1900000).strip('b' * 900000 + 'a') }}", TOO_MUCH),
         ("{{ 'x y' * 600000 }}{{ ('x y' * 600000).split() }}", TOO_MUCH),
