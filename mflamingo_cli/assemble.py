@@ -41,7 +41,7 @@ from mflamingo_cli.schema import (
     VocalsInfo,
 )
 from mflamingo_cli.tasks import Task
-from mflamingo_cli.text import clock, tidy
+from mflamingo_cli.text import RECORD_DIGITS, clock, tidy
 from mflamingo_cli.thinking import Thought
 
 CUT_THINKING = {
@@ -263,7 +263,7 @@ def _tags(measured: Sequence[Tag], parsed: Mapping[str, Any]) -> tuple[Tag, ...]
 def _tempo(fact: Tempo, claim: float | None, compared: Comparison, grounded: bool) -> Recorded:
     if fact.bpm is None:
         return TempoInfo(bpm=claim, source="model" if claim else None, claimed=claim), None
-    info = TempoInfo(_rounded(fact.bpm, 2), fact.alternatives, "measured", claim, compared.agrees)
+    info = TempoInfo(_rounded(fact.bpm, RECORD_DIGITS), fact.alternatives, "measured", claim, compared.agrees)
     if compared.agrees is not False:
         return info, None
     relation = f", {compared.relation} of it" if compared.relation else ""
@@ -293,13 +293,14 @@ def _meter(fact: str | None, claim: str | None, compared: Comparison, grounded: 
 
 def _loudness(fact: Loudness, claim: None, compared: Comparison, grounded: bool) -> Recorded:
     clipped = fact.clipped and replace(fact.clipped, seconds=round(fact.clipped.seconds, 4))
-    level, spread, peak = (_rounded(value, 2) for value in (fact.integrated_lufs, fact.range_lu, fact.true_peak_dbtp))
+    level, spread, peak = (_rounded(value, RECORD_DIGITS) for value in (fact.integrated_lufs, fact.range_lu, fact.true_peak_dbtp))
     return Loudness(level, spread, peak, clipped), None
 
 
 def _dynamics(fact: Dynamics, claim: None, compared: Comparison, grounded: bool) -> Recorded:
     loudest, quietest = (
-        part and LoudPart(round(part.start, 3), round(part.end, 3), round(part.lufs, 2)) for part in (fact.loudest, fact.quietest)
+        part and LoudPart(round(part.start, 3), round(part.end, 3), round(part.lufs, RECORD_DIGITS))
+        for part in (fact.loudest, fact.quietest)
     )
     return Dynamics(loudest, quietest, _rounded(fact.onsets_per_s, 2), _rounded(fact.brightness_hz, -1)), None
 
@@ -320,7 +321,7 @@ def _section(section: FormPart, voices: Voices) -> FormPart:
     sung_s = sum(max(0.0, min(s.end, section.end) - max(s.start, section.start)) for s in voices.spans if s.label == "singing")
     known = voices.present is not None
     sung = sung_s >= SUNG * (section.end - section.start) if known else None
-    return replace(section, sung=sung, lufs=_rounded(section.lufs, 2))
+    return replace(section, sung=sung, lufs=_rounded(section.lufs, RECORD_DIGITS))
 
 
 RECORD: Mapping[str, Callable[[Any, Any, Comparison, bool], Recorded]] = {

@@ -21,7 +21,7 @@ EXAMPLES = (
     "mflamingo analyze song.flac",
     "mflamingo analyze --json ~/Music/album | jq -r '[.path, .result.tempo.bpm, .result.key.name] | @tsv'",
     "mflamingo analyze --json ~/Music -o music.jsonl",
-    'mflamingo ask "Which key is the solo in?" --start 2:10 --end 2:40 song.mp3',
+    'mflamingo ask "What are the chords?" --start 2:10 --end 2:40 song.mp3',
 )
 
 

@@ -27,9 +27,8 @@ def ask(
     from mflamingo_cli.commands.songs import run_songs
     from mflamingo_cli.requests import ask_request
 
-    if (
-        chat and question is not None and not no_song and not (options.input.paths or options.input.files_from)
-    ):  # the one argument is the song
+    named = bool(options.input.paths or options.input.files_from)
+    if chat and question is not None and not named and not no_song:  # the one argument is the song
         options, question = replace(options, input=replace(options.input, paths=[question])), None
     if question is not None and not no_song:
         refuse_a_file(question, "one file" if chat else "the files")

@@ -27,6 +27,7 @@ from mflamingo_cli.grounding.replies import (
     no_section,
     ordinal,
     outside,
+    place_of,
     progression,
     scale,
     seconds,
@@ -456,6 +457,10 @@ def sections_compared(known: Known, words: Words) -> FactAnswer:
         sizes = [first.lufs, second.lufs]
         said = [f"is at {number(size)} LUFS" for size in sizes]
     is_so = sizes[0] > sizes[1] if than in ("louder", "longer") else sizes[0] < sizes[1]
+    if "which" in words:
+        least = SAME_S if than in ("longer", "shorter") else SAME_LU
+        word = f"{first.label if is_so else second.label} is {than}" if abs(sizes[0] - sizes[1]) >= least else "Neither"
+        return FactAnswer(f"{word}: {_bracketed(first)} {said[0]}, {_bracketed(second)} {said[1]}.")
     return yes_or_no(is_so, None, f"{_bracketed(first)} {said[0]}, {_bracketed(second)} {said[1]}")
 
 
@@ -464,7 +469,7 @@ def _section(known: Known, letter: str | None, nth: str | None) -> FormPart | No
     sections = known.facts.sections
     if letter:
         return next(iter(lettered(known, letter)), None)
-    index = len(sections) - 1 if nth == "last" else ordinal(nth or "")
+    index = place_of(nth or "", len(sections))
     return sections[index] if 0 <= index < len(sections) else None
 
 

@@ -342,6 +342,8 @@ KINDS: Mapping[str, QuestionKind] = {
     "sections_compared": _row(
         rf"\b(?:{NTH} section|(?:section|part) {LETTER})\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\bthan\b"
         rf"[^?]*?\b(?:{OTHER_NTH}|(?:section|part) (?P<other>[A-Z])|(?-i:(?P<other_>[A-Z])))\b",
+        r"\b(?P<which>which|what)\b[^?]*?\b(?P<than>louder|quieter|softer|longer|shorter)\b[^?]*?\b(?:section|part) (?-i:(?P<letter>[A-Z]))"
+        r"[^?]*?\bor (?:section |part )?(?-i:(?P<other>[A-Z]))\b",
         facts="sections",
         say=derived.sections_compared,
     ),

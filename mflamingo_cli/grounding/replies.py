@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mflamingo_cli.core.audio import Sound
 from mflamingo_cli.grounding import likely, listed, sure
 from mflamingo_cli.grounding.prose import harmony
 from mflamingo_cli.grounding.prose.captions import tell
-from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM, STEP_LU, style
+from mflamingo_cli.grounding.prose.slots import COUNTED, FAST_BPM, LOUD_LUFS, QUIET_LUFS, SLOW_BPM, style, turn_of_level
 from mflamingo_cli.measure import Facts, Key
 from mflamingo_cli.measure.compare import TEMPO_TOLERANCE, compare_keys
 from mflamingo_cli.measure.facts import pitch_class
@@ -24,6 +24,7 @@ from mflamingo_cli.parsers import find_chords, parse_key, short_chord
 from mflamingo_cli.schema import FormPart, Segment, TagKind
 from mflamingo_cli.text import clock, number, octave
 
+Span = TypeVar("Span", bound=Segment)
 SAME_BPM = 1.0  # a whole number of beats per minute names a tempo that rounds to it
 MOST_SPANS = 6  # of singing that are told
 BEGINS_S = 3.0  # as exactly as starts of sections are measured
@@ -332,7 +333,7 @@ def chord_at(known: Known, words: Words) -> FactAnswer:
         return unknown("Chords")
     if not known.sound.start_s <= at < end_s:
         return outside(known, at)
-    found = next((segment for segment in known.facts.chords if segment.start <= at < segment.end), None)
+    found = _sounding(known.facts.chords, at)
     name = short_chord(found.label) if found else None
     return FactAnswer(f"{name} at {clock(at)}.") if name else FactAnswer(f"No chord sounds at {clock(at)}.")
 
@@ -348,7 +349,7 @@ def chord_nth(known: Known, words: Words) -> FactAnswer:
     if not found:
         return unknown("Chords")
     word = words.get("nth", "last" if words.get("ends", "").lower().startswith(("end", "clos")) else "first").lower()
-    index = (len(found) - 1 if word == "last" else ordinal(word)) + ("after" in words)
+    index = place_of(word, len(found)) + ("after" in words)
     if index >= len(found):
         return FactAnswer(f"No chord: it has {len(found)}, and the last one is {found[-1][0]} at {clock(found[-1][1])}.")
     return FactAnswer(f"{found[index][0]}, at {clock(found[index][1])}.")
@@ -430,7 +431,7 @@ def section_nth(known: Known, words: Words) -> FactAnswer:
     sections, word = known.facts.sections, words["nth"].lower()
     if not sections:
         return unknown("Sections")
-    index = len(sections) - 1 if word == "last" else ordinal(word)
+    index = place_of(word, len(sections))
     if index >= len(sections):
         return no_section(known)
     found = sections[index]
@@ -460,7 +461,7 @@ def section_back(known: Known, words: Words) -> FactAnswer:
 def section_at(known: Known, words: Words) -> FactAnswer:
     """The section at a time."""
     at = seconds(words["time"])
-    found = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    found = _sounding(known.facts.sections, at)
     if not known.facts.sections:
         return unknown("Sections")
     return FactAnswer(f"Section {found.label}, {clock(found.start)} to {clock(found.end)}.") if found else outside(known, at)
@@ -471,7 +472,7 @@ def section_is(known: Known, words: Words) -> FactAnswer:
     at, letter = seconds(words["time"]), words["letter"].upper()
     if not known.facts.sections:
         return unknown("Sections")
-    found = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    found = _sounding(known.facts.sections, at)
     if found is None:
         return outside(known, at)
     return yes_or_no(found.label == letter, None, f"it is in section {found.label}, {clock(found.start)} to {clock(found.end)}")
@@ -484,12 +485,12 @@ def moment(known: Known, words: Words) -> FactAnswer:
         return unknown("Sections and chords")
     if not known.sound.start_s <= at < known.sound.end_s:
         return outside(known, at)
-    section = next((section for section in known.facts.sections if section.start <= at < section.end), None)
+    section, chord = _sounding(known.facts.sections, at), _sounding(known.facts.chords, at)
     begins = next((section for section in known.facts.sections[1:] if abs(section.start - at) <= BEGINS_S), None)
     told = [f"Section {begins.label} begins around {clock(begins.start)}{_step(known, begins)}"] if begins else []
     told += [f"It is in section {section.label}, {clock(section.start)} to {clock(section.end)}"] if section and not begins else []
-    chord = next((short_chord(one.label) for one in known.facts.chords if one.start <= at < one.end), None)
-    told += [f"the chord is {chord}" if told else f"The chord is {chord}"] if chord else []
+    name = short_chord(chord.label) if chord else None
+    told += [f"{'the' if told else 'The'} chord is {name}"] if name else []
     return FactAnswer(f"{'; '.join(told)}.") if told else FactAnswer(f"No chord sounds at {clock(at)}.")
 
 
@@ -510,10 +511,14 @@ def ends(known: Known, words: Words) -> FactAnswer:
 def _step(known: Known, section: FormPart) -> str:
     """How much louder or softer a section is than the one before, where that is measured and can be heard."""
     before = next((one for one in known.facts.sections if one.end == section.start), None)
-    if before is None or before.lufs is None or section.lufs is None or abs(section.lufs - before.lufs) < STEP_LU:
+    if before is None or before.lufs is None or section.lufs is None or not (turn := turn_of_level(before, section)):
         return ""
-    change = section.lufs - before.lufs
-    return f", {number(abs(change))} LU {'louder' if change > 0 else 'softer'} than {before.label} before it"
+    return f", {number(abs(section.lufs - before.lufs))} LU {listed(sorted(turn))} than {before.label} before it"
+
+
+def _sounding(spans: Sequence[Span], at: float) -> Span | None:
+    """The span in which a time lies."""
+    return next((span for span in spans if span.start <= at < span.end), None)
 
 
 def named_section(known: Known, words: Words) -> FactAnswer:
@@ -683,6 +688,11 @@ def seconds(time: str) -> float:
     amount, unit = re.findall(r"[\d.]+|[a-z]+", time.lower())[:2]
     value = float(amount) if amount[0].isdigit() else 1.0 if amount in ("a", "an") else COUNTED.index(amount) + 1.0
     return value * (60 if unit.startswith("m") else 1)
+
+
+def place_of(word: str, count: int) -> int:
+    """The place of the first, second, last of so many, from 0."""
+    return count - 1 if word == "last" else ordinal(word)
 
 
 def ordinal(word: str) -> int:

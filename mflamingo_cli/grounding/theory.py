@@ -16,7 +16,7 @@ from mflamingo_cli.grounding.replies import (
     key,
     key_scale,
     named_key,
-    ordinal,
+    place_of,
     scale,
     spelled,
     unknown,
@@ -80,7 +80,7 @@ def nth_chord_notes(known: Known, words: Words) -> FactAnswer:
     found, word = progression(known.facts.chords), words["nth"].lower()
     if not found:
         return unknown("Chords")
-    index = len(found) - 1 if word == "last" else ordinal(word)
+    index = place_of(word, len(found))
     return chord_notes(known, {**words, "chord": found[index].name}) if index < len(found) else chord_nth(known, words)
 
 

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -131,7 +132,8 @@ def _chords(chords: tuple[Segment, ...]) -> Line | None:
     if not named or not total:
         return None
     value = " · ".join(f"{name} {100 * share / total:.0f} %" for name, share in named)
-    count = len(chords) - 1
+    heard = [name for span in chords if (name := short_chord(span.label))]  # a pause is no chord
+    count = sum(old != new for old, new in pairwise(heard))
     return "chords", f"{value} · {count} change{'s' * (count != 1)}", "measured"
 
 

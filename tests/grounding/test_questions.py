@@ -91,6 +91,8 @@ ANSWERS = {
     "Does section A come back?": "Yes: section A comes 2 times: 0:00 to 0:16 and 0:32 to 1:04.",
     "Does section B come back?": "No: section B comes once, from 0:16 to 0:32.",
     "Is section A louder than section B?": "Yes: A (0:00 to 0:16) is at -9.1 LUFS, B (0:16 to 0:32) is at -12.4 LUFS.",
+    "Which is longer, section A or section B?": "Neither: A (0:00 to 0:16) lasts 0:16, B (0:16 to 0:32) lasts 0:16.",
+    "Which section is louder, section B or A?": "A is louder: B (0:16 to 0:32) is at -12.4 LUFS, A (0:00 to 0:16) is at -9.1 LUFS.",
     "Transpose it up 0 semitones": "C minor, up 0 semitones, is C minor.",
     "Where is section C?": "There is no section C: A 0:00, B 0:16, A 0:32.",
     "Which section is at 0:20?": "Section B, 0:16 to 0:32.",

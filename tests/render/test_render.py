@@ -91,7 +91,7 @@ def test_a_table_says_what_is_measured_and_what_the_model_claims():
 
 
 def test_one_change_is_one_and_a_length_is_rounded_as_the_caption_rounds_it():
-    chords = (Segment(0.0, 100.0, "C:maj"), Segment(100.0, 109.7, "N"))
+    chords = (Segment(0.0, 90.0, "C:maj"), Segment(90.0, 91.0, "N"), Segment(91.0, 100.0, "G:maj"), Segment(100.0, 109.7, "N"))
     record = dataclasses.replace(
         FULL, audio=dataclasses.replace(FULL.audio, duration=109.7, end=109.7), result=dataclasses.replace(FULL.result, chords=chords)
     )

@@ -39,15 +39,15 @@ RULES["pace_number"] = """
 """
 RULES["moves"] = """
     slow | takes its time
-    slow | goes slowly
+    slow | keeps a slow pace
     slow | stays unhurried
-    moderate | goes along easily
+    moderate | keeps an easy pace
     moderate | keeps a moderate pace
     moderate | goes at a walking pace
     fast | presses forward
     fast | is on the move
     fast | keeps moving
-    very_fast | is in a hurry
+    very_fast | sets a furious pace
     very_fast | goes at a racing pace
 """
 RULES["beats"] = """

@@ -379,7 +379,7 @@ class _Song:
             conditions |= self._voice_turns(before, section)
             values = {"at": clock(section.start), "letter": section.label}
             values |= self._turn_of_chords(before, section, seen)
-            conditions |= _turn_of_level(before, section)
+            conditions |= turn_of_level(before, section)
             if conditions == {"new"} and "here" not in values:
                 continue  # that a section begins says nothing to who does not hear what is new in it
             if conditions == {"back"}:
@@ -456,7 +456,7 @@ class _Song:
             yield "brightness", number(dynamics.brightness_hz / 1000)
 
 
-def _turn_of_level(before: FormPart, section: FormPart) -> set[str]:
+def turn_of_level(before: FormPart, section: FormPart) -> set[str]:
     """Whether a section is clearly louder or softer than the one before it."""
     if before.lufs is None or section.lufs is None or abs(section.lufs - before.lufs) < STEP_LU:
         return set()
